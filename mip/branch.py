@@ -1,0 +1,384 @@
+"""Branches: what a model reads. A frozen class per kind, with three verbs each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_, instance_of, le, lt, min_len, optional
+from torch import Tensor, nn
+
+from mip import image
+from mip.errors import DataError, hint
+from mip.layers import Embeddings, Fill, Fused, Photos, SmallResNet, cut
+from mip.rng import uniform
+from mip.table import Table
+from mip.tree import Tree
+
+Facts = dict[str, Any]
+"""What a kind has learned of the training rows: JSON, nothing else."""
+
+
+@runtime_checkable
+class Branch(Protocol):
+    """The three verbs of a branch. Any frozen attrs class that has them is a kind.
+
+    A kind that also has `augment(inputs, key, rows)` changes its inputs in training, one with
+    `pretrain(module)` starts from given weights, and one with `problems(rows)` names rows that
+    cannot be used.
+    """
+
+    def adapt(self, rows: Table) -> Facts:
+        """Learn from training rows what encoding and building need; JSON-able."""
+        ...
+
+    def encode(self, facts: Facts, rows: Table) -> Tree:
+        """Turn rows into tensors with one entry a row; total: NaN and the unseen are fine."""
+        ...
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Build the module: encoded inputs of n rows to float32 [n, width]."""
+        ...
+
+
+@frozen
+class Continuous:
+    """Numbers: standardised (after a signed log, if asked), a missing cell filled and flagged.
+
+    >>> import pandas as pd; from mip.table import from_frame
+    >>> rows = from_frame(pd.DataFrame({"area": ["70", "90", ""]}))
+    >>> kind = Continuous(["area"]); facts = kind.adapt(rows)
+    >>> facts
+    {'mean': [80.0], 'std': [10.0], 'missing': [1]}
+    >>> kind.encode(facts, rows).flatten().tolist()
+    [-1.0, 1.0, nan]
+    """
+
+    columns: tuple[str, ...] = field(converter=tuple, validator=min_len(1))
+    scale: Literal["standard", "log", "none"] = field(
+        default="standard", validator=in_(("standard", "log", "none"))
+    )
+
+    def adapt(self, rows: Table) -> Facts:
+        """Give mean, standard deviation (population) and count of missing cells by column."""
+        values = self._numbers(rows)
+        known = ~np.isnan(values)
+        count = np.maximum(known.sum(0), 1)
+        mean = np.where(known, values, 0).sum(0) / count
+        spread = np.sqrt((np.where(known, values - mean, 0) ** 2).sum(0) / count)
+        std = np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1e-12), spread, 1.0)
+        if self.scale == "none":
+            mean, std = np.zeros_like(mean), np.ones_like(std)
+        missing = (~known).sum(0)
+        return {"mean": mean.tolist(), "std": std.tolist(), "missing": missing.tolist()}
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Give float32 [n, columns]; NaN where a cell is missing, infinite or past float32."""
+        scaled = (self._numbers(rows) - np.array(facts["mean"])) / np.array(facts["std"])
+        limit = np.finfo(np.float32).max
+        return torch.from_numpy(np.where(np.abs(scaled) <= limit, scaled, np.nan).astype("float32"))
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, columns + those with missing cells]."""
+        return Fill([count > 0 for count in facts["missing"]])
+
+    def _numbers(self, rows: Table) -> np.ndarray:
+        values = np.stack([rows.numbers(column) for column in self.columns], axis=1)
+        return np.sign(values) * np.log1p(np.abs(values)) if self.scale == "log" else values
+
+
+@frozen
+class Categorical:
+    """Words: an embedding per column; 0 is the bucket of the unseen, the rare and the missing.
+
+    `width` is each embedding's (default: min(50, round(1.6 * categories ** 0.56))); values with
+    fewer than `least` training rows are rare; `unseen` is the share of cells that training
+    shows as unseen, so that the bucket is learned.
+
+    >>> import pandas as pd; from mip.table import from_frame
+    >>> rows = from_frame(pd.DataFrame({"zip": ["85255", "36372", "85255"]}))
+    >>> kind = Categorical(["zip"]); facts = kind.adapt(rows)
+    >>> facts
+    {'words': [['36372', '85255']]}
+    >>> kind.encode(facts, from_frame(pd.DataFrame({"zip": [85255, 99999]}))).tolist()
+    [[2], [0]]
+    """
+
+    columns: tuple[str, ...] = field(converter=tuple, validator=min_len(1))
+    width: int | None = field(default=None, validator=optional(gt(0)))
+    least: int = field(default=1, validator=ge(1))
+    unseen: float = field(default=0.05, validator=[ge(0), lt(1)])
+
+    def adapt(self, rows: Table) -> Facts:
+        """Give the sorted words of each column that stand in at least `least` rows."""
+        return {"words": [self._words(rows.texts(column)) for column in self.columns]}
+
+    def _words(self, cells: np.ndarray) -> list[str]:
+        words, counts = np.unique(cells.astype(str), return_counts=True)
+        return [str(word) for word in words[counts >= self.least] if word]
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Give int64 [n, columns]: 1 + place in the vocabulary, or 0."""
+        codes = [
+            _lookup(words, rows.texts(column))
+            for column, words in zip(self.columns, facts["words"], strict=True)
+        ]
+        return torch.from_numpy(np.stack(codes, axis=1))
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, sum of the embedding widths]."""
+        sizes = [1 + len(words) for words in facts["words"]]
+        widths = [self.width or min(50, round(1.6 * size**0.56)) for size in sizes]
+        return Embeddings(sizes, widths, self.unseen)
+
+    def unknown(self, facts: Facts, rows: Table) -> Iterator[tuple[str, list[str]]]:
+        """Give (column, words) for every column with words that training did not see."""
+        for column, words in zip(self.columns, facts["words"], strict=True):
+            fresh = sorted(set(rows.texts(column)) - {"", *words})
+            if fresh:
+                yield column, fresh
+
+
+def _lookup(words: list[str], cells: np.ndarray) -> np.ndarray:
+    place = {word: code for code, word in enumerate(words, start=1)}
+    return np.array([place.get(cell, 0) for cell in cells], dtype=np.int64)
+
+
+@frozen
+class Augment:
+    """Changes to images in training, drawn from (seed, epoch, row) and the same for all of a
+    row's photos: mirror half of them, move and scale by up to `shift` of the size, change the
+    brightness by up to `brightness`.
+    """
+
+    flip: bool = False
+    shift: float = field(default=0.0, validator=[ge(0), lt(0.5)])
+    brightness: float = field(default=0.0, validator=[ge(0), lt(1)])
+
+    def __call__(self, pixels: Tensor, key: int, rows: Tensor) -> Tensor:
+        draws = uniform(key, rows, 5)
+        if self.flip:
+            pixels = image.flip(pixels, draws[:, 0])
+        if self.shift:
+            pixels = image.shift(pixels, draws[:, 1:4], self.shift)
+        return image.brighten(pixels, draws[:, 4], self.brightness) if self.brightness else pixels
+
+
+@frozen
+class Image:
+    """Photos: one image column or several, one backbone for all, pooled to one vector a row.
+
+    `backbone` is "small" (a residual net of `width`, 2 * `width`, 4 * `width` channels) or the
+    name of any torchvision classification model; `weights` names its pretrained weights
+    ("DEFAULT" for the best). `missing` says what to do with a row whose photo is absent or
+    broken: "error" names it, "drop" leaves the row out, "learn" gives it a learned vector.
+    """
+
+    columns: tuple[str, ...] = field(converter=tuple, validator=min_len(1))
+    size: int = field(default=64, validator=[instance_of(int), ge(8), le(1024)])
+    backbone: str = field(default="small")
+    width: int = field(default=16, validator=gt(0))
+    weights: str | None = field(default=None)
+    pool: Literal["mean", "max", "concat", "attention"] = field(
+        default="mean", validator=in_(("mean", "max", "concat", "attention"))
+    )
+    missing: Literal["error", "drop", "learn"] = field(
+        default="error", validator=in_(("error", "drop", "learn"))
+    )
+    augmentation: Augment = Augment()
+
+    @backbone.validator
+    def _known(self, _: Any, name: str) -> None:
+        if name != "small" and name not in _backbones():
+            known = hint(name, ["small", *_backbones()])
+            raise ValueError(f"'backbone' = '{name}' is not a backbone{known}")
+
+    @weights.validator
+    def _fitting(self, _: Any, name: str | None) -> None:
+        if name is not None and self.backbone == "small":
+            raise ValueError("'weights' must be left out: the small backbone has none")
+
+    def adapt(self, rows: Table) -> Facts:
+        """Give the mean and standard deviation that the backbone expects, by channel."""
+        if self.weights is None:
+            return {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+        preset = _weights(self.backbone, self.weights).transforms()
+        return {"mean": list(preset.mean), "std": list(preset.std)}
+
+    def encode(self, facts: Facts, rows: Table) -> Tree:
+        """Give pixels uint8 [n, k, 3, size, size] and present bool [n, k].
+
+        Raises DataError naming file, row and column for a photo that cannot be had, unless
+        `missing` is "learn".
+        """
+        n, k = len(rows), len(self.columns)
+        pixels = torch.zeros(n, k, 3, self.size, self.size, dtype=torch.uint8)
+        present = torch.zeros(n, k, dtype=torch.bool)
+        for j, column in enumerate(self.columns):
+            for i, cell in enumerate(rows.texts(column)):
+                photo = self._photo(rows, i, column, cell)
+                if photo is not None:
+                    pixels[i, j], present[i, j] = photo, True
+        return {"pixels": pixels, "present": present}
+
+    def _photo(self, rows: Table, place: int, column: str, cell: str) -> Tensor | None:
+        try:
+            if not cell:
+                raise DataError("no image is named")
+            return image.decode(rows.root, cell, self.size)
+        except DataError as error:
+            if self.missing == "learn":
+                return None
+            raise DataError(f"{rows.where(place, column)}: {error}") from error
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, features], or [n, k * features] for pool "concat"."""
+        backbone = SmallResNet(self.width) if self.backbone == "small" else _backbone(self.backbone)
+        with torch.no_grad():
+            features = backbone.eval()(torch.zeros(1, 3, self.size, self.size)).shape[1]
+        return Photos(backbone.train(), features, self.pool, facts["mean"], facts["std"])
+
+    def augment(self, inputs: Tree, key: int, rows: Tensor) -> Tree:
+        """Change the pixels of a training batch; a row's draws depend on key and row alone."""
+        if self.augmentation == Augment():
+            return inputs
+        return {**inputs, "pixels": self.augmentation(inputs["pixels"], key, rows)}
+
+    def pretrain(self, module: nn.Module) -> None:
+        """Load the named torchvision weights into a freshly built module."""
+        if self.weights is not None:
+            wanted = module.backbone.state_dict()
+            given = _weights(self.backbone, self.weights).get_state_dict(check_hash=True)
+            module.backbone.load_state_dict({name: given[name] for name in wanted})
+
+    def problems(self, rows: Table) -> Iterator[tuple[int, str, str]]:
+        """Give (place, column, reason) for every photo that is absent, and under policy "drop"
+        for every one that cannot be decoded.
+        """
+        for column in self.columns:
+            for place, cell in enumerate(rows.texts(column)):
+                reason = self._reason(rows, cell)
+                if reason:
+                    yield place, column, reason
+
+    def _reason(self, rows: Table, cell: str) -> str | None:
+        if not cell:
+            return "no image is named"
+        try:
+            image.locate(rows.root, cell)
+            if self.missing == "drop":
+                image.decode(rows.root, cell, 8)
+        except DataError as error:
+            return str(error)
+        return None
+
+
+def _backbones() -> list[str]:
+    import torchvision
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _weights(backbone: str, name: str) -> Any:
+    import torchvision
+
+    known = torchvision.models.get_model_weights(backbone)
+    if name not in {*known.__members__, "DEFAULT"}:
+        raise DataError(f"{backbone} has no weights '{name}'{hint(name, known.__members__)}")
+    return known[name] if name != "DEFAULT" else known.DEFAULT
+
+
+def _backbone(name: str) -> nn.Module:
+    import torchvision
+
+    # These two would otherwise give a second output in training, and warn of their start.
+    extra = (
+        {"aux_logits": False, "init_weights": True} if name in {"googlenet", "inception_v3"} else {}
+    )
+    return cut(torchvision.models.get_model(name, weights=None, **extra))
+
+
+@frozen
+class Fuse:
+    """Branches joined to one vector, then linear layers of the given widths with ReLU."""
+
+    branch: Mapping[str, Branch] = field(
+        converter=lambda pairs: dict(sorted(pairs.items())), validator=min_len(1)
+    )
+    layers: tuple[int, ...] = field(default=(), converter=tuple)
+    dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
+
+    @layers.validator
+    def _positive(self, _: Any, widths: tuple[int, ...]) -> None:
+        positive(widths)
+
+    def adapt(self, rows: Table) -> Facts:
+        """Give each branch's facts by name."""
+        return {name: branch.adapt(rows) for name, branch in self.branch.items()}
+
+    def encode(self, facts: Facts, rows: Table) -> Tree:
+        """Give each branch's tensors by name."""
+        return {name: kind.encode(facts[name], rows) for name, kind in self.branch.items()}
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, last width], or the branches' sum without layers."""
+        modules = {name: branch.module(facts[name]) for name, branch in self.branch.items()}
+        return Fused(modules, self.layers, self.dropout)
+
+    def augment(self, inputs: Tree, key: int, rows: Tensor) -> Tree:
+        """Let each branch that can change its inputs."""
+        return {
+            name: branch.augment(inputs[name], key, rows)
+            if hasattr(branch, "augment")
+            else inputs[name]
+            for name, branch in self.branch.items()
+        }
+
+    def pretrain(self, module: nn.Module) -> None:
+        """Let each branch that can load its weights."""
+        for name, branch in self.branch.items():
+            if hasattr(branch, "pretrain"):
+                branch.pretrain(module.branch[name])
+
+
+def positive(widths: tuple[int, ...]) -> None:
+    """Raise ValueError unless every width is at least 1."""
+    if any(width < 1 for width in widths):
+        raise ValueError(f"'layers' must hold widths of at least 1: {list(widths)}")
+
+
+def walk(branch: Branch, path: str = "") -> Iterator[tuple[str, Branch]]:
+    """Walk the leaves of a tree of branches with their dotted paths.
+
+    >>> [path for path, leaf in walk(Fuse({"b": Continuous(["x"]), "a": Continuous(["y"])}))]
+    ['a', 'b']
+    """
+    if not isinstance(branch, Fuse):
+        yield path, branch
+        return
+    for name, child in branch.branch.items():
+        yield from walk(child, f"{path}.{name}" if path else name)
+
+
+def at(facts: Facts, path: str) -> Facts:
+    """Find a leaf's facts by its dotted path."""
+    for name in path.split("."):
+        facts = facts[name]
+    return facts
+
+
+__all__ = [
+    "Augment",
+    "Branch",
+    "Categorical",
+    "Continuous",
+    "Facts",
+    "Fuse",
+    "Image",
+    "at",
+    "positive",
+    "walk",
+]

@@ -1,0 +1,50 @@
+"""The errors a user can meet: what is wrong, where, and the nearest right thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MipError(Exception):
+    """A mistake in what was given: a spec, a table, an image or a file.
+
+    The command line prints its text as one line and exits with code 2.
+
+    >>> raise MipError("houses.csv: no such table")
+    Traceback (most recent call last):
+    mip.errors.MipError: houses.csv: no such table
+    """
+
+
+class SpecError(MipError):
+    """A spec that cannot mean anything: names the path inside the file."""
+
+
+class DataError(MipError):
+    """A table or an image that cannot be read: names file, row and column."""
+
+
+class FileError(MipError):
+    """A model or checkpoint file that is damaged, foreign or missing."""
+
+
+class MipWarning(UserWarning):
+    """Something that still works and that the user should know."""
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Say the nearest known name, then all of them (twelve at most).
+
+    >>> hint("imgae", ["categorical", "continuous", "image"])
+    "; did you mean 'image'? (known: categorical, continuous, image)"
+    >>> hint("x", [])
+    ''
+    """
+    names = sorted(map(str, known))
+    if not names:
+        return ""
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    guess = f"; did you mean '{near[0]}'?" if near else ";"
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"{guess} (known: {shown})"

@@ -1,0 +1,318 @@
+"""Fitting: a fold of the step over a pipe, told event by event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from itertools import islice
+from typing import Any, Self
+
+import torch
+from attrs import define, evolve, field, frozen
+from torch import Tensor
+
+from mip.errors import DataError, MipError
+from mip.step import Metrics, State, Step, copy
+from mip.tree import size
+
+EVENTS = (
+    "before_fit",
+    "before_epoch",
+    "before_batch",
+    "after_batch",
+    "after_cancel_batch",
+    "after_cancel_epoch",
+    "after_epoch",
+    "after_cancel_fit",
+    "on_error",
+    "after_fit",
+)
+"""The points of the loop, in the order in which they can come."""
+
+
+@frozen
+class Stop:
+    """A hook's answer: end the fit here, for a reason."""
+
+    reason: str
+
+
+class Skip(Enum):
+    """A hook's answer: leave out this batch (to before_batch) or the rest of the epoch."""
+
+    BATCH = "batch"
+    EPOCH = "epoch"
+
+
+@frozen
+class History:
+    """What has been measured: a row for each finished epoch, and the steps of the one begun.
+
+    `steps` holds, for the epoch begun, a tensor [steps] for each of the step's metrics, and
+    `rows`, the number of rows of each batch.
+    """
+
+    epochs: tuple[Mapping[str, float], ...] = ()
+    steps: Mapping[str, Tensor] = field(factory=dict)
+
+
+@define
+class _Live:
+    # The one thing in a fit that changes; events look at it and go stale when it moves on.
+    state: State
+    epochs: list[Mapping[str, float]]
+    steps: dict[str, list[Any]]
+    serial: int = 0
+    control: Stop | Skip | None = None
+
+    @classmethod
+    def of(cls, state: State, history: History) -> Self:
+        return cls(state, list(history.epochs), {k: list(v) for k, v in history.steps.items()})
+
+
+@frozen
+class Event:
+    """A moment of a fit.
+
+    `epoch` counts from 0; `step` counts the steps taken so far; `metrics` holds the step's
+    metrics (after_batch) or the epoch's row (after_epoch); `reason` says why a fit was stopped;
+    `error` is what ended it (on_error). `state` and `history` are copies, to be read while the
+    event is handled; later they raise MipError.
+    """
+
+    name: str
+    epoch: int
+    step: int
+    metrics: Metrics = field(factory=dict)
+    batch: Any = None
+    reason: str | None = None
+    error: BaseException | None = None
+    _live: _Live | None = field(default=None, repr=False, eq=False)
+    _serial: int = field(default=0, repr=False, eq=False)
+
+    def _now(self) -> _Live:
+        if self._live is None or self._live.serial != self._serial:
+            raise MipError(
+                f"the {self.name} event of step {self.step} is over: read it in the hook"
+            )
+        return self._live
+
+    @property
+    def state(self) -> State:
+        """The state at this moment, copied: what comes later does not change it."""
+        return copy(self._now().state)
+
+    @property
+    def history(self) -> History:
+        """All that was measured so far, this epoch's row included in after_epoch."""
+        live = self._now()
+        steps = {name: torch.stack(list(map(torch.as_tensor, v))) for name, v in live.steps.items()}
+        return History(tuple(live.epochs), steps)
+
+
+Reply = Stop | Skip | State | Mapping[str, float] | None
+"""What a hook may answer: a control value, a new state, numbers for the epoch's row, nothing."""
+
+Hook = Callable[[Event], Reply]
+"""A plain function of one event."""
+
+Loop = Generator[Event, list[Reply], None]
+
+
+def fit(
+    step: Step,
+    pipe: Iterable[Any],
+    state: State,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    hooks: Sequence[Hook] = (),
+    history: History | None = None,
+) -> State:
+    """Fold a step over a pipe: the state after so many more epochs, or steps.
+
+    Equal to the plain fold of `step`, bit for bit on the CPU; the state given is not touched.
+    An epoch begun by the state is finished first and counts as one. `pipe` is a Pipe, which
+    resumes at any step, or any iterable of batches, which starts anew each epoch. Hooks are
+    called in the order given, at each of EVENTS; a hook that raises ends the fit with its name
+    in a note.
+
+    >>> import mip
+    >>> from toolz import pipe
+    >>> net = torch.nn.Linear(2, 1); one = mip.sgd(0.1)
+    >>> step = mip.train_step(net, torch.nn.functional.mse_loss, one)
+    >>> batches = pipe((torch.ones(8, 2), torch.ones(8, 1)), mip.batch(4))
+    >>> fit(step, batches, mip.init(net, one), epochs=3).step
+    6
+    """
+    live = _Live.of(copy(state), history or History())
+    loop = _events(step.donate, pipe, live, _limit(pipe, state, epochs, steps))
+    try:
+        event = next(loop)
+        while True:
+            event = _answered(loop, event, hooks, live)
+    except StopIteration:
+        return live.state
+
+
+def _answered(loop: Loop, event: Event, hooks: Sequence[Hook], live: _Live) -> Event:
+    replies: list[Reply] = []
+    for hook in hooks:
+        try:
+            reply = hook(event)
+        except BaseException as error:
+            name = getattr(hook, "__qualname__", repr(hook)).split(".")[0]
+            error.add_note(f"in the hook {name} at {event.name}, step {event.step}")
+            return loop.throw(error)
+        if isinstance(reply, Mapping):
+            event = evolve(event, metrics={**event.metrics, **reply})
+            if event.name == "after_epoch":
+                live.epochs[-1] = event.metrics
+        elif reply is not None:
+            replies.append(reply)
+    return loop.send(replies)
+
+
+def scan(
+    step: Step,
+    pipe: Iterable[Any],
+    state: State,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+) -> Iterator[Event]:
+    """Give an event after every step: the fold of `fit`, in your own hands.
+
+    Without `epochs` or `steps` it goes on for ever. `event.state` is to be read before the next
+    event is asked for.
+    """
+    live = _Live.of(copy(state), History())
+    loop = _events(step.donate, pipe, live, _limit(pipe, state, epochs, steps, endless=True))
+    event = next(loop)
+    while True:
+        if event.name == "after_batch":
+            yield event
+        try:
+            event = loop.send([])
+        except StopIteration:
+            return
+
+
+@frozen
+class _Limit:
+    epochs: float
+    steps: float
+
+
+def _limit(
+    pipe: Iterable[Any], state: State, epochs: int | None, steps: int | None, endless: bool = False
+) -> _Limit:
+    if epochs is None and steps is None and not endless:
+        raise MipError("fit: say how far, with epochs= or steps=")
+    if hasattr(pipe, "__len__") and not len(pipe):
+        raise DataError("fit: the pipe gives no batches")
+    most = float("inf")
+    return _Limit(most if epochs is None else epochs, most if steps is None else state.step + steps)
+
+
+def _events(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> Loop:
+    try:
+        yield from _emit(live, "before_fit")
+        yield from _epochs(step, pipe, live, limit)
+        if isinstance(live.control, Stop):
+            yield from _emit(live, "after_cancel_fit", reason=live.control.reason)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        yield from _emit(live, "on_error", error=error)
+        yield from _emit(live, "after_fit")
+        raise
+    yield from _emit(live, "after_fit")
+
+
+def _epochs(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> Loop:
+    stream, done = _stream(pipe, live), 0
+    while done < limit.epochs and live.state.step < limit.steps and not live.control:
+        began = live.state.step
+        yield from _emit(live, "before_epoch")
+        if live.control is None:
+            yield from _batches(step, pipe, stream, live, limit)
+            _some(began, live)
+        if live.control is Skip.EPOCH:
+            yield from _emit(live, "after_cancel_epoch")
+            stream = _skip_epoch(pipe, live, began)
+        if _at_boundary(pipe, live):
+            yield from _close_epoch(pipe, live)
+            done += 1
+
+
+def _stream(pipe: Any, live: _Live) -> Iterator[Any] | None:
+    return pipe.at(live.state.step) if hasattr(pipe, "at") else None
+
+
+def _some(began: int, live: _Live) -> None:
+    if live.state.step == began and not live.control:
+        raise DataError("fit: the pipe gave no batches; it must be iterable again for each epoch")
+
+
+def _skip_epoch(pipe: Any, live: _Live, began: int) -> Iterator[Any] | None:
+    live.control = None
+    if hasattr(pipe, "at"):
+        live.state = evolve(live.state, step=(began // len(pipe) + 1) * len(pipe))
+    return _stream(pipe, live)
+
+
+def _batches(
+    step: Callable[..., Any], pipe: Any, stream: Iterator[Any] | None, live: _Live, limit: _Limit
+) -> Loop:
+    source = (
+        iter(pipe) if stream is None else islice(stream, len(pipe) - live.state.step % len(pipe))
+    )
+    for batch in source:
+        yield from _emit(live, "before_batch", batch=batch)
+        if live.control is Skip.BATCH:
+            live.control, live.state = None, evolve(live.state, step=live.state.step + 1)
+            yield from _emit(live, "after_cancel_batch", batch=batch)
+        elif live.control is None:
+            live.state, metrics = step(live.state, batch)
+            _note(live, metrics, batch)
+            yield from _emit(live, "after_batch", metrics=metrics, batch=batch)
+        if live.control or live.state.step >= limit.steps:
+            return
+
+
+def _note(live: _Live, metrics: Metrics, batch: Any) -> None:
+    for name, value in {**metrics, "rows": size(batch)}.items():
+        live.steps.setdefault(name, []).append(value)
+
+
+def _at_boundary(pipe: Any, live: _Live) -> bool:
+    return not hasattr(pipe, "at") or live.state.step % len(pipe) == 0
+
+
+def _close_epoch(pipe: Any, live: _Live) -> Loop:
+    epoch = len(live.epochs)
+    live.epochs.append({"epoch": epoch, "step": live.state.step, **_means(live.steps)})
+    live.steps = {}
+    yield from _emit(live, "after_epoch", epoch=epoch, metrics=live.epochs[-1])
+
+
+def _means(steps: Mapping[str, list[Any]]) -> dict[str, float]:
+    rows = torch.tensor(steps.get("rows", []), dtype=torch.float64)
+    columns = {name: values for name, values in steps.items() if name != "rows"}
+    stacked = {
+        k: torch.stack(list(map(torch.as_tensor, v))).double().cpu() for k, v in columns.items()
+    }
+    return {name: float((values * rows).sum() / rows.sum()) for name, values in stacked.items()}
+
+
+def _emit(live: _Live, name: str, epoch: int | None = None, **told: Any) -> Loop:
+    live.serial += 1
+    now = len(live.epochs) if epoch is None else epoch
+    event = Event(name, now, live.state.step, live=live, serial=live.serial, **told)
+    for reply in (yield event):
+        if isinstance(reply, State):
+            live.state = evolve(copy(reply), step=live.state.step)
+        else:
+            live.control = live.control or reply
+    live.serial += 1

@@ -1,0 +1,105 @@
+"""From a plan to a module, and how large its parts are."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from mip.branch import Branch, Fuse
+from mip.errors import SpecError
+from mip.layers import MLP
+from mip.plan import Plan
+from mip.rng import derive, seeded
+from mip.tree import Tree
+
+
+class Net(nn.Module):
+    """A tree of branches and a head: encoded inputs of n rows to logits [n] or [n, k]."""
+
+    def __init__(self, body: nn.Module, head: nn.Module, squeeze: bool) -> None:
+        super().__init__()
+        self.body, self.head, self.squeeze = body, head, squeeze
+
+    def forward(self, inputs: Tree) -> Tensor:
+        logits = self.head(self.body(inputs))
+        return logits.squeeze(1) if self.squeeze else logits
+
+
+def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
+    """Build the module that a plan describes; its start is a function of the seed.
+
+    With `pretrain`, image branches that name weights load them (torchvision's own cache and
+    download). Raises SpecError naming the branch that cannot take its input.
+    """
+    with seeded(derive("build", seed)):
+        net = _empty(plan)
+        _dry_run(net, plan)
+    if pretrain:
+        plan.spec.root.pretrain(net.body)
+    return net
+
+
+def _empty(plan: Plan) -> Net:
+    head, facts = plan.spec.head, plan.facts
+    outputs = head.outputs(facts["head"])
+    top = nn.Sequential(*MLP(head.layers, head.dropout), nn.LazyLinear(outputs or 1))
+    return Net(plan.spec.root.module(facts["branch"]), top, outputs is None)
+
+
+@torch.no_grad()
+def _dry_run(net: Net, plan: Plan) -> None:
+    # Widths of the lazy layers are found here, so that no spec has to state them.
+    net.eval()
+    _try(net.body, plan.spec.root, plan.example(), "branch")
+    net(plan.example())
+    net.train()
+
+
+def _try(module: nn.Module, branch: Branch, inputs: Tree, path: str) -> Tensor:
+    if isinstance(branch, Fuse):
+        for name, child in branch.branch.items():
+            _try(module.branch[name], child, inputs[name], f"{path}.{name}")
+    try:
+        vector = module(inputs)
+    except Exception as error:  # whatever a backbone raises, the user needs the path
+        raise SpecError(f"{path}: the module cannot take its input: {error}") from error
+    if vector.dim() != 2:
+        shape = tuple(vector.shape)
+        raise SpecError(f"{path}: the module gives shape {shape}, and must give (rows, width)")
+    return vector
+
+
+@attrs.frozen
+class Node:
+    """A line of `mip show`: a part's path, kind, output shape for n rows, parameter count."""
+
+    path: str
+    kind: str
+    shape: tuple[int | str, ...]
+    parameters: int
+
+
+@torch.no_grad()
+def summary(plan: Plan, net: Net) -> list[Node]:
+    """List the parts of a model from its branches to its head, children before parents."""
+    was = net.training
+    net.eval()
+    nodes = list(_nodes(net.body, plan.spec.root, plan.example(), "branch"))
+    shape = ("n", *net(plan.example()).shape[1:])
+    head = Node("head", type(plan.spec.head).__name__.lower(), shape, _count(net.head))
+    net.train(was)
+    return [*nodes, head]
+
+
+def _nodes(module: nn.Module, branch: Branch, inputs: Tree, path: str) -> list[Node]:
+    below = []
+    if isinstance(branch, Fuse):
+        for name, child in branch.branch.items():
+            below += _nodes(module.branch[name], child, inputs[name], f"{path}.{name}")
+    shape = ("n", *module(inputs).shape[1:])
+    return [*below, Node(path, type(branch).__name__.lower(), shape, _count(module))]
+
+
+def _count(module: nn.Module) -> int:
+    return sum(param.numel() for param in module.parameters())

@@ -1,0 +1,116 @@
+"""The plan: the spec and all that the training rows decided, as one JSON value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from attrs import evolve, frozen
+from torch import Tensor
+
+from mip.branch import Facts
+from mip.errors import DataError, SpecError
+from mip.head import Criterion
+from mip.prepare import check_columns
+from mip.spec import KINDS, Spec, from_dict, to_dict
+from mip.table import Table
+from mip.tree import Tree, map_tree
+
+
+class Batch(NamedTuple):
+    """Encoded rows: inputs by branch, target [n] (None where there is none), row int64 [n]."""
+
+    inputs: Tree
+    target: Tensor | None
+    row: Tensor
+
+
+@frozen
+class Plan:
+    """A spec with the facts of its training rows; encodes, decodes and scores.
+
+    `shapes` holds dtype and shape of one encoded row, by branch.
+    """
+
+    spec: Spec
+    facts: Facts
+    shapes: Facts
+
+    def encode(self, rows: Table) -> Batch:
+        """Turn rows into tensors, row by row: `encode(rows)[ix] == encode(rows.take(ix))`.
+
+        Raises DataError for a column that is missing, or that holds words for numbers, and
+        for a photo that cannot be had where the spec's policy is "error" or "drop".
+        """
+        head = self.spec.head
+        target = head.encode(self.facts["head"], rows) if head.column in rows.columns else None
+        return Batch(self.spec.root.encode(self.facts["branch"], rows), target, rows.rows)
+
+    def augment(self, batch: Batch, key: int) -> Batch:
+        """Change a training batch as the branches say; draws depend on key and row alone."""
+        if not len(batch.row):
+            return batch
+        return batch._replace(inputs=self.spec.root.augment(batch.inputs, key, batch.row))
+
+    @property
+    def loss(self) -> Criterion:
+        """The head's loss: (logits, target) to a mean, a tensor of no dimensions."""
+        return self.spec.head.criterion(self.facts["head"])
+
+    def decode(self, logits: Tensor) -> dict[str, np.ndarray]:
+        """Turn logits into columns of predictions."""
+        return self.spec.head.decode(self.facts["head"], logits)
+
+    def score(self, logits: Tensor, target: Tensor) -> dict[str, float]:
+        """Give the loss and the head's metrics over all rows of a split."""
+        scores = self.spec.head.metrics(self.facts["head"], logits, target)
+        return {"loss": float(self.loss(logits, target)), **scores}
+
+    def example(self, rows: int = 1) -> Tree:
+        """Make encoded rows of zeros, to try a module with."""
+        return _zeros(self.shapes, rows)
+
+
+def adapt(spec: Spec, train: Table) -> Plan:
+    """Learn from the training rows all that the data decides; nothing else sees data first.
+
+    Raises SpecError or DataError for columns that are missing or do not suit their kind.
+    """
+    check_columns(spec, train)
+    if not len(train):
+        raise DataError(f"{train.name}: there are no training rows")
+    facts = {"branch": spec.root.adapt(train), "head": spec.head.adapt(train)}
+    plan = Plan(spec, _json(facts), {})
+    inputs = spec.root.encode(plan.facts["branch"], train.take([]))
+    return evolve(plan, shapes=map_tree(_shape, inputs))
+
+
+def _json(facts: Facts) -> Facts:
+    try:
+        return json.loads(json.dumps(facts, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"adapt must give JSON: {error}") from error
+
+
+def _shape(leaf: Tensor) -> list[Any]:
+    return [str(leaf.dtype).removeprefix("torch."), list(leaf.shape[1:])]
+
+
+def _zeros(shapes: Any, rows: int) -> Tree:
+    if isinstance(shapes, dict):
+        return {name: _zeros(child, rows) for name, child in shapes.items()}
+    dtype, shape = shapes
+    return torch.zeros(rows, *shape, dtype=getattr(torch, dtype))
+
+
+def to_json(plan: Plan, kinds: Mapping[str, type] = KINDS) -> dict[str, Any]:
+    """Turn a plan into plain JSON values."""
+    return {"spec": to_dict(plan.spec, kinds), "facts": plan.facts, "shapes": plan.shapes}
+
+
+def from_json(value: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Plan:
+    """Read a plan back; only kinds of the table given can be named."""
+    return Plan(from_dict(value["spec"], kinds), dict(value["facts"]), dict(value["shapes"]))

@@ -1,0 +1,160 @@
+"""Prediction: one function from rows to rows, in memory and through a file the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from mip.branch import at, walk
+from mip.errors import DataError, FileError, SpecError
+from mip.net import Net, build
+from mip.plan import Batch, Plan
+from mip.prepare import check_columns, clean
+from mip.spec import KINDS
+from mip.step import State
+from mip.store import load_model
+from mip.table import Table, from_frame, read
+from mip.tree import concat, map_tree
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@frozen
+class Predictor:
+    """A model that predicts: rows to a DataFrame, one row each, in their order.
+
+    Columns are `value`, or `label` and a probability `p_<class>` for every class. A row whose
+    photo cannot be had, where the spec's policy is not "learn", gets its reason in a column
+    `error` and no prediction; the other rows do not notice.
+    """
+
+    plan: Plan
+    net: Net
+    device: str = "cpu"
+    batch: int = 256
+
+    def __call__(self, rows: Table | pd.DataFrame | str | Path) -> pd.DataFrame:
+        import pandas as pd
+
+        table = inputs_of(self.plan, as_table(rows))
+        outcomes = [self._predicted(part) for part in _parts(table, self.batch)]
+        errors = {row: text for _, _, bad in outcomes for row, text in bad.items()}
+        if errors and len(errors) == len(table):
+            raise DataError(next(iter(errors.values())))
+        logits, numbers = (torch.cat([each[k] for each in outcomes]) for k in (0, 1))
+        frame = pd.DataFrame(self.plan.decode(logits), index=numbers.tolist())
+        frame = frame.reindex(table.frame.index)
+        return frame.assign(error=pd.Series(errors, dtype=object)) if errors else frame
+
+    def _predicted(self, part: Table) -> tuple[Tensor, Tensor, dict[int, str]]:
+        try:
+            batch, errors = self.plan.encode(part), {}
+        except DataError:
+            batch, errors = _one_by_one(self.plan, part)
+        return self.forward(batch), batch.row, errors
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Tensor:
+        """Give the logits of encoded rows: float32 [n] or [n, k], on the CPU."""
+        if not len(batch.row):
+            return self.net(self.plan.example())[:0].cpu()
+        return self.net(map_tree(lambda leaf: leaf.to(self.device), batch.inputs)).cpu()
+
+
+def _parts(table: Table, rows: int) -> list[Table]:
+    starts = range(0, max(len(table), 1), rows)
+    return [table.take(range(k, min(k + rows, len(table)))) for k in starts]
+
+
+def _one_by_one(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
+    batches, errors = [plan.encode(part.take([]))], {}
+    for place in range(len(part)):
+        try:
+            batches.append(plan.encode(part.take([place])))
+        except DataError as error:
+            errors[int(part.frame.index[place])] = str(error)
+    return concat(batches), errors
+
+
+def inputs_of(plan: Plan, table: Table) -> Table:
+    """Check that every input column is there, and leave the target out.
+
+    Raises DataError naming a column that the table lacks.
+    """
+    check_inputs(plan, table)
+    return Table(
+        table.frame.drop(columns=plan.spec.head.column, errors="ignore"), table.name, table.root
+    )
+
+
+def as_table(rows: Table | pd.DataFrame | str | Path) -> Table:
+    """Make a Table of what can be predicted."""
+    if isinstance(rows, Table):
+        return rows
+    return read(rows) if isinstance(rows, (str, Path)) else from_frame(rows)
+
+
+def check_inputs(plan: Plan, table: Table) -> None:
+    """Raise DataError for an input column that the table lacks."""
+    try:
+        check_columns(plan.spec, table, target=False)
+    except SpecError as error:
+        raise DataError(str(error)) from error
+
+
+def unseen(plan: Plan, table: Table) -> list[str]:
+    """Say, a line a column, which categories training did not see.
+
+    They are predicted with the bucket that training learned for such cells.
+    """
+    lines = []
+    for path, branch in walk(plan.spec.root):
+        if hasattr(branch, "unknown"):
+            for column, words in branch.unknown(at(plan.facts["branch"], path), table):
+                rows = int(np.isin(table.texts(column), words).sum())
+                shown = ", ".join(f"'{word}'" for word in words[:5]) + (
+                    ", …" if len(words) > 5 else ""
+                )
+                lines.append(
+                    f"{table.name}: column '{column}' has {rows} rows with unseen categories: {shown}"
+                )
+    return lines
+
+
+def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:
+    """Make a predictor of a plan and a state; it owns its module and copies the weights."""
+    net = build(plan, pretrain=False)
+    try:
+        net.load_state_dict({**state.params, **state.buffers})
+    except RuntimeError as error:
+        raise FileError(f"the weights do not fit the model of the spec: {error}") from error
+    return Predictor(plan, net.eval().to(device), device)
+
+
+def load(path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu") -> Predictor:
+    """Load a model file: a function from rows to a DataFrame of predictions.
+
+    Nothing else is needed, and nothing in the file is executed. Raises FileError for a file
+    that is damaged or not ours, or that names a kind that is not in `kinds`.
+    """
+    return predictor(*load_model(path, kinds), device)
+
+
+def evaluate(predict: Predictor, rows: Table | pd.DataFrame | str | Path) -> dict[str, float]:
+    """Score a model on rows with targets: the loss and the head's metrics.
+
+    Rows without a target or without a photo are treated as the spec says, as in training.
+    """
+    table = as_table(rows)
+    check_inputs(predict.plan, table)
+    table, _ = clean(predict.plan.spec, table)
+    batches = [predict.plan.encode(part) for part in _parts(table, predict.batch)]
+    logits = torch.cat([predict.forward(batch) for batch in batches])
+    return predict.plan.score(logits, torch.cat([batch.target for batch in batches]))

@@ -1,0 +1,240 @@
+"""A whole run from a spec: the path in one function, as the command line walks it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from attrs import evolve, frozen
+from toolz import pipe
+
+from mip.errors import FileError, SpecError
+from mip.fit import History, Hook, fit
+from mip.hooks import checkpoint, early_stop, log, validate
+from mip.net import build
+from mip.optim import Optimizer, chain, clip_norm
+from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
+from mip.plan import Plan, adapt
+from mip.predict import Predictor, evaluate, predictor
+from mip.prepare import Parts
+from mip.spec import KINDS, Spec, dump, to_dict
+from mip.step import State, Step, init, train_step
+from mip.store import Checkpoint, load_checkpoint, save, write
+from mip.table import Table, digest, split
+from mip.tree import leaves
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEMORY = 2 << 30
+"""Encoded rows of up to so many bytes are kept in memory; more are read anew each epoch."""
+
+
+@frozen
+class Job:
+    """All that a run needs before its first step."""
+
+    plan: Plan
+    step: Step
+    batches: Pipe
+    start: Checkpoint
+    hooks: tuple[Hook, ...]
+    steps: int
+
+
+def job(spec: Spec, parts: Parts, device: str = "cpu", kinds: Mapping[str, type] = KINDS) -> Job:
+    """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state."""
+    plan = adapt(spec, parts.train)
+    net = build(plan, spec.train.seed).to(device)
+    batches = train_pipe(plan, parts.train, device)
+    steps = spec.train.epochs * len(batches)
+    optimizer = optimizer_of(spec, steps)
+    start = Checkpoint(
+        init(net, optimizer, spec.train.seed), History(), _origin(spec, parts, kinds)
+    )
+    watching = (*_validation(plan, parts, device), *_stopping(spec, parts))
+    return Job(plan, train_step(net, plan.loss, optimizer), batches, start, watching, steps)
+
+
+@frozen
+class Run:
+    """What a run ends with: a plan, the state that became the model, and the history."""
+
+    plan: Plan
+    state: State
+    history: History
+    seconds: float
+    device: str = "cpu"
+
+    @property
+    def predict(self) -> Predictor:
+        """The trained model as a function."""
+        return predictor(self.plan, self.state, self.device)
+
+
+def run(
+    spec: Spec,
+    parts: Parts,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
+    kinds: Mapping[str, type] = KINDS,
+    device: str | None = None,
+) -> Run:
+    """Adapt, build, fit and save, as the spec's `[train]` says.
+
+    The folder `out` gets `spec.toml`, `checkpoints/`, `history.jsonl` and `model.safetensors`.
+    With `resume` it goes on from `checkpoints/last.safetensors`, and refuses if the spec or the
+    rows have changed since. `hooks` are made when the job is laid out.
+    """
+    if out is None:
+        with TemporaryDirectory() as folder:
+            return run(spec, parts, folder, hooks=hooks, kinds=kinds, device=device)
+    began, out = time.monotonic(), Path(out)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    laid = job(spec, parts, device, kinds)
+    at = resumed(out, laid.start) if resume else laid.start
+    write(out / "spec.toml", dump(spec, kinds).encode())
+    _fold(laid, at, out, hooks(laid))
+    last = _read(out, "last", at)
+    kept = _read(out, "best", last) if spec.train.keep == "best" else last
+    save(out / "model.safetensors", laid.plan, kept.state, kinds)
+    return Run(laid.plan, kept.state, last.history, time.monotonic() - began, device)
+
+
+def _fold(laid: Job, at: Checkpoint, out: Path, hooks: Sequence[Hook]) -> None:
+    left = laid.steps - at.state.step
+    if left <= 0:
+        return
+    metric = "valid/loss" if laid.hooks else None
+    every = laid.plan.spec.train.checkpoint_every
+    keep = checkpoint(out / "checkpoints", laid.plan, metric, every=every, extra=at.extra)
+    told = [*laid.hooks[:1], log(out / "history.jsonl"), keep, *hooks, *laid.hooks[1:]]
+    fit(laid.step, laid.batches, at.state, steps=left, hooks=told, history=at.history)
+
+
+def _read(out: Path, name: str, otherwise: Checkpoint) -> Checkpoint:
+    path = out / "checkpoints" / f"{name}.safetensors"
+    return load_checkpoint(path, otherwise.state) if path.exists() else otherwise
+
+
+def _validation(plan: Plan, parts: Parts, device: str) -> list[Hook]:
+    if not len(parts.valid):
+        return []
+    net = build(plan, pretrain=False).to(device)
+    return [validate(plan, rows_pipe(plan, parts.valid, 256, device), net=net)]
+
+
+def _stopping(spec: Spec, parts: Parts) -> list[Hook]:
+    how = spec.train
+    if not len(parts.valid) and (how.patience or how.keep == "best"):
+        raise SpecError("train.patience and train.keep = 'best' need a valid part in data.split")
+    return [early_stop("valid/loss", how.patience)] if how.patience else []
+
+
+def optimizer_of(spec: Spec, steps: int) -> Optimizer:
+    """Build the optimizer of `[train]` for a run of so many steps."""
+    how = spec.train
+    link = how.optimizer.optimizer(how.schedule.schedule(how.optimizer.lr, max(steps, 1)))
+    return chain(clip_norm(how.clip), link) if how.clip else chain(link)
+
+
+def train_pipe(plan: Plan, table: Table, device: str = "cpu") -> Pipe:
+    """Lay the pipe that trains: shuffled, augmented, encoded once if it fits in memory."""
+    how = plan.spec.train
+    rows = rows_pipe(plan, table, how.batch, device)
+    # Batch norm has no variance over one row; a last batch of one is left to another epoch.
+    tail = len(table) < how.batch or len(table) % how.batch != 1
+    moving, rest = rows.stages[-1:], evolve(rows, stages=rows.stages[:-1])
+    stages = pipe(rest, sample(shuffle=True, seed=how.seed), augment(plan.augment, how.seed))
+    return evolve(stages, tail=tail, stages=(*stages.stages, *moving))
+
+
+def rows_pipe(plan: Plan, table: Table, rows: int, device: str = "cpu") -> Pipe:
+    """Lay a pipe over encoded rows in their order, in memory if they fit."""
+    encoded = pipe(table, batch(64), transform(plan.encode, plan.spec.train.workers))
+    if len(table) * _row_bytes(plan) <= MEMORY:
+        return pipe(collect(encoded), batch(rows), to(device))
+    return pipe(evolve(encoded, rows=rows), prefetch(2), to(device))
+
+
+def _row_bytes(plan: Plan) -> int:
+    return sum(leaf.numel() * leaf.element_size() for _, leaf in leaves(plan.example()))
+
+
+def _origin(spec: Spec, parts: Parts, kinds: Mapping[str, type]) -> dict[str, Any]:
+    rows = {f"{name} rows": digest(part) for name, part in zip(parts._fields, parts, strict=True)}
+    return {"spec": to_dict(spec, kinds), **rows}
+
+
+def resumed(out: Path, start: Checkpoint) -> Checkpoint:
+    """Read the last checkpoint of a run folder and check that it belongs to this run.
+
+    Raises FileError when there is none, SpecError naming the first thing that has changed.
+    """
+    path = out / "checkpoints" / "last.safetensors"
+    if not path.is_file():
+        raise FileError(f"{out}: nothing to resume, there is no checkpoints/last.safetensors")
+    found = load_checkpoint(path, start.state)
+    changed = sorted(_flat(found.extra).items() ^ _flat(start.extra).items())
+    if changed:
+        was, now = (_flat(origin.extra).get(changed[0][0], "nothing") for origin in (found, start))
+        what = f"{changed[0][0]} was {was} and is {now}"
+        raise SpecError(f"{path}: not the same run: {what}")
+    return found
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, str]:
+    """Flatten nested values to texts by dotted path; where a table lies does not matter."""
+    if isinstance(tree, Mapping):
+        pairs = [_flat(child, f"{path}.{name}" if path else name) for name, child in tree.items()]
+        return {name: text for pair in pairs for name, text in pair.items()}
+    skipped = {"spec.data.table", "spec.data.split.folds", "spec.train.workers"}
+    return {} if path in skipped else {path: str(tree)[:40]}
+
+
+@frozen
+class CrossValidation:
+    """Out-of-fold predictions, a row each, and the scores of every fold."""
+
+    predictions: pd.DataFrame
+    scores: tuple[Mapping[str, float], ...]
+    seconds: float
+
+
+def crossval(
+    spec: Spec, table: Table, column: str, hooks: Callable[[Job], Sequence[Hook]] = lambda job: ()
+) -> CrossValidation:
+    """Train once for each value of `column` on the other rows, and predict its own.
+
+    Where the spec chooses by valid loss (`keep = "best"` or `patience`), 15% of each training
+    part is set aside for it.
+    """
+    import pandas as pd
+
+    began, folds = time.monotonic(), sorted(set(table.texts(column)))
+    if len(folds) < 2:
+        raise SpecError(f"{table.name}: column '{column}' has {len(folds)} fold, two are needed")
+    outcomes = [_held_out(spec, table, column, fold, hooks) for fold in folds]
+    predictions = pd.concat([frame for frame, _ in outcomes]).sort_index().rename_axis("row")
+    scores = tuple(score for _, score in outcomes)
+    return CrossValidation(predictions, scores, time.monotonic() - began)
+
+
+def _held_out(
+    spec: Spec, table: Table, column: str, fold: str, hooks: Callable[[Job], Sequence[Hook]]
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    own = table.texts(column) == fold
+    rest, test = table.take(np.flatnonzero(~own)), table.take(np.flatnonzero(own))
+    choosing = spec.train.keep == "best" or spec.train.patience
+    shares = (0.85, 0.15) if choosing else (1.0, 0.0)
+    train, valid = split(rest, shares, spec.train.seed)
+    ended = run(spec, Parts(train, valid, test), hooks=hooks)
+    frame = ended.predict(test).assign(fold=fold, target=test[spec.head.column])
+    return frame, evaluate(ended.predict, test)

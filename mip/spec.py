@@ -1,0 +1,296 @@
+"""The spec: a frozen tree of what the user wants, from TOML and back."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_, min_len, optional
+from torch import nn
+
+from mip.branch import Branch, Categorical, Continuous, Fuse, Image
+from mip.errors import SpecError, hint
+from mip.head import Binary, Head, Multiclass, Regression
+from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle, OptimizerSpec, ScheduleSpec
+
+KINDS: Mapping[str, type] = MappingProxyType(
+    {
+        "adamw": AdamW,
+        "binary": Binary,
+        "categorical": Categorical,
+        "constant": Constant,
+        "continuous": Continuous,
+        "cosine": Cosine,
+        "fuse": Fuse,
+        "image": Image,
+        "multiclass": Multiclass,
+        "one_cycle": OneCycle,
+        "regression": Regression,
+        "sgd": SGD,
+    }
+)
+"""Every kind a file can name. Add your own: `kinds={**mip.KINDS, "season": Season}`."""
+
+
+@frozen
+class Split:
+    """How rows become train, valid and test.
+
+    By `fractions` and `seed` (with `stratify` or `group`, each a column); or by `column`, which
+    says train, valid or test; or by a `folds` file, whose `column` says each row's fold: the
+    fold `test` is the test part, the fold `valid` (if given) the valid part.
+    """
+
+    fractions: tuple[float, ...] = field(
+        default=(0.7, 0.15, 0.15), converter=tuple, validator=min_len(3)
+    )
+    seed: int = 0
+    stratify: str | None = None
+    group: str | None = None
+    column: str | None = None
+    folds: str | None = None
+    test: int | str | None = None
+    valid: int | str | None = None
+
+    @fractions.validator
+    def _whole(self, _: Any, shares: tuple[float, ...]) -> None:
+        if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise ValueError(f"'fractions' must be three shares that add up to 1: {list(shares)}")
+
+
+@frozen
+class Data:
+    """Where the rows are (a path relative to the spec file) and how they are split."""
+
+    table: str = ""
+    split: Split = Split()
+
+
+@frozen
+class Train:
+    """How the model is trained.
+
+    `clip` bounds the gradients' joint norm; `keep` says which state becomes the model: that of
+    the "best" epoch by the valid loss, or the "last"; `patience` stops after so many epochs
+    without a better one; `checkpoint_every` adds a checkpoint every so many steps.
+    """
+
+    epochs: int = field(default=20, validator=ge(0))
+    batch: int = field(default=32, validator=gt(0))
+    optimizer: OptimizerSpec = AdamW()
+    schedule: ScheduleSpec = OneCycle()
+    clip: float | None = field(default=1.0, validator=optional(gt(0)))
+    seed: int = 0
+    keep: Literal["best", "last"] = field(default="last", validator=in_(("best", "last")))
+    patience: int | None = field(default=None, validator=optional(gt(0)))
+    checkpoint_every: int | None = field(default=None, validator=optional(gt(0)))
+    workers: int = field(default=2, validator=ge(0))
+
+
+@frozen
+class Spec:
+    """The whole of a spec file: data, branches by name (kept sorted), a head, the training."""
+
+    branch: Mapping[str, Branch] = field(
+        converter=lambda pairs: dict(sorted(pairs.items())), validator=min_len(1)
+    )
+    head: Head
+    data: Data = Data()
+    train: Train = Train()
+
+    @property
+    def root(self) -> Fuse:
+        """The tree of branches as one branch."""
+        return Fuse(self.branch)
+
+
+def load_spec(
+    path: str | Path, kinds: Mapping[str, type] = KINDS, changes: Mapping[str, Any] | None = None
+) -> Spec:
+    """Read a spec file; `changes` puts values at dotted paths before it is read.
+
+    Relative paths inside the file are kept as written: `resolve` finds them. Raises SpecError
+    naming the file, the path inside it, and the nearest right name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SpecError(f"{path}: there is no such spec")
+    try:
+        return parse(path.read_text(encoding="utf-8"), kinds, changes)
+    except (SpecError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: {error}") from error
+
+
+def parse(
+    text: str, kinds: Mapping[str, type] = KINDS, changes: Mapping[str, Any] | None = None
+) -> Spec:
+    """Read a spec from TOML text.
+
+    >>> parse('''
+    ... [branch.rooms]
+    ... kind = "continous"
+    ... columns = ["area"]
+    ... [head]
+    ... kind = "regression"
+    ... column = "price"
+    ... ''')
+    Traceback (most recent call last):
+    mip.errors.SpecError: branch.rooms.kind = 'continous' is not a kind; did you mean \
+'continuous'? (known: categorical, continuous, fuse, image)
+    """
+    if len(text) > 1_000_000:
+        raise SpecError("a spec has at most 1,000,000 characters")
+    try:
+        tree = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SpecError(f"not valid TOML: {error}") from error
+    for name, value in (changes or {}).items():
+        _put(tree, name.split("."), value, name)
+    return from_dict(tree, kinds)
+
+
+def dump(spec: Spec, kinds: Mapping[str, type] = KINDS) -> str:
+    """Write a spec as TOML, every field with its value; `parse(dump(spec)) == spec`."""
+    import tomli_w
+
+    return tomli_w.dumps(to_dict(spec, kinds))
+
+
+def from_dict(tree: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Spec:
+    """Build a spec of plain dicts, lists and values, strictly: nothing is converted.
+
+    Raises SpecError with the path for an unknown kind or field, a missing field, a wrong type
+    and a value out of range.
+    """
+    return _build(Spec, tree, "", kinds)
+
+
+def to_dict(value: Any, kinds: Mapping[str, type] = KINDS) -> Any:
+    """Turn a spec into plain dicts, lists and values; what is None is left out."""
+    if attrs.has(type(value)):
+        names = {kind: name for name, kind in kinds.items()}
+        kind = {"kind": names[type(value)]} if type(value) in names else {}
+        fields = {f.name: to_dict(getattr(value, f.name), kinds) for f in attrs.fields(type(value))}
+        return kind | {name: child for name, child in fields.items() if child is not None}
+    if isinstance(value, Mapping):
+        return {name: to_dict(child, kinds) for name, child in value.items()}
+    return [to_dict(child, kinds) for child in value] if isinstance(value, tuple) else value
+
+
+def _put(tree: dict[str, Any], names: list[str], value: Any, path: str) -> None:
+    for name in names[:-1]:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise SpecError(f"{path}: '{name}' is not a table")
+    tree[names[-1]] = value
+
+
+def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if attrs.has(kind):
+        return _record(kind, value, path, kinds)
+    if getattr(kind, "_is_protocol", False):
+        return _choice(kind, value, path, kinds)
+    if origin in (Union, UnionType):
+        return _any_of([each for each in inner if each is not NoneType], value, path, kinds)
+    if origin is Literal:
+        return _word(inner, value, path)
+    if origin is tuple:
+        _expect(list, value, path)
+        return tuple(_build(inner[0], each, f"{path}[{i}]", kinds) for i, each in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        return _names(inner[1], value, path, kinds)
+    return _scalar(kind, value, path)
+
+
+def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
+    _expect(dict, value, path)
+    hints, fields = get_type_hints(kind), attrs.fields_dict(kind)
+    for name in value:
+        if name not in fields:
+            raise SpecError(f"{_join(path, name)} is not a field{hint(name, fields)}")
+    for name, each in fields.items():
+        if each.default is attrs.NOTHING and name not in value:
+            raise SpecError(f"{_join(path, name)} is missing")
+    parts = {name: _build(hints[name], value[name], _join(path, name), kinds) for name in value}
+    try:
+        return kind(**parts)
+    except ValueError as error:
+        raise SpecError(_located(str(error.args[0]), path)) from error
+
+
+def _located(text: str, path: str) -> str:
+    # Validators begin with the field's name in quotes; it becomes the end of the path.
+    found = re.match(r"'(\w+)' (.*)", text, re.DOTALL)
+    return f"{_join(path, found[1])} {found[2]}" if found else f"{path}: {text}"
+
+
+def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
+    _expect(dict, value, path)
+    known = {name: kind for name, kind in kinds.items() if issubclass(kind, role)}
+    where = _join(path, "kind")
+    if "kind" not in value:
+        raise SpecError(f"{where} is missing{hint('', known)}")
+    name = value["kind"]
+    if not isinstance(name, str) or name not in known:
+        raise SpecError(f"{where} = {_show(name)} is not a kind{hint(str(name), known)}")
+    fields = {key: child for key, child in value.items() if key != "kind"}
+    return _record(known[name], fields, path, kinds)
+
+
+def _any_of(options: list[Any], value: Any, path: str, kinds: Mapping[str, type]) -> Any:
+    fitting = [each for each in options if isinstance(each, type) and isinstance(value, each)]
+    return _build((fitting or options)[0], value, path, kinds)
+
+
+def _word(words: tuple[str, ...], value: Any, path: str) -> Any:
+    if value not in words:
+        raise SpecError(f"{path} = {_show(value)} is not one of its words{hint(str(value), words)}")
+    return value
+
+
+def _names(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    _expect(dict, value, path)
+    for name in value:
+        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or hasattr(nn.ModuleDict, name):
+            raise SpecError(f"{_join(path, name)}: '{name}' cannot be the name of a branch")
+    return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
+
+
+_WORDS = {
+    bool: "true or false",
+    dict: "a table",
+    float: "a number",
+    int: "a whole number",
+    list: "a list",
+    str: "text",
+}
+
+
+def _scalar(kind: type, value: Any, path: str) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    return _expect(kind, value, path)
+
+
+def _expect(kind: type, value: Any, path: str) -> Any:
+    if type(value) is not kind and not (kind is dict and isinstance(value, Mapping)):
+        found = _WORDS.get(type(value), type(value).__name__)
+        shown = f" = {_show(value)}" if not isinstance(value, (dict, list)) else ""
+        raise SpecError(f"{path or 'spec'}{shown} must be {_WORDS[kind]}, not {found}")
+    return value
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _show(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,167 @@
+"""The step: a pure function (state, batch) -> (state, metrics), and its in-place form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from attrs import evolve, frozen
+from toolz import identity
+from torch import Tensor, nn
+
+from mip.optim import Optimizer, Params
+from mip.rng import derive, seeded
+from mip.tree import Tree, clone
+
+Metrics = dict[str, Any]
+"""Names to numbers, or to tensors of no dimensions that stay on their device until read."""
+
+
+@frozen
+class State:
+    """All that a run is at one moment: tensors and two integers.
+
+    `step` counts the steps taken; with `seed` it fixes every draw that comes.
+    """
+
+    params: Params
+    buffers: Params
+    optimizer: Tree
+    step: int = 0
+    seed: int = 0
+
+
+def init(net: nn.Module, optimizer: Optimizer, seed: int = 0) -> State:
+    """Make the state before step 0 from a module's parameters and buffers, copied."""
+    params = clone(dict(net.named_parameters()))
+    return State(params, clone(_buffers(net)), optimizer.init(params), 0, seed)
+
+
+def _buffers(net: nn.Module) -> Params:
+    kept = net.state_dict().keys()
+    return {name: buffer for name, buffer in net.named_buffers() if name in kept}
+
+
+def copy(state: State) -> State:
+    """Copy a state's tensors."""
+    trees = {name: clone(getattr(state, name)) for name in ("params", "buffers", "optimizer")}
+    return evolve(state, **trees)
+
+
+@frozen
+class Step:
+    """A training step in two forms with one meaning, bit for bit on the CPU.
+
+    Called, it is pure: neither the state, the batch, the module nor the global random state
+    changes. `donate` does the same and may write into the state it is given, which is lost to
+    the caller; `fit` uses it for states that nobody else can see.
+    """
+
+    donate: Callable[[State, Any], tuple[State, Metrics]]
+
+    def __call__(self, state: State, batch: Any) -> tuple[State, Metrics]:
+        return self.donate(copy(state), batch)
+
+
+Slots = list[tuple[dict[str, Any], str, str]]
+"""Where a module keeps a tensor: (its dict of parameters or buffers, local name, path)."""
+
+
+def _slots(net: nn.Module) -> tuple[Slots, Slots]:
+    paths = {id(param): path for path, param in net.named_parameters()}
+    homes = {id(buffer): path for path, buffer in _buffers(net).items()}
+    params: Slots = []
+    buffers: Slots = []
+    for module in net.modules():
+        for name, param in module._parameters.items():
+            if param is not None:
+                params.append((module._parameters, name, paths[id(param)]))
+        for name, buffer in module._buffers.items():
+            if buffer is not None and id(buffer) in homes:
+                buffers.append((module._buffers, name, homes[id(buffer)]))
+    return params, buffers
+
+
+@contextmanager
+def _lent(slots: Slots, tensors: Params) -> Iterator[None]:
+    # Tied weights have several slots and one path, so each slot is filled by path.
+    owned = [store[name] for store, name, _ in slots]
+    for store, name, path in slots:
+        store[name] = tensors[path]
+    try:
+        yield
+    finally:
+        for (store, name, _), tensor in zip(slots, owned, strict=True):
+            store[name] = tensor
+
+
+def train_step(
+    net: nn.Module,
+    loss: Callable[[Tensor, Any], Tensor],
+    optimizer: Optimizer,
+    *,
+    after_pred: Callable[[Tensor], Tensor] = identity,
+    after_loss: Callable[[Tensor], Tensor] = identity,
+    after_backward: Callable[[Params], Params] = identity,
+    after_step: Callable[[Params], Params] = identity,
+) -> Step:
+    """Make a training step of a module, a loss and an optimizer.
+
+    A batch begins with (inputs, target); the loss is a mean over its rows. The `after_`
+    functions are value events: each takes the logits, the loss, the gradients or the new
+    parameters and gives them back, changed or not. The module is scratch space: one step, and
+    one thread at a time, may use it.
+
+    >>> from mip.optim import sgd
+    >>> net = nn.Linear(1, 1, bias=False); one = sgd(0.5)
+    >>> step = train_step(net, nn.functional.mse_loss, one)
+    >>> state = evolve(init(net, one), params={"weight": torch.zeros(1, 1)})
+    >>> after, metrics = step(state, (torch.ones(4, 1), torch.ones(4, 1)))
+    >>> float(metrics["loss"]), float(after.params["weight"]), float(state.params["weight"])
+    (1.0, 1.0, 0.0)
+    """
+    param_slots, buffer_slots = _slots(net)
+    slots = param_slots + buffer_slots
+    device = next((param.device for param in net.parameters()), None)
+
+    def donate(state: State, batch: Any) -> tuple[State, Metrics]:
+        if not net.training:
+            net.train()
+        leaves = {path: param.detach().requires_grad_() for path, param in state.params.items()}
+        seed = derive("step", state.seed, state.step)
+        with _lent(slots, leaves | state.buffers), seeded(seed, device):
+            value = after_loss(loss(after_pred(net(batch[0])), batch[1]))
+            grads = after_backward(_gradients(value, leaves))
+            buffers = {path: store[name] for store, name, path in buffer_slots}
+        with torch.no_grad():
+            _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
+            params = after_step(params)
+        after = State(params, buffers, tree, state.step + 1, state.seed)
+        return after, {"loss": value.detach()}
+
+    return Step(donate)
+
+
+def _gradients(loss: Tensor, leaves: Params) -> Params:
+    grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    pairs = zip(leaves.items(), grads, strict=True)
+    return {path: torch.zeros_like(leaf) if grad is None else grad for (path, leaf), grad in pairs}
+
+
+def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:
+    """Make a pure function (state, inputs) -> logits, in evaluation mode and without gradients.
+
+    It needs a module of its own: a training step may be using the other.
+    """
+    param_slots, buffer_slots = _slots(net)
+    slots = param_slots + buffer_slots
+
+    @torch.no_grad()
+    def logits(state: State, inputs: Any) -> Tensor:
+        net.eval()
+        with _lent(slots, state.params | state.buffers):
+            return net(inputs)
+
+    return logits

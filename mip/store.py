@@ -1,0 +1,200 @@
+"""Files: models and checkpoints as safetensors, whole or not at all, and nothing executable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+from torch import Tensor
+
+from mip.errors import FileError, SpecError
+from mip.fit import History
+from mip.plan import Plan, from_json, to_json
+from mip.spec import KINDS
+from mip.step import State
+from mip.tree import leaves, like
+
+FORMAT = 1
+"""The version of the file's metadata; a later mip reads earlier ones."""
+
+_BLANK = "0" * 64
+
+
+def write(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
+
+    A reader meets the old file or the new one, whatever stops the writer. Raises FileError
+    when the folder cannot be written.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _discard(draft)
+        raise FileError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _discard(draft: Path) -> None:
+    try:
+        draft.unlink(missing_ok=True)
+    except OSError:
+        return  # the folder itself is out of reach; the error that led here says so
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def pack(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
+    """Make the bytes of a safetensors file with one metadata key, "mip": canonical JSON.
+
+    It holds a SHA-256 over the whole file, taken with the digest's own place zeroed, because
+    safetensors by itself accepts any flipped bit in the data.
+
+    >>> import torch
+    >>> tensors, meta = unpack(pack({"w": torch.ones(2)}, {"note": "x"}), "memory")
+    >>> tensors, meta["note"]
+    ({'w': tensor([1., 1.])}, 'x')
+    """
+    from safetensors.torch import save as to_bytes
+
+    text = json.dumps({"format": FORMAT, "sha256": _BLANK, **meta}, sort_keys=True, allow_nan=False)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = to_bytes(plain, {"mip": text})
+    digest = hashlib.sha256(data).hexdigest()
+    return data.replace(_BLANK.encode(), digest.encode(), 1)
+
+
+def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `pack` made. Raises FileError, naming the file, for anything else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    meta = _metadata(data, name)
+    digest = str(meta.get("sha256", ""))
+    zeroed = data.replace(digest.encode(), _BLANK.encode(), 1) if len(digest) == 64 else data
+    if hashlib.sha256(zeroed).hexdigest() != digest:
+        raise FileError(f"{name}: the file is damaged (its checksum does not match)")
+    if meta.get("format") != FORMAT:
+        raise FileError(f"{name}: format {meta.get('format')} is not one this version reads")
+    try:
+        return from_bytes(data), meta
+    except SafetensorError as error:
+        raise FileError(f"{name}: the file is damaged ({error})") from error
+
+
+def _metadata(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        (length,) = struct.unpack("<Q", data[:8])
+        if length > len(data) - 8:
+            raise FileError(f"{name}: the file is truncated, or not a mip file")
+        text = json.loads(data[8 : 8 + length])["__metadata__"]["mip"]
+        return dict(json.loads(text))
+    except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
+        raise FileError(f"{name}: the file is damaged, or not a mip file") from error
+
+
+def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of ours into memory. Raises FileError when it is missing or damaged."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror})") from error
+    return unpack(data, str(path))
+
+
+def save(path: str | Path, plan: Plan, state: State, kinds: Mapping[str, type] = KINDS) -> None:
+    """Write a model: weights, spec and facts in one safetensors file. Equal models give equal
+    bytes.
+    """
+    tensors = dict(leaves({"params": state.params, "buffers": state.buffers}))
+    write(path, pack(tensors, {"plan": to_json(plan, kinds), "step": state.step}))
+
+
+def load_model(path: str | Path, kinds: Mapping[str, type] = KINDS) -> tuple[Plan, State]:
+    """Read a model's plan and its state (without an optimizer's tensors)."""
+    tensors, meta = read_file(path)
+    plan = _plan(path, meta, kinds)
+    trees = {"params": _part(tensors, "params"), "buffers": _part(tensors, "buffers")}
+    return plan, State(**trees, optimizer=(), step=meta["step"])
+
+
+def _plan(path: str | Path, meta: Mapping[str, Any], kinds: Mapping[str, type]) -> Plan:
+    if "plan" not in meta:
+        raise FileError(f"{path}: the file holds no model")
+    try:
+        return from_json(meta["plan"], kinds)
+    except SpecError as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    start = f"{part}/"
+    return {name[len(start) :]: tensors[name] for name in sorted(tensors) if name.startswith(start)}
+
+
+@frozen
+class Checkpoint:
+    """What a run can go on from: state, history, and what was noted beside them."""
+
+    state: State
+    history: History
+    extra: Mapping[str, Any]
+
+
+def save_checkpoint(
+    path: str | Path,
+    state: State,
+    history: History,
+    plan: Plan | None = None,
+    extra: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, type] = KINDS,
+) -> None:
+    """Write a checkpoint: a model file with the optimizer's tensors and the history beside."""
+    trees = {name: getattr(state, name) for name in ("params", "buffers", "optimizer")}
+    meta = {"step": state.step, "seed": state.seed, "extra": dict(extra or {})}
+    meta["history"] = [_finite(row) for row in history.epochs]
+    if plan is not None:
+        meta["plan"] = to_json(plan, kinds)
+    write(path, pack(dict(leaves({**trees, "steps": dict(history.steps)})), meta))
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    # JSON has no NaN: such a number travels as its name.
+    return {k: v if v == v and abs(v) != float("inf") else str(v) for k, v in row.items()}
+
+
+def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
+    """Read a checkpoint into a state shaped like `start`, that of the run's first step.
+
+    Raises FileError when the file is damaged or belongs to another model or optimizer.
+    """
+    tensors, meta = read_file(path)
+    trees = {name: getattr(start, name) for name in ("params", "buffers", "optimizer")}
+    named = dict(leaves(trees))
+    found = {name for name in tensors if not name.startswith("steps/")}
+    if found != named.keys() or any(tensors[name].shape != named[name].shape for name in named):
+        raise FileError(f"{path}: the checkpoint belongs to another model or optimizer")
+    state = evolve(start, **like(trees, tensors), step=meta["step"], seed=meta["seed"])
+    rows = tuple(
+        {k: float(v) if isinstance(v, str) else v for k, v in r.items()} for r in meta["history"]
+    )
+    return Checkpoint(state, History(rows, _part(tensors, "steps")), meta["extra"])

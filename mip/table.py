@@ -1,0 +1,318 @@
+"""Tables: rows with their numbers, read from a file or a DataFrame, taken and split."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from mip.errors import DataError, hint
+from mip.rng import generator
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLANK = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "<na>"})
+"""What stands for a missing number, in lower case. A category keeps its words ("NA" too)."""
+
+_WHOLE = re.compile(r"[-+]?\d+\.0+")
+
+
+@frozen(eq=False, repr=False)
+class Table:
+    """Rows of columns; image cells stay paths, relative to `root`.
+
+    A table is a value: taking or splitting makes another. The frame's index holds each
+    row's number in the file, counted from 0, and errors speak in these numbers.
+
+    >>> import pandas as pd
+    >>> rows = from_frame(pd.DataFrame({"area": [70, 95, 40], "town": ["Ulm", "Bonn", "Ulm"]}))
+    >>> rows
+    Table(table: 3 rows, columns area, town)
+    >>> rows.take([2]).numbers("area")
+    array([40.])
+    """
+
+    frame: pd.DataFrame
+    name: str = "table"
+    root: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __repr__(self) -> str:
+        return f"Table({self.name}: {len(self)} rows, columns {', '.join(self.columns)})"
+
+    def __getitem__(self, column: str) -> pd.Series:
+        if column not in self.frame.columns:
+            known = hint(column, self.columns)
+            raise DataError(f"{self.name}: there is no column '{column}'{known}")
+        return self.frame[column]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns, in the file's order."""
+        return [str(name) for name in self.frame.columns]
+
+    @property
+    def rows(self) -> Tensor:
+        """The number of each row in the file: int64 [n]."""
+        return torch.from_numpy(self.frame.index.to_numpy(dtype=np.int64, copy=True))
+
+    def take(self, index: Sequence[int] | Tensor | np.ndarray) -> Table:
+        """Gather rows by their place in this table; row numbers stay those of the file."""
+        return Table(self.frame.iloc[np.asarray(index, dtype=np.int64)], self.name, self.root)
+
+    def where(self, place: int, column: str) -> str:
+        """Name a cell for an error text: file, row number and column."""
+        return f"{self.name} row {self.frame.index[place]}, column '{column}'"
+
+    def numbers(self, column: str) -> np.ndarray:
+        """Read a column as float64 [n]: blanks and infinities become NaN, words are an error."""
+        import pandas as pd
+
+        cells = self[column]
+        if pd.api.types.is_numeric_dtype(cells.dtype):
+            values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            values = _parse(self, column, cells)
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def texts(self, column: str) -> np.ndarray:
+        """Read a column as words, object [n]: a missing cell is '', a whole number has no '.0'.
+
+        The same category reads the same from text, whole numbers and floats:
+
+        >>> import pandas as pd
+        >>> zips = pd.DataFrame({"a": ["85255", "3.0"], "b": [85255, 3], "c": [85255.0, None]})
+        >>> [from_frame(zips).texts(name).tolist() for name in "abc"]
+        [['85255', '3'], ['85255', '3'], ['85255', '']]
+        """
+        import pandas as pd
+
+        codes, uniques = pd.factorize(self[column], use_na_sentinel=True)
+        words = np.array([*map(_word, uniques), ""], dtype=object)
+        return words[codes]
+
+
+def _parse(table: Table, column: str, cells: pd.Series) -> np.ndarray:
+    import pandas as pd
+
+    values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    for place in np.flatnonzero(np.isnan(values)):
+        cell = cells.iloc[place]
+        if pd.notna(cell) and str(cell).strip().lower() not in BLANK:
+            where = table.where(place, column)
+            raise DataError(f"{where}: {str(cell)[:40]!r} is not a number")
+    return values
+
+
+def _word(value: Any) -> str:
+    text = str(int(value)) if _is_whole(value) else str(value).strip()
+    return text[: text.index(".")] if _WHOLE.fullmatch(text) else text
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and float(value).is_integer()
+
+
+def read(path: str | Path) -> Table:
+    """Read a table by its ending: `.csv`, `.tsv` or `.parquet`.
+
+    Raises DataError when there is no such file, it is empty, or it is no table.
+    """
+    readers = {".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet}
+    suffix = Path(path).suffix.lower()
+    if suffix not in readers:
+        raise DataError(f"{path}: a table ends in .csv, .tsv or .parquet{hint(suffix, readers)}")
+    return readers[suffix](path)
+
+
+def read_csv(path: str | Path) -> Table:
+    """Read a CSV or TSV file, every cell as text: the spec says what each column means.
+
+    So "00123" stays what it is, and "NA" is a category or a missing number by the kind that
+    reads it. Raises DataError for a missing or empty file, a name that stands twice in the
+    header, and rows that do not fit it.
+    """
+    import pandas as pd
+
+    path = _present(path)
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            _check_header(path, separator)
+            text = {"dtype": str, "keep_default_na": False, "index_col": False}
+            frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", **text)
+    except (ValueError, pd.errors.ParserWarning, csv.Error) as error:
+        raise DataError(f"{path.name}: not a readable CSV table: {error}") from error
+    return _whole(_filled(Table(frame, path.name, path.parent)))
+
+
+def read_parquet(path: str | Path) -> Table:
+    """Read one Parquet file (needs the `parquet` extra)."""
+    import pandas as pd
+
+    path = _present(path)
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError as error:
+        cure = "pip install 'mixed-input-pipelines[parquet]'"
+        raise DataError(f"{path.name}: reading Parquet needs pyarrow: {cure}") from error
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path.name}: not a readable Parquet table: {error}") from error
+    return _filled(from_frame(frame, root=path.parent, name=path.name))
+
+
+def from_frame(frame: pd.DataFrame, root: str | Path | None = None, name: str = "table") -> Table:
+    """Make a table of a DataFrame; rows are numbered anew from 0.
+
+    `root` is the folder that image cells are relative to (default: the current folder).
+    """
+    frame = frame.reset_index(drop=True).rename(columns=str)
+    return Table(frame, name, Path(root) if root is not None else Path("."))
+
+
+def _present(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        near = path.parent.glob(f"*{path.suffix}") if path.parent.is_dir() else []
+        raise DataError(f"{path}: there is no such table{hint(path.name, (p.name for p in near))}")
+    return path
+
+
+def _check_header(path: Path, separator: str) -> None:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(csv.reader(file, delimiter=separator), [])
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise ValueError(f"the column '{twice[0]}' stands twice in the header")
+
+
+def _whole(table: Table) -> Table:
+    # Blank cells are read as "", so that NaN can only stand where a row was too short.
+    short = np.flatnonzero(table.frame.isna().any(axis=1))
+    if len(short):
+        row = table.frame.index[short[0]]
+        raise DataError(f"{table.name} row {row}: fewer cells than the header has columns")
+    return table
+
+
+def _filled(table: Table) -> Table:
+    if not len(table):
+        raise DataError(f"{table.name}: the table has no rows")
+    return table
+
+
+def digest(table: Table) -> dict[str, str]:
+    """Fingerprint every column (SHA-256 of its cells as text), to tell what has changed.
+
+    >>> import pandas as pd
+    >>> a, b = (from_frame(pd.DataFrame({"x": [1, last], "y": [0, 0]})) for last in (2, 3))
+    >>> [name for name in a.columns if digest(a)[name] != digest(b)[name]]
+    ['x']
+    """
+    return {name: _fingerprint(table.texts(name)) for name in table.columns}
+
+
+def _fingerprint(words: Iterable[str]) -> str:
+    text = "\x1f".join(words)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def split(
+    table: Table,
+    fractions: Sequence[float],
+    seed: int = 0,
+    stratify: str | None = None,
+    group: str | None = None,
+) -> tuple[Table, ...]:
+    """Cut a table into disjoint parts that cover it; a function of the rows and the seed.
+
+    Sizes are exact (the largest remainders get the odd rows). With `stratify`, each part has
+    the column's values in the table's proportions. With `group`, rows that share a value stay
+    together, and sizes are as near as whole groups allow. Raises DataError for fractions that
+    do not add up to 1.
+
+    >>> import pandas as pd
+    >>> rows = from_frame(pd.DataFrame({"x": range(10)}))
+    >>> [len(part) for part in split(rows, (0.7, 0.15, 0.15), seed=0)]
+    [7, 2, 1]
+    """
+    if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
+        raise DataError(f"split: the fractions {list(fractions)} must add up to 1")
+    if stratify and group:
+        raise DataError("split: stratify and group exclude each other")
+    order = torch.randperm(len(table), generator=generator("split", seed)).numpy()
+    if group:
+        return _cut_groups(table, fractions, order, table.texts(group))
+    if stratify:
+        order = _interleave(order, table.texts(stratify))
+    cuts = np.cumsum(_exact_sizes(fractions, len(table)))[:-1]
+    return tuple(table.take(np.sort(part)) for part in np.split(order, cuts))
+
+
+def _exact_sizes(fractions: Sequence[float], total: int) -> np.ndarray:
+    shares = np.asarray(fractions, dtype=np.float64) * total
+    sizes = np.floor(shares + 1e-9).astype(np.int64)
+    odd = np.argsort(-(shares - sizes), kind="stable")[: total - sizes.sum()]
+    sizes[odd] += 1
+    return sizes
+
+
+def _interleave(order: np.ndarray, words: np.ndarray) -> np.ndarray:
+    # Every class is spread evenly over [0, 1), so that any cut meets each in proportion.
+    place = np.empty(len(order))
+    for word in sorted(set(words)):
+        members = np.flatnonzero(words[order] == word)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return order[np.argsort(place, kind="stable")]
+
+
+def _cut_groups(
+    table: Table, fractions: Sequence[float], order: np.ndarray, words: np.ndarray
+) -> tuple[Table, ...]:
+    _, first, codes = np.unique(words[order], return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))[codes]
+    sizes = np.bincount(rank)
+    middle = (np.cumsum(sizes) - sizes / 2) / len(order)
+    part = np.searchsorted(np.cumsum(fractions)[:-1], middle, side="right")[rank]
+    return tuple(table.take(np.sort(order[part == k])) for k in range(len(fractions)))
+
+
+def split_by(table: Table, column: str) -> dict[str, Table]:
+    """Cut a table by a column that already says which part each row belongs to.
+
+    >>> import pandas as pd
+    >>> rows = from_frame(pd.DataFrame({"part": ["train", "test", "train"]}))
+    >>> {name: len(part) for name, part in split_by(rows, "part").items()}
+    {'test': 1, 'train': 2}
+    """
+    words = table.texts(column)
+    return {word: table.take(np.flatnonzero(words == word)) for word in sorted(set(words))}
+
+
+def with_folds(table: Table, folds: Table, column: str = "fold") -> Table:
+    """Add a column from a folds file, whose column `row` holds row numbers of the table.
+
+    Raises DataError when a row of the table has no fold, or a row has two.
+    """
+    rows = folds.numbers("row").astype(np.int64)
+    if len(set(rows)) != len(rows):
+        raise DataError(f"{folds.name}: a row number stands twice in column 'row'")
+    fold = dict(zip(rows.tolist(), folds.texts(column), strict=True))
+    missing = [row for row in table.rows.tolist() if row not in fold]
+    if missing:
+        raise DataError(f"{folds.name}: no fold for row {missing[0]} of {table.name}")
+    values = [fold[row] for row in table.rows.tolist()]
+    return Table(table.frame.assign(**{column: values}), table.name, table.root)

@@ -1,0 +1,94 @@
+"""Trees of tensors: dicts and tuples, nested to any depth, with tensors as leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Tree = Any
+"""A tensor, or a dict, tuple or named tuple of trees; other leaves pass untouched."""
+
+
+def map_tree(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
+    """Apply `function` to every tensor and keep the tree's shape.
+
+    >>> map_tree(lambda leaf: leaf + 1, {"a": torch.zeros(2), "b": (torch.ones(1), None)})
+    {'a': tensor([1., 1.]), 'b': (tensor([2.]), None)}
+    """
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {name: map_tree(function, child) for name, child in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        children = [map_tree(function, child) for child in tree]
+        return type(tree)(*children) if hasattr(tree, "_fields") else type(tree)(children)
+    return tree
+
+
+def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Walk the tensors with their paths, joined by '/'.
+
+    >>> [path for path, leaf in leaves({"a": torch.zeros(2), "b": (torch.ones(1), None)})]
+    ['a', 'b/0']
+    """
+    if isinstance(tree, Tensor):
+        yield path, tree
+    elif isinstance(tree, (dict, tuple, list)):
+        pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        for name, child in pairs:
+            yield from leaves(child, f"{path}/{name}" if path else str(name))
+
+
+def like(tree: Tree, tensors: dict[str, Tensor]) -> Tree:
+    """Put `tensors`, named as `leaves` names them, into a tree of the shape of `tree`.
+
+    Raises KeyError when a path is missing.
+
+    >>> like({"a": torch.zeros(1)}, {"a": torch.ones(1)})
+    {'a': tensor([1.])}
+    """
+    named = iter([path for path, _ in leaves(tree)])
+    return map_tree(lambda _: tensors[next(named)], tree)
+
+
+def size(tree: Tree) -> int:
+    """Count the rows: the first length of the first tensor.
+
+    >>> size({"a": torch.zeros(5, 2)})
+    5
+    """
+    return next((leaf.shape[0] for _, leaf in leaves(tree)), 0)
+
+
+def take(tree: Tree, index: Tensor) -> Tree:
+    """Gather rows by number (int64), from every tensor.
+
+    >>> take((torch.arange(10), torch.arange(10) * 2), torch.tensor([3, 1]))
+    (tensor([3, 1]), tensor([6, 2]))
+    """
+    return map_tree(lambda leaf: leaf.index_select(0, index), tree)
+
+
+def concat(trees: list[Tree]) -> Tree:
+    """Join trees of one shape along the rows; the inverse of cutting them into batches.
+
+    >>> concat([(torch.zeros(1),), (torch.ones(2),)])
+    (tensor([0., 1., 1.]),)
+    """
+    columns = [list(leaf for _, leaf in leaves(tree)) for tree in trees]
+    joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
+    return map_tree(lambda _: next(joined), trees[0])
+
+
+def clone(tree: Tree) -> Tree:
+    """Copy every tensor, so that nobody shares memory with the result.
+
+    >>> one = {"a": torch.zeros(1)}; two = clone(one); two["a"].add_(1)
+    tensor([1.])
+    >>> one
+    {'a': tensor([0.])}
+    """
+    return map_tree(lambda leaf: leaf.detach().clone(), tree)
