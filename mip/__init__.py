@@ -1,31 +1,69 @@
 """mip: mixed-input pipelines. Table columns and images in, one prediction out.
 
-The names below stand in the order in which data travels; each module imports only those above.
+The imports stand in the order in which data travels; each module imports only those above it.
 """
 
-from mip.branch import Branch, Categorical, Continuous, Fuse, Image
-from mip.errors import DataError, FileError, MipError, MipWarning, SpecError
-from mip.fit import Event, History, Skip, Stop, fit, scan
-from mip.head import Binary, Head, Multiclass, Regression
-from mip.hooks import checkpoint, console, early_stop, log, progress, record, validate
-from mip.net import build, summary
-from mip.optim import Optimizer, adam, adamw, chain, clip_norm, constant, cosine, one_cycle, sgd
-from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
-from mip.plan import Batch, Plan, adapt
-from mip.predict import Predictor, evaluate, load, predictor
-from mip.prepare import Parts, clean, parts
+from mip.errors import MipError
+from mip.table import Table, from_frame, read, split
+from mip.optim import adam, adamw, chain, clip_norm, cosine, one_cycle, sgd
+from mip.spec import KINDS, dump, load_spec, parse
+from mip.prepare import clean, parts
+from mip.plan import adapt
+from mip.net import build
+from mip.pipe import augment, batch, collect, prefetch, sample, to, transform
+from mip.step import init, train_step
+from mip.fit import Skip, Stop, fit, scan
+from mip.store import load_checkpoint, save
+from mip.hooks import checkpoint, early_stop, log, progress, validate
+from mip.predict import evaluate, load, predictor
 from mip.run import crossval, run
-from mip.spec import KINDS, Spec, dump, load_spec, parse
-from mip.step import State, Step, eval_step, init, train_step
-from mip.store import load_checkpoint, save, save_checkpoint
-from mip.table import (
-    Table,
-    digest,
-    from_frame,
-    read,
-    read_csv,
-    read_parquet,
-    split,
-    split_by,
-    with_folds,
-)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KINDS",
+    "MipError",
+    "Skip",
+    "Stop",
+    "Table",
+    "adam",
+    "adamw",
+    "adapt",
+    "augment",
+    "batch",
+    "build",
+    "chain",
+    "checkpoint",
+    "clean",
+    "clip_norm",
+    "collect",
+    "cosine",
+    "crossval",
+    "dump",
+    "early_stop",
+    "evaluate",
+    "fit",
+    "from_frame",
+    "init",
+    "load",
+    "load_checkpoint",
+    "load_spec",
+    "log",
+    "one_cycle",
+    "parse",
+    "parts",
+    "predictor",
+    "prefetch",
+    "progress",
+    "read",
+    "run",
+    "sample",
+    "save",
+    "scan",
+    "sgd",
+    "split",
+    "to",
+    "train_step",
+    "transform",
+    "validate",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from attrs.validators import ge, gt, in_, instance_of, le, lt, min_len, optional
 from torch import Tensor, nn
 
 from mip import image
-from mip.errors import DataError, hint
+from mip.errors import DataError, SpecError, hint
 from mip.layers import Embeddings, Fill, Fused, Photos, SmallResNet, cut
 from mip.rng import uniform
 from mip.table import Table
@@ -22,7 +22,6 @@ Facts = dict[str, Any]
 """What a kind has learned of the training rows: JSON, nothing else."""
 
 
-@runtime_checkable
 class Branch(Protocol):
     """The three verbs of a branch. Any frozen attrs class that has them is a kind.
 
@@ -68,8 +67,7 @@ class Continuous:
         known = ~np.isnan(values)
         count = np.maximum(known.sum(0), 1)
         mean = np.where(known, values, 0).sum(0) / count
-        spread = np.sqrt((np.where(known, values - mean, 0) ** 2).sum(0) / count)
-        std = np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1e-12), spread, 1.0)
+        std = spread(mean, np.sqrt((np.where(known, values - mean, 0) ** 2).sum(0) / count))
         if self.scale == "none":
             mean, std = np.zeros_like(mean), np.ones_like(std)
         missing = (~known).sum(0)
@@ -88,6 +86,11 @@ class Continuous:
     def _numbers(self, rows: Table) -> np.ndarray:
         values = np.stack([rows.numbers(column) for column in self.columns], axis=1)
         return np.sign(values) * np.log1p(np.abs(values)) if self.scale == "log" else values
+
+
+def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Give the standard deviation, or 1 where values differ by rounding alone."""
+    return np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-12), std, 1.0)
 
 
 @frozen
@@ -247,7 +250,7 @@ class Image:
             return inputs
         return {**inputs, "pixels": self.augmentation(inputs["pixels"], key, rows)}
 
-    def pretrain(self, module: nn.Module) -> None:
+    def pretrain(self, module: Any) -> None:
         """Load the named torchvision weights into a freshly built module."""
         if self.weights is not None:
             wanted = module.backbone.state_dict()
@@ -295,19 +298,21 @@ def _backbone(name: str) -> nn.Module:
     import torchvision
 
     # These two would otherwise give a second output in training, and warn of their start.
-    extra = (
-        {"aux_logits": False, "init_weights": True} if name in {"googlenet", "inception_v3"} else {}
-    )
+    odd = name in {"googlenet", "inception_v3"}
+    extra = {"aux_logits": False, "init_weights": True} if odd else {}
     return cut(torchvision.models.get_model(name, weights=None, **extra))
+
+
+def by_name(branches: Mapping[str, Branch]) -> dict[str, Branch]:
+    """Sort branches by name, so that their order in a file cannot matter."""
+    return dict(sorted(branches.items()))
 
 
 @frozen
 class Fuse:
     """Branches joined to one vector, then linear layers of the given widths with ReLU."""
 
-    branch: Mapping[str, Branch] = field(
-        converter=lambda pairs: dict(sorted(pairs.items())), validator=min_len(1)
-    )
+    branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
     layers: tuple[int, ...] = field(default=(), converter=tuple)
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
@@ -325,23 +330,29 @@ class Fuse:
 
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, last width], or the branches' sum without layers."""
-        modules = {name: branch.module(facts[name]) for name, branch in self.branch.items()}
+        modules = {name: _built(name, kind, facts[name]) for name, kind in self.branch.items()}
         return Fused(modules, self.layers, self.dropout)
 
     def augment(self, inputs: Tree, key: int, rows: Tensor) -> Tree:
         """Let each branch that can change its inputs."""
-        return {
-            name: branch.augment(inputs[name], key, rows)
-            if hasattr(branch, "augment")
-            else inputs[name]
-            for name, branch in self.branch.items()
-        }
+        able = {name: kind for name, kind in self.branch.items() if hasattr(kind, "augment")}
+        changed = {name: kind.augment(inputs[name], key, rows) for name, kind in able.items()}
+        return {**inputs, **changed}
 
-    def pretrain(self, module: nn.Module) -> None:
+    def pretrain(self, module: Any) -> None:
         """Let each branch that can load its weights."""
         for name, branch in self.branch.items():
             if hasattr(branch, "pretrain"):
                 branch.pretrain(module.branch[name])
+
+
+def _built(name: str, branch: Branch, facts: Facts) -> nn.Module:
+    try:
+        return branch.module(facts)
+    except SpecError as error:  # from a branch below, which has said its name
+        raise SpecError(f"{name}.{error}") from error
+    except Exception as error:  # whatever a backbone raises, the user needs the path
+        raise SpecError(f"{name}: the module cannot be built: {error}") from error
 
 
 def positive(widths: tuple[int, ...]) -> None:
@@ -368,17 +379,3 @@ def at(facts: Facts, path: str) -> Facts:
     for name in path.split("."):
         facts = facts[name]
     return facts
-
-
-__all__ = [
-    "Augment",
-    "Branch",
-    "Categorical",
-    "Continuous",
-    "Facts",
-    "Fuse",
-    "Image",
-    "at",
-    "positive",
-    "walk",
-]

@@ -45,6 +45,6 @@ def hint(name: str, known: Iterable[str]) -> str:
     if not names:
         return ""
     near = get_close_matches(str(name), names, n=1, cutoff=0.5)
-    guess = f"; did you mean '{near[0]}'?" if near else ";"
+    guess = f"; did you mean '{near[0]}'?" if near else ""
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"{guess} (known: {shown})"

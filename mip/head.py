@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 from torch import Tensor
 
-from mip.branch import Facts, positive
+from mip.branch import Facts, positive, spread
 from mip.errors import DataError, hint
 from mip.table import Table
 
@@ -20,12 +20,21 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 """(logits, target) of n rows to a mean loss, a tensor of no dimensions."""
 
 
-@runtime_checkable
 class Head(Protocol):
     """The verbs of a head. Any frozen attrs class that has them is a kind.
 
-    It also has the fields `column`, `layers` and `dropout`.
+    It also has the fields `column`; `layers` and `dropout`, for the layers between the branches
+    and the logits; and `missing`, for rows without a target.
     """
+
+    @property
+    def column(self) -> str: ...
+    @property
+    def layers(self) -> tuple[int, ...]: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def missing(self) -> Literal["drop", "error"]: ...
 
     def adapt(self, rows: Table) -> Facts:
         """Learn from training rows what the target means; JSON-able."""
@@ -114,7 +123,8 @@ class Regression:
         values = values[~np.isnan(values)]
         if not len(values):
             raise DataError(f"{rows.name}: column '{self.column}' has no training target")
-        return {"mean": float(values.mean()), "std": float(values.std()) or 1.0}
+        mean = values.mean()
+        return {"mean": float(mean), "std": float(spread(mean, values.std()))}
 
     def _scaled(self, rows: Table) -> np.ndarray:
         values = rows.numbers(self.column)
@@ -276,10 +286,9 @@ class Multiclass:
 
 
 def _auc(tm: Any, score: Tensor, target: Tensor) -> float:
-    # With one class alone the area is not defined.
-    return (
-        float(tm.auroc(score, target, task="binary")) if len(target.unique()) == 2 else float("nan")
-    )
+    if len(target.unique()) < 2:
+        return float("nan")  # with one class alone the area is not defined
+    return float(tm.auroc(score, target, task="binary"))
 
 
 def _labelled(classes: list[str], chances: np.ndarray) -> dict[str, np.ndarray]:

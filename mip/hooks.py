@@ -14,6 +14,7 @@ import torch
 from mip.fit import Event, Hook, Reply, Stop
 from mip.net import Net, build
 from mip.plan import Plan
+from mip.spec import KINDS
 from mip.step import State, eval_step
 from mip.store import save_checkpoint, write
 
@@ -23,22 +24,12 @@ def progress(total: int | None = None, label: str = "fit") -> Hook:
 
     The bar exists from before_fit to after_fit; `total` is the number of steps it ends at.
     """
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    parts = ("{task.description}", rich.BarColumn(), rich.MofNCompleteColumn())
+    left = rich.TimeRemainingColumn()
+    bar = rich.Progress(*parts, left, console=Console(stderr=True), transient=True)
     task = bar.add_task(label, total=total)
     drawn = [0.0]
 
@@ -58,11 +49,11 @@ def progress(total: int | None = None, label: str = "fit") -> Hook:
 
 
 def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | None = None) -> Hook:
-    """Print about `lines` epochs of a run of `epochs`, and the last; all of them without `epochs`."""
+    """Print about `lines` epochs of a run of `epochs`, and the last; without `epochs`, all."""
 
     def hook(event: Event) -> Reply:
         if event.name == "after_epoch":
-            every = max(1, (epochs or 1) // lines) if epochs else 1
+            every = max(1, (epochs or 0) // lines)
             if (event.epoch + 1) % every == 0 or event.epoch + 1 == epochs:
                 say(_line(event.metrics))
         elif event.name == "after_cancel_fit":
@@ -73,8 +64,9 @@ def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | N
 
 
 def _line(row: Mapping[str, float]) -> str:
-    numbers = [f"{name} {row[name]:.4g}" for name in row if name not in {"epoch", "step"}]
-    return "  ".join([f"epoch {row['epoch'] + 1:>3}", *numbers])
+    # The train loss, the valid loss and two metrics fit on one line; the log has them all.
+    names = [name for name in row if name not in {"epoch", "step"}][:4]
+    return "  ".join([f"epoch {row['epoch'] + 1:>3}", *(f"{name} {row[name]:.4g}" for name in names)])
 
 
 def record(rows: list[Mapping[str, float]]) -> Hook:
@@ -162,6 +154,7 @@ def checkpoint(
     mode: str = "min",
     every: int | None = None,
     extra: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, type] = KINDS,
 ) -> Hook:
     """Keep `last.safetensors` in a folder, after every epoch and every `every` steps, and with
     `metric` also `best.safetensors`, that of the best epoch. Files are replaced whole.
@@ -174,8 +167,8 @@ def checkpoint(
             return None
         history, state = event.history, event.state
         if ended and metric and best(history.epochs, metric, mode) == len(history.epochs) - 1:
-            save_checkpoint(folder / "best.safetensors", state, history, plan, extra)
-        save_checkpoint(folder / "last.safetensors", state, history, plan, extra)
+            save_checkpoint(folder / "best.safetensors", state, history, plan, extra, kinds)
+        save_checkpoint(folder / "last.safetensors", state, history, plan, extra, kinds)
         return None
 
     return hook

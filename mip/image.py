@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """The only decoders that are ever tried, whatever the file's ending says."""
 
-MAX_PIXELS = 100_000_000
-"""Larger images are refused before a pixel is decoded."""
+MAX_PIXELS = 89_478_485
+"""Larger images are refused before a pixel is decoded; from here on Pillow warns too."""
 
 
 def locate(root: Path | None, cell: str) -> Path:
@@ -32,9 +32,15 @@ def locate(root: Path | None, cell: str) -> Path:
     Traceback (most recent call last):
     mip.errors.DataError: ../secret.png leaves the table's folder
     """
-    base = (root or Path(".")).resolve()
     if "\0" in cell or "\\" in cell:
         raise DataError(f"{cell!r} has a character that no image path may have")
+    try:
+        return _inside((root or Path(".")).resolve(), cell)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, no access
+        raise DataError(f"{cell[:80]!r} cannot be looked up ({error})"[:200]) from error
+
+
+def _inside(base: Path, cell: str) -> Path:
     path = base / cell
     if not path.resolve().is_relative_to(base) or Path(cell).is_absolute():
         raise DataError(f"{cell} leaves the table's folder")
@@ -52,37 +58,38 @@ def decode(root: Path | None, cell: str, size: int) -> Tensor:
     16-bit greys are scaled, and of an animation the first frame counts. Raises DataError with
     the reason when the file is missing, truncated, no image, or too large.
     """
-    import numpy as np
-    from PIL import Image
-
-    path = locate(root, cell)
-    with _opened(path.read_bytes(), cell) as image:
-        upright = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
-
-
-def _opened(data: bytes, cell: str) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
+    path = locate(root, cell)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"{cell} has {image.width}x{image.height} pixels, over the cap")
-        image.load()
+        return _pixels(path.read_bytes(), size)
     except UnidentifiedImageError as error:
         raise DataError(f"{cell} is not an image ({', '.join(FORMATS)})") from error
-    except DataError:
-        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{cell} has more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file provokes
         reason = "truncated" if "truncated" in str(error) else f"broken ({error})"
         raise DataError(f"{cell} is {reason}") from error
-    return image
+
+
+def _pixels(data: bytes, size: int) -> Tensor:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+        upright = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     from PIL import Image, ImageOps
 
     upright = ImageOps.exif_transpose(image)
+    if upright.mode in {"F", "I"}:
+        raise ValueError("its 32-bit pixels say nothing of their scale")
     if upright.mode.startswith("I;16"):
         upright = upright.convert("I").point(lambda grey: grey / 257).convert("L")
     upright = _srgb(upright)

@@ -19,6 +19,8 @@ class Fill(nn.Module):
     tensor([[1., 0., 1.]], grad_fn=<CatBackward0>)
     """
 
+    index: Tensor
+
     def __init__(self, flagged: Sequence[bool]) -> None:
         super().__init__()
         self.value = nn.Parameter(torch.zeros(sum(flagged)))
@@ -127,6 +129,9 @@ class Photos(nn.Module):
     Takes pixels uint8 [n, k, 3, s, s] and present bool [n, k]; gives float32 [n, d], or
     [n, k * d] for pool "concat". A missing photo counts as a learned vector.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, backbone: nn.Module, features: int, pool: str, mean: list[float], std: list[float]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import torch
 from torch import Tensor, nn
@@ -44,7 +46,11 @@ def _empty(plan: Plan) -> Net:
     head, facts = plan.spec.head, plan.facts
     outputs = head.outputs(facts["head"])
     top = nn.Sequential(*MLP(head.layers, head.dropout), nn.LazyLinear(outputs or 1))
-    return Net(plan.spec.root.module(facts["branch"]), top, outputs is None)
+    try:
+        body = plan.spec.root.module(facts["branch"])
+    except SpecError as error:
+        raise SpecError(f"branch.{error}") from error
+    return Net(body, top, squeeze=outputs is None)
 
 
 @torch.no_grad()
@@ -56,7 +62,7 @@ def _dry_run(net: Net, plan: Plan) -> None:
     net.train()
 
 
-def _try(module: nn.Module, branch: Branch, inputs: Tree, path: str) -> Tensor:
+def _try(module: Any, branch: Branch, inputs: Tree, path: str) -> Tensor:
     if isinstance(branch, Fuse):
         for name, child in branch.branch.items():
             _try(module.branch[name], child, inputs[name], f"{path}.{name}")
@@ -92,7 +98,7 @@ def summary(plan: Plan, net: Net) -> list[Node]:
     return [*nodes, head]
 
 
-def _nodes(module: nn.Module, branch: Branch, inputs: Tree, path: str) -> list[Node]:
+def _nodes(module: Any, branch: Branch, inputs: Tree, path: str) -> list[Node]:
     below = []
     if isinstance(branch, Fuse):
         for name, child in branch.branch.items():

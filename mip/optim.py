@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from attrs import field, frozen
@@ -113,13 +113,6 @@ def _adam(
     decoupled: bool,
 ) -> Optimizer:
     schedule = _as_schedule(rate)
-    constants = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
-    forms = {
-        "fused": True,
-        "amsgrad": False,
-        "maximize": False,
-        "decoupled_weight_decay": decoupled,
-    }
 
     def init(params: Params) -> Tree:
         device = next((param.device for param in params.values()), None)
@@ -131,9 +124,23 @@ def _adam(
         }
 
     def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        lists = [list(tree.values()) for tree in (params, grads, state["mean"], state["square"])]
-        counts = list(state["count"].unbind())
-        adam_kernel(*lists, [], counts, lr=schedule(step), **constants, **forms)
+        adam_kernel(
+            list(params.values()),
+            _named(grads, params),
+            _named(state["mean"], params),
+            _named(state["square"], params),
+            max_exp_avg_sqs=[],
+            state_steps=list(state["count"].unbind()),
+            fused=True,
+            amsgrad=False,
+            beta1=betas[0],
+            beta2=betas[1],
+            lr=schedule(step),
+            weight_decay=weight_decay,
+            eps=eps,
+            maximize=False,
+            decoupled_weight_decay=decoupled,
+        )
         return grads, state, params
 
     return Optimizer(init, update_)
@@ -152,19 +159,31 @@ def sgd(
     {'w': tensor([0.9000])}
     """
     schedule = _as_schedule(rate)
-    constants = {"weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
-    forms = {"fused": True, "dampening": 0.0, "maximize": False}
 
     def init(params: Params) -> Tree:
         return {name: torch.zeros_like(param) for name, param in params.items()} if momentum else {}
 
     def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        buffers: list[Tensor | None] = [state.get(name) for name in params]
-        lists = list(params.values()), list(grads.values()), buffers
-        sgd_kernel(*lists, lr=schedule(step), **constants, **forms)
+        sgd_kernel(
+            list(params.values()),
+            _named(grads, params),
+            [state.get(name) for name in params],
+            fused=True,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            lr=schedule(step),
+            dampening=0.0,
+            nesterov=nesterov,
+            maximize=False,
+        )
         return grads, state, params
 
     return Optimizer(init, update_)
+
+
+def _named(tensors: Params, params: Params) -> list[Tensor]:
+    # By name, because a dict may come back from a file or a function in another order.
+    return [tensors[name] for name in params]
 
 
 def _as_schedule(rate: float | Schedule) -> Schedule:
@@ -201,7 +220,7 @@ def one_cycle(peak: float, steps: int, warmup: float = 0.3) -> Schedule:
     both along half a cosine (Smith and Topin 2018); equal to `torch.optim.lr_scheduler.OneCycleLR`.
 
     >>> [round(one_cycle(1.0, steps=11)(step), 3) for step in (0, 1, 2, 6, 10)]
-    [0.04, 0.405, 0.949, 0.564, 0.0]
+    [0.04, 0.422, 0.96, 0.531, 0.0]
     """
     start, top, last = peak / 25, warmup * steps - 1, steps - 1
 
@@ -217,16 +236,17 @@ def _half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-@runtime_checkable
 class OptimizerSpec(Protocol):
-    """An optimizer as a spec file describes it."""
+    """An optimizer as a spec file describes it; `lr` is the schedule's peak."""
+
+    @property
+    def lr(self) -> float: ...
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""
         ...
 
 
-@runtime_checkable
 class ScheduleSpec(Protocol):
     """A schedule of the learning rate as a spec file describes it."""
 

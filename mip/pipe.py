@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -87,8 +88,10 @@ class Pipe:
         An error in a stage is raised here, with the rows it happened in as a note; the
         stream never hangs and never ends early.
         """
-        node = _places(self, step)
-        for stage in (Gather(self.source), *self.stages):
+        from torchdata.nodes import IterableWrapper
+
+        node: BaseNode[Work] = IterableWrapper(_gathered(self, step))
+        for stage in self.stages:
             node = stage.node(node)
         return _values(node, self.source)
 
@@ -100,9 +103,9 @@ def count(source: Any) -> int:
     )
 
 
-def _gather(source: Any, places: Tensor) -> Any:
+def _gatherer(source: Any) -> Callable[[Tensor], Any]:
     tensors = isinstance(source, Tensor) or not hasattr(source, "take")
-    return take(source, places) if tensors else source.take(places)
+    return partial(take, source) if tensors else source.take
 
 
 def _values(node: BaseNode[Work], source: Any) -> Iterator[Any]:
@@ -123,63 +126,42 @@ def _explained(work: Work, source: Any) -> BaseException:
     return work.error
 
 
-def _places(pipe: Pipe, step: int) -> BaseNode[Work]:
-    from torchdata.nodes import BaseNode
-
-    class Places(BaseNode[Work]):
-        """Gives the places of each batch's rows, from a step on, without end."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.step, self.epoch, self.order = step, -1, torch.empty(0, dtype=torch.int64)
-
-        def next(self) -> Work:
-            if not len(pipe):
-                raise StopIteration
-            epoch, index = divmod(self.step, len(pipe))
-            if epoch != self.epoch:
-                self.epoch, self.order = epoch, pipe.order(count(pipe.source), epoch)
-            self.step += 1
-            return Work(epoch, self.order[index * pipe.rows : (index + 1) * pipe.rows])
-
-        def get_state(self) -> dict[str, Any]:
-            return {"step": self.step}
-
-    return Places()
+def _gathered(pipe: Pipe, step: int) -> Iterator[Work]:
+    batches, total, gather = len(pipe), count(pipe.source), _gatherer(pipe.source)
+    epoch, order = -1, torch.empty(0, dtype=torch.int64)
+    while batches:
+        now, index = divmod(step, batches)
+        if now != epoch:
+            epoch, order = now, pipe.order(total, now)
+        places = order[index * pipe.rows : (index + 1) * pipe.rows]
+        yield _tried(gather, places, epoch, places)
+        step += 1
 
 
-def _guarded(function: Callable[[Work], Any]) -> Callable[[Work], Work]:
+def _tried(function: Callable[[Any], Any], argument: Any, epoch: int, places: Tensor) -> Work:
     # Errors travel as values: torchdata's threads would lose some of them, or wait for ever.
-    def run(work: Work) -> Work:
-        if work.error is not None:
-            return work
-        try:
-            return work._replace(value=function(work))
-        except Exception as error:  # handed on, and raised where the batch is asked for
-            return work._replace(error=error)
-
-    return run
+    try:
+        return Work(epoch, places, function(argument))
+    except Exception as error:  # handed on, and raised where the batch is asked for
+        return Work(epoch, places, error=error)
 
 
 def _mapped(
     source: BaseNode[Work], function: Callable[[Work], Any], workers: int
 ) -> BaseNode[Work]:
-    from torchdata.nodes import ParallelMapper
+    from torchdata.nodes import IterableWrapper, ParallelMapper
 
+    def run(work: Work) -> Work:
+        if work.error is not None:
+            return work
+        return _tried(function, work, work.epoch, work.places)
+
+    if not workers:
+        # A mapper of torchdata without workers makes four calls a batch, this makes one.
+        return IterableWrapper(map(run, source))
     # torchdata's threads set torch's thread count to 1; asking first keeps ours.
     torch.get_num_threads()
-    return ParallelMapper(source, _guarded(function), num_workers=workers, method="thread")
-
-
-@frozen(repr=False)
-class Gather:
-    """Take the rows of a batch from the source."""
-
-    source: Any
-
-    def node(self, source: BaseNode[Work]) -> BaseNode[Work]:
-        """Lay out the stage."""
-        return _mapped(source, lambda work: _gather(self.source, work.places), workers=0)
+    return ParallelMapper(source, run, num_workers=workers, method="thread")
 
 
 @frozen

@@ -40,7 +40,7 @@ class Plan:
     shapes: Facts
 
     def encode(self, rows: Table) -> Batch:
-        """Turn rows into tensors, row by row: `encode(rows)[ix] == encode(rows.take(ix))`.
+        """Turn rows into tensors, each row by itself: taking rows before or after is the same.
 
         Raises DataError for a column that is missing, or that holds words for numbers, and
         for a photo that cannot be had where the spec's policy is "error" or "drop".

@@ -40,24 +40,22 @@ class Predictor:
     device: str = "cpu"
     batch: int = 256
 
-    def __call__(self, rows: Table | pd.DataFrame | str | Path) -> pd.DataFrame:
+    def __call__(self, table: Table | pd.DataFrame | str | Path) -> pd.DataFrame:
         import pandas as pd
 
-        table = inputs_of(self.plan, as_table(rows))
+        table = inputs_of(self.plan, as_table(table))
         outcomes = [self._predicted(part) for part in _parts(table, self.batch)]
         errors = {row: text for _, _, bad in outcomes for row, text in bad.items()}
         if errors and len(errors) == len(table):
             raise DataError(next(iter(errors.values())))
-        logits, numbers = (torch.cat([each[k] for each in outcomes]) for k in (0, 1))
-        frame = pd.DataFrame(self.plan.decode(logits), index=numbers.tolist())
+        logits = torch.cat([part for part, _, _ in outcomes])
+        rows = torch.cat([part for _, part, _ in outcomes])
+        frame = pd.DataFrame(self.plan.decode(logits), index=rows.tolist())
         frame = frame.reindex(table.frame.index)
         return frame.assign(error=pd.Series(errors, dtype=object)) if errors else frame
 
     def _predicted(self, part: Table) -> tuple[Tensor, Tensor, dict[int, str]]:
-        try:
-            batch, errors = self.plan.encode(part), {}
-        except DataError:
-            batch, errors = _one_by_one(self.plan, part)
+        batch, errors = _encoded(self.plan, part)
         return self.forward(batch), batch.row, errors
 
     @torch.no_grad()
@@ -73,8 +71,15 @@ def _parts(table: Table, rows: int) -> list[Table]:
     return [table.take(range(k, min(k + rows, len(table)))) for k in starts]
 
 
+def _encoded(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
+    try:
+        return plan.encode(part), {}
+    except DataError:
+        return _one_by_one(plan, part)
+
+
 def _one_by_one(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
-    batches, errors = [plan.encode(part.take([]))], {}
+    batches, errors = [plan.encode(part.take([]))], dict[int, str]()
     for place in range(len(part)):
         try:
             batches.append(plan.encode(part.take([place])))
@@ -119,12 +124,10 @@ def unseen(plan: Plan, table: Table) -> list[str]:
         if hasattr(branch, "unknown"):
             for column, words in branch.unknown(at(plan.facts["branch"], path), table):
                 rows = int(np.isin(table.texts(column), words).sum())
-                shown = ", ".join(f"'{word}'" for word in words[:5]) + (
-                    ", …" if len(words) > 5 else ""
-                )
-                lines.append(
-                    f"{table.name}: column '{column}' has {rows} rows with unseen categories: {shown}"
-                )
+                shown = ", ".join(f"'{word}'" for word in words[:5])
+                more = ", …" if len(words) > 5 else ""
+                where = f"{table.name}: column '{column}'"
+                lines.append(f"{where}: {rows} rows with unseen categories: {shown}{more}")
     return lines
 
 
@@ -155,6 +158,7 @@ def evaluate(predict: Predictor, rows: Table | pd.DataFrame | str | Path) -> dic
     table = as_table(rows)
     check_inputs(predict.plan, table)
     table, _ = clean(predict.plan.spec, table)
-    batches = [predict.plan.encode(part) for part in _parts(table, predict.batch)]
-    logits = torch.cat([predict.forward(batch) for batch in batches])
-    return predict.plan.score(logits, torch.cat([batch.target for batch in batches]))
+    plan = predict.plan
+    logits = [predict.forward(plan.encode(part)) for part in _parts(table, predict.batch)]
+    target = plan.spec.head.encode(plan.facts["head"], table)
+    return plan.score(torch.cat(logits), target)

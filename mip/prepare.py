@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from attrs import frozen
 
-from mip.branch import walk
+from mip.branch import Image, walk
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.spec import Spec
 from mip.table import Table, read, split, split_by, with_folds
@@ -45,9 +45,10 @@ def clean(spec: Spec, table: Table) -> tuple[Table, Report]:
     check_columns(spec, table)
     reasons = _target_reasons(spec, table)
     filled: Counter[str] = Counter()
-    for path, branch in walk(spec.root):
-        for place, column, reason in getattr(branch, "problems", lambda _: ())(table):
-            kind = f"image {'missing' if 'miss' in reason or 'named' in reason else 'broken'} in '{column}'"
+    photos = [(path, kind) for path, kind in walk(spec.root) if isinstance(kind, Image)]
+    for path, branch in photos:
+        for place, column, reason in branch.problems(table):
+            kind = f"{_image_state(reason)} image in '{column}'"
             if branch.missing == "error":
                 cure = f'set branch.{path}.missing to "drop" or "learn"'
                 raise DataError(f"{table.where(place, column)}: {reason} ({cure})")
@@ -56,6 +57,10 @@ def clean(spec: Spec, table: Table) -> tuple[Table, Report]:
             else:
                 filled[kind] += 1
     return _without(table, reasons, filled)
+
+
+def _image_state(reason: str) -> str:
+    return "missing" if reason.endswith(("is missing", "is named")) else "broken"
 
 
 def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
@@ -69,9 +74,8 @@ def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
 
 
 def _without(table: Table, reasons: dict[int, str], filled: Counter[str]) -> tuple[Table, Report]:
-    report = Report(
-        len(table), dict(sorted(Counter(reasons.values()).items())), dict(sorted(filled.items()))
-    )
+    dropped = dict(sorted(Counter(reasons.values()).items()))
+    report = Report(len(table), dropped, dict(sorted(filled.items())))
     kept = np.setdiff1d(np.arange(len(table)), list(reasons))
     if not len(kept):
         raise DataError(f"{table.name}: no row is left ({report})")

@@ -46,12 +46,19 @@ def uniform(key: int, rows: Tensor, draws: int) -> Tensor:
     return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24))
 
 
+def generators(device: torch.device | None = None) -> tuple[torch.Generator, ...]:
+    """Give the global generators that a computation on `device` can draw from."""
+    if device is None or device.type != "cuda":
+        return (torch.default_generator,)
+    return torch.default_generator, torch.cuda.default_generators[device.index or 0]
+
+
 @contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+def seeded(seed: int, drawn: tuple[torch.Generator, ...] = generators()) -> Iterator[None]:
     """Run a block under a seed and put the global random state back afterwards.
 
-    `torch.manual_seed` would reach every accelerator's queue at a hundred times the cost;
-    only the CPU and the device in use are touched here.
+    `drawn` are the generators in use. `torch.manual_seed` would reach every accelerator's queue
+    at a hundred times the cost.
 
     >>> before = torch.get_rng_state()
     >>> with seeded(1): a = torch.rand(1)
@@ -59,18 +66,11 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     >>> bool(a == b), torch.equal(before, torch.get_rng_state())
     (True, True)
     """
-    generators = [torch.default_generator, *_accelerator(device)]
-    states = [each.get_state() for each in generators]
-    for each in generators:
+    states = [each.get_state() for each in drawn]
+    for each in drawn:
         each.manual_seed(seed)
     try:
         yield
     finally:
-        for each, state in zip(generators, states, strict=True):
+        for each, state in zip(drawn, states, strict=True):
             each.set_state(state)
-
-
-def _accelerator(device: torch.device | None) -> list[torch.Generator]:
-    if device is None or device.type != "cuda":
-        return []
-    return [torch.cuda.default_generators[device.index or 0]]

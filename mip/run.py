@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -101,20 +102,22 @@ def run(
     laid = job(spec, parts, device, kinds)
     at = resumed(out, laid.start) if resume else laid.start
     write(out / "spec.toml", dump(spec, kinds).encode())
-    _fold(laid, at, out, hooks(laid))
+    _fold(laid, at, out, hooks(laid), kinds)
     last = _read(out, "last", at)
     kept = _read(out, "best", last) if spec.train.keep == "best" else last
     save(out / "model.safetensors", laid.plan, kept.state, kinds)
     return Run(laid.plan, kept.state, last.history, time.monotonic() - began, device)
 
 
-def _fold(laid: Job, at: Checkpoint, out: Path, hooks: Sequence[Hook]) -> None:
+def _fold(
+    laid: Job, at: Checkpoint, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
+) -> None:
     left = laid.steps - at.state.step
     if left <= 0:
         return
     metric = "valid/loss" if laid.hooks else None
     every = laid.plan.spec.train.checkpoint_every
-    keep = checkpoint(out / "checkpoints", laid.plan, metric, every=every, extra=at.extra)
+    keep = checkpoint(out / "checkpoints", laid.plan, metric, "min", every, at.extra, kinds)
     told = [*laid.hooks[:1], log(out / "history.jsonl"), keep, *hooks, *laid.hooks[1:]]
     fit(laid.step, laid.batches, at.state, steps=left, hooks=told, history=at.history)
 
@@ -185,7 +188,7 @@ def resumed(out: Path, start: Checkpoint) -> Checkpoint:
     changed = sorted(_flat(found.extra).items() ^ _flat(start.extra).items())
     if changed:
         was, now = (_flat(origin.extra).get(changed[0][0], "nothing") for origin in (found, start))
-        what = f"{changed[0][0]} was {was} and is {now}"
+        what = f"{changed[0][0]} was {was:.60} and is {now:.60}"
         raise SpecError(f"{path}: not the same run: {what}")
     return found
 
@@ -196,7 +199,7 @@ def _flat(tree: Any, path: str = "") -> dict[str, str]:
         pairs = [_flat(child, f"{path}.{name}" if path else name) for name, child in tree.items()]
         return {name: text for pair in pairs for name, text in pair.items()}
     skipped = {"spec.data.table", "spec.data.split.folds", "spec.train.workers"}
-    return {} if path in skipped else {path: str(tree)[:40]}
+    return {} if path in skipped else {path: str(tree)}
 
 
 @frozen
@@ -209,7 +212,11 @@ class CrossValidation:
 
 
 def crossval(
-    spec: Spec, table: Table, column: str, hooks: Callable[[Job], Sequence[Hook]] = lambda job: ()
+    spec: Spec,
+    table: Table,
+    column: str,
+    hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
+    kinds: Mapping[str, type] = KINDS,
 ) -> CrossValidation:
     """Train once for each value of `column` on the other rows, and predict its own.
 
@@ -221,20 +228,21 @@ def crossval(
     began, folds = time.monotonic(), sorted(set(table.texts(column)))
     if len(folds) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(folds)} fold, two are needed")
-    outcomes = [_held_out(spec, table, column, fold, hooks) for fold in folds]
+    training = partial(run, spec, hooks=hooks, kinds=kinds)
+    outcomes = [_held_out(training, spec, table, column, fold) for fold in folds]
     predictions = pd.concat([frame for frame, _ in outcomes]).sort_index().rename_axis("row")
     scores = tuple(score for _, score in outcomes)
     return CrossValidation(predictions, scores, time.monotonic() - began)
 
 
 def _held_out(
-    spec: Spec, table: Table, column: str, fold: str, hooks: Callable[[Job], Sequence[Hook]]
+    training: Callable[[Parts], Run], spec: Spec, table: Table, column: str, fold: str
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     own = table.texts(column) == fold
     rest, test = table.take(np.flatnonzero(~own)), table.take(np.flatnonzero(own))
     choosing = spec.train.keep == "best" or spec.train.patience
     shares = (0.85, 0.15) if choosing else (1.0, 0.0)
     train, valid = split(rest, shares, spec.train.seed)
-    ended = run(spec, Parts(train, valid, test), hooks=hooks)
+    ended = training(Parts(train, valid, test))
     frame = ended.predict(test).assign(fold=fold, target=test[spec.head.column])
     return frame, evaluate(ended.predict, test)

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_, min_len, optional
 from torch import nn
 
-from mip.branch import Branch, Categorical, Continuous, Fuse, Image
+from mip.branch import Branch, Categorical, Continuous, Fuse, Image, by_name
 from mip.errors import SpecError, hint
 from mip.head import Binary, Head, Multiclass, Regression
 from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle, OptimizerSpec, ScheduleSpec
@@ -48,9 +48,7 @@ class Split:
     fold `test` is the test part, the fold `valid` (if given) the valid part.
     """
 
-    fractions: tuple[float, ...] = field(
-        default=(0.7, 0.15, 0.15), converter=tuple, validator=min_len(3)
-    )
+    fractions: tuple[float, ...] = field(default=(0.7, 0.15, 0.15), converter=tuple)
     seed: int = 0
     stratify: str | None = None
     group: str | None = None
@@ -61,7 +59,7 @@ class Split:
 
     @fractions.validator
     def _whole(self, _: Any, shares: tuple[float, ...]) -> None:
-        if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        if not (len(shares) == 3 and min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):
             raise ValueError(f"'fractions' must be three shares that add up to 1: {list(shares)}")
 
 
@@ -86,7 +84,10 @@ class Train:
     batch: int = field(default=32, validator=gt(0))
     optimizer: OptimizerSpec = AdamW()
     schedule: ScheduleSpec = OneCycle()
-    clip: float | None = field(default=1.0, validator=optional(gt(0)))
+    clip: float | None = field(
+        default=1.0,
+        validator=optional(gt(0)),  # type: ignore[arg-type] # its type is read off the default
+    )
     seed: int = 0
     keep: Literal["best", "last"] = field(default="last", validator=in_(("best", "last")))
     patience: int | None = field(default=None, validator=optional(gt(0)))
@@ -98,9 +99,7 @@ class Train:
 class Spec:
     """The whole of a spec file: data, branches by name (kept sorted), a head, the training."""
 
-    branch: Mapping[str, Branch] = field(
-        converter=lambda pairs: dict(sorted(pairs.items())), validator=min_len(1)
-    )
+    branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
     head: Head
     data: Data = Data()
     train: Train = Train()
@@ -169,19 +168,33 @@ def from_dict(tree: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Spe
     Raises SpecError with the path for an unknown kind or field, a missing field, a wrong type
     and a value out of range.
     """
-    return _build(Spec, tree, "", kinds)
+    try:
+        return _build(Spec, tree, "", kinds)
+    except RecursionError as error:
+        raise SpecError("branches are nested too deep") from error
 
 
 def to_dict(value: Any, kinds: Mapping[str, type] = KINDS) -> Any:
-    """Turn a spec into plain dicts, lists and values; what is None is left out."""
+    """Turn a spec into plain dicts, lists and values; what is None is left out.
+
+    Raises SpecError for a kind that the table does not name.
+    """
     if attrs.has(type(value)):
-        names = {kind: name for name, kind in kinds.items()}
-        kind = {"kind": names[type(value)]} if type(value) in names else {}
+        kind = _kind(type(value), kinds)
         fields = {f.name: to_dict(getattr(value, f.name), kinds) for f in attrs.fields(type(value))}
         return kind | {name: child for name, child in fields.items() if child is not None}
     if isinstance(value, Mapping):
         return {name: to_dict(child, kinds) for name, child in value.items()}
     return [to_dict(child, kinds) for child in value] if isinstance(value, tuple) else value
+
+
+def _kind(kind: type, kinds: Mapping[str, type]) -> dict[str, str]:
+    for name, known in kinds.items():
+        if known is kind:
+            return {"kind": name}
+    if any(_plays(kind, role) for role in (Branch, Head, OptimizerSpec, ScheduleSpec)):
+        raise SpecError(f"{kind.__name__} is not in the table of kinds: give it as kinds=")
+    return {}
 
 
 def _put(tree: dict[str, Any], names: list[str], value: Any, path: str) -> None:
@@ -228,13 +241,14 @@ def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any
 
 def _located(text: str, path: str) -> str:
     # Validators begin with the field's name in quotes; it becomes the end of the path.
+    text = re.sub(r"^Length of ('\w+') must be >= (\d+): .*", r"\1 must have \2 or more", text)
     found = re.match(r"'(\w+)' (.*)", text, re.DOTALL)
     return f"{_join(path, found[1])} {found[2]}" if found else f"{path}: {text}"
 
 
 def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     _expect(dict, value, path)
-    known = {name: kind for name, kind in kinds.items() if issubclass(kind, role)}
+    known = {name: kind for name, kind in kinds.items() if _plays(kind, role)}
     where = _join(path, "kind")
     if "kind" not in value:
         raise SpecError(f"{where} is missing{hint('', known)}")
@@ -243,6 +257,16 @@ def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
         raise SpecError(f"{where} = {_show(name)} is not a kind{hint(str(name), known)}")
     fields = {key: child for key, child in value.items() if key != "kind"}
     return _record(known[name], fields, path, kinds)
+
+
+def _plays(kind: type, role: Any) -> bool:
+    # A kind fits a role that has all of its verbs and fields; no base class is asked for.
+    fields = attrs.fields_dict(kind) if attrs.has(kind) else {}
+    wanted = {name: part for name, part in vars(role).items() if not name.startswith("_")}
+    return all(
+        callable(getattr(kind, name, None)) if callable(part) else name in fields
+        for name, part in wanted.items()
+    )
 
 
 def _any_of(options: list[Any], value: Any, path: str, kinds: Mapping[str, type]) -> Any:
@@ -259,7 +283,7 @@ def _word(words: tuple[str, ...], value: Any, path: str) -> Any:
 def _names(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, Any]:
     _expect(dict, value, path)
     for name in value:
-        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or hasattr(nn.ModuleDict, name):
+        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or hasattr(nn.ModuleDict(), name):
             raise SpecError(f"{_join(path, name)}: '{name}' cannot be the name of a branch")
     return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
 

@@ -12,7 +12,7 @@ from toolz import identity
 from torch import Tensor, nn
 
 from mip.optim import Optimizer, Params
-from mip.rng import derive, seeded
+from mip.rng import derive, generators, seeded
 from mip.tree import Tree, clone
 
 Metrics = dict[str, Any]
@@ -124,14 +124,14 @@ def train_step(
     """
     param_slots, buffer_slots = _slots(net)
     slots = param_slots + buffer_slots
-    device = next((param.device for param in net.parameters()), None)
+    drawn = generators(next((param.device for param in net.parameters()), None))
 
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
         if not net.training:
             net.train()
         leaves = {path: param.detach().requires_grad_() for path, param in state.params.items()}
         seed = derive("step", state.seed, state.step)
-        with _lent(slots, leaves | state.buffers), seeded(seed, device):
+        with _lent(slots, leaves | state.buffers), seeded(seed, drawn):
             value = after_loss(loss(after_pred(net(batch[0])), batch[1]))
             grads = after_backward(_gradients(value, leaves))
             buffers = {path: store[name] for store, name, path in buffer_slots}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,9 @@ def pack(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     """
     from safetensors.torch import save as to_bytes
 
-    text = json.dumps({"format": FORMAT, "sha256": _BLANK, **meta}, sort_keys=True, allow_nan=False)
+    told = json.dumps({"format": FORMAT, **meta}, sort_keys=True, allow_nan=False)
+    # The digest stands first, so that no text of the user's can be taken for its place.
+    text = f'{{"sha256": "{_BLANK}", {told[1:]}'
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = to_bytes(plain, {"mip": text})
     digest = hashlib.sha256(data).hexdigest()
@@ -88,8 +90,8 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors.torch import load as from_bytes
 
     meta = _metadata(data, name)
-    digest = str(meta.get("sha256", ""))
-    zeroed = data.replace(digest.encode(), _BLANK.encode(), 1) if len(digest) == 64 else data
+    digest = str(meta.get("sha256"))
+    zeroed = data.replace(digest.encode(errors="replace"), _BLANK.encode(), 1)
     if hashlib.sha256(zeroed).hexdigest() != digest:
         raise FileError(f"{name}: the file is damaged (its checksum does not match)")
     if meta.get("format") != FORMAT:
@@ -133,8 +135,8 @@ def load_model(path: str | Path, kinds: Mapping[str, type] = KINDS) -> tuple[Pla
     """Read a model's plan and its state (without an optimizer's tensors)."""
     tensors, meta = read_file(path)
     plan = _plan(path, meta, kinds)
-    trees = {"params": _part(tensors, "params"), "buffers": _part(tensors, "buffers")}
-    return plan, State(**trees, optimizer=(), step=meta["step"])
+    params, buffers = _part(tensors, "params"), _part(tensors, "buffers")
+    return plan, State(params, buffers, optimizer=(), step=int(meta.get("step", 0)))
 
 
 def _plan(path: str | Path, meta: Mapping[str, Any], kinds: Mapping[str, type]) -> Plan:
@@ -144,6 +146,8 @@ def _plan(path: str | Path, meta: Mapping[str, Any], kinds: Mapping[str, type]) 
         return from_json(meta["plan"], kinds)
     except SpecError as error:
         raise FileError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: its plan cannot be read") from error
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -177,9 +181,9 @@ def save_checkpoint(
     write(path, pack(dict(leaves({**trees, "steps": dict(history.steps)})), meta))
 
 
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    # JSON has no NaN: such a number travels as its name.
-    return {k: v if v == v and abs(v) != float("inf") else str(v) for k, v in row.items()}
+def _finite(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    # JSON has no NaN: such a number travels as its name. Pairs keep their order, keys do not.
+    return [(k, v if v == v and abs(v) != float("inf") else str(v)) for k, v in row.items()]
 
 
 def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
@@ -188,13 +192,18 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
     Raises FileError when the file is damaged or belongs to another model or optimizer.
     """
     tensors, meta = read_file(path)
+    if "history" not in meta:
+        raise FileError(f"{path}: the file holds a model and no checkpoint")
     trees = {name: getattr(start, name) for name in ("params", "buffers", "optimizer")}
     named = dict(leaves(trees))
     found = {name for name in tensors if not name.startswith("steps/")}
     if found != named.keys() or any(tensors[name].shape != named[name].shape for name in named):
         raise FileError(f"{path}: the checkpoint belongs to another model or optimizer")
-    state = evolve(start, **like(trees, tensors), step=meta["step"], seed=meta["seed"])
-    rows = tuple(
-        {k: float(v) if isinstance(v, str) else v for k, v in r.items()} for r in meta["history"]
-    )
-    return Checkpoint(state, History(rows, _part(tensors, "steps")), meta["extra"])
+    placed = {name: tensors[name].to(leaf.device) for name, leaf in named.items()}
+    state = evolve(start, **like(trees, placed), step=meta["step"], seed=meta["seed"])
+    history = History(tuple(map(_row, meta["history"])), _part(tensors, "steps"))
+    return Checkpoint(state, history, meta["extra"])
+
+
+def _row(row: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: float(value) if isinstance(value, str) else value for name, value in row}

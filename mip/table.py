@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BLANK = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "<na>"})
 """What stands for a missing number, in lower case. A category keeps its words ("NA" too)."""
 
+FLOAT32 = float(np.finfo(np.float32).max)
+"""The largest number that a model can be given."""
+
 _WHOLE = re.compile(r"[-+]?\d+\.0+")
 
 
@@ -77,7 +80,9 @@ class Table:
         return f"{self.name} row {self.frame.index[place]}, column '{column}'"
 
     def numbers(self, column: str) -> np.ndarray:
-        """Read a column as float64 [n]: blanks and infinities become NaN, words are an error."""
+        """Read a column as float64 [n]: NaN for blanks and for what float32 cannot hold (1e39,
+        infinities); words are an error.
+        """
         import pandas as pd
 
         cells = self[column]
@@ -85,7 +90,7 @@ class Table:
             values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             values = _parse(self, column, cells)
-        return np.where(np.isfinite(values), values, np.nan)
+        return np.where(np.abs(values) <= FLOAT32, values, np.nan)
 
     def texts(self, column: str) -> np.ndarray:
         """Read a column as words, object [n]: a missing cell is '', a whole number has no '.0'.
@@ -99,7 +104,11 @@ class Table:
         """
         import pandas as pd
 
-        codes, uniques = pd.factorize(self[column], use_na_sentinel=True)
+        cells = self[column]
+        if cells.dtype == object:  # where equal keys can be different words: True, 1 and 1.0
+            codes, uniques = np.where(cells.isna(), -1, np.arange(len(cells))), cells
+        else:
+            codes, uniques = pd.factorize(cells, use_na_sentinel=True)
         words = np.array([*map(_word, uniques), ""], dtype=object)
         return words[codes]
 
@@ -107,11 +116,13 @@ class Table:
 def _parse(table: Table, column: str, cells: pd.Series) -> np.ndarray:
     import pandas as pd
 
-    values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    # As objects, so that a date stays a date and does not turn into nanoseconds.
+    known = pd.to_numeric(cells.astype(object), errors="coerce")
+    values = known.to_numpy(dtype=np.float64, na_value=np.nan)
     for place in np.flatnonzero(np.isnan(values)):
         cell = cells.iloc[place]
         if pd.notna(cell) and str(cell).strip().lower() not in BLANK:
-            where = table.where(place, column)
+            where = table.where(int(place), column)
             raise DataError(f"{where}: {str(cell)[:40]!r} is not a number")
     return values
 
@@ -151,12 +162,11 @@ def read_csv(path: str | Path) -> Table:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            _check_header(path, separator)
-            text = {"dtype": str, "keep_default_na": False, "index_col": False}
-            frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", **text)
+            _check_cells(path, separator)
+            frame = _read_text(path, separator)
     except (ValueError, pd.errors.ParserWarning, csv.Error) as error:
         raise DataError(f"{path.name}: not a readable CSV table: {error}") from error
-    return _whole(_filled(Table(frame, path.name, path.parent)))
+    return _filled(Table(frame, path.name, path.parent))
 
 
 def read_parquet(path: str | Path) -> Table:
@@ -180,7 +190,22 @@ def from_frame(frame: pd.DataFrame, root: str | Path | None = None, name: str = 
     `root` is the folder that image cells are relative to (default: the current folder).
     """
     frame = frame.reset_index(drop=True).rename(columns=str)
+    for twice in frame.columns[frame.columns.duplicated()]:
+        raise DataError(f"{name}: the column '{twice}' stands twice")
     return Table(frame, name, Path(root) if root is not None else Path("."))
+
+
+def _read_text(path: Path, separator: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(
+        path,
+        sep=separator,
+        dtype=str,
+        keep_default_na=False,
+        index_col=False,
+        encoding="utf-8-sig",
+    )
 
 
 def _present(path: str | Path) -> Path:
@@ -191,21 +216,18 @@ def _present(path: str | Path) -> Path:
     return path
 
 
-def _check_header(path: Path, separator: str) -> None:
+def _check_cells(path: Path, separator: str) -> None:
+    # pandas would fill a short row with blanks, and number columns of one name.
     with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(csv.reader(file, delimiter=separator), [])
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise ValueError(f"the column '{twice[0]}' stands twice in the header")
-
-
-def _whole(table: Table) -> Table:
-    # Blank cells are read as "", so that NaN can only stand where a row was too short.
-    short = np.flatnonzero(table.frame.isna().any(axis=1))
-    if len(short):
-        row = table.frame.index[short[0]]
-        raise DataError(f"{table.name} row {row}: fewer cells than the header has columns")
-    return table
+        lines = filter(None, csv.reader(file, delimiter=separator))
+        header = next(lines, [])
+        counts = [*map(len, lines)]
+    for name in header:
+        if header.count(name) > 1:
+            raise ValueError(f"the column '{name}' stands twice in the header")
+    for row, cells in enumerate(counts):
+        if cells != len(header):
+            raise ValueError(f"row {row} has {cells} cells, and the header {len(header)}")
 
 
 def _filled(table: Table) -> Table:
@@ -249,7 +271,7 @@ def split(
     >>> [len(part) for part in split(rows, (0.7, 0.15, 0.15), seed=0)]
     [7, 2, 1]
     """
-    if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
+    if not (min(fractions, default=-1) >= 0 and abs(sum(fractions) - 1) <= 1e-6):
         raise DataError(f"split: the fractions {list(fractions)} must add up to 1")
     if stratify and group:
         raise DataError("split: stratify and group exclude each other")
@@ -307,7 +329,10 @@ def with_folds(table: Table, folds: Table, column: str = "fold") -> Table:
 
     Raises DataError when a row of the table has no fold, or a row has two.
     """
-    rows = folds.numbers("row").astype(np.int64)
+    numbers = folds.numbers("row")
+    for place in np.flatnonzero(np.isnan(numbers) | (numbers % 1 != 0))[:1]:
+        raise DataError(f"{folds.where(int(place), 'row')}: not the number of a row")
+    rows = numbers.astype(np.int64)
     if len(set(rows)) != len(rows):
         raise DataError(f"{folds.name}: a row number stands twice in column 'row'")
     fold = dict(zip(rows.tolist(), folds.texts(column), strict=True))

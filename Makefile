@@ -1,0 +1,39 @@
+# Everything runs in .venv of this checkout, made by the first target that needs it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Where the real data lies that `make docs` measures.
+DATA ?= data
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help demo test check slow bench docs clean
+
+help:    ## list the targets
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)   ## draw the demo's houses, fit three models, compare them: the main job
+	$(BIN)/mip demo demo --specs specs/demo
+
+test: $(READY)   ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## lint, format and type check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: $(READY)   ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+bench: $(READY)  ## measure speed, as ratios against loops written by hand
+	$(BIN)/python -m benchmarks
+
+docs: $(READY)   ## measure the real data beside the checkout and write docs/results.md
+	$(BIN)/python -m benchmarks.results $(DATA)
+
+clean:           ## remove what these targets made
+	rm -rf .venv demo runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

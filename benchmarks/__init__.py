@@ -1,0 +1,1 @@
+"""Benchmarks: ours against a plain anchor. Run `python -m benchmarks --help`."""

@@ -1,0 +1,92 @@
+"""Two contenders, measured in turns: how many times as fast is ours as the anchor?
+
+A round measures one and then the other, and every second round the other way about, so that
+a machine that grows slower or faster meanwhile troubles both alike. A round's ratio is the
+anchor's time divided by ours. The result is the median of the rounds' ratios; `low` and `high`
+are their quartiles.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import ceil
+from statistics import quantiles
+from time import perf_counter
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, gt
+
+Contender = Callable[[], object]
+"""A piece of work without arguments; its answer is not looked at."""
+
+
+@frozen
+class Benchmark:
+    """A question of speed.
+
+    `pair` lays out the work and gives (ours, anchor). `aim` is the ratio hoped for; it is
+    reported and enforces nothing. `threads` is torch's number of threads, `rounds` the number of
+    rounds and `seconds` the least time that one measurement of the anchor takes.
+    """
+
+    name: str
+    work: str
+    anchor: str
+    aim: float
+    pair: Callable[[], tuple[Contender, Contender]]
+    threads: int = field(default=1, validator=gt(0))
+    rounds: int = field(default=41, validator=ge(2))
+    seconds: float = field(default=0.1, validator=ge(0))
+
+
+@frozen
+class Result:
+    """How many times as fast as the anchor: the median of the rounds and its quartiles."""
+
+    name: str
+    work: str
+    anchor: str
+    ratio: float
+    low: float
+    high: float
+    aim: float
+
+
+def measure(benchmark: Benchmark) -> Result:
+    """Run a benchmark, which takes about `2 * rounds * seconds` seconds."""
+    with _threads(benchmark.threads):
+        ratios = list(_ratios(benchmark))
+    low, ratio, high = (round(each, 4) for each in quantiles(ratios, n=4))
+    about = benchmark.name, benchmark.work, benchmark.anchor
+    return Result(*about, ratio, low, high, benchmark.aim)
+
+
+def _ratios(benchmark: Benchmark) -> Iterator[float]:
+    ours, anchor = benchmark.pair()
+    _timed(ours, 1), _timed(anchor, 1)  # the first calls also warm caches and allocators
+    calls = ceil(benchmark.seconds / _timed(anchor, 1)) or 1
+    for turn in range(benchmark.rounds):
+        first, second = (ours, anchor) if turn % 2 else (anchor, ours)
+        times = _timed(first, calls), _timed(second, calls)
+        yield times[0] / times[1] if first is anchor else times[1] / times[0]
+
+
+def _timed(contender: Contender, calls: int) -> float:
+    gc.collect()  # nobody pays for what another left behind
+    start = perf_counter()
+    for _ in range(calls):
+        contender()
+    return perf_counter() - start
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

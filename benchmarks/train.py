@@ -1,0 +1,95 @@
+"""Training: the step and the fit around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+from attrs import evolve
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import mip
+from benchmarks.harness import Benchmark, Contender
+
+BATCH, STEPS, RATE = 64, 200, 1e-3
+
+
+def _mlp() -> nn.Module:
+    torch.manual_seed(0)
+    widths = [784, 100, 100, 100]
+    hidden = [(nn.Linear(*pair), nn.ReLU()) for pair in zip(widths, widths[1:], strict=False)]
+    return nn.Sequential(*(layer for pair in hidden for layer in pair), nn.Linear(100, 10))
+
+
+def _rows() -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH * STEPS, 784, generator=draws)
+    return inputs, torch.randint(0, 10, (BATCH * STEPS,), generator=draws)
+
+
+def _fitted(rows: tuple[Tensor, Tensor]) -> Contender:
+    net, optimizer = _mlp(), mip.adam(RATE)
+    step, state = mip.train_step(net, cross_entropy, optimizer), mip.init(net, optimizer)
+    batches = mip.batch(BATCH)(mip.sample(shuffle=True)(rows))
+    return lambda: mip.fit(step, batches, state, epochs=1)
+
+
+def _by_hand(rows: tuple[Tensor, Tensor]) -> Contender:
+    (inputs, labels), start = rows, _mlp()
+
+    def run() -> None:
+        # Both train anew in each call: weights that converge would change what a step costs.
+        net = deepcopy(start)
+        optimizer = torch.optim.Adam(net.parameters(), lr=RATE, fused=True)
+        order = torch.randperm(len(inputs))
+        for begin in range(0, len(inputs), BATCH):
+            index = order[begin : begin + BATCH]
+            logits = net(inputs.index_select(0, index))
+            loss = cross_entropy(logits, labels.index_select(0, index))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
+def _mlps() -> tuple[Contender, Contender]:
+    rows = _rows()
+    return _fitted(rows), _by_hand(rows)
+
+
+def _forms() -> tuple[Contender, Contender]:
+    net, optimizer = _mlp(), mip.adam(RATE)
+    step, state = mip.train_step(net, cross_entropy, optimizer), mip.init(net, optimizer)
+    rows = tuple(column[:BATCH] for column in _rows())
+
+    def folded(form: Callable) -> Contender:
+        def run() -> None:
+            now, _ = step(state, rows)  # a state of our own, which the other form may write into
+            for _ in range(50):
+                now, _ = form(now, rows)
+
+        return run
+
+    return folded(step), folded(step.donate)
+
+
+MLP = Benchmark(
+    name="train-mlp",
+    work="fit of an MLP 784-100-100-100-10, batch 64, 200 steps, fused Adam, rows in memory",
+    anchor="the same loop by hand: index_select, backward, torch.optim.Adam(fused=True)",
+    aim=0.95,
+    pair=_mlps,
+)
+
+PURE = Benchmark(
+    name="train-pure",
+    work="pure steps of the same MLP: step(state, batch)",
+    anchor="the same steps in place: step.donate(state, batch)",
+    aim=0.85,
+    pair=_forms,
+)
+
+ALL = (MLP, evolve(MLP, name="train-mlp-2-threads", threads=2), PURE)

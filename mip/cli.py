@@ -1,0 +1,308 @@
+"""The command line: thin verbs over the library, one line for every mistake."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mip.errors import FileError, MipError, SpecError, hint
+from mip.fit import Hook
+from mip.hooks import console, progress
+from mip.prepare import Parts, clean, parts
+from mip.run import Job, crossval, job, run
+from mip.spec import Spec, load_spec
+from mip.store import write
+from mip.table import Table, read, with_folds
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Train models on table columns and images together.",
+)
+
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file (TOML).")]
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors file.")]
+TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as train.epochs=3."),
+]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics too.")]
+
+
+def say(what: Any = "") -> None:
+    """Print text or a table of text to standard output."""
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=isinstance(what, str)).print(what, markup=False)
+
+
+def note(text: str) -> None:
+    """Print a line to standard error."""
+    sys.stderr.write(f"mip: {text}\n")
+
+
+def changes(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Read `--set` texts: the value is TOML if it can be, text otherwise; paths of files are
+    taken from the current folder.
+
+    >>> changes(["train.epochs=3", "branch.photos.backbone=resnet18"])
+    {'train.epochs': 3, 'branch.photos.backbone': 'resnet18'}
+    """
+    pairs = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise SpecError(f"--set {text}: write it as PATH=VALUE")
+        is_file = name in {"data.table", "data.split.folds"}
+        pairs[name] = str(Path(value).absolute()) if is_file else _value(value)
+    return pairs
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def opened(path: Path, texts: Sequence[str] | None) -> tuple[Spec, Table]:
+    """Read a spec and its table, and leave out the rows that cannot be used."""
+    spec = load_spec(path, changes=changes(texts))
+    if not spec.data.table:
+        raise SpecError(f"{path}: data.table is missing (or give --set data.table=PATH)")
+    table, report = clean(spec, read(path.parent / spec.data.table))
+    say(f"{table.name}: {report}")
+    return spec, table
+
+
+def split_of(spec: Spec, table: Table, path: Path) -> Parts:
+    """Split the rows as the spec says; its files lie relative to the spec's folder."""
+    cut = parts(spec, table, path.parent)
+    say("  ".join(f"{name} {len(rows)}" for name, rows in zip(Parts._fields, cut, strict=True)))
+    return cut
+
+
+@app.command()
+def new(
+    table: TableFile,
+    target: Annotated[str, typer.Option(metavar="COLUMN", help="The column to predict.")],
+    out: Annotated[Path | None, typer.Option(metavar="SPEC", help="Default: TABLE's name.")] = None,
+) -> None:
+    """Write a commented spec inferred from a table."""
+    from mip.new import draft
+
+    out = out or table.with_suffix(".toml")
+    if out.exists():
+        raise FileError(f"{out}: exists already; choose another --out")
+    write(out, draft(read(table), target, _relative(table, out.parent)).encode())
+    say(f"wrote {out}; next: mip check {out}")
+
+
+def _relative(path: Path, folder: Path) -> str:
+    full, base = path.absolute(), folder.absolute()
+    return full.relative_to(base).as_posix() if full.is_relative_to(base) else full.as_posix()
+
+
+@app.command()
+def check(spec: SpecFile, set_: Changes = None) -> None:
+    """Hold a spec against its data: every column, every photo, every shape."""
+    read_spec, table = opened(spec, set_)
+    cut = split_of(read_spec, table, spec)
+    laid = job(read_spec, cut)
+    laid.plan.encode(cut.test)
+    say(f"{spec} is fine: {laid.steps} steps of up to {read_spec.train.batch} rows")
+
+
+@app.command()
+def show(spec: SpecFile, set_: Changes = None) -> None:
+    """Show the tree of a model: shapes and parameter counts."""
+    from mip.net import build, summary
+    from mip.plan import adapt
+    from mip.report import parts as tree
+
+    read_spec, table = opened(spec, set_)
+    plan = adapt(read_spec, split_of(read_spec, table, spec).train)
+    say(tree(str(spec), summary(plan, build(plan, pretrain=False))))
+
+
+@app.command()
+def fit(
+    spec: SpecFile,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="Default: runs/NAME.")] = None,
+    set_: Changes = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+) -> None:
+    """Train a model; a run folder keeps it with checkpoints and history."""
+    out = out or Path("runs") / spec.stem
+    _claim(out, resume, overwrite)
+    read_spec, table = opened(spec, set_)
+    cut = split_of(read_spec, table, spec)
+    try:
+        ended = run(read_spec, cut, out, resume=resume, hooks=lambda laid: _told(laid, out.name))
+    except KeyboardInterrupt:
+        raise _interrupted(spec, out) from None
+    _reported(ended, cut, out)
+
+
+def _claim(out: Path, resume: bool, overwrite: bool) -> None:
+    last = out / "checkpoints" / "last.safetensors"
+    if resume and not last.is_file():
+        raise FileError(f"{out}: nothing to resume, there is no checkpoints/last.safetensors")
+    if last.is_file() and overwrite and not resume:
+        for path in (*out.glob("checkpoints/*.safetensors"), out / "model.safetensors"):
+            path.unlink(missing_ok=True)
+    elif last.is_file() and not resume:
+        raise FileError(f"{out}: holds a run already; use --resume, --overwrite or another --out")
+
+
+def _told(laid: Job, label: str) -> tuple[Hook, ...]:
+    lines = console(say, epochs=laid.plan.spec.train.epochs)
+    return (progress(laid.steps, label), lines) if sys.stderr.isatty() else (lines,)
+
+
+def _interrupted(spec: Path, out: Path) -> MipError:
+    last = out / "checkpoints" / "last.safetensors"
+    if not last.is_file():
+        return MipError("stopped before the first checkpoint; nothing is kept")
+    return MipError(f"stopped; go on with: mip fit {spec} --out {out} --resume")
+
+
+def _reported(ended: Any, cut: Parts, out: Path) -> None:
+    from mip.predict import evaluate
+    from mip.report import plot_losses, scores, write_json
+
+    named = zip(Parts._fields, cut, strict=True)
+    found = {name: evaluate(ended.predict, rows) for name, rows in named if len(rows)}
+    say(scores(f"{out} after {ended.seconds:.0f} s", found))
+    write_json(out / "metrics.json", found)
+    try:
+        plot_losses(out / "losses.png", {"": ended.history.epochs})
+    except FileError as error:
+        note(str(error))
+    say("wrote " + ", ".join(sorted(path.name for path in out.iterdir())) + f" in {out}")
+
+
+@app.command()
+def evaluate(
+    model: ModelFile,
+    table: TableFile,
+    part: Annotated[
+        str, typer.Option("--split", help="train, valid, test, each, or all rows.")
+    ] = "all",
+    json: Json = None,
+) -> None:
+    """Score a model on the rows of a table that have a target."""
+    from mip.predict import evaluate, load
+    from mip.report import scores, write_json
+
+    predict, rows = load(model), read(table)
+    chosen = _chosen(predict.plan.spec, rows, part)
+    _say_unseen(predict, rows)
+    found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
+    say(scores(f"{model.name} on {table.name}", found))
+    if json:
+        write_json(json, found if part == "each" else found[part])
+
+
+def _chosen(spec: Spec, rows: Table, part: str) -> dict[str, Table]:
+    if part == "all":
+        return {"all": rows}
+    cut = parts(spec, clean(spec, rows)[0])._asdict()
+    if part != "each" and part not in cut:
+        raise MipError(f"--split {part} is not a part{hint(part, [*cut, 'all', 'each'])}")
+    return cut if part == "each" else {part: cut[part]}
+
+
+def _say_unseen(predict: Any, rows: Table) -> None:
+    from mip.predict import unseen
+
+    for line in unseen(predict.plan, rows):
+        note(line)
+
+
+@app.command()
+def predict(
+    model: ModelFile,
+    table: TableFile,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .csv or .parquet file.")
+    ] = None,
+) -> None:
+    """Predict every row of a table, to a file or to standard output."""
+    from mip.predict import load
+    from mip.report import write_table
+
+    read_model, rows = load(model), read(table)
+    frame = read_model(rows).rename_axis("row")
+    _say_unseen(read_model, rows)
+    if "error" in frame:
+        bad = frame["error"].dropna()
+        note(f"{len(bad)} of {len(frame)} rows have no prediction: {bad.iloc[0]}")
+    if out is None:
+        sys.stdout.write(frame.to_csv())
+    else:
+        write_table(out, frame)
+        say(f"wrote {len(frame)} predictions to {out}")
+
+
+@app.command(name="crossval")
+def crossval_(
+    spec: SpecFile,
+    folds: Annotated[Path, typer.Option(metavar="FILE", help="A table with column row and folds.")],
+    column: Annotated[str, typer.Option(metavar="NAME", help="The column of folds.")] = "fold",
+    set_: Changes = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Predictions, as CSV.")] = None,
+    json: Json = None,
+) -> None:
+    """Train on all folds but one, predict that one, for each; metrics with their spread."""
+    from mip.report import averages, spread, write_json, write_table
+
+    read_spec, table = opened(spec, set_)
+    done = crossval(read_spec, with_folds(table, read(folds), column), column, _quiet(spec.stem))
+    say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))
+    if out:
+        write_table(out, done.predictions)
+    if json:
+        write_json(json, averages(done.scores))
+
+
+def _quiet(label: str) -> Callable[[Job], tuple[Hook, ...]]:
+    return lambda laid: (progress(laid.steps, label),) if sys.stderr.isatty() else ()
+
+
+@app.command(name="demo-data")
+def demo_data(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to draw.")],
+    rows: Annotated[int, typer.Option(help="How many houses.")] = 800,
+) -> None:
+    """Draw the demo's houses: a table with two pictures a row."""
+    from mip.demo import draw
+
+    draw(folder, rows)
+    say(f"drew {rows} houses in {folder}")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and exit code 2."""
+    warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+    try:
+        app()
+    except MipError as error:
+        note(f"error: {error}")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""A first spec for a table: what each column seems to be, said in comments."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+from attrs import frozen
+
+from mip.errors import DataError, hint
+from mip.table import BLANK, Table
+
+PICTURE = re.compile(r".+\.(jpe?g|png|webp|bmp|tiff?|gif)", re.IGNORECASE)
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
+IDENTITY = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
+CODE = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
+FEW = 30
+"""A column of words with at most so many different ones is a category, however short the table."""
+
+
+@frozen
+class Guess:
+    """What a column seems to be, and why."""
+
+    column: str
+    role: str
+    reason: str
+
+
+def guess(table: Table, column: str) -> Guess:
+    """Guess a column's role: number, log number, category, image, or left out.
+
+    >>> import pandas as pd; from mip.table import from_frame
+    >>> rows = from_frame(pd.DataFrame({"photo": ["a.jpg", "b.jpg"], "size": [1.5, 2.5]}))
+    >>> guess(rows, "photo").role, guess(rows, "size").role
+    ('image', 'number')
+    """
+    words = [word for word in table.texts(column) if word.lower() not in BLANK]
+    kinds, blank = len(set(words)), len(table) - len(words)
+    told = f"{kinds} different values" + (f", {blank} missing" if blank else "")
+    if kinds < 2:
+        return Guess(column, "constant", f"{told}: nothing to learn")
+    if _share(PICTURE, words) > 0.9:
+        return Guess(column, "image", told)
+    if _is_number(table, column):
+        return _guess_number(table, column, kinds, told)
+    if _share(DATE, words) > 0.9:
+        return Guess(column, "date", f"{told}: dates have no branch yet")
+    if kinds <= max(FEW, len(words) // 3):
+        return Guess(column, "category", told)
+    return Guess(column, "free text", f"{told}: too many to be categories")
+
+
+def _share(pattern: re.Pattern[str], words: list[str]) -> float:
+    return sum(bool(pattern.fullmatch(word)) for word in words) / len(words)
+
+
+def _is_number(table: Table, column: str) -> bool:
+    try:
+        table.numbers(column)
+    except DataError:
+        return False
+    return True
+
+
+def _guess_number(table: Table, column: str, kinds: int, told: str) -> Guess:
+    values = table.numbers(column)
+    values = values[~np.isnan(values)]
+    whole = bool((values == np.round(values)).all())
+    if whole and kinds == len(table) and re.search(IDENTITY, column):
+        return Guess(column, "row name", f"{told}: it names the rows")
+    if whole and re.search(CODE, column):
+        return Guess(column, "category", f"{told}: a code, not an amount")
+    low, high = values.min(), values.max()
+    if low > 0 and high / low >= 10:
+        return Guess(column, "log number", f"{told}, {low:g} to {high:g}: on a log scale")
+    return Guess(column, "number", f"{told}, {low:g} to {high:g}")
+
+
+def draft(table: Table, target: str, path: str) -> str:
+    """Write a commented spec for a table whose file is at `path` as the spec sees it.
+
+    Raises DataError when there is no column `target`, with the nearest name.
+    """
+    if target not in table.columns:
+        raise DataError(f"{table.name}: there is no column '{target}'{hint(target, table.columns)}")
+    guesses = [guess(table, name) for name in table.columns if name != target]
+    blocks = [_branch(role, [g for g in guesses if g.role == role], table) for role in _KINDS]
+    other = [g for g in guesses if g.role not in _KINDS]
+    left = [f"# left out: {g.column} ({g.role}: {g.reason})\n" for g in other]
+    if not any(blocks):
+        raise DataError(f"{table.name}: no column besides '{target}' can be read")
+    data = f"# {table.name}: {len(table)} rows\n[data]\n{tomli_w.dumps({'table': path})}{_SPLIT}"
+    texts = [data, *blocks, "".join(left), _head(table, target), _train(table)]
+    return "\n".join(filter(None, texts))
+
+
+_KINDS = {
+    "number": ("numbers", "continuous"),
+    "log number": ("amounts", "continuous"),
+    "category": ("categories", "categorical"),
+    "image": ("photos", "image"),
+}
+_SPLIT = "split = { fractions = [0.7, 0.15, 0.15], seed = 0 }\n"
+
+
+def _branch(role: str, guesses: list[Guess], table: Table) -> str:
+    if not guesses:
+        return ""
+    name, kind = _KINDS[role]
+    lines = [
+        f"[branch.{name}]",
+        f'kind = "{kind}"',
+        f"columns = {_list([g.column for g in guesses])}",
+    ]
+    lines += [f"# {g.column}: {g.reason}" for g in guesses]
+    lines += {"log number": ['scale = "log"'], "image": _image(guesses, table)}.get(role, [])
+    return "\n".join(lines) + "\n"
+
+
+def _image(guesses: list[Guess], table: Table) -> list[str]:
+    named = [word for g in guesses for word in table.texts(g.column)]
+    absent = sum(1 for word in named if not word or not (Path(table.root or ".") / word).is_file())
+    lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']
+    if absent:
+        lines += [
+            f"# {absent} of {len(named)} photos are missing: a learned vector stands for them"
+        ]
+    lines += [f'missing = "{"learn" if absent else "error"}"', "augmentation = { shift = 0.05 }"]
+    return lines
+
+
+def _head(table: Table, target: str) -> str:
+    words = [word for word in table.texts(target) if word.lower() not in BLANK]
+    kinds = len(set(words))
+    column = tomli_w.dumps({"column": target}).strip()
+    if kinds < 2:
+        raise DataError(f"{table.name}: column '{target}' has {kinds} value, nothing to predict")
+    if kinds == 2:
+        return _block(f"two values: {', '.join(sorted(set(words)))}", "binary", column)
+    if not _is_number(table, target) or (kinds <= 10 and kinds < len(words) / 10):
+        return _block(f"{kinds} classes", "multiclass", column)
+    role = _guess_number(table, target, kinds, f"{kinds} different values")
+    scale = "log" if role.role == "log number" else "standard"
+    return _block(role.reason, "regression", f'{column}\nscale = "{scale}"\nloss = "mae"')
+
+
+def _block(reason: str, kind: str, lines: str) -> str:
+    return f'# {reason}\n[head]\nkind = "{kind}"\n{lines}\nlayers = [64, 64]\n'
+
+
+def _train(table: Table) -> str:
+    epochs = int(np.clip(40_000 / len(table), 5, 60))
+    rows = 32 if len(table) < 5_000 else 256
+    note = f"{epochs} epochs of {-(-int(len(table) * 0.7) // rows)} steps"
+    return f"""# {note}; the model of the epoch with the best valid loss is kept
+[train]
+epochs = {epochs}
+batch = {rows}
+keep = "best"
+optimizer = {{ kind = "adamw", lr = 3e-3 }}
+schedule = {{ kind = "one_cycle" }}
+"""
+
+
+def _list(names: list[str]) -> str:
+    quoted = [tomli_w.dumps({"name": name}).strip().removeprefix("name = ") for name in names]
+    return f"[{', '.join(quoted)}]"

@@ -1,0 +1,137 @@
+"""What the command line shows: tables of text, and plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from mip.errors import FileError
+from mip.net import Node
+from mip.store import write
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table as Grid
+
+PERCENT = frozenset({"accuracy", "mape", "median_ape", "top2", "top5"})
+"""Metrics that are fractions and read best as percentages."""
+
+
+def number(metric: str, value: float) -> str:
+    """Write a metric's value for a person.
+
+    >>> number("mape", 0.2593), number("mae", 123456.7), number("auc", 0.91234)
+    ('25.9%', '123,457', '0.9123')
+    """
+    name = metric.split("/")[-1]
+    if name in PERCENT:
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Grid:
+    """Lay out a table of text: the first column to the left, the others to the right."""
+    from rich import box
+    from rich.table import Table as Grid
+
+    drawn = Grid(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for place, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if place else "left")
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def scores(title: str, by_part: Mapping[str, Mapping[str, float]]) -> Grid:
+    """Lay out metrics, a row each, with a column for every part of the rows."""
+    names = list(next(iter(by_part.values())))
+    rows = [[name, *(number(name, part[name]) for part in by_part.values())] for name in names]
+    return grid(title, ["metric", *by_part], rows)
+
+
+def spread(title: str, folds: Sequence[Mapping[str, float]]) -> Grid:
+    """Lay out the metrics of folds: mean, standard deviation, and each fold's."""
+    summary = averages(folds)
+    rows = [
+        [name, number(name, summary[name]), number(name, summary["spread"][name])]
+        + [number(name, fold[name]) for fold in folds]
+        for name in folds[0]
+    ]
+    return grid(title, ["metric", "mean", "±", *map(str, range(1, len(folds) + 1))], rows)
+
+
+def averages(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Give each metric's mean over folds, its standard deviation under `spread`, and `folds`.
+
+    >>> averages([{"mae": 1.0}, {"mae": 3.0}])["mae"]
+    2.0
+    """
+    names = list(folds[0])
+    deviation = {name: stdev(fold[name] for fold in folds) for name in names}
+    means = {name: mean(fold[name] for fold in folds) for name in names}
+    return {**means, "spread": deviation, "folds": [dict(fold) for fold in folds]}
+
+
+def parts(title: str, nodes: Sequence[Node]) -> Grid:
+    """Lay out the tree of a model with output shapes and parameter counts."""
+    rows = [[n.path, n.kind, " × ".join(map(str, n.shape)), f"{n.parameters:,}"] for n in nodes]
+    total = sum(n.parameters for n in nodes if n.path in {"branch", "head"})
+    return grid(
+        title, ["part", "kind", "output", "parameters"], [*rows, ["total", "", "", f"{total:,}"]]
+    )
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as JSON; NaN, which JSON lacks, becomes null."""
+    write(path, (json.dumps(_plain(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(child) for name, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(child) for child in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def write_table(path: str | Path, frame: pd.DataFrame) -> None:
+    """Write predictions as CSV, or as Parquet by the ending; whole or not at all."""
+    if Path(path).suffix.lower() == ".parquet":
+        write(path, frame.to_parquet())
+    else:
+        write(path, frame.to_csv().encode())
+
+
+def plot_losses(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Draw train (dashed) and valid loss (whole line) by epoch, a colour for each run.
+
+    Needs the `plot` extra; raises FileError with the cure without it.
+    """
+    import io
+
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        cure = "pip install 'mixed-input-pipelines[plot]'"
+        raise FileError(f"{path}: drawing needs matplotlib: {cure}") from error
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, history) in enumerate(histories.items()):
+        _curves(axes, name, history, f"C{place}")
+    axes.set(xlabel="epoch", ylabel="loss", yscale="log")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    drawing = io.BytesIO()
+    figure.savefig(drawing, dpi=120, format="png")
+    write(path, drawing.getvalue())
+
+
+def _curves(axes: Any, name: str, history: Sequence[Mapping[str, float]], colour: str) -> None:
+    epochs = [row["epoch"] + 1 for row in history]
+    for metric, style in (("loss", "--"), ("valid/loss", "-")):
+        if history and metric in history[0]:
+            label = f"{name}, {'valid' if '/' in metric else 'train'}".lstrip(", ")
+            axes.plot(epochs, [row[metric] for row in history], style, color=colour, label=label)

@@ -1,0 +1,200 @@
+"""What the tests share: a small table with photos, specs, and everything laid out from them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from PIL import Image
+from toolz import pipe
+
+import mip
+from mip.step import State, Step
+from mip.tree import leaves
+
+# The number of threads changes the last bits, so every process of the tests has one.
+torch.set_num_threads(1)
+
+settings.register_profile(
+    "quick",
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=400)
+settings.load_profile("quick")
+
+ROWS = 11
+"""Rows of the small table: with batches of 4, an epoch of two whole batches and a shorter one."""
+
+BRANCHES = """
+[branch.photos]
+kind = "image"
+columns = ["front", "back"]
+size = 8
+width = 2
+pool = "attention"
+missing = "learn"
+augmentation = { flip = true, shift = 0.2, brightness = 0.3 }
+
+[branch.place]
+kind = "categorical"
+columns = ["town"]
+unseen = 0.3
+
+[branch.rooms]
+kind = "fuse"
+layers = [6]
+dropout = 0.5
+
+[branch.rooms.branch.sizes]
+kind = "continuous"
+columns = ["area", "rooms"]
+"""
+
+HEADS = {
+    "regression": '[head]\nkind = "regression"\ncolumn = "price"\nlayers = [5]\ndropout = 0.2\n',
+    "binary": '[head]\nkind = "binary"\ncolumn = "sold"\n',
+    "multiclass": '[head]\nkind = "multiclass"\ncolumn = "style"\n',
+}
+
+NUMBERS = """
+[branch.sizes]
+kind = "continuous"
+columns = ["area", "rooms"]
+
+[branch.place]
+kind = "categorical"
+columns = ["town"]
+"""
+"""Branches without photos, for tests that are about something else."""
+
+
+def spec_of(head: str = "regression", branches: str = BRANCHES, train: str = "") -> mip.spec.Spec:
+    """Make a spec of the small table."""
+    return mip.parse(branches + HEADS[head] + train)
+
+
+def frame_of(rows: int = ROWS, seed: int = 0) -> pd.DataFrame:
+    """Make the rows of the small table, with blanks where the world has them."""
+    rng = np.random.default_rng(seed)
+    area = rng.uniform(30, 200, rows).round(1)
+    rooms = rng.integers(1, 6, rows)
+    price = (area * 1000 + rooms * 5000).round(0)
+    blank = pd.Series(area).astype(str).where(np.arange(rows) % 5 != 3, "")
+    return pd.DataFrame(
+        {
+            "area": blank,
+            "rooms": rooms,
+            "town": rng.choice(["Bonn", "Köln", "Ulm"], rows),
+            "front": [f"photos/{k % ROWS}.png" for k in range(rows)],
+            "back": [f"photos/{k % ROWS}.jpg" if k % 4 else "" for k in range(rows)],
+            "price": price,
+            "sold": np.where(np.arange(rows) % 2, "yes", "no"),
+            "style": np.array(["flat", "house", "loft"])[np.arange(rows) % 3],
+        }
+    )
+
+
+def draw_photos(folder: Path, count: int = ROWS) -> None:
+    """Draw different photos of odd sizes: PNG and JPEG."""
+    rng = np.random.default_rng(1)
+    (folder / "photos").mkdir(parents=True, exist_ok=True)
+    for k in range(count):
+        pixels = rng.integers(0, 256, (9 + k, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{k}.png")
+        Image.fromarray(pixels[::-1].copy()).save(folder / "photos" / f"{k}.jpg", quality=90)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the photos and `houses.csv`."""
+    folder = tmp_path_factory.mktemp("houses")
+    draw_photos(folder)
+    frame_of().to_csv(folder / "houses.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def table(folder: Path) -> mip.Table:
+    """The small table, read from its file."""
+    return mip.read(folder / "houses.csv")
+
+
+@pytest.fixture(scope="session", params=list(HEADS))
+def head(request: pytest.FixtureRequest) -> str:
+    """The name of each head in turn."""
+    return request.param
+
+
+class Laid(NamedTuple):
+    """All that stands before the first step."""
+
+    plan: mip.plan.Plan
+    net: torch.nn.Module
+    step: Step
+    state: State
+    batches: mip.pipe.Pipe
+
+
+def lay(spec: Any, table: mip.Table, seed: int = 0, workers: int = 0, rows: int = 4) -> Laid:
+    """Adapt, build and lay a pipe with shuffling and augmentation; AdamW after clipping."""
+    plan = mip.adapt(spec, table)
+    net = mip.build(plan, seed=seed)
+    optimizer = mip.chain(mip.clip_norm(1.0), mip.adamw(mip.one_cycle(1e-2, steps=50)))
+    step = mip.train_step(net, plan.loss, optimizer)
+    batches = pipe(
+        table,
+        mip.sample(shuffle=True, seed=seed),
+        mip.batch(rows),
+        mip.transform(plan.encode, workers),
+        mip.augment(plan.augment, seed),
+    )
+    return Laid(plan, net, step, mip.init(net, optimizer, seed=seed), batches)
+
+
+def fold(step: Step, batches: Any, state: State, steps: int) -> State:
+    """Fold the pure step over a pipe, plainly: what `fit` must equal."""
+    stream = batches.at(state.step)
+    for _ in range(steps):
+        state, _ = step(state, next(stream))
+    return state
+
+
+def bits(tree: Any) -> dict[str, tuple]:
+    """Turn a tree of tensors, or a state, into bytes by path; NaN equals NaN here."""
+    if isinstance(tree, State):
+        named = {"params": tree.params, "buffers": tree.buffers, "optimizer": tree.optimizer}
+        return {**bits(named), "step": (tree.step,), "seed": (tree.seed,)}
+    return {
+        path: (leaf.dtype, leaf.shape, leaf.detach().cpu().contiguous().numpy().tobytes())
+        for path, leaf in leaves(tree)
+    }
+
+
+def within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Give what a function gives or raises, and fail when it takes longer: nothing may hang."""
+    box: list[Any] = []
+
+    def work() -> None:
+        try:
+            box.append((function(), None))
+        except BaseException as error:
+            box.append((None, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        pytest.fail(f"still running after {seconds} seconds")
+    value, error = box[0]
+    if error is not None:
+        raise error
+    return value

@@ -1,0 +1,103 @@
+"""Backbones by name: any torchvision classification model, with pretrained weights if asked."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from PIL import Image as Pillow
+
+import mip
+from mip.branch import Image
+from mip.table import from_frame
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for k in range(4):
+        Pillow.new("RGB", (40, 30), (60 * k, 80, 120)).save(tmp_path / f"{k}.png")
+    frame = pd.DataFrame({"photo": [f"{k}.png" for k in range(4)], "y": [1.0, 2.0, 3.0, 4.0]})
+    return from_frame(frame, root=tmp_path)
+
+
+def spec(backbone: str, **more: object) -> mip.spec.Spec:
+    photo = {"kind": "image", "columns": ["photo"], "backbone": backbone, **more}
+    return mip.parse("", changes={"branch.photo": photo, "head": {"kind": "regression", "column": "y"}})
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Put weights where torchvision looks before it downloads."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.manual_seed(5)
+    weights = torchvision.models.resnet18(weights=None).state_dict()
+    url = torchvision.models.ResNet18_Weights.DEFAULT.url
+    torch.save(weights, folder / url.rsplit("/", 1)[1])
+    return weights
+
+
+def test_pretrained_weights_come_through_torchvisions_own_loader(photos, cached):
+    plan = mip.adapt(spec("resnet18", weights="DEFAULT", size=32), photos)
+    net = mip.build(plan)
+    loaded = net.body.branch["photo"].backbone.state_dict()
+    assert "fc.weight" not in loaded
+    assert all(torch.equal(loaded[name], cached[name]) for name in loaded)
+    assert plan.facts["branch"]["photo"]["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_a_saved_model_needs_no_weights_to_load(photos, cached, tmp_path, monkeypatch):
+    plan = mip.adapt(spec("resnet18", weights="DEFAULT", size=32), photos)
+    optimizer = mip.sgd(0.1)
+    mip.save(tmp_path / "model.safetensors", plan, mip.init(mip.build(plan), optimizer))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing-here"))
+    assert len(mip.load(tmp_path / "model.safetensors")(photos)) == 4
+
+
+def test_unknown_weights_are_named(photos):
+    with pytest.raises(mip.MipError, match=r"resnet18 has no weights 'IMAGENET1K_V9'; did you mean"):
+        mip.adapt(spec("resnet18", weights="IMAGENET1K_V9"), photos)
+
+
+def test_unknown_backbones_are_named():
+    with pytest.raises(mip.MipError, match=r"backbone = 'resnet81' is not a backbone; did you mean"):
+        spec("resnet81")
+
+
+def test_the_small_backbone_has_no_weights():
+    with pytest.raises(mip.MipError, match=r"branch\.photo\.weights must be left out"):
+        spec("small", weights="DEFAULT")
+
+
+def test_a_photo_too_small_for_its_backbone_names_the_branch(photos):
+    with pytest.raises(mip.MipError, match=r"branch\.photo"):
+        mip.build(mip.adapt(spec("alexnet", size=16), photos))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1"])
+def test_light_backbones_give_one_prediction_a_row(photos, name):
+    plan = mip.adapt(spec(name, size=64), photos)
+    assert mip.build(plan).eval()(plan.encode(photos).inputs).shape == (4,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
+def test_every_torchvision_backbone_builds(photos, name):
+    if name in {"regnet_y_128gf", "vit_h_14"}:
+        pytest.skip("half a billion parameters and more: too large for a test machine")
+    plan = mip.adapt(spec(name, size=299 if name == "inception_v3" else 224), photos)
+    net = mip.build(plan)
+    features = net.body.branch["photo"].missing.numel()
+    assert net.head[0].in_features == features > 0
+
+
+@pytest.mark.parametrize("pool", ["mean", "max", "concat", "attention"])
+def test_photos_of_a_row_are_pooled(photos, pool):
+    frame = photos.frame.assign(other=photos.frame["photo"])
+    rows = from_frame(frame, root=photos.root)
+    branch = Image(("photo", "other"), size=16, width=4, pool=pool)
+    module = branch.module(branch.adapt(rows)).eval()
+    vectors = module(branch.encode(branch.adapt(rows), rows))
+    assert vectors.shape == (4, 32 if pool == "concat" else 16)

@@ -1,0 +1,442 @@
+"""The command line as a user meets it: what it prints, what it writes, and one line a mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+import mip
+from mip import cli
+from mip.demo import draw
+
+SPEC = """
+[data]
+table = "houses.csv"
+split = { fractions = [0.6, 0.2, 0.2], seed = 0 }
+
+[branch.size]
+kind = "continuous"
+columns = ["area", "age", "rooms"]
+
+[branch.place]
+kind = "categorical"
+columns = ["district"]
+width = 4
+
+[branch.photos]
+kind = "image"
+columns = ["front", "garden"]
+size = 16
+width = 4
+missing = "learn"
+
+[head]
+kind = "regression"
+column = "price"
+scale = "log"
+layers = [8]
+
+[train]
+epochs = 2
+batch = 8
+optimizer = { kind = "adamw", lr = 5e-3 }
+"""
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    draw(folder, rows=40)
+    (folder / "houses.toml").write_text(SPEC)
+    return folder
+
+
+@pytest.fixture
+def folder(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(drawn, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture(scope="module")
+def model(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    command = [sys.executable, "-m", "mip.cli", "fit", "houses.toml", "--out", str(out)]
+    subprocess.run(command, cwd=drawn, check=True, capture_output=True)
+    return out / "model.safetensors"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mip", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    path = folder / "houses.toml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def cell(folder: Path, row: int, column: str, value: str) -> None:
+    frame = pd.read_csv(folder / "houses.csv", dtype=str, keep_default_na=False)
+    frame.loc[row, column] = value
+    frame.to_csv(folder / "houses.csv", index=False)
+
+
+def refused(result: tuple[int, str, str]) -> str:
+    code, _, err = result
+    assert code == 2, result
+    assert err.count("\n") == 1, err
+    assert err.startswith("mip: error: "), err
+    return err.removeprefix("mip: error: ").strip()
+
+
+# What works
+
+
+def test_every_help_fits_one_screen(run):
+    commands = [
+        "new",
+        "check",
+        "show",
+        "fit",
+        "evaluate",
+        "predict",
+        "crossval",
+        "demo",
+        "demo-data",
+    ]
+    for words in ([], *([name] for name in commands)):
+        code, out, _ = run(*words, "--help")
+        assert code == 0
+        assert len(out.splitlines()) <= 24, (words, out)
+
+
+def test_new_writes_a_spec_that_checks(folder, run):
+    (folder / "houses.toml").unlink()
+    assert run("new", "houses.csv", "--target", "price")[0] == 0
+    text = (folder / "houses.toml").read_text()
+    assert 'missing = "learn"' in text
+    assert "# left out: sold (date" in text
+    code, out, err = run("check", "houses.toml", "--set", "branch.photos.size=16")
+    assert code == 0, err
+    assert "houses.toml is fine" in out
+
+
+def test_new_keeps_a_spec_that_is_there(folder, run):
+    assert refused(run("new", "houses.csv", "--target", "price")) == (
+        "houses.toml: exists already; choose another --out"
+    )
+
+
+def test_show_prints_the_tree(folder, run):
+    code, out, _ = run("show", "houses.toml")
+    assert code == 0
+    assert "branch.photos" in out
+    assert "n × 16" in out
+
+
+def test_fit_fills_a_run_folder(folder, run):
+    code, out, err = run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=1")
+    assert code == 0, err
+    names = {
+        path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file()
+    }
+    wanted = "spec.toml history.jsonl metrics.json losses.png model.safetensors"
+    assert names == {
+        *wanted.split(),
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+    }
+    assert mip.load_spec("run/spec.toml").train.epochs == 1
+    assert len(Path("run/history.jsonl").read_text().splitlines()) == 1
+    assert "mape" in out
+
+
+def test_evaluate_writes_what_it_prints(folder, model, run):
+    code, out, _ = run("evaluate", model, "houses.csv", "--json", "scores.json")
+    assert code == 0
+    scores = json.loads(Path("scores.json").read_text())
+    assert scores.keys() >= {"mae", "rmse", "mape", "median_ape", "r2"}
+    assert f"{scores['mape']:.1%}" in out
+
+
+def test_evaluate_scores_every_part(folder, model, run):
+    code, _, _ = run("evaluate", model, "houses.csv", "--split", "each", "--json", "scores.json")
+    assert code == 0
+    assert set(json.loads(Path("scores.json").read_text())) == {"train", "valid", "test"}
+
+
+def test_predict_writes_a_row_for_each_row(folder, model, run):
+    assert run("predict", model, "houses.csv", "--out", "guess.csv")[0] == 0
+    frame = pd.read_csv("guess.csv")
+    assert frame["row"].tolist() == list(range(40))
+    assert frame["value"].gt(0).all()
+
+
+def test_predict_prints_without_a_file(folder, model, run):
+    _, out, _ = run("predict", model, "houses.csv")
+    assert out.startswith("row,value\n0,")
+
+
+def test_crossval_gives_spread_and_predictions(folder, run):
+    pd.DataFrame({"row": range(40), "part": [k % 2 for k in range(40)]}).to_csv(
+        "f.csv", index=False
+    )
+    words = ["crossval", "houses.toml", "--folds", "f.csv", "--column", "part", "--set"]
+    code, out, err = run(*words, "train.epochs=1", "--json", "cv.json", "--out", "oof.csv")
+    assert code == 0, err
+    scores = json.loads(Path("cv.json").read_text())
+    assert scores["mape"] == pytest.approx(sum(fold["mape"] for fold in scores["folds"]) / 2)
+    assert scores["spread"]["mape"] >= 0
+    frame = pd.read_csv("oof.csv")
+    assert frame["row"].is_unique
+    assert set(frame["fold"]) == {0, 1}
+
+
+def test_set_takes_a_table_from_the_current_folder(folder, run):
+    shutil.move("houses.csv", "images/moved.csv")
+    frame = pd.read_csv("images/moved.csv", dtype=str, keep_default_na=False)
+    for column in ("front", "garden"):
+        frame[column] = frame[column].str.removeprefix("images/")
+    frame.to_csv("images/moved.csv", index=False)
+    assert run("check", "houses.toml", "--set", "data.table=images/moved.csv")[0] == 0
+
+
+# What is wrong is said in one line, and nothing is written
+
+
+def test_no_such_table(folder, run):
+    text = refused(run("new", "hoses.csv", "--target", "price"))
+    assert text.startswith("hoses.csv: there is no such table; did you mean 'houses.csv'?")
+
+
+@pytest.mark.parametrize("content", ["", "area,price\n"])
+def test_empty_table(folder, run, content):
+    Path("empty.csv").write_text(content)
+    text = refused(run("new", "empty.csv", "--target", "price"))
+    assert text.startswith("empty.csv: ")
+    assert "no rows" in text or "No columns" in text
+    assert not Path("empty.toml").exists()
+
+
+def test_target_missing(folder, run):
+    edit(folder, 'column = "price"', 'column = "prize"')
+    text = refused(run("fit", "houses.toml", "--out", "run"))
+    assert text.startswith(
+        "head.column = 'prize' is not a column of houses.csv; did you mean 'price'?"
+    )
+    assert not Path("run").exists()
+
+
+def test_target_with_text(folder, run):
+    cell(folder, 7, "price", "cheap")
+    text = refused(run("fit", "houses.toml", "--out", "run"))
+    assert text == "houses.csv row 7, column 'price': 'cheap' is not a number"
+    assert not Path("run").exists()
+
+
+def test_number_column_with_text(folder, run):
+    cell(folder, 3, "area", "large")
+    text = refused(run("check", "houses.toml"))
+    assert text == "houses.csv row 3, column 'area': 'large' is not a number"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (
+            '"district"',
+            '"distrikt"',
+            "branch.place.columns: 'distrikt' is not a column of houses.csv; did you mean 'district'?",
+        ),
+        (
+            'kind = "image"',
+            'kind = "imgae"',
+            "houses.toml: branch.photos.kind = 'imgae' is not a kind; did you mean 'image'?",
+        ),
+        (
+            "size = 16",
+            "sise = 16",
+            "houses.toml: branch.photos.sise is not a field; did you mean 'size'?",
+        ),
+        (
+            "width = 4\nmissing",
+            'width = "64"\nmissing',
+            "houses.toml: branch.photos.width = '64' must be a whole number, not text",
+        ),
+        ("size = 16", "size = -16", "houses.toml: branch.photos.size must be >= 8: -16"),
+        ("[head]", "[head", "houses.toml: not valid TOML:"),
+    ],
+)
+def test_spec_mistakes(folder, run, old, new, text):
+    edit(folder, old, new)
+    for command in (["check", "houses.toml"], ["fit", "houses.toml", "--out", "run"]):
+        assert refused(run(*command)).startswith(text)
+    assert not Path("run").exists()
+
+
+@pytest.fixture
+def strict(folder: Path) -> Path:
+    """A table whose photos are all there, and a spec that wants them to be."""
+    frame = pd.read_csv("houses.csv", dtype=str, keep_default_na=False)
+    frame = frame[(frame["front"] != "") & (frame["garden"] != "")].reset_index(drop=True)
+    frame.to_csv("houses.csv", index=False)
+    edit(folder, 'missing = "learn"', 'missing = "error"')
+    return folder
+
+
+def break_photo(folder: Path, how: str) -> str:
+    name = pd.read_csv("houses.csv", dtype=str)["front"][5]
+    path = folder / name
+    data = path.read_bytes()
+    broken = {"truncated": data[: len(data) // 2], "text": b"not an image", "empty": b""}
+    if how == "missing":
+        path.unlink()
+    elif how == "outside":
+        cell(folder, 5, "front", "../outside.png")
+        return "../outside.png"
+    else:
+        path.write_bytes(broken[how])
+    return name
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("missing", "is missing"),
+        ("truncated", "is "),
+        ("text", "is not an image"),
+        ("empty", "is empty (0 bytes)"),
+        ("outside", "leaves the table's folder"),
+    ],
+)
+def test_photos_that_cannot_be_had(strict, run, how, reason):
+    name = break_photo(strict, how)
+    text = refused(run("fit", "houses.toml", "--out", "run"))
+    assert text.startswith(f"houses.csv row 5, column 'front': {name} {reason}")
+    assert not Path("run").exists()
+
+
+def test_one_bad_photo_costs_one_prediction(strict, run):
+    assert run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=1")[0] == 0
+    run("predict", "run/model.safetensors", "houses.csv", "--out", "whole.csv")
+    break_photo(strict, "truncated")
+    code, _, err = run("predict", "run/model.safetensors", "houses.csv", "--out", "holed.csv")
+    assert code == 0
+    assert "1 of " in err
+    assert "row 5, column 'front'" in err
+    whole, holed = pd.read_csv("whole.csv"), pd.read_csv("holed.csv")
+    assert holed["value"].isna().tolist() == [row == 5 for row in holed["row"]]
+    rest = holed["row"] != 5
+    assert holed["value"][rest].to_numpy() == pytest.approx(
+        whole["value"][rest].to_numpy(), rel=1e-5
+    )
+
+
+def test_unseen_category_is_predicted_and_said(folder, model, run):
+    cell(folder, 0, "district", "atlantis")
+    code, out, err = run("predict", model, "houses.csv")
+    assert code == 0
+    assert err == "mip: houses.csv: column 'district': 1 rows with unseen categories: 'atlantis'\n"
+    assert len(out.splitlines()) == 41
+
+
+def test_column_missing_at_prediction(folder, model, run):
+    pd.read_csv("houses.csv").rename(columns={"area": "aria"}).to_csv("other.csv", index=False)
+    text = refused(run("predict", model, "other.csv", "--out", "guess.csv"))
+    assert text.startswith(
+        "branch.size.columns: 'area' is not a column of other.csv; did you mean 'aria'?"
+    )
+    assert not Path("guess.csv").exists()
+
+
+@pytest.mark.parametrize("fault", ["truncated", "flipped", "foreign", "absent"])
+def test_model_files_that_cannot_be_trusted(folder, model, run, fault):
+    data = bytearray(model.read_bytes())
+    data[-9] ^= 4
+    faults = {"truncated": data[:-100], "flipped": data, "foreign": b"GIF89a and more"}
+    if fault in faults:
+        Path("bad.safetensors").write_bytes(faults[fault])
+    text = refused(run("predict", "bad.safetensors", "houses.csv", "--out", "guess.csv"))
+    reasons = {
+        "truncated": "the file is damaged",
+        "flipped": "the file is damaged (its checksum does not match)",
+        "foreign": "the file is truncated, or not a mip file",
+        "absent": "cannot be read (No such file or directory)",
+    }
+    assert text.startswith(f"bad.safetensors: {reasons[fault]}")
+    assert not Path("guess.csv").exists()
+
+
+def test_resume_from_nothing(folder, run):
+    text = refused(run("fit", "houses.toml", "--out", "run", "--resume"))
+    assert text == "run: nothing to resume, there is no checkpoints/last.safetensors"
+    assert not Path("run").exists()
+
+
+def test_out_folder_that_cannot_be_written(folder, run):
+    Path("taken").write_text("a file where a folder should be")
+    text = refused(run("fit", "houses.toml", "--out", "taken/run"))
+    assert text == "taken/run/spec.toml: cannot be written (Not a directory)"
+
+
+def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
+    few = ("--set", "train.epochs=1", "--out", "run")
+    assert run("fit", "houses.toml", *few)[0] == 0
+    before = Path("run/model.safetensors").read_bytes()
+    text = refused(run("fit", "houses.toml", *few))
+    assert text == "run: holds a run already; use --resume, --overwrite or another --out"
+    assert Path("run/model.safetensors").read_bytes() == before
+    assert run("fit", "houses.toml", *few, "--overwrite")[0] == 0
+
+
+def test_resume_refuses_what_has_changed(folder, run):
+    assert run("fit", "houses.toml", "--out", "run")[0] == 0
+    cell(folder, 0, "area", "123")
+    text = refused(run("fit", "houses.toml", "--out", "run", "--resume"))
+    assert text.startswith("run/checkpoints/last.safetensors: not the same run: ")
+    assert "rows.area" in text
+
+
+def test_a_bad_change_is_named(folder, run):
+    assert refused(run("check", "houses.toml", "--set", "train.epoch=3")).startswith(
+        "houses.toml: train.epoch is not a field; did you mean 'epochs'?"
+    )
+    assert refused(run("check", "houses.toml", "--set", "train")) == (
+        "--set train: write it as PATH=VALUE"
+    )
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_bytes(folder):
+    fit = [sys.executable, "-m", "mip.cli", "fit", "houses.toml", "--set", "train.epochs=40"]
+    subprocess.run([*fit, "--out", "whole"], check=True, capture_output=True)
+    broken = subprocess.Popen([*fit, "--out", "broken"], stderr=subprocess.PIPE, text=True)
+    last = Path("broken/checkpoints/last.safetensors")
+    while not last.exists():
+        assert broken.poll() is None
+        time.sleep(0.01)
+    broken.send_signal(signal.SIGINT)
+    _, err = broken.communicate(timeout=60)
+    assert broken.returncode == 2
+    assert err == "mip: error: stopped; go on with: mip fit houses.toml --out broken --resume\n"
+    subprocess.run([*fit, "--out", "broken", "--resume"], check=True, capture_output=True)
+    whole, resumed = (load_file(f"{name}/model.safetensors") for name in ("whole", "broken"))
+    assert all((whole[name] == resumed[name]).all() for name in whole)
+    assert Path("whole/history.jsonl").read_bytes() == Path("broken/history.jsonl").read_bytes()

@@ -1,0 +1,89 @@
+"""The first spec of a table: what each column seems to be, and that it trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mip
+from mip.new import draft, guess
+from mip.table import from_frame
+
+
+@pytest.fixture
+def table():
+    n = 90
+    rng = np.random.default_rng(0)
+    return from_frame(
+        pd.DataFrame(
+            {
+                "id": np.arange(n),
+                "zipcode": rng.choice([85255, 36372, 92677], n),
+                "area": rng.uniform(50, 5000, n).round(1),
+                "age": rng.integers(0, 60, n),
+                "town": rng.choice(["Ulm", "Bonn"], n),
+                "sold": pd.date_range("2020-01-01", periods=n).astype(str),
+                "note": [f"a house with the number {k}" for k in range(n)],
+                "same": 1,
+                "price": rng.uniform(1e5, 5e6, n).round(),
+                "cheap": rng.choice(["yes", "no"], n),
+                "kind": rng.choice(["flat", "house", "barn"], n),
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "role"),
+    [
+        ("id", "row name"),
+        ("zipcode", "category"),
+        ("area", "log number"),
+        ("age", "number"),
+        ("town", "category"),
+        ("sold", "date"),
+        ("note", "free text"),
+        ("same", "constant"),
+    ],
+)
+def test_roles(table, column, role):
+    assert guess(table, column).role == role
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"), [("price", "Regression"), ("cheap", "Binary"), ("kind", "Multiclass")]
+)
+def test_a_draft_is_a_spec_that_adapts(table, target, kind):
+    spec = mip.parse(draft(table, target, "houses.csv"))
+    assert type(spec.head).__name__ == kind
+    assert spec.data.table == "houses.csv"
+    cut = mip.parts(spec, mip.clean(spec, table)[0])
+    mip.build(mip.adapt(spec, cut.train))
+
+
+def test_a_target_that_spans_decades_is_predicted_on_a_log_scale(table):
+    assert mip.parse(draft(table, "price", "t.csv")).head.scale == "log"
+    assert mip.parse(draft(table, "age", "t.csv")).head.scale == "standard"
+
+
+def test_columns_left_out_say_why(table):
+    text = draft(table, "price", "t.csv")
+    assert "# left out: note (free text: 90 different values: too many to be categories)" in text
+    assert "# zipcode: 3 different values: a code, not an amount" in text
+
+
+def test_names_with_quotes_and_brackets_stay_whole(table):
+    frame = table.frame.rename(columns={"area": 'area "net" [m²]'})
+    spec = mip.parse(draft(from_frame(frame), "price", "t.csv"))
+    assert 'area "net" [m²]' in spec.branch["amounts"].columns
+
+
+def test_an_unknown_target_is_named(table):
+    with pytest.raises(mip.MipError, match=r"there is no column 'prize'; did you mean 'price'\?"):
+        draft(table, "prize", "t.csv")
+
+
+def test_a_constant_target_is_refused(table):
+    with pytest.raises(mip.MipError, match="column 'same' has 1 value, nothing to predict"):
+        draft(table, "same", "t.csv")

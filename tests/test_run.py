@@ -1,0 +1,176 @@
+"""A run from a spec: what it keeps, chooses, refuses, and how folds stay apart."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from attrs import evolve
+
+import mip
+from mip.hooks import best, early_stop
+from mip.prepare import Parts
+from mip.run import Run, rows_pipe, train_pipe
+from mip.step import eval_step
+from mip.table import from_frame
+
+SPEC = """
+[branch.size]
+kind = "continuous"
+columns = ["a", "b"]
+[head]
+kind = "regression"
+column = "y"
+layers = [8]
+dropout = 0.2
+[train]
+epochs = 6
+batch = 16
+optimizer = { kind = "adamw", lr = 3e-2 }
+"""
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 120))
+    frame = pd.DataFrame({"a": a, "b": b, "y": a - 2 * b + rng.normal(size=120) / 3})
+    return from_frame(frame.assign(fold=np.arange(120) % 3))
+
+
+@pytest.fixture(scope="module")
+def cut(table):
+    return mip.parts(mip.parse(SPEC), table)
+
+
+def spec(**changes: object) -> mip.spec.Spec:
+    return mip.parse(SPEC, changes={f"train.{name}": value for name, value in changes.items()})
+
+
+def same(one: Run, other: Run) -> bool:
+    return all((one.state.params[name] == other.state.params[name]).all() for name in one.state.params)
+
+
+def test_the_best_epoch_is_the_model_and_scores_as_it_did(cut, tmp_path):
+    ended = mip.run(spec(keep="best", epochs=12), cut, tmp_path)
+    row = ended.history.epochs[best(ended.history.epochs, "valid/loss")]
+    assert ended.state.step == row["step"]
+    assert mip.evaluate(ended.predict, cut.valid)["loss"] == row["valid/loss"]
+    assert row["valid/loss"] == min(each["valid/loss"] for each in ended.history.epochs)
+
+
+def test_the_last_epoch_is_the_model_by_default(cut):
+    ended = mip.run(spec(), cut)
+    assert ended.state.step == ended.history.epochs[-1]["step"] == 6 * 6
+
+
+def test_a_run_is_a_function_of_its_spec_and_rows(cut):
+    assert same(mip.run(spec(), cut), mip.run(spec(workers=0), cut))
+    assert not same(mip.run(spec(), cut), mip.run(spec(seed=1), cut))
+
+
+def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path):
+    class Cut(Exception): ...
+
+    def cutting(event):
+        if event.step == 10 and event.name == "after_batch":
+            raise Cut
+
+    with pytest.raises(Cut):
+        mip.run(spec(checkpoint_every=4), cut, tmp_path / "cut", hooks=lambda job: [cutting])
+    mip.run(spec(checkpoint_every=4), cut, tmp_path / "cut", resume=True)
+    mip.run(spec(checkpoint_every=4), cut, tmp_path / "whole")
+    for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_resume_of_a_finished_run_changes_nothing(cut, tmp_path):
+    mip.run(spec(), cut, tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    mip.run(spec(), cut, tmp_path, resume=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_resume_names_what_has_changed(cut, tmp_path):
+    mip.run(spec(), cut, tmp_path)
+    with pytest.raises(mip.MipError, match=r"spec\.train\.epochs was 6 and is 7"):
+        mip.run(spec(epochs=7), cut, tmp_path, resume=True)
+    frame = cut.train.frame.copy()
+    frame.iloc[0, 0] += 1
+    other = cut._replace(train=evolve(cut.train, frame=frame))
+    with pytest.raises(mip.MipError, match=r"train rows\.a was"):
+        mip.run(spec(), other, tmp_path, resume=True)
+
+
+def test_choosing_needs_valid_rows(cut):
+    none = Parts(cut.train, cut.valid.take([]), cut.test)
+    for change in ({"patience": 2}, {"keep": "best"}):
+        with pytest.raises(mip.MipError, match="need a valid part in data.split"):
+            mip.run(spec(**change), none)
+    assert mip.run(spec(), none).history.epochs[0].keys() == {"epoch", "step", "loss"}
+
+
+def test_patience_stops_a_run_that_gets_no_better(cut, tmp_path):
+    ended = mip.run(spec(epochs=200, patience=3), cut, tmp_path)
+    at = best(ended.history.epochs, "valid/loss")
+    assert len(ended.history.epochs) == at + 1 + 3 < 200
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [dict(row) for row in ended.history.epochs]
+
+
+def test_the_best_epoch_is_the_first_of_equals_and_never_nan():
+    rows = tuple({"valid/loss": loss} for loss in (3.0, 1.0, float("nan"), 2.0))
+    assert best(rows, "valid/loss") == 1
+    assert best(rows, "valid/loss", mode="max") == 0
+    assert best((), "valid/loss") == -1
+
+
+def test_early_stop_counts_epochs_without_a_better_one(cut):
+    losses = iter([3.0, 1.0, 2.0, float("nan"), 0.5])
+
+    def told(event):
+        return {"valid/loss": next(losses)} if event.name == "after_epoch" else None
+
+    none = Parts(cut.train, cut.valid.take([]), cut.test)
+    hooks = [told, early_stop("valid/loss", patience=2)]
+    ended = mip.run(spec(epochs=5), none, hooks=lambda job: hooks)
+    assert len(ended.history.epochs) == 4
+
+
+def test_folds_are_predicted_by_models_that_never_saw_them(table):
+    done = mip.crossval(spec(epochs=2), table, "fold")
+    assert done.predictions.index.tolist() == table.rows.tolist()
+    assert len(done.scores) == 3
+    own = table.texts("fold") == "0"
+    rest = Parts(table.take(np.flatnonzero(~own)), table.take([]), table.take([]))
+    alone = mip.run(spec(epochs=2), rest).predict(table.take(np.flatnonzero(own)))
+    assert done.predictions.loc[alone.index, "value"].tolist() == alone["value"].tolist()
+
+
+def test_one_fold_is_not_enough(table):
+    with pytest.raises(mip.MipError, match="column 'y2' has 1 fold"):
+        mip.crossval(spec(), evolve(table, frame=table.frame.assign(y2=0)), "y2")
+
+
+def test_rows_past_the_memory_limit_are_read_anew_and_train_the_same(cut, monkeypatch):
+    kept = mip.run(spec(epochs=2), cut)
+    monkeypatch.setattr(sys.modules["mip.run"], "MEMORY", 0)
+    assert same(kept, mip.run(spec(epochs=2), cut))
+
+
+def test_a_last_batch_of_one_row_is_left_out_of_training_alone(cut):
+    plan = mip.adapt(spec(batch=83), cut.train)
+    assert len(cut.train) == 84
+    assert len(train_pipe(plan, cut.train)) == 1
+    assert len(rows_pipe(plan, cut.train, 83)) == 2
+
+
+def test_scores_of_a_state_are_those_of_its_model(cut):
+    ended = mip.run(spec(epochs=1), cut)
+    run = eval_step(mip.build(ended.plan))
+    logits = run(ended.state, ended.plan.encode(cut.test).inputs)
+    target = ended.plan.encode(cut.test).target
+    assert ended.plan.score(logits, target) == mip.evaluate(ended.predict, cut.test)

@@ -1,0 +1,462 @@
+"""A spec is a tree of values: it round-trips, names only known kinds, and its errors say where."""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from attrs import evolve, field, frozen
+from attrs.validators import gt
+from conftest import HEADS, NUMBERS, bits, frame_of, lay, spec_of
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import mip
+from mip.branch import Augment, Categorical, Continuous, Fuse, Image
+from mip.errors import FileError, SpecError
+from mip.fit import History
+from mip.head import Binary, Multiclass, Regression
+from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle
+from mip.spec import Data, Spec, Split, Train, from_dict, to_dict
+from mip.store import load_model, save_checkpoint
+
+# Random trees of every kind.
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+columns = st.lists(texts, min_size=1, max_size=3)
+counts = st.integers(1, 500)
+shares = st.floats(0, 0.99)
+positive = st.floats(1e-9, 1e6)
+layers = st.lists(counts, max_size=3)
+names = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=6).filter(
+    lambda name: name[0].isalpha() and not hasattr(nn.ModuleDict(), name)
+)
+reserved = st.none() | texts
+
+augments = st.builds(Augment, st.booleans(), st.floats(0, 0.49), shares)
+leaves = st.one_of(
+    st.builds(Continuous, columns, st.sampled_from(["standard", "log", "none"])),
+    st.builds(Categorical, columns, st.none() | counts, counts, shares),
+    st.builds(
+        Image,
+        columns,
+        size=st.integers(8, 1024),
+        backbone=st.sampled_from(["small", "resnet18"]),
+        width=counts,
+        pool=st.sampled_from(["mean", "max", "concat", "attention"]),
+        missing=st.sampled_from(["error", "drop", "learn"]),
+        augmentation=augments,
+    ),
+)
+forest = lambda trees: st.dictionaries(names, trees, min_size=1, max_size=3)  # noqa: E731
+branches = st.recursive(leaves, lambda below: st.builds(Fuse, forest(below), layers, shares))
+gaps = st.sampled_from(["drop", "error"])
+scales = st.sampled_from(["standard", "log", "none"])
+heads = st.one_of(
+    st.builds(
+        Regression, texts, scales, st.sampled_from(["mse", "mae", "huber"]), layers, shares, gaps
+    ),
+    st.builds(Binary, texts, reserved, layers, shares, gaps),
+    st.builds(Multiclass, texts, layers, shares, gaps),
+)
+thirds = st.sampled_from([(0.7, 0.15, 0.15), (1.0, 0.0, 0.0), (1 / 3, 1 / 3, 1 / 3)])
+folds = st.none() | st.integers() | texts
+splits = st.builds(
+    Split, thirds, st.integers(), reserved, reserved, reserved, reserved, folds, folds
+)
+optimizers = st.one_of(
+    st.builds(AdamW, positive, shares), st.builds(SGD, positive, shares, st.booleans(), shares)
+)
+schedules = st.one_of(
+    st.just(Constant()), st.builds(Cosine, shares), st.builds(OneCycle, st.floats(0.01, 1))
+)
+trains = st.builds(
+    Train,
+    epochs=st.integers(0, 10**6),
+    batch=counts,
+    optimizer=optimizers,
+    schedule=schedules,
+    clip=st.none() | positive,
+    seed=st.integers(),
+    keep=st.sampled_from(["best", "last"]),
+    patience=st.none() | counts,
+    checkpoint_every=st.none() | counts,
+    workers=st.integers(0, 8),
+)
+specs = st.builds(Spec, forest(branches), heads, st.builds(Data, texts, splits), trains)
+
+
+@given(specs)
+def test_a_spec_comes_back_from_its_text(spec):
+    assert mip.parse(mip.dump(spec)) == spec
+
+
+@given(specs)
+def test_a_text_comes_back_from_its_spec(spec):
+    assert mip.dump(mip.parse(mip.dump(spec))) == mip.dump(spec)
+
+
+@given(specs)
+def test_a_spec_comes_back_from_its_values(spec):
+    assert from_dict(to_dict(spec)) == spec
+
+
+def turned(tree):
+    """The same tree with every table in the opposite order."""
+    if isinstance(tree, dict):
+        return {name: turned(child) for name, child in reversed(tree.items())}
+    return tree
+
+
+def ordered(branch):
+    """The names of a tree of branches in their order."""
+    return [(name, ordered(child)) for name, child in getattr(branch, "branch", {}).items()]
+
+
+@given(specs)
+def test_the_order_of_tables_does_not_matter(spec):
+    again = from_dict(turned(to_dict(spec)))
+    assert again == spec
+    assert ordered(again.root) == ordered(spec.root)
+    assert mip.dump(again) == mip.dump(spec)
+
+
+def test_tables_in_another_order_give_the_same_model(table):
+    one, two = '[branch.b]\nkind = "continuous"\ncolumns = ["rooms"]\n', NUMBERS
+    specs = [mip.parse(text + HEADS["regression"]) for text in (one + two, two + one)]
+    plans = [mip.adapt(spec, table) for spec in specs]
+    assert plans[0] == plans[1]
+    states = [bits(mip.build(plan).state_dict()) for plan in plans]
+    assert states[0] == states[1]
+    outs = [mip.build(plan).eval()(plan.encode(table).inputs) for plan in plans]
+    assert torch.equal(*outs)
+
+
+def test_a_spec_keeps_its_branches_sorted():
+    leaf = Continuous(["x"])
+    assert list(Spec({"b": leaf, "a": leaf}, Regression("y")).branch) == ["a", "b"]
+    assert list(Fuse({"b": leaf, "a": leaf}).branch) == ["a", "b"]
+
+
+def test_every_field_is_written_with_its_value():
+    text = mip.dump(spec_of("regression", NUMBERS))
+    for line in ('scale = "standard"', "unseen = 0.05", "epochs = 20", 'kind = "one_cycle"'):
+        assert line in text
+
+
+def test_a_spec_is_read_from_a_file_with_changes(tmp_path):
+    path = tmp_path / "houses.toml"
+    path.write_text(NUMBERS + HEADS["regression"], encoding="utf-8")
+    changes = {"train.epochs": 3, "branch.place.width": 7, "train.optimizer": {"kind": "sgd"}}
+    spec = mip.load_spec(path, changes=changes)
+    assert (spec.train.epochs, spec.branch["place"].width) == (3, 7)
+    assert spec.train.optimizer == SGD()
+
+
+def test_a_whole_number_is_a_number():
+    text = NUMBERS + HEADS["regression"] + '[train]\noptimizer = { kind = "sgd", lr = 1 }\n'
+    assert mip.parse(text).train.optimizer == SGD(lr=1.0)
+
+
+# Errors: what, where, and the nearest right thing. Verbatim, for they are the interface.
+
+HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n'
+PHOTO = '[branch.photos]\nkind = "image"\ncolumns = ["front"]\n'
+PLACE = '[branch.place]\nkind = "categorical"\ncolumns = ["town"]\n'
+LEAVES = "categorical, continuous, fuse, image"
+
+ERRORS = {
+    PHOTO.replace("image", "imgae") + HEAD: (
+        "branch.photos.kind = 'imgae' is not a kind; did you mean 'image'? (known: " + LEAVES + ")"
+    ),
+    PLACE + HEAD.replace("regression", "regresion"): (
+        "head.kind = 'regresion' is not a kind; did you mean 'regression'? "
+        "(known: binary, multiclass, regression)"
+    ),
+    PLACE + HEAD.replace("regression", "image"): (
+        "head.kind = 'image' is not a kind (known: binary, multiclass, regression)"
+    ),
+    PLACE + HEAD + '[train]\noptimizer = { kind = "adam" }\n': (
+        "train.optimizer.kind = 'adam' is not a kind; did you mean 'adamw'? (known: adamw, sgd)"
+    ),
+    '[branch.place]\ncolumns = ["town"]\n' + HEAD: (
+        f"branch.place.kind is missing (known: {LEAVES})"
+    ),
+    "[branch.place]\nkind = 3\n" + HEAD: f"branch.place.kind = 3 is not a kind (known: {LEAVES})",
+    PLACE + "widht = 3\n" + HEAD: (
+        "branch.place.widht is not a field; did you mean 'width'? "
+        "(known: columns, least, unseen, width)"
+    ),
+    PLACE + HEAD + "[trian]\nepochs = 3\n": (
+        "trian is not a field; did you mean 'train'? (known: branch, data, head, train)"
+    ),
+    PLACE + 'width = "64"\n' + HEAD: "branch.place.width = '64' must be a whole number, not text",
+    PLACE + "width = 6.5\n" + HEAD: "branch.place.width = 6.5 must be a whole number, not a number",
+    PLACE + "width = true\n" + HEAD: (
+        "branch.place.width = true must be a whole number, not true or false"
+    ),
+    PHOTO + "size = -64\n" + HEAD: "branch.photos.size must be >= 8: -64",
+    PLACE + "width = 0\n" + HEAD: "branch.place.width must be > 0: 0",
+    PLACE + "unseen = 1.0\n" + HEAD: "branch.place.unseen must be < 1: 1.0",
+    PLACE + "unseen = nan\n" + HEAD: "branch.place.unseen must be >= 0: nan",
+    PLACE.replace('["town"]', '"town"') + HEAD: (
+        "branch.place.columns = 'town' must be a list, not text"
+    ),
+    PLACE.replace('["town"]', "[1]") + HEAD: (
+        "branch.place.columns[0] = 1 must be text, not a whole number"
+    ),
+    PLACE.replace('["town"]', "[]") + HEAD: "branch.place.columns must have 1 or more",
+    '[branch.place]\nkind = "categorical"\n' + HEAD: "branch.place.columns is missing",
+    PLACE: "head is missing",
+    HEAD: "branch is missing",
+    "[branch]\n" + HEAD: "branch must have 1 or more",
+    "branch = 3\n" + HEAD: "branch = 3 must be a table, not a whole number",
+    PLACE + HEAD + 'scale = "lgo"\n': (
+        "head.scale = 'lgo' is not one of its words; did you mean 'log'? (known: log, none, standard)"
+    ),
+    PLACE + HEAD + "layers = [8, 0]\n": "head.layers must hold widths of at least 1: [8, 0]",
+    PHOTO
+    + 'backbone = "resnet19"\n'
+    + HEAD: "branch.photos.backbone = 'resnet19' is not a backbone",
+    PHOTO + 'weights = "DEFAULT"\n' + HEAD: (
+        "branch.photos.weights must be left out: the small backbone has none"
+    ),
+    PHOTO + "augmentation = { shift = 0.7 }\n" + HEAD: (
+        "branch.photos.augmentation.shift must be < 0.5: 0.7"
+    ),
+    PLACE + HEAD + "[data.split]\nfractions = [0.5, 0.4, 0.3]\n": (
+        "data.split.fractions must be three shares that add up to 1: [0.5, 0.4, 0.3]"
+    ),
+    PLACE + HEAD + "[data.split]\nfractions = [nan, 0.5, 0.5]\n": (
+        "data.split.fractions must be three shares that add up to 1: [nan, 0.5, 0.5]"
+    ),
+    "[branch.place\n": (
+        "not valid TOML: Expected ']' at the end of a table declaration (at line 1, column 14)"
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "error"), ERRORS.items(), ids=[*map(str, range(len(ERRORS)))])
+def test_an_error_says_what_where_and_the_nearest(text, error):
+    with pytest.raises(SpecError) as caught:
+        mip.parse(text)
+    assert str(caught.value).startswith(error)
+
+
+@pytest.mark.parametrize("name", ["items", "keys", "training", "forward", "children", "2nd", "a b"])
+def test_some_names_cannot_be_those_of_branches(name):
+    for text in (f'[branch."{name}"]', f'[branch.all.branch."{name}"]'):
+        with pytest.raises(SpecError, match=f"'{name}' cannot be the name of a branch$"):
+            mip.parse(f"{text}\n{HEAD}" + '[branch.all]\nkind = "fuse"\n')
+
+
+def test_a_file_is_named_in_its_errors(tmp_path):
+    path = tmp_path / "houses.toml"
+    path.write_text(PHOTO.replace("image", "imgae") + HEAD)
+    with pytest.raises(SpecError) as caught:
+        mip.load_spec(path)
+    assert str(caught.value).startswith(f"{path}: branch.photos.kind = 'imgae' is not a kind; did")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SpecError, match=r"nowhere\.toml: there is no such spec$"):
+        mip.load_spec(tmp_path / "nowhere.toml")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "houses.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(SpecError, match=r"houses\.toml: 'utf-8' codec can't decode byte"):
+        mip.load_spec(path)
+
+
+def test_a_missing_column_names_the_nearest():
+    table = mip.from_frame(frame_of(), name="houses.csv")
+    spec = mip.parse(PLACE.replace("town", "twon") + HEAD)
+    want = (
+        "branch.place.columns: 'twon' is not a column of houses.csv; did you mean 'town'? (known: "
+    )
+    with pytest.raises(SpecError, match=re.escape(want)):
+        mip.adapt(spec, table)
+
+
+def test_a_missing_target_names_the_nearest():
+    table = mip.from_frame(frame_of(), name="houses.csv")
+    spec = mip.parse(PLACE + HEAD.replace("price", "prize"))
+    want = "head.column = 'prize' is not a column of houses.csv; did you mean 'price'? (known: "
+    with pytest.raises(SpecError, match=re.escape(want)):
+        mip.adapt(spec, table)
+
+
+def test_a_target_that_a_branch_reads_is_refused():
+    spec = mip.parse(PLACE.replace("town", "price") + HEAD)
+    with pytest.raises(SpecError, match=r"^branch\.place\.columns: 'price' is the target$"):
+        mip.adapt(spec, mip.from_frame(frame_of()))
+
+
+def test_a_change_below_a_value_is_refused():
+    with pytest.raises(SpecError, match=r"head\.column\.name: 'column' is not a table"):
+        mip.parse(PLACE + HEAD, changes={"head.column.name": 3})
+
+
+def nested(depth):
+    inner = "{kind='continuous',columns=['x']}"
+    for _ in range(depth):
+        inner = "{kind='fuse',branch={a=" + inner + "}}"
+    return "branch={a=" + inner + "}\n" + HEAD
+
+
+def test_depth_is_free():
+    spec = mip.parse(nested(10))
+    frame = pd.DataFrame({"x": [1.0, 2.0], "price": [1.0, 2.0]})
+    plan = mip.adapt(spec, mip.from_frame(frame))
+    assert mip.build(plan)(plan.encode(mip.from_frame(frame)).inputs).shape == (2,)
+
+
+@pytest.mark.parametrize("depth", [60, 90, 120, 150, 200, 400])
+def test_a_tree_too_deep_is_refused_and_no_more(depth):
+    try:
+        spec = mip.parse(nested(depth))
+    except SpecError as error:
+        assert re.search("too deep|recursion", str(error))
+    else:
+        assert isinstance(spec, Spec)
+
+
+@pytest.mark.parametrize("text", [".".join(["x"] * 20_000) + " = 1\n", "#" * 1_000_001])
+def test_a_hostile_text_is_refused_at_once(text):
+    with pytest.raises(SpecError):
+        mip.parse(text)
+
+
+# Kinds: only those of the table given.
+
+
+@frozen
+class Season:
+    """The time of the year, on a circle; an own kind with its three verbs."""
+
+    column: str
+    out: int = field(default=2, validator=gt(0))
+
+    def adapt(self, rows):
+        return {"earliest": float(np.nanmin(rows.numbers(self.column)))}
+
+    def encode(self, facts, rows):
+        months = np.nan_to_num(rows.numbers(self.column) - facts["earliest"])
+        angle = torch.from_numpy(months * (2 * math.pi / 12)).float()
+        return torch.stack([angle.sin(), angle.cos()], dim=1)
+
+    def module(self, facts):
+        return nn.Linear(2, self.out)
+
+
+SEASON = '[branch.season]\nkind = "season"\ncolumn = "month"\n'
+SEASONS = {**mip.KINDS, "season": Season}
+
+
+@pytest.fixture(scope="module")
+def months():
+    month = np.arange(48) % 12 + 1
+    price = 100 + 20 * np.sin(month * 2 * np.pi / 12)
+    return mip.from_frame(pd.DataFrame({"month": month, "price": price}))
+
+
+def test_an_own_kind_is_read_and_written():
+    spec = mip.parse(SEASON + "out = 3\n" + HEAD, kinds=SEASONS)
+    assert spec.branch["season"] == Season("month", 3)
+    assert mip.parse(mip.dump(spec, SEASONS), SEASONS) == spec
+
+
+def test_an_own_kind_has_the_errors_of_every_kind(months):
+    with pytest.raises(SpecError, match=r"^branch\.season\.out must be > 0: -1$"):
+        mip.parse(SEASON + "out = -1\n" + HEAD, SEASONS)
+    with pytest.raises(SpecError, match=r"^branch\.season\.columm is not a field; did you mean"):
+        mip.parse(SEASON.replace("column", "columm") + HEAD, SEASONS)
+    spec = mip.parse(SEASON.replace("month", "mnth") + HEAD, SEASONS)
+    with pytest.raises(SpecError, match=r"'mnth' is not a column of table; did you mean 'month'"):
+        mip.adapt(spec, months)
+
+
+def test_an_own_kind_is_trained_saved_and_loaded(months, tmp_path):
+    train = '[train]\nepochs = 30\nbatch = 8\noptimizer = { kind = "adamw", lr = 0.05 }\n'
+    spec = mip.parse(SEASON + HEAD + train, SEASONS)
+    parts = mip.prepare.Parts(months, months, months.take([]))
+    ended = mip.run(spec, parts, tmp_path, kinds=SEASONS)
+    assert mip.evaluate(ended.predict, months)["r2"] > 0.95
+    for name in ("model.safetensors", "checkpoints/last.safetensors"):
+        predict = mip.load(tmp_path / name, SEASONS)
+        pd.testing.assert_frame_equal(predict(months), ended.predict(months))
+    assert mip.load_spec(tmp_path / "spec.toml", SEASONS) == spec
+
+
+def test_an_own_kind_goes_through_cross_validation(months):
+    train = "[train]\nepochs = 1\n"
+    table = mip.from_frame(months.frame.assign(fold=np.arange(48) % 2))
+    done = mip.crossval(mip.parse(SEASON + HEAD + train, SEASONS), table, "fold", kinds=SEASONS)
+    assert len(done.predictions) == 48
+
+
+def test_a_kind_that_is_not_in_the_table_cannot_be_named(months, tmp_path):
+    with pytest.raises(
+        SpecError, match=r"^branch\.season\.kind = 'season' is not a kind \(known: "
+    ):
+        mip.parse(SEASON + HEAD)
+    spec = mip.parse(SEASON + HEAD, SEASONS)
+    laid = lay(spec, months)
+    mip.save(tmp_path / "model.safetensors", laid.plan, laid.state, SEASONS)
+    with pytest.raises(FileError, match=r"branch\.season\.kind = 'season' is not a kind"):
+        mip.load(tmp_path / "model.safetensors")
+
+
+def test_a_kind_without_a_name_is_not_written(months, tmp_path):
+    spec = mip.parse(SEASON + HEAD, SEASONS)
+    laid = lay(spec, months)
+    want = "^Season is not in the table of kinds: give it as kinds=$"
+    with pytest.raises(SpecError, match=want):
+        mip.dump(spec)
+    with pytest.raises(SpecError, match=want):
+        mip.save(tmp_path / "model.safetensors", laid.plan, laid.state)
+    with pytest.raises(SpecError, match=want):
+        save_checkpoint(tmp_path / "last", laid.state, History(), laid.plan)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kinds_play_only_their_role():
+    kinds = {**SEASONS, "photo": Image}
+    with pytest.raises(SpecError, match=r"^train\.optimizer\.kind = 'season' is not a kind"):
+        mip.parse(PLACE + HEAD + '[train]\noptimizer = { kind = "season" }\n', kinds)
+
+
+def test_the_table_of_kinds_cannot_be_changed():
+    with pytest.raises(TypeError):
+        mip.KINDS["season"] = Season
+
+
+@pytest.mark.parametrize(
+    "kind", ["os.system", "mip.branch.Image", "__import__", "builtins.eval", ""]
+)
+def test_a_path_of_python_is_not_a_kind(kind):
+    with pytest.raises(SpecError, match="is not a kind"):
+        mip.parse(PLACE.replace("categorical", kind) + HEAD)
+
+
+def test_a_model_file_names_only_kinds_of_the_table(table, tmp_path):
+    laid = lay(spec_of("regression", NUMBERS), table)
+    only = {name: kind for name, kind in mip.KINDS.items() if name != "categorical"}
+    mip.save(tmp_path / "model.safetensors", laid.plan, laid.state)
+    with pytest.raises(FileError, match=r"branch\.place\.kind = 'categorical' is not a kind"):
+        load_model(tmp_path / "model.safetensors", only)
+
+
+def test_a_spec_is_a_value():
+    spec = spec_of()
+    assert evolve(spec, train=Train()) == spec
+    with pytest.raises(AttributeError):
+        spec.head = Regression("x")
