@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)   ## draw the demo's houses, fit three models, compare them: the main job
-	$(BIN)/mip demo demo --specs specs/demo
+	$(BIN)/mip demo specs/demo
 
 test: $(READY)   ## run the tests
 	$(BIN)/python -m pytest

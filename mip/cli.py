@@ -294,6 +294,22 @@ def demo_data(
     say(f"drew {rows} houses in {folder}")
 
 
+@app.command()
+def demo(
+    specs: Annotated[Path, typer.Argument(metavar="SPECS", help="A folder of specs.")],
+) -> None:
+    """Draw the demo's houses, fit the specs of a folder, compare them."""
+    from mip.demo import compare, draw, table
+
+    found = sorted(specs.glob("*.toml"))
+    if not found:
+        raise FileError(f"{specs}: there is no spec here")
+    folder = (specs / load_spec(found[0]).data.table).resolve().parent
+    if not (folder / "houses.csv").is_file():
+        draw(folder)
+    say(table(compare(found, folder / "runs", _quiet("demo"))))
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
     warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")

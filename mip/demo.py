@@ -6,7 +6,7 @@ Its price is
     log(price) = BASE + T + P + noise
 
     T     = 0.6 log(area / 110) + 0.04 (rooms - 4) + 0.4 ((age - 60)² / 3600 - 0.26)
-            + DISTRICTS[district] + 0.04 cos(2π (month - 5) / 12)
+            + DISTRICTS[district] + 0.03 cos(2π (month - 5) / 12)
     P     = 0.25 (floors - 2) + ROOFS[roof] + 0.08 (trees - 2) + WATERS[water]
     noise = normal, mean 0, standard deviation 0.08
 
@@ -108,7 +108,7 @@ class House:
         """T, the part of the log price that the table shows."""
         size = 0.6 * math.log(self.area / 110) + 0.04 * (self.rooms - 4)
         age = 0.4 * ((self.age - 60) ** 2 / 3600 - 0.26)
-        season = 0.04 * math.cos(2 * math.pi * (self.sold.month - 5) / 12)
+        season = 0.03 * math.cos(2 * math.pi * (self.sold.month - 5) / 12)
         return round(size + age + DISTRICTS[self.district] + season, 6)
 
     @property
@@ -529,10 +529,18 @@ def _life(pen: Pen, rng: Rng) -> None:
     if rng.random() < 0.4:
         _parasol(pen, rng, _pick(rng, (44.0, 340.0)), 288)
     if rng.random() < 0.5:
-        for x in range(int(rng.integers(0, 160)), int(rng.integers(200, EDGE)), 24):
-            _bush(pen, rng, x, 372)
+        _bed(pen, rng, rng.uniform(10, 150), rng.uniform(200, 370))
     for x, y in rng.uniform((0, 220), (EDGE, EDGE), (int(rng.integers(14)), 2)).tolist():
         _disc(pen, x, y, 3.5, _pick(rng, BLOOMS))
+
+
+def _bed(pen: Pen, rng: Rng, left: float, right: float) -> None:
+    pen.rounded_rectangle((left, 358, right, 376), 9, (124, 90, 64))
+    for x in np.arange(left + 8, right - 6, 12).tolist():
+        y, bloom = 356 + rng.uniform(-5, 5), _pick(rng, BLOOMS)
+        pen.line((x, y, x, 366), (84, 140, 70), 3)
+        _disc(pen, x, y, 5, bloom)
+        _disc(pen, x, y, 2, (252, 226, 130))
 
 
 def _parasol(pen: Pen, rng: Rng, x: float, y: float) -> None:

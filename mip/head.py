@@ -276,7 +276,8 @@ class Multiclass:
 
         rank = (logits > logits.gather(1, target[:, None])).sum(dim=1)
         tops = [k for k in (2, 5) if k < logits.shape[1]]
-        areas = [_auc(tm, logits.softmax(1)[:, k], (target == k).long()) for k in target.unique()]
+        chances = logits.double().softmax(dim=1)
+        areas = [_auc(tm, chances[:, k], (target == k).long()) for k in target.unique()]
         return {
             "accuracy": float((logits.argmax(dim=1) == target).double().mean()),
             **{f"top{k}": float((rank < k).double().mean()) for k in tops},
@@ -288,7 +289,9 @@ class Multiclass:
 def _auc(tm: Any, score: Tensor, target: Tensor) -> float:
     if len(target.unique()) < 2:
         return float("nan")  # with one class alone the area is not defined
-    return float(tm.auroc(score, target, task="binary"))
+    # By rank, because torchmetrics squashes logits to float32, where near ones would tie.
+    rank = score.unique(return_inverse=True)[1].double()
+    return float(tm.auroc(rank / len(rank), target, task="binary"))
 
 
 def _labelled(classes: list[str], chances: np.ndarray) -> dict[str, np.ndarray]:

@@ -68,7 +68,7 @@ def decode(root: Path | None, cell: str, size: int) -> Tensor:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{cell} has more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file provokes
-        reason = "truncated" if "truncated" in str(error) else f"broken ({error})"
+        reason = "truncated" if "truncated" in str(error).lower() else f"broken ({error})"
         raise DataError(f"{cell} is {reason}") from error
 
 

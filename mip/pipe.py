@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from mip.errors import DataError
 from mip.rng import derive, generator
-from mip.tree import Tree, concat, map_tree, size, take
+from mip.tree import Tree, concat, map_tree, size, taker
 
 if TYPE_CHECKING:
     from torchdata.nodes import BaseNode
@@ -105,7 +104,7 @@ def count(source: Any) -> int:
 
 def _gatherer(source: Any) -> Callable[[Tensor], Any]:
     tensors = isinstance(source, Tensor) or not hasattr(source, "take")
-    return partial(take, source) if tensors else source.take
+    return taker(source) if tensors else source.take
 
 
 def _values(node: BaseNode[Work], source: Any) -> Iterator[Any]:

@@ -147,7 +147,11 @@ def load(path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu
     Nothing else is needed, and nothing in the file is executed. Raises FileError for a file
     that is damaged or not ours, or that names a kind that is not in `kinds`.
     """
-    return predictor(*load_model(path, kinds), device)
+    plan, state = load_model(path, kinds)
+    try:
+        return predictor(plan, state, device)
+    except (AttributeError, KeyError, SpecError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: its plan makes no model ({error})") from error
 
 
 def evaluate(predict: Predictor, rows: Table | pd.DataFrame | str | Path) -> dict[str, float]:

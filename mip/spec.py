@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -75,19 +76,16 @@ class Data:
 class Train:
     """How the model is trained.
 
-    `clip` bounds the gradients' joint norm; `keep` says which state becomes the model: that of
-    the "best" epoch by the valid loss, or the "last"; `patience` stops after so many epochs
-    without a better one; `checkpoint_every` adds a checkpoint every so many steps.
+    `clip` bounds the gradients' joint norm (0 does not); `keep` says which state becomes the
+    model: that of the "best" epoch by the valid loss, or the "last"; `patience` stops after so
+    many epochs without a better one; `checkpoint_every` adds a checkpoint every so many steps.
     """
 
     epochs: int = field(default=20, validator=ge(0))
     batch: int = field(default=32, validator=gt(0))
     optimizer: OptimizerSpec = AdamW()
     schedule: ScheduleSpec = OneCycle()
-    clip: float | None = field(
-        default=1.0,
-        validator=optional(gt(0)),  # type: ignore[arg-type] # its type is read off the default
-    )
+    clip: float = field(default=1.0, validator=ge(0))
     seed: int = 0
     keep: Literal["best", "last"] = field(default="last", validator=in_(("best", "last")))
     patience: int | None = field(default=None, validator=optional(gt(0)))
@@ -146,6 +144,8 @@ def parse(
     """
     if len(text) > 1_000_000:
         raise SpecError("a spec has at most 1,000,000 characters")
+    if sum(line.count(".") ** 2 for line in text.split("\n")) > 10_000_000:
+        raise SpecError("a spec has no such long dotted names")  # which cost the square to read
     try:
         tree = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -181,11 +181,19 @@ def to_dict(value: Any, kinds: Mapping[str, type] = KINDS) -> Any:
     """
     if attrs.has(type(value)):
         kind = _kind(type(value), kinds)
-        fields = {f.name: to_dict(getattr(value, f.name), kinds) for f in attrs.fields(type(value))}
-        return kind | {name: child for name, child in fields.items() if child is not None}
+        return kind | {name: to_dict(child, kinds) for name, child in _told(value)}
     if isinstance(value, Mapping):
         return {name: to_dict(child, kinds) for name, child in value.items()}
     return [to_dict(child, kinds) for child in value] if isinstance(value, tuple) else value
+
+
+def _told(value: Any) -> Iterator[tuple[str, Any]]:
+    for each in attrs.fields(type(value)):
+        child = getattr(value, each.name)
+        if child is None and each.default is not None:
+            raise SpecError(f"{type(value).__name__}.{each.name} is None, which TOML cannot say")
+        if child is not None:
+            yield each.name, child
 
 
 def _kind(kind: type, kinds: Mapping[str, type]) -> dict[str, str]:
@@ -225,7 +233,7 @@ def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
 
 def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     _expect(dict, value, path)
-    hints, fields = get_type_hints(kind), attrs.fields_dict(kind)
+    hints, fields = _hints(kind), attrs.fields_dict(kind)
     for name in value:
         if name not in fields:
             raise SpecError(f"{_join(path, name)} is not a field{hint(name, fields)}")
@@ -237,6 +245,9 @@ def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any
         return kind(**parts)
     except ValueError as error:
         raise SpecError(_located(str(error.args[0]), path)) from error
+
+
+_hints = cache(get_type_hints)
 
 
 def _located(text: str, path: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from toolz import identity
 from torch import Tensor, nn
 
@@ -46,8 +46,8 @@ def _buffers(net: nn.Module) -> Params:
 
 def copy(state: State) -> State:
     """Copy a state's tensors."""
-    trees = {name: clone(getattr(state, name)) for name in ("params", "buffers", "optimizer")}
-    return evolve(state, **trees)
+    params, buffers, optimizer = clone((state.params, state.buffers, state.optimizer))
+    return State(params, buffers, optimizer, state.step, state.seed)
 
 
 @frozen
@@ -114,7 +114,7 @@ def train_step(
     parameters and gives them back, changed or not. The module is scratch space: one step, and
     one thread at a time, may use it.
 
-    >>> from mip.optim import sgd
+    >>> from attrs import evolve; from mip.optim import sgd
     >>> net = nn.Linear(1, 1, bias=False); one = sgd(0.5)
     >>> step = train_step(net, nn.functional.mse_loss, one)
     >>> state = evolve(init(net, one), params={"weight": torch.zeros(1, 1)})

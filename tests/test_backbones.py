@@ -23,7 +23,9 @@ def photos(tmp_path):
 
 def spec(backbone: str, **more: object) -> mip.spec.Spec:
     photo = {"kind": "image", "columns": ["photo"], "backbone": backbone, **more}
-    return mip.parse("", changes={"branch.photo": photo, "head": {"kind": "regression", "column": "y"}})
+    return mip.parse(
+        "", changes={"branch.photo": photo, "head": {"kind": "regression", "column": "y"}}
+    )
 
 
 @pytest.fixture
@@ -57,12 +59,16 @@ def test_a_saved_model_needs_no_weights_to_load(photos, cached, tmp_path, monkey
 
 
 def test_unknown_weights_are_named(photos):
-    with pytest.raises(mip.MipError, match=r"resnet18 has no weights 'IMAGENET1K_V9'; did you mean"):
+    with pytest.raises(
+        mip.MipError, match=r"resnet18 has no weights 'IMAGENET1K_V9'; did you mean"
+    ):
         mip.adapt(spec("resnet18", weights="IMAGENET1K_V9"), photos)
 
 
 def test_unknown_backbones_are_named():
-    with pytest.raises(mip.MipError, match=r"backbone = 'resnet81' is not a backbone; did you mean"):
+    with pytest.raises(
+        mip.MipError, match=r"backbone = 'resnet81' is not a backbone; did you mean"
+    ):
         spec("resnet81")
 
 

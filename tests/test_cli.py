@@ -200,7 +200,7 @@ def test_crossval_gives_spread_and_predictions(folder, run):
         "f.csv", index=False
     )
     words = ["crossval", "houses.toml", "--folds", "f.csv", "--column", "part", "--set"]
-    code, out, err = run(*words, "train.epochs=1", "--json", "cv.json", "--out", "oof.csv")
+    code, _, err = run(*words, "train.epochs=1", "--json", "cv.json", "--out", "oof.csv")
     assert code == 0, err
     scores = json.loads(Path("cv.json").read_text())
     assert scores["mape"] == pytest.approx(sum(fold["mape"] for fold in scores["folds"]) / 2)
@@ -264,7 +264,8 @@ def test_number_column_with_text(folder, run):
         (
             '"district"',
             '"distrikt"',
-            "branch.place.columns: 'distrikt' is not a column of houses.csv; did you mean 'district'?",
+            "branch.place.columns: 'distrikt' is not a column of houses.csv; "
+            "did you mean 'district'?",
         ),
         (
             'kind = "image"',

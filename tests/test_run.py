@@ -51,7 +51,9 @@ def spec(**changes: object) -> mip.spec.Spec:
 
 
 def same(one: Run, other: Run) -> bool:
-    return all((one.state.params[name] == other.state.params[name]).all() for name in one.state.params)
+    return all(
+        (one.state.params[name] == other.state.params[name]).all() for name in one.state.params
+    )
 
 
 def test_the_best_epoch_is_the_model_and_scores_as_it_did(cut, tmp_path):
@@ -73,13 +75,13 @@ def test_a_run_is_a_function_of_its_spec_and_rows(cut):
 
 
 def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path):
-    class Cut(Exception): ...
+    class CutError(Exception): ...
 
     def cutting(event):
         if event.step == 10 and event.name == "after_batch":
-            raise Cut
+            raise CutError
 
-    with pytest.raises(Cut):
+    with pytest.raises(CutError):
         mip.run(spec(checkpoint_every=4), cut, tmp_path / "cut", hooks=lambda job: [cutting])
     mip.run(spec(checkpoint_every=4), cut, tmp_path / "cut", resume=True)
     mip.run(spec(checkpoint_every=4), cut, tmp_path / "whole")
@@ -108,7 +110,7 @@ def test_resume_names_what_has_changed(cut, tmp_path):
 def test_choosing_needs_valid_rows(cut):
     none = Parts(cut.train, cut.valid.take([]), cut.test)
     for change in ({"patience": 2}, {"keep": "best"}):
-        with pytest.raises(mip.MipError, match="need a valid part in data.split"):
+        with pytest.raises(mip.MipError, match="need a valid part in data"):
             mip.run(spec(**change), none)
     assert mip.run(spec(), none).history.epochs[0].keys() == {"epoch", "step", "loss"}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import string
+import time
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -82,7 +84,7 @@ trains = st.builds(
     batch=counts,
     optimizer=optimizers,
     schedule=schedules,
-    clip=st.none() | positive,
+    clip=st.just(0.0) | positive,
     seed=st.integers(),
     keep=st.sampled_from(["best", "last"]),
     patience=st.none() | counts,
@@ -218,7 +220,8 @@ ERRORS = {
     "[branch]\n" + HEAD: "branch must have 1 or more",
     "branch = 3\n" + HEAD: "branch = 3 must be a table, not a whole number",
     PLACE + HEAD + 'scale = "lgo"\n': (
-        "head.scale = 'lgo' is not one of its words; did you mean 'log'? (known: log, none, standard)"
+        "head.scale = 'lgo' is not one of its words; did you mean 'log'? "
+        "(known: log, none, standard)"
     ),
     PLACE + HEAD + "layers = [8, 0]\n": "head.layers must hold widths of at least 1: [8, 0]",
     PHOTO
@@ -321,18 +324,27 @@ def test_depth_is_free():
 
 @pytest.mark.parametrize("depth", [60, 90, 120, 150, 200, 400])
 def test_a_tree_too_deep_is_refused_and_no_more(depth):
-    try:
-        spec = mip.parse(nested(depth))
-    except SpecError as error:
-        assert re.search("too deep|recursion", str(error))
-    else:
-        assert isinstance(spec, Spec)
+    # How deep is too deep depends on the stack; nothing but these two may happen.
+    with suppress(SpecError):
+        assert isinstance(mip.parse(nested(depth)), Spec)
 
 
 @pytest.mark.parametrize("text", [".".join(["x"] * 20_000) + " = 1\n", "#" * 1_000_001])
 def test_a_hostile_text_is_refused_at_once(text):
+    began = time.monotonic()
     with pytest.raises(SpecError):
         mip.parse(text)
+    assert time.monotonic() - began < 1
+
+
+def test_what_toml_cannot_say_is_refused():
+    @frozen
+    class Bounded(Continuous):
+        limit: float | None = 1.0
+
+    spec = Spec({"a": Bounded(["x"], limit=None)}, Regression("y"))
+    with pytest.raises(SpecError, match=r"^Bounded\.limit is None, which TOML cannot say$"):
+        mip.dump(spec, {**mip.KINDS, "bounded": Bounded})
 
 
 # Kinds: only those of the table given.
