@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import asdict, evolve
+from attrs import asdict
 
 from benchmarks import imports, pipe, train
 from benchmarks.harness import Benchmark, Result, measure
@@ -30,7 +30,7 @@ def main(
     if asked.list:
         print("\n".join(f"{each.name:22}{each.work}" for each in chosen))
     else:
-        _run(chosen, asked)
+        _run(chosen, asked.json)
     return 0
 
 
@@ -39,7 +39,6 @@ def _parsed(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to run; all without")
     parser.add_argument("--list", action="store_true", help="list the names and run nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds for each, at least 2")
     return parser.parse_args(arguments)
 
 
@@ -51,16 +50,15 @@ def _chosen(names: Sequence[str], benchmarks: Sequence[Benchmark]) -> Sequence[B
     return [known[name] for name in names] or benchmarks
 
 
-def _run(chosen: Sequence[Benchmark], asked: Namespace) -> None:
+def _run(chosen: Sequence[Benchmark], file: Path | None) -> None:
     print("times as fast as the anchor: the median of the rounds and its quartiles")
     print(f"{'name':22}{'ratio':>8}{'low':>8}{'high':>8}{'aim':>8}")
     results = []
     for benchmark in chosen:
-        rounds = asked.rounds or benchmark.rounds
-        results.append(measure(evolve(benchmark, rounds=rounds)))
+        results.append(measure(benchmark))
         print(_row(results[-1]), flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(each) for each in results], indent=2) + "\n")
+    if file:
+        file.write_text(json.dumps([asdict(each) for each in results], indent=2) + "\n")
 
 
 def _row(result: Result) -> str:

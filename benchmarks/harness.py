@@ -8,7 +8,6 @@ are their quartiles.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
@@ -66,7 +65,8 @@ def measure(benchmark: Benchmark) -> Result:
 
 def _ratios(benchmark: Benchmark) -> Iterator[float]:
     ours, anchor = benchmark.pair()
-    _timed(ours, 1), _timed(anchor, 1)  # the first calls also warm caches and allocators
+    for contender in (ours, anchor):
+        contender()  # the first call also warms caches and allocators
     calls = ceil(benchmark.seconds / _timed(anchor, 1)) or 1
     for turn in range(benchmark.rounds):
         first, second = (ours, anchor) if turn % 2 else (anchor, ours)
@@ -75,7 +75,6 @@ def _ratios(benchmark: Benchmark) -> Iterator[float]:
 
 
 def _timed(contender: Contender, calls: int) -> float:
-    gc.collect()  # nobody pays for what another left behind
     start = perf_counter()
     for _ in range(calls):
         contender()

@@ -332,7 +332,7 @@ def _grass(pen: Pen, rng: Rng, top: float) -> None:
 
 def _home(pen: Pen, rng: Rng, each: House, mood: str) -> float:
     wall, accent = _pick(rng, WALLS), _pick(rng, ACCENTS)
-    width, middle, base = rng.uniform(166, 206), 192 + rng.uniform(-18, 18), 320
+    width, middle, base = rng.uniform(174, 198), 192 + rng.uniform(-12, 12), 320
     left, right, top = middle - width / 2, middle + width / 2, base - 60 * each.floors
     pen.polygon([(right, base), (right + 50, base + 8), (left + 30, base + 10)], (60, 90, 50, 90))
     _chimney(pen, rng, middle + _pick(rng, (-0.28, 0.28)) * width, top)
@@ -354,7 +354,7 @@ def _chimney(pen: Pen, rng: Rng, x: float, top: float) -> None:
 
 def _roof(pen: Pen, rng: Rng, kind: str, eaves: tuple[float, float, float]) -> None:
     (left, base, right), colour = eaves, _shade(TILES[kind], rng.uniform(0.93, 1.07))
-    height, inset = rng.uniform(62, 74), rng.uniform(26, 76)
+    height, inset = rng.uniform(64, 72), rng.uniform(30, 66)
     ridge = [(right - inset, base - height), (left + inset, base - height)]
     pen.polygon([(left, base), (right, base), *ridge], colour)
     for course in range(1, 6):
@@ -371,7 +371,7 @@ def _joints(
     colour = _shade(TILES[kind], 0.86)
     for x in np.arange(ends[0] + rng.uniform(8, 20), ends[1] - 6, 18).tolist():
         pen.line((x, y, x, y + course), colour, 2)
-        if kind == "worn" and rng.random() < 0.4:
+        if kind == "worn" and rng.random() < 0.5:
             patch = _pick(rng, ((96, 118, 62), (84, 68, 58), (112, 132, 72)))
             pen.rectangle((x - 12, y + 2, x, y + course), patch)
 
@@ -468,7 +468,7 @@ def _border(pen: Pen, rng: Rng) -> None:
 def _trees(pen: Pen, rng: Rng, count: int) -> None:
     # Each tree has a place of its own, so that trees can be told apart and counted.
     for place in sorted(rng.permutation(5)[:count].tolist()):
-        x, y = 40 + 76 * place + rng.uniform(-7, 7), 196 + rng.uniform(-6, 8)
+        x, y = 40 + 76 * place + rng.uniform(-5, 5), 196 + rng.uniform(-5, 5)
         pen.ellipse(_box(x + 8, y, 34, 7), (60, 90, 50, 90))
         pen.rectangle((x - 6, y - 44, x + 6, y), (116, 82, 58))
         _pick(rng, (_leafy, _fir))(pen, rng, x, y - 36)
@@ -491,7 +491,7 @@ def _fir(pen: Pen, rng: Rng, x: float, y: float) -> None:
 
 
 def _water(pen: Pen, rng: Rng, kind: str) -> None:
-    x, y = rng.uniform(164, 220), rng.uniform(272, 300)
+    x, y = rng.uniform(176, 208), rng.uniform(280, 292)
     if kind == "pond":
         _pond(pen, rng, x, y)
     elif kind == "pool":

@@ -25,7 +25,7 @@ from mip.predict import Predictor, evaluate, predictor
 from mip.prepare import Parts
 from mip.spec import KINDS, Spec, dump, to_dict
 from mip.step import State, Step, init, train_step
-from mip.store import Checkpoint, load_checkpoint, save, write
+from mip.store import Checkpoint, load_checkpoint, read_file, save, write
 from mip.table import Table, digest, split
 from mip.tree import leaves
 
@@ -184,13 +184,12 @@ def resumed(out: Path, start: Checkpoint) -> Checkpoint:
     path = out / "checkpoints" / "last.safetensors"
     if not path.is_file():
         raise FileError(f"{out}: nothing to resume, there is no checkpoints/last.safetensors")
-    found = load_checkpoint(path, start.state)
-    changed = sorted(_flat(found.extra).items() ^ _flat(start.extra).items())
-    if changed:
-        was, now = (_flat(origin.extra).get(changed[0][0], "nothing") for origin in (found, start))
-        what = f"{changed[0][0]} was {was:.60} and is {now:.60}"
-        raise SpecError(f"{path}: not the same run: {what}")
-    return found
+    # What the run came from is compared first: other rows or layers give other tensors too.
+    before, after = _flat(read_file(path)[1].get("extra", {})), _flat(start.extra)
+    for name, _ in sorted(before.items() ^ after.items()):
+        was, now = (origin.get(name, "nothing") for origin in (before, after))
+        raise SpecError(f"{path}: not the same run: {name} was {was:.60} and is {now:.60}")
+    return load_checkpoint(path, start.state)
 
 
 def _flat(tree: Any, path: str = "") -> dict[str, str]:

@@ -292,21 +292,29 @@ def test_sizes_are_positive(wrong):
 
 
 SCRIPT = """
-import torch, mip
+import pandas, torch, mip
 from toolz import pipe
-stages = mip.batch(2), mip.transform(torch.clone, workers=2), mip.prefetch(2)
-list(pipe(torch.arange(8), *stages))
+table = mip.from_frame(pandas.DataFrame(dict(x=range(8))))
+list(pipe(table, mip.batch(2), {stage}))
 print(torch.get_num_threads())
 """
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has one thread")
-def test_workers_leave_the_number_of_threads_alone():
-    # In a process of its own, which has not asked for the number before.
-    environment = {"OMP_NUM_THREADS": "2", "PATH": ""}
-    run = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(run, capture_output=True, text=True, env=environment, timeout=60)
-    assert done.stdout.split() == ["2"], done.stderr
+def test_threads_of_a_pipe_leave_the_number_of_torchs_threads_alone():
+    # In processes of their own, where torch has not fixed the number before.
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    stages = ["mip.transform(len, workers=2)", "mip.prefetch(2)"]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT.format(stage=stage)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for stage in stages
+    ]
+    assert [run.communicate(timeout=60)[0].split() for run in runs] == [["2"], ["2"]]
 
 
 def test_a_stream_can_be_dropped_half_way():

@@ -207,6 +207,19 @@ def test_categories_are_places_in_a_sorted_vocabulary(plan, table):
     assert plan.encode(fresh).inputs["place"].unique().tolist() == [0]
 
 
+@pytest.mark.parametrize(("share", "learned"), [(0.5, True), (0.0, False)])
+def test_training_shows_some_cells_as_unseen_so_that_their_bucket_learns(share, learned, table):
+    place = mip.branch.Categorical(["town"], unseen=share)
+    plan = mip.adapt(mip.spec.Spec({"place": place}, spec_of().head), table)
+    net, one = mip.build(plan), mip.sgd(0.1)
+    step, batch = mip.train_step(net, plan.loss, one), plan.encode(table)
+    state, path = mip.init(net, one), "body.branch.place.tables.0.weight"
+    before = state.params[path][0].clone()
+    for _ in range(3):
+        state, _ = step(state, batch)
+    assert (not torch.equal(state.params[path][0], before)) == learned
+
+
 def test_a_missing_photo_is_blank_and_flagged_and_never_another_rows(plan, table):
     inputs = plan.encode(table).inputs["photos"]
     gone = table.texts("back") == ""

@@ -22,7 +22,7 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 
 import mip
-from mip.errors import FileError
+from mip.errors import FileError, SpecError
 from mip.fit import History
 from mip.plan import to_json
 from mip.store import load_model, pack, save_checkpoint, unpack, write
@@ -161,6 +161,44 @@ def test_a_checkpoint_without_a_plan_is_no_model(small, tmp_path):
     save_checkpoint(tmp_path / "c", laid.state, History())
     with pytest.raises(FileError, match=r"c: the file holds no model$"):
         mip.load(tmp_path / "c")
+
+
+def test_a_checkpoint_goes_to_the_device_of_the_start(small, tmp_path):
+    laid, _ = small
+    save_checkpoint(tmp_path / "c", laid.state, History())
+    far = {name: param.to("meta") for name, param in laid.state.params.items()}
+    found = mip.load_checkpoint(tmp_path / "c", evolve(laid.state, params=far)).state
+    assert {param.device.type for param in found.params.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("changed", ["seed = 1", "batch = 7"])
+def test_a_run_does_not_go_on_with_another_spec(changed, table, tmp_path):
+    parts, train = mip.prepare.Parts(table, table.take([]), table.take([])), "[train]\nepochs = 1\n"
+    mip.run(spec_of("regression", NUMBERS, train), parts, tmp_path)
+    with pytest.raises(
+        SpecError, match=rf"not the same run: spec\.train\.{changed.split()[0]} was"
+    ):
+        mip.run(spec_of("regression", NUMBERS, train + changed), parts, tmp_path, resume=True)
+
+
+def test_a_change_at_the_end_of_a_long_list_is_seen(table, tmp_path):
+    parts, train = mip.prepare.Parts(table, table.take([]), table.take([])), "[train]\nepochs = 1\n"
+    many = NUMBERS.replace('"area", ', '"area", ' * 20)
+    mip.run(spec_of("regression", many, train), parts, tmp_path)
+    other = many.replace('"rooms"]', '"area"]')
+    with pytest.raises(SpecError, match=r"not the same run: spec\.branch\.sizes\.columns was"):
+        mip.run(spec_of("regression", other, train), parts, tmp_path, resume=True)
+
+
+def test_a_run_does_not_go_on_with_other_rows(table, tmp_path):
+    train = "[train]\nepochs = 1\n"
+    spec, none = spec_of("regression", NUMBERS, train), table.take([])
+    mip.run(spec, mip.prepare.Parts(table, none, none), tmp_path)
+    other = table.frame.copy()
+    other.loc[3, "town"] = "Rom"
+    parts = mip.prepare.Parts(mip.from_frame(other), none, none)
+    with pytest.raises(SpecError, match=r"not the same run: train rows\.town was"):
+        mip.run(spec, parts, tmp_path, resume=True)
 
 
 # Damage.

@@ -285,6 +285,15 @@ def test_a_stratified_split_has_the_proportions_of_the_table(words, fractions, s
             assert abs(count - fraction * words.count(word)) <= 2
 
 
+def test_a_rare_class_is_in_every_part():
+    table = of(y=["common"] * 190 + ["rare"] * 10)
+    for seed in range(5):
+        parts = mip.split(table, (0.7, 0.15, 0.15), seed, stratify="y")
+        rare = [int((part.texts("y") == "rare").sum()) for part in parts]
+        assert rare[0] == 7
+        assert sorted(rare[1:]) == [1, 2]
+
+
 @given(
     groups=st.lists(st.integers(0, 8), min_size=1, max_size=60),
     fractions=st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0.5)]),

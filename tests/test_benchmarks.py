@@ -1,0 +1,95 @@
+"""The harness of the benchmarks; what it measures is for machines at rest, not for tests."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from attrs import evolve
+
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.harness import Benchmark, measure
+
+KEYS = ["name", "work", "anchor", "ratio", "low", "high", "aim"]
+FAKE = Benchmark(
+    name="fake-sum",
+    work="add up a few numbers",
+    anchor="the same",
+    aim=1.0,
+    pair=lambda: (lambda: sum(range(9)), lambda: sum(range(9))),
+    rounds=3,
+    seconds=0.001,
+)
+
+
+def test_names_begin_with_their_area_and_are_unique():
+    names = [each.name for each in BENCHMARKS]
+    assert {name.split("-")[0] for name in names} <= {"pipe", "train", "import"}
+    assert len(set(names)) == len(names)
+
+
+def test_list_gives_a_line_for_each_and_runs_nothing(capsys):
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [each.name for each in BENCHMARKS]
+
+
+def test_results_are_printed_and_written(tmp_path, capsys):
+    file = tmp_path / "results.json"
+    assert main(["fake-sum", "--json", str(file)], [FAKE]) == 0
+    (result,) = json.loads(file.read_text())
+    assert list(result) == KEYS
+    assert result["low"] <= result["ratio"] <= result["high"]
+    assert "fake-sum" in capsys.readouterr().out
+
+
+def test_without_names_all_run(tmp_path):
+    file = tmp_path / "results.json"
+    other = evolve(FAKE, name="fake-other")
+    assert main(["--json", str(file)], [FAKE, other]) == 0
+    assert [each["name"] for each in json.loads(file.read_text())] == ["fake-sum", "fake-other"]
+
+
+def test_an_unknown_name_is_one_line_with_the_nearest_and_exit_2(capsys):
+    assert main(["fake-sun"], [FAKE]) == 2
+    told = capsys.readouterr()
+    text = "'fake-sun' is not a benchmark; did you mean 'fake-sum'? (known: fake-sum)"
+    assert (told.out, told.err) == ("", f"benchmarks: {text}\n")
+
+
+def test_the_command_line_exits_with_2():
+    command = [sys.executable, "-m", "benchmarks", "train-mpl"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 2
+    assert "did you mean 'train-mlp'?" in done.stderr
+
+
+def test_the_ratio_is_above_one_when_the_anchor_is_slower():
+    slower = evolve(FAKE, pair=lambda: (lambda: None, lambda: time.sleep(0.01)))
+    assert measure(slower).ratio > 1
+
+
+def test_contenders_take_turns():
+    calls = []
+    pair = (lambda: calls.append("ours"), lambda: calls.append("anchor"))
+    measure(evolve(FAKE, pair=lambda: pair, rounds=2, seconds=0.0))
+    warm = ["ours", "anchor", "anchor"]
+    assert calls == [*warm, "anchor", "ours", "ours", "anchor"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_set_and_put_back(threads):
+    before, seen = torch.get_num_threads(), []
+    pair = (lambda: seen.append(torch.get_num_threads()), lambda: None)
+    measure(evolve(FAKE, pair=lambda: pair, threads=threads, seconds=0.0))
+    assert set(seen) == {threads}
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda each: each.name)
+def test_every_pair_can_be_laid_out(benchmark):
+    assert all(map(callable, benchmark.pair()))
