@@ -360,7 +360,11 @@ def _roof(pen: Pen, rng: Rng, kind: str, eaves: tuple[float, float, float]) -> N
     for course in range(1, 6):
         share = course / 6
         ends = left + inset * share, right - inset * share
-        pen.line((ends[0], base - height * share, ends[1], base - height * share), _shade(colour, 0.82), 3)
+        pen.line(
+            (ends[0], base - height * share, ends[1], base - height * share),
+            _shade(colour, 0.82),
+            3,
+        )
         _joints(pen, rng, kind, ends, base - height * share, height / 6)
     pen.rectangle((left, base - 4, right, base + 4), _shade(colour, 0.7))
 
@@ -487,7 +491,9 @@ def _fir(pen: Pen, rng: Rng, x: float, y: float) -> None:
     green = _shade((52, 104, 72), rng.uniform(0.9, 1.12))
     for step in range(3):
         half, foot = 36 - 7 * step, y + 14 - 30 * step
-        pen.polygon([(x - half, foot), (x + half, foot), (x, foot - 48)], _shade(green, 1 + step / 9))
+        pen.polygon(
+            [(x - half, foot), (x + half, foot), (x, foot - 48)], _shade(green, 1 + step / 9)
+        )
 
 
 def _water(pen: Pen, rng: Rng, kind: str) -> None:
@@ -620,9 +626,7 @@ def compare(
     return [row for row, _ in pairs]
 
 
-def _fitted(
-    path: Path, out: Path, hooks: Callable[[Job], Sequence[Hook]]
-) -> tuple[Row, History]:
+def _fitted(path: Path, out: Path, hooks: Callable[[Job], Sequence[Hook]]) -> tuple[Row, History]:
     spec = load_spec(path)
     source = path.parent / spec.data.table
     table, _ = clean(spec, read(source))

@@ -108,7 +108,7 @@ class Event:
     def history(self) -> History:
         """All that was measured so far, this epoch's row included in after_epoch."""
         live = self._now()
-        steps = {name: torch.stack(list(map(torch.as_tensor, v))) for name, v in live.steps.items()}
+        steps = {name: _column(values) for name, values in live.steps.items()}
         return History(tuple(live.epochs), steps)
 
 
@@ -211,7 +211,7 @@ def _limit(
 ) -> _Limit:
     if epochs is None and steps is None and not endless:
         raise MipError("fit: say how far, with epochs= or steps=")
-    if hasattr(pipe, "__len__") and not len(pipe):
+    if hasattr(pipe, "at") and not len(pipe):
         raise DataError("fit: the pipe gives no batches")
     most = float("inf")
     return _Limit(most if epochs is None else epochs, most if steps is None else state.step + steps)
@@ -226,10 +226,16 @@ def _events(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> 
     except GeneratorExit:
         raise
     except BaseException as error:
-        yield from _emit(live, "on_error", error=error)
-        yield from _emit(live, "after_fit")
-        raise
+        yield from _failed(live, error)
     yield from _emit(live, "after_fit")
+
+
+def _failed(live: _Live, error: BaseException) -> Loop:
+    try:
+        yield from _emit(live, "on_error", error=error)
+    finally:
+        yield from _emit(live, "after_fit")
+    raise error
 
 
 def _epochs(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> Loop:
@@ -243,7 +249,7 @@ def _epochs(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> 
         if live.control is Skip.EPOCH:
             yield from _emit(live, "after_cancel_epoch")
             stream = _skip_epoch(pipe, live, began)
-        if _at_boundary(pipe, live):
+        if live.state.step > began and _at_boundary(pipe, live):
             yield from _close_epoch(pipe, live)
             done += 1
 
@@ -302,16 +308,24 @@ def _close_epoch(pipe: Any, live: _Live) -> Loop:
 
 def _means(steps: Mapping[str, list[Any]]) -> dict[str, float]:
     rows = torch.tensor(steps.get("rows", []), dtype=torch.float64)
-    columns = {name: values for name, values in steps.items() if name != "rows"}
-    stacked = {
-        k: torch.stack(list(map(torch.as_tensor, v))).double().cpu() for k, v in columns.items()
-    }
-    return {name: float((values * rows).sum() / rows.sum()) for name, values in stacked.items()}
+    columns = {k: _column(values).double() for k, values in steps.items() if k != "rows"}
+    return {name: float((values * rows).sum() / rows.sum()) for name, values in columns.items()}
+
+
+def _column(values: list[Any]) -> Tensor:
+    # After a resume, earlier values come from a file and later ones from a device.
+    return torch.stack([torch.as_tensor(value).cpu() for value in values])
 
 
 def _emit(live: _Live, name: str, **told: Any) -> Loop | tuple[()]:
     # A fit that nobody watches pays for no events: they cost 3% of a small net's step.
     return _told(live, name, **told) if live.watched else ()
+
+
+def _skips(name: str) -> tuple[Skip, ...]:
+    if name == "before_batch":
+        return (Skip.BATCH, Skip.EPOCH)
+    return (Skip.EPOCH,) if name in {"before_epoch", "after_batch"} else ()
 
 
 def _told(live: _Live, name: str, epoch: int | None = None, **told: Any) -> Loop:
@@ -321,6 +335,8 @@ def _told(live: _Live, name: str, epoch: int | None = None, **told: Any) -> Loop
     for reply in (yield event):
         if isinstance(reply, State):
             live.state = evolve(copy(reply), step=live.state.step)
-        else:
+        elif isinstance(reply, Stop) or reply in _skips(name):
             live.control = live.control or reply
+        else:
+            raise MipError(f"a hook answered {reply!r} to {name}, which means nothing there")
     live.serial += 1

@@ -66,7 +66,9 @@ def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | N
 def _line(row: Mapping[str, float]) -> str:
     # The train loss, the valid loss and two metrics fit on one line; the log has them all.
     names = [name for name in row if name not in {"epoch", "step"}][:4]
-    return "  ".join([f"epoch {row['epoch'] + 1:>3}", *(f"{name} {row[name]:.4g}" for name in names)])
+    return "  ".join(
+        [f"epoch {row['epoch'] + 1:>3}", *(f"{name} {row[name]:.4g}" for name in names)]
+    )
 
 
 def record(rows: list[Mapping[str, float]]) -> Hook:

@@ -122,7 +122,7 @@ def _values(works: Iterator[Work], source: Any) -> Iterator[Any]:
 
 
 def _explained(work: Work, source: Any) -> BaseException:
-    numbers = source.take(work.places).rows if hasattr(source, "rows") else work.places
+    numbers = _numbers(source)[work.places]
     rows = ", ".join(map(str, numbers[:8].tolist())) + (", …" if len(numbers) > 8 else "")
     note = f"in rows {rows} of epoch {work.epoch}"
     if isinstance(work.error, StopIteration):
@@ -130,6 +130,11 @@ def _explained(work: Work, source: Any) -> BaseException:
     assert work.error is not None
     work.error.add_note(note)
     return work.error
+
+
+def _numbers(source: Any) -> Tensor:
+    # Rows are named as in the file where the source knows: a table, or encoded rows.
+    return getattr(source, "rows", getattr(source, "row", torch.arange(count(source))))
 
 
 def _gathered(pipe: Pipe, step: int) -> Iterator[Work]:
@@ -149,7 +154,7 @@ def _tried(function: Callable[[Any], Any], argument: Any, epoch: int, places: Te
     # Errors travel as values: torchdata's threads would lose some of them, or wait for ever.
     try:
         return Work(epoch, places, function(argument))
-    except Exception as error:  # handed on, and raised where the batch is asked for
+    except BaseException as error:  # an exit too: a thread that ends here would hang the rest
         return Work(epoch, places, error=error)
 
 

@@ -35,13 +35,15 @@ class State:
 
 def init(net: nn.Module, optimizer: Optimizer, seed: int = 0) -> State:
     """Make the state before step 0 from a module's parameters and buffers, copied."""
-    params = clone(dict(net.named_parameters()))
+    params = clone({name: p for name, p in net.named_parameters() if p.requires_grad})
     return State(params, clone(_buffers(net)), optimizer.init(params), 0, seed)
 
 
 def _buffers(net: nn.Module) -> Params:
+    # What a step does not train: saved buffers, and parameters that ask for no gradient.
     kept = net.state_dict().keys()
-    return {name: buffer for name, buffer in net.named_buffers() if name in kept}
+    frozen = {name: param for name, param in net.named_parameters() if not param.requires_grad}
+    return frozen | {name: buffer for name, buffer in net.named_buffers() if name in kept}
 
 
 def copy(state: State) -> State:
@@ -69,24 +71,20 @@ Slots = list[tuple[dict[str, Any], str, str]]
 """Where a module keeps a tensor: (its dict of parameters or buffers, local name, path)."""
 
 
-def _slots(net: nn.Module) -> tuple[Slots, Slots]:
-    paths = {id(param): path for path, param in net.named_parameters()}
-    homes = {id(buffer): path for path, buffer in _buffers(net).items()}
-    params: Slots = []
-    buffers: Slots = []
-    for module in net.modules():
-        for name, param in module._parameters.items():
-            if param is not None:
-                params.append((module._parameters, name, paths[id(param)]))
-        for name, buffer in module._buffers.items():
-            if buffer is not None and id(buffer) in homes:
-                buffers.append((module._buffers, name, homes[id(buffer)]))
-    return params, buffers
+def _slots(net: nn.Module) -> Slots:
+    # A tied weight stands in several slots under one path.
+    paths = {id(tensor): path for path, tensor in [*net.named_parameters(), *_buffers(net).items()]}
+    return [
+        (store, name, paths[id(tensor)])
+        for module in net.modules()
+        for store in (module._parameters, module._buffers)
+        for name, tensor in store.items()
+        if id(tensor) in paths
+    ]
 
 
 @contextmanager
 def _lent(slots: Slots, tensors: Params) -> Iterator[None]:
-    # Tied weights have several slots and one path, so each slot is filled by path.
     owned = [store[name] for store, name, _ in slots]
     for store, name, path in slots:
         store[name] = tensors[path]
@@ -111,8 +109,9 @@ def train_step(
 
     A batch begins with (inputs, target); the loss is a mean over its rows. The `after_`
     functions are value events: each takes the logits, the loss, the gradients or the new
-    parameters and gives them back, changed or not. The module is scratch space: one step, and
-    one thread at a time, may use it.
+    parameters and gives them back, changed or not. A parameter that asks for no gradient stays
+    as it is; one that the loss does not depend on has gradient 0. The module is scratch space: one
+    step, and one thread at a time, may use it.
 
     >>> from attrs import evolve; from mip.optim import sgd
     >>> net = nn.Linear(1, 1, bias=False); one = sgd(0.5)
@@ -122,8 +121,7 @@ def train_step(
     >>> float(metrics["loss"]), float(after.params["weight"]), float(state.params["weight"])
     (1.0, 1.0, 0.0)
     """
-    param_slots, buffer_slots = _slots(net)
-    slots = param_slots + buffer_slots
+    slots, written = _slots(net), {path for path, _ in net.named_buffers()}
     drawn = generators(next((param.device for param in net.parameters()), None))
 
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
@@ -131,10 +129,12 @@ def train_step(
             net.train()
         leaves = {path: param.detach().requires_grad_() for path, param in state.params.items()}
         seed = derive("step", state.seed, state.step)
-        with _lent(slots, leaves | state.buffers), seeded(seed, drawn):
+        # Batch norm writes into its buffers; a step that fails must leave the state's as they were.
+        buffers = {k: v.clone() if k in written else v for k, v in state.buffers.items()}
+        with _lent(slots, leaves | buffers), seeded(seed, drawn):
             value = after_loss(loss(after_pred(net(batch[0])), batch[1]))
             grads = after_backward(_gradients(value, leaves))
-            buffers = {path: store[name] for store, name, path in buffer_slots}
+            buffers = {path: store[name] for store, name, path in slots if path in buffers}
         with torch.no_grad():
             _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
             params = after_step(params)
@@ -155,8 +155,7 @@ def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:
 
     It needs a module of its own: a training step may be using the other.
     """
-    param_slots, buffer_slots = _slots(net)
-    slots = param_slots + buffer_slots
+    slots = _slots(net)
 
     @torch.no_grad()
     def logits(state: State, inputs: Any) -> Tensor:

@@ -349,7 +349,6 @@ def test_a_stop_before_the_first_batch_leaves_the_state(name):
     assert bits(ended) == bits(state)
 
 
-@pytest.mark.xfail(strict=True, reason="an epoch that never began is closed with an empty row")
 @pytest.mark.parametrize("name", ["before_epoch", "before_batch"])
 def test_a_stop_before_an_epoch_adds_no_row(name):
     step, batches, state = line()
@@ -358,7 +357,6 @@ def test_a_stop_before_an_epoch_adds_no_row(name):
     assert [row["epoch"] for row in rows] == [0]
 
 
-@pytest.mark.xfail(strict=True, reason="a skip at another event ends the fit without a word")
 @pytest.mark.parametrize(
     ("name", "reply"), [("after_batch", mip.Skip.BATCH), ("after_epoch", mip.Skip.EPOCH)]
 )
@@ -476,7 +474,6 @@ def test_a_stage_that_raises_is_told_and_raised():
     assert "in rows 0, 1, 2 of epoch 0" in caught.value.__notes__
 
 
-@pytest.mark.xfail(strict=True, reason="the statistics of the failed batch are in the state")
 def test_the_state_told_on_an_error_is_the_one_before_the_failed_step():
     def loss(logits, target):
         if target.isnan().any():
@@ -591,7 +588,6 @@ def sources():
         "loader",
         pytest.param(
             "loader of a stream",
-            marks=pytest.mark.xfail(strict=True, reason="its len() raises TypeError"),
         ),
         "data pipe",
         "iterable",
@@ -619,7 +615,7 @@ def test_a_generator_that_is_used_up_is_an_error():
 @pytest.mark.parametrize("empty", [[], pipe(torch.empty(0, 2), mip.batch(3))])
 def test_a_source_without_batches_is_an_error(empty):
     step, _, state = line()
-    with pytest.raises(mip.errors.DataError, match="fit: the pipe gives no batches"):
+    with pytest.raises(mip.errors.DataError, match="fit: the pipe (gives|gave) no batches"):
         mip.fit(step, empty, state, epochs=1)
 
 

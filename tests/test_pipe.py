@@ -168,7 +168,6 @@ def test_a_stage_that_raises_stop_iteration_does_not_end_the_epoch(workers, ahea
         within(5, lambda: list(faulty(StopIteration, workers, ahead)))
 
 
-@pytest.mark.xfail(strict=True, reason="an exit in a worker's thread ends the thread unseen")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_stage_that_exits_does_not_hang():
     with pytest.raises(SystemExit):
