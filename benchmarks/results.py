@@ -75,7 +75,7 @@ The command, with the data in a folder DATA, is
 
     make docs DATA=DATA
 
-| reads | spec | MAPE, fold_seed0 | median APE, fold_seed0 | MAPE, {repeats} × 5 folds | time a repeat |
+| reads | spec | MAPE, seed0 | median APE, seed0 | MAPE, {repeats} × 5 folds | time of 5 |
 |---|---|---|---|---|---|
 {chr(10).join(_line(name, each) for name, each in runs.items())}
 

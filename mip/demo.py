@@ -34,7 +34,7 @@ import numpy as np
 from attrs import field, frozen
 from PIL import Image, ImageChops, ImageDraw
 
-from mip import branch
+from mip import branch, report
 from mip.errors import MipError
 from mip.fit import History, Hook
 from mip.predict import evaluate
@@ -51,6 +51,8 @@ T = TypeVar("T")
 Colour = tuple[int, int, int]
 Pen = ImageDraw.ImageDraw
 Rng = np.random.Generator
+Span = tuple[float, float, float]
+"""Left end, right end and height of something level, in canvas pixels."""
 
 BASE = math.log(320_000)
 """The logarithm of the price, in euros, of a house whose T and P are 0."""
@@ -193,6 +195,8 @@ def _pick(rng: Rng, choices: Sequence[T]) -> T:
 
 SIZE, FINE = 96, 4
 EDGE = SIZE * FINE
+PAINT = (252, 252, 248)
+SHADOW = (60, 90, 50, 90)
 
 
 @frozen
@@ -250,7 +254,7 @@ def front(each: House, seed: int = 0) -> Image.Image:
     mood = _pick(rng, sorted(SKIES))
     image, pen = _landscape(rng, SKIES[mood], horizon=270)
     _grass(pen, rng, 278)
-    door = _home(pen, rng, each, mood)
+    door = _home(pen, rng, each, _look(rng, mood))
     _yard(pen, rng, door)
     return _finished(image, pen, rng, SKIES[mood])
 
@@ -330,17 +334,33 @@ def _grass(pen: Pen, rng: Rng, top: float) -> None:
         pen.polygon(corners, _shade(base, 1.05))
 
 
-def _home(pen: Pen, rng: Rng, each: House, mood: str) -> float:
-    wall, accent = _pick(rng, WALLS), _pick(rng, ACCENTS)
-    width, middle, base = rng.uniform(174, 198), 192 + rng.uniform(-12, 12), 320
-    left, right, top = middle - width / 2, middle + width / 2, base - 60 * each.floors
-    pen.polygon([(right, base), (right + 50, base + 8), (left + 30, base + 10)], (60, 90, 50, 90))
-    _chimney(pen, rng, middle + _pick(rng, (-0.28, 0.28)) * width, top)
-    pen.rectangle((left, top, right, base), wall)
-    pen.rectangle((left, base - 9, right, base), _shade(wall, 0.78))
-    _roof(pen, rng, each.roof, (left - 15, top, right + 15))
+@frozen
+class Look:
+    """How a house is dressed: it tells nothing of the price."""
+
+    wall: Colour
+    accent: Colour
+    glass: Colour
+    shutters: bool
+    boxes: bool
+
+
+def _look(rng: Rng, mood: str) -> Look:
     glass = (255, 224, 130) if mood == "evening" else (150, 190, 214)
-    return _facade(pen, rng, each.floors, (left, right, base), accent, glass)
+    extras = rng.random() < 0.5, rng.random() < 0.5
+    return Look(_pick(rng, WALLS), _pick(rng, ACCENTS), glass, *extras)
+
+
+def _home(pen: Pen, rng: Rng, each: House, look: Look) -> float:
+    """Draw the house and give the place of its door."""
+    width, middle, base = rng.uniform(174, 198), 192 + rng.uniform(-12, 12), 320.0
+    left, right, top = middle - width / 2, middle + width / 2, base - 60 * each.floors
+    pen.polygon([(right, base), (right + 50, base + 8), (left + 30, base + 10)], SHADOW)
+    _chimney(pen, rng, middle + _pick(rng, (-0.28, 0.28)) * width, top)
+    pen.rectangle((left, top, right, base), look.wall)
+    pen.rectangle((left, base - 9, right, base), _shade(look.wall, 0.78))
+    _roof(pen, rng, each.roof, (left - 15, right + 15, top))
+    return _facade(pen, rng, each.floors, (left, right, base), look)
 
 
 def _chimney(pen: Pen, rng: Rng, x: float, top: float) -> None:
@@ -352,70 +372,48 @@ def _chimney(pen: Pen, rng: Rng, x: float, top: float) -> None:
             _disc(pen, x + drift, top - 92 - 13 * puff, 7 + 3 * puff, (245, 245, 245, 150))
 
 
-def _roof(pen: Pen, rng: Rng, kind: str, eaves: tuple[float, float, float]) -> None:
-    (left, base, right), colour = eaves, _shade(TILES[kind], rng.uniform(0.93, 1.07))
+def _roof(pen: Pen, rng: Rng, kind: str, eaves: Span) -> None:
+    (left, right, base), colour = eaves, _shade(TILES[kind], rng.uniform(0.93, 1.07))
     height, inset = rng.uniform(64, 72), rng.uniform(30, 66)
     ridge = [(right - inset, base - height), (left + inset, base - height)]
     pen.polygon([(left, base), (right, base), *ridge], colour)
     for course in range(1, 6):
         share = course / 6
-        ends = left + inset * share, right - inset * share
-        pen.line(
-            (ends[0], base - height * share, ends[1], base - height * share),
-            _shade(colour, 0.82),
-            3,
-        )
-        _joints(pen, rng, kind, ends, base - height * share, height / 6)
+        row = left + inset * share, right - inset * share, base - height * share
+        pen.line((row[0], row[2], row[1], row[2]), _shade(colour, 0.82), 3)
+        _joints(pen, rng, kind, row, height / 6)
     pen.rectangle((left, base - 4, right, base + 4), _shade(colour, 0.7))
 
 
-def _joints(
-    pen: Pen, rng: Rng, kind: str, ends: tuple[float, float], y: float, course: float
-) -> None:
-    colour = _shade(TILES[kind], 0.86)
-    for x in np.arange(ends[0] + rng.uniform(8, 20), ends[1] - 6, 18).tolist():
-        pen.line((x, y, x, y + course), colour, 2)
+def _joints(pen: Pen, rng: Rng, kind: str, row: Span, course: float) -> None:
+    left, right, y = row
+    for x in np.arange(left + rng.uniform(8, 20), right - 6, 18).tolist():
+        pen.line((x, y, x, y + course), _shade(TILES[kind], 0.86), 2)
         if kind == "worn" and rng.random() < 0.5:
             patch = _pick(rng, ((96, 118, 62), (84, 68, 58), (112, 132, 72)))
             pen.rectangle((x - 12, y + 2, x, y + course), patch)
 
 
-def _facade(
-    pen: Pen,
-    rng: Rng,
-    floors: int,
-    walls: tuple[float, float, float],
-    accent: Colour,
-    glass: Colour,
-) -> float:
+def _facade(pen: Pen, rng: Rng, floors: int, walls: Span, look: Look) -> float:
     left, right, base = walls
     places = np.linspace(left, right, int(rng.integers(2, 4)) * 2 + 1)[1::2].tolist()
-    entry, shutters, boxes = int(rng.integers(len(places))), rng.random() < 0.5, rng.random() < 0.5
+    entry = _pick(rng, places)
     for floor in range(floors):
-        for number, x in enumerate(places):
-            if floor or number != entry:
-                _window(pen, rng, (x, base - 60 * floor - 33), accent, glass, shutters, boxes)
-    _door(pen, places[entry], base, accent)
-    return float(places[entry])
+        for x in places:
+            if floor or x != entry:
+                _window(pen, rng, x, base - 60 * floor - 33, look)
+    _door(pen, entry, base, look.accent)
+    return float(entry)
 
 
-def _window(
-    pen: Pen,
-    rng: Rng,
-    at: tuple[float, float],
-    accent: Colour,
-    glass: Colour,
-    shutters: bool,
-    boxes: bool,
-) -> None:
-    x, y = at
-    if shutters:
-        pen.rectangle(_box(x, y, 24, 17), accent)
-    pen.rectangle(_box(x, y, 15, 19), (252, 252, 248))
-    pen.rectangle(_box(x, y, 11, 15), glass)
-    pen.line((x, y - 15, x, y + 15), (252, 252, 248), 3)
-    pen.line((x - 11, y, x + 11, y), (252, 252, 248), 3)
-    if boxes:
+def _window(pen: Pen, rng: Rng, x: float, y: float, look: Look) -> None:
+    if look.shutters:
+        pen.rectangle(_box(x, y, 24, 17), look.accent)
+    pen.rectangle(_box(x, y, 15, 19), PAINT)
+    pen.rectangle(_box(x, y, 11, 15), look.glass)
+    pen.line((x, y - 15, x, y + 15), PAINT, 3)
+    pen.line((x - 11, y, x + 11, y), PAINT, 3)
+    if look.boxes:
         pen.rectangle((x - 16, y + 17, x + 16, y + 23), (136, 92, 62))
         for dx in (-12, -4, 4, 12):
             _disc(pen, x + dx, y + 16, 4, _pick(rng, BLOOMS))
@@ -473,7 +471,7 @@ def _trees(pen: Pen, rng: Rng, count: int) -> None:
     # Each tree has a place of its own, so that trees can be told apart and counted.
     for place in sorted(rng.permutation(5)[:count].tolist()):
         x, y = 40 + 76 * place + rng.uniform(-5, 5), 196 + rng.uniform(-5, 5)
-        pen.ellipse(_box(x + 8, y, 34, 7), (60, 90, 50, 90))
+        pen.ellipse(_box(x + 8, y, 34, 7), SHADOW)
         pen.rectangle((x - 6, y - 44, x + 6, y), (116, 82, 58))
         _pick(rng, (_leafy, _fir))(pen, rng, x, y - 36)
 
@@ -551,7 +549,7 @@ def _bed(pen: Pen, rng: Rng, left: float, right: float) -> None:
 
 def _parasol(pen: Pen, rng: Rng, x: float, y: float) -> None:
     colour = _pick(rng, ACCENTS)
-    pen.ellipse(_box(x, y + 2, 30, 7), (60, 90, 50, 90))
+    pen.ellipse(_box(x, y + 2, 30, 7), SHADOW)
     pen.rectangle((x - 2, y - 66, x + 2, y), (236, 230, 220))
     for part in range(6):
         tone = colour if part % 2 else (250, 246, 236)
@@ -606,7 +604,7 @@ class Row:
     mae: float
     floor: float
     seconds: float
-    files: tuple[Path, ...] = field(converter=tuple)
+    files: Sequence[Path] = field(converter=tuple)
 
 
 def compare(
@@ -622,20 +620,21 @@ def compare(
     if len({path.stem for path in specs}) < len(specs):
         raise MipError("compare: two specs have the same name")
     pairs = [_fitted(path, out / path.stem, hooks) for path in specs]
-    _plot(out / "losses.png", {row.name: history for row, history in pairs})
+    report.plot_losses(out / "losses.png", {row.name: history.epochs for row, history in pairs})
     return [row for row, _ in pairs]
 
 
 def _fitted(path: Path, out: Path, hooks: Callable[[Job], Sequence[Hook]]) -> tuple[Row, History]:
     spec = load_spec(path)
     source = path.parent / spec.data.table
-    table, _ = clean(spec, read(source))
-    cut = parts(spec, table, base=path.parent)
+    rows, _ = clean(spec, read(source))
+    cut = parts(spec, rows, base=path.parent)
     ended = run(spec, cut, out, hooks=hooks)
-    scores = evaluate(ended.predict, cut.test)
-    truth = cut.test[spec.head.column].to_numpy()
-    predicted = ended.predict(cut.test).assign(target=truth).rename_axis("row")
-    predicted.to_csv(out / "predictions.csv", lineterminator="\n")
+    predict = ended.predict
+    scores = evaluate(predict, cut.test)
+    target = cut.test[spec.head.column].to_numpy()
+    told = predict(cut.test).assign(target=target).rename_axis("row")
+    report.write_table(out / "predictions.csv", told)
     floor = floors(source.parent, cut.test)[f"{sees(spec)}/mape"]
     files = sorted(each for each in out.iterdir() if each.is_file())
     return Row(path.stem, scores["mape"], scores["mae"], floor, ended.seconds, files), ended.history
@@ -647,34 +646,11 @@ def sees(spec: Spec) -> str:
     return "both" if len(found) == 2 else "pictures" if True in found else "table"
 
 
-def _plot(path: Path, runs: Mapping[str, History]) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        cure = "pip install 'mixed-input-pipelines[plot]'"
-        raise MipError(f"{path.name}: a plot needs matplotlib: {cure}") from error
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for k, (name, history) in enumerate(runs.items()):
-        for metric, style in (("loss", "--"), ("valid/loss", "-")):
-            kept = [(row["epoch"] + 1, row[metric]) for row in history.epochs if metric in row]
-            label = f"{name}, {'valid' if '/' in metric else 'train'}"
-            axes.plot(*zip(*kept, strict=True), style, color=f"C{k}", label=label)
-    axes.set(xlabel="epoch", ylabel="loss", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(ncols=len(runs) or 1, fontsize="small")
-    figure.savefig(path, dpi=120)
-
-
 def table(rows: Iterable[Row]) -> rich.table.Table:
     """Lay rows out for the terminal, a line each, in the order given."""
-    from rich.table import Table as Lines
-
-    lines = Lines("spec", title="errors on the test part")
-    for head in ("MAPE", "floor", "MAE (€)", "seconds"):
-        lines.add_column(head, justify="right")
-    lines.add_column("files")
-    for row in rows:
-        numbers = f"{row.mape:.1%}", f"{row.floor:.1%}", f"{row.mae:,.0f}", f"{row.seconds:.1f}"
-        lines.add_row(row.name, *numbers, str(row.files[0].parent) if row.files else "")
-    return lines
+    lines = [
+        (row.name, f"{row.mape:.1%}", f"{row.floor:.1%}", f"{row.mae:,.0f}", f"{row.seconds:.0f}")
+        for row in rows
+    ]
+    columns = ("spec", "MAPE", "best reachable", "MAE (€)", "seconds")
+    return report.grid("errors on the test part", columns, lines)

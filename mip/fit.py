@@ -207,7 +207,7 @@ class _Limit:
 
 
 def _limit(
-    pipe: Iterable[Any], state: State, epochs: int | None, steps: int | None, endless: bool = False
+    pipe: Any, state: State, epochs: int | None, steps: int | None, endless: bool = False
 ) -> _Limit:
     if epochs is None and steps is None and not endless:
         raise MipError("fit: say how far, with epochs= or steps=")
@@ -246,7 +246,7 @@ def _epochs(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> 
         if live.control is None:
             yield from _batches(step, pipe, stream, live, limit)
             _some(began, live)
-        if live.control is Skip.EPOCH:
+        if isinstance(live.control, Skip):
             yield from _emit(live, "after_cancel_epoch")
             stream = _skip_epoch(pipe, live, began)
         if live.state.step > began and _at_boundary(pipe, live):

@@ -37,9 +37,9 @@ def uniform(key: int, rows: Tensor, draws: int) -> Tensor:
     >>> torch.equal(a[1], b[0])
     True
     """
-    counter = rows.numpy().astype(np.uint64)[:, None] * np.uint64(draws)
-    counter = counter + np.arange(1, draws + 1, dtype=np.uint64)
-    bits = counter * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+    places = np.arange(1, draws + 1, dtype=np.uint64)
+    counter = rows.numpy().astype(np.uint64)[:, None] * np.uint64(draws) + places
+    bits: np.ndarray = counter * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     bits = bits ^ (bits >> np.uint64(31))

@@ -104,6 +104,7 @@ class Table:
         """
         import pandas as pd
 
+        uniques: Any
         cells = self[column]
         if cells.dtype == object:  # where equal keys can be different words: True, 1 and 1.0
             codes, uniques = np.where(cells.isna(), -1, np.arange(len(cells))), cells

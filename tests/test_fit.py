@@ -615,7 +615,7 @@ def test_a_generator_that_is_used_up_is_an_error():
 @pytest.mark.parametrize("empty", [[], pipe(torch.empty(0, 2), mip.batch(3))])
 def test_a_source_without_batches_is_an_error(empty):
     step, _, state = line()
-    with pytest.raises(mip.errors.DataError, match="fit: the pipe (gives|gave) no batches"):
+    with pytest.raises(mip.errors.DataError, match=r"fit: the pipe (gives|gave) no batches"):
         mip.fit(step, empty, state, epochs=1)
 
 
