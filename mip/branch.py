@@ -111,7 +111,7 @@ class Categorical:
     """
 
     columns: tuple[str, ...] = field(converter=tuple, validator=min_len(1))
-    width: int | None = field(default=None, validator=optional(gt(0)))
+    width: int | None = field(default=None, validator=optional([gt(0), le(4096)]))
     least: int = field(default=1, validator=ge(1))
     unseen: float = field(default=0.05, validator=[ge(0), lt(1)])
 
@@ -183,7 +183,7 @@ class Image:
     columns: tuple[str, ...] = field(converter=tuple, validator=min_len(1))
     size: int = field(default=64, validator=[instance_of(int), ge(8), le(1024)])
     backbone: str = field(default="small")
-    width: int = field(default=16, validator=gt(0))
+    width: int = field(default=16, validator=[gt(0), le(1024)])
     weights: str | None = field(default=None)
     pool: Literal["mean", "max", "concat", "attention"] = field(
         default="mean", validator=in_(("mean", "max", "concat", "attention"))
@@ -356,9 +356,9 @@ def _built(name: str, branch: Branch, facts: Facts) -> nn.Module:
 
 
 def positive(widths: tuple[int, ...]) -> None:
-    """Raise ValueError unless every width is at least 1."""
-    if any(width < 1 for width in widths):
-        raise ValueError(f"'layers' must hold widths of at least 1: {list(widths)}")
+    """Raise ValueError unless every width lies between 1 and 65,536."""
+    if not all(1 <= width <= 65_536 for width in widths):
+        raise ValueError(f"'layers' must hold widths of 1 to 65536: {list(widths)}")
 
 
 def walk(branch: Branch, path: str = "") -> Iterator[tuple[str, Branch]]:

@@ -134,10 +134,12 @@ def best(epochs: tuple[Mapping[str, float], ...], metric: str, mode: str = "min"
 
 
 def early_stop(metric: str, patience: int, mode: str = "min") -> Hook:
-    """Stop after `patience` epochs without a better value; a function of the history alone."""
+    """Stop after `patience` epochs without a better value; a function of the history alone, so
+    that a run which was stopped stays so when it is resumed.
+    """
 
     def hook(event: Event) -> Reply:
-        if event.name != "after_epoch":
+        if event.name not in {"before_fit", "after_epoch"}:
             return None
         epochs = event.history.epochs
         at = best(epochs, metric, mode)

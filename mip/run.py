@@ -103,7 +103,7 @@ def run(
     at = resumed(out, laid.start) if resume else laid.start
     write(out / "spec.toml", dump(spec, kinds).encode())
     _fold(laid, at, out, hooks(laid), kinds)
-    last = _read(out, "last", at)
+    last = _read(out, "last", at) if laid.steps else at
     kept = _read(out, "best", last) if spec.train.keep == "best" else last
     save(out / "model.safetensors", laid.plan, kept.state, kinds)
     return Run(laid.plan, kept.state, last.history, time.monotonic() - began, device)

@@ -123,6 +123,18 @@ def test_patience_stops_a_run_that_gets_no_better(cut, tmp_path):
     assert [json.loads(line) for line in lines] == [dict(row) for row in ended.history.epochs]
 
 
+def test_a_run_that_was_stopped_stays_so_when_resumed(cut, tmp_path):
+    ended = mip.run(spec(epochs=200, patience=3), cut, tmp_path)
+    again = mip.run(spec(epochs=200, patience=3), cut, tmp_path, resume=True)
+    assert again.state.step == ended.state.step
+    assert same(again, ended)
+
+
+def test_no_epochs_give_the_untrained_model_even_in_an_old_folder(cut, tmp_path):
+    mip.run(spec(), cut, tmp_path)
+    assert mip.run(spec(epochs=0), cut, tmp_path).state.step == 0
+
+
 def test_the_best_epoch_is_the_first_of_equals_and_never_nan():
     rows = tuple({"valid/loss": loss} for loss in (3.0, 1.0, float("nan"), 2.0))
     assert best(rows, "valid/loss") == 1

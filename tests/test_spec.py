@@ -223,7 +223,7 @@ ERRORS = {
         "head.scale = 'lgo' is not one of its words; did you mean 'log'? "
         "(known: log, none, standard)"
     ),
-    PLACE + HEAD + "layers = [8, 0]\n": "head.layers must hold widths of at least 1: [8, 0]",
+    PLACE + HEAD + "layers = [8, 0]\n": "head.layers must hold widths of 1 to 65536: [8, 0]",
     PHOTO
     + 'backbone = "resnet19"\n'
     + HEAD: "branch.photos.backbone = 'resnet19' is not a backbone",
