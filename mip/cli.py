@@ -114,7 +114,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 @app.command()
 def check(spec: SpecFile, set_: Changes = None) -> None:
-    """Hold a spec against its data: every column, every photo, every shape."""
+    """Hold a spec against its data before any training."""
     read_spec, table = opened(spec, set_)
     cut = split_of(read_spec, table, spec)
     laid = job(read_spec, cut)
@@ -144,7 +144,7 @@ def fit(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
 ) -> None:
-    """Train a model; a run folder keeps it with checkpoints and history."""
+    """Train a model into a run folder, or resume one."""
     out = out or Path("runs") / spec.stem
     _claim(out, resume, overwrite)
     read_spec, table = opened(spec, set_)
@@ -266,7 +266,7 @@ def crossval_(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Predictions, as CSV.")] = None,
     json: Json = None,
 ) -> None:
-    """Train on all folds but one, predict that one, for each; metrics with their spread."""
+    """Train on all folds but one, predict it, for each fold."""
     from mip.report import averages, spread, write_json, write_table
 
     read_spec, table = opened(spec, set_)
@@ -298,7 +298,7 @@ def demo_data(
 def demo(
     specs: Annotated[Path, typer.Argument(metavar="SPECS", help="A folder of specs.")],
 ) -> None:
-    """Draw the demo's houses, fit the specs of a folder, compare them."""
+    """Draw the demo's houses, fit its specs, compare."""
     from mip.demo import compare, draw, table
 
     found = sorted(specs.glob("*.toml"))
