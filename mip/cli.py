@@ -304,10 +304,19 @@ def demo(
     found = sorted(specs.glob("*.toml"))
     if not found:
         raise FileError(f"{specs}: there is no spec here")
-    folder = (specs / load_spec(found[0]).data.table).resolve().parent
+    folder = _shortest((specs / load_spec(found[0]).data.table).resolve().parent)
     if not (folder / "houses.csv").is_file():
         draw(folder)
-    say(table(compare(found, folder / "runs", _quiet("demo"))))
+    rows = compare(found, folder / "runs", _quiet("demo"))
+    say(table(rows))
+    for row in rows:
+        say(f"{row.files[0].parent}: {', '.join(path.name for path in row.files)}")
+    say(f"{folder / 'runs' / 'losses.png'}: the losses of all")
+
+
+def _shortest(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def main() -> None:
