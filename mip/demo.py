@@ -47,7 +47,7 @@ from mip.table import Table, read, read_csv
 if TYPE_CHECKING:
     import rich.table
 
-T = TypeVar("T")
+Choice = TypeVar("Choice")
 Colour = tuple[int, int, int]
 Pen = ImageDraw.ImageDraw
 Rng = np.random.Generator
@@ -188,7 +188,7 @@ def _rng(purpose: str, seed: int, row: int) -> Rng:
     return np.random.Generator(np.random.PCG64(derive("demo", purpose, seed, row)))
 
 
-def _pick(rng: Rng, choices: Sequence[T]) -> T:
+def _pick(rng: Rng, choices: Sequence[Choice]) -> Choice:
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -563,7 +563,8 @@ def floors(folder: Path, rows: Table) -> dict[str, float]:
 
     The oracle "table" knows T of every row and nothing of P, "pictures" the other way round,
     and "both" knows T and P. For what it does not know, each takes the one factor that makes
-    that very error smallest on these rows. MAPE is a fraction, MAE is in euros.
+    that very error smallest on these rows. MAPE is a fraction, MAE is in euros. On few rows a
+    model can, by luck, come out a little below.
     """
     truth = read_csv(Path(folder) / "truth.csv")
     lines = np.searchsorted(truth.numbers("row"), rows.rows.numpy())
