@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 DATA ?= data
 BIN := .venv/bin
 READY := .venv/ready
+# Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help demo test check slow bench docs clean
 

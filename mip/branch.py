@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol
 
@@ -12,7 +13,7 @@ from attrs.validators import ge, gt, in_, instance_of, le, lt, min_len, optional
 from torch import Tensor, nn
 
 from mip import image
-from mip.errors import DataError, SpecError, hint
+from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.layers import Embeddings, Fill, Fused, Photos, SmallResNet, cut
 from mip.rng import uniform
 from mip.table import Table
@@ -20,6 +21,9 @@ from mip.tree import Tree
 
 Facts = dict[str, Any]
 """What a kind has learned of the training rows: JSON, nothing else."""
+
+NONE = "no image is named"
+"""Why there is no photo where a cell is blank."""
 
 
 class Branch(Protocol):
@@ -177,7 +181,8 @@ class Image:
     `backbone` is "small" (a residual net of `width`, 2 * `width`, 4 * `width` channels) or the
     name of any torchvision classification model; `weights` names its pretrained weights
     ("DEFAULT" for the best). `missing` says what to do with a row whose photo is absent or
-    broken: "error" names it, "drop" leaves the row out, "learn" gives it a learned vector.
+    broken: "error" names it, "drop" leaves the row out, "learn" gives it a learned vector, with
+    a MipWarning for a photo that is there and broken.
     """
 
     columns: tuple[str, ...] = field(converter=tuple, validator=min_len(1))
@@ -230,12 +235,15 @@ class Image:
     def _photo(self, rows: Table, place: int, column: str, cell: str) -> Tensor | None:
         try:
             if not cell:
-                raise DataError("no image is named")
+                raise DataError(NONE)
             return image.decode(rows.root, cell, self.size)
         except DataError as error:
-            if self.missing == "learn":
-                return None
-            raise DataError(f"{rows.where(place, column)}: {error}") from error
+            where = f"{rows.where(place, column)}: {error}"
+            if self.missing != "learn":
+                raise DataError(where) from error
+            if cell and not str(error).endswith("is missing"):
+                warnings.warn(f"{where}; it counts as missing", MipWarning, stacklevel=2)
+            return None
 
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, features], or [n, k * features] for pool "concat"."""
@@ -269,7 +277,7 @@ class Image:
 
     def _reason(self, rows: Table, cell: str) -> str | None:
         if not cell:
-            return "no image is named"
+            return NONE
         try:
             image.locate(rows.root, cell)
             if self.missing == "drop":

@@ -159,7 +159,9 @@ def fit(
 def _claim(out: Path, resume: bool, overwrite: bool) -> None:
     last = out / "checkpoints" / "last.safetensors"
     if resume and not last.is_file():
-        raise FileError(f"{out}: nothing to resume, there is no checkpoints/last.safetensors")
+        raise FileError(
+            f"{out}: nothing to resume, there is no {last.relative_to(out)}; leave out --resume"
+        )
     if last.is_file() and overwrite and not resume:
         for path in (*out.glob("checkpoints/*.safetensors"), out / "model.safetensors"):
             path.unlink(missing_ok=True)
@@ -209,7 +211,7 @@ def evaluate(
 
     predict, rows = load(model), read(table)
     chosen = _chosen(predict.plan.spec, rows, part)
-    _say_unseen(predict, rows)
+    _say_remarks(predict, rows)
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
     say(scores(f"{model.name} on {table.name}", found))
     if json:
@@ -225,10 +227,10 @@ def _chosen(spec: Spec, rows: Table, part: str) -> dict[str, Table]:
     return cut if part == "each" else {part: cut[part]}
 
 
-def _say_unseen(predict: Any, rows: Table) -> None:
-    from mip.predict import unseen
+def _say_remarks(predict: Any, rows: Table) -> None:
+    from mip.predict import remarks
 
-    for line in unseen(predict.plan, rows):
+    for line in remarks(predict.plan, rows):
         note(line)
 
 
@@ -246,7 +248,7 @@ def predict(
 
     read_model, rows = load(model), read(table)
     frame = read_model(rows).rename_axis("row")
-    _say_unseen(read_model, rows)
+    _say_remarks(read_model, rows)
     if "error" in frame:
         bad = frame["error"].dropna()
         note(f"{len(bad)} of {len(frame)} rows have no prediction: {bad.iloc[0]}")
@@ -303,7 +305,7 @@ def demo(
 
     found = sorted(specs.glob("*.toml"))
     if not found:
-        raise FileError(f"{specs}: there is no spec here")
+        raise FileError(f"{specs}: there is no {'spec' if specs.is_dir() else 'folder'} here")
     folder = _shortest((specs / load_spec(found[0]).data.table).resolve().parent)
     if not (folder / "houses.csv").is_file():
         draw(folder)
@@ -321,12 +323,27 @@ def _shortest(path: Path) -> Path:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
-    warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+    told: list[str] = []
+    warnings.showwarning = lambda message, *_, **__: _warned(told, str(message))
     try:
         app()
     except MipError as error:
         note(f"error: {error}")
         sys.exit(2)
+    finally:
+        if len(told) > WARNINGS:
+            note(f"warning: … and {len(told) - WARNINGS} more")
+
+
+WARNINGS = 10
+"""A thousand broken photos give so many lines, and one with the count of the others."""
+
+
+def _warned(told: list[str], text: str) -> None:
+    if text not in told:
+        told.append(text)
+        if len(told) <= WARNINGS:
+            note(f"warning: {text}")
 
 
 if __name__ == "__main__":

@@ -49,12 +49,14 @@ def progress(total: int | None = None, label: str = "fit") -> Hook:
 
 
 def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | None = None) -> Hook:
-    """Print about `lines` epochs of a run of `epochs`, and the last; without `epochs`, all."""
+    """Print the first epoch, about `lines` others of a run of `epochs`, and the last; without
+    `epochs`, all.
+    """
 
     def hook(event: Event) -> Reply:
         if event.name == "after_epoch":
             every = max(1, (epochs or 0) // lines)
-            if (event.epoch + 1) % every == 0 or event.epoch + 1 == epochs:
+            if (event.epoch + 1) % every == 0 or event.epoch + 1 in {1, epochs}:
                 say(_line(event.metrics))
         elif event.name == "after_cancel_fit":
             say(f"stopped: {event.reason}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import tomli_w
 from attrs import frozen
 
+from mip.branch import Image
 from mip.errors import DataError, hint
 from mip.table import BLANK, Table
 
@@ -121,13 +121,13 @@ def _branch(role: str, guesses: list[Guess], table: Table) -> str:
 
 
 def _image(guesses: list[Guess], table: Table) -> list[str]:
-    named = [word for g in guesses for word in table.texts(g.column)]
-    absent = sum(1 for word in named if not word or not (Path(table.root or ".") / word).is_file())
+    # The policy "learn" is the one under which problems are looked up and nothing is decoded.
+    branch = Image([g.column for g in guesses], missing="learn")
+    absent = [f"row {table.rows[place]}: {why}" for place, _, why in branch.problems(table)]
     lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']
     if absent:
-        lines += [
-            f"# {absent} of {len(named)} photos are missing: a learned vector stands for them"
-        ]
+        lines += [f"# {len(absent)} of {len(table) * len(guesses)} photos are not there"]
+        lines += [f"# (the first: {absent[0]}); a learned vector stands for them"]
     lines += [f'missing = "{"learn" if absent else "error"}"', "augmentation = { shift = 0.05 }"]
     return lines
 

@@ -75,7 +75,7 @@ class Pipe:
         return -(-total // self.rows) if self.tail else total // self.rows
 
     def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(self.at(0), len(self))
+        return _running(self, itertools.islice(_gathered(self, 0), len(self)))
 
     def __repr__(self) -> str:
         steps = [f"{count(self.source)} rows", str(self.order), f"batch({self.rows})"]
@@ -87,9 +87,7 @@ class Pipe:
         An error in a stage is raised here, with the rows it happened in as a note; the
         stream never hangs and never ends early.
         """
-        works = _gathered(self, step)
-        # Without stages a node has nothing to do and costs 2% of gathering a small batch.
-        return _values(_laid_out(works, self.stages) if self.stages else works, self.source)
+        return _running(self, _gathered(self, step))
 
 
 def count(source: Any) -> int:
@@ -102,6 +100,11 @@ def count(source: Any) -> int:
 def _gatherer(source: Any) -> Callable[[Tensor], Any]:
     tensors = isinstance(source, Tensor) or not hasattr(source, "take")
     return taker(source) if tensors else source.take
+
+
+def _running(pipe: Pipe, works: Iterator[Work]) -> Iterator[Any]:
+    # Without stages a node has nothing to do and costs 2% of gathering a small batch.
+    return _values(_laid_out(works, pipe.stages) if pipe.stages else works, pipe.source)
 
 
 def _laid_out(works: Iterator[Work], stages: tuple[Stage, ...]) -> BaseNode[Work]:

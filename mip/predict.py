@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from mip.branch import at, walk
 from mip.errors import DataError, FileError, SpecError
 from mip.net import Net, build
 from mip.plan import Batch, Plan
-from mip.prepare import check_columns, clean
+from mip.prepare import check_columns, clean, learned, told
 from mip.spec import KINDS
 from mip.step import State
 from mip.store import load_model
@@ -114,21 +114,22 @@ def check_inputs(plan: Plan, table: Table) -> None:
         raise DataError(str(error)) from error
 
 
-def unseen(plan: Plan, table: Table) -> list[str]:
-    """Say, a line a column, which categories training did not see.
-
-    They are predicted with the bucket that training learned for such cells.
+def remarks(plan: Plan, table: Table) -> list[str]:
+    """Say, a line each, what predictions have to do without: categories that training did not
+    see, and photos that are not there. Vectors that training learned stand for both.
     """
-    lines = []
+    photos = [told(why, rows) for why, rows in learned(plan.spec, table).items()]
+    return [f"{table.name}: {text}" for text in [*_unseen(plan, table), *photos]]
+
+
+def _unseen(plan: Plan, table: Table) -> Iterator[str]:
     for path, branch in walk(plan.spec.root):
         if hasattr(branch, "unknown"):
             for column, words in branch.unknown(at(plan.facts["branch"], path), table):
-                rows = int(np.isin(table.texts(column), words).sum())
+                rows = table.rows[np.isin(table.texts(column), words)].tolist()
                 shown = ", ".join(f"'{word}'" for word in words[:5])
                 more = ", …" if len(words) > 5 else ""
-                where = f"{table.name}: column '{column}'"
-                lines.append(f"{where}: {rows} rows with unseen categories: {shown}{more}")
-    return lines
+                yield told(f"unseen categories in '{column}', {shown}{more}", rows)
 
 
 def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from attrs import frozen
+from toolz import groupby
 
-from mip.branch import Image, walk
+from mip.branch import NONE, Image, walk
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.spec import Spec
 from mip.table import Table, read, split, split_by, with_folds
@@ -21,18 +23,34 @@ DROP_WARNING = 0.1
 
 @frozen
 class Report:
-    """What cleaning did: rows before, rows left out by reason, cells filled by reason."""
+    """What cleaning did: rows before, and by reason the numbers of the rows it left out
+    (`dropped`) or kept with a learned vector for what is missing (`filled`).
+    """
 
     rows: int
-    dropped: dict[str, int]
-    filled: dict[str, int]
+    dropped: dict[str, list[int]]
+    filled: dict[str, list[int]]
 
     def __str__(self) -> str:
-        lost = sum(self.dropped.values())
-        parts = [f"{self.rows} rows, {self.rows - lost} used"]
-        parts += [f"{count} dropped: {reason}" for reason, count in self.dropped.items()]
-        parts += [f"{count} learned: {reason}" for reason, count in self.filled.items()]
+        parts = [f"{self.rows} rows, {self.rows - self.lost} used"]
+        parts += [f"dropped, {told(reason, rows)}" for reason, rows in self.dropped.items()]
+        parts += [f"learned, {told(reason, rows)}" for reason, rows in self.filled.items()]
         return "; ".join(parts)
+
+    @property
+    def lost(self) -> int:
+        """How many rows were left out."""
+        return sum(map(len, self.dropped.values()))
+
+
+def told(reason: str, rows: Sequence[int]) -> str:
+    """Say a reason with how many rows it holds for, and which they are.
+
+    >>> told("target 'price' missing", [4, 7, 9, 12])
+    "target 'price' missing: 4 rows (4, 7, 9, …)"
+    """
+    named = ", ".join(map(str, rows[:3])) + (", …" if len(rows) > 3 else "")
+    return f"{reason}: {len(rows)} row{'s' * (len(rows) > 1)} ({named})"
 
 
 def clean(spec: Spec, table: Table) -> tuple[Table, Report]:
@@ -44,23 +62,31 @@ def clean(spec: Spec, table: Table) -> tuple[Table, Report]:
     """
     check_columns(spec, table)
     reasons = _target_reasons(spec, table)
-    filled: Counter[str] = Counter()
-    photos = [(path, kind) for path, kind in walk(spec.root) if isinstance(kind, Image)]
-    for path, branch in photos:
+    for place, reason in _photos(spec, table, ("error", "drop")):
+        reasons.setdefault(place, reason)
+    return _without(table, reasons, learned(spec, table))
+
+
+def learned(spec: Spec, table: Table) -> dict[str, list[int]]:
+    """Give, by reason, the rows that lack a photo and get a learned vector in its place."""
+    return _by_reason(table, _photos(spec, table, ("learn",)))
+
+
+def _photos(spec: Spec, table: Table, policies: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    for path, branch in walk(spec.root):
+        if not isinstance(branch, Image) or branch.missing not in policies:
+            continue
         for place, column, reason in branch.problems(table):
-            kind = f"{_image_state(reason)} image in '{column}'"
             if branch.missing == "error":
                 cure = f'set branch.{path}.missing to "drop" or "learn"'
                 raise DataError(f"{table.where(place, column)}: {reason} ({cure})")
-            if branch.missing == "drop":
-                reasons.setdefault(place, kind)
-            else:
-                filled[kind] += 1
-    return _without(table, reasons, filled)
+            yield place, f"{_state(reason)} in '{column}'"
 
 
-def _image_state(reason: str) -> str:
-    return "missing" if reason.endswith(("is missing", "is named")) else "broken"
+def _state(reason: str) -> str:
+    if reason == NONE:
+        return "no image named"
+    return "image file missing" if reason.endswith("is missing") else "image broken"
 
 
 def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
@@ -73,15 +99,22 @@ def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
     return {int(place): f"target '{column}' missing" for place in empty}
 
 
-def _without(table: Table, reasons: dict[int, str], filled: Counter[str]) -> tuple[Table, Report]:
-    dropped = dict(sorted(Counter(reasons.values()).items()))
-    report = Report(len(table), dropped, dict(sorted(filled.items())))
+def _without(
+    table: Table, reasons: dict[int, str], filled: dict[str, list[int]]
+) -> tuple[Table, Report]:
+    report = Report(len(table), _by_reason(table, reasons.items()), filled)
     kept = np.setdiff1d(np.arange(len(table)), list(reasons))
     if not len(kept):
         raise DataError(f"{table.name}: no row is left ({report})")
     if len(reasons) > DROP_WARNING * len(table):
         warnings.warn(f"{table.name}: {report}", MipWarning, stacklevel=3)
     return table.take(kept), report
+
+
+def _by_reason(table: Table, found: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
+    numbers = table.rows.tolist()
+    groups = groupby(itemgetter(1), sorted(found))
+    return {why: [numbers[place] for place, _ in pairs] for why, pairs in sorted(groups.items())}
 
 
 def check_columns(spec: Spec, table: Table, target: bool = True) -> None:

@@ -36,8 +36,14 @@ def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> G
     """Lay out a table of text: the first column to the left, the others to the right."""
     from rich import box
     from rich.table import Table as Grid
+    from rich.text import Text
 
-    drawn = Grid(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    drawn = Grid(
+        title=Text(title, no_wrap=True, overflow="ignore"),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
     for place, column in enumerate(columns):
         drawn.add_column(column, justify="right" if place else "left")
     for row in rows:

@@ -201,7 +201,8 @@ def _kind(kind: type, kinds: Mapping[str, type]) -> dict[str, str]:
         if known is kind:
             return {"kind": name}
     if any(_plays(kind, role) for role in (Branch, Head, OptimizerSpec, ScheduleSpec)):
-        raise SpecError(f"{kind.__name__} is not in the table of kinds: give it as kinds=")
+        given = f"kinds={{**mip.KINDS, 'name': {kind.__name__}}}"
+        raise SpecError(f"{kind.__name__} is not in the table of kinds: give it as {given}")
     return {}
 
 

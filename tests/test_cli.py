@@ -351,11 +351,39 @@ def test_one_bad_photo_costs_one_prediction(strict, run):
     )
 
 
+@pytest.mark.parametrize("command", ["check", "predict", "evaluate"])
+def test_broken_photos_that_are_learned_around_are_named(folder, model, command):
+    # In a process of its own: pytest turns warnings into errors.
+    for name in pd.read_csv("houses.csv", dtype=str)["front"].dropna()[:12]:
+        (folder / name).write_bytes((folder / name).read_bytes()[:99])
+    given = ["houses.toml"] if command == "check" else [str(model), "houses.csv"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mip.cli", command, *given],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line for line in done.stderr.splitlines() if "warning: " in line]
+    assert lines[0].startswith("mip: warning: houses.csv row ")
+    assert "column 'front': " in lines[0]
+    assert "it counts as missing" in lines[0]
+    assert lines[10:] == ["mip: warning: … and 2 more"]
+
+
+def test_photos_that_are_not_there_at_prediction_are_said(folder, model, run):
+    (folder / "elsewhere").mkdir()
+    shutil.copy("houses.csv", "elsewhere")
+    code, _, err = run("predict", model, "elsewhere/houses.csv")
+    assert code == 0
+    assert "mip: houses.csv: image file missing in 'front': 38 rows (0, 2, 3, …)\n" in err
+    assert "mip: houses.csv: no image named in 'front': 2 rows (1, 24)\n" in err
+
+
 def test_unseen_category_is_predicted_and_said(folder, model, run):
     cell(folder, 0, "district", "atlantis")
     code, out, err = run("predict", model, "houses.csv")
     assert code == 0
-    assert err == "mip: houses.csv: column 'district': 1 rows with unseen categories: 'atlantis'\n"
+    assert "mip: houses.csv: unseen categories in 'district', 'atlantis': 1 row (0)\n" in err
     assert len(out.splitlines()) == 41
 
 
@@ -388,7 +416,9 @@ def test_model_files_that_cannot_be_trusted(folder, model, run, fault):
 
 def test_resume_from_nothing(folder, run):
     text = refused(run("fit", "houses.toml", "--out", "run", "--resume"))
-    assert text == "run: nothing to resume, there is no checkpoints/last.safetensors"
+    assert text == (
+        "run: nothing to resume, there is no checkpoints/last.safetensors; leave out --resume"
+    )
     assert not Path("run").exists()
 
 

@@ -336,6 +336,7 @@ def seeing(missing):
 MEANS = [list(RED), [0] * 3, list(GREEN), [0] * 3, list(BLUE), [0] * 3]
 
 
+@pytest.mark.filterwarnings("ignore:.*it counts as missing")
 def test_learning_keeps_every_row_at_its_place(shots):
     plan = mip.adapt(seeing("learn"), shots)
     inputs = plan.encode(shots).inputs["photo"]
@@ -343,6 +344,15 @@ def test_learning_keeps_every_row_at_its_place(shots):
     assert inputs["present"].flatten().tolist() == [True, False] * 3
 
 
+def test_a_broken_photo_that_is_learned_around_is_named(shots):
+    plan = mip.adapt(seeing("learn"), shots)
+    want = r"^shots.csv row 3, column 'photo': cut.jpg is truncated; it counts as missing$"
+    with pytest.warns(mip.errors.MipWarning, match=want) as told:
+        plan.encode(shots)
+    assert len(told) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*it counts as missing")
 def test_a_missing_photo_gives_the_learned_vector(shots):
     plan = mip.adapt(seeing("learn"), shots)
     branch = mip.build(plan).eval().body.branch["photo"]
@@ -355,7 +365,11 @@ def test_dropping_leaves_rows_and_photos_together(shots):
     with pytest.warns(mip.errors.MipWarning):
         kept, report = mip.clean(seeing("drop"), shots)
     assert kept.rows.tolist() == [0, 2, 4]
-    assert report.dropped == {"broken image in 'photo'": 1, "missing image in 'photo'": 2}
+    assert report.dropped == {
+        "image broken in 'photo'": [3],
+        "image file missing in 'photo'": [1],
+        "no image named in 'photo'": [5],
+    }
     batch = mip.adapt(seeing("drop"), kept).encode(kept)
     means = batch.inputs["photo"]["pixels"].float().mean(dim=(-1, -2))[:, 0].tolist()
     assert means == [MEANS[row] for row in batch.row.tolist()]
@@ -413,6 +427,7 @@ def test_brightness_stays_in_range():
 # Backbones.
 
 
+@pytest.mark.filterwarnings("ignore:.*it counts as missing")
 def test_any_torchvision_model_is_a_backbone(shots):
     photo = mip.branch.Image(["photo"], size=32, backbone="squeezenet1_1", missing="learn")
     plan = mip.adapt(mip.spec.Spec({"photo": photo}, spec_of().head), shots)

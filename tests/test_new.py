@@ -87,3 +87,14 @@ def test_an_unknown_target_is_named(table):
 def test_a_constant_target_is_refused(table):
     with pytest.raises(mip.MipError, match="column 'same' has 1 value, nothing to predict"):
         draft(table, "same", "t.csv")
+
+
+def test_photos_that_are_not_there_are_counted_and_the_first_is_named(tmp_path):
+    cells = ["a.png", "b.png", "", "c.png"] * 5
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "c.png").write_bytes(b"x")
+    frame = pd.DataFrame({"photo": cells, "price": np.arange(20.0)})
+    text = draft(from_frame(frame, root=tmp_path), "price", "t.csv")
+    assert "# 10 of 20 photos are not there\n" in text
+    assert "(the first: row 1: b.png is missing); a learned" in text
+    assert mip.parse(text).branch["photos"].missing == "learn"

@@ -47,6 +47,19 @@ def test_the_last_batch_is_smaller():
     assert flat(batches) == list(range(10))
 
 
+@pytest.mark.parametrize(("workers", "ahead"), [(0, 0), (2, 0), (0, 3), (2, 3)])
+def test_a_pass_asks_for_every_row_once_however_far_ahead_it_reads(workers, ahead):
+    asked = []
+
+    def ask(rows):
+        asked.extend(rows.tolist())
+        return rows
+
+    stages = [mip.prefetch(ahead)] if ahead else []
+    mip.collect(pipe(torch.arange(10), mip.batch(4), mip.transform(ask, workers), *stages))
+    assert sorted(asked) == list(range(10))
+
+
 def test_without_a_tail_only_whole_batches_come():
     batches = numbers(10, 3, tail=False)
     assert [len(batch) for batch in batches] == [3, 3, 3]

@@ -13,7 +13,7 @@ from conftest import NUMBERS, draw_photos, frame_of, lay, spec_of
 
 import mip
 from mip.errors import DataError, SpecError
-from mip.predict import unseen
+from mip.predict import remarks
 
 COLUMNS = {
     "regression": ["value"],
@@ -207,10 +207,10 @@ def test_odd_numbers_are_predicted(numbers):
 def test_unseen_categories_are_predicted_and_reported(numbers):
     frame = frame_of(6).assign(town=["Rom", "Bonn", "Wien", "Rom", "", "Ulm"])
     assert np.isfinite(numbers(frame)["value"]).all()
-    assert unseen(numbers.plan, mip.from_frame(frame)) == [
-        "table: column 'town': 3 rows with unseen categories: 'Rom', 'Wien'"
+    assert remarks(numbers.plan, mip.from_frame(frame)) == [
+        "table: unseen categories in 'town', 'Rom', 'Wien': 3 rows (0, 2, 3)"
     ]
-    assert unseen(numbers.plan, mip.from_frame(frame_of())) == []
+    assert remarks(numbers.plan, mip.from_frame(frame_of())) == []
 
 
 def test_unseen_categories_are_predicted_alike(numbers):

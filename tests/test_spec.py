@@ -430,7 +430,9 @@ def test_a_kind_that_is_not_in_the_table_cannot_be_named(months, tmp_path):
 def test_a_kind_without_a_name_is_not_written(months, tmp_path):
     spec = mip.parse(SEASON + HEAD, SEASONS)
     laid = lay(spec, months)
-    want = "^Season is not in the table of kinds: give it as kinds=$"
+    want = (
+        r"^Season is not in the table of kinds: give it as kinds={\*\*mip.KINDS, 'name': Season}$"
+    )
     with pytest.raises(SpecError, match=want):
         mip.dump(spec)
     with pytest.raises(SpecError, match=want):

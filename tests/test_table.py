@@ -415,11 +415,16 @@ def with_photo(missing):
 
 
 def test_rows_that_cannot_be_used_go_and_are_reported(ten):
-    with pytest.warns(MipWarning, match="10 rows, 7 used; 2 dropped: missing image in 'front'"):
+    with pytest.warns(
+        MipWarning, match="10 rows, 7 used; dropped, image file missing in 'front': 2 rows"
+    ):
         kept, report = mip.clean(with_photo("drop"), ten)
     assert kept.rows.tolist() == [0, 1, 3, 5, 6, 8, 9]
     assert report.rows == 10
-    assert report.dropped == {"missing image in 'front'": 2, "target 'price' missing": 1}
+    assert report.dropped == {
+        "image file missing in 'front'": [2, 7],
+        "target 'price' missing": [4],
+    }
     assert report.filled == {}
 
 
@@ -438,7 +443,7 @@ def test_few_dropped_rows_are_no_warning():
     assert len(frame) * DROP_WARNING > 1
     kept, report = mip.clean(spec_of("regression", NUMBERS), mip.from_frame(frame))
     assert len(kept) == 19
-    assert report.dropped == {"target 'price' missing": 1}
+    assert report.dropped == {"target 'price' missing": [3]}
 
 
 def test_a_row_with_two_reasons_is_counted_once(ten):
@@ -446,13 +451,13 @@ def test_a_row_with_two_reasons_is_counted_once(ten):
     frame.loc[2, "price"] = float("nan")
     with pytest.warns(MipWarning):
         kept, report = mip.clean(with_photo("drop"), mip.from_frame(frame, ten.root))
-    assert sum(report.dropped.values()) == 10 - len(kept) == 3
+    assert report.lost == 10 - len(kept) == 3
 
 
 def test_learned_photos_stay_and_are_counted(ten):
     kept, report = mip.clean(with_photo("learn"), ten.take([0, 1, 2, 3, 5, 6, 7, 8]))
     assert len(kept) == 8
-    assert report.filled == {"missing image in 'front'": 2}
+    assert report.filled == {"image file missing in 'front'": [2, 7]}
 
 
 def test_a_missing_photo_is_an_error_by_default(ten):
@@ -468,7 +473,7 @@ def test_a_broken_photo_is_told_from_a_missing_one(ten):
     table.frame.loc[0, "front"] = "photos/missing-corner.png"
     with pytest.warns(MipWarning):
         _, report = mip.clean(with_photo("drop"), table)
-    assert "broken image in 'front'" in report.dropped
+    assert report.dropped["image broken in 'front'"] == [0]
 
 
 def test_a_missing_target_may_be_an_error():
