@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -24,6 +24,18 @@ Facts = dict[str, Any]
 
 NONE = "no image is named"
 """Why there is no photo where a cell is blank."""
+
+
+def names(columns: Iterable[str]) -> tuple[str, ...]:
+    """Keep names of columns as a tuple; one name alone would fall apart into letters.
+
+    >>> names("area")
+    Traceback (most recent call last):
+    ValueError: 'columns' must be a list of names, not 'area'
+    """
+    if isinstance(columns, str):
+        raise ValueError(f"'columns' must be a list of names, not '{columns}'")
+    return tuple(columns)
 
 
 class Branch(Protocol):
@@ -60,7 +72,7 @@ class Continuous:
     [-1.0, 1.0, nan]
     """
 
-    columns: tuple[str, ...] = field(converter=tuple, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
     scale: Literal["standard", "log", "none"] = field(
         default="standard", validator=in_(("standard", "log", "none"))
     )
@@ -114,7 +126,7 @@ class Categorical:
     [[2], [0]]
     """
 
-    columns: tuple[str, ...] = field(converter=tuple, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
     width: int | None = field(default=None, validator=optional([gt(0), le(4096)]))
     least: int = field(default=1, validator=ge(1))
     unseen: float = field(default=0.05, validator=[ge(0), lt(1)])
@@ -185,7 +197,7 @@ class Image:
     a MipWarning for a photo that is there and broken.
     """
 
-    columns: tuple[str, ...] = field(converter=tuple, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
     size: int = field(default=64, validator=[instance_of(int), ge(8), le(1024)])
     backbone: str = field(default="small")
     width: int = field(default=16, validator=[gt(0), le(1024)])

@@ -122,7 +122,7 @@ def _branch(role: str, guesses: list[Guess], table: Table) -> str:
 
 def _image(guesses: list[Guess], table: Table) -> list[str]:
     # The policy "learn" is the one under which problems are looked up and nothing is decoded.
-    branch = Image([g.column for g in guesses], missing="learn")
+    branch = Image(tuple(g.column for g in guesses), missing="learn")
     absent = [f"row {table.rows[place]}: {why}" for place, _, why in branch.problems(table)]
     lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']
     if absent:

@@ -218,7 +218,6 @@ class Prefetch:
         """Lay out the stage."""
         from torchdata.nodes import Prefetcher
 
-        torch.get_num_threads()
         return Prefetcher(source, self.batches)
 
 

@@ -104,6 +104,7 @@ def test_a_plan_does_change_with_rows_that_train():
 # Total and row by row.
 
 
+@pytest.mark.filterwarnings("ignore:.*it counts as missing")
 @given(frame=frames(), picks=st.lists(st.integers(0, 5), max_size=8))
 def test_encoding_is_total_and_row_by_row(frame, picks, folder, plan):
     table = mip.from_frame(frame, root=folder)
@@ -129,6 +130,7 @@ def with_classes(frame, folder):
     return mip.from_frame(twice, root=folder)
 
 
+@pytest.mark.filterwarnings("ignore:.*it counts as missing")
 @given(frame=frames(least=1))
 def test_encoded_rows_have_finite_outputs(frame, folder, plan):
     net = built(plan)
