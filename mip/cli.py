@@ -6,15 +6,17 @@ import sys
 import tomllib
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mip.errors import FileError, MipError, SpecError, hint
+from mip.errors import DataError, FileError, MipError, SpecError, hint
 from mip.fit import Hook
-from mip.hooks import console, progress
-from mip.prepare import Parts, clean, parts
+from mip.hooks import best, console, progress
+from mip.plan import Plan
+from mip.prepare import Parts, clean, fingerprint, parts
 from mip.run import Job, crossval, job, run
 from mip.spec import Spec, load_spec
 from mip.store import write
@@ -79,7 +81,10 @@ def opened(path: Path, texts: Sequence[str] | None) -> tuple[Spec, Table]:
     spec = load_spec(path, changes=changes(texts))
     if not spec.data.table:
         raise SpecError(f"{path}: data.table is missing (or give --set data.table=PATH)")
-    table, report = clean(spec, read(path.parent / spec.data.table))
+    try:
+        table, report = clean(spec, read(path.parent / spec.data.table))
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
     say(f"{table.name}: {report}")
     return spec, table
 
@@ -150,7 +155,8 @@ def fit(
     read_spec, table = opened(spec, set_)
     cut = split_of(read_spec, table, spec)
     try:
-        ended = run(read_spec, cut, out, resume=resume, hooks=lambda laid: _told(laid, out.name))
+        told = partial(_told, label=out.name)
+        ended = run(read_spec, cut, out, resume=resume, hooks=told, base=spec.parent)
     except KeyboardInterrupt:
         raise _interrupted(spec, out) from None
     _reported(ended, cut, out)
@@ -188,6 +194,8 @@ def _reported(ended: Any, cut: Parts, out: Path) -> None:
     named = zip(Parts._fields, cut, strict=True)
     found = {name: evaluate(ended.predict, rows) for name, rows in named if len(rows)}
     say(scores(f"{out} after {ended.seconds:.0f} s", found))
+    if ended.plan.spec.train.keep == "best":
+        say(f"kept: epoch {best(ended.history.epochs, 'valid/loss') + 1}, with the best valid loss")
     write_json(out / "metrics.json", found)
     try:
         plot_losses(out / "losses.png", {"": ended.history.epochs})
@@ -210,7 +218,7 @@ def evaluate(
     from mip.report import scores, write_json
 
     predict, rows = load(model), read(table)
-    chosen = _chosen(predict.plan.spec, rows, part)
+    chosen = _chosen(predict.plan, rows, part)
     _say_remarks(predict, rows)
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
     say(scores(f"{model.name} on {table.name}", found))
@@ -218,12 +226,17 @@ def evaluate(
         write_json(json, found if part == "each" else found[part])
 
 
-def _chosen(spec: Spec, rows: Table, part: str) -> dict[str, Table]:
+def _chosen(plan: Plan, rows: Table, part: str) -> dict[str, Table]:
     if part == "all":
         return {"all": rows}
-    cut = parts(spec, clean(spec, rows)[0])._asdict()
+    cut = parts(plan.spec, clean(plan.spec, rows)[0])._asdict()
     if part != "each" and part not in cut:
         raise MipError(f"--split {part} is not a part{hint(part, [*cut, 'all', 'each'])}")
+    if fingerprint(plan.spec, cut["train"]) != plan.facts["rows"]:
+        raise DataError(
+            f"{rows.name}: not the table that this model was trained on, so its split would mix "
+            "in rows that the model has seen; leave out --split"
+        )
     return cut if part == "each" else {part: cut[part]}
 
 
@@ -246,6 +259,8 @@ def predict(
     from mip.predict import load
     from mip.report import write_table
 
+    if out and out.suffix.lower() not in {".csv", ".parquet"}:
+        raise FileError(f"{out}: predictions are written to a .csv or .parquet file")
     read_model, rows = load(model), read(table)
     frame = read_model(rows).rename_axis("row")
     _say_remarks(read_model, rows)

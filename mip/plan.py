@@ -14,7 +14,7 @@ from torch import Tensor
 from mip.branch import Facts
 from mip.errors import DataError, SpecError
 from mip.head import Criterion
-from mip.prepare import check_columns
+from mip.prepare import check_columns, fingerprint
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.table import Table
 from mip.tree import Tree, map_tree
@@ -32,7 +32,8 @@ class Batch(NamedTuple):
 class Plan:
     """A spec with the facts of its training rows; encodes, decodes and scores.
 
-    `shapes` holds dtype and shape of one encoded row, by branch.
+    `facts` holds what branches and head have learned and, as `rows`, a fingerprint of the rows
+    they learned it from; `shapes` holds dtype and shape of one encoded row, by branch.
     """
 
     spec: Spec
@@ -82,8 +83,8 @@ def adapt(spec: Spec, train: Table) -> Plan:
     check_columns(spec, train)
     if not len(train):
         raise DataError(f"{train.name}: there are no training rows")
-    facts = {"branch": spec.root.adapt(train), "head": spec.head.adapt(train)}
-    plan = Plan(spec, _json(facts), {})
+    learned = {"branch": spec.root.adapt(train), "head": spec.head.adapt(train)}
+    plan = Plan(spec, _json({**learned, "rows": fingerprint(spec, train)}), {})
     inputs = spec.root.encode(plan.facts["branch"], train.take([]))
     return evolve(plan, shapes=map_tree(_shape, inputs))
 

@@ -45,18 +45,19 @@ class Predictor:
 
         table = inputs_of(self.plan, as_table(table))
         outcomes = [self._predicted(part) for part in _parts(table, self.batch)]
-        errors = {row: text for _, _, bad in outcomes for row, text in bad.items()}
+        errors = {row: text for _, bad in outcomes for row, text in bad.items()}
         if errors and len(errors) == len(table):
             raise DataError(next(iter(errors.values())))
-        logits = torch.cat([part for part, _, _ in outcomes])
-        rows = torch.cat([part for _, part, _ in outcomes])
-        frame = pd.DataFrame(self.plan.decode(logits), index=rows.tolist())
-        frame = frame.reindex(table.frame.index)
-        return frame.assign(error=pd.Series(errors, dtype=object)) if errors else frame
+        logits = torch.cat([part for part, _ in outcomes])
+        frame = pd.DataFrame(self.plan.decode(logits), index=table.frame.index)
+        if not errors:
+            return frame
+        texts = pd.Series([errors.get(row) for row in frame.index], frame.index, dtype=object)
+        return frame.mask(texts.notna()).assign(error=texts)
 
-    def _predicted(self, part: Table) -> tuple[Tensor, Tensor, dict[int, str]]:
+    def _predicted(self, part: Table) -> tuple[Tensor, dict[int, str]]:
         batch, errors = _encoded(self.plan, part)
-        return self.forward(batch), batch.row, errors
+        return self.forward(batch), errors
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
@@ -79,12 +80,15 @@ def _encoded(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
 
 
 def _one_by_one(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
-    batches, errors = [plan.encode(part.take([]))], dict[int, str]()
+    # A bad row leaves zeros in its place: in a smaller batch the others would differ in a bit.
+    batches, errors = [], dict[int, str]()
     for place in range(len(part)):
+        row = part.take([place])
         try:
-            batches.append(plan.encode(part.take([place])))
+            batches.append(plan.encode(row))
         except DataError as error:
-            errors[int(part.frame.index[place])] = str(error)
+            batches.append(Batch(plan.example(), None, row.rows))
+            errors[int(row.rows)] = str(error)
     return concat(batches), errors
 
 

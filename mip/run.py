@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -87,12 +88,14 @@ def run(
     hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
     kinds: Mapping[str, type] = KINDS,
     device: str | None = None,
+    base: str | Path = ".",
 ) -> Run:
     """Adapt, build, fit and save, as the spec's `[train]` says.
 
     The folder `out` gets `spec.toml`, `checkpoints/`, `history.jsonl` and `model.safetensors`.
     With `resume` it goes on from `checkpoints/last.safetensors`, and refuses if the spec or the
-    rows have changed since. `hooks` are made when the job is laid out.
+    rows have changed since. `hooks` are made when the job is laid out. `base` is the folder that
+    the spec's paths are relative to; those of the `spec.toml` written are relative to `out`.
     """
     if out is None:
         with TemporaryDirectory() as folder:
@@ -101,12 +104,21 @@ def run(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     laid = job(spec, parts, device, kinds)
     at = resumed(out, laid.start) if resume else laid.start
-    write(out / "spec.toml", dump(spec, kinds).encode())
+    write(out / "spec.toml", dump(_moved(spec, Path(base), out), kinds).encode())
     _fold(laid, at, out, hooks(laid), kinds)
     last = _read(out, "last", at) if laid.steps else at
     kept = _read(out, "best", last) if spec.train.keep == "best" else last
     save(out / "model.safetensors", laid.plan, kept.state, kinds)
     return Run(laid.plan, kept.state, last.history, time.monotonic() - began, device)
+
+
+def _moved(spec: Spec, base: Path, out: Path) -> Spec:
+    def path(name: str) -> str:
+        return Path(os.path.relpath(base / name, out)).as_posix()
+
+    table, folds = spec.data.table, spec.data.split.folds
+    cut = evolve(spec.data.split, folds=folds and path(folds))
+    return evolve(spec, data=evolve(spec.data, table=table and path(table), split=cut))
 
 
 def _fold(
@@ -188,7 +200,9 @@ def resumed(out: Path, start: Checkpoint) -> Checkpoint:
     before, after = _flat(read_file(path)[1].get("extra", {})), _flat(start.extra)
     for name, _ in sorted(before.items() ^ after.items()):
         was, now = (origin.get(name, "nothing") for origin in (before, after))
-        raise SpecError(f"{path}: not the same run: {name} was {was:.60} and is {now:.60}")
+        raise SpecError(
+            f"{path}: not the same run: {name} was {was:.60} and is {now:.60}; start anew"
+        )
     return load_checkpoint(path, start.state)
 
 

@@ -118,7 +118,8 @@ def load_spec(
     """
     path = Path(path)
     if not path.is_file():
-        raise SpecError(f"{path}: there is no such spec")
+        near = [each.name for each in path.parent.glob("*.toml")]
+        raise SpecError(f"{path}: there is no such spec{hint(path.name, near)}")
     try:
         return parse(path.read_text(encoding="utf-8"), kinds, changes)
     except (SpecError, UnicodeDecodeError) as error:
@@ -319,6 +320,7 @@ def _scalar(kind: type, value: Any, path: str) -> Any:
 def _expect(kind: type, value: Any, path: str) -> Any:
     if type(value) is not kind and not (kind is dict and isinstance(value, Mapping)):
         found = _WORDS.get(type(value), type(value).__name__)
+        found = "a number with a fraction" if kind is int and type(value) is float else found
         shown = f" = {_show(value)}" if not isinstance(value, (dict, list)) else ""
         raise SpecError(f"{path or 'spec'}{shown} must be {_WORDS[kind]}, not {found}")
     return value

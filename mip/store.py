@@ -13,7 +13,7 @@ from typing import Any
 from attrs import evolve, frozen
 from torch import Tensor
 
-from mip.errors import FileError, SpecError
+from mip.errors import FileError, SpecError, hint
 from mip.fit import History
 from mip.plan import Plan, from_json, to_json
 from mip.spec import KINDS
@@ -119,7 +119,9 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror})") from error
+        folder = path if path.is_dir() else path.parent
+        near = hint(path.name, (each.name for each in folder.glob("*.safetensors")))
+        raise FileError(f"{path}: cannot be read ({error.strerror}){near}") from error
     return unpack(data, str(path))
 
 

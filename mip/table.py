@@ -245,11 +245,12 @@ def digest(table: Table) -> dict[str, str]:
     >>> [name for name in a.columns if digest(a)[name] != digest(b)[name]]
     ['x']
     """
-    return {name: _fingerprint(table.texts(name)) for name in table.columns}
+    return {name: digest_of([table.texts(name)]) for name in table.columns}
 
 
-def _fingerprint(words: Iterable[str]) -> str:
-    text = "\x1f".join(words)
+def digest_of(columns: Iterable[Iterable[str]]) -> str:
+    """Fingerprint columns of words: one SHA-256 for all."""
+    text = "\x1e".join("\x1f".join(words) for words in columns)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -240,7 +240,7 @@ def test_target_missing(folder, run):
     edit(folder, 'column = "price"', 'column = "prize"')
     text = refused(run("fit", "houses.toml", "--out", "run"))
     assert text.startswith(
-        "head.column = 'prize' is not a column of houses.csv; did you mean 'price'?"
+        "houses.toml: head.column = 'prize' is not a column of houses.csv; did you mean 'price'?"
     )
     assert not Path("run").exists()
 
@@ -264,7 +264,7 @@ def test_number_column_with_text(folder, run):
         (
             '"district"',
             '"distrikt"',
-            "branch.place.columns: 'distrikt' is not a column of houses.csv; "
+            "houses.toml: branch.place.columns: 'distrikt' is not a column of houses.csv; "
             "did you mean 'district'?",
         ),
         (
@@ -377,6 +377,33 @@ def test_photos_that_are_not_there_at_prediction_are_said(folder, model, run):
     assert code == 0
     assert "mip: houses.csv: image file missing in 'front': 38 rows (0, 2, 3, …)\n" in err
     assert "mip: houses.csv: no image named in 'front': 2 rows (1, 24)\n" in err
+
+
+def test_parts_of_another_table_are_not_scored(folder, model, run):
+    assert run("evaluate", model, "houses.csv", "--split", "test")[0] == 0
+    pd.read_csv("houses.csv").iloc[:30].to_csv("fewer.csv", index=False)
+    text = refused(run("evaluate", model, "fewer.csv", "--split", "test"))
+    assert text.startswith("fewer.csv: not the table that this model was trained on, so its split")
+    assert run("evaluate", model, "fewer.csv")[0] == 0
+
+
+def test_a_run_can_be_repeated_from_the_spec_it_wrote(folder, model, run):
+    assert run("fit", "houses.toml", "--out", "runs/first")[0] == 0
+    assert run("fit", "runs/first/spec.toml", "--out", "second")[0] == 0
+    first, second = (Path(at) / "model.safetensors" for at in ("runs/first", "second"))
+    assert load_file(first).keys() == load_file(second).keys()
+    weights = [list(load_file(path).values()) for path in (first, second)]
+    assert all(one.equal(other) for one, other in zip(*weights, strict=True))
+
+
+def test_predictions_are_written_to_a_table(folder, model, run):
+    text = refused(run("predict", model, "houses.csv", "--out", "guess.txt"))
+    assert text == "guess.txt: predictions are written to a .csv or .parquet file"
+
+
+def test_a_folder_for_a_model_names_what_lies_in_it(folder, model, run):
+    text = refused(run("predict", model.parent, "houses.csv"))
+    assert text.endswith("cannot be read (Is a directory) (known: model.safetensors)")
 
 
 def test_unseen_category_is_predicted_and_said(folder, model, run):

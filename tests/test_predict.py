@@ -151,6 +151,7 @@ def test_one_bad_photo_costs_one_row(cell, reason, shots):
     assert frame["error"][4] == f"shots.csv row 4, column 'front': {reason}"
     assert frame["error"][others].isna().all()
     exactly(frame.loc[others, ["value"]], predict(table.take(others)))
+    assert frame["value"][others].tolist() == predict(table)["value"][others].tolist()
 
 
 def test_without_a_bad_row_there_is_no_column_of_errors(shots):
