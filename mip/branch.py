@@ -190,11 +190,13 @@ class Augment:
 class Image:
     """Photos: one image column or several, one backbone for all, pooled to one vector a row.
 
+    A cell holds a photo (a path, bytes, a PIL image, pixels) or a list of them, none included.
     `backbone` is "small" (a residual net of `width`, 2 * `width`, 4 * `width` channels) or the
     name of any torchvision classification model; `weights` names its pretrained weights
     ("DEFAULT" for the best). `missing` says what to do with a row whose photo is absent or
     broken: "error" names it, "drop" leaves the row out, "learn" gives it a learned vector, with
-    a MipWarning for a photo that is there and broken.
+    a MipWarning for a photo that is there and broken. `decoding = "scaled"` decodes large JPEGs
+    at a fraction of their size: faster, and not quite the same pixels.
     """
 
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
@@ -208,6 +210,7 @@ class Image:
     missing: Literal["error", "drop", "learn"] = field(
         default="error", validator=in_(("error", "drop", "learn"))
     )
+    decoding: Literal["full", "scaled"] = field(default="full", validator=in_(("full", "scaled")))
     augmentation: Augment = Augment()
 
     @backbone.validator
@@ -222,38 +225,57 @@ class Image:
             raise ValueError("'weights' must be left out: the small backbone has none")
 
     def adapt(self, rows: Table) -> Facts:
-        """Give the mean and standard deviation that the backbone expects, by channel."""
+        """Give the mean and standard deviation that the backbone expects, by channel, and
+        the most photos that a cell of each column holds.
+        """
+        most = [max(len(_listed(cell)) for cell in rows.cells(name)) for name in self.columns]
+        if self.pool == "concat" and max(most) > 1:
+            raise DataError(
+                "pool 'concat' needs the same photos in every row, and no lists of them"
+            )
         if self.weights is None:
-            return {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+            return {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "most": most}
         preset = _weights(self.backbone, self.weights).transforms()
-        return {"mean": list(preset.mean), "std": list(preset.std)}
+        return {"mean": list(preset.mean), "std": list(preset.std), "most": most}
 
     def encode(self, facts: Facts, rows: Table) -> Tree:
-        """Give pixels uint8 [n, k, 3, size, size] and present bool [n, k].
+        """Give pixels uint8 [n, k, 3, size, size] and present int8 [n, k]: 1 where there is a
+        photo, 0 where one is missing, -1 where a list of photos has ended.
 
         Raises DataError naming file, row and column for a photo that cannot be had, unless
         `missing` is "learn".
         """
-        n, k = len(rows), len(self.columns)
+        n, k = len(rows), sum(facts["most"])
         pixels = torch.zeros(n, k, 3, self.size, self.size, dtype=torch.uint8)
-        present = torch.zeros(n, k, dtype=torch.bool)
-        for j, column in enumerate(self.columns):
-            for i, cell in enumerate(rows.texts(column)):
-                photo = self._photo(rows, i, column, cell)
-                if photo is not None:
-                    pixels[i, j], present[i, j] = photo, True
+        present = torch.full((n, k), -1, dtype=torch.int8)
+        for i, j, column, cell in self._places(facts["most"], rows):
+            photo = self._photo(rows, i, column, cell)
+            present[i, j] = 0 if photo is None else 1
+            if photo is not None:
+                pixels[i, j] = photo
         return {"pixels": pixels, "present": present}
 
-    def _photo(self, rows: Table, place: int, column: str, cell: str) -> Tensor | None:
+    def _places(self, most: list[int], rows: Table) -> Iterator[tuple[int, int, str, Any]]:
+        first = np.cumsum([0, *most])
+        for j, column in enumerate(self.columns):
+            for i, cell in enumerate(rows.cells(column)):
+                photos = _listed(cell)
+                if len(photos) > most[j]:
+                    told = f"{len(photos)} photos, of which the first {most[j]} count"
+                    warnings.warn(f"{rows.where(i, column)}: {told}", MipWarning, stacklevel=2)
+                for place, each in enumerate(photos[: most[j]], start=int(first[j])):
+                    yield i, place, column, each
+
+    def _photo(self, rows: Table, place: int, column: str, cell: Any) -> Tensor | None:
         try:
-            if not cell:
+            if cell is None:
                 raise DataError(NONE)
-            return image.decode(rows.root, cell, self.size)
+            return image.decode(rows.root, cell, self.size, self.decoding == "scaled")
         except DataError as error:
             where = f"{rows.where(place, column)}: {error}"
             if self.missing != "learn":
                 raise DataError(where) from error
-            if cell and not str(error).endswith("is missing"):
+            if cell is not None and not str(error).endswith("is missing"):
                 warnings.warn(f"{where}; it counts as missing", MipWarning, stacklevel=2)
             return None
 
@@ -282,21 +304,30 @@ class Image:
         for every one that cannot be decoded.
         """
         for column in self.columns:
-            for place, cell in enumerate(rows.texts(column)):
-                reason = self._reason(rows, cell)
-                if reason:
-                    yield place, column, reason
+            for place, cell in enumerate(rows.cells(column)):
+                for photo in _listed(cell):
+                    reason = self._reason(rows, photo)
+                    if reason:
+                        yield place, column, reason
 
-    def _reason(self, rows: Table, cell: str) -> str | None:
-        if not cell:
+    def _reason(self, rows: Table, cell: Any) -> str | None:
+        if cell is None:
             return NONE
         try:
-            image.locate(rows.root, cell)
+            if isinstance(cell, str):
+                image.locate(rows.root, cell)
             if self.missing == "drop":
                 image.decode(rows.root, cell, 8)
         except DataError as error:
             return str(error)
         return None
+
+
+def _listed(cell: Any) -> list[Any]:
+    # Parquet hands a list of paths over as an array of words.
+    words = isinstance(cell, np.ndarray) and cell.dtype.kind == "O"
+    many = words or isinstance(cell, (list, tuple))
+    return (list(cell) or [None]) if many else [cell]
 
 
 def _backbones() -> list[str]:

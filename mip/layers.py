@@ -126,8 +126,9 @@ class SmallResNet(nn.Sequential):
 class Photos(nn.Module):
     """Run every photo of a row through one backbone and pool what comes out.
 
-    Takes pixels uint8 [n, k, 3, s, s] and present bool [n, k]; gives float32 [n, d], or
-    [n, k * d] for pool "concat". A missing photo counts as a learned vector.
+    Takes pixels uint8 [n, k, 3, s, s] and present int8 [n, k]; gives float32 [n, d], or
+    [n, k * d] for pool "concat". A missing photo (present 0) counts as a learned vector; where a
+    row has no further photo (present -1) nothing counts.
     """
 
     mean: Tensor
@@ -147,15 +148,19 @@ class Photos(nn.Module):
         pixels, present = inputs["pixels"], inputs["present"]
         images = (pixels.flatten(0, 1).float() - self.mean) / self.std
         vectors = self.backbone(images).view(*present.shape, -1)
-        return self.pooled(torch.where(present.unsqueeze(-1), vectors, self.missing))
+        vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
+        return self.pooled(vectors, (present < 0).unsqueeze(-1))
 
-    def pooled(self, vectors: Tensor) -> Tensor:
-        """Pool float32 [n, k, d] over the photos of a row."""
-        if self.score is not None:
-            return (self.score(vectors).softmax(dim=1) * vectors).sum(dim=1)
+    def pooled(self, vectors: Tensor, over: Tensor) -> Tensor:
+        """Pool float32 [n, k, d] over the photos of a row, but for those where `over` is true."""
         if self.pool == "concat":
             return vectors.flatten(1)
-        return vectors.amax(dim=1) if self.pool == "max" else vectors.mean(dim=1)
+        if self.pool == "max":
+            return vectors.masked_fill(over, -torch.inf).amax(dim=1)
+        if self.score is None:
+            return vectors.masked_fill(over, 0).sum(dim=1) / (~over).sum(dim=1)
+        weights = self.score(vectors).masked_fill(over, -torch.inf).softmax(dim=1)
+        return (weights * vectors).sum(dim=1)
 
 
 def cut(model: nn.Module) -> nn.Module:

@@ -92,6 +92,15 @@ class Table:
             values = _parse(self, column, cells)
         return np.where(np.abs(values) <= FLOAT32, values, np.nan)
 
+    def cells(self, column: str) -> list[Any]:
+        """Give the cells of a column as they are; None where one is missing (None, NaN, "")."""
+        column_ = self[column]
+        blank = column_.isna().to_numpy()
+        pairs = zip(column_.tolist(), blank, strict=True)
+        return [
+            None if none or (isinstance(cell, str) and not cell) else cell for cell, none in pairs
+        ]
+
     def texts(self, column: str) -> np.ndarray:
         """Read a column as words, object [n]: a missing cell is '', a whole number has no '.0'.
 
