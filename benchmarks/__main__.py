@@ -10,11 +10,11 @@ from pathlib import Path
 
 from attrs import asdict
 
-from benchmarks import imports, pipe, train
+from benchmarks import imports, photos, pipe, train
 from benchmarks.harness import Benchmark, Result, measure
 from mip.errors import MipError, hint
 
-BENCHMARKS = (*pipe.ALL, *train.ALL, *imports.ALL)
+BENCHMARKS = (*pipe.ALL, *photos.ALL, *train.ALL, *imports.ALL)
 
 
 def main(

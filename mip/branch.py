@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ from attrs.validators import ge, gt, in_, instance_of, le, lt, min_len, optional
 from torch import Tensor, nn
 
 from mip import image
+from mip.cache import Lazy, keep
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.layers import Embeddings, Fill, Fused, Photos, SmallResNet, cut
 from mip.rng import uniform
@@ -42,8 +45,8 @@ class Branch(Protocol):
     """The three verbs of a branch. Any frozen attrs class that has them is a kind.
 
     A kind that also has `augment(inputs, key, rows)` changes its inputs in training, one with
-    `pretrain(module)` starts from given weights, and one with `problems(rows)` names rows that
-    cannot be used.
+    `pretrain(module)` starts from given weights, one with `problems(rows)` names rows that
+    cannot be used, and one with `keep(facts, rows, folder)` leaves encoded rows on disk.
     """
 
     def adapt(self, rows: Table) -> Facts:
@@ -228,7 +231,7 @@ class Image:
         """Give the mean and standard deviation that the backbone expects, by channel, and
         the most photos that a cell of each column holds.
         """
-        most = [max(len(_listed(cell)) for cell in rows.cells(name)) for name in self.columns]
+        most = [max(len(image.listed(cell)) for cell in rows.cells(name)) for name in self.columns]
         if self.pool == "concat" and max(most) > 1:
             raise DataError(
                 "pool 'concat' needs the same photos in every row, and no lists of them"
@@ -255,11 +258,22 @@ class Image:
                 pixels[i, j] = photo
         return {"pixels": pixels, "present": present}
 
+    def keep(self, facts: Facts, rows: Table, folder: Path) -> Any:
+        """Give what `encode` gives as rows of a file in the folder, decoded when first taken."""
+        k = sum(facts["most"])
+        shapes = {
+            "present": (torch.int8, (k,)),
+            "pixels": (torch.uint8, (k, 3, self.size, self.size)),
+        }
+        key = (self.columns, facts["most"], self.size, self.decoding, image.version())
+        encode = partial(self.encode, facts)
+        return keep(rows, self.columns, encode, shapes, key, folder) or Lazy(rows, encode)
+
     def _places(self, most: list[int], rows: Table) -> Iterator[tuple[int, int, str, Any]]:
         first = np.cumsum([0, *most])
         for j, column in enumerate(self.columns):
             for i, cell in enumerate(rows.cells(column)):
-                photos = _listed(cell)
+                photos = image.listed(cell)
                 if len(photos) > most[j]:
                     told = f"{len(photos)} photos, of which the first {most[j]} count"
                     warnings.warn(f"{rows.where(i, column)}: {told}", MipWarning, stacklevel=2)
@@ -305,7 +319,7 @@ class Image:
         """
         for column in self.columns:
             for place, cell in enumerate(rows.cells(column)):
-                for photo in _listed(cell):
+                for photo in image.listed(cell):
                     reason = self._reason(rows, photo)
                     if reason:
                         yield place, column, reason
@@ -321,13 +335,6 @@ class Image:
         except DataError as error:
             return str(error)
         return None
-
-
-def _listed(cell: Any) -> list[Any]:
-    # Parquet hands a list of paths over as an array of words.
-    words = isinstance(cell, np.ndarray) and cell.dtype.kind == "O"
-    many = words or isinstance(cell, (list, tuple))
-    return (list(cell) or [None]) if many else [cell]
 
 
 def _backbones() -> list[str]:
@@ -383,6 +390,15 @@ class Fuse:
         """Give float32 [n, last width], or the branches' sum without layers."""
         modules = {name: _built(name, kind, facts[name]) for name, kind in self.branch.items()}
         return Fused(modules, self.layers, self.dropout)
+
+    def keep(self, facts: Facts, rows: Table, folder: Path) -> Tree:
+        """Encode as `encode` does, but leave on disk what a branch can keep there."""
+        return {
+            name: kind.keep(facts[name], rows, folder)
+            if hasattr(kind, "keep")
+            else kind.encode(facts[name], rows)
+            for name, kind in self.branch.items()
+        }
 
     def augment(self, inputs: Tree, key: int, rows: Tensor) -> Tree:
         """Let each branch that can change its inputs."""

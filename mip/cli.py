@@ -299,6 +299,23 @@ def _quiet(label: str) -> Callable[[Job], tuple[Hook, ...]]:
     return lambda laid: (progress(laid.steps, label),) if sys.stderr.isatty() else ()
 
 
+@app.command()
+def cache(
+    folder: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: the user's.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove what is there.")] = False,
+) -> None:
+    """Show the decoded photos that are kept on disk, or remove them."""
+    from mip.cache import caches, default_folder
+    from mip.cache import clear as remove
+    from mip.report import stored
+
+    where = folder or default_folder()
+    if clear:
+        say(f"{where}: {remove(where):,} bytes removed")
+    else:
+        say(stored(f"{where}", caches(where)))
+
+
 @app.command(name="demo-data")
 def demo_data(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to draw.")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,9 +160,24 @@ def _simplejpeg(data: bytes, image: Image.Image, factor: int) -> np.ndarray | No
         from simplejpeg import decode_jpeg
 
         height, width = (-(-side // factor) for side in (image.height, image.width))
-        return decode_jpeg(data, "RGB", min_height=height, min_width=width)
+        space = _space(height * width * 3)
+        return decode_jpeg(data, "RGB", min_height=height, min_width=width, buffer=space)
     except (ImportError, ValueError):
         return None
+
+
+_KEPT = threading.local()
+
+
+def _space(size: int) -> np.ndarray | None:
+    # Fresh memory for every photo costs a third of decoding it; each thread keeps its own.
+    import numpy as np
+
+    if size > 1 << 25:
+        return None
+    if len(getattr(_KEPT, "space", ())) < size:
+        _KEPT.space = np.empty(size, dtype=np.uint8)
+    return _KEPT.space
 
 
 def _squeezed(pixels: np.ndarray, size: int) -> Tensor:
@@ -202,6 +218,25 @@ def _profile(image: Image.Image) -> bytes | None:
     profile: bytes | None = image.info.get("icc_profile")
     known = profile and (b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile)
     return None if known else profile
+
+
+def listed(cell: Any) -> list[Cell]:
+    """Give the photos of a cell as a list: [None] where there is none.
+
+    >>> listed("a.jpg"), listed(["a.jpg", "b.jpg"]), listed([]), listed(None)
+    (['a.jpg'], ['a.jpg', 'b.jpg'], [None], [None])
+    """
+    # Parquet hands a list of paths over as an array of words.
+    words = getattr(getattr(cell, "dtype", None), "kind", None) == "O"
+    many = words or isinstance(cell, (list, tuple))
+    return (list(cell) or [None]) if many else [cell]
+
+
+def version() -> str:
+    """Name the libraries that decide about pixels, for what is kept of them."""
+    import PIL
+
+    return f"Pillow {PIL.__version__}, torch {torch.__version__}"
 
 
 def flip(pixels: Tensor, draw: Tensor, chance: float = 0.5) -> Tensor:

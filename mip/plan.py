@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,14 @@ class Plan:
         head = self.spec.head
         target = head.encode(self.facts["head"], rows) if head.column in rows.columns else None
         return Batch(self.spec.root.encode(self.facts["branch"], rows), target, rows.rows)
+
+    def keep(self, rows: Table, folder: Path) -> Batch:
+        """Encode rows as `encode` does, but leave photos in a file of the folder, decoded when
+        they are first taken: a source for a pipe over more photos than memory holds.
+        """
+        target = self.spec.head.encode(self.facts["head"], rows)
+        inputs = self.spec.root.keep(self.facts["branch"], rows, folder)
+        return Batch(inputs, target, rows.rows)
 
     def augment(self, batch: Batch, key: int) -> Batch:
         """Change a training batch as the branches say; draws depend on key and row alone."""

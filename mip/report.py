@@ -90,6 +90,18 @@ def parts(title: str, nodes: Sequence[Node]) -> Grid:
     )
 
 
+def stored(title: str, files: Sequence[tuple[str, int, float]]) -> Grid:
+    """Lay out files by name with their megabytes and the day of their last use."""
+    from datetime import datetime
+
+    rows = [
+        [name, f"{size / 1e6:,.1f}", f"{datetime.fromtimestamp(used):%Y-%m-%d %H:%M}"]
+        for name, size, used in files
+    ]
+    total = f"{sum(size for _, size, _ in files) / 1e6:,.1f}"
+    return grid(title, ["file", "MB", "last used"], [*rows, ["total", total, ""]])
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as JSON; NaN, which JSON lacks, becomes null."""
     write(path, (json.dumps(_plain(value), indent=2, allow_nan=False) + "\n").encode())

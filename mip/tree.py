@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 Tree = Any
-"""A tensor, or a dict, tuple or named tuple of trees; other leaves pass untouched."""
+"""A tensor, or a dict, tuple or named tuple of trees; other leaves pass untouched, but rows are
+taken from those that have a method `take`.
+"""
 
 
 def map_tree(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
@@ -88,7 +90,7 @@ def taker(tree: Tree) -> Callable[[Tensor], Tree]:
     if isinstance(tree, (tuple, list)):
         children, make = [taker(child) for child in tree], getattr(tree, "_make", type(tree))
         return lambda index: make([child(index) for child in children])
-    return lambda index: tree
+    return tree.take if hasattr(tree, "take") else lambda index: tree
 
 
 def concat(trees: list[Tree]) -> Tree:

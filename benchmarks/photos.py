@@ -1,0 +1,115 @@
+"""Photos: from JPEG files to normalised float batches."""
+
+from __future__ import annotations
+
+import atexit
+from collections import deque
+from functools import cache, partial
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+import numpy as np
+import pandas as pd
+import torch
+from attrs import evolve
+from PIL import Image
+from toolz import pipe
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+import mip
+from benchmarks.harness import Benchmark, Contender
+from mip import branch
+
+BATCH, SIZE = 32, 128
+SMALL = ((640, 427, 8.7), (1024, 768, 1.7), (800, 600, 4.0), (640, 480, 7.5))
+LARGE = ((4000, 3000, 5.0),)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@cache
+def _drawn(count: int, forms: tuple[tuple[int, int, float], ...]) -> Path:
+    # Smooth colours under a grain that brings a file to the bytes of a real photo.
+    folder, draws = Path(mkdtemp(prefix="photos-")), np.random.default_rng(0)
+    atexit.register(rmtree, folder, ignore_errors=True)
+    for k in range(count):
+        width, height, grain = forms[k % len(forms)]
+        few = draws.integers(0, 256, (18, 24, 3), dtype=np.uint8)
+        smooth = Image.fromarray(few).resize((width, height), Image.Resampling.BICUBIC)
+        rough = np.asarray(smooth) + draws.normal(0, grain, (height, width, 1))
+        Image.fromarray(rough.clip(0, 255).astype(np.uint8)).save(folder / f"{k}.jpg", quality=85)
+    return folder
+
+
+class _Files(Dataset):
+    # The usual way: Pillow opens, converts and shrinks, torchvision makes floats of it.
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.iterdir())
+        floats = (v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD))
+        self.floats = v2.Compose(floats)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int) -> Tensor:
+        with Image.open(self.paths[place]) as image:
+            square = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        return self.floats(square)
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    mean, std = (torch.tensor(each).view(3, 1, 1) * 255 for each in (MEAN, STD))
+    return pixels.float().sub_(mean).div_(std)
+
+
+def _photos(count: int, forms: tuple, decoding: str, workers: int) -> tuple[Contender, Contender]:
+    folder = _drawn(count, forms)
+    paths = pd.DataFrame({"photo": sorted(path.name for path in folder.iterdir())})
+    kind = branch.Image(["photo"], size=SIZE, decoding=decoding)
+    table = mip.from_frame(paths, folder)
+    facts = kind.adapt(table)
+    batches = pipe(
+        table,
+        mip.batch(BATCH if count > BATCH else 2),
+        mip.transform(lambda rows: _normalised(kind.encode(facts, rows)["pixels"]), workers),
+    )
+    usual = DataLoader(_Files(folder), batch_size=BATCH)
+    return lambda: deque(batches, 0), lambda: deque(usual, 0)
+
+
+ONE = Benchmark(
+    name="pipe-photos",
+    work="512 JPEGs of about 90 KB to float batches [32, 3, 128, 128], decoded whole, 1 thread",
+    anchor="DataLoader without workers: Pillow opens, converts, shrinks; torchvision normalises",
+    aim=1.95,
+    pair=partial(_photos, 512, SMALL, "full", 0),
+    rounds=9,
+)
+
+TWO = evolve(
+    ONE,
+    name="pipe-photos-2-threads",
+    work=ONE.work.replace("1 thread", "2 threads"),
+    aim=3.9,
+    pair=partial(_photos, 512, SMALL, "full", 2),
+)
+
+SCALED = evolve(
+    ONE,
+    name="pipe-photos-scaled",
+    work=ONE.work.replace("whole, 1 thread", "scaled, 2 threads"),
+    aim=4.4,
+    pair=partial(_photos, 512, SMALL, "scaled", 2),
+)
+
+LARGE_SCALED = evolve(
+    ONE,
+    name="pipe-photos-12-megapixels",
+    work="16 JPEGs of 4000 x 3000 to float batches, decoded scaled, 2 threads",
+    aim=6.0,
+    pair=partial(_photos, 16, LARGE, "scaled", 2),
+)
+
+ALL = (ONE, TWO, SCALED, LARGE_SCALED)

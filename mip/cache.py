@@ -1,0 +1,221 @@
+"""The cache: encoded photos in memory-mapped files, decoded once and shared by all processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from torch import Tensor
+
+from mip.errors import MipWarning
+from mip.image import listed
+from mip.table import Table
+from mip.tree import Tree
+
+FORMAT = 1
+Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+"""Names to dtype and shape of one row; every dtype takes one byte."""
+
+
+def default_folder() -> Path:
+    """Give the folder of caches: `$MIP_CACHE`, or `mip` in the user's folder for caches."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MIP_CACHE") or Path(cache) / "mip")
+
+
+def default_budget() -> int:
+    """Give the bytes that a folder of caches may take: `$MIP_CACHE_BYTES`, or 20 GiB. The files
+    not used for longest make room for others.
+    """
+    return int(os.environ.get("MIP_CACHE_BYTES", 20 << 30))
+
+
+@frozen(eq=False)
+class Kept:
+    """Encoded rows that lie in a memory-mapped file: a leaf of a tree that rows are taken from.
+
+    A record of the file belongs to a row's number: eight bytes that mark its content, then its
+    tensors. A record whose mark is not that of the row is encoded when it is first taken, so
+    that what has changed is done anew and nothing else. The pixels reach the disk before their
+    mark; processes that write the same record write the same bytes.
+    """
+
+    table: Table
+    encode: Callable[[Table], dict[str, Tensor]]
+    shapes: Shapes
+    marks: Tensor
+    records: Tensor
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, index: Tensor) -> Tree:
+        """Gather rows by place, int64 [m]: each tensor as `encode` would give it."""
+        found = self.records.index_select(0, self.table.rows[index])
+        stale = (_marks(found) != self.marks[index]).nonzero().flatten()
+        if len(stale):
+            found[stale] = self._filled(index[stale])
+        return self._tree(found)
+
+    def _filled(self, index: Tensor) -> Tensor:
+        rows = self.table.take(index)
+        tree = self.encode(rows)
+        parts = [tree[name].view(torch.uint8).flatten(1) for name in self.shapes]
+        marks = self.marks[index, None].view(torch.uint8)
+        spare = self.records.shape[1] - 8 - sum(part.shape[1] for part in parts)
+        fresh = F.pad(torch.cat([marks, *parts], dim=1), (0, spare))
+        self.records[rows.rows, 8:] = fresh[:, 8:]
+        _sync(self.path)
+        self.records[rows.rows, :8] = fresh[:, :8]
+        return fresh
+
+    def _tree(self, records: Tensor) -> Tree:
+        tree, begin = {}, 8
+        for name, (dtype, shape) in self.shapes.items():
+            part = records[:, begin : begin + prod(shape)]
+            tree[name], begin = part.view(dtype).unflatten(1, shape), begin + prod(shape)
+        return tree
+
+
+@frozen(eq=False)
+class Lazy:
+    """Rows that are encoded anew whenever they are taken."""
+
+    table: Table
+    encode: Callable[[Table], dict[str, Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, index: Tensor) -> Tree:
+        """Encode rows by place, int64 [m]."""
+        return self.encode(self.table.take(index))
+
+
+def _marks(records: Tensor) -> Tensor:
+    return records[:, :8].contiguous().view(torch.int64).flatten()
+
+
+def _sync(path: Path) -> None:
+    if not path.exists():
+        return  # cleared by somebody; the mapping lives on, and nothing has to last
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def keep(
+    table: Table,
+    columns: Sequence[str],
+    encode: Callable[[Table], dict[str, Tensor]],
+    shapes: Shapes,
+    key: Sequence[Any],
+    folder: Path,
+) -> Kept | None:
+    """Lay encoded rows into a file of the folder, named by the table and the key.
+
+    Looks at every photo's size and time of change once. None, with a MipWarning, where the
+    budget or the disk is too small.
+    """
+    length = 8 + -(-sum(prod(shape) for _, shape in shapes.values()) // 8) * 8
+    rows = 1 + max(table.rows.tolist(), default=0)
+    about = (FORMAT, str((table.root or Path(".")).resolve()), *key, length)
+    digest = hashlib.blake2b(repr(about).encode(), digest_size=8).hexdigest()
+    path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', table.name)}-{digest}.rows"
+    if not _reserved(path, rows * length):
+        return None
+    records = torch.from_file(str(path), shared=True, size=rows * length, dtype=torch.uint8)
+    return Kept(table, encode, shapes, _of(table, columns), records.view(rows, length), path)
+
+
+def _of(table: Table, columns: Sequence[str]) -> Tensor:
+    cells = zip(*(table.cells(name) for name in columns), strict=True)
+    return torch.tensor([_mark(each, table.root or Path(".")) for each in cells], dtype=torch.int64)
+
+
+def _mark(cells: Sequence[Any], root: Path) -> int:
+    hashed = hashlib.blake2b(digest_size=8)
+    for cell in cells:
+        hashed.update(b"|")
+        for photo in listed(cell):
+            hashed.update(_content(photo, root))
+    return int.from_bytes(hashed.digest(), "little", signed=True) or 1  # an empty record has 0
+
+
+def _content(photo: Any, root: Path) -> bytes:
+    if isinstance(photo, str):
+        try:
+            about = os.stat(root / photo)
+            return f"{photo!r} {about.st_size} {about.st_mtime_ns}".encode()
+        except (OSError, ValueError):
+            return f"{photo!r} absent".encode()
+    if isinstance(photo, bytes):
+        return photo
+    pixels = np.asarray(photo)
+    return f"{pixels.dtype} {pixels.shape}".encode() + pixels.tobytes()
+
+
+def _reserved(path: Path, size: int) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        here = path.stat().st_size if path.exists() else 0
+        if size > here:
+            _make_room(path, size, default_budget())
+        with path.open("ab") as file:
+            _allocate(file.fileno(), max(size, here))
+        os.utime(path)
+    except OSError as error:
+        warnings.warn(f"{path.parent}: photos are not cached: {error}", MipWarning, stacklevel=3)
+        return False
+    return True
+
+
+def _allocate(handle: int, size: int) -> None:
+    # Space that is only promised would end the process when the disk is full.
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:
+        os.ftruncate(handle, size)
+
+
+def _make_room(path: Path, size: int, budget: int) -> None:
+    others = sorted((f for f in _files(path.parent) if f != path), key=lambda f: f.stat().st_mtime)
+    taken = sum(f.stat().st_size for f in others)
+    while others and taken + size > budget:
+        taken -= others[0].stat().st_size
+        others.pop(0).unlink(missing_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if size > min(budget, free):
+        raise OSError(f"{size:,} bytes are needed, the budget is {budget:,} and {free:,} are free")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.rows"))
+
+
+def caches(folder: Path) -> list[tuple[str, int, float]]:
+    """List the caches of a folder: name, bytes, and when each was last used (seconds)."""
+    return [(f.name, f.stat().st_size, f.stat().st_mtime) for f in _files(folder)]
+
+
+def clear(folder: Path) -> int:
+    """Remove a folder's caches and give their bytes. Runs that use them go on undisturbed."""
+    freed = 0
+    for path in _files(folder):
+        freed += path.stat().st_size
+        path.unlink(missing_ok=True)
+    return freed
