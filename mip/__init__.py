@@ -4,7 +4,8 @@ The imports stand in the order in which data travels; each module imports only t
 """
 
 from mip.errors import MipError
-from mip.table import Table, from_frame, read, split
+from mip.table import Table, from_frame, split
+from mip.read import from_columns, from_dataset, read, read_idx
 from mip.optim import adam, adamw, chain, clip_norm, cosine, one_cycle, sgd
 from mip.spec import KINDS, dump, load_spec, parse
 from mip.prepare import clean, parts
@@ -43,6 +44,8 @@ __all__ = [
     "early_stop",
     "evaluate",
     "fit",
+    "from_columns",
+    "from_dataset",
     "from_frame",
     "init",
     "load",
@@ -56,6 +59,7 @@ __all__ = [
     "prefetch",
     "progress",
     "read",
+    "read_idx",
     "run",
     "sample",
     "save",

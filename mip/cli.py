@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 import warnings
@@ -17,10 +18,11 @@ from mip.fit import Hook
 from mip.hooks import best, console, progress
 from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, parts
+from mip.read import read
 from mip.run import Job, crossval, job, run
 from mip.spec import Spec, load_spec
 from mip.store import write
-from mip.table import Table, read, with_folds
+from mip.table import Table, with_folds
 
 app = typer.Typer(
     add_completion=False,
@@ -32,7 +34,14 @@ app = typer.Typer(
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file (TOML).")]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors file.")]
-TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file.")]
+TableFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="TABLE",
+        help="A .csv, .tsv, .jsonl or .parquet file, a quoted pattern of such, a folder of "
+        ".parquet files, or a folder of class folders.",
+    ),
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as train.epochs=3."),
@@ -105,11 +114,18 @@ def new(
     """Write a commented spec inferred from a table."""
     from mip.new import draft
 
-    out = out or table.with_suffix(".toml")
+    out = out or _beside(table)
     if out.exists():
         raise FileError(f"{out}: exists already; choose another --out")
     write(out, draft(read(table), target, _relative(table, out.parent)).encode())
     say(f"wrote {out}; next: mip check {out}")
+
+
+def _beside(table: Path) -> Path:
+    full = table.absolute()
+    stem = full.name if table.is_dir() else full.stem
+    plain = re.sub(r"[*?\[\]]", "", stem).strip("-_. ") or "table"
+    return (table if table.name else full).with_name(f"{plain}.toml")
 
 
 def _relative(path: Path, folder: Path) -> str:

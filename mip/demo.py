@@ -39,10 +39,11 @@ from mip.errors import MipError
 from mip.fit import History, Hook
 from mip.predict import evaluate
 from mip.prepare import clean, parts
+from mip.read import read
 from mip.rng import derive
 from mip.run import Job, run
 from mip.spec import Spec, load_spec
-from mip.table import Table, read, read_csv
+from mip.table import Table
 
 if TYPE_CHECKING:
     import rich.table
@@ -566,7 +567,7 @@ def floors(folder: Path, rows: Table) -> dict[str, float]:
     that very error smallest on these rows. MAPE is a fraction, MAE is in euros. On few rows a
     model can, by luck, come out a little below.
     """
-    truth = read_csv(Path(folder) / "truth.csv")
+    truth = read(Path(folder) / "truth.csv")
     lines = np.searchsorted(truth.numbers("row"), rows.rows.numpy())
     t, p = (truth.numbers(name)[lines] for name in ("table", "pictures"))
     price = rows.numbers("price")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -10,9 +11,10 @@ from attrs import frozen
 
 from mip.branch import Image
 from mip.errors import DataError, hint
-from mip.table import BLANK, Table
+from mip.read import IMAGES
+from mip.table import BLANK, Table, is_image
 
-PICTURE = re.compile(r".+\.(jpe?g|png|webp|bmp|tiff?|gif)", re.IGNORECASE)
+PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGES))})", re.IGNORECASE)
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
 IDENTITY = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
 CODE = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
@@ -37,6 +39,11 @@ def guess(table: Table, column: str) -> Guess:
     >>> guess(rows, "photo").role, guess(rows, "size").role
     ('image', 'number')
     """
+    cells = [cell for cell in table.cells(column) if cell is not None]
+    if any(map(is_image, cells)):
+        return Guess(column, "image", f"{len(cells)} images within the table")
+    if any(isinstance(cell, list) for cell in cells):
+        return _guess_list(column, cells)
     words = [word for word in table.texts(column) if word.lower() not in BLANK]
     kinds, blank = len(set(words)), len(table) - len(words)
     told = f"{kinds} different values" + (f", {blank} missing" if blank else "")
@@ -51,6 +58,14 @@ def guess(table: Table, column: str) -> Guess:
     if kinds <= max(FEW, len(words) // 3):
         return Guess(column, "category", told)
     return Guess(column, "free text", f"{told}: too many to be categories")
+
+
+def _guess_list(column: str, cells: list[Any]) -> Guess:
+    words = [str(word) for cell in cells for word in (cell if isinstance(cell, list) else [cell])]
+    told = f"lists of {len(words)} in {len(cells)} rows"
+    if words and _share(PICTURE, words) > 0.9:
+        return Guess(column, "image", told)
+    return Guess(column, "list", f"{told}: lists have no branch unless they name images")
 
 
 def _share(pattern: re.Pattern[str], words: list[str]) -> float:

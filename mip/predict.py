@@ -16,10 +16,11 @@ from mip.errors import DataError, FileError, SpecError
 from mip.net import Net, build
 from mip.plan import Batch, Plan
 from mip.prepare import check_columns, clean, learned, told
+from mip.read import read
 from mip.spec import KINDS
 from mip.step import State
 from mip.store import load_model
-from mip.table import Table, from_frame, read
+from mip.table import Table, from_frame
 from mip.tree import concat, map_tree
 
 if TYPE_CHECKING:

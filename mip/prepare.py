@@ -14,8 +14,9 @@ from toolz import groupby
 
 from mip.branch import NONE, Image, walk
 from mip.errors import DataError, MipWarning, SpecError, hint
+from mip.read import read
 from mip.spec import Spec
-from mip.table import Table, digest_of, read, split, split_by, with_folds
+from mip.table import Table, contents, digest_of, split, split_by, with_folds
 
 DROP_WARNING = 0.1
 """Dropping more than this share of the rows is worth a warning."""
@@ -141,7 +142,7 @@ def _columns(branch: Any) -> tuple[str, ...]:
 def fingerprint(spec: Spec, table: Table) -> str:
     """Give a SHA-256 of what a spec reads of these rows, to tell whether they are the same."""
     names = {spec.head.column, *(name for _, leaf in walk(spec.root) for name in _columns(leaf))}
-    return digest_of(table.texts(name) for name in sorted(names))
+    return digest_of(contents(table, name) for name in sorted(names))
 
 
 class Parts(NamedTuple):

@@ -66,7 +66,7 @@ class Split:
 
 @frozen
 class Data:
-    """Where the rows are (a path relative to the spec file) and how they are split."""
+    """Where the rows are (what `read` takes, relative to the spec file) and how they are split."""
 
     table: str = ""
     split: Split = Split()

@@ -1,11 +1,10 @@
-"""Tables: rows with their numbers, read from a file or a DataFrame, taken and split."""
+"""Tables: rows with their numbers, what a cell means, how rows are taken and split."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import math
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,8 @@ _WHOLE = re.compile(r"[-+]?\d+\.0+")
 
 @frozen(eq=False, repr=False)
 class Table:
-    """Rows of columns; image cells stay paths, relative to `root`.
+    """Rows of columns. Image cells are paths relative to `root`, bytes of image files, arrays,
+    Pillow images, or lists of these, and stay so until a branch reads them.
 
     A table is a value: taking or splitting makes another. The frame's index holds each
     row's number in the file, counted from 0, and errors speak in these numbers.
@@ -79,13 +79,24 @@ class Table:
         """Name a cell for an error text: file, row number and column."""
         return f"{self.name} row {self.frame.index[place]}, column '{column}'"
 
+    def cells(self, column: str) -> list[Any]:
+        """Give a column's cells as they are, None where one is missing (None, NaN, NaT or "").
+
+        >>> import pandas as pd; from mip.read import from_columns
+        >>> from_columns({"photo": ["a.png", "", ["b.png", "c.png"], b"GIF89a"]}).cells("photo")
+        ['a.png', None, ['b.png', 'c.png'], b'GIF89a']
+        """
+        cells = self[column]
+        pairs = zip(cells, cells.isna(), strict=True)
+        return [None if gone or _is_blank(cell) else cell for cell, gone in pairs]
+
     def numbers(self, column: str) -> np.ndarray:
         """Read a column as float64 [n]: NaN for blanks and for what float32 cannot hold (1e39,
-        infinities); words are an error.
+        infinities); words and images are an error.
         """
         import pandas as pd
 
-        cells = self[column]
+        cells = self._readable(column, "numbers")
         if pd.api.types.is_numeric_dtype(cells.dtype):
             values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
@@ -102,7 +113,8 @@ class Table:
         ]
 
     def texts(self, column: str) -> np.ndarray:
-        """Read a column as words, object [n]: a missing cell is '', a whole number has no '.0'.
+        """Read a column as words, object [n]: a missing cell is '', a whole number has no '.0';
+        images are an error.
 
         The same category reads the same from text, whole numbers and floats:
 
@@ -114,7 +126,7 @@ class Table:
         import pandas as pd
 
         uniques: Any
-        cells = self[column]
+        cells = self._readable(column, "words")
         if cells.dtype == object:  # where equal keys can be different words: True, 1 and 1.0
             codes, uniques = np.where(cells.isna(), -1, np.arange(len(cells))), cells
         else:
@@ -122,19 +134,52 @@ class Table:
         words = np.array([*map(_word, uniques), ""], dtype=object)
         return words[codes]
 
+    def _readable(self, column: str, wanted: str) -> pd.Series:
+        cells = self[column]
+        if cells.dtype == object and any(map(is_image, cells)):
+            raise DataError(f"{self.name}: column '{column}' holds images, not {wanted}")
+        return cells
+
+
+def is_image(cell: Any) -> bool:
+    """Whether a cell holds images themselves (an array, a file's bytes, a Pillow image, or a list
+    with one of these) rather than a word, a number or paths.
+
+    >>> is_image(b"GIF89a"), is_image(["a.png", "b.png"]), is_image([np.zeros((8, 8))])
+    (True, False, True)
+    """
+    if isinstance(cell, (list, tuple)):
+        return any(map(is_image, cell))
+    held = (bytes, bytearray, memoryview, np.ndarray, Tensor)
+    return isinstance(cell, held) or _is_pillow(cell)
+
+
+def _is_pillow(cell: Any) -> bool:
+    return type(cell).__module__.startswith("PIL.")  # so that no table has to import Pillow
+
+
+def _is_blank(cell: Any) -> bool:
+    return isinstance(cell, str) and not cell
+
 
 def _parse(table: Table, column: str, cells: pd.Series) -> np.ndarray:
     import pandas as pd
 
     # As objects, so that a date stays a date and does not turn into nanoseconds.
-    known = pd.to_numeric(cells.astype(object), errors="coerce")
+    objects = pd.Series([_bounded(cell) for cell in cells], dtype=object)
+    known = pd.to_numeric(objects, errors="coerce")
     values = known.to_numpy(dtype=np.float64, na_value=np.nan)
-    for place in np.flatnonzero(np.isnan(values)):
+    for place in np.flatnonzero(np.isnan(values) & ~cells.isna().to_numpy()):
         cell = cells.iloc[place]
-        if pd.notna(cell) and str(cell).strip().lower() not in BLANK:
+        if str(cell).strip().lower() not in BLANK:
             where = table.where(int(place), column)
             raise DataError(f"{where}: {str(cell)[:40]!r} is not a number")
     return values
+
+
+def _bounded(value: Any) -> Any:
+    # pandas does not coerce a whole number past float64, it overflows.
+    return math.inf if isinstance(value, int) and abs(value) > FLOAT32 else value
 
 
 def _word(value: Any) -> str:
@@ -144,54 +189,6 @@ def _word(value: Any) -> str:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, (float, np.floating)) and float(value).is_integer()
-
-
-def read(path: str | Path) -> Table:
-    """Read a table by its ending: `.csv`, `.tsv` or `.parquet`.
-
-    Raises DataError when there is no such file, it is empty, or it is no table.
-    """
-    readers = {".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet}
-    suffix = Path(path).suffix.lower()
-    if suffix not in readers:
-        raise DataError(f"{path}: a table ends in .csv, .tsv or .parquet{hint(suffix, readers)}")
-    return readers[suffix](path)
-
-
-def read_csv(path: str | Path) -> Table:
-    """Read a CSV or TSV file, every cell as text: the spec says what each column means.
-
-    So "00123" stays what it is, and "NA" is a category or a missing number by the kind that
-    reads it. Raises DataError for a missing or empty file, a name that stands twice in the
-    header, and rows that do not fit it.
-    """
-    import pandas as pd
-
-    path = _present(path)
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            _check_cells(path, separator)
-            frame = _read_text(path, separator)
-    except (ValueError, pd.errors.ParserWarning, csv.Error) as error:
-        raise DataError(f"{path.name}: not a readable CSV table: {error}") from error
-    return _filled(Table(frame, path.name, path.parent))
-
-
-def read_parquet(path: str | Path) -> Table:
-    """Read one Parquet file (needs the `parquet` extra)."""
-    import pandas as pd
-
-    path = _present(path)
-    try:
-        frame = pd.read_parquet(path)
-    except ImportError as error:
-        cure = "pip install 'mixed-input-pipelines[parquet]'"
-        raise DataError(f"{path.name}: reading Parquet needs pyarrow: {cure}") from error
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path.name}: not a readable Parquet table: {error}") from error
-    return _filled(from_frame(frame, root=path.parent, name=path.name))
 
 
 def from_frame(frame: pd.DataFrame, root: str | Path | None = None, name: str = "table") -> Table:
@@ -205,56 +202,45 @@ def from_frame(frame: pd.DataFrame, root: str | Path | None = None, name: str = 
     return Table(frame, name, Path(root) if root is not None else Path("."))
 
 
-def _read_text(path: Path, separator: str) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.read_csv(
-        path,
-        sep=separator,
-        dtype=str,
-        keep_default_na=False,
-        index_col=False,
-        encoding="utf-8-sig",
-    )
-
-
-def _present(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        near = path.parent.glob(f"*{path.suffix}") if path.parent.is_dir() else []
-        raise DataError(f"{path}: there is no such table{hint(path.name, (p.name for p in near))}")
-    return path
-
-
-def _check_cells(path: Path, separator: str) -> None:
-    # pandas would fill a short row with blanks, and number columns of one name.
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = filter(None, csv.reader(file, delimiter=separator))
-        header = next(lines, [])
-        counts = [*map(len, lines)]
-    for name in header:
-        if header.count(name) > 1:
-            raise ValueError(f"the column '{name}' stands twice in the header")
-    for row, cells in enumerate(counts):
-        if cells != len(header):
-            raise ValueError(f"row {row} has {cells} cells, and the header {len(header)}")
-
-
-def _filled(table: Table) -> Table:
-    if not len(table):
-        raise DataError(f"{table.name}: the table has no rows")
-    return table
-
-
 def digest(table: Table) -> dict[str, str]:
-    """Fingerprint every column (SHA-256 of its cells as text), to tell what has changed.
+    """Fingerprint every column (SHA-256 of its contents), to tell what has changed.
 
     >>> import pandas as pd
     >>> a, b = (from_frame(pd.DataFrame({"x": [1, last], "y": [0, 0]})) for last in (2, 3))
     >>> [name for name in a.columns if digest(a)[name] != digest(b)[name]]
     ['x']
     """
-    return {name: digest_of([table.texts(name)]) for name in table.columns}
+    return {name: digest_of([contents(table, name)]) for name in table.columns}
+
+
+def contents(table: Table, column: str) -> list[str]:
+    """Give a word for every cell, equal where the contents are: a text stands for itself, an
+    image for its SHA-256, a list for that of its elements.
+
+    >>> from mip.read import from_columns
+    >>> a, b, c = contents(from_columns({"x": [np.zeros(4), np.zeros(4), np.zeros((2, 2))]}), "x")
+    >>> a == b != c
+    True
+    """
+    cells = table[column]
+    if cells.dtype == object and any(is_image(c) or isinstance(c, list) for c in cells):
+        return ["" if cell is None else _content(cell) for cell in table.cells(column)]
+    return table.texts(column).tolist()
+
+
+def _content(cell: Any) -> str:
+    if isinstance(cell, (list, tuple)):
+        return digest_of([map(_content, cell)])
+    if isinstance(cell, (np.ndarray, Tensor)):
+        array = np.asarray(cell)
+        return _sha256(f"{array.dtype.str}{array.shape}", array.tobytes())
+    if _is_pillow(cell):
+        return _sha256(f"{cell.mode}{cell.size}{cell.getpalette()}", cell.tobytes())
+    return _sha256("bytes", bytes(cell)) if is_image(cell) else _word(cell)
+
+
+def _sha256(head: str, data: bytes) -> str:
+    return hashlib.sha256(head.encode() + b"\x00" + data).hexdigest()
 
 
 def digest_of(columns: Iterable[Iterable[str]]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 import mip
 from mip.new import draft, guess
+from mip.read import from_columns
 from mip.table import from_frame
 
 
@@ -87,6 +88,27 @@ def test_an_unknown_target_is_named(table):
 def test_a_constant_target_is_refused(table):
     with pytest.raises(mip.MipError, match="column 'same' has 1 value, nothing to predict"):
         draft(table, "same", "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("cells", "role"),
+    [
+        ([["a.png", "b.JPG"], "c.tiff", None], "image"),
+        ([b"GIF89a", None, b"GIF89a"], "image"),
+        ([np.zeros((4, 4)), np.ones((4, 4)), None], "image"),
+        ([["red", "green"], ["blue"], []], "list"),
+        ([[], [], []], "list"),
+    ],
+)
+def test_roles_of_cells_that_are_no_words(cells, role):
+    assert guess(from_columns({"x": cells}), "x").role == role
+
+
+def test_lists_of_words_are_left_out(table):
+    frame = table.frame.assign(tags=[["red", "green"]] * len(table))
+    assert "# left out: tags (list: lists of 180 in 90 rows: lists have no branch" in draft(
+        from_frame(frame), "price", "t.csv"
+    )
 
 
 def test_photos_that_are_not_there_are_counted_and_the_first_is_named(tmp_path):

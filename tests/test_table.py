@@ -1,74 +1,31 @@
-"""Tables: what is read, what a cell means, how rows are split and cleaned."""
+"""Tables: what a cell means, how rows are taken, split and cleaned."""
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import NUMBERS, draw_photos, frame_of, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import mip
 from mip.errors import DataError, MipWarning, SpecError
 from mip.prepare import DROP_WARNING
-from mip.table import digest, read_csv, split_by, with_folds
-
-FILES = {
-    "csv": lambda frame, path: frame.to_csv(path, index=False),
-    "tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
-    "parquet": lambda frame, path: frame.to_parquet(path),
-}
+from mip.table import digest, split_by, with_folds
 
 
 def of(**columns):
     return mip.from_frame(pd.DataFrame(columns))
 
 
-def written(tmp_path, text, name="houses.csv"):
-    path = tmp_path / name
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-# Reading.
-
-
-@pytest.mark.parametrize("kind", FILES)
-def test_every_format_reads_the_same(kind, tmp_path):
-    path = tmp_path / f"houses.{kind}"
-    FILES[kind](frame_of(), path)
-    found, want = mip.read(path), mip.from_frame(frame_of())
-    assert found.columns == want.columns
-    assert found.name == f"houses.{kind}"
-    assert found.root == tmp_path
-    for column in ("town", "front", "back", "sold"):
-        assert found.texts(column).tolist() == want.texts(column).tolist()
-    for column in ("area", "rooms", "price"):
-        np.testing.assert_array_equal(found.numbers(column), want.numbers(column))
-
-
-@pytest.mark.parametrize("kind", FILES)
-def test_every_format_has_the_same_fingerprint(kind, tmp_path):
-    path = tmp_path / f"houses.{kind}"
-    FILES[kind](frame_of(), path)
-    assert digest(mip.read(path)) == digest(mip.from_frame(frame_of()))
-
-
-def test_text_cells_stay_what_they_are(tmp_path):
-    table = mip.read(written(tmp_path, 'code,word\n00123,NA\n1e3,null\n"a,b"," c\nd"\n'))
-    assert table.texts("code").tolist() == ["00123", "1e3", "a,b"]
-    assert table.texts("word").tolist() == ["NA", "null", "c\nd"]
-
-
-def test_a_mark_of_byte_order_is_no_part_of_the_first_name(tmp_path):
-    assert mip.read(written(tmp_path, b"\xef\xbb\xbfarea,town\n1,Ulm\n")).columns == [
-        "area",
-        "town",
-    ]
+# Rows.
 
 
 def test_rows_keep_their_number_in_the_file():
@@ -84,68 +41,6 @@ def test_taking_and_numbering_leave_the_table_alone():
     assert table.rows.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "error"),
-    [
-        ("houses.csv", "", "houses.csv: not a readable CSV table: No columns to parse from file"),
-        ("houses.csv", "area,town\n", "houses.csv: the table has no rows"),
-        (
-            "houses.csv",
-            "area,town,area\n1,Ulm,2\n",
-            "houses.csv: not a readable CSV table: the column 'area' stands twice in the header",
-        ),
-        (
-            "houses.csv",
-            "area,town\n1,Ulm\n2\n",
-            "houses.csv: not a readable CSV table: row 1 has 1 cells, and the header 2",
-        ),
-        (
-            "houses.csv",
-            "area,town\n1,Ulm,3\n2,Bonn\n",
-            "houses.csv: not a readable CSV table: row 0 has 3 cells, and the header 2",
-        ),
-        (
-            "houses.tsv",
-            "area\ttown\n1\tUlm\n2\tBonn\t3\n",
-            "houses.tsv: not a readable CSV table: row 1 has 3 cells, and the header 2",
-        ),
-    ],
-)
-def test_a_file_that_is_no_table_is_refused(tmp_path, name, text, error):
-    with pytest.raises(DataError, match=f"^{re.escape(error)}$"):
-        mip.read(written(tmp_path, text, name))
-
-
-@pytest.mark.parametrize("data", [b"area\n\xff\xfe\n", b'area\n"1\n', b"\x00\x01\x02,\x00\n\x00\n"])
-def test_bytes_that_are_no_table_are_refused(tmp_path, data):
-    with pytest.raises(DataError, match=r"^houses\.csv: not a readable CSV table: "):
-        mip.read(written(tmp_path, data))
-
-
-def test_a_parquet_file_that_is_none_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"^houses\.parquet: not a readable Parquet table: "):
-        mip.read(written(tmp_path, "area\n1\n", "houses.parquet"))
-
-
-def test_a_missing_table_names_the_nearest(tmp_path):
-    written(tmp_path, "a\n1\n", "houses.csv"), written(tmp_path, "a\n1\n", "folds.csv")
-    want = "house.csv: there is no such table; did you mean 'houses.csv'? (known: folds.csv, houses"
-    with pytest.raises(DataError, match=re.escape(want)):
-        mip.read(tmp_path / "house.csv")
-
-
-def test_a_missing_folder_has_no_nearest(tmp_path):
-    with pytest.raises(DataError, match=r"houses\.csv: there is no such table$"):
-        mip.read(tmp_path / "nowhere" / "houses.csv")
-
-
-def test_another_ending_is_refused():
-    with pytest.raises(
-        DataError, match=r"^houses\.xlsx: a table ends in \.csv, \.tsv or \.parquet"
-    ):
-        mip.read("houses.xlsx")
-
-
 def test_a_missing_column_names_the_nearest():
     want = "table: there is no column 'aera'; did you mean 'area'? (known: area, town)"
     with pytest.raises(DataError, match=re.escape(want)):
@@ -156,11 +51,6 @@ def test_a_frame_with_a_column_twice_is_refused():
     frame = pd.DataFrame([[1, 2]], columns=["area", "area"])
     with pytest.raises(DataError, match=r"^table: the column 'area' stands twice$"):
         mip.from_frame(frame)
-
-
-def test_read_csv_is_read(tmp_path):
-    path = written(tmp_path, "a\n1\n")
-    assert digest(read_csv(path)) == digest(mip.read(str(path)))
 
 
 # Cells.
@@ -228,6 +118,98 @@ def test_texts_are_total_and_row_by_row(cells):
     assert all(isinstance(word, str) for word in words)
     for k in range(len(cells)):
         assert table.take([k]).texts("a").tolist() == [words[k]]
+
+
+PHOTO = Image.new("P", (4, 4), 7)
+PIXELS = np.zeros((4, 4), dtype=np.uint8)
+IMAGES = [b"GIF89a", PHOTO, PIXELS, torch.zeros(3, 4, 4), bytearray(b"x"), [b"x", "a.png"]]
+
+
+def objects(*cells):
+    column = pd.Series([None] * len(cells), dtype=object)
+    for place, cell in enumerate(cells):
+        column.iat[place] = cell
+    return of(x=column)
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: type(image).__name__)
+def test_images_within_the_table_are_no_words(image):
+    table = objects("a.png", image, None)
+    for read, wanted in ((table.texts, "words"), (table.numbers, "numbers")):
+        with pytest.raises(DataError, match=f"^table: column 'x' holds images, not {wanted}$"):
+            read("x")
+
+
+def test_missing_cells_are_none_and_the_others_untouched():
+    cells = [*IMAGES, ["a.png"], [], "a.png", 0, False]
+    table = objects(*cells, None, float("nan"), pd.NaT, pd.NA, "")
+    found = table.cells("x")
+    assert all(one is other for one, other in zip(found, cells, strict=False))
+    assert found[len(cells) :] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ([1, 2], [1, 2]),
+        ([1.5, None], [1.5, None]),
+        (["a", ""], ["a", None]),
+        (pd.array([1, None], dtype="Int64"), [1, None]),
+        (pd.to_datetime(["2020-01-01", None]), [pd.Timestamp("2020-01-01"), None]),
+        ([True, False], [True, False]),
+    ],
+)
+def test_cells_of_every_dtype(column, cells):
+    assert of(x=column).cells("x") == cells
+
+
+def test_a_list_is_no_number():
+    with pytest.raises(
+        DataError, match=r"^table row 1, column 'x': \"\['a.png'\]\" is not a number$"
+    ):
+        objects("1", ["a.png"]).numbers("x")
+
+
+def shown(mode, palette=None):
+    image = Image.new(mode, (4, 4), 7)
+    if palette:
+        image.putpalette(palette)
+    return image
+
+
+DIFFERENT = [
+    "a.png",
+    "['a.png']",
+    b"a.png",
+    ["a.png"],
+    ["a.png", "b.png"],
+    [["a.png"], "b.png"],
+    ["a.png", ["b.png"]],
+    [],
+    "",
+    PIXELS,
+    PIXELS.reshape(2, 8),
+    PIXELS.astype(np.int8),
+    PIXELS + 1,
+    [PIXELS],
+    shown("L"),
+    shown("P", [1, 2, 3]),
+    shown("P", [1, 2, 4]),
+]
+
+
+def test_a_fingerprint_tells_images_and_lists_apart():
+    for more in ([], [b"x"]):
+        prints = [digest(objects(cell, *more))["x"] for cell in DIFFERENT]
+        again = [digest(objects(copy.deepcopy(cell), *more))["x"] for cell in DIFFERENT]
+        assert prints == again
+        assert len(set(prints)) == len(DIFFERENT)
+
+
+def test_a_fingerprint_of_an_array_is_that_of_its_contents():
+    turned = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    same = [turned, turned.T.copy().T, torch.from_numpy(turned), np.flip(np.flip(turned))]
+    assert len({digest(objects(cell))["x"] for cell in same}) == 1
 
 
 def test_a_fingerprint_tells_which_column_has_changed():
