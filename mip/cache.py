@@ -12,7 +12,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from attrs import frozen
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from mip.errors import MipWarning
 from mip.image import listed
-from mip.table import Table
+from mip.table import Table, content
 from mip.tree import Tree
 
 FORMAT = 1
@@ -152,21 +151,18 @@ def _mark(cells: Sequence[Any], root: Path) -> int:
     for cell in cells:
         hashed.update(b"|")
         for photo in listed(cell):
-            hashed.update(_content(photo, root))
+            hashed.update(_content(photo, root).encode(errors="surrogatepass"))
     return int.from_bytes(hashed.digest(), "little", signed=True) or 1  # an empty record has 0
 
 
-def _content(photo: Any, root: Path) -> bytes:
-    if isinstance(photo, str):
-        try:
-            about = os.stat(root / photo)
-            return f"{photo!r} {about.st_size} {about.st_mtime_ns}".encode()
-        except (OSError, ValueError):
-            return f"{photo!r} absent".encode()
-    if isinstance(photo, bytes):
-        return photo
-    pixels = np.asarray(photo)
-    return f"{pixels.dtype} {pixels.shape}".encode() + pixels.tobytes()
+def _content(photo: Any, root: Path) -> str:
+    if not isinstance(photo, str):
+        return content(photo)
+    try:
+        about = os.stat(root / photo)
+        return f"{photo!r} {about.st_size} {about.st_mtime_ns}"
+    except (OSError, ValueError):
+        return f"{photo!r} absent"
 
 
 def _reserved(path: Path, size: int) -> bool:

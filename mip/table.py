@@ -103,15 +103,6 @@ class Table:
             values = _parse(self, column, cells)
         return np.where(np.abs(values) <= FLOAT32, values, np.nan)
 
-    def cells(self, column: str) -> list[Any]:
-        """Give the cells of a column as they are; None where one is missing (None, NaN, "")."""
-        column_ = self[column]
-        blank = column_.isna().to_numpy()
-        pairs = zip(column_.tolist(), blank, strict=True)
-        return [
-            None if none or (isinstance(cell, str) and not cell) else cell for cell, none in pairs
-        ]
-
     def texts(self, column: str) -> np.ndarray:
         """Read a column as words, object [n]: a missing cell is '', a whole number has no '.0';
         images are an error.
@@ -224,13 +215,14 @@ def contents(table: Table, column: str) -> list[str]:
     """
     cells = table[column]
     if cells.dtype == object and any(is_image(c) or isinstance(c, list) for c in cells):
-        return ["" if cell is None else _content(cell) for cell in table.cells(column)]
+        return ["" if cell is None else content(cell) for cell in table.cells(column)]
     return table.texts(column).tolist()
 
 
-def _content(cell: Any) -> str:
+def content(cell: Any) -> str:
+    """Give a word for one cell, equal where the contents are."""
     if isinstance(cell, (list, tuple)):
-        return digest_of([map(_content, cell)])
+        return digest_of([map(content, cell)])
     if isinstance(cell, (np.ndarray, Tensor)):
         array = np.asarray(cell)
         return _sha256(f"{array.dtype.str}{array.shape}", array.tobytes())
