@@ -4,13 +4,15 @@ The imports stand in the order in which data travels; each module imports only t
 """
 
 from mip.errors import MipError
-from mip.table import Table, from_frame, read, split
+from mip.table import Table, from_frame, read
+from mip.split import folds, split
 from mip.optim import adam, adamw, chain, clip_norm, cosine, one_cycle, sgd
 from mip.spec import KINDS, dump, load_spec, parse
 from mip.prepare import clean, parts
 from mip.plan import adapt
 from mip.net import build
-from mip.pipe import augment, batch, collect, prefetch, sample, to, transform
+from mip.sample import balance
+from mip.pipe import augment, batch, collect, prefetch, sample, shard, subset, to, transform
 from mip.step import init, train_step
 from mip.fit import Skip, Stop, fit, scan
 from mip.store import load_checkpoint, save
@@ -30,6 +32,7 @@ __all__ = [
     "adamw",
     "adapt",
     "augment",
+    "balance",
     "batch",
     "build",
     "chain",
@@ -43,6 +46,7 @@ __all__ = [
     "early_stop",
     "evaluate",
     "fit",
+    "folds",
     "from_frame",
     "init",
     "load",
@@ -61,7 +65,9 @@ __all__ = [
     "save",
     "scan",
     "sgd",
+    "shard",
     "split",
+    "subset",
     "to",
     "train_step",
     "transform",

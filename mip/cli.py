@@ -19,8 +19,9 @@ from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, parts
 from mip.run import Job, crossval, job, run
 from mip.spec import Spec, load_spec
+from mip.split import with_folds
 from mip.store import write
-from mip.table import Table, read, with_folds
+from mip.table import Table, read
 
 app = typer.Typer(
     add_completion=False,
