@@ -125,8 +125,9 @@ def _turns(words: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _dealt(order: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    # Sizes are those of the parts, int64 [parts], or of one class after another [classes, parts].
     part = np.empty(len(order), dtype=np.int64)
-    part[order] = np.repeat(np.arange(len(sizes)), sizes)
+    part[order] = np.repeat(np.resize(np.arange(sizes.shape[-1]), sizes.size), sizes.ravel())
     return part
 
 
@@ -149,24 +150,23 @@ def _unbroken(rank: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
 
 def _stratified(turns: np.ndarray, fractions: Sequence[float], order: np.ndarray) -> np.ndarray:
     order = order[np.argsort(turns[order], kind="stable")]
-    sizes = _table_of_sizes(np.bincount(turns), fractions)
-    part = np.empty(len(order), dtype=np.int64)
-    part[order] = np.repeat(np.tile(np.arange(len(fractions)), len(sizes)), sizes.ravel())
-    return part
+    return _dealt(order, _sizes_by_class(np.bincount(turns), fractions))
 
 
-def _table_of_sizes(counts: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
+def _sizes_by_class(counts: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
     """Round counts × fractions to int64 [classes, parts], up or down, and so the sums of parts."""
     shares = np.outer(counts, fractions)
     least = np.floor(shares + 1e-9).astype(np.int64)
-    more = np.array([_exact_sizes(fractions, count) for count in counts]) - least
+    more = np.zeros_like(least)
+    for place, count in enumerate(counts):
+        more[place] = _exact_sizes(fractions, count) - least[place]
     free = (shares - least > 1e-9) & (more == 0)
     owed = _exact_sizes(fractions, int(counts.sum())) - (least + more).sum(axis=0)
     while owed.any():
         source, target = int(owed.argmin()), int(owed.argmax())
         if not _move(more, free, source, target, {source}):
             # Five parts and more can ask for too much: sizes come before proportions.
-            row = more[:, source].argmax()
+            row = int(more[:, source].argmax())
             more[row, source], free[row, source] = 0, True
             least[row, target] += 1
         owed[[source, target]] += 1, -1
