@@ -160,26 +160,25 @@ def _sizes_by_class(counts: np.ndarray, fractions: Sequence[float]) -> np.ndarra
     more = np.zeros_like(least)
     for place, count in enumerate(counts):
         more[place] = _exact_sizes(fractions, count) - least[place]
-    free = (shares - least > 1e-9) & (more == 0)
+    odd = shares - least > 1e-9
     owed = _exact_sizes(fractions, int(counts.sum())) - (least + more).sum(axis=0)
     while owed.any():
         source, target = int(owed.argmin()), int(owed.argmax())
-        if not _move(more, free, source, target, {source}):
+        if not _move(more, odd, source, target, {source}):
             # Five parts and more can ask for too much: sizes come before proportions.
             row = int(more[:, source].argmax())
-            more[row, source], free[row, source] = 0, True
+            more[row, source] = 0
             least[row, target] += 1
         owed[[source, target]] += 1, -1
     return least + more
 
 
-def _move(more: np.ndarray, free: np.ndarray, source: int, target: int, seen: set[int]) -> bool:
+def _move(more: np.ndarray, odd: np.ndarray, source: int, target: int, seen: set[int]) -> bool:
     # Hand a class's odd row from part to part, where needed by way of others (Kuhn 1955).
     for part in set(range(more.shape[1])) - seen:
-        movable = np.flatnonzero((more[:, source] == 1) & free[:, part])
-        if len(movable) and (part == target or _move(more, free, part, target, seen | {part})):
+        movable = np.flatnonzero(odd[:, part] & (more[:, source] > more[:, part]))
+        if len(movable) and (part == target or _move(more, odd, part, target, seen | {part})):
             more[movable[0], [source, part]] = 0, 1
-            free[movable[0], [source, part]] = True, False
             return True
     return False
 
