@@ -62,6 +62,7 @@ def test_a_split_is_a_function_of_its_seed():
 )
 # Counts whose odd rows must be handed on, to a part that can take them, by way of another.
 @example(words=list("aaabb"), fractions=(6 / 12, 4 / 12, 2 / 12), seed=0)
+@example(words=list("abbbcc"), fractions=(3 / 15, 9 / 15, 3 / 15), seed=0)
 @example(words=list("abbbcdddeee"), fractions=(4 / 9, 2 / 9, 3 / 9), seed=0)
 @example(words=list("abcccddd"), fractions=(6 / 16, 2 / 16, 5 / 16, 3 / 16), seed=0)
 def test_a_stratified_split_has_the_proportions_of_the_table(words, fractions, seed):
