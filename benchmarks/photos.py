@@ -106,7 +106,7 @@ SCALED = evolve(
 
 LARGE_SCALED = evolve(
     ONE,
-    name="pipe-photos-12-megapixels",
+    name="pipe-photos-large",
     work="16 JPEGs of 4000 x 3000 to float batches, decoded scaled, 2 threads",
     aim=6.0,
     pair=partial(_photos, 16, LARGE, "scaled", 2),

@@ -18,8 +18,9 @@ import torch
 
 import mip
 from mip.run import CrossValidation
+from mip.split import with_folds
 from mip.store import write
-from mip.table import Table, with_folds
+from mip.table import Table
 
 SPECS = {"table": "specs/houses-table.toml", "table and photos": "specs/houses.toml"}
 BASELINE = "Ridge(1.0), log area + one-hot zip"

@@ -4,14 +4,16 @@ The imports stand in the order in which data travels; each module imports only t
 """
 
 from mip.errors import MipError
-from mip.table import Table, from_frame, split
-from mip.read import from_columns, from_dataset, read, read_idx
+from mip.table import Table, from_frame
+from mip.read import from_columns, read
+from mip.split import folds, split
 from mip.optim import adam, adamw, chain, clip_norm, cosine, one_cycle, sgd
 from mip.spec import KINDS, dump, load_spec, parse
 from mip.prepare import clean, parts
 from mip.plan import adapt
 from mip.net import build
-from mip.pipe import augment, batch, collect, prefetch, sample, to, transform
+from mip.sample import balance
+from mip.pipe import augment, batch, collect, prefetch, sample, subset, to, transform
 from mip.step import init, train_step
 from mip.fit import Skip, Stop, fit, scan
 from mip.store import load_checkpoint, save
@@ -31,6 +33,7 @@ __all__ = [
     "adamw",
     "adapt",
     "augment",
+    "balance",
     "batch",
     "build",
     "chain",
@@ -44,8 +47,8 @@ __all__ = [
     "early_stop",
     "evaluate",
     "fit",
+    "folds",
     "from_columns",
-    "from_dataset",
     "from_frame",
     "init",
     "load",
@@ -59,13 +62,13 @@ __all__ = [
     "prefetch",
     "progress",
     "read",
-    "read_idx",
     "run",
     "sample",
     "save",
     "scan",
     "sgd",
     "split",
+    "subset",
     "to",
     "train_step",
     "transform",

@@ -21,8 +21,9 @@ from mip.prepare import Parts, clean, fingerprint, parts
 from mip.read import read
 from mip.run import Job, crossval, job, run
 from mip.spec import Spec, load_spec
+from mip.split import with_folds
 from mip.store import write
-from mip.table import Table, with_folds
+from mip.table import Table
 
 app = typer.Typer(
     add_completion=False,

@@ -11,7 +11,6 @@ from attrs import frozen
 
 from mip.branch import Image
 from mip.errors import DataError, hint
-from mip.image import listed
 from mip.read import IMAGES
 from mip.table import BLANK, Table, is_image
 
@@ -45,9 +44,6 @@ def guess(table: Table, column: str) -> Guess:
         return Guess(column, "image", f"{len(cells)} images within the table")
     if any(isinstance(cell, list) for cell in cells):
         return _guess_list(column, cells)
-    cells = table.cells(column)
-    if any(is_image(cell) or isinstance(cell, list) for cell in cells):
-        return Guess(column, "image", f"{sum(len(listed(cell)) for cell in cells)} photos")
     words = [word for word in table.texts(column) if word.lower() not in BLANK]
     kinds, blank = len(set(words)), len(table) - len(words)
     told = f"{kinds} different values" + (f", {blank} missing" if blank else "")

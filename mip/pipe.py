@@ -12,7 +12,8 @@ from attrs.validators import ge, gt
 from torch import Tensor
 
 from mip.errors import DataError
-from mip.rng import derive, generator
+from mip.rng import derive
+from mip.sample import Each, Labels, Order, order_of, places_of
 from mip.tree import Tree, concat, map_tree, size, taker
 
 if TYPE_CHECKING:
@@ -37,20 +38,6 @@ class Stage(Protocol):
 
 
 @frozen
-class Order:
-    """In which order the rows of an epoch come: a function of (seed, epoch)."""
-
-    shuffle: bool = False
-    seed: int = 0
-
-    def __call__(self, rows: int, epoch: int) -> Tensor:
-        """Give the places of all rows, int64 [rows]."""
-        if not self.shuffle:
-            return torch.arange(rows)
-        return torch.randperm(rows, generator=generator("shuffle", self.seed, epoch))
-
-
-@frozen
 class Pipe:
     """A recipe: where rows come from, in which order, how many at once, and what is done.
 
@@ -65,29 +52,62 @@ class Pipe:
     """
 
     source: Any
-    order: Order = Order()
+    order: Order = Each()
     rows: int = field(default=1, validator=gt(0))
     tail: bool = True
     stages: tuple[Stage, ...] = ()
+    ranks: int = field(default=1, validator=gt(0))
+    rank: int = field(default=0)
+
+    @rank.validator
+    def _is_one_of_the_ranks(self, _: Any, rank: int) -> None:
+        if not 0 <= rank < self.ranks:
+            raise ValueError(f"'rank' must be from 0 to {self.ranks - 1}: {rank}")
 
     def __len__(self) -> int:
-        total = count(self.source)
-        return -(-total // self.rows) if self.tail else total // self.rows
+        return _batches(self, _size(self))
 
     def __iter__(self) -> Iterator[Any]:
-        return _running(self, itertools.islice(_gathered(self, 0), len(self)))
+        size = _size(self)
+        return _running(self, itertools.islice(_gathered(self, 0, size), _batches(self, size)))
 
     def __repr__(self) -> str:
-        steps = [f"{count(self.source)} rows", str(self.order), f"batch({self.rows})"]
-        return " | ".join([*steps, *map(str, self.stages)])
+        source = self.source if isinstance(self.source, Subset) else f"{count(self.source)} rows"
+        rows = f"batch({self.rows})" if self.tail else f"batch({self.rows}, tail=False)"
+        shared = [f"shard({self.rank}, {self.ranks})"] if self.ranks > 1 else []
+        return " | ".join(map(str, [source, self.order, rows, *shared, *self.stages]))
 
     def at(self, step: int) -> Iterator[Any]:
         """Stand before a step: give its batch, then those after it, epoch after epoch.
 
         An error in a stage is raised here, with the rows it happened in as a note; the
-        stream never hangs and never ends early.
+        stream never hangs and never ends early. Raises DataError at once for an order that
+        does not fit the rows.
         """
-        return _running(self, _gathered(self, step))
+        return _running(self, _gathered(self, step, _size(self)))
+
+
+@frozen(eq=False, repr=False)
+class Subset:
+    """Some rows of a source, itself a source: nothing is copied but a batch at a time."""
+
+    source: Any
+    places: Tensor
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __repr__(self) -> str:
+        return f"{len(self)} of {count(self.source)} rows"
+
+    @property
+    def rows(self) -> Tensor:
+        """The numbers of the rows, int64 [n], as the source has them."""
+        return _numbers(self.source)[self.places]
+
+    def take(self, index: Tensor) -> Any:
+        """Gather rows by their place in the subset."""
+        return _gatherer(self.source)(self.places[index])
 
 
 def count(source: Any) -> int:
@@ -125,9 +145,7 @@ def _values(works: Iterator[Work], source: Any) -> Iterator[Any]:
 
 
 def _explained(work: Work, source: Any) -> BaseException:
-    numbers = _numbers(source)[work.places]
-    rows = ", ".join(map(str, numbers[:8].tolist())) + (", …" if len(numbers) > 8 else "")
-    note = f"in rows {rows} of epoch {work.epoch}"
+    note = _where(work, source)
     if isinstance(work.error, StopIteration):
         return DataError(f"a stage raised StopIteration {note}")
     assert work.error is not None
@@ -135,22 +153,50 @@ def _explained(work: Work, source: Any) -> BaseException:
     return work.error
 
 
+def _where(work: Work, source: Any) -> str:
+    if not len(work.places):  # the order itself failed, or a rank has no row of the batch
+        return f"in epoch {work.epoch}"
+    numbers = _numbers(source)[work.places]
+    rows = ", ".join(map(str, numbers[:8].tolist())) + (", …" if len(numbers) > 8 else "")
+    return f"in rows {rows} of epoch {work.epoch}"
+
+
 def _numbers(source: Any) -> Tensor:
     # Rows are named as in the file where the source knows: a table, or encoded rows.
     return getattr(source, "rows", getattr(source, "row", torch.arange(count(source))))
 
 
-def _gathered(pipe: Pipe, step: int) -> Iterator[Work]:
-    rows, batches, gather = pipe.rows, len(pipe), _gatherer(pipe.source)
+def _size(pipe: Pipe) -> int:
+    return pipe.order.size(count(pipe.source))
+
+
+def _batches(pipe: Pipe, size: int) -> int:
+    return -(-size // pipe.rows) if pipe.tail else size // pipe.rows
+
+
+def _gathered(pipe: Pipe, step: int, size: int) -> Iterator[Work]:
+    rows, batches, gather = pipe.rows, _batches(pipe, size), _gatherer(pipe.source)
     if not batches:
         return
     first, done = divmod(step, batches)
     for epoch in itertools.count(first):
-        order = pipe.order(count(pipe.source), epoch)
+        order = _tried(lambda now: _ordered(pipe, now, size), epoch, epoch, torch.arange(0))
+        if order.error is not None:
+            yield order
+            return
         for begin in range(done * rows, batches * rows, rows):
-            places = order[begin : begin + rows]
+            places = order.value[begin : begin + rows]
+            if pipe.ranks > 1:
+                places = places.tensor_split(pipe.ranks)[pipe.rank]
             yield _tried(gather, places, epoch, places)
         done = 0
+
+
+def _ordered(pipe: Pipe, epoch: int, size: int) -> Tensor:
+    places = pipe.order(count(pipe.source), epoch)
+    if len(places) != size:
+        raise DataError(f"sample: the order has {len(places)} places and not {size}")
+    return places
 
 
 def _tried(function: Callable[[Any], Any], argument: Any, epoch: int, places: Tensor) -> Work:
@@ -233,9 +279,76 @@ def _staged(stage: Stage) -> Callable[[Any], Pipe]:
     return put
 
 
-def sample(shuffle: bool = False, seed: int = 0) -> Callable[[Any], Pipe]:
-    """Choose the order of rows: as they stand, or shuffled anew each epoch from (seed, epoch)."""
-    return lambda source: evolve(_pipe(source), order=Order(shuffle, seed))
+def sample(
+    shuffle: bool = False,
+    seed: int = 0,
+    *,
+    draws: int | None = None,
+    replacement: bool = False,
+    weights: Any = None,
+    groups: Labels | None = None,
+    order: Callable[[int, int], Any] | None = None,
+) -> Callable[[Any], Pipe]:
+    """Choose which rows an epoch has and in which order, anew each epoch from (seed, epoch).
+
+    Each row once, as they stand or with `shuffle`; with `draws`, only so many of them. With
+    `replacement` a row may come again, and there may be more draws than rows. With `weights`
+    (one a row, see `balance`) rows are drawn with replacement, a weight of 0 never. With
+    `groups` (a label a row) the rows of a group come one after another, groups and rows
+    shuffled. Or with an `order` of your own, a function of (rows, epoch) that gives int64 places,
+    as many in every epoch.
+
+    Raises DataError for weights that are negative, NaN or all 0 and for options that exclude
+    each other; when the pipe is laid out, for weights or groups that are not one a row, more
+    draws than rows, and places that are none.
+
+    >>> from toolz import pipe
+    >>> rows = torch.arange(6)
+    >>> list(pipe(rows, sample(weights=[0, 0, 1, 0, 0, 0], draws=4), batch(3)))
+    [tensor([2, 2, 2]), tensor([2])]
+    >>> def every_other(rows, epoch):
+    ...     return torch.arange(epoch % 2, rows, 2)
+    >>> other = pipe(rows, sample(order=every_other), batch(3))
+    >>> len(other), list(other), next(other.at(1))
+    (1, [tensor([0, 2, 4])], tensor([1, 3, 5]))
+    """
+    chosen = order_of(shuffle, seed, draws, replacement, weights, groups, order)
+    return lambda source: evolve(_pipe(source), order=chosen)
+
+
+def subset(places: Any) -> Callable[[Any], Pipe]:
+    """Choose some rows of the source by their places (int64 [n]): what is sampled from then on.
+
+    Weights and groups then count the rows of the subset. Raises DataError for a place that the
+    source lacks.
+
+    >>> from toolz import pipe
+    >>> pipe(torch.arange(10), subset([7, 1, 4]), batch(2))
+    3 of 10 rows | Each(shuffle=False, seed=0, draws=None) | batch(2)
+    >>> list(pipe(torch.arange(10), subset([7, 1, 4]), batch(2)))
+    [tensor([7, 1]), tensor([4])]
+    """
+
+    def put(source: Any) -> Pipe:
+        pipe = _pipe(source)
+        kept = places_of(places, count(pipe.source))
+        return evolve(pipe, source=Subset(pipe.source, kept))
+
+    return put
+
+
+def shard(rank: int, ranks: int) -> Callable[[Any], Pipe]:
+    """Take one rank's part of every batch, for training in several processes.
+
+    All ranks have as many batches, and together the rows of the whole pipe's, in its order;
+    their sizes differ by one at most. A batch of fewer rows than ranks leaves some without:
+    `batch(rows, tail=False)` has none of these. Raises ValueError unless 0 <= rank < ranks.
+
+    >>> from toolz import pipe
+    >>> [list(pipe(torch.arange(5), batch(3), shard(rank, 2))) for rank in (0, 1)]
+    [[tensor([0, 1]), tensor([3])], [tensor([2]), tensor([4])]]
+    """
+    return lambda source: evolve(_pipe(source), rank=rank, ranks=ranks)
 
 
 def batch(rows: int, tail: bool = True) -> Callable[[Any], Pipe]:
@@ -272,10 +385,12 @@ def to(device: torch.device | str) -> Callable[[Any], Pipe]:
 def collect(pipe: Pipe) -> Tree:
     """Run one epoch in order and keep it: a tree of tensors, itself a source of rows.
 
+    All rows are kept once, whatever the pipe's sampler and rank.
+
     Photos decoded once this way stay in memory as uint8 at the model's size.
 
     >>> kept = collect(batch(2)(Pipe((torch.arange(3), torch.ones(3)))))
     >>> kept
     (tensor([0, 1, 2]), tensor([1., 1., 1.]))
     """
-    return concat(list(evolve(pipe, order=Order(), tail=True)))
+    return concat(list(evolve(pipe, order=Each(), tail=True, rank=0, ranks=1)))

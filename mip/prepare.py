@@ -16,7 +16,8 @@ from mip.branch import NONE, Image, walk
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.read import read
 from mip.spec import Spec
-from mip.table import Table, contents, digest_of, split, split_by, with_folds
+from mip.split import split, split_by, with_folds
+from mip.table import Table, contents, digest_of
 
 DROP_WARNING = 0.1
 """Dropping more than this share of the rows is worth a warning."""
@@ -167,7 +168,8 @@ def parts(spec: Spec, table: Table, base: str | Path = ".") -> Parts:
                 f"{table.name}: column '{how.column}' must say train, valid or test, not {found}"
             )
         return Parts(*(named.get(name, table.take([])) for name in Parts._fields))
-    return Parts(*split(table, how.fractions, how.seed, how.stratify, how.group))
+    columns = how.stratify, how.group, how.time, how.key
+    return Parts(*split(table, how.fractions, how.seed, *columns))
 
 
 def _fold_column(spec: Spec) -> str:

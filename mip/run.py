@@ -25,9 +25,10 @@ from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
 from mip.prepare import Parts
 from mip.spec import KINDS, Spec, dump, to_dict
+from mip.split import split
 from mip.step import State, Step, init, train_step
 from mip.store import Checkpoint, load_checkpoint, read_file, save, write
-from mip.table import Table, digest, split
+from mip.table import Table, digest
 from mip.tree import leaves
 
 if TYPE_CHECKING:

@@ -44,9 +44,10 @@ KINDS: Mapping[str, type] = MappingProxyType(
 class Split:
     """How rows become train, valid and test.
 
-    By `fractions` and `seed` (with `stratify` or `group`, each a column); or by `column`, which
-    says train, valid or test; or by a `folds` file, whose `column` says each row's fold: the
-    fold `test` is the test part, the fold `valid` (if given) the valid part.
+    By `fractions` and `seed`, with one column at most that says how: `stratify`, `group`, `time`
+    (the earliest rows train) or `key` (a row's part depends on its key alone); or by `column`,
+    which says train, valid or test; or by a `folds` file, whose `column` says each row's fold:
+    the fold `test` is the test part, the fold `valid` (if given) the valid part.
     """
 
     fractions: tuple[float, ...] = field(default=(0.7, 0.15, 0.15), converter=tuple)
@@ -57,6 +58,17 @@ class Split:
     folds: str | None = None
     test: int | str | None = None
     valid: int | str | None = None
+    time: str | None = None
+    key: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        ways = ["stratify", "group", "time", "key", "folds" if self.folds else "column"]
+        given = [name for name in ways if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"'{given[1]}' and '{given[0]}' exclude each other")
+        for name in ("test", "valid"):
+            if getattr(self, name) is not None and self.folds is None:
+                raise ValueError(f"'{name}' is a fold, which needs 'folds', the file of folds")
 
     @fractions.validator
     def _whole(self, _: Any, shares: tuple[float, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Tables: rows with their numbers, what a cell means, how rows are taken and split."""
+"""Tables: rows with their numbers, what a cell means, how rows are taken."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.errors import DataError, hint
-from mip.rng import generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +33,7 @@ class Table:
     """Rows of columns. Image cells are paths relative to `root`, bytes of image files, arrays,
     Pillow images, or lists of these, and stay so until a branch reads them.
 
-    A table is a value: taking or splitting makes another. The frame's index holds each
+    A table is a value: taking rows makes another. The frame's index holds each
     row's number in the file, counted from 0, and errors speak in these numbers.
 
     >>> import pandas as pd
@@ -239,94 +238,3 @@ def digest_of(columns: Iterable[Iterable[str]]) -> str:
     """Fingerprint columns of words: one SHA-256 for all."""
     text = "\x1e".join("\x1f".join(words) for words in columns)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def split(
-    table: Table,
-    fractions: Sequence[float],
-    seed: int = 0,
-    stratify: str | None = None,
-    group: str | None = None,
-) -> tuple[Table, ...]:
-    """Cut a table into disjoint parts that cover it; a function of the rows and the seed.
-
-    Sizes are exact (the largest remainders get the odd rows). With `stratify`, each part has
-    the column's values in the table's proportions. With `group`, rows that share a value stay
-    together, and sizes are as near as whole groups allow. Raises DataError for fractions that
-    do not add up to 1.
-
-    >>> import pandas as pd
-    >>> rows = from_frame(pd.DataFrame({"x": range(10)}))
-    >>> [len(part) for part in split(rows, (0.7, 0.15, 0.15), seed=0)]
-    [7, 2, 1]
-    """
-    if not (min(fractions, default=-1) >= 0 and abs(sum(fractions) - 1) <= 1e-6):
-        raise DataError(f"split: the fractions {list(fractions)} must add up to 1")
-    if stratify and group:
-        raise DataError("split: stratify and group exclude each other")
-    order = torch.randperm(len(table), generator=generator("split", seed)).numpy()
-    if group:
-        return _cut_groups(table, fractions, order, table.texts(group))
-    if stratify:
-        order = _interleave(order, table.texts(stratify))
-    cuts = np.cumsum(_exact_sizes(fractions, len(table)))[:-1]
-    return tuple(table.take(np.sort(part)) for part in np.split(order, cuts))
-
-
-def _exact_sizes(fractions: Sequence[float], total: int) -> np.ndarray:
-    shares = np.asarray(fractions, dtype=np.float64) * total
-    sizes = np.floor(shares + 1e-9).astype(np.int64)
-    odd = np.argsort(-(shares - sizes), kind="stable")[: total - sizes.sum()]
-    sizes[odd] += 1
-    return sizes
-
-
-def _interleave(order: np.ndarray, words: np.ndarray) -> np.ndarray:
-    # Every class is spread evenly over [0, 1), so that any cut meets each in proportion.
-    place = np.empty(len(order))
-    for word in sorted(set(words)):
-        members = np.flatnonzero(words[order] == word)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return order[np.argsort(place, kind="stable")]
-
-
-def _cut_groups(
-    table: Table, fractions: Sequence[float], order: np.ndarray, words: np.ndarray
-) -> tuple[Table, ...]:
-    _, first, codes = np.unique(words[order], return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))[codes]
-    sizes = np.bincount(rank)
-    middle = (np.cumsum(sizes) - sizes / 2) / len(order)
-    part = np.searchsorted(np.cumsum(fractions)[:-1], middle, side="right")[rank]
-    return tuple(table.take(np.sort(order[part == k])) for k in range(len(fractions)))
-
-
-def split_by(table: Table, column: str) -> dict[str, Table]:
-    """Cut a table by a column that already says which part each row belongs to.
-
-    >>> import pandas as pd
-    >>> rows = from_frame(pd.DataFrame({"part": ["train", "test", "train"]}))
-    >>> {name: len(part) for name, part in split_by(rows, "part").items()}
-    {'test': 1, 'train': 2}
-    """
-    words = table.texts(column)
-    return {word: table.take(np.flatnonzero(words == word)) for word in sorted(set(words))}
-
-
-def with_folds(table: Table, folds: Table, column: str = "fold") -> Table:
-    """Add a column from a folds file, whose column `row` holds row numbers of the table.
-
-    Raises DataError when a row of the table has no fold, or a row has two.
-    """
-    numbers = folds.numbers("row")
-    for place in np.flatnonzero(np.isnan(numbers) | (numbers % 1 != 0))[:1]:
-        raise DataError(f"{folds.where(int(place), 'row')}: not the number of a row")
-    rows = numbers.astype(np.int64)
-    if len(set(rows)) != len(rows):
-        raise DataError(f"{folds.name}: a row number stands twice in column 'row'")
-    fold = dict(zip(rows.tolist(), folds.texts(column), strict=True))
-    missing = [row for row in table.rows.tolist() if row not in fold]
-    if missing:
-        raise DataError(f"{folds.name}: no fold for row {missing[0]} of {table.name}")
-    values = [fold[row] for row in table.rows.tolist()]
-    return Table(table.frame.assign(**{column: values}), table.name, table.root)

@@ -69,8 +69,11 @@ heads = st.one_of(
 )
 thirds = st.sampled_from([(0.7, 0.15, 0.15), (1.0, 0.0, 0.0), (1 / 3, 1 / 3, 1 / 3)])
 folds = st.none() | st.integers() | texts
-splits = st.builds(
-    Split, thirds, st.integers(), reserved, reserved, reserved, reserved, folds, folds
+ways = st.sampled_from(["stratify", "group", "time", "key", "column"])
+splits = st.one_of(
+    st.builds(Split, thirds, st.integers()),
+    st.builds(Split, column=reserved, folds=texts, test=folds, valid=folds),
+    st.builds(lambda way, name: Split(**{way: name}), ways, texts),
 )
 optimizers = st.one_of(
     st.builds(AdamW, positive, shares), st.builds(SGD, positive, shares, st.booleans(), shares)

@@ -1,4 +1,4 @@
-"""Tables: what a cell means, how rows are taken, split and cleaned."""
+"""Tables: what a cell means, how rows are taken and cleaned."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mip
-from mip.errors import DataError, MipWarning, SpecError
+from mip.errors import DataError, MipWarning
 from mip.prepare import DROP_WARNING
-from mip.table import digest, split_by, with_folds
+from mip.table import digest
 
 
 def of(**columns):
@@ -217,164 +217,6 @@ def test_a_fingerprint_tells_which_column_has_changed():
     two.loc[5, "rooms"] = 99
     one, two = digest(mip.from_frame(one)), digest(mip.from_frame(two))
     assert [name for name in one if one[name] != two[name]] == ["rooms"]
-
-
-# Splits.
-
-shares = st.lists(st.integers(0, 10), min_size=1, max_size=4).filter(any)
-
-
-@given(rows=st.integers(0, 60), shares=shares, seed=st.integers(0, 5))
-def test_a_split_is_disjoint_covers_and_has_exact_sizes(rows, shares, seed):
-    fractions = [share / sum(shares) for share in shares]
-    parts = mip.split(of(x=range(rows)), fractions, seed)
-    numbers = [part.rows.tolist() for part in parts]
-    assert sorted(sum(numbers, [])) == list(range(rows))  # noqa: RUF017
-    assert all(part == sorted(part) for part in numbers)
-    for part, fraction in zip(numbers, fractions, strict=True):
-        assert abs(len(part) - fraction * rows) < 1
-
-
-def test_the_sizes_are_known_numbers():
-    sizes = {
-        rows: [*map(len, mip.split(of(x=range(rows)), (0.7, 0.15, 0.15)))] for rows in (10, 100)
-    }
-    assert sizes == {10: [7, 2, 1], 100: [70, 15, 15]}
-
-
-def test_a_split_is_a_function_of_its_seed():
-    table = of(x=range(50))
-    first, again, other = (
-        mip.split(table, (0.5, 0.5), seed)[0].rows.tolist() for seed in (0, 0, 1)
-    )
-    assert first == again != other
-    assert first != list(range(25))
-
-
-@given(
-    words=st.lists(st.sampled_from("abc"), min_size=1, max_size=60),
-    fractions=st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0.5), (0.8, 0.2, 0.0)]),
-    seed=st.integers(0, 5),
-)
-def test_a_stratified_split_has_the_proportions_of_the_table(words, fractions, seed):
-    table = of(y=words)
-    parts = mip.split(table, fractions, seed, stratify="y")
-    assert sorted(np.concatenate([part.rows for part in parts])) == list(range(len(words)))
-    for part, fraction in zip(parts, fractions, strict=True):
-        assert abs(len(part) - fraction * len(words)) < 1
-        for word in set(words):
-            count = (part.texts("y") == word).sum()
-            assert abs(count - fraction * words.count(word)) <= 2
-
-
-def test_a_rare_class_is_in_every_part():
-    table = of(y=["common"] * 190 + ["rare"] * 10)
-    for seed in range(5):
-        parts = mip.split(table, (0.7, 0.15, 0.15), seed, stratify="y")
-        rare = [int((part.texts("y") == "rare").sum()) for part in parts]
-        assert rare[0] == 7
-        assert sorted(rare[1:]) == [1, 2]
-
-
-@given(
-    groups=st.lists(st.integers(0, 8), min_size=1, max_size=60),
-    fractions=st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0.5)]),
-    seed=st.integers(0, 5),
-)
-def test_a_group_is_never_cut(groups, fractions, seed):
-    parts = mip.split(of(g=groups), fractions, seed, group="g")
-    assert sorted(np.concatenate([part.rows for part in parts])) == list(range(len(groups)))
-    owners = [set(part.texts("g")) for part in parts]
-    assert sum(map(len, owners)) == len(set(groups))
-
-
-def test_groups_of_one_are_split_near_the_fractions():
-    sizes = [len(part) for part in mip.split(of(g=range(100)), (0.7, 0.15, 0.15), group="g")]
-    assert sizes == [70, 15, 15]
-
-
-@pytest.mark.parametrize("fractions", [(0.5, 0.4), (1.2, -0.2), (float("nan"), 0.5), ()])
-def test_fractions_must_add_up(fractions):
-    with pytest.raises(DataError, match=r"^split: the fractions .* must add up to 1$"):
-        mip.split(of(x=[1]), fractions)
-
-
-def test_stratify_and_group_exclude_each_other():
-    with pytest.raises(DataError, match="stratify and group exclude each other"):
-        mip.split(of(x=[1]), (1.0,), stratify="x", group="x")
-
-
-def test_a_column_may_say_the_parts():
-    table = of(part=["train", "test", "train", "valid"])
-    found = {name: part.rows.tolist() for name, part in split_by(table, "part").items()}
-    assert found == {"test": [1], "train": [0, 2], "valid": [3]}
-
-
-def with_split(how):
-    return spec_of("regression", NUMBERS, f"[data.split]\n{how}\n")
-
-
-def test_parts_follow_the_fractions_of_the_spec():
-    table = mip.from_frame(frame_of(40))
-    parts = mip.parts(with_split("fractions = [0.5, 0.25, 0.25]\nseed = 3"), table)
-    assert [*map(len, parts)] == [20, 10, 10]
-    want = mip.split(table, (0.5, 0.25, 0.25), seed=3)
-    assert [part.rows.tolist() for part in parts] == [part.rows.tolist() for part in want]
-
-
-def test_parts_follow_a_column():
-    table = mip.from_frame(frame_of(4).assign(part=["train", "test", "train", "train"]))
-    parts = mip.parts(with_split('column = "part"'), table)
-    assert [part.rows.tolist() for part in parts] == [[0, 2, 3], [], [1]]
-
-
-def test_a_part_of_another_name_is_refused():
-    table = mip.from_frame(frame_of(2).assign(part=["train", "tset"]))
-    with pytest.raises(
-        DataError, match="column 'part' must say train, valid or test, not train, tset"
-    ):
-        mip.parts(with_split('column = "part"'), table)
-
-
-def folds_of(tmp_path, rows, folds):
-    pd.DataFrame({"row": rows, "fold": folds}).to_csv(tmp_path / "folds.csv", index=False)
-
-
-def test_parts_follow_a_folds_file(tmp_path):
-    folds_of(tmp_path, [3, 2, 1, 0], ["a", "b", "c", "c"])
-    spec = with_split('folds = "folds.csv"\ntest = "a"\nvalid = "b"')
-    parts = mip.parts(spec, mip.from_frame(frame_of(4)), tmp_path)
-    assert [part.rows.tolist() for part in parts] == [[0, 1], [2], [3]]
-
-
-def test_folds_may_be_numbers(tmp_path):
-    folds_of(tmp_path, range(4), [0, 1, 2, 0])
-    parts = mip.parts(
-        with_split('folds = "folds.csv"\ntest = 0'), mip.from_frame(frame_of(4)), tmp_path
-    )
-    assert [part.rows.tolist() for part in parts] == [[1, 2], [], [0, 3]]
-
-
-def test_a_fold_that_is_none_names_the_known(tmp_path):
-    folds_of(tmp_path, range(4), [0, 1, 2, 0])
-    spec = with_split('folds = "folds.csv"\ntest = 7')
-    with pytest.raises(SpecError, match=r"data\.split\.test = 7 is not a fold.*\(known: 0, 1, 2\)"):
-        mip.parts(spec, mip.from_frame(frame_of(4)), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("rows", "error"),
-    [
-        (["0", "1"], "folds.csv: no fold for row 2 of table"),
-        (["0", "1", "1"], "folds.csv: a row number stands twice in column 'row'"),
-        (["0", "1", ""], "folds.csv row 2, column 'row': not the number of a row"),
-        (["0", "1", "1.5"], "folds.csv row 2, column 'row': not the number of a row"),
-    ],
-)
-def test_folds_that_do_not_fit_are_refused(rows, error):
-    folds = mip.from_frame(pd.DataFrame({"row": rows, "fold": 0}), name="folds.csv")
-    with pytest.raises(DataError, match=f"^{re.escape(error)}$"):
-        with_folds(of(x=range(3)), folds)
 
 
 # Cleaning.
