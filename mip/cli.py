@@ -47,6 +47,7 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as train.epochs=3."),
 ]
+Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep photos decoded.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics too.")]
 
 
@@ -165,6 +166,7 @@ def fit(
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+    cache: Cache = None,
 ) -> None:
     """Train a model into a run folder, or resume one."""
     out = out or Path("runs") / spec.stem
@@ -173,7 +175,7 @@ def fit(
     cut = split_of(read_spec, table, spec)
     try:
         told = partial(_told, label=out.name)
-        ended = run(read_spec, cut, out, resume=resume, hooks=told, base=spec.parent)
+        ended = run(read_spec, cut, out, resume=resume, hooks=told, base=spec.parent, cache=cache)
     except KeyboardInterrupt:
         raise _interrupted(spec, out) from None
     _reported(ended, cut, out)
@@ -299,12 +301,14 @@ def crossval_(
     set_: Changes = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Predictions, as CSV.")] = None,
     json: Json = None,
+    cache: Cache = None,
 ) -> None:
     """Train on all folds but one, predict it, for each fold."""
     from mip.report import averages, spread, write_json, write_table
 
     read_spec, table = opened(spec, set_)
-    done = crossval(read_spec, with_folds(table, read(folds), column), column, _quiet(spec.stem))
+    rows = with_folds(table, read(folds), column)
+    done = crossval(read_spec, rows, column, _quiet(spec.stem), cache=cache)
     say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))
     if out:
         write_table(out, done.predictions)

@@ -21,12 +21,20 @@ if TYPE_CHECKING:
 
 
 class Work(NamedTuple):
-    """What travels through the nodes: an epoch, places of rows, a value, or an error."""
+    """What travels through the nodes: an epoch, places of rows, what was made of them, or an
+    error. Before the first stage nothing has been made: `gather` takes the rows, in its thread.
+    """
 
     epoch: int
     places: Tensor
-    value: Any = None
+    made: Any = None
     error: BaseException | None = None
+    gather: Callable[[Tensor], Any] | None = None
+
+    @property
+    def value(self) -> Any:
+        """Give what was made, or take the rows."""
+        return self.made if self.gather is None else self.gather(self.places)
 
 
 class Stage(Protocol):
@@ -141,7 +149,7 @@ def _values(works: Iterator[Work], source: Any) -> Iterator[Any]:
         if work.error is not None:
             del works  # the error's traceback keeps this frame, which must not keep the threads
             raise _explained(work, source)
-        yield work.value
+        yield work.made
 
 
 def _explained(work: Work, source: Any) -> BaseException:
@@ -185,10 +193,13 @@ def _gathered(pipe: Pipe, step: int, size: int) -> Iterator[Work]:
             yield order
             return
         for begin in range(done * rows, batches * rows, rows):
-            places = order.value[begin : begin + rows]
+            places = order.made[begin : begin + rows]
             if pipe.ranks > 1:
                 places = places.tensor_split(pipe.ranks)[pipe.rank]
-            yield _tried(gather, places, epoch, places)
+            if pipe.stages:
+                yield Work(epoch, places, gather=gather)
+            else:
+                yield _tried(gather, places, epoch, places)
         done = 0
 
 
@@ -264,7 +275,7 @@ class Prefetch:
         """Lay out the stage."""
         from torchdata.nodes import Prefetcher
 
-        return Prefetcher(source, self.batches)
+        return Prefetcher(_mapped(source, lambda work: work.value, 0), self.batches)
 
 
 def _pipe(source: Any) -> Pipe:

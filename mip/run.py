@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from attrs import evolve, frozen
-from toolz import pipe
+from toolz import identity, pipe
 
+from mip.cache import default_folder
 from mip.errors import FileError, SpecError
 from mip.fit import History, Hook, fit
 from mip.hooks import checkpoint, early_stop, log, validate
@@ -50,17 +51,23 @@ class Job:
     steps: int
 
 
-def job(spec: Spec, parts: Parts, device: str = "cpu", kinds: Mapping[str, type] = KINDS) -> Job:
+def job(
+    spec: Spec,
+    parts: Parts,
+    device: str = "cpu",
+    kinds: Mapping[str, type] = KINDS,
+    cache: Path | None = None,
+) -> Job:
     """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state."""
     plan = adapt(spec, parts.train)
     net = build(plan, spec.train.seed).to(device)
-    batches = train_pipe(plan, parts.train, device)
+    batches = train_pipe(plan, parts.train, device, cache)
     steps = spec.train.epochs * len(batches)
     optimizer = optimizer_of(spec, steps)
     start = Checkpoint(
         init(net, optimizer, spec.train.seed), History(), _origin(spec, parts, kinds)
     )
-    watching = (*_validation(plan, parts, device), *_stopping(spec, parts))
+    watching = (*_validation(plan, parts, device, cache), *_stopping(spec, parts))
     return Job(plan, train_step(net, plan.loss, optimizer), batches, start, watching, steps)
 
 
@@ -90,6 +97,7 @@ def run(
     kinds: Mapping[str, type] = KINDS,
     device: str | None = None,
     base: str | Path = ".",
+    cache: Path | None = None,
 ) -> Run:
     """Adapt, build, fit and save, as the spec's `[train]` says.
 
@@ -97,13 +105,15 @@ def run(
     With `resume` it goes on from `checkpoints/last.safetensors`, and refuses if the spec or the
     rows have changed since. `hooks` are made when the job is laid out. `base` is the folder that
     the spec's paths are relative to; those of the `spec.toml` written are relative to `out`.
+    Decoded photos are kept in the folder `cache`, or where the rows do not fit into memory in
+    that of the user.
     """
     if out is None:
         with TemporaryDirectory() as folder:
-            return run(spec, parts, folder, hooks=hooks, kinds=kinds, device=device)
+            return run(spec, parts, folder, hooks=hooks, kinds=kinds, device=device, cache=cache)
     began, out = time.monotonic(), Path(out)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    laid = job(spec, parts, device, kinds)
+    laid = job(spec, parts, device, kinds, cache)
     at = resumed(out, laid.start) if resume else laid.start
     write(out / "spec.toml", dump(_moved(spec, Path(base), out), kinds).encode())
     _fold(laid, at, out, hooks(laid), kinds)
@@ -140,11 +150,11 @@ def _read(out: Path, name: str, otherwise: Checkpoint) -> Checkpoint:
     return load_checkpoint(path, otherwise.state) if path.exists() else otherwise
 
 
-def _validation(plan: Plan, parts: Parts, device: str) -> list[Hook]:
+def _validation(plan: Plan, parts: Parts, device: str, cache: Path | None) -> list[Hook]:
     if not len(parts.valid):
         return []
     net = build(plan, pretrain=False).to(device)
-    return [validate(plan, rows_pipe(plan, parts.valid, 256, device), net=net)]
+    return [validate(plan, rows_pipe(plan, parts.valid, 256, device, cache), net=net)]
 
 
 def _stopping(spec: Spec, parts: Parts) -> list[Hook]:
@@ -161,10 +171,10 @@ def optimizer_of(spec: Spec, steps: int) -> Optimizer:
     return chain(clip_norm(how.clip), link) if how.clip else chain(link)
 
 
-def train_pipe(plan: Plan, table: Table, device: str = "cpu") -> Pipe:
+def train_pipe(plan: Plan, table: Table, device: str = "cpu", cache: Path | None = None) -> Pipe:
     """Lay the pipe that trains: shuffled, augmented, encoded once if it fits in memory."""
     how = plan.spec.train
-    rows = rows_pipe(plan, table, how.batch, device)
+    rows = rows_pipe(plan, table, how.batch, device, cache)
     # Batch norm has no variance over one row; a last batch of one is left to another epoch.
     tail = len(table) < how.batch or len(table) % how.batch != 1
     moving, rest = rows.stages[-1:], evolve(rows, stages=rows.stages[:-1])
@@ -172,10 +182,19 @@ def train_pipe(plan: Plan, table: Table, device: str = "cpu") -> Pipe:
     return evolve(stages, tail=tail, stages=(*stages.stages, *moving))
 
 
-def rows_pipe(plan: Plan, table: Table, rows: int, device: str = "cpu") -> Pipe:
-    """Lay a pipe over encoded rows in their order, in memory if they fit."""
-    encoded = pipe(table, batch(64), transform(plan.encode, plan.spec.train.workers))
-    if len(table) * _row_bytes(plan) <= MEMORY:
+def rows_pipe(
+    plan: Plan, table: Table, rows: int, device: str = "cpu", cache: Path | None = None
+) -> Pipe:
+    """Lay a pipe over encoded rows in their order: in memory if they fit, otherwise with their
+    photos kept on disk. With a folder `cache` photos are kept there in either case.
+    """
+    fits, workers = len(table) * _row_bytes(plan) <= MEMORY, plan.spec.train.workers
+    if fits and not cache:
+        encoded = pipe(table, batch(64), transform(plan.encode, workers))
+    else:
+        kept = plan.keep(table, cache or default_folder())
+        encoded = pipe(kept, batch(64), transform(identity, workers))
+    if fits:
         return pipe(collect(encoded), batch(rows), to(device))
     return pipe(evolve(encoded, rows=rows), prefetch(2), to(device))
 
@@ -231,6 +250,7 @@ def crossval(
     column: str,
     hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
     kinds: Mapping[str, type] = KINDS,
+    cache: Path | None = None,
 ) -> CrossValidation:
     """Train once for each value of `column` on the other rows, and predict its own.
 
@@ -242,7 +262,7 @@ def crossval(
     began, folds = time.monotonic(), sorted(set(table.texts(column)))
     if len(folds) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(folds)} fold, two are needed")
-    training = partial(run, spec, hooks=hooks, kinds=kinds)
+    training = partial(run, spec, hooks=hooks, kinds=kinds, cache=cache)
     outcomes = [_held_out(training, spec, table, column, fold) for fold in folds]
     predictions = pd.concat([frame for frame, _ in outcomes]).sort_index().rename_axis("row")
     scores = tuple(score for _, score in outcomes)

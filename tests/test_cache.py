@@ -21,7 +21,7 @@ from PIL import Image
 from toolz import pipe
 
 import mip
-from mip import cache
+from mip import cache, cli
 from mip.cache import Kept, Lazy, caches, clear
 from mip.errors import DataError, MipWarning
 
@@ -222,7 +222,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import pandas, torch, mip
-from mip import cache
+from mip import cache, cli
 table = mip.from_frame(pandas.read_csv(sys.argv[1]), sys.argv[2], "houses.csv")
 plan = mip.adapt(mip.load_spec(sys.argv[3]), table)
 sync, left = cache._sync, [int(sys.argv[5])]
@@ -270,3 +270,48 @@ def test_a_kept_leaf_counts_its_rows(plan, table, folder):
     kept = plan.keep(table, folder).inputs["photo"]
     assert isinstance(kept, Kept)
     assert len(kept) == 6
+
+
+def trained(table, cut, **options):
+    train = "[train]\nepochs = 2\nbatch = 2\nworkers = 2\n"
+    lines = LEARN + "augmentation = { flip = true }\n"
+    return mip.run(mip.parse(lines + HEAD + train), cut, **options).state
+
+
+HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n'
+
+
+@pytest.fixture
+def cut(table):
+    return mip.prepare.Parts(table.take([0, 1, 2, 3]), table.take([4, 5]), table.take([]))
+
+
+def test_a_run_from_the_cache_is_the_run_without(table, cut, folder, decoded):
+    plain = trained(table, cut)
+    first = trained(table, cut, cache=folder)
+    decoded.clear()
+    second = trained(table, cut, cache=folder)
+    assert bits(plain.params) == bits(first.params) == bits(second.params)
+    assert decoded == []
+
+
+def test_rows_that_do_not_fit_into_memory_are_kept_where_the_user_says(
+    table, cut, folder, monkeypatch
+):
+    plain = trained(table, cut)
+    monkeypatch.setattr(sys.modules["mip.run"], "MEMORY", 0)
+    monkeypatch.setenv("MIP_CACHE", str(folder))
+    assert bits(plain.params) == bits(trained(table, cut).params)
+    assert len(caches(folder)) == 1
+
+
+def test_the_command_shows_and_clears(plan, table, folder, monkeypatch, capsys):
+    taken(plan.keep(table, folder), 0)
+    monkeypatch.setenv("MIP_CACHE", str(folder))
+    monkeypatch.setattr(sys, "argv", ["mip", "cache"])
+    for arguments, told in ([], "houses.csv-"), (["--clear"], "bytes removed"), ([], "total"):
+        monkeypatch.setattr(sys, "argv", ["mip", "cache", *arguments])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert told in capsys.readouterr().out
+    assert caches(folder) == []

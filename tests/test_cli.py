@@ -121,6 +121,7 @@ def test_every_help_fits_one_screen(run):
         "evaluate",
         "predict",
         "crossval",
+        "cache",
         "demo",
         "demo-data",
     ]
