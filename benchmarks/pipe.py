@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 
 import torch
+from attrs import evolve
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 import mip
 from benchmarks.harness import Benchmark, Contender
@@ -37,4 +39,23 @@ MEMORY = Benchmark(
     pair=_memory,
 )
 
-ALL = (MEMORY,)
+
+def _loader() -> tuple[Contender, Contender]:
+    ours, _ = _memory()
+    draws = torch.Generator().manual_seed(0)
+    inputs = torch.randn(ROWS, 20, generator=draws)
+    labels = torch.randint(0, 10, (ROWS, 10), generator=draws)
+    usual = DataLoader(TensorDataset(inputs, labels), batch_size=BATCH, shuffle=True)
+    return ours, lambda: deque(usual, 0)
+
+
+LOADER = evolve(
+    MEMORY,
+    name="pipe-memory-loader",
+    anchor="the default DataLoader over a TensorDataset of the same rows",
+    aim=5.0,
+    pair=_loader,
+    rounds=9,
+)
+
+ALL = (MEMORY, LOADER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGES))})", re.IGNORECASE)
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
 IDENTITY = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
 CODE = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
+LOST = ": none of these files is there"
 FEW = 30
 """A column of words with at most so many different ones is a category, however short the table."""
 
@@ -50,7 +52,8 @@ def guess(table: Table, column: str) -> Guess:
     if kinds < 2:
         return Guess(column, "constant", f"{told}: nothing to learn")
     if _share(PICTURE, words) > 0.9:
-        return Guess(column, "image", told)
+        there = any((Path(table.root or ".") / word).is_file() for word in words)
+        return Guess(column, "image" if there else "lost files", f"{told}{'' if there else LOST}")
     if _is_number(table, column):
         return _guess_number(table, column, kinds, told)
     if _share(DATE, words) > 0.9:
@@ -84,7 +87,8 @@ def _guess_number(table: Table, column: str, kinds: int, told: str) -> Guess:
     values = table.numbers(column)
     values = values[~np.isnan(values)]
     whole = bool((values == np.round(values)).all())
-    if whole and kinds == len(table) and re.search(IDENTITY, column):
+    counted = whole and kinds == len(table) and values.max() - values.min() == kinds - 1
+    if counted or (whole and kinds == len(table) and re.search(IDENTITY, column)):
         return Guess(column, "row name", f"{told}: it names the rows")
     if whole and re.search(CODE, column):
         return Guess(column, "category", f"{told}: a code, not an amount")

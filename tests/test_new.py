@@ -20,6 +20,7 @@ def table():
         pd.DataFrame(
             {
                 "id": np.arange(n),
+                "visit": 1000 - np.arange(n),
                 "zipcode": rng.choice([85255, 36372, 92677], n),
                 "area": rng.uniform(50, 5000, n).round(1),
                 "age": rng.integers(0, 60, n),
@@ -39,6 +40,7 @@ def table():
     ("column", "role"),
     [
         ("id", "row name"),
+        ("visit", "row name"),
         ("zipcode", "category"),
         ("area", "log number"),
         ("age", "number"),
@@ -120,3 +122,15 @@ def test_photos_that_are_not_there_are_counted_and_the_first_is_named(tmp_path):
     assert "# 10 of 20 photos are not there\n" in text
     assert "(the first: row 1: b.png is missing); a learned" in text
     assert mip.parse(text).branch["photos"].missing == "learn"
+
+
+def test_names_of_files_that_are_not_there_are_left_out(tmp_path):
+    frame = pd.DataFrame(
+        {"photo": ["a.png", "b.png"] * 9, "size": np.arange(18) % 7, "y": range(18)}
+    )
+    found = guess(from_frame(frame, root=tmp_path), "photo")
+    assert (found.role, found.reason) == (
+        "lost files",
+        "2 different values: none of these files is there",
+    )
+    assert "# left out: photo (lost files" in draft(from_frame(frame, root=tmp_path), "y", "t.csv")

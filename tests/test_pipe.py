@@ -17,8 +17,10 @@ from conftest import bits, lay, spec_of, within
 from hypothesis import given
 from hypothesis import strategies as st
 from toolz import concat, pipe
+from torch.utils.data import DataLoader, TensorDataset
 
 import mip
+from mip.pipe import Datapipe
 from mip.plan import Batch
 
 sizes = st.integers(1, 12)
@@ -333,3 +335,48 @@ def test_a_stream_can_be_dropped_half_way():
     stream = numbers(100, 2, workers=2, ahead=2).at(0)
     assert np.size(next(stream).numpy()) == 2
     within(5, lambda: stream.close())
+
+
+# Beside torch's own tools.
+
+
+def loaded(batches, workers):
+    return list(DataLoader(Datapipe(batches), batch_size=None, num_workers=workers))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("stages", [[], [mip.transform(torch.clone)], [mip.prefetch(2)]])
+def test_a_data_loader_gives_the_batches_of_the_pipe(workers, stages):
+    batches = pipe(torch.arange(23), mip.sample(shuffle=True, seed=4), mip.batch(5), *stages)
+    assert lists(loaded(batches, workers)) == lists(batches)
+    assert len(Datapipe(batches)) == len(batches) == 5
+
+
+def test_a_process_of_a_data_loader_makes_its_own_batches_and_no_other():
+    def mark(rows):
+        return torch.stack([rows, torch.full_like(rows, os.getpid())])
+
+    batches = pipe(torch.arange(8), mip.batch(2), mip.transform(mark))
+    makers = [int(batch[1, 0]) for batch in loaded(batches, 2)]
+    assert makers[0] == makers[2] != makers[1] == makers[3]
+
+
+def test_an_error_in_a_process_of_a_data_loader_names_the_rows():
+    def fail(rows):
+        raise KeyError("broken")
+
+    batches = pipe(torch.arange(8), mip.batch(2), mip.transform(fail))
+    with pytest.raises(KeyError, match=r"(?s)broken.*in rows 0, 1 of epoch 0"):
+        loaded(batches, 1)
+
+
+def test_fit_takes_a_data_loader_and_a_datapipe_of_batches():
+    net, one = torch.nn.Linear(2, 1), mip.sgd(0.1)
+    step = mip.train_step(net, torch.nn.functional.mse_loss, one)
+    rows = torch.randn(9, 2), torch.randn(9, 1)
+    batches, start = pipe(rows, mip.batch(4)), mip.init(net, one)
+    want = bits(mip.fit(step, batches, start, epochs=2).params)
+    loader = DataLoader(Datapipe(batches), batch_size=None)
+    usual = DataLoader(TensorDataset(*rows), batch_size=4)
+    for source in (Datapipe(batches), loader, usual, list(batches)):
+        assert bits(mip.fit(step, source, start, epochs=2).params) == want

@@ -15,7 +15,8 @@ SPECS = sorted((ROOT / "specs").rglob("*.toml"))
 def test_the_specs_are_there():
     names = {path.relative_to(ROOT / "specs").as_posix() for path in SPECS}
     demo = {"demo/both.toml", "demo/pictures.toml", "demo/table.toml"}
-    assert names >= {*demo, "houses.toml", "houses-table.toml"}
+    tables = {"adult", "california", "cars", "covid-cxr", "diabetes", "mnist", "titanic", "wine"}
+    assert names >= {*demo, "houses.toml", "houses-table.toml", *(f"{k}.toml" for k in tables)}
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
