@@ -51,12 +51,12 @@ class Plan:
         target = head.encode(self.facts["head"], rows) if head.column in rows.columns else None
         return Batch(self.spec.root.encode(self.facts["branch"], rows), target, rows.rows)
 
-    def keep(self, rows: Table, folder: Path) -> Batch:
+    def keep(self, rows: Table, folder: str | Path) -> Batch:
         """Encode rows as `encode` does, but leave photos in a file of the folder, decoded when
         they are first taken: a source for a pipe over more photos than memory holds.
         """
         target = self.spec.head.encode(self.facts["head"], rows)
-        inputs = self.spec.root.keep(self.facts["branch"], rows, folder)
+        inputs = self.spec.root.keep(self.facts["branch"], rows, Path(folder))
         return Batch(inputs, target, rows.rows)
 
     def augment(self, batch: Batch, key: int) -> Batch:

@@ -56,7 +56,7 @@ def job(
     parts: Parts,
     device: str = "cpu",
     kinds: Mapping[str, type] = KINDS,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> Job:
     """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state."""
     plan = adapt(spec, parts.train)
@@ -97,7 +97,7 @@ def run(
     kinds: Mapping[str, type] = KINDS,
     device: str | None = None,
     base: str | Path = ".",
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> Run:
     """Adapt, build, fit and save, as the spec's `[train]` says.
 
@@ -150,7 +150,7 @@ def _read(out: Path, name: str, otherwise: Checkpoint) -> Checkpoint:
     return load_checkpoint(path, otherwise.state) if path.exists() else otherwise
 
 
-def _validation(plan: Plan, parts: Parts, device: str, cache: Path | None) -> list[Hook]:
+def _validation(plan: Plan, parts: Parts, device: str, cache: str | Path | None) -> list[Hook]:
     if not len(parts.valid):
         return []
     net = build(plan, pretrain=False).to(device)
@@ -171,7 +171,9 @@ def optimizer_of(spec: Spec, steps: int) -> Optimizer:
     return chain(clip_norm(how.clip), link) if how.clip else chain(link)
 
 
-def train_pipe(plan: Plan, table: Table, device: str = "cpu", cache: Path | None = None) -> Pipe:
+def train_pipe(
+    plan: Plan, table: Table, device: str = "cpu", cache: str | Path | None = None
+) -> Pipe:
     """Lay the pipe that trains: shuffled, augmented, encoded once if it fits in memory."""
     how = plan.spec.train
     rows = rows_pipe(plan, table, how.batch, device, cache)
@@ -183,7 +185,7 @@ def train_pipe(plan: Plan, table: Table, device: str = "cpu", cache: Path | None
 
 
 def rows_pipe(
-    plan: Plan, table: Table, rows: int, device: str = "cpu", cache: Path | None = None
+    plan: Plan, table: Table, rows: int, device: str = "cpu", cache: str | Path | None = None
 ) -> Pipe:
     """Lay a pipe over encoded rows in their order: in memory if they fit, otherwise with their
     photos kept on disk. With a folder `cache` photos are kept there in either case.
@@ -250,7 +252,7 @@ def crossval(
     column: str,
     hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
     kinds: Mapping[str, type] = KINDS,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> CrossValidation:
     """Train once for each value of `column` on the other rows, and predict its own.
 

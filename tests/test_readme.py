@@ -49,6 +49,18 @@ def test_the_python_blocks_run_one_after_another(folder, monkeypatch):
     assert "season" in names["plan"].facts["branch"]
 
 
+def test_the_blocks_of_the_page_about_data_run_one_after_another(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    text = (ROOT / "docs" / "data.md").read_text()
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "data.md", "exec"), names)
+    pixels = names["batch"].inputs["photos"]["pixels"]
+    assert pixels.shape == (32, 2, 3, 48, 48)
+    assert len(list(names["loader"])) == len(names["batches"]) == 4
+    assert len(list(names["noisy"])) == 4
+
+
 def test_the_commands_run_one_after_another(folder):
     for line in blocks("sh")[0].strip().splitlines():
         more = next((text for start, text in QUICK.items() if line.startswith(start)), "")
