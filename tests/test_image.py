@@ -226,12 +226,14 @@ def test_a_bomb_is_refused_whatever_is_done_with_warnings(tmp_path):
             decode(tmp_path, "a.png", 8)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("count", [75, pytest.param(1_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
-def test_damaged_bytes_are_read_or_refused_and_nothing_else(kind, tmp_path):
+def test_damaged_bytes_are_read_or_refused_and_nothing_else(kind, count, scaled, tmp_path):
     exif, rng, out = Image.Exif(), random.Random(0), io.BytesIO()
     exif[274], exif[271] = 6, "maker"
     corners().resize((24, 16)).save(out, kind, exif=exif)
-    for _ in range(150):
+    for _ in range(count):
         data = bytearray(out.getvalue())
         for _ in range(rng.choice([1, 2, 5])):
             data[rng.randrange(len(data))] = rng.randrange(256)
@@ -239,7 +241,7 @@ def test_damaged_bytes_are_read_or_refused_and_nothing_else(kind, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                assert decode(tmp_path, "a", 8).shape == (3, 8, 8)
+                assert decode(tmp_path, "a", 8, scaled).shape == (3, 8, 8)
             except DataError:
                 continue
 
