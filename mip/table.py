@@ -155,9 +155,10 @@ def _is_blank(cell: Any) -> bool:
 def _parse(table: Table, column: str, cells: pd.Series) -> np.ndarray:
     import pandas as pd
 
-    # As objects, so that a date stays a date and does not turn into nanoseconds.
-    objects = pd.Series([_bounded(cell) for cell in cells], dtype=object)
-    known = pd.to_numeric(objects, errors="coerce")
+    if not isinstance(cells.dtype, pd.StringDtype):
+        # As objects, so that a date stays a date and does not turn into nanoseconds.
+        cells = pd.Series([_bounded(cell) for cell in cells], dtype=object)
+    known = pd.to_numeric(cells, errors="coerce")
     values = known.to_numpy(dtype=np.float64, na_value=np.nan)
     for place in np.flatnonzero(np.isnan(values) & ~cells.isna().to_numpy()):
         cell = cells.iloc[place]
