@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,20 +61,25 @@ def locate(root: Path | None, cell: str) -> Path:
     if "\0" in cell or "\\" in cell:
         raise DataError(f"{cell!r} has a character that no image path may have")
     try:
-        return _inside((root or Path(".")).resolve(), cell)
-    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, no access
+        return _inside(os.path.realpath(root or "."), cell)
+    except (OSError, ValueError) as error:  # too long, a loop of links, no access
         raise DataError(f"{cell[:80]!r} cannot be looked up ({error})"[:200]) from error
 
 
-def _inside(base: Path, cell: str) -> Path:
-    path = base / cell
-    if not path.resolve().is_relative_to(base) or Path(cell).is_absolute():
+def _inside(base: str, cell: str) -> Path:
+    # With texts instead of Paths, for this is done for every photo.
+    path = os.path.realpath(os.path.join(base, cell))
+    if os.path.isabs(cell) or not f"{path}{os.sep}".startswith(f"{base.rstrip(os.sep)}{os.sep}"):
         raise DataError(f"{cell} leaves the table's folder")
-    if not path.is_file():
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{cell} is missing") from error
+    if not S_ISREG(found.st_mode):
         raise DataError(f"{cell} is missing")
-    if not path.stat().st_size:
+    if not found.st_size:
         raise DataError(f"{cell} is empty (0 bytes)")
-    return path
+    return Path(path)
 
 
 def decode(root: Path | None, cell: Cell, size: int, scaled: bool = False) -> Tensor:
