@@ -15,10 +15,10 @@ from attrs.validators import ge, gt, in_, instance_of, le, lt, min_len, optional
 from torch import Tensor, nn
 
 from mip import image
+from mip.augmentation import Augment
 from mip.cache import Lazy, keep
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.layers import Embeddings, Fill, Fused, Photos, SmallResNet, cut
-from mip.rng import uniform
 from mip.table import Table
 from mip.tree import Tree
 
@@ -167,26 +167,6 @@ class Categorical:
 def _lookup(words: list[str], cells: np.ndarray) -> np.ndarray:
     place = {word: code for code, word in enumerate(words, start=1)}
     return np.array([place.get(cell, 0) for cell in cells], dtype=np.int64)
-
-
-@frozen
-class Augment:
-    """Changes to images in training, drawn from (seed, epoch, row) and the same for all of a
-    row's photos: mirror half of them, move and scale by up to `shift` of the size, change the
-    brightness by up to `brightness`.
-    """
-
-    flip: bool = False
-    shift: float = field(default=0.0, validator=[ge(0), lt(0.5)])
-    brightness: float = field(default=0.0, validator=[ge(0), lt(1)])
-
-    def __call__(self, pixels: Tensor, key: int, rows: Tensor) -> Tensor:
-        draws = uniform(key, rows, 5)
-        if self.flip:
-            pixels = image.flip(pixels, draws[:, 0])
-        if self.shift:
-            pixels = image.shift(pixels, draws[:, 1:4], self.shift)
-        return image.brighten(pixels, draws[:, 4], self.brightness) if self.brightness else pixels
 
 
 @frozen

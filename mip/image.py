@@ -1,4 +1,4 @@
-"""Images: from a cell of a table to pixels, and the changes that training makes to them."""
+"""Images: from a cell of a table to pixels."""
 
 from __future__ import annotations
 
@@ -244,38 +244,3 @@ def version() -> str:
     import PIL
 
     return f"Pillow {PIL.__version__}, torch {torch.__version__}"
-
-
-def flip(pixels: Tensor, draw: Tensor, chance: float = 0.5) -> Tensor:
-    """Mirror images left to right where the draw falls below the chance.
-
-    Takes pixels [n, k, 3, h, w] and draws in [0, 1) as [n]; a row's images turn together.
-
-    >>> row = torch.tensor([1, 2]).view(1, 1, 1, 1, 2)
-    >>> flip(row, torch.tensor([0.2])).flatten().tolist()
-    [2, 1]
-    """
-    mirrored = (draw < chance).view(-1, 1, 1, 1, 1)
-    return torch.where(mirrored, pixels.flip(-1), pixels)
-
-
-def shift(pixels: Tensor, draws: Tensor, reach: float) -> Tensor:
-    """Move and scale images by up to `reach` of their size, the border repeated.
-
-    Takes pixels uint8 [n, k, 3, h, w] and draws in [0, 1) as [n, 3] (across, down, scale).
-    """
-    n, k = pixels.shape[:2]
-    across, down, zoom = ((draws * 2 - 1) * reach * 2).unbind(1)
-    matrix = torch.zeros(n, 2, 3)
-    matrix[:, 0, 0] = matrix[:, 1, 1] = 1 + zoom / 2
-    matrix[:, 0, 2], matrix[:, 1, 2] = across, down
-    flat = pixels.flatten(0, 1)
-    grid = F.affine_grid(matrix.repeat_interleave(k, 0), list(flat.shape), align_corners=False)
-    moved = F.grid_sample(flat.float(), grid, padding_mode="border", align_corners=False)
-    return moved.round().to(torch.uint8).view_as(pixels)
-
-
-def brighten(pixels: Tensor, draw: Tensor, reach: float) -> Tensor:
-    """Multiply brightness by 1 ± `reach`; takes pixels uint8 [n, k, 3, h, w] and draws [n]."""
-    factor = (1 + (draw * 2 - 1) * reach).view(-1, 1, 1, 1, 1)
-    return (pixels.float() * factor).round().clamp(0, 255).to(torch.uint8)

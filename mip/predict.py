@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from mip.branch import at, walk
@@ -17,6 +18,7 @@ from mip.net import Net, build
 from mip.plan import Batch, Plan
 from mip.prepare import check_columns, clean, learned, told
 from mip.read import read
+from mip.rng import derive
 from mip.spec import KINDS
 from mip.step import State
 from mip.store import load_model
@@ -33,13 +35,15 @@ class Predictor:
 
     Columns are `value`, or `label` and a probability `p_<class>` for every class. A row whose
     photo cannot be had, where the spec's policy is not "learn", gets its reason in a column
-    `error` and no prediction; the other rows do not notice.
+    `error` and no prediction; the other rows do not notice. Encoded rows are also looked at
+    through each of `views`, and the logits averaged; see `tta`.
     """
 
     plan: Plan
     net: Net
     device: str = "cpu"
     batch: int = 256
+    views: tuple[Callable[[Batch], Batch], ...] = ()
 
     def __call__(self, table: Table | pd.DataFrame | str | Path) -> pd.DataFrame:
         import pandas as pd
@@ -65,6 +69,10 @@ class Predictor:
         """Give the logits of encoded rows: float32 [n] or [n, k], on the CPU."""
         if not len(batch.row):
             return self.net(self.plan.example())[:0].cpu()
+        seen = [self._logits(each) for each in (batch, *(view(batch) for view in self.views))]
+        return torch.stack(seen).mean(dim=0) if self.views else seen[0]
+
+    def _logits(self, batch: Batch) -> Tensor:
         return self.net(map_tree(lambda leaf: leaf.to(self.device), batch.inputs)).cpu()
 
 
@@ -145,6 +153,18 @@ def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:
     except RuntimeError as error:
         raise FileError(f"the weights do not fit the model of the spec: {error}") from error
     return Predictor(plan, net.eval().to(device), device)
+
+
+def tta(predict: Predictor, views: int = 8, seed: int = 0) -> Predictor:
+    """Augment at test time: average the logits of the rows as they are and of `views` of them.
+
+    The views are changed as the spec says of training, drawn from (seed, view, row), so that
+    the batch size does not change them. Raises ValueError for fewer than one view.
+    """
+    if views < 1:
+        raise ValueError(f"'views' must be >= 1: {views}")
+    keys = [derive("tta", seed, view) for view in range(views)]
+    return evolve(predict, views=tuple(partial(predict.plan.augment, key=key) for key in keys))
 
 
 def load(path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu") -> Predictor:

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 import mip
 from mip.errors import DataError, SpecError
-from mip.image import FORMATS, MAX_PIXELS, brighten, decode, flip, locate, shift
+from mip.image import FORMATS, MAX_PIXELS, decode, locate
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -398,32 +398,6 @@ def test_a_photo_can_be_in_many_rows(shots):
     plan = mip.adapt(seeing("learn"), shots)
     pair = plan.encode(shots.take([0, 2, 0])).inputs["photo"]["pixels"]
     assert bits(pair[0]) == bits(pair[2]) != bits(pair[1])
-
-
-# Changes in training.
-
-
-def test_a_flip_mirrors_the_rows_drawn():
-    row = torch.arange(6, dtype=torch.uint8).view(2, 1, 1, 1, 3)
-    assert flip(row, torch.tensor([0.2, 0.8])).view(2, 3).tolist() == [[2, 1, 0], [3, 4, 5]]
-
-
-def test_a_shift_of_nothing_changes_nothing():
-    image = torch.randint(0, 256, (2, 1, 3, 8, 8), dtype=torch.uint8)
-    assert torch.equal(shift(image, torch.full((2, 3), 0.5), 0.2), image)
-
-
-def test_a_shift_moves_by_a_part_of_the_size():
-    image = torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8)
-    image[..., 4] = 255
-    right = shift(image, torch.tensor([[1.0, 0.5, 0.5]]), 0.25)
-    assert right[0, 0, 0, 0].tolist() == [0, 0, 255, 0, 0, 0, 0, 0]
-
-
-def test_brightness_stays_in_range():
-    image = torch.tensor([0, 100, 250], dtype=torch.uint8).view(1, 1, 3, 1, 1)
-    assert brighten(image, torch.tensor([1.0]), 0.2).flatten().tolist() == [0, 120, 255]
-    assert brighten(image, torch.tensor([0.0]), 0.2).flatten().tolist() == [0, 80, 200]
 
 
 # Backbones.

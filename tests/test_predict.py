@@ -13,7 +13,7 @@ from conftest import NUMBERS, draw_photos, frame_of, lay, spec_of
 
 import mip
 from mip.errors import DataError, SpecError
-from mip.predict import remarks
+from mip.predict import remarks, tta
 
 COLUMNS = {
     "regression": ["value"],
@@ -353,3 +353,27 @@ def test_a_prediction_and_a_target_never_broadcast(loss, table):
     with pytest.raises(DataError, match=r"between shapes \(4, 1\) and \(4,\) would broadcast$"):
         criterion(torch.zeros(4, 1), torch.zeros(4))
     assert criterion(torch.zeros(4), torch.zeros(4)).shape == ()
+
+
+# Augmentation at test time.
+
+
+def test_views_average_the_logits_of_augmented_rows(predict, table):
+    batch, views = predict.plan.encode(table), tta(predict, views=3).views
+    want = torch.stack([predict.forward(each) for each in (batch, *(v(batch) for v in views))])
+    assert torch.equal(tta(predict, views=3).forward(batch), want.mean(dim=0))
+    assert not torch.equal(want.mean(dim=0), predict.forward(batch))
+
+
+def test_views_depend_on_the_seed_and_not_on_the_batch(predict, table):
+    first, other = (tta(predict, 2, seed)(table).select_dtypes("number") for seed in (0, 1))
+    small = evolve(tta(predict, 2), batch=3)(table).select_dtypes("number")
+    pd.testing.assert_frame_equal(small, first, rtol=1e-5, atol=1e-6)
+    assert not first.equals(other)
+
+
+def test_without_photos_views_change_nothing(numbers, table):
+    found, want = tta(numbers)(table), numbers(table)
+    pd.testing.assert_frame_equal(found, want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="'views' must be >= 1: 0"):
+        tta(numbers, views=0)

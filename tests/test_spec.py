@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mip
-from mip.branch import Augment, Categorical, Continuous, Fuse, Image
+from mip.augmentation import Augment
+from mip.branch import Categorical, Continuous, Fuse, Image
 from mip.errors import FileError, SpecError
 from mip.fit import History
 from mip.head import Binary, Multiclass, Regression
@@ -41,7 +42,19 @@ names = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_siz
 )
 reserved = st.none() | texts
 
-augments = st.builds(Augment, st.booleans(), st.floats(0, 0.49), shares)
+augments = st.builds(
+    Augment,
+    flip=st.booleans(),
+    shift=st.floats(0, 0.49),
+    brightness=shares,
+    rotate=st.floats(0, 180),
+    crop=st.floats(0.01, 1),
+    contrast=shares,
+    saturation=shares,
+    hue=st.floats(0, 0.5),
+    erase=st.floats(0, 1),
+    auto=st.sampled_from(["", "rand", "trivial"]),
+)
 leaves = st.one_of(
     st.builds(Continuous, columns, st.sampled_from(["standard", "log", "none"])),
     st.builds(Categorical, columns, st.none() | counts, counts, shares),
@@ -235,6 +248,21 @@ ERRORS = {
     ),
     PHOTO + "augmentation = { shift = 0.7 }\n" + HEAD: (
         "branch.photos.augmentation.shift must be < 0.5: 0.7"
+    ),
+    PHOTO + "augmentation = { rotate = 200 }\n" + HEAD: (
+        "branch.photos.augmentation.rotate must be <= 180: 200.0"
+    ),
+    PHOTO + "augmentation = { crop = 0 }\n" + HEAD: (
+        "branch.photos.augmentation.crop must be > 0: 0.0"
+    ),
+    PHOTO + "augmentation = { hue = 0.6 }\n" + HEAD: (
+        "branch.photos.augmentation.hue must be <= 0.5: 0.6"
+    ),
+    PHOTO + "augmentation = { erase = -0.1 }\n" + HEAD: (
+        "branch.photos.augmentation.erase must be >= 0: -0.1"
+    ),
+    PHOTO + 'augmentation = { auto = "radn" }\n' + HEAD: (
+        "branch.photos.augmentation.auto = 'radn' is not one of its words; did you mean 'rand'?"
     ),
     PLACE + HEAD + "[data.split]\nfractions = [0.5, 0.4, 0.3]\n": (
         "data.split.fractions must be three shares that add up to 1: [0.5, 0.4, 0.3]"
