@@ -245,7 +245,8 @@ class Image:
             "present": (torch.int8, (k,)),
             "pixels": (torch.uint8, (k, 3, self.size, self.size)),
         }
-        key = (self.columns, facts["most"], self.size, self.decoding, image.version())
+        how = (self.size, self.decoding, self.missing)
+        key = (self.columns, facts["most"], *how, image.version())
         encode = partial(self.encode, facts)
         return keep(rows, self.columns, encode, shapes, key, folder) or Lazy(rows, encode)
 

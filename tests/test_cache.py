@@ -154,6 +154,13 @@ def test_a_photo_that_cannot_be_had_is_still_an_error(table, folder):
     assert same(taken(kept, 3, 1), plan.encode(table.take([3, 1])))
 
 
+def test_a_photo_learned_around_is_still_an_error_where_the_policy_says_so(table, folder):
+    learns, refuses = (mip.adapt(spec_of("regression", lines), table) for lines in (LEARN, LINES))
+    taken(learns.keep(table, folder), 4)
+    with pytest.raises(DataError, match=r"^houses\.csv row 4, column 'b': gone\.png is missing$"):
+        taken(refuses.keep(table, folder), 4)
+
+
 # A cache is never the reason why a run ends.
 
 
