@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 import mip
 from benchmarks.harness import Benchmark, Contender
 from mip import branch
+from mip.pipe import Pipe
 
 BATCH, SIZE = 32, 128
 SMALL = ((640, 427, 8.7), (768, 512, 5.7), (896, 640, 3.2), (1024, 768, 1.7))
@@ -68,27 +69,32 @@ def _into(room: Tensor, pixels: Tensor) -> Tensor:
     return room.copy_(pixels).sub_(mean).div_(std)
 
 
+def _table(folder: Path) -> mip.Table:
+    names = sorted(path.name for path in folder.glob("*.jpg"))
+    return mip.from_frame(pd.DataFrame({"photo": names}), folder)
+
+
+def _against_loader(batches: Pipe, folder: Path) -> tuple[Contender, Contender]:
+    usual = DataLoader(_Files(folder), batch_size=BATCH)
+    return lambda: deque(batches, 0), lambda: deque(usual, 0)
+
+
 def _photos(count: int, forms: tuple, decoding: str, workers: int) -> tuple[Contender, Contender]:
     folder = _drawn(count, forms)
-    paths = pd.DataFrame({"photo": sorted(path.name for path in folder.glob("*.jpg"))})
-    kind = branch.Image(["photo"], size=SIZE, decoding=decoding)
-    table = mip.from_frame(paths, folder)
+    table, kind = _table(folder), branch.Image(["photo"], size=SIZE, decoding=decoding)
     facts = kind.adapt(table)
     batches = pipe(
         table,
         mip.batch(BATCH if count > BATCH else 2),
         mip.transform(lambda rows: _normalised(kind.encode(facts, rows)["pixels"]), workers),
     )
-    usual = DataLoader(_Files(folder), batch_size=BATCH)
-    return lambda: deque(batches, 0), lambda: deque(usual, 0)
+    return _against_loader(batches, folder)
 
 
 def _kept() -> tuple[Contender, Contender]:
     folder = _drawn(512, SMALL)
-    table = mip.from_frame(
-        pd.DataFrame({"photo": sorted(p.name for p in folder.glob("*.jpg"))}), folder
-    )
-    kind, room = branch.Image(["photo"], size=SIZE), torch.empty(BATCH, 1, 3, SIZE, SIZE)
+    table, kind = _table(folder), branch.Image(["photo"], size=SIZE)
+    room = torch.empty(BATCH, 1, 3, SIZE, SIZE)
     batches = pipe(
         kind.keep(kind.adapt(table), table, folder / "kept"),
         mip.sample(shuffle=True),
@@ -96,8 +102,7 @@ def _kept() -> tuple[Contender, Contender]:
         mip.transform(lambda rows: _into(room, rows["pixels"])),
     )
     deque(batches, 0)  # the first epoch, which decodes
-    usual = DataLoader(_Files(folder), batch_size=BATCH)
-    return lambda: deque(batches, 0), lambda: deque(usual, 0)
+    return _against_loader(batches, folder)
 
 
 ONE = Benchmark(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Literal
 
 import torch
@@ -81,11 +81,11 @@ class Augment:
     def _coloured(self, pixels: Tensor, draw: Tensor, key: int, rows: Tensor) -> Tensor:
         if self.brightness:
             pixels = brighten(pixels, draw, self.brightness)
-        for name, change in COLOURS.items():
+        for name in COLOURS:
             reach = getattr(self, name)
             if reach:
                 amounts = (_drawn(name, key, rows, 1) * 2 - 1) * reach
-                pixels = _each(change, pixels, amounts.squeeze(1).tolist())
+                pixels = _each(partial(_recoloured, name), pixels, amounts.squeeze(1).tolist())
         if self.auto:
             chosen = _drawn(self.auto, key, rows, 6).tolist()
             pixels = _each(rand if self.auto == "rand" else trivial, pixels, chosen)
@@ -240,27 +240,6 @@ def _within(share: Tensor, draw: Tensor, size: int) -> Tensor:
     return (place >= first[:, None]) & (place < (first + length)[:, None])
 
 
-def _contrast(pixels: Tensor, amount: float) -> Tensor:
-    from torchvision.transforms.v2 import functional
-
-    return functional.adjust_contrast(pixels, 1 + amount)
-
-
-def _saturation(pixels: Tensor, amount: float) -> Tensor:
-    from torchvision.transforms.v2 import functional
-
-    return functional.adjust_saturation(pixels, 1 + amount)
-
-
-def _hue(pixels: Tensor, amount: float) -> Tensor:
-    from torchvision.transforms.v2 import functional
-
-    return functional.adjust_hue(pixels, amount)
-
-
-COLOURS = {"contrast": _contrast, "saturation": _saturation, "hue": _hue}
-
-
 OPERATIONS: Mapping[str, Callable[[Any, Tensor, float], Tensor]] = {
     "Identity": lambda tv, x, by: x,
     "ShearX": lambda tv, x, by: _sheared(tv, x, [_degrees(by), 0.0]),
@@ -279,6 +258,13 @@ OPERATIONS: Mapping[str, Callable[[Any, Tensor, float], Tensor]] = {
 }
 """The operations of both policies, of torchvision's `functional`, by torchvision's names."""
 
+COLOURS = {
+    "contrast": OPERATIONS["Contrast"],
+    "saturation": OPERATIONS["Color"],
+    "hue": lambda tv, x, by: tv.adjust_hue(x, by),
+}
+"""The changes of colour that a spec asks for by name, called as the operations are."""
+
 UNSIGNED = {"Posterize", "Solarize"}
 """Operations that know one direction only."""
 
@@ -293,6 +279,12 @@ def _degrees(slope: float) -> float:
 
 def _sheared(tv: Any, pixels: Tensor, angles: list[float]) -> Tensor:
     return tv.affine(pixels, 0.0, [0, 0], 1.0, angles, center=[0, 0])
+
+
+def _recoloured(name: str, pixels: Tensor, amount: float) -> Tensor:
+    from torchvision.transforms.v2 import functional
+
+    return COLOURS[name](functional, pixels, amount)
 
 
 def rand(pixels: Tensor, draws: list[float]) -> Tensor:

@@ -29,6 +29,17 @@ NONE = "no image is named"
 """Why there is no photo where a cell is blank."""
 
 
+def state(reason: str) -> str:
+    """Say in a few words what is wrong with a photo that cannot be had for this reason.
+
+    >>> state(NONE), state("a.jpg is missing"), state("a.jpg is truncated")
+    ('no image named', 'image file missing', 'image broken')
+    """
+    if reason == NONE:
+        return "no image named"
+    return "image file missing" if reason.endswith("is missing") else "image broken"
+
+
 def names(columns: Iterable[str]) -> tuple[str, ...]:
     """Keep names of columns as a tuple; one name alone would fall apart into letters.
 
@@ -270,7 +281,7 @@ class Image:
             where = f"{rows.where(place, column)}: {error}"
             if self.missing != "learn":
                 raise DataError(where) from error
-            if cell is not None and not str(error).endswith("is missing"):
+            if state(str(error)) == "image broken":
                 warnings.warn(f"{where}; it counts as missing", MipWarning, stacklevel=2)
             return None
 

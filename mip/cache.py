@@ -53,6 +53,7 @@ class Kept:
     table: Table
     encode: Callable[[Table], dict[str, Tensor]]
     shapes: Shapes
+    rows: Tensor
     marks: Tensor
     records: Tensor
     path: Path
@@ -62,22 +63,21 @@ class Kept:
 
     def take(self, index: Tensor) -> Tree:
         """Gather rows by place, int64 [m]: each tensor as `encode` would give it."""
-        found = self.records.index_select(0, self.table.rows[index])
+        found = self.records.index_select(0, self.rows[index])
         stale = (_marks(found) != self.marks[index]).nonzero().flatten()
         if len(stale):
             found[stale] = self._filled(index[stale])
         return self._tree(found)
 
     def _filled(self, index: Tensor) -> Tensor:
-        rows = self.table.take(index)
-        tree = self.encode(rows)
+        tree, rows = self.encode(self.table.take(index)), self.rows[index]
         parts = [tree[name].view(torch.uint8).flatten(1) for name in self.shapes]
         marks = self.marks[index, None].view(torch.uint8)
         spare = self.records.shape[1] - 8 - sum(part.shape[1] for part in parts)
         fresh = F.pad(torch.cat([marks, *parts], dim=1), (0, spare))
-        self.records[rows.rows, 8:] = fresh[:, 8:]
+        self.records[rows, 8:] = fresh[:, 8:]
         _sync(self.path)
-        self.records[rows.rows, :8] = fresh[:, :8]
+        self.records[rows, :8] = fresh[:, :8]
         return fresh
 
     def _tree(self, records: Tensor) -> Tree:
@@ -131,14 +131,16 @@ def keep(
     budget or the disk is too small.
     """
     length = 8 + -(-sum(prod(shape) for _, shape in shapes.values()) // 8) * 8
-    rows = 1 + max(table.rows.tolist(), default=0)
+    numbers = table.rows
+    rows = 1 + max(numbers.tolist(), default=0)
     about = (FORMAT, str((table.root or Path(".")).resolve()), *key, length)
     digest = hashlib.blake2b(repr(about).encode(), digest_size=8).hexdigest()
     path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', table.name)}-{digest}.rows"
     if not _reserved(path, rows * length):
         return None
     records = torch.from_file(str(path), shared=True, size=rows * length, dtype=torch.uint8)
-    return Kept(table, encode, shapes, _of(table, columns), records.view(rows, length), path)
+    marks = _of(table, columns)
+    return Kept(table, encode, shapes, numbers, marks, records.view(rows, length), path)
 
 
 def _of(table: Table, columns: Sequence[str]) -> Tensor:

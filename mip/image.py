@@ -17,6 +17,7 @@ from toolz import identity
 from torch import Tensor
 
 from mip.errors import DataError
+from mip.table import is_list
 
 if TYPE_CHECKING:
     import numpy as np
@@ -233,10 +234,7 @@ def listed(cell: Any) -> list[Cell]:
     >>> listed("a.jpg"), listed(["a.jpg", "b.jpg"]), listed([]), listed(None)
     (['a.jpg'], ['a.jpg', 'b.jpg'], [None], [None])
     """
-    # Parquet hands a list of paths over as an array of words.
-    words = getattr(getattr(cell, "dtype", None), "kind", None) == "O"
-    many = words or isinstance(cell, (list, tuple))
-    return (list(cell) or [None]) if many else [cell]
+    return (list(cell) or [None]) if is_list(cell) else [cell]
 
 
 def version() -> str:

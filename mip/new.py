@@ -13,7 +13,7 @@ from attrs import frozen
 from mip.branch import Image
 from mip.errors import DataError, hint
 from mip.read import IMAGES
-from mip.table import BLANK, Table, is_image
+from mip.table import BLANK, Table, is_image, is_list
 
 PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGES))})", re.IGNORECASE)
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
@@ -44,7 +44,7 @@ def guess(table: Table, column: str) -> Guess:
     cells = [cell for cell in table.cells(column) if cell is not None]
     if any(map(is_image, cells)):
         return Guess(column, "image", f"{len(cells)} images within the table")
-    if any(isinstance(cell, list) for cell in cells):
+    if any(map(is_list, cells)):
         return _guess_list(column, cells)
     words = [word for word in table.texts(column) if word.lower() not in BLANK]
     kinds, blank = len(set(words)), len(table) - len(words)
@@ -64,7 +64,7 @@ def guess(table: Table, column: str) -> Guess:
 
 
 def _guess_list(column: str, cells: list[Any]) -> Guess:
-    words = [str(word) for cell in cells for word in (cell if isinstance(cell, list) else [cell])]
+    words = [str(word) for cell in cells for word in (cell if is_list(cell) else [cell])]
     told = f"lists of {len(words)} in {len(cells)} rows"
     if words and _share(PICTURE, words) > 0.9:
         return Guess(column, "image", told)

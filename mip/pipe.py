@@ -17,7 +17,7 @@ from torch.utils.data import IterDataPipe, get_worker_info
 
 from mip.errors import DataError
 from mip.rng import derive
-from mip.sample import Each, Labels, Order, order_of, places_of
+from mip.sample import Each, Grouped, Labels, Order, Own, Uniform, Weighted, places_of
 from mip.tree import Tree, concat, map_tree, size, taker
 
 if TYPE_CHECKING:
@@ -367,7 +367,18 @@ def sample(
     >>> len(other), list(other), next(other.at(1))
     (1, [tensor([0, 2, 4])], tensor([1, 3, 5]))
     """
-    chosen = order_of(shuffle, seed, draws, replacement, weights, groups, order)
+    options = {"order": order, "groups": groups, "weights": weights, "draws": draws}
+    options["replacement"] = replacement or None
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1 and given[0] in ("order", "groups"):
+        raise DataError(f"sample: {given[0]} and {given[1]} exclude each other")
+    chosen: Order = Uniform(seed, draws) if replacement else Each(shuffle, seed, draws)
+    if weights is not None:
+        chosen = Weighted(weights, seed, draws)
+    if groups is not None:
+        chosen = Grouped(groups, seed)
+    if order is not None:
+        chosen = Own(order)
     return lambda source: evolve(_pipe(source), order=chosen)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from attrs import frozen
 from toolz import groupby
 
-from mip.branch import NONE, Image, walk
+from mip.branch import Image, state, walk
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.read import read
 from mip.spec import Spec
@@ -82,13 +82,7 @@ def _photos(spec: Spec, table: Table, policies: tuple[str, ...]) -> Iterator[tup
             if branch.missing == "error":
                 cure = f'set branch.{path}.missing to "drop" or "learn"'
                 raise DataError(f"{table.where(place, column)}: {reason} ({cure})")
-            yield place, f"{_state(reason)} in '{column}'"
-
-
-def _state(reason: str) -> str:
-    if reason == NONE:
-        return "no image named"
-    return "image file missing" if reason.endswith("is missing") else "image broken"
+            yield place, f"{state(reason)} in '{column}'"
 
 
 def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:

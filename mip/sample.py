@@ -192,31 +192,3 @@ def _fits(name: str, given: Tensor, rows: int) -> int:
     if len(given) != rows:
         raise DataError(f"sample: {len(given)} {name} for {rows} rows")
     return rows
-
-
-def order_of(
-    shuffle: bool = False,
-    seed: int = 0,
-    draws: int | None = None,
-    replacement: bool = False,
-    weights: Any = None,
-    groups: Labels | None = None,
-    order: Callable[[int, int], Any] | None = None,
-) -> Order:
-    """Choose a sampler by its options; raises DataError for two that exclude each other.
-
-    >>> order_of(weights=[0, 1, 3], draws=2)
-    Weighted(weights=3, seed=0, draws=2)
-    """
-    options = {"order": order, "groups": groups, "weights": weights, "draws": draws}
-    options["replacement"] = replacement or None
-    given = [name for name, value in options.items() if value is not None]
-    if len(given) > 1 and given[0] in ("order", "groups"):
-        raise DataError(f"sample: {given[0]} and {given[1]} exclude each other")
-    if order is not None:
-        return Own(order)
-    if groups is not None:
-        return Grouped(groups, seed)
-    if weights is not None:
-        return Weighted(weights, seed, draws)
-    return Uniform(seed, draws) if replacement else Each(shuffle, seed, draws)

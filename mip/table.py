@@ -131,6 +131,16 @@ class Table:
         return cells
 
 
+def is_list(cell: Any) -> bool:
+    """Whether a cell holds a list: also as an array of objects, which Parquet makes of one.
+
+    >>> is_list(["a.png"]), is_list(np.array(["a.png"], dtype=object)), is_list(np.zeros(2))
+    (True, True, False)
+    """
+    objects = isinstance(cell, np.ndarray) and cell.dtype == np.object_
+    return objects or isinstance(cell, (list, tuple))
+
+
 def is_image(cell: Any) -> bool:
     """Whether a cell holds images themselves (an array, a file's bytes, a Pillow image, or a list
     with one of these) rather than a word, a number or paths.
@@ -138,7 +148,7 @@ def is_image(cell: Any) -> bool:
     >>> is_image(b"GIF89a"), is_image(["a.png", "b.png"]), is_image([np.zeros((8, 8))])
     (True, False, True)
     """
-    if isinstance(cell, (list, tuple)):
+    if is_list(cell):
         return any(map(is_image, cell))
     held = (bytes, bytearray, memoryview, np.ndarray, Tensor)
     return isinstance(cell, held) or _is_pillow(cell)
@@ -214,14 +224,14 @@ def contents(table: Table, column: str) -> list[str]:
     True
     """
     cells = table[column]
-    if cells.dtype == object and any(is_image(c) or isinstance(c, list) for c in cells):
+    if cells.dtype == object and any(is_image(c) or is_list(c) for c in cells):
         return ["" if cell is None else content(cell) for cell in table.cells(column)]
     return table.texts(column).tolist()
 
 
 def content(cell: Any) -> str:
     """Give a word for one cell, equal where the contents are."""
-    if isinstance(cell, (list, tuple)):
+    if is_list(cell):
         return digest_of([map(content, cell)])
     if isinstance(cell, (np.ndarray, Tensor)):
         array = np.asarray(cell)

@@ -28,7 +28,7 @@ import mip
 from mip import image
 from mip.errors import DataError
 from mip.read import IMAGES, from_arrow, from_columns, from_dataset, read_folder, read_idx
-from mip.table import digest
+from mip.table import digest, is_image
 
 FILES = {
     "csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -608,3 +608,10 @@ def survive(kind: str, path: Path, count: int) -> int:
 def test_every_file_is_a_table_or_a_named_error(kind, count, tmp_path):
     found = within(120, lambda: survive(kind, tmp_path / f"mutant.{kind}", count))
     assert count / 20 < found < count / 2
+
+
+def test_a_list_that_parquet_made_an_array_of_is_the_same_list():
+    cells = [np.array(["a.png", "b.png"], dtype=object), ["a.png", "b.png"]]
+    one, other = (mip.from_frame(pd.DataFrame({"x": [cell]})) for cell in cells)
+    assert digest(one) == digest(other)
+    assert not is_image(cells[0])
