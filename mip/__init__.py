@@ -6,6 +6,7 @@ The imports stand in the order in which data travels; each module imports only t
 from mip.errors import MipError
 from mip.table import Table, from_frame
 from mip.read import from_columns, read
+from mip.shards import stream
 from mip.split import folds, split
 from mip.optim import adam, adamw, chain, clip_norm, cosine, one_cycle, sgd
 from mip.spec import KINDS, dump, load_spec, parse
@@ -68,6 +69,7 @@ __all__ = [
     "scan",
     "sgd",
     "split",
+    "stream",
     "subset",
     "to",
     "train_step",

@@ -19,6 +19,7 @@ from mip.hooks import best, console, progress
 from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, parts
 from mip.read import read
+from mip.shards import Shards, stream
 from mip.run import Job, crossval, job, run
 from mip.spec import Spec, load_spec
 from mip.split import with_folds
@@ -93,7 +94,8 @@ def opened(path: Path, texts: Sequence[str] | None) -> tuple[Spec, Table]:
     if not spec.data.table:
         raise SpecError(f"{path}: data.table is missing (or give --set data.table=PATH)")
     try:
-        table, report = clean(spec, read(path.parent / spec.data.table))
+        found = path.parent / spec.data.table
+        table, report = clean(spec, stream(found) if spec.data.stream else read(found))
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
     say(f"{table.name}: {report}")

@@ -12,9 +12,10 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 from torch import Tensor
 
-from mip.branch import Facts, positive, spread
+from mip.branch import Facts, positive
 from mip.errors import DataError, hint
-from mip.table import Table
+from mip.statistics import moments, places, words
+from mip.table import Rows, Table
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """(logits, target) of n rows to a mean loss, a tensor of no dimensions."""
@@ -36,7 +37,7 @@ class Head(Protocol):
     @property
     def missing(self) -> Literal["drop", "error"]: ...
 
-    def adapt(self, rows: Table) -> Facts:
+    def adapt(self, rows: Rows) -> Facts:
         """Learn from training rows what the target means; JSON-able."""
         ...
 
@@ -115,16 +116,15 @@ class Regression:
     dropout: float = _dropout()
     missing: Literal["drop", "error"] = _missing()
 
-    def adapt(self, rows: Table) -> Facts:
+    def adapt(self, rows: Rows) -> Facts:
         """Give mean and standard deviation of the scaled target."""
         if self.scale == "none":
             return {"mean": 0.0, "std": 1.0}
-        values = self._scaled(rows)
-        values = values[~np.isnan(values)]
-        if not len(values):
+        chunks = rows.chunks([self.column])
+        found = moments(self._scaled(chunk)[:, None] for chunk in chunks)
+        if not found.known[0]:
             raise DataError(f"{rows.name}: column '{self.column}' has no training target")
-        mean = values.mean()
-        return {"mean": float(mean), "std": float(spread(mean, values.std()))}
+        return {"mean": found.mean.item(), "std": found.std.item()}
 
     def _scaled(self, rows: Table) -> np.ndarray:
         values = rows.numbers(self.column)
@@ -168,22 +168,20 @@ class Regression:
         return {name: float(score) for name, score in scores.items()}
 
 
-def _classes(rows: Table, column: str) -> list[str]:
-    return sorted(set(rows.texts(column)) - {""})
-
-
 def _codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
-    place = {word: code for code, word in enumerate(classes)} | {"": -1}
-    words = rows.texts(column)
-    strange = [i for i, word in enumerate(words) if word not in place]
+    codes = places(rows, column, classes)
+    if (codes >= 0).all():
+        return codes
+    cells = rows.texts(column)
+    strange = np.flatnonzero((codes < 0) & (cells != "")).tolist()
     if strange:
         where = rows.where(strange[0], column)
         more = f" (and {len(strange) - 1} more rows)" if len(strange) > 1 else ""
-        word = words[strange[0]]
+        word = cells[strange[0]]
         raise DataError(
             f"{where}: '{word}' is not a class of the training rows{more}{hint(word, classes)}"
         )
-    return np.array([place[word] for word in words], dtype=np.int64)
+    return codes
 
 
 @frozen
@@ -196,9 +194,9 @@ class Binary:
     dropout: float = _dropout()
     missing: Literal["drop", "error"] = _missing()
 
-    def adapt(self, rows: Table) -> Facts:
+    def adapt(self, rows: Rows) -> Facts:
         """Give the two classes, the positive one last."""
-        classes = _classes(rows, self.column)
+        classes = sorted(words(rows, self.column))
         if len(classes) != 2:
             found = f"{len(classes)} values ({', '.join(classes[:5])})"
             raise DataError(f"{rows.name}: column '{self.column}' has {found}, and binary needs 2")
@@ -245,9 +243,9 @@ class Multiclass:
     dropout: float = _dropout()
     missing: Literal["drop", "error"] = _missing()
 
-    def adapt(self, rows: Table) -> Facts:
+    def adapt(self, rows: Rows) -> Facts:
         """Give the sorted classes."""
-        classes = _classes(rows, self.column)
+        classes = sorted(words(rows, self.column))
         if len(classes) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has {len(classes)} class")
         return {"classes": classes}

@@ -18,7 +18,8 @@ from torch.utils.data import IterDataPipe, get_worker_info
 from mip.errors import DataError
 from mip.rng import derive
 from mip.sample import Each, Grouped, Labels, Order, Own, Uniform, Weighted, places_of
-from mip.tree import Tree, concat, map_tree, size, taker
+from mip.shards import Shards
+from mip.tree import Tree, between, concat, map_tree, size, taker
 
 if TYPE_CHECKING:
     from torchdata.nodes import BaseNode
@@ -80,8 +81,7 @@ class Pipe:
         return _batches(self, _size(self))
 
     def __iter__(self) -> Iterator[Any]:
-        size = _size(self)
-        return _running(self, itertools.islice(_gathered(self, 0, size), _batches(self, size)))
+        return _running(self, _works(self, once=True))
 
     def __repr__(self) -> str:
         source = self.source if isinstance(self.source, Subset) else f"{count(self.source)} rows"
@@ -96,7 +96,7 @@ class Pipe:
         stream never hangs and never ends early. Raises DataError at once for an order that
         does not fit the rows.
         """
-        return _running(self, _gathered(self, step, _size(self)))
+        return _running(self, _works(self, step))
 
 
 @frozen(eq=False, repr=False)
@@ -115,7 +115,7 @@ class Subset:
     @property
     def rows(self) -> Tensor:
         """The numbers of the rows, int64 [n], as the source has them."""
-        return _numbers(self.source)[self.places]
+        return _numbers(self.source, self.places)
 
     def take(self, index: Tensor) -> Any:
         """Gather rows by their place in the subset."""
@@ -146,8 +146,8 @@ class Datapipe(IterDataPipe[Any]):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         first, every = (worker.id, worker.num_workers) if worker else (0, 1)
-        works = _gathered(self.pipe, 0, _size(self.pipe))
-        return _running(self.pipe, itertools.islice(works, first, len(self), every))
+        works = _works(self.pipe, once=True)
+        return _running(self.pipe, itertools.islice(works, first, None, every))
 
 
 def count(source: Any) -> int:
@@ -196,14 +196,15 @@ def _explained(work: Work, source: Any) -> BaseException:
 def _where(work: Work, source: Any) -> str:
     if not len(work.places):  # the order itself failed, or a rank has no row of the batch
         return f"in epoch {work.epoch}"
-    numbers = _numbers(source)[work.places]
-    rows = ", ".join(map(str, numbers[:8].tolist())) + (", …" if len(numbers) > 8 else "")
-    return f"in rows {rows} of epoch {work.epoch}"
+    rows = ", ".join(map(str, _numbers(source, work.places[:8]).tolist()))
+    return f"in rows {rows}{', …' * (len(work.places) > 8)} of epoch {work.epoch}"
 
 
-def _numbers(source: Any) -> Tensor:
+def _numbers(source: Any, places: Tensor) -> Tensor:
     # Rows are named as in the file where the source knows: a table, or encoded rows.
-    return getattr(source, "rows", getattr(source, "row", torch.arange(count(source))))
+    if isinstance(source, Shards):
+        return source.numbers(places)
+    return getattr(source, "rows", getattr(source, "row", torch.arange(count(source))))[places]
 
 
 def _size(pipe: Pipe) -> int:
@@ -214,17 +215,26 @@ def _batches(pipe: Pipe, size: int) -> int:
     return -(-size // pipe.rows) if pipe.tail else size // pipe.rows
 
 
-def _gathered(pipe: Pipe, step: int, size: int) -> Iterator[Work]:
-    rows, batches, gather = pipe.rows, _batches(pipe, size), _gatherer(pipe.source)
+def _works(pipe: Pipe, step: int = 0, once: bool = False) -> Iterator[Work]:
+    # The batches' rows from a step on, for ever, or to the end of its epoch.
+    batches = _batches(pipe, _size(pipe))
     if not batches:
-        return
+        return iter(())
     first, done = divmod(step, batches)
-    for epoch in itertools.count(first):
+    epochs = [first] if once else itertools.count(first)
+    if isinstance(pipe.source, Shards):
+        return _streamed(pipe, pipe.source, epochs, done * pipe.rows)
+    return _gathered(pipe, epochs, done * pipe.rows)
+
+
+def _gathered(pipe: Pipe, epochs: Iterable[int], skip: int) -> Iterator[Work]:
+    rows, size, gather = pipe.rows, _size(pipe), _gatherer(pipe.source)
+    for epoch in epochs:
         order = _tried(lambda now: _ordered(pipe, now, size), epoch, epoch, torch.arange(0))
         if order.error is not None:
             yield order
             return
-        for begin in range(done * rows, batches * rows, rows):
+        for begin in range(skip, _batches(pipe, size) * rows, rows):
             places = order.made[begin : begin + rows]
             if pipe.ranks > 1:
                 places = places.tensor_split(pipe.ranks)[pipe.rank]
@@ -232,7 +242,64 @@ def _gathered(pipe: Pipe, step: int, size: int) -> Iterator[Work]:
                 yield Work(epoch, places, gather=gather)
             else:
                 yield _tried(gather, places, epoch, places)
-        done = 0
+        skip = 0
+
+
+def _streamed(pipe: Pipe, shards: Shards, epochs: Iterable[int], skip: int) -> Iterator[Work]:
+    order = pipe.order
+    if not isinstance(order, Each) or order.draws is not None:
+        raise DataError(f"sample: shards are read in order or shuffled; {order} needs mip.read")
+    seed = order.seed if order.shuffle else None
+    skips = itertools.chain([skip], itertools.repeat(0))
+    windows = (
+        Work(epoch, places, gather=shards.take)
+        for epoch, begin in zip(epochs, skips, strict=False)
+        for places in shards.windows(epoch, seed, begin)
+    )
+    # One window is read while another is in use, which is all that memory must hold.
+    return _cut(_threaded(_read, windows, workers=1, ahead=1), pipe)
+
+
+def _read(work: Work) -> Work:
+    return _tried(lambda _: work.value, None, work.epoch, work.places)
+
+
+def _cut(windows: Iterator[Work], pipe: Pipe) -> Iterator[Work]:
+    # What is left of a window begins the next one's first batch, unless the epoch ends.
+    held: Work | None = None
+    for work in windows:
+        if held and held.epoch != work.epoch:
+            yield from [_share(held, pipe)] if pipe.tail else []
+            held = None
+        begin = 0
+        while begin < len(work.places) and work.error is None:
+            part = _part(work, begin, begin + pipe.rows - (len(held.places) if held else 0))
+            begin += len(part.places)
+            held = _joined(held, part) if held else part
+            if len(held.places) == pipe.rows:
+                yield _share(held, pipe)
+                held = None
+        if work.error is not None:
+            yield work
+    if held and pipe.tail:
+        yield _share(held, pipe)
+
+
+def _part(work: Work, begin: int, end: int) -> Work:
+    places = work.places[begin:end]
+    return Work(work.epoch, places, between(work.made, begin, begin + len(places)))
+
+
+def _joined(a: Work, b: Work) -> Work:
+    return Work(a.epoch, torch.cat([a.places, b.places]), concat([a.made, b.made]))
+
+
+def _share(work: Work, pipe: Pipe) -> Work:
+    if pipe.ranks == 1:
+        return work
+    own = torch.arange(len(work.places)).tensor_split(pipe.ranks)[pipe.rank]
+    begin = int(own[0]) if len(own) else 0
+    return _part(work, begin, begin + len(own))
 
 
 def _ordered(pipe: Pipe, epoch: int, size: int) -> Tensor:
@@ -262,19 +329,22 @@ def _mapped(
 
     # torchdata's mapper makes four calls a batch without workers; with them it takes a tenth of a
     # second to end, and hands every batch from thread to thread four times.
-    return IterableWrapper(_threaded(run, source, workers) if workers else map(run, source))
+    mapped = _threaded(run, source, workers, 2 * workers) if workers else map(run, source)
+    return IterableWrapper(mapped)
 
 
-def _threaded(run: Callable[[Work], Work], source: Iterable[Work], workers: int) -> Iterator[Work]:
+def _threaded(
+    run: Callable[[Work], Work], source: Iterable[Work], workers: int, ahead: int
+) -> Iterator[Work]:
     # A thread works alone; what it sets would also be the main thread's, had that not asked before.
     torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     works = iter(source)
     try:
-        ahead = deque(pool.submit(run, work) for work in itertools.islice(works, 2 * workers))
-        while ahead:
-            done = ahead.popleft().result()
-            ahead.extend(pool.submit(run, work) for work in itertools.islice(works, 1))
+        begun = deque(pool.submit(run, work) for work in itertools.islice(works, ahead))
+        while begun:
+            done = begun.popleft().result()
+            begun.extend(pool.submit(run, work) for work in itertools.islice(works, 1))
             yield done
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -17,7 +17,7 @@ from mip.errors import DataError, SpecError
 from mip.head import Criterion
 from mip.prepare import check_columns, fingerprint
 from mip.spec import KINDS, Spec, from_dict, to_dict
-from mip.table import Table
+from mip.table import Rows, Table
 from mip.tree import Tree, map_tree
 
 
@@ -84,7 +84,7 @@ class Plan:
         return _zeros(self.shapes, rows)
 
 
-def adapt(spec: Spec, train: Table) -> Plan:
+def adapt(spec: Spec, train: Rows) -> Plan:
     """Learn from the training rows all that the data decides; nothing else sees data first.
 
     Raises SpecError or DataError for columns that are missing or do not suit their kind.
@@ -94,7 +94,8 @@ def adapt(spec: Spec, train: Table) -> Plan:
         raise DataError(f"{train.name}: there are no training rows")
     learned = {"branch": spec.root.adapt(train), "head": spec.head.adapt(train)}
     plan = Plan(spec, _json({**learned, "rows": fingerprint(spec, train)}), {})
-    inputs = spec.root.encode(plan.facts["branch"], train.take([]))
+    none = next(train.chunks()).take([])
+    inputs = spec.root.encode(plan.facts["branch"], none)
     return evolve(plan, shapes=map_tree(_shape, inputs))
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
 from attrs import frozen
@@ -15,9 +15,13 @@ from toolz import groupby
 from mip.branch import Image, state, walk
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.read import read
+from mip.shards import AnyTable, Shards
 from mip.spec import Spec
 from mip.split import split, split_by, with_folds
-from mip.table import Table, contents, digest_of
+from mip.table import Rows, Table, digest_of
+
+STRICT = ("error", "drop")
+"""The policies under which a row without its photo cannot be used."""
 
 DROP_WARNING = 0.1
 """Dropping more than this share of the rows is worth a warning."""
@@ -55,7 +59,7 @@ def told(reason: str, rows: Sequence[int]) -> str:
     return f"{reason}: {len(rows)} row{'s' * (len(rows) > 1)} ({named})"
 
 
-def clean(spec: Spec, table: Table) -> tuple[Table, Report]:
+def clean(spec: Spec, table: AnyTable) -> tuple[AnyTable, Report]:
     """Leave out the rows that cannot be used, by the policies of the spec.
 
     A row without a target goes (`head.missing = "drop"`) or is an error; a row whose photo is
@@ -63,21 +67,36 @@ def clean(spec: Spec, table: Table) -> tuple[Table, Report]:
     is looked at once, here. Warns with MipWarning when more than a tenth of the rows go.
     """
     check_columns(spec, table)
-    reasons = _target_reasons(spec, table)
-    for place, reason in _photos(spec, table, ("error", "drop")):
-        reasons.setdefault(place, reason)
+    reasons: dict[int, str] = {}
+    for chunk in table.chunks([spec.head.column, *_photo_columns(spec, STRICT)]):
+        found = {**dict(_photos(spec, chunk, STRICT)), **_target_reasons(spec, chunk)}
+        reasons |= {int(chunk.rows[place]): reason for place, reason in found.items()}
     return _without(table, reasons, learned(spec, table))
 
 
-def learned(spec: Spec, table: Table) -> dict[str, list[int]]:
+def learned(spec: Spec, table: Rows) -> dict[str, list[int]]:
     """Give, by reason, the rows that lack a photo and get a learned vector in its place."""
-    return _by_reason(table, _photos(spec, table, ("learn",)))
+    columns = _photo_columns(spec, ("learn",))
+    chunks = table.chunks(columns) if columns else ()
+    return _by_reason(
+        (int(chunk.rows[place]), reason)
+        for chunk in chunks
+        for place, reason in _photos(spec, chunk, ("learn",))
+    )
+
+
+def _photo_columns(spec: Spec, policies: tuple[str, ...]) -> list[str]:
+    return [column for _, branch in _image_branches(spec, policies) for column in branch.columns]
+
+
+def _image_branches(spec: Spec, policies: tuple[str, ...]) -> Iterator[tuple[str, Image]]:
+    for path, branch in walk(spec.root):
+        if isinstance(branch, Image) and branch.missing in policies:
+            yield path, branch
 
 
 def _photos(spec: Spec, table: Table, policies: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    for path, branch in walk(spec.root):
-        if not isinstance(branch, Image) or branch.missing not in policies:
-            continue
+    for path, branch in _image_branches(spec, policies):
         for place, column, reason in branch.problems(table):
             if branch.missing == "error":
                 cure = f'set branch.{path}.missing to "drop" or "learn"'
@@ -87,33 +106,32 @@ def _photos(spec: Spec, table: Table, policies: tuple[str, ...]) -> Iterator[tup
 
 def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
     column = spec.head.column
-    empty = np.flatnonzero(table.texts(column) == "")
     if hasattr(spec.head, "scale"):
         empty = np.flatnonzero(np.isnan(table.numbers(column)))
+    else:
+        empty = np.flatnonzero(table.texts(column) == "")
     if len(empty) and spec.head.missing == "error":
         raise DataError(f"{table.where(int(empty[0]), column)}: the target is missing")
     return {int(place): f"target '{column}' missing" for place in empty}
 
 
 def _without(
-    table: Table, reasons: dict[int, str], filled: dict[str, list[int]]
-) -> tuple[Table, Report]:
-    report = Report(len(table), _by_reason(table, reasons.items()), filled)
-    kept = np.setdiff1d(np.arange(len(table)), list(reasons))
-    if not len(kept):
+    table: AnyTable, reasons: dict[int, str], filled: dict[str, list[int]]
+) -> tuple[AnyTable, Report]:
+    report = Report(len(table), _by_reason(reasons.items()), filled)
+    if len(reasons) == len(table):
         raise DataError(f"{table.name}: no row is left ({report})")
     if len(reasons) > DROP_WARNING * len(table):
         warnings.warn(f"{table.name}: {report}", MipWarning, stacklevel=3)
-    return table.take(kept), report
+    return table.without(reasons) if reasons else table, report
 
 
-def _by_reason(table: Table, found: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
-    numbers = table.rows.tolist()
+def _by_reason(found: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
     groups = groupby(itemgetter(1), sorted(found))
-    return {why: [numbers[place] for place, _ in pairs] for why, pairs in sorted(groups.items())}
+    return {why: [row for row, _ in pairs] for why, pairs in sorted(groups.items())}
 
 
-def check_columns(spec: Spec, table: Table, target: bool = True) -> None:
+def check_columns(spec: Spec, table: Rows, target: bool = True) -> None:
     """Raise SpecError for a column that the spec names and the table lacks, and for a target
     that a branch reads.
     """
@@ -134,24 +152,30 @@ def _columns(branch: Any) -> tuple[str, ...]:
     return getattr(branch, "columns", (own,) if own else ())
 
 
-def fingerprint(spec: Spec, table: Table) -> str:
+def columns_of(spec: Spec) -> list[str]:
+    """Name the columns that a spec reads, the target among them, sorted."""
+    return sorted({spec.head.column, *(c for _, leaf in walk(spec.root) for c in _columns(leaf))})
+
+
+def fingerprint(spec: Spec, table: Rows) -> str:
     """Give a SHA-256 of what a spec reads of these rows, to tell whether they are the same."""
-    names = {spec.head.column, *(name for _, leaf in walk(spec.root) for name in _columns(leaf))}
-    return digest_of(contents(table, name) for name in sorted(names))
+    return digest_of(table.digest(columns_of(spec)).items())
 
 
-class Parts(NamedTuple):
+class Parts(NamedTuple, Generic[AnyTable]):
     """The rows that train, choose and test."""
 
-    train: Table
-    valid: Table
-    test: Table
+    train: AnyTable
+    valid: AnyTable
+    test: AnyTable
 
 
-def parts(spec: Spec, table: Table, base: str | Path = ".") -> Parts:
+def parts(spec: Spec, table: AnyTable, base: str | Path = ".") -> Parts[AnyTable]:
     """Split a table as `data.split` says; files are found relative to `base`."""
     how = spec.data.split
     if how.folds:
+        if isinstance(table, Shards):
+            raise SpecError("data.split.folds needs a table in memory; leave out data.stream")
         return _by_fold(spec, with_folds(table, read(Path(base) / how.folds), _fold_column(spec)))
     if how.column:
         named = split_by(table, how.column)
@@ -170,7 +194,7 @@ def _fold_column(spec: Spec) -> str:
     return spec.data.split.column or "fold"
 
 
-def _by_fold(spec: Spec, table: Table) -> Parts:
+def _by_fold(spec: Spec, table: Table) -> Parts[Table]:
     how, words = spec.data.split, table.texts(_fold_column(spec))
     for name in ("test", "valid"):
         fold = getattr(how, name)

@@ -10,6 +10,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,14 +55,15 @@ def read(path: str | Path) -> Table:
     """
     path = Path(path)
     try:
-        files = _files(path)
+        files = files_of(path)
         root = path if path.is_dir() else path.parent
-        return _filled(_joined(files, root, _name(path))) if files else read_folder(path)
+        return _filled(_joined(files, root, name_of(path))) if files else read_folder(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """Find the files that a path names: itself, its shards, or what a pattern matches."""
     if path.is_dir():
         return _matching(path, "*.parquet")
     files = [path] if path.is_file() else _matching(path.parent, path.name)
@@ -84,7 +86,8 @@ def _matching(
     return [path for path in named if wanted(path) and path.name[0] not in hidden]
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """Name a path in an error text: by its last part."""
     return path.absolute().name or str(path)
 
 
@@ -103,11 +106,12 @@ def _joined(files: Sequence[Path], root: Path, name: str) -> Table:
     if kind in {".jsonl", ".ndjson"}:
         return from_frame(_objects(files), root, name)
     frames = [_csv(file) for file in files]
-    _check_same(name, files, [dict.fromkeys(frame.columns, "text") for frame in frames])
+    check_same(name, files, [dict.fromkeys(frame.columns, "text") for frame in frames])
     return from_frame(pd.concat(frames, ignore_index=True), root, name)
 
 
-def _check_same(name: str, files: Sequence[Path], schemas: Sequence[dict[str, str]]) -> None:
+def check_same(name: str, files: Sequence[Path], schemas: Sequence[dict[str, str]]) -> None:
+    """Raise DataError for a file whose columns (name to type) are not those of the first."""
     first = schemas[0]
     for file, schema in zip(files, schemas, strict=True):
         where = f"{name}: {file.name} is not like {files[0].name}"
@@ -131,7 +135,7 @@ def _csv(path: Path) -> pd.DataFrame:
             header = next(lines, None)
             if header is None:
                 raise ValueError("it is empty")
-            _check_unique(header, "in the header")
+            check_unique(header, "in the header")
             chunks = partition_all(CHUNK, _fitting(lines, len(header)))
             empty = pd.DataFrame(columns=header, dtype=str)
             frames = [pd.DataFrame(rows, columns=header, dtype=str) for rows in chunks]
@@ -155,7 +159,8 @@ def _fitting(lines: Iterator[list[str]], width: int) -> Iterator[list[str]]:
         yield cells
 
 
-def _check_unique(names: Sequence[str], where: str) -> None:
+def check_unique(names: Sequence[str], where: str) -> None:
+    """Raise ValueError for a name that stands twice."""
     for name, count in Counter(names).items():
         if count > 1:
             raise ValueError(f"the column '{name}' stands twice {where}")
@@ -199,7 +204,7 @@ def _object(line: bytes, where: str, row: str) -> dict[str, Any]:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _check_unique([name for name, _ in pairs], "in one object")
+    check_unique([name for name, _ in pairs], "in one object")
     return dict(pairs)
 
 
@@ -212,25 +217,38 @@ def _holds_object(cell: Any) -> bool:
 
 def _shards(files: Sequence[Path], name: str) -> pa.Table:
     tables = [_parquet(file) for file in files]
-    _check_same(name, files, [{f.name: str(f.type) for f in t.schema} for t in tables])
-    return _arrow().concat_tables(tables)
+    check_same(name, files, [{f.name: str(f.type) for f in t.schema} for t in tables])
+    return arrow().concat_tables(tables)
 
 
 def _parquet(path: Path) -> pa.Table:
-    _arrow()
-    import pyarrow.parquet as pq
+    with parquet(path) as file:
+        table = file.read()
+        table.validate(full=True)
+        check_unique(table.column_names, "in the schema")
+        return table
 
+
+@contextmanager
+def parquet(path: Path, footer: Any = None, coded: Sequence[str] = ()) -> Iterator[Any]:
+    """Open a Parquet file: a pyarrow ParquetFile whose errors are a DataError.
+
+    A `footer` that is known is not read again; the columns `coded` are read as dictionaries.
+    """
+    arrow()
+    from pyarrow.parquet import ParquetFile
+
+    # Buffered, so that no column of a row group is in memory whole before it is decoded.
+    how = {"pre_buffer": False, "buffer_size": 1 << 16, "read_dictionary": [*coded]}
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-            table.validate(full=True)
-            _check_unique(table.column_names, "in the schema")
-            return table
+        with ParquetFile(path, metadata=footer, **how) as file:
+            yield file
     except Exception as error:  # Arrow's decoders raise whatever a broken file provokes
         raise DataError(f"{path.name}: not a readable Parquet table: {error}") from error
 
 
-def _arrow() -> Any:
+def arrow() -> Any:
+    """Import pyarrow; raises DataError with the cure where it is not installed."""
     try:
         import pyarrow as pa
     except ImportError as error:
@@ -261,7 +279,7 @@ def from_arrow(table: pa.Table, root: str | Path | None = None, name: str = "tab
 
 
 def _is_list(kind: Any) -> bool:
-    types = _arrow().types
+    types = arrow().types
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
@@ -424,7 +442,7 @@ def read_folder(folder: str | Path) -> Table:
     if not found:
         raise DataError(f"{folder}: holds neither .parquet files nor class folders with images")
     cells = {"image": [p.as_posix() for p in found], "label": [p.parts[0] for p in found]}
-    return from_columns(cells, folder, _name(folder))
+    return from_columns(cells, folder, name_of(folder))
 
 
 def _is_hidden(path: Path) -> bool:

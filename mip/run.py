@@ -24,12 +24,13 @@ from mip.optim import Optimizer, chain, clip_norm
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
-from mip.prepare import Parts
+from mip.prepare import Parts, columns_of
+from mip.shards import Shards
 from mip.spec import KINDS, Spec, dump, to_dict
 from mip.split import split
 from mip.step import State, Step, init, train_step
 from mip.store import Checkpoint, load_checkpoint, read_file, save, write
-from mip.table import Table, digest
+from mip.table import Table
 from mip.tree import leaves
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def optimizer_of(spec: Spec, steps: int) -> Optimizer:
 
 
 def train_pipe(
-    plan: Plan, table: Table, device: str = "cpu", cache: str | Path | None = None
+    plan: Plan, table: Table | Shards, device: str = "cpu", cache: str | Path | None = None
 ) -> Pipe:
     """Lay the pipe that trains: shuffled, augmented, encoded once if it fits in memory."""
     how = plan.spec.train
@@ -185,12 +186,20 @@ def train_pipe(
 
 
 def rows_pipe(
-    plan: Plan, table: Table, rows: int, device: str = "cpu", cache: str | Path | None = None
+    plan: Plan,
+    table: Table | Shards,
+    rows: int,
+    device: str = "cpu",
+    cache: str | Path | None = None,
 ) -> Pipe:
     """Lay a pipe over encoded rows in their order: in memory if they fit, otherwise with their
-    photos kept on disk. With a folder `cache` photos are kept there in either case.
+    photos kept on disk. With a folder `cache` photos are kept there in either case. Shards are
+    encoded as they are read.
     """
-    fits, workers = len(table) * _row_bytes(plan) <= MEMORY, plan.spec.train.workers
+    workers = plan.spec.train.workers
+    if isinstance(table, Shards):
+        return pipe(_encoded(plan, table), batch(rows), to(device))
+    fits = len(table) * _row_bytes(plan) <= MEMORY
     if fits and not cache:
         encoded = pipe(table, batch(64), transform(plan.encode, workers))
     else:
@@ -201,12 +210,20 @@ def rows_pipe(
     return pipe(evolve(encoded, rows=rows), prefetch(2), to(device))
 
 
+def _encoded(plan: Plan, shards: Shards) -> Pipe:
+    read = shards.select(columns_of(plan.spec))
+    if shards.window * _row_bytes(plan) <= MEMORY // 16:
+        return Pipe(read.map(plan.encode))
+    # A window of photos would not fit, so that its rows wait as cells.
+    return pipe(read, transform(plan.encode, plan.spec.train.workers), prefetch(2))
+
+
 def _row_bytes(plan: Plan) -> int:
     return sum(leaf.numel() * leaf.element_size() for _, leaf in leaves(plan.example()))
 
 
 def _origin(spec: Spec, parts: Parts, kinds: Mapping[str, type]) -> dict[str, Any]:
-    rows = {f"{name} rows": digest(part) for name, part in zip(parts._fields, parts, strict=True)}
+    rows = {f"{name} rows": part.digest() for name, part in zip(parts._fields, parts, strict=True)}
     return {"spec": to_dict(spec, kinds), **rows}
 
 

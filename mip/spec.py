@@ -78,10 +78,14 @@ class Split:
 
 @frozen
 class Data:
-    """Where the rows are (what `read` takes, relative to the spec file) and how they are split."""
+    """Where the rows are (what `read` takes, relative to the spec file) and how they are split.
+
+    With `stream` they stay in their Parquet files and are read a window at a time.
+    """
 
     table: str = ""
     split: Split = Split()
+    stream: bool = False
 
 
 @frozen

@@ -8,19 +8,21 @@ import numpy as np
 import torch
 
 from mip.errors import DataError
-from mip.rng import derive, generator
+from mip.rng import derive, generator, uniform
+from mip.shards import AnyTable, Group, Shards
+from mip.statistics import places, words
 from mip.table import Table
 
 
 def split(
-    table: Table,
+    table: AnyTable,
     fractions: Sequence[float],
     seed: int = 0,
     stratify: str | None = None,
     group: str | None = None,
     time: str | None = None,
     key: str | None = None,
-) -> tuple[Table, ...]:
+) -> tuple[AnyTable, ...]:
     """Cut a table into disjoint parts that cover it; a function of the rows and the seed.
 
     Sizes are exact (the largest remainders get the odd rows). One column may say how:
@@ -32,6 +34,9 @@ def split(
       the latest the last. Rows of one moment stay together.
     - `key`: a row's part depends on its key and the seed alone, so that it stays where it is
       when rows are added; sizes are near the fractions where there are many keys.
+
+    Shards are cut by `key`, or else by a draw for each row number, so that sizes are near the
+    fractions and no order of all rows is held.
 
     With `group` and `time`, sizes are exact where no group or moment is cut, and otherwise as
     near as whole ones allow. Raises DataError for fractions that do not add up to 1, two such
@@ -48,6 +53,10 @@ def split(
     if not (min(fractions, default=-1) >= 0 and abs(sum(fractions) - 1) <= 1e-6):
         raise DataError(f"split: the fractions {list(fractions)} must add up to 1")
     _one_way("split", stratify=stratify, group=group, time=time, key=key)
+    if isinstance(table, Shards):
+        for way in filter(None, (stratify, group, time)):
+            raise DataError(f"split: shards are cut by fractions or a key; '{way}' needs mip.read")
+        return _divided(table, fractions, seed, key)
     order = _shuffled(len(table), "split", seed)
     if key:
         part = _hashed(table.texts(key), fractions, seed)
@@ -189,6 +198,21 @@ def _hashed(words: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndar
     return np.searchsorted(ends, [places[word] for word in words], side="right")
 
 
+def _divided(
+    shards: Shards, fractions: Sequence[float], seed: int, key: str | None
+) -> tuple[Shards, ...]:
+    ends = np.cumsum(fractions)[:-1]
+
+    def part(group: Group) -> np.ndarray:
+        if key:
+            words = [chunk.texts(key) for chunk in shards.pieces(group, [key])]
+            return _hashed(np.concatenate(words), fractions, seed)
+        numbers = torch.from_numpy(group.first + group.places())
+        return np.searchsorted(ends, uniform(derive("split", seed), numbers, 1)[:, 0], side="right")
+
+    return shards.divide(part, len(fractions))
+
+
 def _moments(table: Table, column: str) -> np.ndarray:
     # Ranks from 0, the same for the same moment, in whichever form more of the cells read.
     import pandas as pd
@@ -220,7 +244,7 @@ def _by_group(turns: np.ndarray, k: int) -> np.ndarray:
     return fold[turns]
 
 
-def split_by(table: Table, column: str) -> dict[str, Table]:
+def split_by(table: AnyTable, column: str) -> dict[str, AnyTable]:
     """Cut a table by a column that already says which part each row belongs to.
 
     >>> import pandas as pd
@@ -229,8 +253,19 @@ def split_by(table: Table, column: str) -> dict[str, Table]:
     >>> {name: len(part) for name, part in split_by(rows, "part").items()}
     {'test': 1, 'train': 2}
     """
-    words = table.texts(column)
-    return {word: table.take(np.flatnonzero(words == word)) for word in sorted(set(words))}
+    if isinstance(table, Shards):
+        names = sorted(words(table, column))
+        return dict(zip(names, _by_word(table, column, names), strict=True))
+    cells = table.texts(column)
+    return {word: table.take(np.flatnonzero(cells == word)) for word in sorted(set(cells))}
+
+
+def _by_word(shards: Shards, column: str, names: list[str]) -> tuple[Shards, ...]:
+    def part(group: Group) -> np.ndarray:
+        pieces = shards.pieces(group, [column])
+        return np.concatenate([places(piece, column, names) for piece in pieces])
+
+    return shards.divide(part, len(names))
 
 
 def with_folds(table: Table, folds: Table, column: str = "fold") -> Table:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,27 @@ FLOAT32 = float(np.finfo(np.float32).max)
 """The largest number that a model can be given."""
 
 _WHOLE = re.compile(r"[-+]?\d+\.0+")
+
+
+class Rows(Protocol):
+    """Rows that can be learned from: a table in memory, or one that is read in chunks."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def columns(self) -> list[str]: ...
+    def __len__(self) -> int: ...
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Table]:
+        """Give the rows in their order, some at a time, with these columns at least."""
+        ...
+
+    def digest(self, columns: Collection[str] | None = None) -> dict[str, str]:
+        """Fingerprint columns, all by default."""
+        ...
+
+    def without(self, rows: Collection[int]) -> Rows:
+        """Leave out rows by their numbers."""
+        ...
 
 
 @frozen(eq=False, repr=False)
@@ -74,6 +95,32 @@ class Table:
         """Gather rows by their place in this table; row numbers stay those of the file."""
         return Table(self.frame.iloc[np.asarray(index, dtype=np.int64)], self.name, self.root)
 
+    def join(self, others: Sequence[Table]) -> Table:
+        """Put the rows of others behind these; all keep their numbers."""
+        import pandas as pd
+
+        frames = [self.frame, *(other.frame for other in others)]
+        return Table(pd.concat(frames), self.name, self.root)
+
+    def without(self, rows: Collection[int]) -> Table:
+        """Leave out rows by their numbers."""
+        return self.take(np.flatnonzero(~self.frame.index.isin(rows)))
+
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Table]:
+        """Give the table itself: all of its rows are in memory."""
+        yield self
+
+    def digest(self, columns: Collection[str] | None = None) -> dict[str, str]:
+        """Fingerprint columns, all by default: SHA-256 of their contents, to tell what changed.
+
+        >>> import pandas as pd
+        >>> a, b = (from_frame(pd.DataFrame({"x": [1, n], "y": [0, 0]})).digest() for n in (2, 3))
+        >>> [name for name in a if a[name] != b[name]]
+        ['x']
+        """
+        names = self.columns if columns is None else columns
+        return {name: digest_of([contents(self, name)]) for name in names}
+
     def where(self, place: int, column: str) -> str:
         """Name a cell for an error text: file, row number and column."""
         return f"{self.name} row {self.frame.index[place]}, column '{column}'"
@@ -113,16 +160,20 @@ class Table:
         >>> [from_frame(zips).texts(name).tolist() for name in "abc"]
         [['85255', '3'], ['85255', '3'], ['85255', '']]
         """
+        codes, words = self.coded(column)
+        return np.array([*words, ""], dtype=object)[codes]
+
+    def coded(self, column: str) -> tuple[np.ndarray, list[str]]:
+        """Read a column as `texts` does, each different cell once: the place of each row's word,
+        int64 [n], -1 for a missing cell, and the words. A word may stand twice.
+        """
         import pandas as pd
 
-        uniques: Any
         cells = self._readable(column, "words")
         if cells.dtype == object:  # where equal keys can be different words: True, 1 and 1.0
-            codes, uniques = np.where(cells.isna(), -1, np.arange(len(cells))), cells
-        else:
-            codes, uniques = pd.factorize(cells, use_na_sentinel=True)
-        words = np.array([*map(_word, uniques), ""], dtype=object)
-        return words[codes]
+            return np.where(cells.isna(), -1, np.arange(len(cells))), [*map(_word, cells)]
+        codes, uniques = pd.factorize(cells, use_na_sentinel=True)
+        return codes, [*map(_word, uniques)]
 
     def _readable(self, column: str, wanted: str) -> pd.Series:
         cells = self[column]
@@ -201,17 +252,6 @@ def from_frame(frame: pd.DataFrame, root: str | Path | None = None, name: str = 
     for twice in frame.columns[frame.columns.duplicated()]:
         raise DataError(f"{name}: the column '{twice}' stands twice")
     return Table(frame, name, Path(root) if root is not None else Path("."))
-
-
-def digest(table: Table) -> dict[str, str]:
-    """Fingerprint every column (SHA-256 of its contents), to tell what has changed.
-
-    >>> import pandas as pd
-    >>> a, b = (from_frame(pd.DataFrame({"x": [1, last], "y": [0, 0]})) for last in (2, 3))
-    >>> [name for name in a.columns if digest(a)[name] != digest(b)[name]]
-    ['x']
-    """
-    return {name: digest_of([contents(table, name)]) for name in table.columns}
 
 
 def contents(table: Table, column: str) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 Tree = Any
 """A tensor, or a dict, tuple or named tuple of trees; other leaves pass untouched, but rows are
-taken from those that have a method `take`.
+taken from those that have a method `take`, and put together with `join`.
 """
 
 
@@ -93,12 +93,25 @@ def taker(tree: Tree) -> Callable[[Tensor], Tree]:
     return tree.take if hasattr(tree, "take") else lambda index: tree
 
 
+def between(tree: Tree, begin: int, end: int) -> Tree:
+    """Give the rows from `begin` to before `end`: tensors stay views.
+
+    >>> between({"a": torch.arange(5)}, 1, 3)
+    {'a': tensor([1, 2])}
+    """
+    if hasattr(tree, "take") and not isinstance(tree, Tensor):
+        return tree.take(range(begin, end))
+    return map_tree(lambda leaf: leaf[begin:end], tree)
+
+
 def concat(trees: list[Tree]) -> Tree:
     """Join trees of one shape along the rows; the inverse of cutting them into batches.
 
     >>> concat([(torch.zeros(1),), (torch.ones(2),)])
     (tensor([0., 1., 1.]),)
     """
+    if hasattr(trees[0], "join"):
+        return trees[0].join(trees[1:])
     columns = [[leaf for _, leaf in leaves(tree)] for tree in trees]
     joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
     return map_tree(lambda _: next(joined), trees[0])

@@ -28,7 +28,7 @@ import mip
 from mip import image
 from mip.errors import DataError
 from mip.read import IMAGES, from_arrow, from_columns, from_dataset, read_folder, read_idx
-from mip.table import digest, is_image
+from mip.table import is_image
 
 FILES = {
     "csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -70,7 +70,7 @@ def test_every_format_reads_the_same(kind, tmp_path):
 def test_every_format_has_the_same_fingerprint(kind, tmp_path):
     path = tmp_path / f"houses.{kind}"
     FILES[kind](frame_of(), path)
-    assert digest(mip.read(path)) == digest(mip.from_frame(frame_of()))
+    assert mip.read(path).digest() == mip.from_frame(frame_of()).digest()
 
 
 def test_text_cells_stay_what_they_are(tmp_path):
@@ -233,7 +233,7 @@ def test_shards_are_one_table(kind, tmp_path):
     folder = shards(tmp_path / "data", kind)
     (folder / "other.txt").write_text("")
     table = mip.read(folder / f"part-*.{kind}")
-    assert digest(table) == digest(mip.from_frame(frame_of()))
+    assert table.digest() == mip.from_frame(frame_of()).digest()
     assert table.rows.tolist() == list(range(11))
     assert (table.name, table.root) == (f"part-*.{kind}", folder)
 
@@ -243,7 +243,7 @@ def test_a_folder_of_parquet_shards_is_a_table(tmp_path):
     for name in ("_SUCCESS", ".hidden.parquet", "_metadata.parquet", "notes.txt"):
         (folder / name).write_bytes(b"")
     table = mip.read(folder)
-    assert digest(table) == digest(mip.from_frame(frame_of()))
+    assert table.digest() == mip.from_frame(frame_of()).digest()
     assert (table.name, table.root) == ("data", folder)
 
 
@@ -321,7 +321,7 @@ def test_a_class_folder_says_the_label(tmp_path):
     assert table.cells("image") == ["cat/1.webp", "dog/b.png", "dog/deep/a.JPG"]
     assert table.cells("label") == ["cat", "dog", "dog"]
     assert table.root == tmp_path
-    assert digest(table) == digest(read_folder(tmp_path))
+    assert table.digest() == read_folder(tmp_path).digest()
 
 
 def test_an_image_without_a_class_is_refused(tmp_path):
@@ -440,7 +440,7 @@ def test_the_files_of_mnist_are_read():
 
 def test_arrow_is_its_frame():
     arrow = pa.Table.from_pandas(frame_of())
-    assert digest(from_arrow(arrow)) == digest(mip.from_frame(frame_of()))
+    assert from_arrow(arrow).digest() == mip.from_frame(frame_of()).digest()
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.string())])
@@ -573,7 +573,7 @@ def sound(kind: str) -> bytes:
 
 def usable(table: mip.Table) -> None:
     """Hold every way to look at a table to its promises."""
-    assert digest(table).keys() == set(table.columns)
+    assert table.digest().keys() == set(table.columns)
     for column in table.columns:
         assert len(table.cells(column)) == len(table) > 0
         with suppress(DataError):
@@ -613,5 +613,5 @@ def test_every_file_is_a_table_or_a_named_error(kind, count, tmp_path):
 def test_a_list_that_parquet_made_an_array_of_is_the_same_list():
     cells = [np.array(["a.png", "b.png"], dtype=object), ["a.png", "b.png"]]
     one, other = (mip.from_frame(pd.DataFrame({"x": [cell]})) for cell in cells)
-    assert digest(one) == digest(other)
+    assert one.digest() == other.digest()
     assert not is_image(cells[0])

@@ -18,7 +18,6 @@ from PIL import Image
 import mip
 from mip.errors import DataError, MipWarning
 from mip.prepare import DROP_WARNING
-from mip.table import digest
 
 
 def of(**columns):
@@ -200,8 +199,8 @@ DIFFERENT = [
 
 def test_a_fingerprint_tells_images_and_lists_apart():
     for more in ([], [b"x"]):
-        prints = [digest(objects(cell, *more))["x"] for cell in DIFFERENT]
-        again = [digest(objects(copy.deepcopy(cell), *more))["x"] for cell in DIFFERENT]
+        prints = [objects(cell, *more).digest()["x"] for cell in DIFFERENT]
+        again = [objects(copy.deepcopy(cell), *more).digest()["x"] for cell in DIFFERENT]
         assert prints == again
         assert len(set(prints)) == len(DIFFERENT)
 
@@ -209,13 +208,13 @@ def test_a_fingerprint_tells_images_and_lists_apart():
 def test_a_fingerprint_of_an_array_is_that_of_its_contents():
     turned = np.arange(6, dtype=np.uint8).reshape(2, 3)
     same = [turned, turned.T.copy().T, torch.from_numpy(turned), np.flip(np.flip(turned))]
-    assert len({digest(objects(cell))["x"] for cell in same}) == 1
+    assert len({objects(cell).digest()["x"] for cell in same}) == 1
 
 
 def test_a_fingerprint_tells_which_column_has_changed():
     one, two = frame_of(), frame_of()
     two.loc[5, "rooms"] = 99
-    one, two = digest(mip.from_frame(one)), digest(mip.from_frame(two))
+    one, two = mip.from_frame(one).digest(), mip.from_frame(two).digest()
     assert [name for name in one if one[name] != two[name]] == ["rooms"]
 
 

@@ -1,0 +1,163 @@
+"""Statistics: what is learned of columns a chunk of rows at a time, so that none must fit whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mip.rng import derive, uniform
+from mip.table import Rows, Table
+
+SAMPLE = 100_000
+"""So many rows stand for all where a statistic needs their order, such as a quantile."""
+
+LEVELS = 257
+"""So many quantiles stand for a distribution."""
+
+WEIGHTS = torch.tensor([[1.0], [2.0**-24]], dtype=torch.float64)
+
+
+class Moments(NamedTuple):
+    """Of columns: known cells, missing cells, mean, and the sum of squared distances to it."""
+
+    known: np.ndarray
+    missing: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray
+
+    @property
+    def std(self) -> np.ndarray:
+        """The standard deviation of the population, or 1 where values differ by rounding alone."""
+        return spread(self.mean, np.sqrt(self.squares / np.maximum(self.known, 1)))
+
+
+def moments(chunks: Iterable[np.ndarray]) -> Moments:
+    """Take moments of chunks of float64 [n, columns] as they come, NaN for a missing cell.
+
+    Chunks are merged pairwise (Chan, Golub and LeVeque 1983).
+
+    >>> found = moments([np.array([[1.0], [3.0]]), np.array([[np.nan], [5.0]])])
+    >>> found.mean.tolist(), found.squares.tolist(), found.missing.tolist()
+    ([3.0], [8.0], [1])
+    """
+    return reduce(_merged, map(_moments, chunks))
+
+
+def _moments(values: np.ndarray) -> Moments:
+    known = ~np.isnan(values)
+    count = known.sum(0)
+    mean = np.where(known, values, 0).sum(0) / np.maximum(count, 1)
+    squares = (np.where(known, values - mean, 0) ** 2).sum(0)
+    return Moments(count, (~known).sum(0), mean, squares)
+
+
+def _merged(a: Moments, b: Moments) -> Moments:
+    known = a.known + b.known
+    share, apart = b.known / np.maximum(known, 1), b.mean - a.mean
+    squares = a.squares + b.squares + apart**2 * a.known * share
+    return Moments(known, a.missing + b.missing, a.mean + apart * share, squares)
+
+
+def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Give the standard deviation, or 1 where values differ by rounding alone.
+
+    >>> spread(np.array([5.0, 5.0]), np.array([0.5, 1e-15])).tolist()
+    [0.5, 1.0]
+    """
+    return np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-12), std, 1.0)
+
+
+def words(rows: Rows, column: str) -> Counter[str]:
+    """Count the words of a column; a missing cell is none.
+
+    >>> from mip.read import from_columns
+    >>> sorted(words(from_columns({"zip": ["85255", 85255.0, ""]}), "zip").items())
+    [('85255', 2)]
+    """
+    counts: Counter[str] = Counter()
+    for chunk in rows.chunks([column]):
+        codes, known = chunk.coded(column)
+        found = np.bincount(codes[codes >= 0], minlength=len(known))
+        for word, count in zip(known, found.tolist(), strict=True):
+            counts[word] += count
+    return Counter({word: count for word, count in counts.items() if word and count})
+
+
+def places(rows: Table, column: str, vocabulary: Sequence[str]) -> np.ndarray:
+    """Look up each row's word: its place in the vocabulary, int64 [n], -1 for one not in it.
+
+    >>> from mip.read import from_columns
+    >>> places(from_columns({"zip": ["85255", "1", ""]}), "zip", ["36372", "85255"]).tolist()
+    [1, -1, -1]
+    """
+    codes, known = rows.coded(column)
+    place = {word: code for code, word in enumerate(vocabulary)}
+    return np.array([*(place.get(word, -1) for word in known), -1], dtype=np.int64)[codes]
+
+
+def quantiles(rows: Rows, columns: Sequence[str]) -> tuple[list[list[float]], list[int]]:
+    """Give the quantiles of each column at 257 levels, from 0 to 1, of a sample of the rows,
+    and how many of its cells are missing.
+
+    Fewer levels where there are fewer rows; none for a column without a number.
+
+    >>> from mip.read import from_columns
+    >>> quantiles(from_columns({"x": [3, 1, 2], "y": ["", "", ""]}), ["x", "y"])
+    ([[1.0, 2.0, 3.0], []], [0, 3])
+    """
+    drawn, missing = sample(rows, columns)
+    known = [column[~np.isnan(column)] for column in drawn.T]
+    levels = [np.linspace(0, 1, min(len(column), LEVELS)) for column in known]
+    pairs = zip(known, levels, strict=True)
+    marks = [np.quantile(column, at).tolist() if len(column) else [] for column, at in pairs]
+    return marks, missing.tolist()
+
+
+def normal(values: np.ndarray, marks: Sequence[float]) -> np.ndarray:
+    """Spread values, float64 [n], like a standard normal distribution by their rank among the
+    quantiles; NaN stays. Between -5.2 and 5.2.
+
+    >>> normal(np.array([1.0, 2.0, 9.0]), [1.0, 2.0, 3.0]).round(1).tolist()
+    [-5.2, 0.0, 5.2]
+    """
+    if not len(marks):
+        return np.full_like(values, np.nan)
+    levels, known = np.linspace(0, 1, len(marks)), np.array(marks)
+    # From both sides, so that of equal quantiles the middle counts.
+    below = np.interp(values, known, levels)
+    above = 1 - np.interp(-values, -known[::-1], levels)
+    ranks = np.clip((below + above) / 2, 1e-7, 1 - 1e-7)
+    return torch.special.ndtri(torch.from_numpy(ranks)).numpy()
+
+
+def sample(rows: Rows, columns: Sequence[str], most: int = SAMPLE) -> tuple[np.ndarray, np.ndarray]:
+    """Read columns of `most` rows, float64 [m, columns], all where there are no more; and count
+    the missing cells of all rows, int64 [columns].
+
+    Which rows is a function of their numbers, and so the same however they are chunked: those
+    whose draw is smallest.
+
+    >>> from mip.read import from_columns
+    >>> [each.tolist() for each in sample(from_columns({"x": [3, "", 2]}), ["x"])]
+    [[[3.0], [nan], [2.0]], [1]]
+    """
+    kept, missing = np.empty((0, 1 + len(columns))), np.zeros(len(columns), dtype=np.int64)
+    for chunk in rows.chunks(columns):
+        values = np.stack([chunk.numbers(column) for column in columns], axis=1)
+        missing += np.isnan(values).sum(0)
+        # Two draws of 24 bits, so that no two of many rows have the same.
+        draws = uniform(derive("sample"), chunk.rows, 2).double() @ WEIGHTS
+        fresh = np.concatenate([draws.numpy(), values], axis=1)
+        kept = _smallest(np.concatenate([kept, fresh]), most)
+    return kept[:, 1:], missing
+
+
+def _smallest(drawn: np.ndarray, most: int) -> np.ndarray:
+    if len(drawn) <= most:
+        return drawn
+    return drawn[np.sort(np.argpartition(drawn[:, 0], most)[:most])]
