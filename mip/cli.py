@@ -50,6 +50,9 @@ Changes = Annotated[
 ]
 Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep photos decoded.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics too.")]
+Views = Annotated[
+    int, typer.Option("--views", metavar="N", help="Average over N augmented views of each row.")
+]
 
 
 def say(what: Any = "") -> None:
@@ -233,12 +236,13 @@ def evaluate(
         str, typer.Option("--split", help="train, valid, test, each, or all rows.")
     ] = "all",
     json: Json = None,
+    views: Views = 0,
 ) -> None:
     """Score a model on the rows of a table that have a target."""
-    from mip.predict import evaluate, load
+    from mip.predict import evaluate
     from mip.report import scores, write_json
 
-    predict, rows = load(model), read(table)
+    predict, rows = _loaded(model, views), read(table)
     chosen = _chosen(predict.plan, rows, part)
     _say_remarks(predict, rows)
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
@@ -261,6 +265,14 @@ def _chosen(plan: Plan, rows: Table, part: str) -> dict[str, Table]:
     return cut if part == "each" else {part: cut[part]}
 
 
+def _loaded(model: Path, views: int) -> Any:
+    from mip.predict import load, tta
+
+    if views < 0:
+        raise MipError(f"--views {views}: give a number of views, or 0 for none")
+    return tta(load(model), views) if views else load(model)
+
+
 def _say_remarks(predict: Any, rows: Table) -> None:
     from mip.predict import remarks
 
@@ -275,14 +287,14 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .csv or .parquet file.")
     ] = None,
+    views: Views = 0,
 ) -> None:
     """Predict every row of a table, to a file or to standard output."""
-    from mip.predict import load
     from mip.report import write_table
 
     if out and out.suffix.lower() not in {".csv", ".parquet"}:
         raise FileError(f"{out}: predictions are written to a .csv or .parquet file")
-    read_model, rows = load(model), read(table)
+    read_model, rows = _loaded(model, views), read(table)
     frame = read_model(rows).rename_axis("row")
     _say_remarks(read_model, rows)
     if "error" in frame:

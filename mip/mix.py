@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import gt, optional
+from attrs.validators import gt, lt, min_len, optional
 from torch import Tensor
 
 from mip.augmentation import inside
@@ -17,6 +18,9 @@ from mip.errors import DataError
 from mip.plan import Batch
 from mip.rng import derive
 from mip.tree import Tree, map_tree
+
+PHOTOS = {"pixels", "present"}
+"""The names by which a branch's encoded photos are known."""
 
 
 class Pairs(NamedTuple):
@@ -63,14 +67,42 @@ def cutmix(alpha: float = 1.0, classes: int | None = None) -> Mix:
     return Mix("cutmix", pasted, alpha, classes)
 
 
+def either(*ways: Mix) -> Either:
+    """Mix each batch in one of the ways, each as likely: a function of (batch, key).
+
+    Which one depends on the key, derived from (seed, epoch), and on the batch's rows alone.
+    Raises ValueError for no ways.
+
+    >>> batches = [Batch({}, torch.zeros(2), torch.tensor([8, k])) for k in range(4)]
+    >>> mixing = either(mixup(0.2), cutmix(1.0))
+    >>> [mixing.way(batch, 4).word for batch in batches]
+    ['mixup', 'cutmix', 'cutmix', 'mixup']
+    """
+    return Either(ways)
+
+
+@frozen
+class Either:
+    """Ways to mix of which each batch gets one; see `either`."""
+
+    ways: tuple[Mix, ...] = field(validator=min_len(1))
+
+    def __call__(self, batch: Batch, key: int) -> Batch:
+        return self.way(batch, key)(batch, key)
+
+    def way(self, batch: Batch, key: int) -> Mix:
+        """Choose the way of a batch."""
+        return self.ways[derive("either", key, *batch.row.tolist()) % len(self.ways)]
+
+
 @frozen
 class Mix:
     """A way to mix a batch; see `mixup` and `cutmix`."""
 
     word: str
     paint: Callable[[Tensor, Pairs], Tensor]
-    alpha: float = field(validator=gt(0))
-    classes: int | None = field(default=None, validator=optional(gt(1)))
+    alpha: float = field(validator=[gt(0.0), lt(math.inf)])
+    classes: int | None = field(default=None, validator=optional(gt(0)))
 
     def __call__(self, batch: Batch, key: int) -> Batch:
         pairs = draw(derive(self.word, key, *batch.row.tolist()), self.alpha, len(batch.row))
@@ -80,7 +112,7 @@ class Mix:
     def _inputs(self, inputs: Tree, pairs: Pairs) -> Tree:
         if not isinstance(inputs, dict):
             return map_tree(lambda leaf: numbers(leaf, pairs), inputs)
-        if inputs.keys() == {"pixels", "present"}:
+        if inputs.keys() == PHOTOS:
             return {**inputs, "pixels": self._photos(**inputs, pairs=pairs)}
         return {name: self._inputs(child, pairs) for name, child in inputs.items()}
 
@@ -97,6 +129,18 @@ def _probabilities(target: Tensor | None, classes: int | None) -> Tensor:
     if classes is None:
         raise DataError("to mix a target of classes, say how many: classes=…")
     return F.one_hot(target, classes).float()
+
+
+def has_photos(inputs: Tree) -> bool:
+    """Say whether there are photos among the inputs of a batch: what `cutmix` can paste.
+
+    >>> photos = {"pixels": torch.zeros(1, 1, 3, 8, 8), "present": torch.ones(1, 1)}
+    >>> has_photos({"size": torch.zeros(1, 2)}), has_photos({"home": {"photo": photos}})
+    (False, True)
+    """
+    if not isinstance(inputs, dict):
+        return False
+    return inputs.keys() == PHOTOS or any(map(has_photos, inputs.values()))
 
 
 def draw(seed: int, alpha: float, rows: int) -> Pairs:

@@ -23,7 +23,7 @@ from mip.spec import KINDS
 from mip.step import State
 from mip.store import load_model
 from mip.table import Table, from_frame
-from mip.tree import concat, map_tree
+from mip.tree import concat, leaves, map_tree
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,12 +159,25 @@ def tta(predict: Predictor, views: int = 8, seed: int = 0) -> Predictor:
     """Augment at test time: average the logits of the rows as they are and of `views` of them.
 
     The views are changed as the spec says of training, drawn from (seed, view, row), so that
-    the batch size does not change them. Raises ValueError for fewer than one view.
+    the batch size does not change them. Raises ValueError for fewer than one view, SpecError
+    where the spec asks for no augmentation: such views would cost time and change nothing.
     """
     if views < 1:
         raise ValueError(f"'views' must be >= 1: {views}")
+    if not _augments(predict.plan):
+        raise SpecError(
+            "views at test time are augmented rows, and the model's spec asks for no "
+            "augmentation; predict without views"
+        )
     keys = [derive("tta", seed, view) for view in range(views)]
     return evolve(predict, views=tuple(partial(predict.plan.augment, key=key) for key in keys))
+
+
+def _augments(plan: Plan) -> bool:
+    # Where nothing is asked for, augmentation gives back the very tensors that it took.
+    batch = Batch(plan.example(), None, torch.zeros(1, dtype=torch.int64))
+    pairs = zip(leaves(batch.inputs), leaves(plan.augment(batch, 0).inputs), strict=True)
+    return any(new is not old for (_, old), (_, new) in pairs)
 
 
 def load(path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu") -> Predictor:

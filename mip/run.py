@@ -19,6 +19,7 @@ from mip.cache import default_folder
 from mip.errors import FileError, SpecError
 from mip.fit import History, Hook, fit
 from mip.hooks import checkpoint, early_stop, log, validate
+from mip.mix import cutmix, either, has_photos, mixup
 from mip.net import build
 from mip.optim import Optimizer, chain, clip_norm
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
@@ -175,14 +176,30 @@ def optimizer_of(spec: Spec, steps: int) -> Optimizer:
 def train_pipe(
     plan: Plan, table: Table | Shards, device: str = "cpu", cache: str | Path | None = None
 ) -> Pipe:
-    """Lay the pipe that trains: shuffled, augmented, encoded once if it fits in memory."""
+    """Lay the pipe that trains: shuffled, augmented, mixed, encoded once if it fits in memory.
+
+    Raises SpecError for cutmix where no branch has photos.
+    """
     how = plan.spec.train
     rows = rows_pipe(plan, table, how.batch, device, cache)
     # Batch norm has no variance over one row; a last batch of one is left to another epoch.
     tail = len(table) < how.batch or len(table) % how.batch != 1
     moving, rest = rows.stages[-1:], evolve(rows, stages=rows.stages[:-1])
-    stages = pipe(rest, sample(shuffle=True, seed=how.seed), augment(plan.augment, how.seed))
+    changes = [augment(plan.augment, how.seed), *_mixing(plan)]
+    stages = pipe(rest, sample(shuffle=True, seed=how.seed), *changes)
     return evolve(stages, tail=tail, stages=(*stages.stages, *moving))
+
+
+def _mixing(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
+    how, classes = plan.spec.train, plan.spec.head.outputs(plan.facts["head"])
+    if how.cutmix and not has_photos(plan.example()):
+        raise SpecError(
+            f"train.cutmix = {how.cutmix:g} pastes photos, and no branch reads any; "
+            "use train.mixup, which mixes numbers"
+        )
+    asked = ((mixup, how.mixup), (cutmix, how.cutmix))
+    ways = [way(alpha, classes) for way, alpha in asked if alpha]
+    return [augment(either(*ways), how.seed)] if ways else []
 
 
 def rows_pipe(

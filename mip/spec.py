@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, min_len, optional
+from attrs.validators import ge, gt, in_, lt, min_len, optional
 from torch import nn
 
 from mip.branch import Branch, Categorical, Continuous, Fuse, Image, by_name
@@ -95,6 +96,8 @@ class Train:
     `clip` bounds the gradients' joint norm (0 does not); `keep` says which state becomes the
     model: that of the "best" epoch by the valid loss, or the "last"; `patience` stops after so
     many epochs without a better one; `checkpoint_every` adds a checkpoint every so many steps.
+    `mixup` and `cutmix` mix the rows of a batch by shares from Beta(a, a) (0 does not); where
+    both are given each batch gets one of the two.
     """
 
     epochs: int = field(default=20, validator=ge(0))
@@ -107,6 +110,8 @@ class Train:
     patience: int | None = field(default=None, validator=optional(gt(0)))
     checkpoint_every: int | None = field(default=None, validator=optional(gt(0)))
     workers: int = field(default=2, validator=ge(0))
+    mixup: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
+    cutmix: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
 
 
 @frozen

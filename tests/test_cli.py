@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import mip
 from mip import cli
 from mip.demo import draw
+from mip.predict import tta
 
 SPEC = """
 [data]
@@ -222,7 +223,55 @@ def test_set_takes_a_table_from_the_current_folder(folder, run):
     assert run("check", "houses.toml", "--set", "data.table=images/moved.csv")[0] == 0
 
 
+@pytest.fixture(scope="module")
+def flipped(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose spec asks for augmentation, and for both ways of mixing."""
+    out = tmp_path_factory.mktemp("flipped") / "run"
+    asked = ["branch.photos.augmentation={ flip = true }", "train.mixup=0.2", "train.cutmix=1"]
+    sets = [word for text in asked for word in ("--set", text)]
+    command = [sys.executable, "-m", "mip.cli", "fit", "houses.toml", "--out", str(out), *sets]
+    subprocess.run(command, cwd=drawn, check=True, capture_output=True)
+    return out / "model.safetensors"
+
+
+def test_views_are_those_of_the_library(folder, flipped, run):
+    want = tta(mip.load(flipped), 3)
+    code, _, err = run("predict", flipped, "houses.csv", "--views", 3, "--out", "guess.csv")
+    assert code == 0, err
+    assert pd.read_csv("guess.csv")["value"].tolist() == want("houses.csv")["value"].tolist()
+    words = ["evaluate", flipped, "houses.csv", "--json", "scores.json"]
+    scores = []
+    for views in (0, 3):
+        assert run(*words, "--views", views)[0] == 0
+        scores.append(json.loads(Path("scores.json").read_text()))
+    assert scores == [mip.evaluate(predict, "houses.csv") for predict in (mip.load(flipped), want)]
+    assert scores[0]["mae"] != scores[1]["mae"]
+
+
 # What is wrong is said in one line, and nothing is written
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_views_that_cannot_be(folder, model, flipped, run, command):
+    assert refused(run(command, model, "houses.csv", "--views", 2)) == (
+        "views at test time are augmented rows, and the model's spec asks for no augmentation; "
+        "predict without views"
+    )
+    assert refused(run(command, flipped, "houses.csv", "--views=-1")) == (
+        "--views -1: give a number of views, or 0 for none"
+    )
+
+
+def test_cutmix_without_photos(folder, run):
+    text = (folder / "houses.toml").read_text()
+    photos, head = text.index("[branch.photos]"), text.index("[head]")
+    (folder / "houses.toml").write_text(text[:photos] + text[head:] + "cutmix = 1.0\n")
+    for command in (["check", "houses.toml"], ["fit", "houses.toml", "--out", "run"]):
+        assert refused(run(*command)) == (
+            "train.cutmix = 1 pastes photos, and no branch reads any; "
+            "use train.mixup, which mixes numbers"
+        )
+    assert not Path("run").exists()
 
 
 def test_no_such_table(folder, run):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mip
 from mip.errors import DataError
-from mip.mix import Pairs, blended, cutmix, draw, mixup, numbers, pasted
+from mip.mix import Pairs, blended, cutmix, draw, either, mixup, numbers, pasted
 from mip.plan import Batch
 from mip.rng import derive
 
@@ -113,6 +113,29 @@ def test_what_cannot_be_mixed_is_said():
     for way in WAYS:
         with pytest.raises(ValueError, match="'alpha' must be > 0"):
             way(0.0)
+        with pytest.raises(ValueError, match="'alpha' must be < inf"):
+            way(float("inf"))
+    with pytest.raises(ValueError, match="Length of 'ways' must be >= 1"):
+        either()
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 7))
+def test_a_batch_gets_one_of_the_ways_whole(key, n):
+    batch, ways = batch_of(torch.linspace(0, 1, n)), [mixup(0.2), cutmix(1.0)]
+    found = bits(either(*ways)(batch, key))
+    assert found in [bits(way(batch, key)) for way in ways]
+    assert found == bits(either(*ways)(batch, key))
+    assert bits(either(ways[0])(batch, key)) == bits(ways[0](batch, key))
+
+
+def test_the_way_is_drawn_evenly_from_key_and_rows():
+    batch, ways = batch_of(torch.zeros(4)), either(mixup(0.2), cutmix(1.0))
+    others = [batch._replace(row=batch.row + k) for k in range(400)]
+    for words in (
+        [ways.way(batch, key).word for key in range(400)],
+        [ways.way(other, 0).word for other in others],
+    ):
+        assert 160 < words.count("mixup") < 240
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -372,8 +372,25 @@ def test_views_depend_on_the_seed_and_not_on_the_batch(predict, table):
     assert not first.equals(other)
 
 
-def test_without_photos_views_change_nothing(numbers, table):
-    found, want = tta(numbers)(table), numbers(table)
-    pd.testing.assert_frame_equal(found, want, rtol=1e-5, atol=1e-6)
+def test_views_are_one_or_more(predict):
     with pytest.raises(ValueError, match="'views' must be >= 1: 0"):
-        tta(numbers, views=0)
+        tta(predict, views=0)
+
+
+def test_views_that_would_change_nothing_are_refused(numbers, table):
+    still = mip.adapt(spec_of("regression", PHOTO), table)
+    photos = mip.predictor(still, mip.init(mip.build(still), mip.adamw(1e-3)))
+    for predict in (numbers, photos):
+        with pytest.raises(SpecError) as caught:
+            tta(predict)
+        assert str(caught.value) == (
+            "views at test time are augmented rows, and the model's spec asks for no "
+            "augmentation; predict without views"
+        )
+
+
+@pytest.mark.parametrize("asked", ["flip = true", "crop = 0.9", "hue = 0.1", 'auto = "rand"'])
+def test_any_augmentation_makes_views(table, asked):
+    spec = spec_of("regression", PHOTO + f"augmentation = {{ {asked} }}\n")
+    plan = mip.adapt(spec, table)
+    assert len(tta(mip.predictor(plan, mip.init(mip.build(plan), mip.adamw(1e-3))), 3).views) == 3

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 import pytest
 from attrs import evolve
+from conftest import bits, spec_of
+from toolz import pipe
 
 import mip
 from mip.hooks import best, early_stop
+from mip.mix import cutmix, either, mixup
 from mip.prepare import Parts
-from mip.run import Run, rows_pipe, train_pipe
+from mip.run import Run, job, rows_pipe, train_pipe
 from mip.step import eval_step
 from mip.table import from_frame
 
@@ -74,17 +78,19 @@ def test_a_run_is_a_function_of_its_spec_and_rows(cut):
     assert not same(mip.run(spec(), cut), mip.run(spec(seed=1), cut))
 
 
-def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path):
+@pytest.mark.parametrize("mixed", [{}, {"mixup": 0.4}])
+def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, mixed):
     class CutError(Exception): ...
 
     def cutting(event):
         if event.step == 10 and event.name == "after_batch":
             raise CutError
 
+    asked = spec(checkpoint_every=4, **mixed)
     with pytest.raises(CutError):
-        mip.run(spec(checkpoint_every=4), cut, tmp_path / "cut", hooks=lambda job: [cutting])
-    mip.run(spec(checkpoint_every=4), cut, tmp_path / "cut", resume=True)
-    mip.run(spec(checkpoint_every=4), cut, tmp_path / "whole")
+        mip.run(asked, cut, tmp_path / "cut", hooks=lambda job: [cutting])
+    mip.run(asked, cut, tmp_path / "cut", resume=True)
+    mip.run(asked, cut, tmp_path / "whole")
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -180,6 +186,73 @@ def test_a_last_batch_of_one_row_is_left_out_of_training_alone(cut):
     assert len(cut.train) == 84
     assert len(train_pipe(plan, cut.train)) == 1
     assert len(rows_pipe(plan, cut.train, 83)) == 2
+
+
+# Mixing, on the small table with photos and every head.
+
+
+@pytest.fixture(scope="module")
+def houses(folder):
+    return mip.read(folder / "houses.csv")
+
+
+MIXED = {
+    "": [],
+    "mixup = 0.4": [mixup(0.4)],
+    "cutmix = 1": [cutmix(1.0)],
+    "mixup = 0.4\ncutmix = 1": [mixup(0.4), cutmix(1.0)],
+}
+
+
+def planned(head, table, asked="", seed=3):
+    train = f"[train]\nepochs = 2\nbatch = 4\nseed = {seed}\nworkers = 0\n{asked}"
+    return mip.adapt(spec_of(head, train=train), table)
+
+
+@pytest.mark.parametrize("asked", MIXED)
+def test_the_pipe_that_trains_mixes_behind_the_augmentation(head, houses, asked):
+    plan = planned(head, houses, asked)
+    classes = 3 if head == "multiclass" else None
+    ways = [evolve(way, classes=classes) for way in MIXED[asked]]
+    encoded = mip.collect(pipe(houses, mip.batch(64), mip.transform(plan.encode)))
+    plain = [mip.sample(shuffle=True, seed=3), mip.batch(4), mip.augment(plan.augment, 3)]
+    byhand = pipe(encoded, *plain, *([mip.augment(either(*ways), 3)] if ways else []))
+    batches = train_pipe(plan, houses)
+    assert bits(list(islice(batches.at(0), 6))) == bits(list(islice(byhand.at(0), 6)))
+    assert bits(next(batches.at(4))) == bits(list(islice(batches.at(0), 5))[4])
+
+
+def test_a_mixed_run_goes_on_from_any_step_with_the_same_bits(head, houses):
+    plan = planned(head, houses, "mixup = 0.4\ncutmix = 1")
+    laid = job(plan.spec, Parts(houses, houses.take([]), houses.take([])))
+    whole = mip.fit(laid.step, laid.batches, laid.start.state, steps=laid.steps)
+    assert all(value.isfinite().all() for value in whole.params.values())
+    for step in range(laid.steps + 1):
+        half = mip.fit(laid.step, laid.batches, laid.start.state, steps=step)
+        ended = mip.fit(laid.step, laid.batches, half, steps=laid.steps - step)
+        assert bits(ended) == bits(whole)
+
+
+def test_every_way_of_mixing_trains_another_model(houses):
+    parts = Parts(houses, houses.take([]), houses.take([]))
+    models = [mip.run(planned("multiclass", houses, asked).spec, parts) for asked in MIXED]
+    assert len({str(bits(model.state)) for model in models}) == len(MIXED)
+
+
+def test_mixing_does_not_touch_rows_that_are_scored(cut):
+    ended = mip.run(spec(mixup=0.4, epochs=2), cut)
+    assert mip.evaluate(ended.predict, cut.valid)["loss"] == ended.history.epochs[-1]["valid/loss"]
+
+
+def test_cutmix_without_photos_is_refused(cut, tmp_path):
+    for change in ({"cutmix": 1.0}, {"cutmix": 1.0, "mixup": 0.2}):
+        with pytest.raises(mip.MipError) as caught:
+            mip.run(spec(**change), cut, tmp_path / "run")
+        assert str(caught.value) == (
+            "train.cutmix = 1 pastes photos, and no branch reads any; "
+            "use train.mixup, which mixes numbers"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_scores_of_a_state_are_those_of_its_model(cut):

@@ -106,6 +106,8 @@ trains = st.builds(
     patience=st.none() | counts,
     checkpoint_every=st.none() | counts,
     workers=st.integers(0, 8),
+    mixup=st.just(0.0) | positive,
+    cutmix=st.just(0.0) | positive,
 )
 specs = st.builds(Spec, forest(branches), heads, st.builds(Data, texts, splits), trains)
 
@@ -264,6 +266,13 @@ ERRORS = {
     PHOTO + 'augmentation = { auto = "radn" }\n' + HEAD: (
         "branch.photos.augmentation.auto = 'radn' is not one of its words; did you mean 'rand'?"
     ),
+    PLACE + HEAD + "[train]\nmixup = -0.1\n": "train.mixup must be >= 0: -0.1",
+    PLACE + HEAD + "[train]\nmixup = nan\n": "train.mixup must be >= 0: nan",
+    PLACE + HEAD + "[train]\ncutmix = inf\n": "train.cutmix must be < inf: inf",
+    PLACE + HEAD + "[train]\ncutmix = true\n": (
+        "train.cutmix = true must be a number, not true or false"
+    ),
+    PLACE + HEAD + "[train]\nmixpu = 0.2\n": "train.mixpu is not a field; did you mean 'mixup'?",
     PLACE + HEAD + "[data.split]\nfractions = [0.5, 0.4, 0.3]\n": (
         "data.split.fractions must be three shares that add up to 1: [0.5, 0.4, 0.3]"
     ),
