@@ -178,7 +178,8 @@ def _codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
     strange = [i for i, word in enumerate(words) if word not in place]
     if strange:
         where = rows.where(strange[0], column)
-        more = f" (and {len(strange) - 1} more rows)" if len(strange) > 1 else ""
+        shown = ", ".join(str(rows.frame.index[i]) for i in strange[:8])
+        more = f" ({len(strange)} rows: {shown}{', …' * (len(strange) > 8)})" * (len(strange) > 1)
         word = words[strange[0]]
         raise DataError(
             f"{where}: '{word}' is not a class of the training rows{more}{hint(word, classes)}"
