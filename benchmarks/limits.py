@@ -53,7 +53,6 @@ def _standing(rows: int) -> Callable[[], float]:
 
 
 def _resident() -> float:
-    ctypes.CDLL(None).malloc_trim(0)  # else what making the table has freed is taken again
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
@@ -75,10 +74,10 @@ def photos() -> float:
         plan = mip.adapt(mip.parse(SPEC), _table(folder, 64))
         next(iter(_batches(plan, _table(folder, 64))))  # what libraries take once
         table = _table(folder, MANY)
-        before = _resident()
-        held = iter(_batches(plan, table))
-        first = next(held)
-        return _resident() - before if len(first.row) else 0.0
+        ctypes.CDLL(None).malloc_trim(0)  # else what making the table has freed is taken again
+        before, stream = _resident(), iter(_batches(plan, table))
+        next(stream)
+        return _resident() - before
 
 
 def _fresh() -> float:

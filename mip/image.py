@@ -178,7 +178,7 @@ def _check_whole(data: bytes, scan: int, last: Any) -> None:
     import numpy as np
 
     grey = set(np.ravel(last).tolist()) <= {127, 128}
-    if data.find(b"\xff\xd9", scan) < 0 or (grey and _reads_on(data, scan)):
+    if data.rfind(b"\xff\xd9", scan) < 0 or (grey and _reads_on(data, scan)):
         raise ValueError("truncated")
 
 

@@ -12,7 +12,7 @@ import re
 import signal
 import struct
 import zlib
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import pytest
 import torch
 from conftest import NUMBERS, draw_photos, frame_of, lay, spec_of, within
 from PIL import Image
-from toolz import pipe
+from toolz import concat, pipe
 from torch.utils.data import DataLoader
 
 import mip
@@ -157,9 +157,7 @@ def shots(tmp_path_factory):
     folder = tmp_path_factory.mktemp("outside") / "shots"
     folder.mkdir()
     square(9).save(folder.parent / "secret.png")
-    cells = [
-        cell for bad, good in zip(BAD, [*GOOD, *GOOD, *GOOD], strict=False) for cell in (good, bad)
-    ]
+    cells = [*concat(zip(cycle(GOOD), BAD, strict=False))]
     for k, name in enumerate(GOOD):
         write(folder, name, GOOD[name](k))
     for cell, (content, _) in BAD.items():
@@ -186,20 +184,18 @@ def said(cell: str) -> str:
 
 def matches(batch, shots) -> list[bool]:
     """Whether each row shows the photo that its own cell names, whatever its place."""
-    names, found = list(GOOD), batch.inputs["views"]["pixels"][:, -1].float().mean(dim=(-1, -2))
-    cells = [shots.texts("photo")[row] for row in batch.row.tolist()]
-    want = [
-        square(names.index(cell)).getpixel((0, 0)) if cell in GOOD else (0, 0, 0) for cell in cells
-    ]
-    return [(a - torch.tensor(b)).abs().max() < 6 for a, b in zip(found, want, strict=True)]
+    own = {cell: square(k).getpixel((0, 0)) for k, cell in enumerate(GOOD)}
+    cells = shots.texts("photo")[batch.row.numpy()]
+    want = torch.tensor([own.get(cell, (0, 0, 0)) for cell in cells])
+    found = batch.inputs["views"]["pixels"][:, -1].float()
+    return ((found - want[:, :, None, None]).abs() < 6).all(dim=(1, 2, 3)).tolist()
 
 
-each_bad = pytest.mark.parametrize("cell", BAD, ids=lambda cell: repr(cell)[1:-1] or "blank")
 LOOKED_AT = ("is missing", "is empty", "leaves", "has a character", "no image is named")
 """Reasons that are known before a file is opened: cleaning tells them, with the cure."""
 
 
-@each_bad
+@pytest.mark.parametrize("cell", BAD, ids=lambda cell: repr(cell)[1:-1] or "blank")
 def test_policy_error_names_file_row_column_and_cure(cell, shots):
     row, cure = place_of(shots, cell), ' (set branch.views.missing to "drop" or "learn")'
     early = BAD[cell][1].startswith(LOOKED_AT)
@@ -317,7 +313,7 @@ def test_a_whole_photo_is_read_whatever_its_colour_and_what_follows_it(name, fil
 # Formats and bombs.
 
 
-@pytest.mark.parametrize("kind", ["EPS", "ICO", "PPM", "TGA", "PCX", "PDF", "SGI", "DDS", "AVIF"])
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "PPM", "TGA", "PCX", "PDF", "SGI", "DDS"])
 def test_a_format_that_is_not_of_the_six_is_refused(kind, tmp_path):
     (tmp_path / "a.jpg").write_bytes(coded(square(3), kind))
     with pytest.raises(DataError, match=f"^a.jpg {re.escape(NO_IMAGE)}$"):
@@ -325,7 +321,7 @@ def test_a_format_that_is_not_of_the_six_is_refused(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
-def test_a_header_that_promises_too_many_pixels_is_refused_before_decoding(kind, shots, tmp_path):
+def test_a_header_that_promises_too_many_pixels_is_refused_before_decoding(kind, tmp_path):
     (tmp_path / "a.png").write_bytes(sized(kind, 12_000))
     table = mip.from_frame(pd.DataFrame({"photo": ["a.png"], "price": [1]}), tmp_path, "a.csv")
     plan = mip.adapt(seeing("error", '"photo"'), table)
