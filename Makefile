@@ -31,7 +31,7 @@ check: $(READY)  ## lint, format and type check
 slow: $(READY)   ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-bench: $(READY)  ## measure speed, as ratios against loops written by hand
+bench: $(READY)  ## measure speed, as ratios against loops written by hand, and limits
 	$(BIN)/python -m benchmarks
 
 docs: $(READY)   ## measure the real data beside the checkout and write docs/results.md

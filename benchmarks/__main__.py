@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from attrs import asdict
 
-from benchmarks import imports, photos, pipe, train
-from benchmarks.harness import Benchmark, Result, measure
+from benchmarks import imports, limits, photos, pipe, train
+from benchmarks.harness import Benchmark, Limit, Measured, Result, gauge, measure
 from mip.errors import MipError, hint
 
-BENCHMARKS = (*pipe.ALL, *photos.ALL, *train.ALL, *imports.ALL)
+Asked = Benchmark | Limit
+RATIOS = "times as fast as the anchor"
+LIMITS = "what it takes, to stay under the aim"
+BENCHMARKS = (*pipe.ALL, *photos.ALL, *train.ALL, *imports.ALL, *limits.ALL)
 
 
-def main(
-    arguments: Sequence[str] | None = None, benchmarks: Sequence[Benchmark] = BENCHMARKS
-) -> int:
+def main(arguments: Sequence[str] | None = None, benchmarks: Sequence[Asked] = BENCHMARKS) -> int:
     """Run the command line; gives the exit code: 0, or 2 for a name that is not known."""
     asked = _parsed(arguments)
     try:
@@ -42,7 +44,7 @@ def _parsed(arguments: Sequence[str] | None) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def _chosen(names: Sequence[str], benchmarks: Sequence[Benchmark]) -> Sequence[Benchmark]:
+def _chosen(names: Sequence[str], benchmarks: Sequence[Asked]) -> Sequence[Asked]:
     known = {each.name: each for each in benchmarks}
     for name in names:
         if name not in known:
@@ -50,20 +52,30 @@ def _chosen(names: Sequence[str], benchmarks: Sequence[Benchmark]) -> Sequence[B
     return [known[name] for name in names] or benchmarks
 
 
-def _run(chosen: Sequence[Benchmark], file: Path | None) -> None:
-    print("times as fast as the anchor: the median of the rounds and its quartiles")
-    print(f"{'name':22}{'ratio':>8}{'low':>8}{'high':>8}{'aim':>8}")
-    results = []
-    for benchmark in chosen:
-        results.append(measure(benchmark))
-        print(_row(results[-1]), flush=True)
+def _run(chosen: Sequence[Asked], file: Path | None) -> None:
+    ratios = [each for each in chosen if isinstance(each, Benchmark)]
+    limits = [each for each in chosen if isinstance(each, Limit)]
+    results = [*_told("ratio", RATIOS, ratios, measure), *_told("value", LIMITS, limits, gauge)]
     if file:
         file.write_text(json.dumps([asdict(each) for each in results], indent=2) + "\n")
 
 
-def _row(result: Result) -> str:
-    numbers = (result.ratio, result.low, result.high, result.aim)
-    return f"{result.name:22}" + "".join(f"{number:8.3f}" for number in numbers)
+def _told(
+    word: str, about: str, asked: Sequence[Any], answer: Callable[[Any], Result | Measured]
+) -> Iterator[Result | Measured]:
+    if asked:
+        print(f"{about}: the median of the rounds and its quartiles")
+        print(f"{'name':22}{word:>8}{'low':>8}{'high':>8}{'aim':>8}")
+    for each in asked:
+        found = answer(each)
+        print(_row(found), flush=True)
+        yield found
+
+
+def _row(found: Result | Measured) -> str:
+    middle = found.ratio if isinstance(found, Result) else found.value
+    numbers = "".join(f"{number:8.3f}" for number in (middle, found.low, found.high, found.aim))
+    return f"{found.name:22}{numbers} {getattr(found, 'unit', '')}".rstrip()
 
 
 if __name__ == "__main__":

@@ -54,6 +54,35 @@ class Result:
     aim: float
 
 
+@frozen
+class Limit:
+    """A question of size: how many milliseconds or megabytes, and how many at most are hoped for.
+
+    `lay` lays out the work and gives a function that does it once and gives the number. `aim` is
+    reported and enforces nothing.
+    """
+
+    name: str
+    work: str
+    unit: str
+    aim: float
+    lay: Callable[[], Callable[[], float]]
+    rounds: int = field(default=9, validator=ge(2))
+
+
+@frozen
+class Measured:
+    """A number with its unit: the median of the rounds and its quartiles."""
+
+    name: str
+    work: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    aim: float
+
+
 def measure(benchmark: Benchmark) -> Result:
     """Run a benchmark, which takes about `2 * rounds * seconds` seconds."""
     with _threads(benchmark.threads):
@@ -61,6 +90,15 @@ def measure(benchmark: Benchmark) -> Result:
     low, ratio, high = (round(each, 4) for each in quantiles(ratios, n=4))
     about = benchmark.name, benchmark.work, benchmark.anchor
     return Result(*about, ratio, low, high, benchmark.aim)
+
+
+def gauge(limit: Limit) -> Measured:
+    """Measure a limit on one thread; the first round warms up and is left out."""
+    with _threads(1):
+        work = limit.lay()
+        _, *numbers = (work() for _ in range(1 + limit.rounds))
+    low, value, high = (round(each, 4) for each in quantiles(numbers, n=4))
+    return Measured(limit.name, limit.work, limit.unit, value, low, high, limit.aim)
 
 
 def _ratios(benchmark: Benchmark) -> Iterator[float]:

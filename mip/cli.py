@@ -19,8 +19,8 @@ from mip.hooks import best, console, progress
 from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, parts
 from mip.read import read
-from mip.shards import Shards, stream
 from mip.run import Job, crossval, job, run
+from mip.shards import Shards, stream
 from mip.spec import Spec, load_spec
 from mip.split import with_folds
 from mip.store import write
@@ -91,21 +91,25 @@ def _value(text: str) -> Any:
         return text
 
 
-def opened(path: Path, texts: Sequence[str] | None) -> tuple[Spec, Table]:
+def opened(path: Path, texts: Sequence[str] | None) -> tuple[Spec, Table | Shards]:
     """Read a spec and its table, and leave out the rows that cannot be used."""
     spec = load_spec(path, changes=changes(texts))
     if not spec.data.table:
         raise SpecError(f"{path}: data.table is missing (or give --set data.table=PATH)")
+    table: Table | Shards
     try:
         found = path.parent / spec.data.table
-        table, report = clean(spec, stream(found) if spec.data.stream else read(found))
+        if spec.data.stream:
+            table, report = clean(spec, stream(found))
+        else:
+            table, report = clean(spec, read(found))
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
     say(f"{table.name}: {report}")
     return spec, table
 
 
-def split_of(spec: Spec, table: Table, path: Path) -> Parts:
+def split_of(spec: Spec, table: Any, path: Path) -> Parts:
     """Split the rows as the spec says; its files lie relative to the spec's folder."""
     cut = parts(spec, table, path.parent)
     say("  ".join(f"{name} {len(rows)}" for name, rows in zip(Parts._fields, cut, strict=True)))

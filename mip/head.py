@@ -176,7 +176,8 @@ def _codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
     strange = np.flatnonzero((codes < 0) & (cells != "")).tolist()
     if strange:
         where = rows.where(strange[0], column)
-        more = f" (and {len(strange) - 1} more rows)" if len(strange) > 1 else ""
+        shown = ", ".join(map(str, rows.rows[strange[:8]].tolist()))
+        more = f" ({len(strange)} rows: {shown}{', …' * (len(strange) > 8)})" * (len(strange) > 1)
         word = cells[strange[0]]
         raise DataError(
             f"{where}: '{word}' is not a class of the training rows{more}{hint(word, classes)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ MAX_PIXELS = 89_478_485
 
 JPEGS = ("JPEG", "MPO")
 """What Pillow calls a JPEG; the second holds more pictures behind the first."""
+
+MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""What ends the coded pixels of a JPEG: a marker that is not a restart of theirs."""
 
 ORIENTATION = 0x0112
 TURNS: Mapping[int, Callable[[Tensor], Tensor]] = {
@@ -151,15 +155,42 @@ def _factor(image: Image.Image, size: int) -> int:
 
 def _decoded(image: Image.Image, data: Any, factor: int) -> np.ndarray:
     import numpy as np
+    from PIL import ImageFile
 
+    scan = image.fp.tell() if isinstance(image, ImageFile.ImageFile) and image.fp else 0
     plain = image.format in JPEGS and image.mode in {"RGB", "L"} and not _profile(image)
-    quick = _simplejpeg(data, image, factor) if plain else None
-    if quick is not None:
-        return quick
-    if factor > 1:
-        image.draft(None, (image.width // factor, image.height // factor))
-    image.load()
-    return np.array(_rgb(image))
+    pixels = _simplejpeg(data, image, factor) if plain else None
+    if pixels is None:
+        if factor > 1:
+            image.draft(None, (image.width // factor, image.height // factor))
+        image.load()
+    if scan and image.format == "JPEG":
+        _check_whole(data, scan, _last(image) if pixels is None else pixels[-1, -1])
+    return np.array(_rgb(image)) if pixels is None else pixels
+
+
+def _last(image: Image.Image) -> Any:
+    return image.getpixel((image.width - 1, image.height - 1))
+
+
+def _check_whole(data: bytes, scan: int, last: Any) -> None:
+    # libjpeg paints in mid grey, without a word, what a photo lacks before its end.
+    import numpy as np
+
+    grey = set(np.ravel(last).tolist()) <= {127, 128}
+    if data.rfind(b"\xff\xd9", scan) < 0 or (grey and _reads_on(data, scan)):
+        raise ValueError("truncated")
+
+
+def _reads_on(data: bytes, scan: int) -> bool:
+    # Bytes put before the marker are passed over, unless pixels are still wanted.
+    from PIL import Image
+
+    found = MARKER.search(data, scan)
+    place = found.start() if found else len(data)
+    longer = data[:place] + bytes(range(1, 255)) + data[place:]
+    one, other = (Image.open(io.BytesIO(each), formats=FORMATS) for each in (data, longer))
+    return one.tobytes() != other.tobytes()
 
 
 def _simplejpeg(data: bytes, image: Image.Image, factor: int) -> np.ndarray | None:

@@ -4,14 +4,16 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from attrs import evolve
 
+from benchmarks import limits
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.harness import Benchmark, measure
+from benchmarks.harness import Benchmark, Limit, gauge, measure
 
 KEYS = ["name", "work", "anchor", "ratio", "low", "high", "aim"]
 FAKE = Benchmark(
@@ -91,5 +93,51 @@ def test_threads_are_set_and_put_back(threads):
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda each: each.name)
-def test_every_pair_can_be_laid_out(benchmark):
-    assert all(map(callable, benchmark.pair()))
+def test_every_benchmark_can_be_laid_out(benchmark):
+    laid = benchmark.pair() if isinstance(benchmark, Benchmark) else [benchmark.lay()]
+    assert all(map(callable, laid))
+
+
+# Limits: numbers with a unit.
+
+ROUNDS = [90.0, 3.0, 1.0, 2.0]
+SIZE = Limit(
+    "fake-size", "a list", "MB", aim=2.5, lay=lambda: partial(next, iter(ROUNDS)), rounds=3
+)
+
+
+def test_a_limit_is_the_median_of_its_rounds_without_the_first():
+    found = gauge(SIZE)
+    assert (found.value, found.low, found.high, found.aim) == (2, 1, 3, 2.5)
+
+
+def test_limits_stand_in_a_table_after_the_ratios(tmp_path, capsys):
+    file = tmp_path / "results.json"
+    assert main(["--json", str(file)], [SIZE, FAKE]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "times",
+        "name",
+        "fake-sum",
+        "what",
+        "name",
+        "fake-size",
+    ]
+    assert lines[-1].split() == ["fake-size", "2.000", "1.000", "3.000", "2.500", "MB"]
+    ratio, size = json.loads(file.read_text())
+    assert list(ratio) == KEYS
+    assert size == {"name": "fake-size", "work": "a list", "unit": "MB", **NUMBERS}
+
+
+NUMBERS = {"value": 2.0, "low": 1.0, "high": 3.0, "aim": 2.5}
+
+
+def test_the_time_before_a_step_of_a_small_pipe_is_small():
+    assert limits._standing(1_000)() < 50
+
+
+def test_memory_is_measured_in_a_process_of_its_own(monkeypatch):
+    before = limits._resident()
+    assert before > 1
+    monkeypatch.setattr(limits, "MANY", 1_000)
+    assert -1 < limits.photos() < 50

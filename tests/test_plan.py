@@ -234,7 +234,7 @@ def test_classes_in_the_target_are_checked_with_the_rows(table):
     plan = mip.adapt(spec_of("multiclass", NUMBERS), table)
     strange = table.frame.copy()
     strange.loc[[4, 5], "style"] = "loftt"
-    want = "row 4, column 'style': 'loftt' is not a class of the training rows (and 1 more rows); "
+    want = "row 4, column 'style': 'loftt' is not a class of the training rows (2 rows: 4, 5); "
     with pytest.raises(DataError) as caught:
         plan.encode(mip.from_frame(strange, table.root))
     assert want + "did you mean 'loft'? (known: flat, house, loft)" in str(caught.value)
