@@ -24,7 +24,7 @@ from mip.shards import Shards, stream
 from mip.spec import Spec, load_spec
 from mip.split import with_folds
 from mip.store import write
-from mip.table import Table
+from mip.table import Rows, Table
 
 app = typer.Typer(
     add_completion=False,
@@ -96,17 +96,17 @@ def opened(path: Path, texts: Sequence[str] | None) -> tuple[Spec, Table | Shard
     spec = load_spec(path, changes=changes(texts))
     if not spec.data.table:
         raise SpecError(f"{path}: data.table is missing (or give --set data.table=PATH)")
-    table: Table | Shards
     try:
-        found = path.parent / spec.data.table
-        if spec.data.stream:
-            table, report = clean(spec, stream(found))
-        else:
-            table, report = clean(spec, read(found))
+        table, report = clean(spec, rows_of(path.parent / spec.data.table, spec.data.stream))
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
     say(f"{table.name}: {report}")
     return spec, table
+
+
+def rows_of(path: Path, streamed: bool) -> Table | Shards:
+    """Open a table as a spec says: read into memory, or left in its files."""
+    return stream(path) if streamed else read(path)
 
 
 def split_of(spec: Spec, table: Any, path: Path) -> Parts:
@@ -246,7 +246,8 @@ def evaluate(
     from mip.predict import evaluate
     from mip.report import scores, write_json
 
-    predict, rows = _loaded(model, views), read(table)
+    predict = _loaded(model, views)
+    rows = _rows_for(predict.plan, table)
     chosen = _chosen(predict.plan, rows, part)
     _say_remarks(predict, rows)
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
@@ -255,7 +256,12 @@ def evaluate(
         write_json(json, found if part == "each" else found[part])
 
 
-def _chosen(plan: Plan, rows: Table, part: str) -> dict[str, Table]:
+def _rows_for(plan: Plan, path: Path) -> Table | Shards:
+    # A model of shards is split and read as they are; other formats are read whole.
+    return rows_of(path, plan.spec.data.stream and path.suffix.lower() in {"", ".parquet"})
+
+
+def _chosen(plan: Plan, rows: Any, part: str) -> dict[str, Any]:
     if part == "all":
         return {"all": rows}
     cut = parts(plan.spec, clean(plan.spec, rows)[0])._asdict()
@@ -277,7 +283,7 @@ def _loaded(model: Path, views: int) -> Any:
     return tta(load(model), views) if views else load(model)
 
 
-def _say_remarks(predict: Any, rows: Table) -> None:
+def _say_remarks(predict: Any, rows: Rows) -> None:
     from mip.predict import remarks
 
     for line in remarks(predict.plan, rows):
@@ -298,7 +304,8 @@ def predict(
 
     if out and out.suffix.lower() not in {".csv", ".parquet"}:
         raise FileError(f"{out}: predictions are written to a .csv or .parquet file")
-    read_model, rows = _loaded(model, views), read(table)
+    read_model = _loaded(model, views)
+    rows = _rows_for(read_model.plan, table)
     frame = read_model(rows).rename_axis("row")
     _say_remarks(read_model, rows)
     if "error" in frame:
@@ -325,6 +332,8 @@ def crossval_(
     from mip.report import averages, spread, write_json, write_table
 
     read_spec, table = opened(spec, set_)
+    if isinstance(table, Shards):
+        raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
     rows = with_folds(table, read(folds), column)
     done = crossval(read_spec, rows, column, _quiet(spec.stem), cache=cache)
     say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))

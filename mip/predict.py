@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from attrs import evolve, frozen
 from torch import Tensor
@@ -16,17 +15,21 @@ from mip.branch import at, walk
 from mip.errors import DataError, FileError, SpecError
 from mip.net import Net, build
 from mip.plan import Batch, Plan
-from mip.prepare import check_columns, clean, learned, told
+from mip.prepare import check_columns, clean, columns_of, learned, told
 from mip.read import read
 from mip.rng import derive
+from mip.shards import Shards
 from mip.spec import KINDS
+from mip.statistics import places
 from mip.step import State
 from mip.store import load_model
-from mip.table import Table, from_frame
+from mip.table import Rows, Table, from_frame
 from mip.tree import concat, leaves, map_tree
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    AnyRows = Table | Shards | pd.DataFrame | str | Path
 
 
 @frozen
@@ -45,24 +48,24 @@ class Predictor:
     batch: int = 256
     views: tuple[Callable[[Batch], Batch], ...] = ()
 
-    def __call__(self, table: Table | pd.DataFrame | str | Path) -> pd.DataFrame:
+    def __call__(self, table: AnyRows) -> pd.DataFrame:
         import pandas as pd
 
-        table = inputs_of(self.plan, as_table(table))
-        outcomes = [self._predicted(part) for part in _parts(table, self.batch)]
-        errors = {row: text for _, bad in outcomes for row, text in bad.items()}
-        if errors and len(errors) == len(table):
+        inputs = inputs_of(self.plan, as_table(table))
+        outcomes = [self._predicted(part) for part in _parts(inputs, self.batch)]
+        rows, logits, bad = zip(*outcomes, strict=True)
+        errors = {row: text for part in bad for row, text in part.items()}
+        if errors and len(errors) == len(inputs):
             raise DataError(next(iter(errors.values())))
-        logits = torch.cat([part for part, _ in outcomes])
-        frame = pd.DataFrame(self.plan.decode(logits), index=table.frame.index)
+        frame = pd.DataFrame(self.plan.decode(torch.cat(logits)), index=torch.cat(rows).numpy())
         if not errors:
             return frame
         texts = pd.Series([errors.get(row) for row in frame.index], frame.index, dtype=object)
         return frame.mask(texts.notna()).assign(error=texts)
 
-    def _predicted(self, part: Table) -> tuple[Tensor, dict[int, str]]:
+    def _predicted(self, part: Table) -> tuple[Tensor, Tensor, dict[int, str]]:
         batch, errors = _encoded(self.plan, part)
-        return self.forward(batch), errors
+        return batch.row, self.forward(batch), errors
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
@@ -76,9 +79,10 @@ class Predictor:
         return self.net(map_tree(lambda leaf: leaf.to(self.device), batch.inputs)).cpu()
 
 
-def _parts(table: Table, rows: int) -> list[Table]:
-    starts = range(0, max(len(table), 1), rows)
-    return [table.take(range(k, min(k + rows, len(table)))) for k in starts]
+def _parts(table: Rows, rows: int) -> Iterator[Table]:
+    for chunk in table.chunks():
+        for k in range(0, max(len(chunk), 1), rows):
+            yield chunk.take(range(k, min(k + rows, len(chunk))))
 
 
 def _encoded(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
@@ -101,25 +105,23 @@ def _one_by_one(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
     return concat(batches), errors
 
 
-def inputs_of(plan: Plan, table: Table) -> Table:
-    """Check that every input column is there, and leave the target out.
+def inputs_of(plan: Plan, table: Table | Shards) -> Table | Shards:
+    """Check that every input column is there, and leave out what is not read, the target too.
 
     Raises DataError naming a column that the table lacks.
     """
     check_inputs(plan, table)
-    return Table(
-        table.frame.drop(columns=plan.spec.head.column, errors="ignore"), table.name, table.root
-    )
+    return table.select(set(columns_of(plan.spec)) - {plan.spec.head.column})
 
 
-def as_table(rows: Table | pd.DataFrame | str | Path) -> Table:
-    """Make a Table of what can be predicted."""
-    if isinstance(rows, Table):
+def as_table(rows: AnyRows) -> Table | Shards:
+    """Make rows of what can be predicted."""
+    if isinstance(rows, (Table, Shards)):
         return rows
     return read(rows) if isinstance(rows, (str, Path)) else from_frame(rows)
 
 
-def check_inputs(plan: Plan, table: Table) -> None:
+def check_inputs(plan: Plan, table: Rows) -> None:
     """Raise DataError for an input column that the table lacks."""
     try:
         check_columns(plan.spec, table, target=False)
@@ -127,7 +129,7 @@ def check_inputs(plan: Plan, table: Table) -> None:
         raise DataError(str(error)) from error
 
 
-def remarks(plan: Plan, table: Table) -> list[str]:
+def remarks(plan: Plan, table: Rows) -> list[str]:
     """Say, a line each, what predictions have to do without: categories that training did not
     see, and photos that are not there. Vectors that training learned stand for both.
     """
@@ -135,14 +137,19 @@ def remarks(plan: Plan, table: Table) -> list[str]:
     return [f"{table.name}: {text}" for text in [*_unseen(plan, table), *photos]]
 
 
-def _unseen(plan: Plan, table: Table) -> Iterator[str]:
+def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
     for path, branch in walk(plan.spec.root):
         if hasattr(branch, "unknown"):
             for column, words in branch.unknown(at(plan.facts["branch"], path), table):
-                rows = table.rows[np.isin(table.texts(column), words)].tolist()
+                chunks = table.chunks([column])
+                rows = [row for chunk in chunks for row in _with(chunk, column, words)]
                 shown = ", ".join(f"'{word}'" for word in words[:5])
                 more = ", …" if len(words) > 5 else ""
                 yield told(f"unseen categories in '{column}', {shown}{more}", rows)
+
+
+def _with(table: Table, column: str, words: list[str]) -> list[int]:
+    return table.rows[places(table, column, words) >= 0].tolist()
 
 
 def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:
@@ -193,15 +200,20 @@ def load(path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu
         raise FileError(f"{path}: its plan makes no model ({error})") from error
 
 
-def evaluate(predict: Predictor, rows: Table | pd.DataFrame | str | Path) -> dict[str, float]:
+def evaluate(predict: Predictor, rows: AnyRows) -> dict[str, float]:
     """Score a model on rows with targets: the loss and the head's metrics.
 
     Rows without a target or without a photo are treated as the spec says, as in training.
     """
-    table = as_table(rows)
-    check_inputs(predict.plan, table)
-    table, _ = clean(predict.plan.spec, table)
-    plan = predict.plan
-    logits = [predict.forward(plan.encode(part)) for part in _parts(table, predict.batch)]
-    target = plan.spec.head.encode(plan.facts["head"], table)
-    return plan.score(torch.cat(logits), target)
+    plan, given = predict.plan, as_table(rows)
+    check_inputs(plan, given)
+    used = clean(plan.spec, given)[0].select(columns_of(plan.spec))
+    scored = [_scored(predict, part) for part in _parts(used, predict.batch)]
+    logits, target = (torch.cat(column) for column in zip(*scored, strict=True))
+    return plan.score(logits, target)
+
+
+def _scored(predict: Predictor, part: Table) -> tuple[Tensor, Tensor]:
+    batch = predict.plan.encode(part)
+    assert batch.target is not None
+    return predict.forward(batch), batch.target

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from attrs import frozen
@@ -19,6 +19,8 @@ from mip.shards import AnyTable, Shards
 from mip.spec import Spec
 from mip.split import split, split_by, with_folds
 from mip.table import Rows, Table, digest_of
+
+R = TypeVar("R", bound=Rows)
 
 STRICT = ("error", "drop")
 """The policies under which a row without its photo cannot be used."""
@@ -59,7 +61,7 @@ def told(reason: str, rows: Sequence[int]) -> str:
     return f"{reason}: {len(rows)} row{'s' * (len(rows) > 1)} ({named})"
 
 
-def clean(spec: Spec, table: AnyTable) -> tuple[AnyTable, Report]:
+def clean(spec: Spec, table: R) -> tuple[R, Report]:
     """Leave out the rows that cannot be used, by the policies of the spec.
 
     A row without a target goes (`head.missing = "drop"`) or is an error; a row whose photo is
@@ -115,9 +117,7 @@ def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
     return {int(place): f"target '{column}' missing" for place in empty}
 
 
-def _without(
-    table: AnyTable, reasons: dict[int, str], filled: dict[str, list[int]]
-) -> tuple[AnyTable, Report]:
+def _without(table: R, reasons: dict[int, str], filled: dict[str, list[int]]) -> tuple[R, Report]:
     report = Report(len(table), _by_reason(reasons.items()), filled)
     if len(reasons) == len(table):
         raise DataError(f"{table.name}: no row is left ({report})")

@@ -41,6 +41,10 @@ MEMORY = 2 << 30
 """Encoded rows of up to so many bytes are kept in memory; more are read anew each epoch."""
 
 
+PIECE = 1 << 20
+"""Rows are encoded at once up to so many bytes, and 64 rows at least."""
+
+
 @frozen
 class Job:
     """All that a run needs before its first step."""
@@ -216,12 +220,12 @@ def rows_pipe(
     workers = plan.spec.train.workers
     if isinstance(table, Shards):
         return pipe(_encoded(plan, table), batch(rows), to(device))
-    fits = len(table) * _row_bytes(plan) <= MEMORY
+    fits, some = len(table) * _row_bytes(plan) <= MEMORY, batch(max(64, PIECE // _row_bytes(plan)))
     if fits and not cache:
-        encoded = pipe(table, batch(64), transform(plan.encode, workers))
+        encoded = pipe(table, some, transform(plan.encode, workers))
     else:
         kept = plan.keep(table, cache or default_folder())
-        encoded = pipe(kept, batch(64), transform(identity, workers))
+        encoded = pipe(kept, some, transform(identity, workers))
     if fits:
         return pipe(collect(encoded), batch(rows), to(device))
     return pipe(evolve(encoded, rows=rows), prefetch(2), to(device))

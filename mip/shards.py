@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -82,13 +82,13 @@ class Shards:
     def __repr__(self) -> str:
         return f"Shards({self.name}: {len(self)} rows in {len(self.groups)} row groups)"
 
-    def map(self, function: Callable[[Any], Any]) -> Shards:
+    def map(self, function: Callable[[Any], Any]) -> Self:
         """Apply a function to rows as they are read, many at once, such as `plan.encode`: a
         window then holds what it gives. It must treat each row by itself.
         """
         return evolve(self, encode=compose(function, self.encode))
 
-    def select(self, columns: Collection[str]) -> Shards:
+    def select(self, columns: Collection[str]) -> Self:
         """Read only some of the columns."""
         return evolve(self, columns=[name for name in self.columns if name in columns])
 
@@ -171,7 +171,7 @@ class Shards:
         group = self.groups[k]
         return group.first + int(group.places()[place - self._begins[k]])
 
-    def divide(self, part: Callable[[Group], np.ndarray], parts: int) -> tuple[Shards, ...]:
+    def divide(self, part: Callable[[Group], np.ndarray], parts: int) -> tuple[Self, ...]:
         """Cut the rows into parts, by a function that gives the part of each row of a group that
         counts: int [size].
         """
@@ -182,7 +182,7 @@ class Shards:
         held = [tuple(g for g in column if g.size) for column in zip(*cut, strict=True)]
         return tuple(evolve(self, groups=groups) for groups in held)
 
-    def without(self, rows: Collection[int]) -> Shards:
+    def without(self, rows: Collection[int]) -> Self:
         """Leave out rows by their numbers."""
         gone = np.fromiter(rows, dtype=np.int64)
         return self.divide(lambda group: np.isin(group.first + group.places(), gone), 2)[0]

@@ -7,11 +7,11 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from mip.errors import DataError, hint
@@ -44,8 +44,12 @@ class Rows(Protocol):
         """Fingerprint columns, all by default."""
         ...
 
-    def without(self, rows: Collection[int]) -> Rows:
+    def without(self, rows: Collection[int]) -> Self:
         """Leave out rows by their numbers."""
+        ...
+
+    def select(self, columns: Collection[str]) -> Self:
+        """Keep only some of the columns."""
         ...
 
 
@@ -95,6 +99,10 @@ class Table:
         """Gather rows by their place in this table; row numbers stay those of the file."""
         return Table(self.frame.iloc[np.asarray(index, dtype=np.int64)], self.name, self.root)
 
+    def select(self, columns: Collection[str]) -> Self:
+        """Keep only some of the columns."""
+        return evolve(self, frame=self.frame[[name for name in self.columns if name in columns]])
+
     def join(self, others: Sequence[Table]) -> Table:
         """Put the rows of others behind these; all keep their numbers."""
         import pandas as pd
@@ -102,9 +110,9 @@ class Table:
         frames = [self.frame, *(other.frame for other in others)]
         return Table(pd.concat(frames), self.name, self.root)
 
-    def without(self, rows: Collection[int]) -> Table:
+    def without(self, rows: Collection[int]) -> Self:
         """Leave out rows by their numbers."""
-        return self.take(np.flatnonzero(~self.frame.index.isin(rows)))
+        return evolve(self, frame=self.frame[~self.frame.index.isin(list(rows))])
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Table]:
         """Give the table itself: all of its rows are in memory."""
