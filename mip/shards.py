@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 import torch
@@ -71,16 +71,27 @@ class Shards:
 
     name: str
     root: Path
-    columns: list[str]
+    schema: pa.Schema
     groups: tuple[Group, ...]
     window: int = field(default=WINDOW, validator=gt(0))
     encode: Callable[[Any], Any] = identity
+    begins: list[int] = field(init=False)
+    """The place of each row group's first row among those that count."""
+
+    @begins.default
+    def _begins(self) -> list[int]:
+        return [0, *np.cumsum([group.size for group in self.groups], dtype=int).tolist()][:-1]
 
     def __len__(self) -> int:
         return sum(group.size for group in self.groups)
 
     def __repr__(self) -> str:
         return f"Shards({self.name}: {len(self)} rows in {len(self.groups)} row groups)"
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns that are read, in the files' order."""
+        return self.schema.names
 
     def map(self, function: Callable[[Any], Any]) -> Self:
         """Apply a function to rows as they are read, many at once, such as `plan.encode`: a
@@ -90,7 +101,7 @@ class Shards:
 
     def select(self, columns: Collection[str]) -> Self:
         """Read only some of the columns."""
-        return evolve(self, columns=[name for name in self.columns if name in columns])
+        return evolve(self, schema=_only(self.schema, columns))
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Table]:
         """Read all rows in their order, up to 32,768 at a time, with these columns alone."""
@@ -98,12 +109,13 @@ class Shards:
 
     def pieces(self, group: Group, columns: Sequence[str] | None = None) -> Iterator[Table]:
         """Read the rows of a group that count, in their order, up to 32,768 at a time."""
+        read = _only(self.schema, columns or self.columns)
         places, begin = group.places(), 0
-        for table in _decoded(group, list(columns or self.columns)):
-            inside = places[slice(*np.searchsorted(places, [begin, begin + len(table)]))]
-            frame = from_arrow(table).frame.iloc[inside - begin]
+        for part in _decoded(group, read) if group.size else [read.empty_table()]:
+            inside = places[slice(*np.searchsorted(places, [begin, begin + len(part)]))]
+            frame = from_arrow(part, self.root, self.name).frame.iloc[inside - begin]
             yield Table(frame.set_axis(group.first + inside), self.name, self.root)
-            begin += len(table)
+            begin += len(part)
 
     def take(self, index: Any) -> Any:
         """Gather rows by their place: a table, or what `map` makes of it.
@@ -119,7 +131,7 @@ class Shards:
         return _in_place(self._found(wanted, slots), len(slots))
 
     def _found(self, wanted: Tensor, slots: Tensor) -> Iterator[tuple[Tensor, Any]]:
-        for group, begin in zip(self.groups, self._begins, strict=True):
+        for group, begin in zip(self.groups, self.begins, strict=True):
             inside = _between(wanted, begin, group.size)
             for piece in self.pieces(group) if len(wanted[inside]) else ():
                 here = _between(wanted, begin, len(piece))
@@ -129,7 +141,7 @@ class Shards:
 
     def windows(self, epoch: int, seed: int | None = None, skip: int = 0) -> Iterator[Tensor]:
         """Give the places of an epoch's rows, int64 [n], a window at a time: shuffled, or with no
-        seed as they stand. The first `skip` rows are left out, at no cost.
+        seed as they stand. The first `skip` rows are left out.
         """
         groups = torch.arange(len(self.groups))
         if seed is not None:
@@ -155,21 +167,17 @@ class Shards:
             yield members
 
     def _places(self, k: int) -> Tensor:
-        return torch.arange(self._begins[k], self._begins[k] + self.groups[k].size)
-
-    @property
-    def _begins(self) -> list[int]:
-        return [0, *np.cumsum([group.size for group in self.groups]).tolist()][:-1]
+        return torch.arange(self.begins[k], self.begins[k] + self.groups[k].size)
 
     def numbers(self, places: Tensor) -> Tensor:
         """Give the row numbers of places: int64 [n]."""
-        owners = np.searchsorted(self._begins, places.numpy(), side="right") - 1
+        owners = np.searchsorted(self.begins, places.numpy(), side="right") - 1
         found = [self._number(k, place) for k, place in zip(owners, places.tolist(), strict=True)]
         return torch.tensor(found, dtype=torch.int64)
 
     def _number(self, k: int, place: int) -> int:
         group = self.groups[k]
-        return group.first + int(group.places()[place - self._begins[k]])
+        return group.first + int(group.places()[place - self.begins[k]])
 
     def divide(self, part: Callable[[Group], np.ndarray], parts: int) -> tuple[Self, ...]:
         """Cut the rows into parts, by a function that gives the part of each row of a group that
@@ -179,8 +187,7 @@ class Shards:
         for group in self.groups:
             words = part(group)
             cut.append([group.keep(words == k) for k in range(parts)])
-        held = [tuple(g for g in column if g.size) for column in zip(*cut, strict=True)]
-        return tuple(evolve(self, groups=groups) for groups in held)
+        return tuple(evolve(self, groups=groups) for groups in zip(*cut, strict=True))
 
     def without(self, rows: Collection[int]) -> Self:
         """Leave out rows by their numbers."""
@@ -194,13 +201,19 @@ class Shards:
         hashes = {name: hashlib.sha256() for name in columns or self.columns}
         for group in self.groups:
             for name, hashed in hashes.items():
-                hashed.update(_hashes(group)[group.number, name])
+                for leaf, content in _hashes(group)[group.number].items():
+                    if f"{leaf}.".startswith(f"{name}."):
+                        hashed.update(content)
                 hashed.update(b"" if group.used is None else group.used.tobytes())
         return {name: hashed.hexdigest() for name, hashed in hashes.items()}
 
 
 AnyTable = TypeVar("AnyTable", Table, Shards)
 """Rows of one of the two kinds, and the same kind again."""
+
+
+def _only(schema: pa.Schema, columns: Collection[str]) -> pa.Schema:
+    return arrow().schema([field for field in schema if field.name in columns])
 
 
 def _between(wanted: Tensor, begin: int, rows: int) -> slice:
@@ -235,12 +248,14 @@ def stream(path: str | Path, window: int = WINDOW) -> Shards:
     if not files:
         raise DataError(f"{path}: holds no .parquet files")
     root = path if path.is_dir() else path.parent
-    schemas = [{f.name: str(f.type) for f in footer.schema.to_arrow_schema()} for footer in footers]
-    check_same(name_of(path), files, schemas)
+    schemas = [file.schema.to_arrow_schema() for file in footers]
+    check_same(name_of(path), files, [{f.name: str(f.type) for f in each} for each in schemas])
     groups = tuple(_groups(files, footers))
     if not groups:
         raise DataError(f"{name_of(path)}: the table has no rows")
-    return Shards(name_of(path), root, list(schemas[0]), groups, window)
+    # As pandas reads them: without columns that hold its index.
+    columns = from_arrow(schemas[0].empty_table(), root, name_of(path)).columns
+    return Shards(name_of(path), root, schemas[0].remove_metadata(), groups, window).select(columns)
 
 
 def _footer(path: Path) -> Any:
@@ -261,34 +276,35 @@ def _groups(files: Sequence[Path], footers: Sequence[Any]) -> Iterator[Group]:
             first += rows
 
 
-def _decoded(group: Group, columns: list[str]) -> Iterator[pa.Table]:
-    words = [f.name for f in group.footer.schema.to_arrow_schema() if str(f.type) == "string"]
+def _decoded(group: Group, schema: pa.Schema) -> Iterator[pa.Table]:
+    pa, rows = arrow(), 0
+    words = [
+        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+    ]
     with parquet(group.path, group.footer, words) as file:
-        rows = 0
-        for batch in file.iter_batches(PIECE, [group.number], columns):
-            table = arrow().Table.from_batches([batch])
-            table.validate(full=True)
-            rows += len(table)
-            yield table
+        for batch in file.iter_batches(PIECE, [group.number], schema.names):
+            batch.validate(full=True)
+            rows += len(batch)
+            yield pa.Table.from_batches([batch]).replace_schema_metadata()
         if rows != group.rows:
             raise ValueError(f"row group {group.number} has {rows} rows, not {group.rows}")
 
 
-def _hashes(group: Group) -> Mapping[tuple[int, str], bytes]:
+def _hashes(group: Group) -> Sequence[Mapping[str, bytes]]:
     about = group.path.stat()
     return _hashed(group.path, group.footer, about.st_size, about.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _hashed(path: Path, footer: Any, size: int, changed: int) -> Mapping[tuple[int, str], bytes]:
+def _hashed(path: Path, footer: Any, size: int, changed: int) -> Sequence[Mapping[str, bytes]]:
     # Of bytes and not of cells, which would take minutes; once for all parts of a table.
-    hashes: dict[tuple[int, str], bytes] = {}
     with path.open("rb") as file:
-        for number, k in product(range(footer.num_row_groups), range(footer.num_columns)):
-            about = footer.row_group(number).column(k)
-            file.seek(about.dictionary_page_offset or about.data_page_offset)
-            column = about.path_in_schema.split(".")[0]
-            before = hashes.get((number, column), b"")
-            data = file.read(about.total_compressed_size)
-            hashes[number, column] = hashlib.sha256(before + data).digest()
-    return hashes
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        return [
+            dict(_leaf(file, group.column(k)) for k in range(group.num_columns)) for group in groups
+        ]
+
+
+def _leaf(file: BinaryIO, about: Any) -> tuple[str, bytes]:
+    file.seek(about.dictionary_page_offset or about.data_page_offset)
+    return about.path_in_schema, hashlib.sha256(file.read(about.total_compressed_size)).digest()
