@@ -11,14 +11,15 @@ from typing import Any
 
 from attrs import asdict
 
-from benchmarks import imports, limits, photos, pipe, train
+from benchmarks import imports, limits, photos, pipe, stream, train
 from benchmarks.harness import Benchmark, Limit, Measured, Result, gauge, measure
 from mip.errors import MipError, hint
 
 Asked = Benchmark | Limit
 RATIOS = "times as fast as the anchor"
 LIMITS = "what it takes, to stay under the aim"
-BENCHMARKS = (*pipe.ALL, *photos.ALL, *train.ALL, *imports.ALL, *limits.ALL)
+RUN = (pipe, photos, stream, train, imports, limits)
+BENCHMARKS = tuple(each for module in RUN for each in module.ALL)
 
 
 def main(arguments: Sequence[str] | None = None, benchmarks: Sequence[Asked] = BENCHMARKS) -> int:

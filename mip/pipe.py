@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -514,8 +515,16 @@ def prefetch(batches: int) -> Callable[[Any], Pipe]:
 
 
 def to(device: torch.device | str) -> Callable[[Any], Pipe]:
-    """Move every batch's tensors to a device."""
-    return _staged(Transform(lambda tree: map_tree(lambda leaf: leaf.to(device), tree)))
+    """Move every batch's tensors to a device; to a GPU from pinned memory, while Python goes on."""
+    target = torch.device(device)
+    return _staged(Transform(partial(map_tree, partial(_moved, device=target))))
+
+
+def _moved(leaf: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and leaf.device.type == "cpu":
+        # Only from pinned memory does a copy run by itself.
+        return leaf.pin_memory().to(device, non_blocking=True)
+    return leaf.to(device)
 
 
 def collect(pipe: Pipe) -> Tree:
