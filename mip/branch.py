@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -58,7 +59,8 @@ class Branch(Protocol):
 
     A kind that also has `augment(inputs, key, rows)` changes its inputs in training, one with
     `pretrain(module)` starts from given weights, one with `problems(rows)` names rows that
-    cannot be used, and one with `keep(facts, rows, folder)` leaves encoded rows on disk.
+    cannot be used, one with `oddities(rows)` names what is not read as it stands, and one with
+    `keep(facts, rows, folder)` leaves encoded rows on disk.
     """
 
     def adapt(self, rows: Rows) -> Facts:
@@ -116,6 +118,12 @@ class Continuous:
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, columns + those with missing cells]."""
         return Fill([count > 0 for count in facts["missing"]])
+
+    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
+        """Give (place, text) for every number that counts as missing though it is there."""
+        for column in self.columns:
+            for place in rows.beyond(column).tolist():
+                yield place, f"'{column}' infinite or past float32, counts as missing"
 
     def _numbers(self, rows: Table) -> np.ndarray:
         values = np.stack([rows.numbers(column) for column in self.columns], axis=1)
@@ -314,6 +322,15 @@ class Image:
                     reason = self._reason(rows, photo)
                     if reason:
                         yield place, column, reason
+
+    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
+        """Give (place, text) for every photo whose pixels are not used as they are stored."""
+        for column in self.columns:
+            for place, cell in enumerate(rows.cells(column)):
+                for photo in filter(lambda each: each is not None, image.listed(cell)):
+                    with suppress(DataError):  # one that cannot be had is named by `problems`
+                        for trait in image.traits(rows.root, photo):
+                            yield place, f"'{column}' {trait}"
 
     def _reason(self, rows: Table, cell: Any) -> str | None:
         if cell is None:

@@ -17,7 +17,7 @@ from mip.errors import DataError, FileError, MipError, SpecError, hint
 from mip.fit import Hook
 from mip.hooks import best, console, progress
 from mip.plan import Plan
-from mip.prepare import Parts, clean, fingerprint, parts
+from mip.prepare import Parts, clean, fingerprint, oddities, parts, told
 from mip.read import read
 from mip.run import Job, crossval, job, run
 from mip.shards import Shards, stream
@@ -150,7 +150,10 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
     read_spec, table = opened(spec, set_)
     cut = split_of(read_spec, table, spec)
     laid = job(read_spec, cut)
-    laid.plan.encode(cut.test)
+    for chunk in cut.test.chunks():
+        laid.plan.encode(chunk)
+    for text, rows in oddities(read_spec, table).items():
+        say(told(text, rows))
     say(f"{spec} is fine: {laid.steps} steps of up to {read_spec.train.batch} rows")
 
 

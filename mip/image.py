@@ -224,6 +224,21 @@ def _squeezed(pixels: np.ndarray, size: int) -> Tensor:
     return F.interpolate(stored, (size, size), mode="bilinear", antialias=True).squeeze(0)
 
 
+def traits(root: Path | None, cell: Cell) -> list[str]:
+    """Say what of an image is put right when it is decoded, from its header alone.
+
+    Raises DataError as `decode` does.
+
+    >>> from PIL import Image
+    >>> traits(None, Image.new("CMYK", (2, 2)))
+    ['CMYK']
+    """
+    with _named(cell if isinstance(cell, str) else "the image"):
+        data = locate(root, cell).read_bytes() if isinstance(cell, str) else cell
+        with _opened(data) as image:
+            return [name for name, holds in TRAITS.items() if holds(image)]
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
@@ -257,6 +272,18 @@ def _profile(image: Image.Image) -> bytes | None:
     profile: bytes | None = image.info.get("icc_profile")
     known = profile and (b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile)
     return None if known else profile
+
+
+TRAITS: Mapping[str, Callable[[Image.Image], bool]] = {
+    "turned or mirrored by its camera": lambda image: image.getexif().get(ORIENTATION, 1) in TURNS,
+    "CMYK": lambda image: image.mode == "CMYK",
+    "16-bit grey": lambda image: image.mode.startswith("I;16"),
+    "with a palette": lambda image: image.mode in {"P", "PA"},
+    "transparent": lambda image: image.has_transparency_data,
+    "with a colour profile": lambda image: bool(_profile(image)),
+    "an animation": lambda image: getattr(image, "is_animated", False),
+}
+"""What of an image does not stay as it is stored, and how to tell."""
 
 
 def listed(cell: Any) -> list[Cell]:

@@ -87,6 +87,21 @@ def learned(spec: Spec, table: Rows) -> dict[str, list[int]]:
     )
 
 
+def oddities(spec: Spec, table: Rows) -> dict[str, list[int]]:
+    """Give, by what it is, the rows with something that is not read as it stands: a number that
+    counts as missing, a photo that is turned, converted or cut to its first frame.
+
+    Every photo's header is read.
+    """
+    branches = [leaf for _, leaf in walk(spec.root) if hasattr(leaf, "oddities")]
+    return _by_reason(
+        (int(chunk.rows[place]), text)
+        for chunk in table.chunks(columns_of(spec))
+        for branch in branches
+        for place, text in branch.oddities(chunk)
+    )
+
+
 def _photo_columns(spec: Spec, policies: tuple[str, ...]) -> list[str]:
     return [column for _, branch in _image_branches(spec, policies) for column in branch.columns]
 
@@ -127,7 +142,7 @@ def _without(table: R, reasons: dict[int, str], filled: dict[str, list[int]]) ->
 
 
 def _by_reason(found: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
-    groups = groupby(itemgetter(1), sorted(found))
+    groups = groupby(itemgetter(1), sorted(set(found)))
     return {why: [row for row, _ in pairs] for why, pairs in sorted(groups.items())}
 
 

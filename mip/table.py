@@ -148,14 +148,25 @@ class Table:
         """Read a column as float64 [n]: NaN for blanks and for what float32 cannot hold (1e39,
         infinities); words and images are an error.
         """
+        values = self._values(column)
+        return np.where(np.abs(values) <= FLOAT32, values, np.nan)
+
+    def beyond(self, column: str) -> np.ndarray:
+        """Find the cells that are infinite or past float32: their places, int64 [m].
+
+        >>> import pandas as pd
+        >>> from_frame(pd.DataFrame({"area": ["70", "1e39", "", "-inf"]})).beyond("area")
+        array([1, 3])
+        """
+        return np.flatnonzero(np.abs(self._values(column)) > FLOAT32)
+
+    def _values(self, column: str) -> np.ndarray:
         import pandas as pd
 
         cells = self._readable(column, "numbers")
         if pd.api.types.is_numeric_dtype(cells.dtype):
-            values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
-        else:
-            values = _parse(self, column, cells)
-        return np.where(np.abs(values) <= FLOAT32, values, np.nan)
+            return cells.to_numpy(dtype=np.float64, na_value=np.nan)
+        return _parse(self, column, cells)
 
     def texts(self, column: str) -> np.ndarray:
         """Read a column as words, object [n]: a missing cell is '', a whole number has no '.0';

@@ -143,6 +143,13 @@ def test_new_writes_a_spec_that_checks(folder, run):
     assert "houses.toml is fine" in out
 
 
+def test_check_tells_what_is_not_read_as_it_stands(folder, run):
+    cell(folder, 3, "area", "1e39")
+    code, out, _ = run("check", "houses.toml")
+    assert code == 0
+    assert "'area' infinite or past float32, counts as missing: 1 row (3)" in out
+
+
 def test_new_keeps_a_spec_that_is_there(folder, run):
     assert refused(run("new", "houses.csv", "--target", "price")) == (
         "houses.toml: exists already; choose another --out"

@@ -20,16 +20,16 @@ import pandas as pd
 import pytest
 import torch
 from conftest import NUMBERS, draw_photos, frame_of, lay, spec_of, within
-from PIL import Image
+from PIL import Image, ImageCms
 from toolz import concat, pipe
 from torch.utils.data import DataLoader
 
 import mip
 from mip.errors import DataError, MipWarning
-from mip.image import FORMATS, decode
+from mip.image import FORMATS, decode, traits
 from mip.pipe import Datapipe
 from mip.predict import remarks
-from mip.prepare import Parts
+from mip.prepare import Parts, oddities
 
 NO_IMAGE = f"is not an image ({', '.join(FORMATS)})"
 
@@ -107,6 +107,18 @@ GOOD = {
     "alpha.png": lambda k: coded(square(k).convert("RGBA"), "PNG"),
     "moving.gif": lambda k: coded(square(k), "GIF", save_all=True, append_images=[square(25 - k)]),
 }
+
+PROFILES = (
+    {},
+    {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()},
+    {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()},
+)
+"""No profile, the usual one, and one that changes the colours."""
+
+NUMBERS_ONLY = """
+branch.size = { kind = "continuous", columns = ["area"] }
+head = { kind = "regression", column = "price" }
+"""
 
 BAD = {
     "gone.jpg": (None, "is missing"),
@@ -189,6 +201,42 @@ def matches(batch, shots) -> list[bool]:
     want = torch.tensor([own.get(cell, (0, 0, 0)) for cell in cells])
     found = batch.inputs["views"]["pixels"][:, -1].float()
     return ((found - want[:, :, None, None]).abs() < 6).all(dim=(1, 2, 3)).tolist()
+
+
+KINDS_OF_PHOTOS = {
+    "turned.jpg": "turned or mirrored by its camera",
+    "cmyk.jpg": "CMYK",
+    "palette.png": "with a palette",
+    "alpha.png": "transparent",
+    "moving.gif": "an animation",
+}
+
+
+def test_photos_that_are_put_right_are_counted_with_their_rows(shots):
+    found = oddities(seeing("learn", '"photo"'), shots)
+    for cell, trait in KINDS_OF_PHOTOS.items():
+        rows = [row for row, name in enumerate(shots.cells("photo")) if name == cell]
+        assert rows and set(rows) <= set(found[f"'photo' {trait}"])
+    plain = [row for row, name in enumerate(shots.cells("photo")) if name in {"a.png", "a.jpg"}]
+    assert not set(plain) & {row for rows in found.values() for row in rows}
+
+
+@pytest.mark.parametrize(("mode", "trait"), [("I;16", "16-bit grey"), ("CMYK", "CMYK")])
+def test_the_traits_of_pixels_in_memory_are_told_too(mode, trait):
+    assert traits(None, Image.new(mode, (2, 2))) == [trait]
+
+
+def test_a_profile_is_told_unless_it_is_srgb():
+    plain, known, foreign = (coded(square(1), "PNG", **how) for how in PROFILES)
+    assert [traits(None, each) for each in (plain, known)] == [[], []]
+    assert traits(None, foreign) == ["with a colour profile"]
+
+
+def test_numbers_that_count_as_missing_are_counted_with_their_rows():
+    spec = mip.parse(NUMBERS_ONLY)
+    cells = {"area": ["1", "inf", "1e39", "", "nan"], "price": ["1", "2", "3", "4", "5"]}
+    told = "'area' infinite or past float32, counts as missing"
+    assert oddities(spec, mip.from_columns(cells)) == {told: [1, 2]}
 
 
 LOOKED_AT = ("is missing", "is empty", "leaves", "has a character", "no image is named")
