@@ -216,7 +216,8 @@ def test_photos_that_are_put_right_are_counted_with_their_rows(shots):
     found = oddities(seeing("learn", '"photo"'), shots)
     for cell, trait in KINDS_OF_PHOTOS.items():
         rows = [row for row, name in enumerate(shots.cells("photo")) if name == cell]
-        assert rows and set(rows) <= set(found[f"'photo' {trait}"])
+        assert rows
+        assert set(rows) <= set(found[f"'photo' {trait}"])
     plain = [row for row, name in enumerate(shots.cells("photo")) if name in {"a.png", "a.jpg"}]
     assert not set(plain) & {row for rows in found.values() for row in rows}
 
