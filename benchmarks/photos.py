@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 import mip
 from benchmarks.harness import Benchmark, Contender
-from mip import branch
+from mip.branches import image
 from mip.pipe import Pipe
 
 BATCH, SIZE = 32, 128
@@ -81,7 +81,7 @@ def _against_loader(batches: Pipe, folder: Path) -> tuple[Contender, Contender]:
 
 def _photos(count: int, forms: tuple, decoding: str, workers: int) -> tuple[Contender, Contender]:
     folder = _drawn(count, forms)
-    table, kind = _table(folder), branch.Image(["photo"], size=SIZE, decoding=decoding)
+    table, kind = _table(folder), image.Image(["photo"], size=SIZE, decoding=decoding)
     facts = kind.adapt(table)
     batches = pipe(
         table,
@@ -93,7 +93,7 @@ def _photos(count: int, forms: tuple, decoding: str, workers: int) -> tuple[Cont
 
 def _kept() -> tuple[Contender, Contender]:
     folder = _drawn(512, SMALL)
-    table, kind = _table(folder), branch.Image(["photo"], size=SIZE)
+    table, kind = _table(folder), image.Image(["photo"], size=SIZE)
     room = torch.empty(BATCH, 1, 3, SIZE, SIZE)
     batches = pipe(
         kind.keep(kind.adapt(table), table, folder / "kept"),

@@ -34,7 +34,9 @@ import numpy as np
 from attrs import frozen
 from PIL import Image, ImageChops, ImageDraw
 
-from mip import branch, report
+from mip import report
+from mip.branch import walk
+from mip.branches.image import Image as ImageBranch
 from mip.errors import MipError
 from mip.fit import History, Hook
 from mip.predict import evaluate
@@ -645,7 +647,7 @@ def _fitted(path: Path, out: Path, hooks: Callable[[Job], Sequence[Hook]]) -> tu
 
 def sees(spec: Spec) -> str:
     """Say what a spec's branches read: "table", "pictures" or "both"."""
-    found = {isinstance(leaf, branch.Image) for _, leaf in branch.walk(spec.root)}
+    found = {isinstance(leaf, ImageBranch) for _, leaf in walk(spec.root)}
     return "both" if len(found) == 2 else "pictures" if True in found else "table"
 
 

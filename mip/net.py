@@ -8,7 +8,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from mip.branch import Branch, Fuse
+from mip.branch import Branch
+from mip.branches.fuse import Fuse
 from mip.errors import SpecError
 from mip.layers import MLP
 from mip.plan import Plan

@@ -10,7 +10,7 @@ import numpy as np
 import tomli_w
 from attrs import frozen
 
-from mip.branch import Image
+from mip.branches.image import Image
 from mip.errors import DataError, hint
 from mip.read import IMAGES
 from mip.table import BLANK, Table, is_image, is_list

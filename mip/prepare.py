@@ -12,7 +12,8 @@ import numpy as np
 from attrs import frozen
 from toolz import groupby
 
-from mip.branch import Image, state, walk
+from mip.branch import walk
+from mip.branches.image import Image, state
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.read import read
 from mip.shards import AnyTable, Shards

@@ -17,9 +17,15 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_, lt, min_len, optional
 from torch import nn
 
-from mip.branch import Branch, Categorical, Continuous, Fuse, Image, by_name
+from mip.branch import Branch, by_name
+from mip.branches.categorical import Categorical
+from mip.branches.continuous import Continuous
+from mip.branches.fuse import Fuse
+from mip.branches.image import Image
 from mip.errors import SpecError, hint
-from mip.head import Binary, Head, Multiclass, Regression
+from mip.head import Head
+from mip.heads.classes import Binary, Multiclass
+from mip.heads.regression import Regression
 from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle, OptimizerSpec, ScheduleSpec
 
 KINDS: Mapping[str, type] = MappingProxyType(

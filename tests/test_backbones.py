@@ -9,7 +9,7 @@ import torchvision
 from PIL import Image as Pillow
 
 import mip
-from mip.branch import Image
+from mip.branches.image import Image
 from mip.table import from_frame
 
 

@@ -17,6 +17,7 @@ from conftest import bits, spec_of
 from PIL import Image, ImageCms
 
 import mip
+from mip.branches.image import Image as PhotoBranch
 from mip.errors import DataError, SpecError
 from mip.image import FORMATS, MAX_PIXELS, decode, locate
 
@@ -405,13 +406,13 @@ def test_a_photo_can_be_in_many_rows(shots):
 
 @pytest.mark.filterwarnings("ignore:.*it counts as missing")
 def test_any_torchvision_model_is_a_backbone(shots):
-    photo = mip.branch.Image(["photo"], size=32, backbone="squeezenet1_1", missing="learn")
+    photo = PhotoBranch(["photo"], size=32, backbone="squeezenet1_1", missing="learn")
     plan = mip.adapt(mip.spec.Spec({"photo": photo}, spec_of().head), shots)
     assert mip.build(plan)(plan.encode(shots).inputs).shape == (6,)
 
 
 def test_weights_that_are_not_known_name_the_known(shots):
-    photo = mip.branch.Image(["photo"], backbone="resnet18", weights="IMAGENET1K_V9")
+    photo = PhotoBranch(["photo"], backbone="resnet18", weights="IMAGENET1K_V9")
     with pytest.raises(
         (DataError, SpecError), match="has no weights 'IMAGENET1K_V9'; did you mean"
     ):

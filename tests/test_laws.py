@@ -15,9 +15,14 @@ import pytest
 import mip
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "mip").glob("[a-z]*.py"))
-PATH = re.findall(r"`mip/(\w+)\.py`", (ROOT / "README.md").read_text())
+FILES = sorted((ROOT / "mip").rglob("[a-z]*.py"))
+PATH = re.findall(r"`mip/([\w/]+)\.py`", (ROOT / "README.md").read_text())
 EDGES = {"new", "report", "demo", "cli"}
+
+
+def stem(path: Path) -> str:
+    """A module's place in the package: `split`, `branches/image`."""
+    return path.relative_to(ROOT / "mip").with_suffix("").as_posix()
 
 
 def imported(path: Path) -> set[str]:
@@ -26,14 +31,13 @@ def imported(path: Path) -> set[str]:
     names = set()
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mip."):
-            names.add(node.module.split(".")[1])
+            names.add(node.module.removeprefix("mip."))
         elif isinstance(node, ast.ImportFrom) and node.module == "mip":
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
-            names |= {
-                alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mip.")
-            }
-    return names
+            found = {alias.name for alias in node.names if alias.name.startswith("mip.")}
+            names |= {name.removeprefix("mip.") for name in found}
+    return {name.replace(".", "/") for name in names}
 
 
 def functions(path: Path) -> list[ast.FunctionDef]:
@@ -49,18 +53,18 @@ def lines(node: ast.FunctionDef) -> int:
 
 
 def test_every_file_has_a_place_on_the_path():
-    assert sorted(PATH) == sorted(path.stem for path in FILES)
+    assert sorted(PATH) == sorted(map(stem, FILES))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=stem)
 def test_imports_flow_downhill(path):
-    place = PATH.index(path.stem)
+    place = PATH.index(stem(path))
     below = {name for name in imported(path) if PATH.index(name) >= place}
     assert not below, f"{path.name} imports {below}, which stand at or after it"
 
 
 def test_the_edges_are_imported_by_nothing_in_the_core():
-    core = [path for path in FILES if path.stem not in EDGES]
+    core = [path for path in FILES if stem(path) not in EDGES]
     assert all(not imported(path) & EDGES for path in core)
 
 

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mip
+from mip.branches.categorical import Categorical
+from mip.branches.continuous import Continuous
+from mip.branches.image import Image
 from mip.errors import DataError, SpecError
 from mip.net import summary
 from mip.plan import from_json, to_json
@@ -211,7 +214,7 @@ def test_categories_are_places_in_a_sorted_vocabulary(plan, table):
 
 @pytest.mark.parametrize(("share", "learned"), [(0.5, True), (0.0, False)])
 def test_training_shows_some_cells_as_unseen_so_that_their_bucket_learns(share, learned, table):
-    place = mip.branch.Categorical(["town"], unseen=share)
+    place = Categorical(["town"], unseen=share)
     plan = mip.adapt(mip.spec.Spec({"place": place}, spec_of().head), table)
     net, one = mip.build(plan), mip.sgd(0.1)
     step, batch = mip.train_step(net, plan.loss, one), plan.encode(table)
@@ -252,7 +255,7 @@ def test_a_plan_goes_through_json(table, head):
 
 
 def test_facts_that_are_no_json_are_refused(table):
-    class Strange(mip.branch.Continuous):
+    class Strange(Continuous):
         def adapt(self, rows):
             return {"values": {1, 2}}
 
@@ -366,6 +369,6 @@ def test_every_input_reaches_the_prediction(plan, table):
     ("pool", "width"), [("mean", 8), ("max", 8), ("concat", 16), ("attention", 8)]
 )
 def test_photos_are_pooled_to_one_vector(table, pool, width):
-    kind = mip.branch.Image(["front", "back"], size=8, width=2, pool=pool, missing="learn")
+    kind = Image(["front", "back"], size=8, width=2, pool=pool, missing="learn")
     plan = mip.adapt(mip.spec.Spec({"photos": kind}, spec_of().head), table)
     assert mip.build(plan).body(plan.encode(table).inputs).shape == (ROWS, width)

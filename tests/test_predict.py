@@ -13,6 +13,7 @@ from conftest import NUMBERS, draw_photos, frame_of, lay, spec_of
 
 import mip
 from mip.errors import DataError, SpecError
+from mip.heads.classes import Binary
 from mip.predict import remarks, tta
 
 COLUMNS = {
@@ -279,7 +280,7 @@ def test_the_scores_of_two_classes_are_the_formulas(table):
 
 
 def test_large_logits_are_ranked_apart():
-    head, facts = mip.head.Binary("sold"), {"classes": ["no", "yes"]}
+    head, facts = Binary("sold"), {"classes": ["no", "yes"]}
     logits, target = torch.tensor([40.0, 60.0, 80.0, 100.0]), torch.tensor([0.0, 0.0, 1.0, 1.0])
     assert head.metrics(facts, logits, target)["auc"] == 1.0
     assert head.metrics(facts, -logits, target)["auc"] == 0.0

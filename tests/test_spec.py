@@ -21,10 +21,14 @@ from torch import nn
 
 import mip
 from mip.augmentation import Augment
-from mip.branch import Categorical, Continuous, Fuse, Image
+from mip.branches.categorical import Categorical
+from mip.branches.continuous import Continuous
+from mip.branches.fuse import Fuse
+from mip.branches.image import Image
 from mip.errors import FileError, SpecError
 from mip.fit import History
-from mip.head import Binary, Multiclass, Regression
+from mip.heads.classes import Binary, Multiclass
+from mip.heads.regression import Regression
 from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle
 from mip.spec import Data, Spec, Split, Train, from_dict, to_dict
 from mip.store import load_model, save_checkpoint

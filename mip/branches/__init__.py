@@ -1,0 +1,1 @@
+"""The kinds of branches, one a file: what a model can read."""

@@ -1,0 +1,1 @@
+"""The kinds of heads: what a model can say."""
