@@ -34,27 +34,6 @@ class Fill(nn.Module):
         return torch.cat([torch.where(missing, fill, x), missing[:, self.index].float()], dim=1)
 
 
-class Embeddings(nn.Module):
-    """Look up one vector per column and join them.
-
-    Takes int64 [n, c]; gives float32 [n, sum of widths]. In training each cell becomes 0, the
-    unseen bucket, with probability `unseen`, so that the bucket learns what to say.
-    """
-
-    def __init__(self, sizes: Sequence[int], widths: Sequence[int], unseen: float) -> None:
-        super().__init__()
-        pairs = zip(sizes, widths, strict=True)
-        self.tables = nn.ModuleList(nn.Embedding(size, width) for size, width in pairs)
-        self.unseen = unseen
-
-    def forward(self, codes: Tensor) -> Tensor:
-        if self.training and self.unseen:
-            hidden = torch.rand(codes.shape, device=codes.device) < self.unseen
-            codes = codes.masked_fill(hidden, 0)
-        vectors = [table(code) for table, code in zip(self.tables, codes.unbind(1), strict=True)]
-        return torch.cat(vectors, dim=1)
-
-
 class MLP(nn.Sequential):
     """Linear, ReLU and dropout for every width; the input's width is found by a dry run.
 
@@ -147,7 +126,7 @@ class Photos(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         pixels, present = inputs["pixels"], inputs["present"]
         images = (pixels.flatten(0, 1).float() - self.mean) / self.std
-        vectors = self.backbone(images).view(*present.shape, -1)
+        vectors = self.backbone(images).unflatten(0, present.shape)
         vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
         return self.pooled(vectors, (present < 0).unsqueeze(-1))
 

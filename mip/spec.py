@@ -18,10 +18,15 @@ from attrs.validators import ge, gt, in_, lt, min_len, optional
 from torch import nn
 
 from mip.branch import Branch, by_name
+from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
+from mip.branches.datetime import Datetime
 from mip.branches.fuse import Fuse
 from mip.branches.image import Image
+from mip.branches.stub import Stub
+from mip.branches.text import Text
+from mip.branches.vector import Vector
 from mip.errors import SpecError, hint
 from mip.head import Head
 from mip.heads.classes import Binary, Multiclass
@@ -32,16 +37,21 @@ KINDS: Mapping[str, type] = MappingProxyType(
     {
         "adamw": AdamW,
         "binary": Binary,
+        "boolean": Boolean,
         "categorical": Categorical,
         "constant": Constant,
         "continuous": Continuous,
         "cosine": Cosine,
+        "datetime": Datetime,
         "fuse": Fuse,
         "image": Image,
         "multiclass": Multiclass,
         "one_cycle": OneCycle,
         "regression": Regression,
         "sgd": SGD,
+        "stub": Stub,
+        "text": Text,
+        "vector": Vector,
     }
 )
 """Every kind a file can name. Add your own: `kinds={**mip.KINDS, "season": Season}`."""
@@ -168,7 +178,7 @@ def parse(
     ... ''')
     Traceback (most recent call last):
     mip.errors.SpecError: branch.rooms.kind = 'continous' is not a kind; did you mean \
-'continuous'? (known: categorical, continuous, fuse, image)
+'continuous'? (known: boolean, categorical, continuous, datetime, fuse, image, stub, text, vector)
     """
     if len(text) > 1_000_000:
         raise SpecError("a spec has at most 1,000,000 characters")

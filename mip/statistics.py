@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mip.rng import derive, uniform
 from mip.table import Rows, Table
@@ -100,22 +101,18 @@ def places(rows: Table, column: str, vocabulary: Sequence[str]) -> np.ndarray:
     return np.array([*(place.get(word, -1) for word in known), -1], dtype=np.int64)[codes]
 
 
-def quantiles(rows: Rows, columns: Sequence[str]) -> tuple[list[list[float]], list[int]]:
-    """Give the quantiles of each column at 257 levels, from 0 to 1, of a sample of the rows,
-    and how many of its cells are missing.
+def quantiles(values: np.ndarray, levels: int) -> list[list[float]]:
+    """Give the quantiles of columns, float64 [n, columns], at so many levels from 0 to 1.
 
-    Fewer levels where there are fewer rows; none for a column without a number.
+    Fewer levels where there are fewer numbers; none for a column without one.
 
-    >>> from mip.read import from_columns
-    >>> quantiles(from_columns({"x": [3, 1, 2], "y": ["", "", ""]}), ["x", "y"])
-    ([[1.0, 2.0, 3.0], []], [0, 3])
+    >>> quantiles(np.array([[3, np.nan], [1, np.nan], [2, np.nan]]), 257)
+    [[1.0, 2.0, 3.0], []]
     """
-    drawn, missing = sample(rows, columns)
-    known = [column[~np.isnan(column)] for column in drawn.T]
-    levels = [np.linspace(0, 1, min(len(column), LEVELS)) for column in known]
-    pairs = zip(known, levels, strict=True)
-    marks = [np.quantile(column, at).tolist() if len(column) else [] for column, at in pairs]
-    return marks, missing.tolist()
+    known = [column[~np.isnan(column)] for column in values.T]
+    at = [np.linspace(0, 1, min(len(column), levels)) for column in known]
+    pairs = zip(known, at, strict=True)
+    return [np.quantile(column, each).tolist() if len(column) else [] for column, each in pairs]
 
 
 def normal(values: np.ndarray, marks: Sequence[float]) -> np.ndarray:
@@ -135,26 +132,30 @@ def normal(values: np.ndarray, marks: Sequence[float]) -> np.ndarray:
     return torch.special.ndtri(torch.from_numpy(ranks)).numpy()
 
 
-def sample(rows: Rows, columns: Sequence[str], most: int = SAMPLE) -> tuple[np.ndarray, np.ndarray]:
-    """Read columns of `most` rows, float64 [m, columns], all where there are no more; and count
-    the missing cells of all rows, int64 [columns].
+def sample(
+    chunks: Iterable[tuple[Tensor, np.ndarray]], most: int = SAMPLE
+) -> tuple[np.ndarray, Moments]:
+    """Keep `most` rows of chunks, float64 [m, columns], all where there are no more; and take the
+    moments of all. A chunk is row numbers, int64 [n], and values, float64 [n, columns].
 
     Which rows is a function of their numbers, and so the same however they are chunked: those
     whose draw is smallest.
 
-    >>> from mip.read import from_columns
-    >>> [each.tolist() for each in sample(from_columns({"x": [3, "", 2]}), ["x"])]
-    [[[3.0], [nan], [2.0]], [1]]
+    >>> values, found = sample([(torch.arange(3), np.array([[3.0], [np.nan], [2.0]]))])
+    >>> values.tolist(), found.missing.tolist()
+    ([[3.0], [nan], [2.0]], [1])
     """
-    kept, missing = np.empty((0, 1 + len(columns))), np.zeros(len(columns), dtype=np.int64)
-    for chunk in rows.chunks(columns):
-        values = np.stack([chunk.numbers(column) for column in columns], axis=1)
-        missing += np.isnan(values).sum(0)
+    kept, found = None, None
+    for rows, values in chunks:
+        here = _moments(values)
+        found = _merged(found, here) if found else here
         # Two draws of 24 bits, so that no two of many rows have the same.
-        draws = uniform(derive("sample"), chunk.rows, 2).double() @ WEIGHTS
+        draws = uniform(derive("sample"), rows, 2).double() @ WEIGHTS
         fresh = np.concatenate([draws.numpy(), values], axis=1)
-        kept = _smallest(np.concatenate([kept, fresh]), most)
-    return kept[:, 1:], missing
+        kept = _smallest(fresh if kept is None else np.concatenate([kept, fresh]), most)
+    assert kept is not None
+    assert found is not None
+    return kept[:, 1:], found
 
 
 def _smallest(drawn: np.ndarray, most: int) -> np.ndarray:

@@ -21,10 +21,15 @@ from torch import nn
 
 import mip
 from mip.augmentation import Augment
+from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
+from mip.branches.datetime import Datetime
 from mip.branches.fuse import Fuse
 from mip.branches.image import Image
+from mip.branches.stub import Stub
+from mip.branches.text import Text
+from mip.branches.vector import Vector
 from mip.errors import FileError, SpecError
 from mip.fit import History
 from mip.heads.classes import Binary, Multiclass
@@ -60,8 +65,31 @@ augments = st.builds(
     auto=st.sampled_from(["", "rand", "trivial"]),
 )
 leaves = st.one_of(
-    st.builds(Continuous, columns, st.sampled_from(["standard", "log", "none"])),
-    st.builds(Categorical, columns, st.none() | counts, counts, shares),
+    st.builds(
+        Continuous,
+        columns,
+        st.sampled_from(["standard", "log", "quantile", "none"]),
+        st.sampled_from(["none", "linear", "piecewise", "periodic"]),
+        counts,
+        st.integers(2, 256),
+        positive,
+    ),
+    st.builds(
+        Categorical,
+        columns,
+        st.none() | counts,
+        counts,
+        shares,
+        st.sampled_from(["embedding", "one_hot", "hash"]),
+        st.integers(2, 1 << 24),
+    ),
+    st.builds(Boolean, columns),
+    st.builds(Datetime, columns),
+    st.builds(Stub, counts),
+    st.builds(
+        Text, columns, st.integers(1, 8), st.integers(0, 8), st.integers(2, 99), counts, counts
+    ),
+    st.builds(Vector, columns),
     st.builds(
         Image,
         columns,
@@ -193,7 +221,7 @@ def test_a_whole_number_is_a_number():
 HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n'
 PHOTO = '[branch.photos]\nkind = "image"\ncolumns = ["front"]\n'
 PLACE = '[branch.place]\nkind = "categorical"\ncolumns = ["town"]\n'
-LEAVES = "categorical, continuous, fuse, image"
+LEAVES = "boolean, categorical, continuous, datetime, fuse, image, stub, text, vector"
 
 ERRORS = {
     PHOTO.replace("image", "imgae") + HEAD: (
@@ -215,7 +243,7 @@ ERRORS = {
     "[branch.place]\nkind = 3\n" + HEAD: f"branch.place.kind = 3 is not a kind (known: {LEAVES})",
     PLACE + "widht = 3\n" + HEAD: (
         "branch.place.widht is not a field; did you mean 'width'? "
-        "(known: columns, least, unseen, width)"
+        "(known: buckets, columns, encoding, least, unseen, width)"
     ),
     PLACE + HEAD + "[trian]\nepochs = 3\n": (
         "trian is not a field; did you mean 'train'? (known: branch, data, head, train)"

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+from zlib import crc32
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import ge, gt, le, lt, min_len, optional
+from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from torch import Tensor, nn
 
 from mip.branch import Facts, names
-from mip.layers import Embeddings
 from mip.statistics import places, words
 from mip.table import Rows, Table
 
 
 @frozen
 class Categorical:
-    """Words: an embedding per column; 0 is the bucket of the unseen, the rare and the missing.
+    """Words: a vector per column; 0 is the bucket of the unseen, the rare and the missing.
 
-    `width` is each embedding's (default: min(50, round(1.6 * categories ** 0.56))); values with
-    fewer than `least` training rows are rare; `unseen` is the share of cells that training
-    shows as unseen, so that the bucket is learned.
+    `encoding` is "embedding" (each of `width`; default: min(50, round(1.6 * categories ** 0.56))),
+    "one_hot" for columns of few categories, or "hash" for very many: embeddings of `buckets` that
+    words share by their hash, so that none has to be known. Values with fewer than `least`
+    training rows are rare; `unseen` is the share of cells that training shows as unseen, so that
+    the bucket is learned.
 
     >>> import pandas as pd; from mip.table import from_frame
     >>> rows = from_frame(pd.DataFrame({"zip": ["85255", "36372", "85255"]}))
@@ -37,29 +41,89 @@ class Categorical:
     width: int | None = field(default=None, validator=optional([gt(0), le(4096)]))
     least: int = field(default=1, validator=ge(1))
     unseen: float = field(default=0.05, validator=[ge(0), lt(1)])
+    encoding: Literal["embedding", "one_hot", "hash"] = field(
+        default="embedding", validator=in_(("embedding", "one_hot", "hash"))
+    )
+    buckets: int = field(default=1024, validator=[gt(1), le(1 << 24)])
 
     def adapt(self, rows: Rows) -> Facts:
-        """Give the sorted words of each column that stand in at least `least` rows."""
+        """Give the sorted words of each column that stand in at least `least` rows; none for
+        "hash".
+        """
+        if self.encoding == "hash":
+            return {"words": []}
         return {"words": [self._words(words(rows, column)) for column in self.columns]}
 
     def _words(self, counts: Mapping[str, int]) -> list[str]:
         return sorted(word for word, count in counts.items() if count >= self.least)
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give int64 [n, columns]: 1 + place in the vocabulary, or 0."""
-        pairs = zip(self.columns, facts["words"], strict=True)
-        codes = [places(rows, column, known) for column, known in pairs]
-        return torch.from_numpy(np.stack(codes, axis=1) + 1)
+        """Give int64 [n, columns]: 1 + place in the vocabulary, or the bucket, or 0."""
+        if self.encoding == "hash":
+            codes = [self._hashed(rows, column) for column in self.columns]
+        else:
+            pairs = zip(self.columns, facts["words"], strict=True)
+            codes = [places(rows, column, known) + 1 for column, known in pairs]
+        return torch.from_numpy(np.stack(codes, axis=1))
+
+    def _hashed(self, rows: Table, column: str) -> np.ndarray:
+        codes, known = rows.coded(column)
+        buckets = [
+            1 + crc32(word.encode(errors="surrogatepass")) % self.buckets if word else 0
+            for word in known
+        ]
+        return np.array([*buckets, 0], dtype=np.int64)[codes]
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, sum of the embedding widths]."""
-        sizes = [1 + len(words) for words in facts["words"]]
+        """Give float32 [n, sum of the widths], a one-hot's being 1 + its categories."""
+        sizes = [1 + len(known) for known in facts["words"]]
+        if self.encoding == "hash":
+            sizes = [1 + self.buckets for _ in self.columns]
+        if self.encoding == "one_hot":
+            return OneHot(sizes, self.unseen)
         widths = [self.width or min(50, round(1.6 * size**0.56)) for size in sizes]
         return Embeddings(sizes, widths, self.unseen)
 
-    def unknown(self, facts: Facts, rows: Table) -> Iterator[tuple[str, list[str]]]:
+    def unknown(self, facts: Facts, rows: Rows) -> Iterator[tuple[str, list[str]]]:
         """Give (column, words) for every column with words that training did not see."""
-        for column, known in zip(self.columns, facts["words"], strict=True):
+        for column, known in zip(self.columns, facts["words"], strict=False):
             fresh = sorted(words(rows, column).keys() - set(known))
             if fresh:
                 yield column, fresh
+
+
+def hidden(codes: Tensor, share: float) -> Tensor:
+    """Show a share of the cells as unseen: codes int64 [n, c], some of them 0."""
+    return codes.masked_fill(torch.rand(codes.shape, device=codes.device) < share, 0)
+
+
+class Embeddings(nn.Module):
+    """Look up one vector per column and join them.
+
+    Takes int64 [n, c]; gives float32 [n, sum of widths]. In training each cell becomes 0, the
+    unseen bucket, with probability `unseen`, so that the bucket learns what to say.
+    """
+
+    def __init__(self, sizes: Sequence[int], widths: Sequence[int], unseen: float) -> None:
+        super().__init__()
+        pairs = zip(sizes, widths, strict=True)
+        self.tables = nn.ModuleList(nn.Embedding(size, width) for size, width in pairs)
+        self.unseen = unseen
+
+    def forward(self, codes: Tensor) -> Tensor:
+        codes = hidden(codes, self.unseen) if self.training and self.unseen else codes
+        vectors = [table(code) for table, code in zip(self.tables, codes.unbind(1), strict=True)]
+        return torch.cat(vectors, dim=1)
+
+
+class OneHot(nn.Module):
+    """One number for each category of each column: int64 [n, c] to float32 [n, sum of sizes]."""
+
+    def __init__(self, sizes: Sequence[int], unseen: float) -> None:
+        super().__init__()
+        self.sizes, self.unseen = sizes, unseen
+
+    def forward(self, codes: Tensor) -> Tensor:
+        codes = hidden(codes, self.unseen) if self.training and self.unseen else codes
+        pairs = zip(codes.unbind(1), self.sizes, strict=True)
+        return torch.cat([F.one_hot(code, size) for code, size in pairs], dim=1).float()

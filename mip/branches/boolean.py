@@ -1,0 +1,66 @@
+"""Yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from attrs.validators import min_len
+from torch import Tensor, nn
+
+from mip.branch import Facts, names
+from mip.errors import DataError
+from mip.layers import Fill
+from mip.table import BLANK, Rows, Table
+
+VALUES: Mapping[str, float] = {
+    **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), 1.0),
+    **dict.fromkeys(("0", "f", "false", "n", "no", "off"), -1.0),
+}
+"""The words that say yes and no, in lower case."""
+
+
+@frozen
+class Boolean:
+    """Yes or no, in any of the usual words: 1 and -1. A missing one is filled and flagged.
+
+    >>> import pandas as pd; from mip.table import from_frame
+    >>> rows = from_frame(pd.DataFrame({"garden": ["yes", "no", ""], "new": [True, False, True]}))
+    >>> kind = Boolean(["garden", "new"]); facts = kind.adapt(rows)
+    >>> facts
+    {'missing': [1, 0]}
+    >>> kind.encode(facts, rows).tolist()
+    [[1.0, 1.0], [-1.0, -1.0], [nan, 1.0]]
+    """
+
+    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+
+    def adapt(self, rows: Rows) -> Facts:
+        """Give the count of missing cells by column."""
+        missing = np.zeros(len(self.columns), dtype=np.int64)
+        for chunk in rows.chunks(self.columns):
+            missing += np.isnan(self.encode({}, chunk).numpy()).sum(0)
+        return {"missing": missing.tolist()}
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Give float32 [n, columns]: 1 for yes, -1 for no, NaN for a missing cell.
+
+        Raises DataError for any other word.
+        """
+        values = [self._values(rows, column) for column in self.columns]
+        return torch.from_numpy(np.stack(values, axis=1))
+
+    def _values(self, rows: Table, column: str) -> np.ndarray:
+        codes, known = rows.coded(column)
+        words = [word.lower() for word in known]
+        strange = [k for k, word in enumerate(words) if word not in VALUES and word not in BLANK]
+        for place in np.flatnonzero(np.isin(codes, strange))[:1].tolist():
+            where = rows.where(place, column)
+            raise DataError(f"{where}: {known[codes[place]][:40]!r} is neither yes nor no")
+        return np.array([*(VALUES.get(word, np.nan) for word in words), np.nan], "float32")[codes]
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, columns + those with missing cells]."""
+        return Fill([count > 0 for count in facts["missing"]])

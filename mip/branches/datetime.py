@@ -1,0 +1,65 @@
+"""Moments in time: how late, and where in the day, the week and the year."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from attrs.validators import min_len
+from torch import Tensor, nn
+
+from mip.branch import Facts, names
+from mip.layers import Fill
+from mip.statistics import moments
+from mip.table import Rows, Table
+
+CYCLES = (1.0, 7.0, 365.2425)
+"""The day, the week and the year, in days."""
+
+EPOCH = 3.0
+"""Days from a Monday at midnight to the first of January 1970."""
+
+
+@frozen
+class Datetime:
+    """ISO dates and times: the trend, standardised, and sine and cosine of the time of day, the
+    day of the week and the day of the year. A missing one is filled and flagged.
+
+    Without a zone a time is UTC.
+
+    >>> import pandas as pd; from mip.table import from_frame
+    >>> rows = from_frame(pd.DataFrame({"sold": ["2024-01-01", "2024-01-03 06:00", ""]}))
+    >>> kind = Datetime(["sold"]); facts = kind.adapt(rows)
+    >>> facts["mean"], facts["missing"]
+    ([19724.125], [1])
+    >>> kind.encode(facts, rows)[:, :3].round(decimals=3)
+    tensor([[-1.,  0.,  1.],
+            [ 1.,  1.,  0.],
+            [nan, nan, nan]])
+    """
+
+    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+
+    def adapt(self, rows: Rows) -> Facts:
+        """Give mean and standard deviation, in days since 1970, and the count of missing cells."""
+        found = moments(self._days(chunk) for chunk in rows.chunks(self.columns))
+        mean, std = found.mean.tolist(), found.std.tolist()
+        return {"mean": mean, "std": std, "missing": found.missing.tolist()}
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Give float32 [n, columns * 7]; NaN where a cell is missing."""
+        days = self._days(rows)
+        trend = (days - np.array(facts["mean"])) / np.array(facts["std"])
+        turns = [2 * np.pi * ((days + EPOCH) / cycle % 1) for cycle in CYCLES[:2]]
+        turns += [2 * np.pi * (days / CYCLES[2] % 1)]
+        waves = [wave(turn) for turn in turns for wave in (np.sin, np.cos)]
+        parts = np.stack([trend, *waves], axis=2)
+        return torch.from_numpy(parts.astype(np.float32)).flatten(1)
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, columns * 7 + those with missing cells]."""
+        # Of a date's numbers the first tells whether it is missing.
+        return Fill([flag for count in facts["missing"] for flag in (count > 0, *[False] * 6)])
+
+    def _days(self, rows: Table) -> np.ndarray:
+        return np.stack([rows.times(column) for column in self.columns], axis=1)

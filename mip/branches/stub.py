@@ -1,0 +1,35 @@
+"""Stubs: a branch to try the wiring with before the real one is there."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+from attrs.validators import gt, le
+from torch import Tensor, nn
+
+from mip.branch import Facts
+from mip.rng import derive, uniform
+from mip.table import Rows, Table
+
+
+@frozen
+class Stub:
+    """A vector of `width` random numbers, always the same for a row; reads no column.
+
+    >>> from mip.read import from_columns
+    >>> Stub(5).encode({}, from_columns({"x": [1, 2]})).shape
+    torch.Size([2, 5])
+    """
+
+    width: int = field(default=8, validator=[gt(0), le(65_536)])
+
+    def adapt(self, rows: Rows) -> Facts:
+        """Give nothing: a stub learns nothing."""
+        return {}
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Give float32 [n, width], each from -1 to 1, drawn from the row's number."""
+        return uniform(derive("stub"), rows.rows, self.width) * 2 - 1
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, width]: what it is given."""
+        return nn.Identity()

@@ -1,0 +1,81 @@
+"""Free text: the words of a cell and their neighbours, hashed; nothing is downloaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from zlib import crc32
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, gt, le, min_len
+from torch import Tensor, nn
+
+from mip.branch import Facts, names
+from mip.table import Rows, Table
+
+_WORD = re.compile(r"\w+")
+
+
+@frozen
+class Text:
+    """Sentences: an embedding for each word, for each run of up to `words` of them, and, if asked,
+    for each run of `letters` within a word, averaged over the cell.
+
+    Embeddings are shared by hash among `buckets`, so that no word is unknown (Weinberger et al.
+    2009; Joulin et al. 2017). Of a cell the first `length` runs count.
+
+    >>> from mip.read import from_columns
+    >>> kind = Text(["note"], words=2, length=4)
+    >>> kind.encode({}, from_columns({"note": ["Two rooms, bright", ""]}))
+    tensor([[[2663, 2711, 3580, 2640]],
+    <BLANKLINE>
+            [[   0,    0,    0,    0]]])
+    """
+
+    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+    words: int = field(default=2, validator=[ge(1), le(8)])
+    letters: int = field(default=0, validator=[ge(0), le(8)])
+    buckets: int = field(default=4096, validator=[gt(1), le(1 << 24)])
+    width: int = field(default=32, validator=[gt(0), le(4096)])
+    length: int = field(default=128, validator=[gt(0), le(65_536)])
+
+    def adapt(self, rows: Rows) -> Facts:
+        """Give nothing: a hash needs to know no words."""
+        return {}
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Give int64 [n, columns, length]: buckets from 1 on, 0 behind the last."""
+        codes = torch.zeros(len(rows), len(self.columns), self.length, dtype=torch.int64)
+        for j, column in enumerate(self.columns):
+            for i, cell in enumerate(rows.texts(column)):
+                found = [self._bucket(run) for run in self._runs(cell)][: self.length]
+                codes[i, j, : len(found)] = torch.tensor(found, dtype=torch.int64)
+        return codes
+
+    def _runs(self, cell: str) -> Iterator[str]:
+        words = _WORD.findall(cell.lower())
+        for size in range(1, self.words + 1):
+            yield from map(" ".join, zip(*(words[k:] for k in range(size)), strict=False))
+        if self.letters:
+            for word in words:
+                held = f"<{word}>"
+                yield from (held[k:][: self.letters] for k in range(len(held) - self.letters + 1))
+
+    def _bucket(self, run: str) -> int:
+        return 1 + crc32(run.encode(errors="surrogatepass")) % self.buckets
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, columns * width]; a cell without a word is zeros."""
+        return Bags(self.buckets, self.width)
+
+
+class Bags(nn.Module):
+    """Average the embeddings of bags: int64 [n, c, l], 0 for none, to float32 [n, c * width]."""
+
+    def __init__(self, buckets: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(1 + buckets, width, mode="mean", padding_idx=0)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.table(codes.flatten(0, 1)).unflatten(0, codes.shape[:2]).flatten(1)

@@ -1,0 +1,98 @@
+"""Vectors made elsewhere: precomputed embeddings, measurements, any list of numbers."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from attrs.validators import min_len
+from torch import Tensor, nn
+
+from mip.branch import Facts, names
+from mip.errors import DataError
+from mip.layers import Fill
+from mip.statistics import moments
+from mip.table import Rows, Table, is_list
+
+
+@frozen
+class Vector:
+    """Lists of numbers, in each column as long in every row, standardised place by place.
+
+    A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2". A missing one is filled
+    and flagged.
+
+    >>> from mip.read import from_columns
+    >>> rows = from_columns({"embedding": [[1.0, 4.0], "[3, 4]", None]})
+    >>> kind = Vector(["embedding"]); facts = kind.adapt(rows)
+    >>> facts
+    {'mean': [[2.0, 4.0]], 'std': [[1.0, 1.0]], 'missing': [1]}
+    >>> kind.encode(facts, rows).tolist()
+    [[-1.0, 0.0], [1.0, 0.0], [nan, nan]]
+    """
+
+    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+
+    def adapt(self, rows: Rows) -> Facts:
+        """Give means and standard deviations by column and place, and the count of missing cells.
+
+        Raises DataError for a column without a vector, and for vectors of two lengths.
+        """
+        lengths = {column: _length(rows, column) for column in self.columns}
+        found = [
+            moments(_vectors(chunk, column, length) for chunk in rows.chunks([column]))
+            for column, length in lengths.items()
+        ]
+        mean, std = [each.mean.tolist() for each in found], [each.std.tolist() for each in found]
+        return {"mean": mean, "std": std, "missing": [int(each.missing[0]) for each in found]}
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Give float32 [n, sum of the lengths]; NaN where a cell is missing, or a number of it."""
+        parts = [
+            (_vectors(rows, column, len(mean)) - np.array(mean)) / np.array(std)
+            for column, mean, std in zip(self.columns, facts["mean"], facts["std"], strict=True)
+        ]
+        limit, scaled = np.finfo(np.float32).max, np.concatenate(parts, axis=1)
+        return torch.from_numpy(np.where(np.abs(scaled) <= limit, scaled, np.nan).astype("float32"))
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, sum of the lengths + columns with missing cells]."""
+        pairs = zip(facts["missing"], facts["mean"], strict=True)
+        # Of a vector's numbers the first tells whether it is missing.
+        return Fill(
+            [place == 0 and count > 0 for count, mean in pairs for place in range(len(mean))]
+        )
+
+
+def _length(rows: Rows, column: str) -> int:
+    for chunk in rows.chunks([column]):
+        for place, cell in enumerate(chunk.cells(column)):
+            if cell is not None:
+                return len(_numbers(cell, chunk.where(place, column)))
+    raise DataError(f"{rows.name}: column '{column}' has no vector")
+
+
+def _vectors(rows: Table, column: str, length: int) -> np.ndarray:
+    values = np.full((len(rows), length), np.nan)
+    for place, cell in enumerate(rows.cells(column)):
+        if cell is not None:
+            numbers = _numbers(cell, rows.where(place, column))
+            if len(numbers) != length:
+                where = rows.where(place, column)
+                raise DataError(f"{where}: a vector of {len(numbers)} numbers, not {length}")
+            values[place] = numbers
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _numbers(cell: Any, where: str) -> np.ndarray:
+    parts = re.findall(r"[^\s,;]+", cell.strip("[]() ")) if isinstance(cell, str) else cell
+    try:
+        values = np.asarray(list(parts) if is_list(parts) else parts, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {str(cell)[:40]!r} is no list of numbers") from error
+    if values.ndim != 1 or not len(values):
+        raise DataError(f"{where}: a vector is a list of numbers, not {list(values.shape)}")
+    return values

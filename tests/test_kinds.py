@@ -1,0 +1,199 @@
+"""The battery: what every kind of branch must keep, whatever it reads."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mip
+from mip.branches.boolean import Boolean
+from mip.branches.categorical import Categorical
+from mip.branches.continuous import Continuous
+from mip.branches.datetime import Datetime
+from mip.branches.fuse import Fuse
+from mip.branches.image import Image
+from mip.branches.stub import Stub
+from mip.branches.text import Text
+from mip.branches.vector import Vector
+from mip.errors import DataError
+from mip.tree import leaves, map_tree
+
+PIXELS = [np.full((9, 9, 3), 20 * k, dtype=np.uint8) for k in range(12)]
+
+COLUMNS = {
+    "area": ["70", "95.5", "", "1e39", "-inf", "nan", "40", "1e30", "-7", "0", "3", "70"],
+    "rooms": [3.0, np.nan, 2.0, 2.0, 5.0, 1.0, 4.0, 2.0, 2.0, 3.0, 1.0, 2.0],
+    "empty": [""] * 12,
+    "same": ["5"] * 12,
+    "town": ["Ulm", "Bonn", "", "Ulm", "NA", "Köln", "Ulm", "Bonn", "?", "Ulm", "x", "Ulm"],
+    "zip": [85255, 36372, 85255, 1, 2, 3, 85255, 36372, 4, 5, 6, 85255],
+    "garden": ["yes", "No", "", "TRUE", "0", "1", "n", "f", "on", "off", "NA", "y"],
+    "sold": [
+        "2024-02-29",
+        "",
+        "1969-07-20T20:17",
+        "2024-01-01 12:00:00+02:00",
+        *["2020-05-05"] * 8,
+    ],
+    "note": ["Two rooms, bright", "", "Ünïcode wörds", "a", "…", "1 2 3", *["the same words"] * 6],
+    "embedding": [[1.0, 2.0], "[3, 4]", None, "5;6", np.array([7.0, np.nan]), (0, 1), *["8 9"] * 6],
+    "photo": [PIXELS[0], None, *PIXELS[2:]],
+    "photos": [[PIXELS[0], PIXELS[1]], [], *[[each] for each in PIXELS[2:]]],
+    "price": np.arange(1.0, 13.0),
+}
+
+NUMBERS = ["area", "rooms", "empty", "same"]
+KINDS = {
+    "boolean": Boolean(["garden"]),
+    "categorical": Categorical(["town", "zip"]),
+    "categorical hash": Categorical(["town", "zip"], encoding="hash", buckets=5),
+    "categorical one-hot": Categorical(["town", "zip"], encoding="one_hot", least=2),
+    "continuous": Continuous(NUMBERS),
+    "continuous linear": Continuous(NUMBERS, embedding="linear", width=3),
+    "continuous log": Continuous(NUMBERS, scale="log"),
+    "continuous none": Continuous(["rooms", "same"], scale="none"),
+    "continuous periodic": Continuous(NUMBERS, embedding="periodic", width=3),
+    "continuous piecewise": Continuous(NUMBERS, embedding="piecewise", width=3, bins=4),
+    "continuous quantile": Continuous(NUMBERS, scale="quantile"),
+    "continuous quantile piecewise": Continuous(NUMBERS, "quantile", "piecewise"),
+    "datetime": Datetime(["sold"]),
+    "fuse": Fuse({"b": Continuous(["rooms"]), "a": Fuse({"t": Text(["note"])})}, layers=[5]),
+    "image": Image(["photo"], size=8, width=2, missing="learn"),
+    "image of lists": Image(["photo", "photos"], size=8, width=2, pool="max", missing="learn"),
+    "stub": Stub(5),
+    "text": Text(["note"], letters=3, buckets=50, width=4, length=9),
+    "vector": Vector(["embedding"]),
+}
+
+
+def rows_of(places=range(12)) -> mip.Table:
+    return mip.from_columns(COLUMNS).take(list(places))
+
+
+def built(kind, facts):
+    torch.manual_seed(0)
+    module = kind.module(facts)
+    module.eval()(kind.encode(facts, rows_of()))  # lazy layers find their widths
+    return module
+
+
+def same(a, b) -> bool:
+    pairs = zip(leaves(a), leaves(b), strict=True)
+    return all(torch.equal(x.nan_to_num(7), y.nan_to_num(7)) for (_, x), (_, y) in pairs)
+
+
+every = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+
+
+def test_the_battery_has_every_kind_of_branch():
+    named = {type(kind) for kind in KINDS.values()}
+    assert named == {kind for kind in mip.KINDS.values() if hasattr(kind, "module")}
+
+
+@every
+def test_facts_are_json(kind):
+    facts = kind.adapt(rows_of())
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+
+
+@every
+@given(st.lists(st.integers(0, 11), max_size=14))
+def test_encoding_treats_each_row_by_itself(kind, places):
+    facts, rows = kind.adapt(rows_of()), rows_of()
+    taken = map_tree(
+        lambda leaf: leaf[torch.tensor(places, dtype=torch.int64)], kind.encode(facts, rows)
+    )
+    assert same(taken, kind.encode(facts, rows.take(places)))
+
+
+@every
+def test_facts_are_those_of_the_rows_given_alone(kind):
+    first, second = rows_of(range(8)), mip.from_columns(COLUMNS)
+    assert kind.adapt(first) == kind.adapt(second.take(range(8)))
+
+
+@every
+def test_the_unseen_is_encoded_and_runs(kind):
+    facts = kind.adapt(rows_of(range(6)))
+    module = kind.module(facts).eval()
+    with torch.no_grad():
+        assert all(
+            leaf.isfinite().all() for _, leaf in leaves(module(kind.encode(facts, rows_of())))
+        )
+
+
+@every
+def test_no_rows_are_no_vectors(kind):
+    facts = kind.adapt(rows_of())
+    width = built(kind, facts)(kind.encode(facts, rows_of())).shape[1]
+    none = built(kind, facts)(kind.encode(facts, rows_of([])))
+    assert none.shape == (0, width)
+
+
+@every
+def test_a_gradient_reaches_every_parameter(kind):
+    facts = kind.adapt(rows_of())
+    module = built(kind, facts).train()
+    out = module(kind.encode(facts, rows_of()))
+    assert out.dtype == torch.float32
+    weights = torch.linspace(0.5, 1.5, out.numel()).view_as(out)
+    parameters = dict(module.named_parameters())
+    grads = (
+        torch.autograd.grad(
+            (out * weights).square().sum(), list(parameters.values()), allow_unused=True
+        )
+        if parameters
+        else ()
+    )
+    assert [name for name, grad in zip(parameters, grads, strict=True) if grad is None] == []
+
+
+@every
+def test_a_kind_round_trips_through_a_spec(kind):
+    spec = mip.spec.Spec({"one": kind}, mip.KINDS["regression"]("price"))
+    assert mip.parse(mip.dump(spec)) == spec
+
+
+@every
+def test_a_model_of_it_predicts_from_its_file_as_in_memory(kind, tmp_path):
+    spec = mip.spec.Spec({"one": kind}, mip.KINDS["regression"]("price"))
+    spec = evolve(spec, train=evolve(spec.train, epochs=1, batch=5))
+    rows = rows_of()
+    ended = mip.run(
+        spec, mip.prepare.Parts(rows, rows.take([]), rows.take([])), tmp_path, device="cpu"
+    )
+    loaded = mip.load(tmp_path / "model.safetensors")
+    assert loaded.plan == ended.plan
+    assert loaded(rows).equals(ended.predict(rows))
+
+
+WRONG = {
+    "boolean": (Boolean(["town"]), "table row 0, column 'town': 'Ulm' is neither yes nor no"),
+    "datetime": (Datetime(["town"]), "table row 0, column 'town': 'Ulm' is not an ISO date"),
+    "continuous": (Continuous(["town"]), "table row 0, column 'town': 'Ulm' is not a number"),
+    "vector of words": (
+        Vector(["town"]),
+        "table row 0, column 'town': 'Ulm' is no list of numbers",
+    ),
+    "no vector": (Vector(["empty"]), "table: column 'empty' has no vector"),
+    "image as text": (Text(["photo"]), "table: column 'photo' holds images, not words"),
+}
+
+
+@pytest.mark.parametrize(("kind", "text"), WRONG.values(), ids=WRONG)
+def test_cells_that_do_not_suit_a_kind_are_named(kind, text):
+    with pytest.raises(DataError) as caught:
+        kind.encode(kind.adapt(rows_of()), rows_of())
+    assert str(caught.value) == text
+
+
+def test_vectors_are_as_long_in_every_row():
+    rows = mip.from_columns({"v": [[1.0, 2.0], [1.0, 2.0, 3.0]]})
+    with pytest.raises(DataError, match="row 1, column 'v': a vector of 3 numbers, not 2"):
+        Vector(["v"]).adapt(rows)
