@@ -10,18 +10,24 @@ import numpy as np
 import tomli_w
 from attrs import frozen
 
+from mip.branches.boolean import VALUES
 from mip.branches.image import Image
 from mip.errors import DataError, hint
 from mip.read import IMAGES
 from mip.table import BLANK, Table, is_image, is_list
 
 PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGES))})", re.IGNORECASE)
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
+ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+DATE = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
 IDENTITY = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
 CODE = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
 LOST = ": none of these files is there"
 FEW = 30
 """A column of words with at most so many different ones is a category, however short the table."""
+
+
+SENTENCE = 3
+"""So many words a cell, on average, are text."""
 
 
 @frozen
@@ -34,7 +40,8 @@ class Guess:
 
 
 def guess(table: Table, column: str) -> Guess:
-    """Guess a column's role: number, log number, category, image, or left out.
+    """Guess a column's role: number, log number, category, yes or no, date, free text, vector,
+    image, or what is left out.
 
     >>> import pandas as pd; from mip.table import from_frame
     >>> rows = from_frame(pd.DataFrame({"town": ["Ulm", "Bonn"], "size": [1.5, 2.5]}))
@@ -54,13 +61,23 @@ def guess(table: Table, column: str) -> Guess:
     if _share(PICTURE, words) > 0.9:
         there = any((Path(table.root or ".") / word).is_file() for word in words)
         return Guess(column, "image" if there else "lost files", f"{told}{'' if there else LOST}")
+    if kinds == 2 and all(word.lower() in VALUES for word in words):
+        return Guess(column, "yes or no", told)
     if _is_number(table, column):
         return _guess_number(table, column, kinds, told)
+    return _guess_words(column, words, kinds, told)
+
+
+def _guess_words(column: str, words: list[str], kinds: int, told: str) -> Guess:
+    if _share(ISO, words) == 1:
+        return Guess(column, "date", f"{told}, {min(words):.10} to {max(words):.10}")
     if _share(DATE, words) > 0.9:
-        return Guess(column, "date", f"{told}: dates have no branch yet")
+        return Guess(column, "foreign date", f"{told}: dates are read as 2024-12-31")
     if kinds <= max(FEW, len(words) // 3):
         return Guess(column, "category", told)
-    return Guess(column, "free text", f"{told}: too many to be categories")
+    if sum(len(word.split()) for word in words) >= SENTENCE * len(words):
+        return Guess(column, "free text", f"{told}: too many to be categories")
+    return Guess(column, "names", f"{told}: too many to be categories, too short to be text")
 
 
 def _guess_list(column: str, cells: list[Any]) -> Guess:
@@ -68,7 +85,11 @@ def _guess_list(column: str, cells: list[Any]) -> Guess:
     told = f"lists of {len(words)} in {len(cells)} rows"
     if words and _share(PICTURE, words) > 0.9:
         return Guess(column, "image", told)
-    return Guess(column, "list", f"{told}: lists have no branch unless they name images")
+    lengths = {len(cell) if is_list(cell) else 0 for cell in cells}
+    numbers = all(isinstance(x, (int, float)) for cell in cells for x in cell)
+    if len(lengths) == 1 and words and numbers:
+        return Guess(column, "vector", f"{told}, {lengths.pop()} numbers each")
+    return Guess(column, "list", f"{told}: neither images nor as many numbers in each")
 
 
 def _share(pattern: re.Pattern[str], words: list[str]) -> float:
@@ -120,6 +141,10 @@ _KINDS = {
     "number": ("numbers", "continuous"),
     "log number": ("amounts", "continuous"),
     "category": ("categories", "categorical"),
+    "yes or no": ("answers", "boolean"),
+    "date": ("dates", "datetime"),
+    "free text": ("texts", "text"),
+    "vector": ("vectors", "vector"),
     "image": ("photos", "image"),
 }
 _SPLIT = "split = { fractions = [0.7, 0.15, 0.15], seed = 0 }\n"

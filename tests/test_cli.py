@@ -137,7 +137,7 @@ def test_new_writes_a_spec_that_checks(folder, run):
     assert run("new", "houses.csv", "--target", "price")[0] == 0
     text = (folder / "houses.toml").read_text()
     assert 'missing = "learn"' in text
-    assert "# left out: sold (date" in text
+    assert "[branch.dates]" in text
     code, out, err = run("check", "houses.toml", "--set", "branch.photos.size=16")
     assert code == 0, err
     assert "houses.toml is fine" in out

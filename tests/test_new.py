@@ -48,6 +48,7 @@ def table():
         ("sold", "date"),
         ("note", "free text"),
         ("same", "constant"),
+        ("cheap", "yes or no"),
     ],
 )
 def test_roles(table, column, role):
@@ -65,14 +66,30 @@ def test_a_draft_is_a_spec_that_adapts(table, target, kind):
     mip.build(mip.adapt(spec, cut.train))
 
 
+def test_dates_answers_texts_and_vectors_get_their_branches(table):
+    frame = table.frame.assign(v=[[1.0, float(k)] for k in range(90)])
+    spec = mip.parse(draft(from_frame(frame), "price", "t.csv"))
+    found = {name: branch.columns for name, branch in spec.branch.items()}
+    assert found["dates"] == ("sold",)
+    assert found["answers"] == ("cheap",)
+    assert found["texts"] == ("note",)
+    assert found["vectors"] == ("v",)
+
+
 def test_a_target_that_spans_decades_is_predicted_on_a_log_scale(table):
     assert mip.parse(draft(table, "price", "t.csv")).head.scale == "log"
     assert mip.parse(draft(table, "age", "t.csv")).head.scale == "standard"
 
 
 def test_columns_left_out_say_why(table):
-    text = draft(table, "price", "t.csv")
-    assert "# left out: note (free text: 90 different values: too many to be categories)" in text
+    frame = table.frame.assign(
+        agent=[f"agent {k}" for k in range(90)], built=[f"{1 + k % 28}.2.1990" for k in range(90)]
+    )
+    text = draft(from_frame(frame), "price", "t.csv")
+    names = "90 different values: too many to be categories, too short to be text"
+    assert f"# left out: agent (names: {names})" in text
+    dates = "28 different values: dates are read as 2024-12-31"
+    assert f"# left out: built (foreign date: {dates})" in text
     assert "# zipcode: 3 different values: a code, not an amount" in text
 
 
@@ -100,6 +117,9 @@ def test_a_constant_target_is_refused(table):
         ([np.zeros((4, 4)), np.ones((4, 4)), None], "image"),
         ([["red", "green"], ["blue"], []], "list"),
         ([[], [], []], "list"),
+        ([[1, 2.5], None, [3, 4]], "vector"),
+        ([[1, 2.5], [3]], "list"),
+        ([[1, 2.5], "1 2"], "list"),
     ],
 )
 def test_roles_of_cells_that_are_no_words(cells, role):
@@ -108,7 +128,7 @@ def test_roles_of_cells_that_are_no_words(cells, role):
 
 def test_lists_of_words_are_left_out(table):
     frame = table.frame.assign(tags=[["red", "green"]] * len(table))
-    assert "# left out: tags (list: lists of 180 in 90 rows: lists have no branch" in draft(
+    assert "# left out: tags (list: lists of 180 in 90 rows: neither images nor" in draft(
         from_frame(frame), "price", "t.csv"
     )
 
