@@ -64,9 +64,16 @@ def _normalised(pixels: Tensor) -> Tensor:
     return _into(torch.empty(pixels.shape), pixels)
 
 
+@cache
+def _shift_and_scale() -> tuple[Tensor, Tensor]:
+    # As large as a photo, for addcmul takes twice the time where it broadcasts.
+    mean, std = (torch.tensor(each).view(3, 1, 1).expand(3, SIZE, SIZE) for each in (MEAN, STD))
+    return -mean / std, 1 / (255 * std)
+
+
 def _into(room: Tensor, pixels: Tensor) -> Tensor:
-    mean, std = (torch.tensor(each).view(3, 1, 1) * 255 for each in (MEAN, STD))
-    return room.copy_(pixels).sub_(mean).div_(std)
+    shift, scale = _shift_and_scale()
+    return torch.addcmul(shift, room.copy_(pixels), scale, out=room)
 
 
 def _table(folder: Path) -> mip.Table:

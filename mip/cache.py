@@ -45,9 +45,10 @@ class Kept:
     """Encoded rows that lie in a memory-mapped file: a leaf of a tree that rows are taken from.
 
     A record of the file belongs to a row's number: eight bytes that mark its content, then its
-    tensors. A record whose mark is not that of the row is encoded when it is first taken, so
-    that what has changed is done anew and nothing else. The pixels reach the disk before their
-    mark; processes that write the same record write the same bytes.
+    tensors, in words of int64, for these are gathered faster than bytes. A record whose mark is
+    not that of the row is encoded when it is first taken, so that what has changed is done anew
+    and nothing else. The pixels reach the disk before their mark; processes that write the same
+    record write the same bytes.
     """
 
     table: Table
@@ -63,22 +64,20 @@ class Kept:
 
     def take(self, index: Tensor) -> Tree:
         """Gather rows by place, int64 [m]: each tensor as `encode` would give it."""
-        found = self.records.index_select(0, self.rows[index])
-        stale = (_marks(found) != self.marks[index]).nonzero().flatten()
+        found = self.records.index_select(0, self.rows.index_select(0, index))
+        stale = (found[:, 0] != self.marks.index_select(0, index)).nonzero().flatten()
         if len(stale):
             found[stale] = self._filled(index[stale])
-        return self._tree(found)
+        return self._tree(found.view(torch.uint8))
 
     def _filled(self, index: Tensor) -> Tensor:
-        tree, rows = self.encode(self.table.take(index)), self.rows[index]
-        parts = [tree[name].view(torch.uint8).flatten(1) for name in self.shapes]
-        marks = self.marks[index, None].view(torch.uint8)
-        spare = self.records.shape[1] - 8 - sum(part.shape[1] for part in parts)
-        fresh = F.pad(torch.cat([marks, *parts], dim=1), (0, spare))
-        self.records[rows, 8:] = fresh[:, 8:]
+        tree, rows, marks = self.encode(self.table.take(index)), self.rows[index], self.marks[index]
+        parts = torch.cat([tree[name].view(torch.uint8).flatten(1) for name in self.shapes], dim=1)
+        fresh = F.pad(parts, (0, -parts.shape[1] % 8)).view(torch.int64)
+        self.records[rows, 1:] = fresh
         _sync(self.path)
-        self.records[rows, :8] = fresh[:, :8]
-        return fresh
+        self.records[rows, 0] = marks
+        return torch.cat([marks[:, None], fresh], dim=1)
 
     def _tree(self, records: Tensor) -> Tree:
         tree, begin = {}, 8
@@ -101,10 +100,6 @@ class Lazy:
     def take(self, index: Tensor) -> Tree:
         """Encode rows by place, int64 [m]."""
         return self.encode(self.table.take(index))
-
-
-def _marks(records: Tensor) -> Tensor:
-    return records[:, :8].contiguous().view(torch.int64).flatten()
 
 
 def _sync(path: Path) -> None:
@@ -130,15 +125,15 @@ def keep(
     Looks at every photo's size and time of change once. None, with a MipWarning, where the
     budget or the disk is too small.
     """
-    length = 8 + -(-sum(prod(shape) for _, shape in shapes.values()) // 8) * 8
+    length = 1 + -(-sum(prod(shape) for _, shape in shapes.values()) // 8)
     numbers = table.rows
     rows = 1 + max(numbers.tolist(), default=0)
-    about = (FORMAT, str((table.root or Path(".")).resolve()), *key, length)
+    about = (FORMAT, str((table.root or Path(".")).resolve()), *key, 8 * length)
     digest = hashlib.blake2b(repr(about).encode(), digest_size=8).hexdigest()
     path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', table.name)}-{digest}.rows"
-    if not _reserved(path, rows * length):
+    if not _reserved(path, 8 * rows * length):
         return None
-    records = torch.from_file(str(path), shared=True, size=rows * length, dtype=torch.uint8)
+    records = torch.from_file(str(path), shared=True, size=rows * length, dtype=torch.int64)
     marks = _of(table, columns)
     return Kept(table, encode, shapes, numbers, marks, records.view(rows, length), path)
 

@@ -202,3 +202,12 @@ def test_pooling_over_a_list_is_pooling_over_its_photos_alone(present, pool):
         alone = vectors[row : row + 1, : len(states)]
         kept = torch.zeros(1, len(states), 1, dtype=torch.bool)
         assert torch.allclose(found[row], layer.pooled(alone, kept)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_pixels_are_normalised_without_writing_into_them(dtype):
+    pixels = torch.arange(24).view(2, 1, 3, 2, 2).to(dtype)
+    layer = Photos(torch.nn.Flatten(), 12, "mean", [0.5] * 3, [0.25] * 3)
+    found = layer({"pixels": pixels, "present": torch.ones(2, 1, dtype=torch.int8)})
+    assert torch.equal(found, (torch.arange(24.0).view(2, 12) - 127.5) / 63.75)
+    assert torch.equal(pixels, torch.arange(24).view(2, 1, 3, 2, 2).to(dtype))

@@ -49,6 +49,12 @@ def test_the_last_batch_is_smaller():
     assert flat(batches) == list(range(10))
 
 
+def test_an_epoch_of_many_batches_is_cut_as_one_of_few():
+    for skip, tail in ((0, True), (63, False), (64, True), (130, False)):
+        batches = islice(numbers(263, 2, shuffle=False, tail=tail).at(skip), 131 + tail - skip)
+        assert flat(batches) == list(range(2 * skip, 262 + tail))
+
+
 @pytest.mark.parametrize(("workers", "ahead"), [(0, 0), (2, 0), (0, 3), (2, 3)])
 def test_a_pass_asks_for_every_row_once_however_far_ahead_it_reads(workers, ahead):
     asked = []
