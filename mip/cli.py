@@ -150,7 +150,8 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
     read_spec, table = opened(spec, set_)
     cut = split_of(read_spec, table, spec)
     laid = job(read_spec, cut)
-    laid.plan.encode(cut.test)
+    for chunk in cut.test.chunks():
+        laid.plan.encode(chunk)
     say(f"{spec} is fine: {laid.steps} steps of up to {read_spec.train.batch} rows")
 
 
@@ -258,7 +259,8 @@ def evaluate(
 
 def _rows_for(plan: Plan, path: Path) -> Table | Shards:
     # A model of shards is split and read as they are; other formats are read whole.
-    return rows_of(path, plan.spec.data.stream and path.suffix.lower() in {"", ".parquet"})
+    is_parquet = path.is_dir() or path.suffix.lower() == ".parquet"
+    return rows_of(path, plan.spec.data.stream and is_parquet)
 
 
 def _chosen(plan: Plan, rows: Any, part: str) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class Shards:
         Every row group that has one of the rows is read. Raises IndexError for a place that
         is none.
         """
-        wanted, slots = torch.as_tensor(np.asarray(index, dtype=np.int64)).sort()
+        wanted, slots = torch.from_numpy(np.array(index, dtype=np.int64)).sort()
         if not len(slots):
             return self.encode(next(self.chunks()).take([]))
         if wanted[0] < 0 or wanted[-1] >= len(self):
@@ -172,12 +172,11 @@ class Shards:
     def numbers(self, places: Tensor) -> Tensor:
         """Give the row numbers of places: int64 [n]."""
         owners = np.searchsorted(self.begins, places.numpy(), side="right") - 1
-        found = [self._number(k, place) for k, place in zip(owners, places.tolist(), strict=True)]
-        return torch.tensor(found, dtype=torch.int64)
-
-    def _number(self, k: int, place: int) -> int:
-        group = self.groups[k]
-        return group.first + int(group.places()[place - self.begins[k]])
+        found = np.empty(len(places), dtype=np.int64)
+        for k in np.unique(owners):
+            inside = places.numpy()[owners == k] - self.begins[k]
+            found[owners == k] = self.groups[k].first + self.groups[k].places()[inside]
+        return torch.from_numpy(found)
 
     def divide(self, part: Callable[[Group], np.ndarray], parts: int) -> tuple[Self, ...]:
         """Cut the rows into parts, by a function that gives the part of each row of a group that
@@ -291,8 +290,11 @@ def _decoded(group: Group, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _hashes(group: Group) -> Sequence[Mapping[str, bytes]]:
-    about = group.path.stat()
-    return _hashed(group.path, group.footer, about.st_size, about.st_mtime_ns)
+    try:
+        about = group.path.stat()
+        return _hashed(group.path, group.footer, about.st_size, about.st_mtime_ns)
+    except OSError as error:
+        raise DataError(f"{group.path}: cannot be read: {error}") from error
 
 
 @lru_cache(maxsize=4096)

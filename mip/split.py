@@ -10,7 +10,6 @@ import torch
 from mip.errors import DataError
 from mip.rng import derive, generator, uniform
 from mip.shards import AnyTable, Group, Shards
-from mip.statistics import places, words
 from mip.table import Table
 
 
@@ -201,14 +200,15 @@ def _hashed(words: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndar
 def _divided(
     shards: Shards, fractions: Sequence[float], seed: int, key: str | None
 ) -> tuple[Shards, ...]:
-    ends = np.cumsum(fractions)[:-1]
+    # With their number, so that a part can be cut again under the same seed.
+    ends, draw = np.cumsum(fractions)[:-1], derive("split", seed, len(shards))
 
     def part(group: Group) -> np.ndarray:
         if key:
             words = [chunk.texts(key) for chunk in shards.pieces(group, [key])]
             return _hashed(np.concatenate(words), fractions, seed)
         numbers = torch.from_numpy(group.first + group.places())
-        return np.searchsorted(ends, uniform(derive("split", seed), numbers, 1)[:, 0], side="right")
+        return np.searchsorted(ends, uniform(draw, numbers, 1)[:, 0].numpy(), side="right")
 
     return shards.divide(part, len(fractions))
 
@@ -254,7 +254,8 @@ def split_by(table: AnyTable, column: str) -> dict[str, AnyTable]:
     {'test': 1, 'train': 2}
     """
     if isinstance(table, Shards):
-        names = sorted(words(table, column))
+        chunks = table.chunks([column])
+        names = sorted({word for chunk in chunks for word in chunk.texts(column)})
         return dict(zip(names, _by_word(table, column, names), strict=True))
     cells = table.texts(column)
     return {word: table.take(np.flatnonzero(cells == word)) for word in sorted(set(cells))}
@@ -263,7 +264,7 @@ def split_by(table: AnyTable, column: str) -> dict[str, AnyTable]:
 def _by_word(shards: Shards, column: str, names: list[str]) -> tuple[Shards, ...]:
     def part(group: Group) -> np.ndarray:
         pieces = shards.pieces(group, [column])
-        return np.concatenate([places(piece, column, names) for piece in pieces])
+        return np.concatenate([np.searchsorted(names, piece.texts(column)) for piece in pieces])
 
     return shards.divide(part, len(names))
 
