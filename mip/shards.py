@@ -123,7 +123,7 @@ class Shards:
         Every row group that has one of the rows is read. Raises IndexError for a place that
         is none.
         """
-        wanted, slots = torch.from_numpy(np.array(index, dtype=np.int64)).sort()
+        wanted, slots = torch.from_numpy(np.asarray(index, dtype=np.int64).copy()).sort()
         if not len(slots):
             return self.encode(next(self.chunks()).take([]))
         if wanted[0] < 0 or wanted[-1] >= len(self):
@@ -284,7 +284,8 @@ def _decoded(group: Group, schema: pa.Schema) -> Iterator[pa.Table]:
         for batch in file.iter_batches(PIECE, [group.number], schema.names):
             batch.validate(full=True)
             rows += len(batch)
-            yield pa.Table.from_batches([batch]).replace_schema_metadata()
+            # With `a`, Arrow gives `a.b` too.
+            yield pa.Table.from_batches([batch]).select(schema.names).replace_schema_metadata()
         if rows != group.rows:
             raise ValueError(f"row group {group.number} has {rows} rows, not {group.rows}")
 

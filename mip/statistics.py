@@ -112,10 +112,13 @@ def quantiles(rows: Rows, columns: Sequence[str]) -> tuple[list[list[float]], li
     """
     drawn, missing = sample(rows, columns)
     known = [column[~np.isnan(column)] for column in drawn.T]
-    levels = [np.linspace(0, 1, min(len(column), LEVELS)) for column in known]
-    pairs = zip(known, levels, strict=True)
-    marks = [np.quantile(column, at).tolist() if len(column) else [] for column, at in pairs]
-    return marks, missing.tolist()
+    return [_marks(column).tolist() for column in known], missing.tolist()
+
+
+def _marks(values: np.ndarray) -> np.ndarray:
+    if len(values) <= LEVELS:  # as they are: a rounded quantile would part equal values
+        return np.sort(values)
+    return np.quantile(values, np.linspace(0, 1, LEVELS))
 
 
 def normal(values: np.ndarray, marks: Sequence[float]) -> np.ndarray:
