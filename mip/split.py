@@ -53,7 +53,8 @@ def split(
         raise DataError(f"split: the fractions {list(fractions)} must add up to 1")
     _one_way("split", stratify=stratify, group=group, time=time, key=key)
     if isinstance(table, Shards):
-        for way in filter(None, (stratify, group, time)):
+        ways = {"stratify": stratify, "group": group, "time": time}
+        for way in (way for way, column in ways.items() if column):
             raise DataError(f"split: shards are cut by fractions or a key; '{way}' needs mip.read")
         return _divided(table, fractions, seed, key)
     order = _shuffled(len(table), "split", seed)

@@ -6,10 +6,13 @@ import datetime
 import gc
 import random
 import re
+import sys
 import tempfile
 import threading
 import time
+import warnings
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,20 +22,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from attrs import evolve
-from conftest import bits, draw_photos, frame_of, spec_of, within
-from hypothesis import given, settings
+from conftest import BRANCHES, bits, draw_photos, frame_of, spec_of, within
+from hypothesis import given
 from hypothesis import strategies as st
 from test_read import mutant, refused
 from toolz import concat, pipe
 from torch.utils.data import DataLoader
 
 import mip
+from mip.cli import main
 from mip.errors import DataError
-from mip.mix import mixup
 from mip.pipe import Datapipe, shard
 from mip.prepare import clean
-from mip.run import job, rows_pipe, train_pipe
+from mip.run import rows_pipe, train_pipe
 from mip.shards import Shards
 from mip.split import split_by
 
@@ -421,3 +423,455 @@ def test_an_error_in_a_stage_names_rows_by_their_number(shards):
         with pytest.raises(ZeroDivisionError) as caught:
             next(stream)
         assert caught.value.__notes__ == ["in rows 7, 9, 11 of epoch 0"]
+
+
+# Cut into parts, and cleaned.
+
+
+def numbered(folder: Path, layout) -> tuple[Shards, mip.Table]:
+    rows = total(layout)
+    words = ["train", "test", None] if rows % 2 else ["train", "valid"]
+    cells = {"x": range(rows), "k": [str(k % 5) for k in range(rows)]}
+    table = pa.table({**cells, "part": [words[k % len(words)] for k in range(rows)]})
+    written(folder, table, layout)
+    return mip.stream(folder), mip.read(folder)
+
+
+def rows_of(part) -> list[int]:
+    return [*concat(chunk.rows.tolist() for chunk in part.chunks())]
+
+
+fractions = st.sampled_from([(1.0,), (0.5, 0.5), (0.7, 0.2, 0.1), (0.0, 1.0, 0.0)])
+
+
+@given(layout=layouts, fractions=fractions, seed=st.integers(0, 9), key=st.sampled_from("kx"))
+def test_parts_are_disjoint_cover_and_are_those_of_the_key(layout, fractions, seed, key):
+    with tempfile.TemporaryDirectory() as folder:
+        shards, table = numbered(Path(folder), layout)
+        for how in ({}, {"key": key}):
+            parts = mip.split(shards, fractions, seed, **how)
+            assert sorted(concat(map(rows_of, parts))) == [*range(len(table))]
+            assert [len(part) for part in parts] == [len(rows_of(part)) for part in parts]
+            again = mip.split(mip.stream(folder), fractions, seed, **how)
+            assert [*map(rows_of, again)] == [*map(rows_of, parts)]
+            assert all(not len(p) for p, share in zip(parts, fractions, strict=True) if not share)
+        want = [part.rows.tolist() for part in mip.split(table, fractions, seed, key=key)]
+        assert [*map(rows_of, parts)] == want
+        want = {name: part.rows.tolist() for name, part in split_by(table, "part").items()}
+        assert {name: rows_of(part) for name, part in split_by(shards, "part").items()} == want
+
+
+def test_sizes_of_parts_are_near_the_fractions_and_a_part_can_be_cut_again(many):
+    whole = many
+    for seed in (0, 0, 1):
+        parts = mip.split(whole, (0.6, 0.3, 0.1), seed)
+        shares = [len(part) / len(whole) for part in parts]
+        np.testing.assert_allclose(shares, [0.6, 0.3, 0.1], atol=0.08)
+        whole = parts[0]
+    assert [*map(rows_of, mip.split(many, (0.5, 0.5), 1))] != [
+        *map(rows_of, mip.split(many, (0.5, 0.5), 2))
+    ]
+
+
+def test_a_part_is_a_source_as_all_rows_are(many):
+    part = mip.split(many, (0.3, 0.7), seed=2)[0]
+    own = rows_of(part)
+    assert part.take([5, 0]).rows.tolist() == [own[5], own[0]]
+    batches = pipe(part, mip.sample(True, 1), mip.batch(7))
+    for rows in epochs(batches, 2):
+        assert sorted(rows) == own
+    assert next(batches.at(30)).rows.tolist() == places(islice(batches.at(0), 31))[-1]
+    left = part.without(own[:-1])
+    assert (len(left), rows_of(left), left.take([0]).rows.tolist()) == (1, own[-1:], own[-1:])
+
+
+def test_a_part_without_rows_is_usable(shards, folder):
+    plan = mip.adapt(mip.parse(SPEC), shards)
+    none = mip.split(shards, (1.0, 0.0))[1]
+    assert (len(none), len(joined(none.chunks())), rows_of(none)) == (0, 0, [])
+    assert none.take([]).columns == shards.columns
+    assert [*pipe(none, mip.sample(True), mip.batch(3))] == [] == [*mip.batch(3)(none).at(2)]
+    assert len(none.map(plan.encode).take([]).row) == 0
+    with pytest.raises(IndexError):
+        none.take([0])
+    with pytest.raises(DataError, match=r"there are no training rows$"):
+        mip.adapt(mip.parse(SPEC), none)
+    assert [len(part) for part in mip.split(none, (0.5, 0.5))] == [0, 0]
+
+
+@pytest.mark.parametrize("way", ["stratify", "group", "time"])
+def test_splits_that_need_all_rows_are_refused(shards, way):
+    want = f"split: shards are cut by fractions or a key; '{way}' needs mip.read"
+    refused(want, mip.split, shards, (0.5, 0.5), **{way: "whole"})
+
+
+PARTS = """
+[data]
+split = { %s }
+[branch.x]
+kind = "continuous"
+columns = ["x"]
+[head]
+kind = "regression"
+column = "y"
+"""
+
+
+def test_a_column_may_say_the_parts_and_leave_some_without_rows(tmp_path):
+    spec = mip.parse(PARTS % 'column = "part"')
+    cells = {"x": [1.0, 2, 3], "y": [1.0, 2, 3], "part": ["train", "test", "train"]}
+    written(tmp_path, pa.table(cells), [[2], [1]])
+    cut = mip.parts(spec, mip.stream(tmp_path))
+    assert [*map(rows_of, cut)] == [[0, 2], [], [1]]
+    assert all(isinstance(part, Shards) for part in cut)
+    written(tmp_path, pa.table({**cells, "part": ["train", None, "x"]}), [[2], [1]])
+    want = ": column 'part' must say train, valid or test, not , train, x"
+    for rows in (mip.stream(tmp_path), mip.read(tmp_path)):
+        refused(f"{tmp_path.name}{want}", mip.parts, spec, rows)
+
+
+def test_folds_from_a_file_are_refused(shards):
+    with pytest.raises(mip.errors.SpecError) as caught:
+        mip.parts(mip.parse(PARTS % 'folds = "folds.csv", test = 0'), shards)
+    assert str(caught.value) == ("data.split.folds needs a table in memory; leave out data.stream")
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory) -> Path:
+    """The small table in shards, with a price and two photos that are not there."""
+    folder = tmp_path_factory.mktemp("houses")
+    draw_photos(folder)
+    frame = frame_of().assign(area=np.arange(11.0))
+    frame.loc[4, "price"] = None
+    frame.loc[[6, 8], "front"] = ["photos/none.png", None]
+    (folder / "photos" / "9.png").write_bytes(b"no photo")
+    return written(folder, pa.Table.from_pandas(frame), [[3, 4], [1, 3]])
+
+
+@pytest.mark.filterwarnings("ignore::mip.errors.MipWarning")
+def test_rows_that_cannot_be_used_are_those_of_the_table(houses):
+    for policy in ("drop", "learn"):
+        spec = spec_of(branches=BRANCHES.replace('"learn"', f'"{policy}"'))
+        kept, report = clean(spec, mip.stream(houses))
+        table, want = clean(spec, mip.read(houses))
+        assert str(report) == str(want)
+        assert (rows_of(kept), len(kept)) == (table.rows.tolist(), len(table))
+        assert "target 'price' missing: 1 row (4)" in str(report)
+        plan = mip.adapt(spec, kept)
+        assert bits(kept.map(plan.encode).take(range(len(kept)))) == bits(plan.encode(table))
+    for rows in (mip.stream(houses), mip.read(houses)):
+        with pytest.raises(DataError) as caught:
+            clean(spec_of(branches=BRANCHES.replace('"learn"', '"error"')), rows)
+        cure = '(set branch.photos.missing to "drop" or "learn")'
+        told = f"{houses.name} row 0, column 'back': no image is named {cure}"
+        other = f"{houses.name} row 6, column 'front': photos/none.png is missing {cure}"
+        assert str(caught.value) in (told, other)
+
+
+# A whole run.
+
+RUN = """
+[data]
+table = "data.d"
+stream = true
+split = { fractions = [0.6, 0.2, 0.2], seed = 0 }
+[branch.numbers]
+kind = "continuous"
+columns = ["a"]
+scale = "quantile"
+[branch.words]
+kind = "categorical"
+columns = ["w"]
+[head]
+kind = "regression"
+column = "y"
+dropout = 0.2
+layers = [6]
+[train]
+epochs = 3
+batch = 16
+checkpoint_every = 3
+optimizer = { kind = "adamw", lr = 3e-2 }
+"""
+
+
+def trainable(folder: Path, layout=((50, 30), (70,), (50,)), seed: int = 0) -> Path:
+    draw = np.random.default_rng(seed)
+    a, word = draw.normal(size=total(layout)), draw.choice(["p", "q", ""], total(layout))
+    y = a * 2 + (word == "p") + draw.normal(size=len(a)) / 9
+    return written(folder / "data.d", pa.table({"a": a, "w": word, "y": y, "z": a}), layout)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    trainable(tmp_path)
+    (tmp_path / "spec.toml").write_text(RUN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def opened(**changes) -> tuple:
+    spec = mip.parse(RUN, changes={f"train.{name}": value for name, value in changes.items()})
+    return spec, mip.parts(spec, mip.stream("data.d", window=40))
+
+
+class CutError(Exception): ...
+
+
+@pytest.mark.parametrize("step", [3, 7, 10])
+@pytest.mark.parametrize("changes", [{}, {"mixup": 0.4, "workers": 2}])
+def test_a_run_over_shards_resumes_in_the_middle_of_an_epoch_to_the_same_bytes(here, step, changes):
+    def cutting(event):
+        if event.step == step and event.name == "after_batch":
+            raise CutError
+
+    with pytest.raises(CutError):
+        mip.run(*opened(**changes), here / "cut", hooks=lambda job: [cutting])
+    mip.run(*opened(**changes), here / "cut", resume=True)
+    mip.run(*opened(**changes), here / "whole")
+    for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
+        assert (here / "cut" / name).read_bytes() == (here / "whole" / name).read_bytes()
+
+
+def test_changed_shards_are_refused_and_the_column_named(here):
+    mip.run(*opened(), here / "run")
+    table = pq.read_table("data.d/part-1.parquet")
+    cells = [7.0, *table.column("w").to_pylist()[1:]]
+    changed = table.set_column(1, "w", pa.array([str(cell) for cell in cells]))
+    pq.write_table(changed, "data.d/part-1.parquet")
+    with pytest.raises(mip.errors.SpecError, match=r"not the same run: t\w+ rows\.w was"):
+        mip.run(*opened(), here / "run", resume=True)
+
+
+def test_a_model_of_shards_predicts_and_scores_as_in_memory(here):
+    spec, cut = opened()
+    ended = mip.run(spec, cut, here / "run")
+    predict, shards, table = (
+        mip.load("run/model.safetensors"),
+        mip.stream("data.d"),
+        mip.read("data.d"),
+    )
+    one, other = predict(shards), predict(table)
+    assert one.index.tolist() == other.index.tolist() == [*range(200)]
+    np.testing.assert_allclose(one["value"], other["value"], atol=1e-5)
+    test = cut.test.take(range(len(cut.test)))
+    for rows, same in ((shards, table), (cut.test, test)):
+        one, other = mip.evaluate(predict, rows), mip.evaluate(predict, same)
+        assert one.keys() == other.keys()
+        np.testing.assert_allclose([*one.values()], [*other.values()], rtol=1e-5)
+    assert mip.evaluate(predict, cut.test)["r2"] > 0.5
+    assert ended.history.epochs[-1]["valid/loss"] == pytest.approx(
+        mip.evaluate(predict, cut.valid)["loss"], rel=1e-5
+    )
+
+
+def test_shards_train_as_the_same_batches_in_memory(here, monkeypatch):
+    spec, cut = opened()
+    plan = mip.adapt(spec, cut.train)
+    table = cut.train.take(range(len(cut.train)))
+    want = plan.encode(table)
+    for memory in (2 << 30, 0):
+        monkeypatch.setattr(sys.modules["mip.run"], "MEMORY", memory)
+        rows = [*concat(batch.row.tolist() for batch in train_pipe(plan, cut.train))]
+        assert sorted(rows) == table.rows.tolist() != rows
+        assert bits(mip.collect(rows_pipe(plan, cut.train, 16))) == bits(want)
+        assert bits(mip.collect(train_pipe(plan, cut.train))) == bits(want)
+
+
+@pytest.mark.parametrize("size", [7, 40])
+def test_a_last_batch_of_one_row_is_left_out_of_training(here, size):
+    spec, cut = opened(batch=size)
+    train = cut.train.without(rows_of(cut.train)[size * 2 + 1 :])
+    plan = mip.adapt(spec, train)
+    assert len(train) == 2 * size + 1
+    batches = train_pipe(plan, train)
+    assert (len(batches), len([*batches])) == (2, 2)
+
+
+def command(monkeypatch, capsys, *words) -> str:
+    """Run the command line here; give what it says."""
+    monkeypatch.setattr("sys.argv", ["mip", *words])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, error = capsys.readouterr()
+    return out if ended.value.code in (0, None) else error
+
+
+def test_the_command_line_walks_over_a_folder_of_shards(here, monkeypatch, capsys):
+    run = partial(command, monkeypatch, capsys)
+    assert "data.d: 200 rows, 200 used" in (told := run("check", "spec.toml"))
+    assert re.search(r"spec.toml is fine: \d+ steps of up to 16 rows", told)
+    assert "model.safetensors" in run("fit", "spec.toml", "--out", "run")
+    model = "run/model.safetensors"
+    for part in ("test", "each", "all"):
+        assert "r2" in run("evaluate", model, "data.d", "--split", part)
+    assert "wrote 200 predictions to p.csv" in run("predict", model, "data.d", "--out", "p.csv")
+    assert len(pd.read_csv("p.csv")) == 200
+    assert run("predict", model, "data.d/part-1.parquet").count("\n") == 71
+    assert "a" in run("show", "spec.toml")
+    mip.from_frame(pd.DataFrame({"row": range(200), "fold": 0})).frame.to_csv("folds.csv")
+    assert run("crossval", "spec.toml", "--folds", "folds.csv") == (
+        "mip: error: spec.toml: crossval needs all rows in memory: --set data.stream=false\n"
+    )
+    trainable(here, seed=1)
+    assert "not the table that this model was trained on" in run(
+        "evaluate", model, "data.d", "--split", "test"
+    )
+
+
+def test_a_spec_whose_column_says_the_parts_can_be_checked_without_test_rows(
+    here, monkeypatch, capsys
+):
+    table = pq.read_table("data.d/part-0.parquet")
+    pq.write_table(table.append_column("part", [["train"] * 80]), "data.d/part-0.parquet")
+    for number in (1, 2):
+        Path(f"data.d/part-{number}.parquet").unlink()
+    how = ['data.split={column="part"}']
+    assert "is fine" in command(monkeypatch, capsys, "check", "spec.toml", "--set", *how)
+
+
+# Faults.
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (
+            lambda p: (p / "a.csv").write_text("x\n1\n"),
+            "a.csv: only .parquet files can be streamed",
+        ),
+        (lambda p: (p / "d").mkdir(), "d: holds no .parquet files"),
+        (lambda p: None, "nope: there is no such table (known: "),
+        (lambda p: (p / "a.parquet").write_bytes(b"PAR1"), "a.parquet: not a readable Parquet"),
+        (lambda p: (p / "a.parquet").write_bytes(b""), "a.parquet: not a readable Parquet"),
+        (lambda p: written(p / "d", pa.table({"x": [1]}), [[]]), "d: the table has no rows"),
+    ],
+)
+def test_what_is_no_table_of_shards_is_refused(tmp_path, make, error):
+    make(tmp_path)
+    path = next(iter(sorted(tmp_path.iterdir())), tmp_path / "nope")
+    with pytest.raises(DataError) as caught:
+        mip.stream(path)
+    assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(error.split(" (")[0])
+
+
+def test_shards_that_are_not_alike_are_refused_as_read_refuses_them(tmp_path):
+    tables = {
+        "other": pa.table({"b": [1]}),
+        "type": pa.table({"a": [1.0]}),
+        "more": pa.table({"a": [1], "b": [2]}),
+    }
+    for name, table in tables.items():
+        written(tmp_path / name, pa.table({"a": [1]}), [[1]])
+        pq.write_table(table, tmp_path / name / "z.parquet")
+        told = []
+        for way in (mip.stream, mip.read):
+            with pytest.raises(DataError) as caught:
+                way(tmp_path / name)
+            told.append(str(caught.value))
+        assert told[0] == told[1]
+        assert told[0].startswith(f"{name}: z.parquet is not like part-0.parquet: column")
+
+
+def test_a_file_that_was_cut_before_it_is_opened_is_named(tmp_path):
+    written(tmp_path, pa.table({"x": range(50)}), [[25], [25]])
+    path = tmp_path / "part-1.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"^part-1\.parquet: not a readable Parquet table: "):
+        mip.stream(tmp_path)
+
+
+def damaged(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "noise":
+        data[4:-1_000] = random.Random(0).randbytes(len(data) - 1_004)
+    if how == "zeros":
+        data[4:-1_000] = bytes(len(data) - 1_004)
+    path.write_bytes(data[:100] if how == "cut" else data)
+    if how == "gone":
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["noise", "zeros", "cut", "gone"])
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_damage_behind_an_open_footer_is_an_error_in_its_window(tmp_path, how, ahead):
+    words = [f"{k * 7919:x}" for k in range(3_000)]
+    written(tmp_path, pa.table({"x": range(3_000), "w": words}), [[1_000]] * 3)
+    shards = mip.stream(tmp_path, window=500)
+    stages = [mip.transform(len, workers=2), mip.prefetch(ahead)] if ahead else []
+    stream, seen = pipe(shards, mip.batch(300), *stages).at(0), []
+    damaged(tmp_path / "part-1.parquet", how)
+
+    def run():
+        seen.extend(stream)
+
+    with pytest.raises(
+        DataError, match=r"^part-1\.parquet: not a readable Parquet table: "
+    ) as caught:
+        within(10, run)
+    assert len(seen) == 3
+    rows = ", ".join(map(str, range(1_000, 1_008)))
+    assert f"in rows {rows}, … of epoch 0" in caught.value.__notes__
+    for look in (lambda: [*shards.chunks()], lambda: shards.take([1_500]), lambda: shards.digest()):
+        if look is not None:
+            with suppress(DataError):
+                look()
+    assert shards.take([2_999, 0]).rows.tolist() == [2_999, 0]
+
+
+def test_a_file_that_is_gone_is_named_by_every_look(tmp_path):
+    written(tmp_path, pa.table({"x": [1.0, 2.0], "y": [1.0, 2.0]}), [[1], [1]])
+    shards = mip.stream(tmp_path)
+    before = shards.digest()
+    (tmp_path / "part-1.parquet").unlink()
+    for look in (shards.digest, lambda: [*shards.chunks()], lambda: shards.take([1])):
+        with pytest.raises(DataError, match=r"part-1\.parquet"):
+            look()
+    written(tmp_path, pa.table({"x": [1.0, 2.0], "y": [1.0, 2.0]}), [[1], [1]])
+    assert shards.digest() == before
+
+
+# Whatever the bytes are.
+
+
+def streamed(path: Path) -> dict | str:
+    try:
+        shards = mip.stream(path, window=3)
+        table = joined(shards.chunks())
+        assert len(table) == len(shards)
+        assert sorted(concat(places(pipe(shards, mip.sample(True), mip.batch(4))))) == rows_of(
+            shards
+        )
+        return content(table)
+    except DataError as error:
+        assert str(error).startswith(path.name)  # noqa: PT017
+        return "refused"
+
+
+def whole(path: Path) -> dict | str:
+    try:
+        return content(mip.read(path))
+    except DataError:
+        return "refused"
+
+
+def compared(path: Path, data: bytes, draw: random.Random, count: int) -> list[tuple[bool, bool]]:
+    """Read mutants in both ways; where both give rows, the same. Say which was refused."""
+    outcomes = []
+    for _ in range(count):
+        path.write_bytes(mutant(data, draw))
+        one, other = streamed(path), whole(path)
+        assert "refused" in (one, other) or one == other
+        outcomes.append((one == "refused", other == "refused"))
+    return outcomes
+
+
+@pytest.mark.parametrize("count", [30, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_every_file_streams_the_rows_that_read_gives_or_a_named_error(count, tmp_path):
+    rows = some_rows(tmp_path / "sound", [(4, 3, 4)], seed=1) / "part-0.parquet"
+    path, data = tmp_path / "mutant.parquet", rows.read_bytes()
+    found = within(300, lambda: compared(path, data, random.Random(5), count))
+    assert 0 < found.count((False, False)) < count
+    # Where one way refuses and the other does not, the footer and the pages disagree.
+    assert sum(one != other for one, other in found) <= count / 20
