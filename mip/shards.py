@@ -241,28 +241,30 @@ def stream(path: str | Path, window: int = WINDOW) -> Shards:
     path = Path(path)
     try:
         files = files_of(path)
-        footers = [_footer(file) for file in files]
+        footers, schemas = zip(*map(_footer, files), strict=True) if files else ((), ())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not files:
         raise DataError(f"{path}: holds no .parquet files")
     root = path if path.is_dir() else path.parent
-    schemas = [file.schema.to_arrow_schema() for file in footers]
     check_same(name_of(path), files, [{f.name: str(f.type) for f in each} for each in schemas])
     groups = tuple(_groups(files, footers))
     if not groups:
         raise DataError(f"{name_of(path)}: the table has no rows")
+    shards = Shards(name_of(path), root, schemas[0].remove_metadata(), groups, window)
     # As pandas reads them: without columns that hold its index.
     columns = from_arrow(schemas[0].empty_table(), root, name_of(path)).columns
-    return Shards(name_of(path), root, schemas[0].remove_metadata(), groups, window).select(columns)
+    for column in sorted(set(columns) - set(shards.columns)):
+        raise DataError(f"{shards.name}: what pandas noted names a column '{column}' that is none")
+    return shards.select(columns)
 
 
-def _footer(path: Path) -> Any:
+def _footer(path: Path) -> tuple[Any, pa.Schema]:
     if path.suffix.lower() != ".parquet":
         raise DataError(f"{path}: only .parquet files can be streamed")
     with parquet(path) as file:
         check_unique(file.schema_arrow.names, "in the schema")
-        return file.metadata
+        return file.metadata, file.read_row_groups([]).schema
 
 
 def _groups(files: Sequence[Path], footers: Sequence[Any]) -> Iterator[Group]:
