@@ -250,7 +250,7 @@ def test_an_epoch_has_every_row_once(layout, window, size, seed, shuffle):
 @given(
     layout=layouts,
     window=st.integers(1, 25),
-    size=st.integers(1, 30),
+    size=st.integers(2, 30),
     shuffle=st.booleans(),
     tail=st.booleans(),
     ranks=st.integers(1, 3),
@@ -267,6 +267,7 @@ def test_standing_before_any_step_equals_dropping_the_batches_before(
         parts = [shard(rank, ranks)(batches) for rank in range(ranks)]
         for step in range(3 * len(batches)):
             assert next(batches.at(step)).rows.tolist() == want[step]
+        for step in {0, len(want) // 2, len(want) - 1} if want else ():
             own = [next(part.at(step)).rows.tolist() for part in parts]
             assert [*concat(own)] == want[step]
             assert max(map(len, own)) - min(map(len, own)) <= 1
@@ -377,16 +378,16 @@ def test_one_window_is_read_ahead_and_no_more(many, monkeypatch):
 
 @pytest.mark.parametrize("stages", [[], [mip.transform(torch.clone, workers=2)], [mip.prefetch(2)]])
 def test_a_stream_dropped_half_way_leaves_no_thread(many, stages):
-    before = threading.active_count()
+    before = {*threading.enumerate()}
     mapped = many.map(lambda rows: torch.from_numpy(rows.numbers("x")))
     stream = pipe(mapped, mip.sample(True), mip.batch(50), *stages).at(3)
     assert len(next(stream)) == 50
     del stream
     gc.collect()
     until = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < until:
+    while {*threading.enumerate()} - before and time.monotonic() < until:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert not {*threading.enumerate()} - before
 
 
 @pytest.mark.parametrize(
@@ -441,7 +442,7 @@ def rows_of(part) -> list[int]:
     return [*concat(chunk.rows.tolist() for chunk in part.chunks())]
 
 
-fractions = st.sampled_from([(1.0,), (0.5, 0.5), (0.7, 0.2, 0.1), (0.0, 1.0, 0.0)])
+fractions = st.sampled_from([(0.5, 0.5), (0.7, 0.2, 0.1), (0.0, 1.0, 0.0)])
 
 
 @given(layout=layouts, fractions=fractions, seed=st.integers(0, 9), key=st.sampled_from("kx"))
@@ -618,8 +619,9 @@ def opened(**changes) -> tuple:
 class CutError(Exception): ...
 
 
-@pytest.mark.parametrize("step", [3, 7, 10])
-@pytest.mark.parametrize("changes", [{}, {"mixup": 0.4, "workers": 2}])
+@pytest.mark.parametrize(
+    ("step", "changes"), [(3, {}), (10, {}), (7, {"mixup": 0.4, "workers": 2})]
+)
 def test_a_run_over_shards_resumes_in_the_middle_of_an_epoch_to_the_same_bytes(here, step, changes):
     def cutting(event):
         if event.step == step and event.name == "after_batch":
