@@ -291,6 +291,13 @@ def test_the_order_is_a_function_of_seed_and_epoch(many):
     assert len({*order(5), *order(6)}) == 6
 
 
+def test_every_epoch_shuffles_a_row_group_anew(tmp_path):
+    written(tmp_path, pa.table({"x": range(50)}), [[50]])
+    shards = mip.stream(tmp_path)
+    batches = [pipe(shards, mip.sample(True, seed), mip.batch(9)) for seed in (1, 2)]
+    assert len({tuple(rows) for each in batches for rows in epochs(each, 3)}) == 6
+
+
 def test_rows_mix_within_and_across_row_groups(many):
     rows = np.array(epochs(pipe(many, mip.sample(True, 5), mip.batch(64)), 1)[0])
     windows = rows.reshape(5, 400)
