@@ -310,8 +310,9 @@ def test_every_epoch_shuffles_a_row_group_anew(tmp_path):
 
 
 def test_rows_mix_within_and_across_row_groups(many):
-    rows = np.array(epochs(pipe(many, mip.sample(True, 5), mip.batch(64)), 1)[0])
-    windows = rows.reshape(5, 400)
+    orders = np.array(epochs(pipe(many, mip.sample(True, 5), mip.batch(64)), 3))
+    windows = (rows := orders[0]).reshape(5, 400)
+    assert len({tuple({*(order[:400] // 100)}) for order in orders}) == 3
     for window in windows // 100:
         assert (np.bincount(window, minlength=20) > 0).sum() == 4
         # Of four row groups, neighbours are of one in a quarter of the cases.
