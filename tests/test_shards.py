@@ -492,6 +492,12 @@ def test_sizes_of_parts_are_near_the_fractions_and_a_part_can_be_cut_again(many)
     assert one == same != other
 
 
+def test_other_rows_of_the_same_files_have_another_fingerprint(many):
+    parts = [many, *mip.split(many, (0.5, 0.5), 1), *mip.split(many, (0.5, 0.5), 2)]
+    assert len({part.digest()["x"] for part in parts}) == 5
+    assert parts[1].digest() == mip.split(many, (0.5, 0.5), 1)[0].digest()
+
+
 def test_a_part_is_a_source_as_all_rows_are(many):
     part = mip.split(many, (0.3, 0.7), seed=2)[0]
     own = rows_of(part)
