@@ -261,7 +261,8 @@ def evaluate(
 
 def _rows_for(plan: Plan, path: Path) -> Table | Shards:
     # A model of shards is split and read as they are; other formats are read whole.
-    return rows_of(path, plan.spec.data.stream and path.suffix.lower() in {"", ".parquet"})
+    is_parquet = path.is_dir() or path.suffix.lower() == ".parquet"
+    return rows_of(path, plan.spec.data.stream and is_parquet)
 
 
 def _chosen(plan: Plan, rows: Any, part: str) -> dict[str, Any]:

@@ -201,7 +201,8 @@ def parts(spec: Spec, table: AnyTable, base: str | Path = ".") -> Parts[AnyTable
             raise DataError(
                 f"{table.name}: column '{how.column}' must say train, valid or test, not {found}"
             )
-        return Parts(*(named.get(name, table.take([])) for name in Parts._fields))
+        none = split(table, (0.0, 1.0))[0]
+        return Parts(*(named.get(name, none) for name in Parts._fields))
     columns = how.stratify, how.group, how.time, how.key
     return Parts(*split(table, how.fractions, how.seed, *columns))
 

@@ -266,16 +266,28 @@ def from_arrow(table: pa.Table, root: str | Path | None = None, name: str = "tab
     >>> from_arrow(pa.table({"photos": [["a.png", "b.png"], None]})).cells("photos")
     [['a.png', 'b.png'], None]
     """
-    import pandas as pd
-
     try:
         frame = table.to_pandas().reset_index(drop=True).rename(columns=str)
-        lists = [field.name for field in table.schema if _is_list(field.type)]
-        cells = {column: table.column(column).to_pylist() for column in lists}
+        columns = {name: table.column(name) for name in table.column_names if name in frame}
+        odd = {name: _odd(cells) for name, cells in columns.items() if _is_odd(cells)}
     except Exception as error:  # as above: a date of the year 300000, a foreign type
         raise DataError(f"{name}: an Arrow table that pandas cannot hold: {error}") from error
-    columns = {column: pd.Series(held, dtype=object) for column, held in cells.items()}
-    return from_frame(frame.assign(**columns), root, name)
+    return from_frame(frame.assign(**odd), root, name)
+
+
+def _is_odd(cells: pa.ChunkedArray) -> bool:
+    # pandas would make arrays of lists, and floats of whole numbers where one is missing: long
+    # ones would lose their last digits.
+    return _is_list(cells.type) or (str(cells.type) in {"int64", "uint64"} and cells.null_count > 0)
+
+
+def _odd(cells: pa.ChunkedArray) -> pd.Series:
+    import pandas as pd
+
+    if _is_list(cells.type):
+        return pd.Series(cells.to_pylist(), dtype=object)
+    whole = {"int64": pd.Int64Dtype(), "uint64": pd.UInt64Dtype()}
+    return cells.to_pandas(types_mapper=lambda kind: whole[str(kind)])
 
 
 def _is_list(kind: Any) -> bool:

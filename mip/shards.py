@@ -123,7 +123,7 @@ class Shards:
         Every row group that has one of the rows is read. Raises IndexError for a place that
         is none.
         """
-        wanted, slots = torch.as_tensor(np.asarray(index, dtype=np.int64)).sort()
+        wanted, slots = torch.from_numpy(np.asarray(index, dtype=np.int64).copy()).sort()
         if not len(slots):
             return self.encode(next(self.chunks()).take([]))
         if wanted[0] < 0 or wanted[-1] >= len(self):
@@ -172,12 +172,11 @@ class Shards:
     def numbers(self, places: Tensor) -> Tensor:
         """Give the row numbers of places: int64 [n]."""
         owners = np.searchsorted(self.begins, places.numpy(), side="right") - 1
-        found = [self._number(k, place) for k, place in zip(owners, places.tolist(), strict=True)]
-        return torch.tensor(found, dtype=torch.int64)
-
-    def _number(self, k: int, place: int) -> int:
-        group = self.groups[k]
-        return group.first + int(group.places()[place - self.begins[k]])
+        found = np.empty(len(places), dtype=np.int64)
+        for k in np.unique(owners):
+            inside = places.numpy()[owners == k] - self.begins[k]
+            found[owners == k] = self.groups[k].first + self.groups[k].places()[inside]
+        return torch.from_numpy(found)
 
     def divide(self, part: Callable[[Group], np.ndarray], parts: int) -> tuple[Self, ...]:
         """Cut the rows into parts, by a function that gives the part of each row of a group that
@@ -242,28 +241,30 @@ def stream(path: str | Path, window: int = WINDOW) -> Shards:
     path = Path(path)
     try:
         files = files_of(path)
-        footers = [_footer(file) for file in files]
+        footers, schemas = zip(*map(_footer, files), strict=True) if files else ((), ())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not files:
         raise DataError(f"{path}: holds no .parquet files")
     root = path if path.is_dir() else path.parent
-    schemas = [file.schema.to_arrow_schema() for file in footers]
     check_same(name_of(path), files, [{f.name: str(f.type) for f in each} for each in schemas])
     groups = tuple(_groups(files, footers))
     if not groups:
         raise DataError(f"{name_of(path)}: the table has no rows")
+    shards = Shards(name_of(path), root, schemas[0].remove_metadata(), groups, window)
     # As pandas reads them: without columns that hold its index.
     columns = from_arrow(schemas[0].empty_table(), root, name_of(path)).columns
-    return Shards(name_of(path), root, schemas[0].remove_metadata(), groups, window).select(columns)
+    for column in sorted(set(columns) - set(shards.columns)):
+        raise DataError(f"{shards.name}: what pandas noted names a column '{column}' that is none")
+    return shards.select(columns)
 
 
-def _footer(path: Path) -> Any:
+def _footer(path: Path) -> tuple[Any, pa.Schema]:
     if path.suffix.lower() != ".parquet":
         raise DataError(f"{path}: only .parquet files can be streamed")
     with parquet(path) as file:
         check_unique(file.schema_arrow.names, "in the schema")
-        return file.metadata
+        return file.metadata, file.read_row_groups([]).schema
 
 
 def _groups(files: Sequence[Path], footers: Sequence[Any]) -> Iterator[Group]:
@@ -285,14 +286,18 @@ def _decoded(group: Group, schema: pa.Schema) -> Iterator[pa.Table]:
         for batch in file.iter_batches(PIECE, [group.number], schema.names):
             batch.validate(full=True)
             rows += len(batch)
-            yield pa.Table.from_batches([batch]).replace_schema_metadata()
+            # With `a`, Arrow gives `a.b` too.
+            yield pa.Table.from_batches([batch]).select(schema.names).replace_schema_metadata()
         if rows != group.rows:
             raise ValueError(f"row group {group.number} has {rows} rows, not {group.rows}")
 
 
 def _hashes(group: Group) -> Sequence[Mapping[str, bytes]]:
-    about = group.path.stat()
-    return _hashed(group.path, group.footer, about.st_size, about.st_mtime_ns)
+    try:
+        about = group.path.stat()
+        return _hashed(group.path, group.footer, about.st_size, about.st_mtime_ns)
+    except OSError as error:
+        raise DataError(f"{group.path}: cannot be read: {error}") from error
 
 
 @lru_cache(maxsize=4096)

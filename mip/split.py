@@ -10,7 +10,6 @@ import torch
 from mip.errors import DataError
 from mip.rng import derive, generator, uniform
 from mip.shards import AnyTable, Group, Shards
-from mip.statistics import places, words
 from mip.table import Table
 
 
@@ -54,7 +53,8 @@ def split(
         raise DataError(f"split: the fractions {list(fractions)} must add up to 1")
     _one_way("split", stratify=stratify, group=group, time=time, key=key)
     if isinstance(table, Shards):
-        for way in filter(None, (stratify, group, time)):
+        ways = {"stratify": stratify, "group": group, "time": time}
+        for way in (way for way, column in ways.items() if column):
             raise DataError(f"split: shards are cut by fractions or a key; '{way}' needs mip.read")
         return _divided(table, fractions, seed, key)
     order = _shuffled(len(table), "split", seed)
@@ -201,14 +201,15 @@ def _hashed(words: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndar
 def _divided(
     shards: Shards, fractions: Sequence[float], seed: int, key: str | None
 ) -> tuple[Shards, ...]:
-    ends = np.cumsum(fractions)[:-1]
+    # With their number, so that a part can be cut again under the same seed.
+    ends, draw = np.cumsum(fractions)[:-1], derive("split", seed, len(shards))
 
     def part(group: Group) -> np.ndarray:
         if key:
             words = [chunk.texts(key) for chunk in shards.pieces(group, [key])]
             return _hashed(np.concatenate(words), fractions, seed)
         numbers = torch.from_numpy(group.first + group.places())
-        return np.searchsorted(ends, uniform(derive("split", seed), numbers, 1)[:, 0], side="right")
+        return np.searchsorted(ends, uniform(draw, numbers, 1)[:, 0].numpy(), side="right")
 
     return shards.divide(part, len(fractions))
 
@@ -254,7 +255,8 @@ def split_by(table: AnyTable, column: str) -> dict[str, AnyTable]:
     {'test': 1, 'train': 2}
     """
     if isinstance(table, Shards):
-        names = sorted(words(table, column))
+        chunks = table.chunks([column])
+        names = sorted({word for chunk in chunks for word in chunk.texts(column)})
         return dict(zip(names, _by_word(table, column, names), strict=True))
     cells = table.texts(column)
     return {word: table.take(np.flatnonzero(cells == word)) for word in sorted(set(cells))}
@@ -263,7 +265,7 @@ def split_by(table: AnyTable, column: str) -> dict[str, AnyTable]:
 def _by_word(shards: Shards, column: str, names: list[str]) -> tuple[Shards, ...]:
     def part(group: Group) -> np.ndarray:
         pieces = shards.pieces(group, [column])
-        return np.concatenate([places(piece, column, names) for piece in pieces])
+        return np.concatenate([np.searchsorted(names, piece.texts(column)) for piece in pieces])
 
     return shards.divide(part, len(names))
 

@@ -109,10 +109,13 @@ def quantiles(values: np.ndarray, levels: int) -> list[list[float]]:
     >>> quantiles(np.array([[3, np.nan], [1, np.nan], [2, np.nan]]), 257)
     [[1.0, 2.0, 3.0], []]
     """
-    known = [column[~np.isnan(column)] for column in values.T]
-    at = [np.linspace(0, 1, min(len(column), levels)) for column in known]
-    pairs = zip(known, at, strict=True)
-    return [np.quantile(column, each).tolist() if len(column) else [] for column, each in pairs]
+    return [_marks(column[~np.isnan(column)], levels).tolist() for column in values.T]
+
+
+def _marks(values: np.ndarray, levels: int) -> np.ndarray:
+    if len(values) <= levels:  # as they are: a rounded quantile would part equal values
+        return np.sort(values)
+    return np.quantile(values, np.linspace(0, 1, levels))
 
 
 def normal(values: np.ndarray, marks: Sequence[float]) -> np.ndarray:
