@@ -53,10 +53,10 @@ def by_name(branches: Mapping[str, Branch]) -> dict[str, Branch]:
     return dict(sorted(branches.items()))
 
 
-def positive(widths: tuple[int, ...]) -> None:
+def positive(widths: tuple[int, ...], field: str = "layers") -> None:
     """Raise ValueError unless every width lies between 1 and 65,536."""
     if not all(1 <= width <= 65_536 for width in widths):
-        raise ValueError(f"'layers' must hold widths of 1 to 65536: {list(widths)}")
+        raise ValueError(f"'{field}' must hold widths of 1 to 65536: {list(widths)}")
 
 
 def walk(branch: Branch, path: str = "") -> Iterator[tuple[str, Branch]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -64,93 +63,3 @@ class Fused(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         vectors = [module(inputs[name]) for name, module in self.branch.items()]
         return self.layers(torch.cat(vectors, dim=1))
-
-
-class Block(nn.Module):
-    """A residual block of two 3x3 convolutions (He et al. 2016, basic block)."""
-
-    def __init__(self, width: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, out, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out)
-        self.second = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out)
-        self.skip = nn.Conv2d(width, out, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(self.first(x)))
-        return F.relu(self.norm2(self.second(inner)) + self.skip(x))
-
-
-class SmallResNet(nn.Sequential):
-    """A residual net for a few hundred to some ten thousand small images.
-
-    Takes float32 [n, 3, h, w]; gives float32 [n, 4 * width].
-
-    >>> SmallResNet(8)(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 32])
-    """
-
-    def __init__(self, width: int) -> None:
-        stem = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
-        blocks = [
-            Block(width, width, 1),
-            Block(width, 2 * width, 2),
-            Block(2 * width, 4 * width, 2),
-        ]
-        rest = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        super().__init__(stem, nn.BatchNorm2d(width), nn.ReLU(), *blocks, *rest)
-
-
-class Photos(nn.Module):
-    """Run every photo of a row through one backbone and pool what comes out.
-
-    Takes pixels uint8 [n, k, 3, s, s] and present int8 [n, k]; gives float32 [n, d], or
-    [n, k * d] for pool "concat". A missing photo (present 0) counts as a learned vector; where a
-    row has no further photo (present -1) nothing counts.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self, backbone: nn.Module, features: int, pool: str, mean: list[float], std: list[float]
-    ) -> None:
-        super().__init__()
-        self.backbone, self.pool = backbone, pool
-        self.missing = nn.Parameter(torch.zeros(features))
-        self.score = nn.Linear(features, 1) if pool == "attention" else None
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        pixels, present = inputs["pixels"], inputs["present"]
-        # In place, in a copy of our own: fresh memory costs more than the arithmetic.
-        images = pixels.flatten(0, 1).to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
-        vectors = self.backbone(images).unflatten(0, present.shape)
-        vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
-        return self.pooled(vectors, (present < 0).unsqueeze(-1))
-
-    def pooled(self, vectors: Tensor, over: Tensor) -> Tensor:
-        """Pool float32 [n, k, d] over the photos of a row, but for those where `over` is true."""
-        if self.pool == "concat":
-            return vectors.flatten(1)
-        if self.pool == "max":
-            return vectors.masked_fill(over, -torch.inf).amax(dim=1)
-        if self.score is None:
-            return vectors.masked_fill(over, 0).sum(dim=1) / (~over).sum(dim=1)
-        weights = self.score(vectors).masked_fill(over, -torch.inf).softmax(dim=1)
-        return (weights * vectors).sum(dim=1)
-
-
-def cut(model: nn.Module) -> nn.Module:
-    """Take the last linear layer off a classification model, so that it gives features.
-
-    >>> cut(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 10)))(torch.zeros(1, 4)).shape
-    torch.Size([1, 3])
-    """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if linear:
-        parent, _, name = linear[-1].rpartition(".")
-        setattr(model.get_submodule(parent), name, nn.Identity())
-    return model

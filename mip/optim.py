@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -64,6 +65,38 @@ def chain(*links: Optimizer) -> Optimizer:
         return grads, tuple(after), params
 
     return Optimizer(lambda params: tuple(link.init(params) for link in links), update_)
+
+
+def partition(label: Callable[[str], str], optimizers: Mapping[str, Optimizer]) -> Optimizer:
+    """Give each parameter to the optimizer that its path is labelled with.
+
+    Raises KeyError for a label that is none of theirs.
+
+    >>> by = partition(lambda path: path[0], {"a": sgd(1.0), "b": sgd(0.5)})
+    >>> params = {"a.w": torch.zeros(1), "b.w": torch.zeros(1)}
+    >>> grads = {path: torch.ones(1) for path in params}
+    >>> by.update(grads, by.init(params), params, 0)[2]
+    {'a.w': tensor([-1.]), 'b.w': tensor([-0.5000])}
+    """
+    known = cache(label)  # asked of every parameter at every step
+
+    def part(tensors: Params, name: str) -> Params:
+        return {path: tensor for path, tensor in tensors.items() if known(path) == name}
+
+    def init(params: Params) -> Tree:
+        for path in params:
+            optimizers[known(path)]
+        return {name: each.init(part(params, name)) for name, each in optimizers.items()}
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        given, before, states, after = dict(grads), params, {}, dict(params)
+        for name, each in optimizers.items():
+            mine = part(grads, name), state[name], part(before, name), step
+            changed, states[name], moved = each.update_(*mine)
+            given, after = given | changed, after | moved
+        return given, states, after
+
+    return Optimizer(init, update_)
 
 
 def clip_norm(limit: float) -> Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,18 +17,18 @@ from attrs import evolve, frozen
 from toolz import identity, pipe
 
 from mip.cache import default_folder
-from mip.errors import FileError, SpecError
+from mip.errors import FileError, SpecError, hint
 from mip.fit import History, Hook, fit
 from mip.hooks import checkpoint, early_stop, log, validate
 from mip.mix import cutmix, either, has_photos, mixup
-from mip.net import build
-from mip.optim import Optimizer, chain, clip_norm
+from mip.net import Net, build
+from mip.optim import Optimizer, chain, clip_norm, partition
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
 from mip.prepare import Parts, columns_of
 from mip.shards import Shards
-from mip.spec import KINDS, Spec, dump, to_dict
+from mip.spec import KINDS, Group, Spec, Train, dump, to_dict
 from mip.split import split
 from mip.step import State, Step, init, train_step
 from mip.store import Checkpoint, load_checkpoint, read_file, save, write
@@ -67,6 +68,7 @@ def job(
     """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state."""
     plan = adapt(spec, parts.train)
     net = build(plan, spec.train.seed).to(device)
+    _check_groups(spec, net)
     batches = train_pipe(plan, parts.train, device, cache)
     steps = spec.train.epochs * len(batches)
     optimizer = optimizer_of(spec, steps)
@@ -173,8 +175,34 @@ def _stopping(spec: Spec, parts: Parts) -> list[Hook]:
 def optimizer_of(spec: Spec, steps: int) -> Optimizer:
     """Build the optimizer of `[train]` for a run of so many steps."""
     how = spec.train
-    link = how.optimizer.optimizer(how.schedule.schedule(how.optimizer.lr, max(steps, 1)))
-    return chain(clip_norm(how.clip), link) if how.clip else chain(link)
+    groups = {str(k): group for k, group in enumerate(how.group)} | {"others": Group("*")}
+    links = {name: _link(how, group, steps) for name, group in groups.items()}
+    one = partition(partial(_group, groups), links) if how.group else links["others"]
+    return chain(clip_norm(how.clip), one) if how.clip else chain(one)
+
+
+def _link(how: Train, group: Group, steps: int) -> Optimizer:
+    begin = group.start * steps // max(how.epochs, 1)
+    schedule = how.schedule.schedule(how.optimizer.lr * group.lr, max(steps, 1))
+    late = lambda step: schedule(step) if step >= begin else 0.0  # noqa: E731
+    return how.optimizer.optimizer(late if begin else schedule)
+
+
+def _group(groups: Mapping[str, Group], path: str) -> str:
+    fits = (name for name, group in groups.items() if fnmatchcase(_path(path), group.match))
+    return next(fits)
+
+
+def _path(parameter: str) -> str:
+    return parameter.removeprefix("body.branch.")
+
+
+def _check_groups(spec: Spec, net: Net) -> None:
+    paths = [_path(path) for path, param in net.named_parameters() if param.requires_grad]
+    for k, group in enumerate(spec.train.group):
+        if not any(fnmatchcase(path, group.match) for path in paths):
+            known = hint(group.match, paths)
+            raise SpecError(f"train.group[{k}].match = '{group.match}' fits no parameter{known}")
 
 
 def train_pipe(
@@ -268,6 +296,8 @@ def resumed(out: Path, start: Checkpoint) -> Checkpoint:
 
 def _flat(tree: Any, path: str = "") -> dict[str, str]:
     """Flatten nested values to texts by dotted path; where a table lies does not matter."""
+    if isinstance(tree, (list, tuple)) and any(isinstance(child, Mapping) for child in tree):
+        tree = {str(k): child for k, child in enumerate(tree)}
     if isinstance(tree, Mapping):
         pairs = [_flat(child, f"{path}.{name}" if path else name) for name, child in tree.items()]
         return {name: text for pair in pairs for name, text in pair.items()}

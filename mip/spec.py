@@ -106,6 +106,20 @@ class Data:
 
 
 @frozen
+class Group:
+    """Parameters that are trained otherwise: those whose path `match` fits ("photos.backbone.*",
+    with `*`, `?` and `[…]`; `mip show --layers` lists paths).
+
+    Their learning rate is `lr` times that of the others, and 0 before the epoch `start`, counted
+    from 0. The first group that fits a path counts.
+    """
+
+    match: str
+    lr: float = field(default=1.0, validator=ge(0))
+    start: int = field(default=0, validator=ge(0))
+
+
+@frozen
 class Train:
     """How the model is trained.
 
@@ -128,6 +142,7 @@ class Train:
     workers: int = field(default=2, validator=ge(0))
     mixup: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
     cutmix: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
+    group: tuple[Group, ...] = field(default=(), converter=tuple)
 
 
 @frozen

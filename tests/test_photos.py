@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mip
+from mip.branches.image import Photos
 from mip.errors import DataError, MipWarning
 from mip.image import decode
-from mip.layers import Photos
 
 
 def photo(width=90, height=60, seed=0, mode="RGB", **how) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,21 +11,25 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, instance_of, le, min_len
 from torch import Tensor, nn
 
 from mip import image
 from mip.augmentation import Augment
-from mip.branch import Facts, names
+from mip.branch import Facts, names, positive
 from mip.cache import Lazy, keep
-from mip.errors import DataError, MipWarning, hint
-from mip.layers import Photos, SmallResNet, cut
+from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.table import Rows, Table
 from mip.tree import Tree
 
 NONE = "no image is named"
 """Why there is no photo where a cell is blank."""
+
+
+OWN = ("conv", "small")
+"""The backbones that are not torchvision's."""
 
 
 def state(reason: str) -> str:
@@ -44,12 +48,17 @@ class Image:
     """Photos: one image column or several, one backbone for all, pooled to one vector a row.
 
     A cell holds a photo (a path, bytes, a PIL image, pixels) or a list of them, none included.
-    `backbone` is "small" (a residual net of `width`, 2 * `width`, 4 * `width` channels) or the
-    name of any torchvision classification model; `weights` names its pretrained weights
-    ("DEFAULT" for the best). `missing` says what to do with a row whose photo is absent or
-    broken: "error" names it, "drop" leaves the row out, "learn" gives it a learned vector, with
-    a MipWarning for a photo that is there and broken. `decoding = "scaled"` decodes large JPEGs
-    at a fraction of their size: faster, and not quite the same pixels.
+    `backbone` is "small" (a residual net of `width`, 2 * `width`, 4 * `width` channels), "conv" (a
+    convolution of stride 2 for each of `channels`), or the name of any torchvision
+    classification model; `weights` names its pretrained weights ("DEFAULT" for the best). Its
+    features are those before its last linear layer, or those of the module `cut`, averaged over
+    the image. `freeze` keeps "all" of the backbone as it is, or all up to the module that it
+    names; its batch norms then use the statistics that they have.
+
+    `missing` says what to do with a row whose photo is absent or broken: "error" names it, "drop"
+    leaves the row out, "learn" gives it a learned vector, with a MipWarning for a photo that is
+    there and broken. `decoding = "scaled"` decodes large JPEGs at a fraction of their size:
+    faster, and not quite the same pixels.
     """
 
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
@@ -65,17 +74,29 @@ class Image:
     )
     decoding: Literal["full", "scaled"] = field(default="full", validator=in_(("full", "scaled")))
     augmentation: Augment = Augment()
+    channels: tuple[int, ...] = field(default=(16, 32, 64), converter=tuple, validator=min_len(1))
+    cut: str | None = field(default=None)
+    freeze: str | None = None
 
     @backbone.validator
     def _known(self, _: Any, name: str) -> None:
-        if name != "small" and name not in _backbones():
-            known = hint(name, ["small", *_backbones()])
+        if name not in OWN and name not in _backbones():
+            known = hint(name, [*OWN, *_backbones()])
             raise ValueError(f"'backbone' = '{name}' is not a backbone{known}")
+
+    @channels.validator
+    def _positive(self, _: Any, widths: tuple[int, ...]) -> None:
+        positive(widths, "channels")
+
+    @cut.validator
+    def _foreign(self, _: Any, name: str | None) -> None:
+        if name is not None and self.backbone in OWN:
+            raise ValueError(f"'cut' must be left out: the {self.backbone} backbone has no such")
 
     @weights.validator
     def _fitting(self, _: Any, name: str | None) -> None:
-        if name is not None and self.backbone == "small":
-            raise ValueError("'weights' must be left out: the small backbone has none")
+        if name is not None and self.backbone in OWN:
+            raise ValueError(f"'weights' must be left out: the {self.backbone} backbone has none")
 
     def adapt(self, rows: Rows) -> Facts:
         """Give the mean and standard deviation that the backbone expects, by channel, and
@@ -146,10 +167,20 @@ class Image:
 
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, features], or [n, k * features] for pool "concat"."""
-        backbone = SmallResNet(self.width) if self.backbone == "small" else _backbone(self.backbone)
+        backbone = self._backbone()
         with torch.no_grad():
             features = backbone.eval()(torch.zeros(1, 3, self.size, self.size)).shape[1]
-        return Photos(backbone.train(), features, self.pool, facts["mean"], facts["std"])
+        stays = frozen_modules(backbone.train(), self.freeze)
+        learned = self.missing == "learn"
+        return Photos(backbone, features, self.pool, facts["mean"], facts["std"], learned, stays)
+
+    def _backbone(self) -> nn.Module:
+        if self.backbone == "small":
+            return SmallResNet(self.width)
+        if self.backbone == "conv":
+            return ConvStack(self.channels)
+        model = _model(self.backbone)
+        return cut(model) if self.cut is None else Cut(model, self.cut)
 
     def augment(self, inputs: Tree, key: int, rows: Tensor) -> Tree:
         """Change the pixels of a training batch; a row's draws depend on key and row alone."""
@@ -162,7 +193,7 @@ class Image:
         if self.weights is not None:
             wanted = module.backbone.state_dict()
             given = _weights(self.backbone, self.weights).get_state_dict(check_hash=True)
-            module.backbone.load_state_dict({name: given[name] for name in wanted})
+            module.backbone.load_state_dict({n: given[n.removeprefix("cut.")] for n in wanted})
 
     def problems(self, rows: Table) -> Iterator[tuple[int, str, str]]:
         """Give (place, column, reason) for every photo that is absent, and under policy "drop"
@@ -217,10 +248,181 @@ def _weights(backbone: str, name: str) -> Any:
     return known[name] if name != "DEFAULT" else known.DEFAULT
 
 
-def _backbone(name: str) -> nn.Module:
+def _model(name: str) -> nn.Module:
     import torchvision
 
     # These two would otherwise give a second output in training, and warn of their start.
     odd = name in {"googlenet", "inception_v3"}
     extra = {"aux_logits": False, "init_weights": True} if odd else {}
-    return cut(torchvision.models.get_model(name, weights=None, **extra))
+    return torchvision.models.get_model(name, weights=None, **extra)
+
+
+class Block(nn.Module):
+    """A residual block of two 3x3 convolutions (He et al. 2016, basic block)."""
+
+    def __init__(self, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, out, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out)
+        self.second = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out)
+        self.skip = nn.Conv2d(width, out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu(self.norm1(self.first(x)))
+        return F.relu(self.norm2(self.second(inner)) + self.skip(x))
+
+
+class SmallResNet(nn.Sequential):
+    """A residual net for a few hundred to some ten thousand small images.
+
+    Takes float32 [n, 3, h, w]; gives float32 [n, 4 * width].
+
+    >>> SmallResNet(8)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 32])
+    """
+
+    def __init__(self, width: int) -> None:
+        stem = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+        blocks = [
+            Block(width, width, 1),
+            Block(width, 2 * width, 2),
+            Block(2 * width, 4 * width, 2),
+        ]
+        rest = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        super().__init__(stem, nn.BatchNorm2d(width), nn.ReLU(), *blocks, *rest)
+
+
+class ConvStack(nn.Sequential):
+    """Convolutions of 3x3 and stride 2 with ReLU, then the average over the image.
+
+    Takes float32 [n, 3, h, w]; gives float32 [n, last of the channels].
+
+    >>> ConvStack([5, 7, 10, 14])(torch.zeros(2, 3, 256, 256)).shape
+    torch.Size([2, 14])
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        widths = zip((3, *channels), channels, strict=False)
+        blocks = [(nn.Conv2d(width, out, 3, 2, padding=1), nn.ReLU()) for width, out in widths]
+        rest = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        super().__init__(*[layer for block in blocks for layer in block], *rest)
+
+
+class Photos(nn.Module):
+    """Run every photo of a row through one backbone and pool what comes out.
+
+    Takes pixels uint8 [n, k, 3, s, s] and present int8 [n, k]; gives float32 [n, d], or
+    [n, k * d] for pool "concat". A missing photo (present 0) counts as a vector that is `learned`;
+    where a row has no further photo (present -1) nothing counts. The modules `stays` are frozen.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        features: int,
+        pool: str,
+        mean: list[float],
+        std: list[float],
+        learned: bool = True,
+        stays: tuple[nn.Module, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.backbone, self.pool, self.stays = backbone, pool, stays
+        self.missing = nn.Parameter(torch.zeros(features)) if learned else None
+        self.score = nn.Linear(features, 1) if pool == "attention" else None
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        pixels, present = inputs["pixels"], inputs["present"]
+        # In place, in a copy of our own: fresh memory costs more than the arithmetic.
+        images = pixels.flatten(0, 1).to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
+        vectors = self.backbone(images).unflatten(0, present.shape)
+        if self.missing is not None:
+            vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
+        return self.pooled(vectors, (present < 0).unsqueeze(-1))
+
+    def train(self, mode: bool = True) -> Photos:
+        """Set the mode, but leave what is frozen as it is at prediction."""
+        super().train(mode)
+        for module in self.stays:
+            module.eval()
+        return self
+
+    def pooled(self, vectors: Tensor, over: Tensor) -> Tensor:
+        """Pool float32 [n, k, d] over the photos of a row, but for those where `over` is true."""
+        if self.pool == "concat":
+            return vectors.flatten(1)
+        if self.pool == "max":
+            return vectors.masked_fill(over, -torch.inf).amax(dim=1)
+        if self.score is None:
+            return vectors.masked_fill(over, 0).sum(dim=1) / (~over).sum(dim=1)
+        weights = self.score(vectors).masked_fill(over, -torch.inf).softmax(dim=1)
+        return (weights * vectors).sum(dim=1)
+
+
+def cut(model: nn.Module) -> nn.Module:
+    """Take the last linear layer off a classification model, so that it gives features.
+
+    >>> cut(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 10)))(torch.zeros(1, 4)).shape
+    torch.Size([1, 3])
+    """
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if linear:
+        parent, _, name = linear[-1].rpartition(".")
+        setattr(model.get_submodule(parent), name, nn.Identity())
+    return model
+
+
+class Cut(nn.Module):
+    """A model up to one of its modules, what that gives averaged over the image or its patches.
+
+    Raises SpecError for a module that is none of the model's.
+
+    >>> import torchvision
+    >>> Cut(torchvision.models.resnet18(), "layer2")(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 128])
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        super().__init__()
+        known = [path for path, _ in model.named_modules() if path]
+        if name not in known:
+            raise SpecError(f"cut = '{name}' is not a module of the backbone{hint(name, known)}")
+        self.cut = create_feature_extractor(model, {name: "features"})
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.cut(images)["features"]
+        if features.dim() == 4:
+            return features.mean((2, 3))
+        return features.mean(1) if features.dim() == 3 else features
+
+
+def frozen_modules(backbone: nn.Module, until: str | None) -> tuple[nn.Module, ...]:
+    """Freeze the parameters of a backbone up to a module, or "all"; give the modules that have
+    parameters and only frozen ones.
+
+    Raises SpecError for a module that is none of the backbone's.
+    """
+    known = [path for path, _ in backbone.named_modules() if path]
+    if until is None:
+        return ()
+    if until != "all" and until not in known:
+        raise SpecError(f"freeze = '{until}' is not a module of the backbone{hint(until, known)}")
+    paths = [path for path, _ in backbone.named_parameters()]
+    inside = [until == "all" or path.startswith(f"{until}.") for path in paths]
+    last = max((k for k, held in enumerate(inside) if held), default=-1)
+    for path in paths[: last + 1]:
+        backbone.get_parameter(path).requires_grad_(False)
+    return tuple(module for module in backbone.modules() if _is_frozen(module))
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    asked = [param.requires_grad for param in module.parameters()]
+    return bool(asked) and not any(asked)
