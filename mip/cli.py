@@ -8,6 +8,7 @@ import tomllib
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,10 +57,19 @@ Views = Annotated[
 
 
 def say(what: Any = "") -> None:
-    """Print text or a table of text to standard output."""
+    """Print text or a table of text to standard output, as wide as it is."""
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=isinstance(what, str)).print(what, markup=False)
+    console = Console(highlight=False, soft_wrap=isinstance(what, str))
+    if not isinstance(what, str):
+        # In a narrow terminal a table had better break its lines than cut its names.
+        room = console.options.update(max_width=WIDEST)
+        console.width = max(console.width, console.measure(what, options=room).maximum)
+    console.print(what, markup=False)
+
+
+WIDEST = 500
+"""Letters of the widest table that is printed whole."""
 
 
 def note(text: str) -> None:
@@ -158,15 +168,45 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
 
 
 @app.command()
-def show(spec: SpecFile, set_: Changes = None) -> None:
-    """Show the tree of a model: shapes and parameter counts."""
-    from mip.net import build, summary
+def show(
+    spec: SpecFile,
+    set_: Changes = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Every layer of the parts too.")] = False,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Draw the tree as SVG.")
+    ] = None,
+) -> None:
+    """Show the tree of a model: shapes, parameters, multiply-adds and memory for one row."""
+    from mip.diagram import diagram
+    from mip.net import build
     from mip.plan import adapt
+    from mip.report import census
     from mip.report import parts as tree
+    from mip.summary import measure, summary, types
 
     read_spec, table = opened(spec, set_)
     plan = adapt(read_spec, split_of(read_spec, table, spec).train)
-    say(tree(str(spec), summary(plan, build(plan, pretrain=False))))
+    net = build(plan, pretrain=False)
+    say(tree(str(spec), summary(plan, net, layers)))
+    say("layers: " + census(types(measure(net, plan.example()))))
+    if svg:
+        write(svg, diagram(summary(plan, net)).encode())
+        say(f"drew {svg}")
+
+
+@app.command(name="schema")
+def schema_(
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: print it.")] = None,
+) -> None:
+    """Give the JSON Schema of specs, for editors."""
+    from mip.schema import schema
+
+    text = dumps(schema(), indent=2, ensure_ascii=False, allow_nan=False)
+    if out is None:
+        sys.stdout.write(f"{text}\n")
+    else:
+        write(out, f"{text}\n".encode())
+        say(f"wrote {out}")
 
 
 @app.command()

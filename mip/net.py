@@ -1,10 +1,9 @@
-"""From a plan to a module, and how large its parts are."""
+"""From a plan to a module."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 
@@ -75,38 +74,3 @@ def _try(module: Any, branch: Branch, inputs: Tree, path: str) -> Tensor:
         shape = tuple(vector.shape)
         raise SpecError(f"{path}: the module gives shape {shape}, and must give (rows, width)")
     return vector
-
-
-@attrs.frozen
-class Node:
-    """A line of `mip show`: a part's path, kind, output shape for n rows, parameter count."""
-
-    path: str
-    kind: str
-    shape: tuple[int | str, ...]
-    parameters: int
-
-
-@torch.no_grad()
-def summary(plan: Plan, net: Net) -> list[Node]:
-    """List the parts of a model from its branches to its head, children before parents."""
-    was = net.training
-    net.eval()
-    nodes = list(_nodes(net.body, plan.spec.root, plan.example(), "branch"))
-    shape = ("n", *net(plan.example()).shape[1:])
-    head = Node("head", type(plan.spec.head).__name__.lower(), shape, _count(net.head))
-    net.train(was)
-    return [*nodes, head]
-
-
-def _nodes(module: Any, branch: Branch, inputs: Tree, path: str) -> list[Node]:
-    below = []
-    if isinstance(branch, Fuse):
-        for name, child in branch.branch.items():
-            below += _nodes(module.branch[name], child, inputs[name], f"{path}.{name}")
-    shape = ("n", *module(inputs).shape[1:])
-    return [*below, Node(path, type(branch).__name__.lower(), shape, _count(module))]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(param.numel() for param in module.parameters())

@@ -9,8 +9,8 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from mip.errors import FileError
-from mip.net import Node
 from mip.store import write
+from mip.summary import Node
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,12 +82,45 @@ def averages(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def parts(title: str, nodes: Sequence[Node]) -> Grid:
-    """Lay out the tree of a model with output shapes and parameter counts."""
-    rows = [[n.path, n.kind, " × ".join(map(str, n.shape)), f"{n.parameters:,}"] for n in nodes]
-    total = sum(n.parameters for n in nodes if n.path in {"branch", "head"})
-    return grid(
-        title, ["part", "kind", "output", "parameters"], [*rows, ["total", "", "", f"{total:,}"]]
-    )
+    """Lay out the tree of a model with what each part gives, and costs a row, and the totals."""
+    rows = [[n.path, n.kind, shape(n), *_costs([n]), memory(n.output_bytes)] for n in nodes]
+    whole = [n for n in nodes if n.path in {"branch", "head"}]
+    columns = ["part", "kind", "output", "parameters", "multiply-adds", "weights", "activations"]
+    return grid(title, columns, [*rows, ["total", "", "", *_costs(whole), ""]])
+
+
+def _costs(nodes: Sequence[Node]) -> list[str]:
+    return [
+        f"{sum(n.parameters for n in nodes):,}",
+        f"{sum(n.multiply_adds for n in nodes):,}",
+        memory(sum(n.weight_bytes for n in nodes)),
+    ]
+
+
+def shape(node: Node) -> str:
+    """Write the shape of a part's output."""
+    return " × ".join(map(str, node.shape))
+
+
+def memory(size: int) -> str:
+    """Write a number of bytes for a person.
+
+    >>> memory(640), memory(4_096), memory(102_230_128)
+    ('640 B', '4.1 kB', '102.2 MB')
+    """
+    if size < 1000:
+        return f"{size} B"
+    return f"{size / 1e3:,.1f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
+
+
+def census(counts: Mapping[str, tuple[int, int]]) -> str:
+    """Write how many layers there are of each type, and how often they run if more often.
+
+    >>> census({"Conv2d": (53, 53), "ReLU": (17, 49)})
+    '53 Conv2d, 17 ReLU (run 49 times)'
+    """
+    more = {kind: f" (run {calls} times)" * (calls != n) for kind, (n, calls) in counts.items()}
+    return ", ".join(f"{n} {kind}{more[kind]}" for kind, (n, _) in counts.items())
 
 
 def stored(title: str, files: Sequence[tuple[str, int, float]]) -> Grid:

@@ -125,6 +125,7 @@ def test_every_help_fits_one_screen(run):
         "cache",
         "demo",
         "demo-data",
+        "schema",
     ]
     for words in ([], *([name] for name in commands)):
         code, out, _ = run(*words, "--help")
@@ -161,6 +162,24 @@ def test_show_prints_the_tree(folder, run):
     assert code == 0
     assert "branch.photos" in out
     assert "n × 16" in out
+
+
+def test_show_prints_costs_and_layers_and_draws_the_tree(folder, run):
+    code, out, err = run("show", "houses.toml", "--layers", "--svg", "tree.svg")
+    assert code == 0, err
+    assert "multiply-adds" in out
+    assert "branch.photos.backbone.3.norm1" in out
+    assert "layers: 10 Conv2d, " in out
+    assert "drew tree.svg" in out
+    assert Path("tree.svg").read_text().count("<rect") == 6
+
+
+def test_schema_is_printed_or_written(folder, run):
+    code, out, _ = run("schema")
+    assert code == 0
+    assert json.loads(out)["title"] == "mip spec"
+    assert run("schema", "--out", "mip.json")[1] == "wrote mip.json\n"
+    assert Path("mip.json").read_text() == out
 
 
 def test_fit_fills_a_run_folder(folder, run):

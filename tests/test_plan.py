@@ -19,8 +19,8 @@ from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
 from mip.branches.image import Image
 from mip.errors import DataError, SpecError
-from mip.net import summary
 from mip.plan import from_json, to_json
+from mip.summary import summary
 
 # Cells as the world has them.
 
