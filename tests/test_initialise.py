@@ -12,9 +12,9 @@ from conftest import bits, spec_of
 from torch import nn
 
 import mip
+from mip.branches.image import SmallResNet
 from mip.errors import MipError, SpecError
 from mip.initialise import INITIALISERS, Rule, lsuv, paths, reinit
-from mip.layers import SmallResNet
 
 N, M = 300, 400
 """Outputs and inputs of the layer whose deviation is measured."""
