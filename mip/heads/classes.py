@@ -150,12 +150,8 @@ class Binary:
 
     def criterion(self, facts: Facts) -> Criterion:
         """Give the binary cross-entropy on logits, by default torch's own."""
-        changes = facts.get("weights", []), self.focal, self.smoothing
-        if not any(changes):
-            return checked(F.binary_cross_entropy_with_logits)
-        weights, focal, smoothing = changes
-        loss = partial(weighed, weights=weights, focal=focal, smoothing=smoothing)
-        return checked(partial(_of_one, loss=loss))
+        loss = _changed(self, facts)
+        return checked(partial(_of_one, loss=loss) if loss else F.binary_cross_entropy_with_logits)
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Give `label` and a probability per class, `p_<class>`."""
@@ -210,12 +206,9 @@ class Multiclass:
 
     def criterion(self, facts: Facts) -> Criterion:
         """Give the cross-entropy on logits, by default torch's own."""
-        changes = facts.get("weights", []), self.focal, self.smoothing
-        if not any(changes):
-            return wide(F.cross_entropy, len(facts["classes"]))
-        weights, focal, smoothing = changes
-        loss = partial(weighed, weights=weights, focal=focal, smoothing=smoothing)
-        return wide(partial(_of_several, loss=loss), len(facts["classes"]))
+        loss = _changed(self, facts)
+        chosen = partial(_of_several, loss=loss) if loss else F.cross_entropy
+        return wide(chosen, len(facts["classes"]))
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Give `label` and a probability per class, `p_<class>`."""
@@ -272,3 +265,10 @@ def named(classes: list[str], chances: np.ndarray) -> dict[str, np.ndarray]:
 def _facts(classes: list[str], counts: Counter[str], weights: Weights) -> Facts:
     more = {"weights": balanced(counts, classes)} if weights == "balanced" else {}
     return {"classes": classes, **more}
+
+
+def _changed(head: Binary | Multiclass, facts: Facts) -> Criterion | None:
+    weights = facts.get("weights", [])
+    if not (weights or head.focal or head.smoothing):
+        return None
+    return partial(weighed, weights=weights, focal=head.focal, smoothing=head.smoothing)
