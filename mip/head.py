@@ -39,7 +39,7 @@ class Head(Protocol):
         ...
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Turn the target column into a tensor [n]; NaN or -1 where it is missing."""
+        """Turn the target column into a tensor [n] or [n, k]; NaN or -1 where it is missing."""
         ...
 
     def outputs(self, facts: Facts) -> int | None:
@@ -72,6 +72,27 @@ def checked(loss: Callable[..., Tensor]) -> Criterion:
         if logits.shape != target.shape:
             shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
             raise DataError(f"a loss between shapes {shapes} would broadcast")
+        return loss(logits, target)
+
+    return criterion
+
+
+def wide(loss: Callable[..., Tensor], width: int, soft: bool = True) -> Criterion:
+    """Refuse logits that are not [n, width], and a target that is not [n] or, where it may be
+    `soft`, as mixing makes it, [n, width].
+
+    >>> import torch
+    >>> wide(torch.nn.functional.cross_entropy, 3)(torch.zeros(2, 1), torch.tensor([0, 1]))
+    Traceback (most recent call last):
+    mip.errors.DataError: a loss of 3 logits a row between shapes (2, 1) and (2,)
+    """
+
+    def criterion(logits: Tensor, target: Tensor) -> Tensor:
+        rows = target.shape[:1]
+        fitting = (rows, (*rows, width)) if soft else (rows,)
+        if logits.shape != (*rows, width) or target.shape not in fitting:
+            shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
+            raise DataError(f"a loss of {width} logits a row between shapes {shapes}")
         return loss(logits, target)
 
     return criterion

@@ -39,9 +39,9 @@ def mixup(alpha: float = 0.2, classes: int | None = None) -> Mix:
     For `mip.augment(mixup(0.2), seed)` behind the pipe's other augmentation. The shares are
     drawn from Beta(alpha, alpha), the larger for the row itself. Photos, other inputs of floating
     point and the target are mixed; categories and whatever else is whole stay the row's own, as
-    does a photo where either is missing, and a number where the partner's is. Regression and
-    binary targets are float32 [n] and stay so; a multiclass target, int64 [n], needs the number
-    of `classes` and becomes probabilities float32 [n, classes], which cross-entropy takes.
+    does a photo where either is missing, and a number where the partner's is. Targets of floating
+    point keep their shape; a multiclass target, int64 [n], needs the number of `classes` and
+    becomes probabilities float32 [n, classes], which cross-entropy takes.
 
     The mix depends on the key, derived from (seed, epoch), and on the batch's rows alone.
     Raises DataError without a target, and for an int64 target without `classes`.

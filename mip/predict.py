@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 class Predictor:
     """A model that predicts: rows to a DataFrame, one row each, in their order.
 
-    Columns are `value`, or `label` and a probability `p_<class>` for every class. A row whose
-    photo cannot be had, where the spec's policy is not "learn", gets its reason in a column
-    `error` and no prediction; the other rows do not notice. Encoded rows are also looked at
-    through each of `views`, and the logits averaged; see `tta`.
+    Columns are `value`, with `q<level>` for every quantile that is learned, or `label` and a
+    probability `p_<class>` for every class. A row whose photo cannot be had, where the spec's
+    policy is not "learn", gets its reason in a column `error` and no prediction; the other rows
+    do not notice. Encoded rows are also looked at through each of `views`, and the logits
+    averaged; see `tta`.
     """
 
     plan: Plan

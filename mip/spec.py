@@ -30,6 +30,10 @@ from mip.branches.vector import Vector
 from mip.errors import SpecError, hint
 from mip.head import Head
 from mip.heads.classes import Binary, Multiclass
+from mip.heads.count import Count
+from mip.heads.multilabel import Multilabel
+from mip.heads.ordinal import Ordinal
+from mip.heads.quantile import Quantile
 from mip.heads.regression import Regression
 from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle, OptimizerSpec, ScheduleSpec
 
@@ -42,11 +46,15 @@ KINDS: Mapping[str, type] = MappingProxyType(
         "constant": Constant,
         "continuous": Continuous,
         "cosine": Cosine,
+        "count": Count,
         "datetime": Datetime,
         "fuse": Fuse,
         "image": Image,
         "multiclass": Multiclass,
+        "multilabel": Multilabel,
         "one_cycle": OneCycle,
+        "ordinal": Ordinal,
+        "quantile": Quantile,
         "regression": Regression,
         "sgd": SGD,
         "stub": Stub,

@@ -33,6 +33,10 @@ from mip.branches.vector import Vector
 from mip.errors import FileError, SpecError
 from mip.fit import History
 from mip.heads.classes import Binary, Multiclass
+from mip.heads.count import Count
+from mip.heads.multilabel import Multilabel
+from mip.heads.ordinal import Ordinal
+from mip.heads.quantile import Quantile
 from mip.heads.regression import Regression
 from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle
 from mip.spec import Data, Spec, Split, Train, from_dict, to_dict
@@ -105,12 +109,19 @@ forest = lambda trees: st.dictionaries(names, trees, min_size=1, max_size=3)  # 
 branches = st.recursive(leaves, lambda below: st.builds(Fuse, forest(below), layers, shares))
 gaps = st.sampled_from(["drop", "error"])
 scales = st.sampled_from(["standard", "log", "none"])
+losses = st.sampled_from(["mse", "mae", "huber", "log_cosh"])
+levels = st.lists(st.floats(1e-9, 0.999), min_size=1, max_size=4, unique=True).map(sorted)
+weights = st.sampled_from(["none", "balanced"])
+gammas = st.floats(0, 1e6)
+orders = st.just(()) | st.lists(texts.filter(bool), min_size=2, max_size=4, unique=True)
 heads = st.one_of(
-    st.builds(
-        Regression, texts, scales, st.sampled_from(["mse", "mae", "huber"]), layers, shares, gaps
-    ),
-    st.builds(Binary, texts, reserved, layers, shares, gaps),
-    st.builds(Multiclass, texts, layers, shares, gaps),
+    st.builds(Regression, texts, scales, losses, layers, shares, gaps),
+    st.builds(Quantile, texts, levels, scales, layers, shares, gaps),
+    st.builds(Count, texts, layers, shares, gaps),
+    st.builds(Binary, texts, reserved, weights, gammas, shares, layers, shares, gaps),
+    st.builds(Multiclass, texts, weights, gammas, shares, layers, shares, gaps),
+    st.builds(Ordinal, texts, orders, layers, shares, gaps),
+    st.builds(Multilabel, texts, layers, shares, gaps),
 )
 thirds = st.sampled_from([(0.7, 0.15, 0.15), (1.0, 0.0, 0.0), (1 / 3, 1 / 3, 1 / 3)])
 folds = st.none() | st.integers() | texts
@@ -222,17 +233,17 @@ HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n'
 PHOTO = '[branch.photos]\nkind = "image"\ncolumns = ["front"]\n'
 PLACE = '[branch.place]\nkind = "categorical"\ncolumns = ["town"]\n'
 LEAVES = "boolean, categorical, continuous, datetime, fuse, image, stub, text, vector"
+TOPS = "binary, count, multiclass, multilabel, ordinal, quantile, regression"
 
 ERRORS = {
     PHOTO.replace("image", "imgae") + HEAD: (
         "branch.photos.kind = 'imgae' is not a kind; did you mean 'image'? (known: " + LEAVES + ")"
     ),
     PLACE + HEAD.replace("regression", "regresion"): (
-        "head.kind = 'regresion' is not a kind; did you mean 'regression'? "
-        "(known: binary, multiclass, regression)"
+        f"head.kind = 'regresion' is not a kind; did you mean 'regression'? (known: {TOPS})"
     ),
     PLACE + HEAD.replace("regression", "image"): (
-        "head.kind = 'image' is not a kind (known: binary, multiclass, regression)"
+        f"head.kind = 'image' is not a kind (known: {TOPS})"
     ),
     PLACE + HEAD + '[train]\noptimizer = { kind = "adam" }\n': (
         "train.optimizer.kind = 'adam' is not a kind; did you mean 'adamw'? (known: adamw, sgd)"

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import ge, in_, lt
 from torch import Tensor
 
 from mip.branch import Facts
 from mip.errors import DataError, hint
-from mip.head import Criterion, checked, dropout_field, layers_field, missing_field
+from mip.head import Criterion, checked, dropout_field, layers_field, missing_field, wide
 from mip.statistics import places, words
 from mip.table import Rows, Table
 
+Weights = Literal["none", "balanced"]
 
-def _codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
+
+def codes_of(rows: Table, column: str, classes: list[str]) -> np.ndarray:
+    """Give each row's class by its place, int64 [n], -1 for none.
+
+    Raises DataError naming the rows whose word is not a class.
+    """
     codes = places(rows, column, classes)
     if (codes >= 0).all():
         return codes
@@ -34,30 +44,104 @@ def _codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
     return codes
 
 
+def balanced(counts: Counter[str], classes: list[str]) -> list[float]:
+    """Weigh classes so that each counts alike and a row counts 1 on average: n / (k * count),
+    of n rows and k classes (King and Zeng 2001).
+
+    >>> balanced(Counter({"cat": 3, "dog": 1}), ["cat", "dog"])
+    [0.6666666666666666, 2.0]
+    """
+    return [counts.total() / (len(classes) * counts[word]) for word in classes]
+
+
+def weighed(
+    log_chances: Tensor, target: Tensor, weights: list[float], focal: float, smoothing: float
+) -> Tensor:
+    """Give the mean cross-entropy between log probabilities and probabilities, both [n, k].
+
+    Each class has a weight (1 where none are given), and its surprise counts (1 - p) ** `focal`
+    (Lin et al. 2017); the target gives `smoothing` of itself to all classes alike (Szegedy et
+    al. 2016). The mean is over rows, not weights, so that a row's part in it is its own.
+
+    >>> chances = torch.tensor([[0.75, 0.25]]).log()
+    >>> weighed(chances, torch.tensor([[1.0, 0.0]]), [], focal=2.0, smoothing=0.0)
+    tensor(0.0180)
+    """
+    smooth = (1 - smoothing) * target + smoothing / target.shape[1]
+    surprise = -log_chances * (log_chances.new_tensor(weights) if weights else 1.0)
+    if focal:
+        # Of a chance of 1 a power below 1 has no slope, which would be NaN.
+        surprise = surprise * (-log_chances.expm1()).clamp_min(1e-30) ** focal
+    return (smooth * surprise).sum(dim=1).mean()
+
+
+def _of_one(logits: Tensor, target: Tensor, loss: Criterion) -> Tensor:
+    log_chances = F.logsigmoid(torch.stack([-logits, logits], dim=1))
+    return loss(log_chances, torch.stack([1 - target, target], dim=1))
+
+
+def _of_several(logits: Tensor, target: Tensor, loss: Criterion) -> Tensor:
+    soft = target if target.dim() == 2 else F.one_hot(target, logits.shape[1])
+    return loss(logits.log_softmax(dim=1), soft.to(logits.dtype))
+
+
+def weights_field() -> Any:
+    """Declare whether classes are weighed: "balanced" makes rare ones count as much as others."""
+    return field(default="none", validator=in_(("none", "balanced")))
+
+
+def focal_field() -> Any:
+    """Declare gamma of the focal loss: how little a row counts that is already right."""
+    return field(default=0.0, validator=[ge(0), lt(math.inf)])
+
+
+def smoothing_field() -> Any:
+    """Declare the share of each target that goes to all classes alike."""
+    return field(default=0.0, validator=[ge(0), lt(1)])
+
+
 @frozen
 class Binary:
-    """One of two classes; the positive one is `positive`, or the later in sorted order."""
+    """One of two classes; the positive one is `positive`, or the later in sorted order.
+
+    `weights`, `focal` and `smoothing` are as in `weighed`.
+
+    >>> from mip.read import from_columns
+    >>> rows = from_columns({"sold": ["yes", "no", "no", ""]})
+    >>> head = Binary("sold", weights="balanced"); facts = head.adapt(rows)
+    >>> facts
+    {'classes': ['no', 'yes'], 'weights': [0.75, 1.5]}
+    >>> head.encode(facts, rows).tolist()
+    [1.0, 0.0, 0.0, nan]
+    >>> head.decode(facts, torch.tensor([0.0, 9.0]))["label"].tolist()
+    ['no', 'yes']
+    """
 
     column: str
     positive: str | None = None
+    weights: Weights = weights_field()
+    focal: float = focal_field()
+    smoothing: float = smoothing_field()
     layers: tuple[int, ...] = layers_field()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 
     def adapt(self, rows: Rows) -> Facts:
-        """Give the two classes, the positive one last."""
-        classes = sorted(words(rows, self.column))
+        """Give the two classes, the positive one last, and their weights where these are asked."""
+        counts = words(rows, self.column)
+        classes = sorted(counts)
         if len(classes) != 2:
             found = f"{len(classes)} values ({', '.join(classes[:5])})"
             raise DataError(f"{rows.name}: column '{self.column}' has {found}, and binary needs 2")
         if self.positive is not None and self.positive not in classes:
             known = hint(self.positive, classes)
             raise DataError(f"{rows.name}: '{self.positive}' is no value of '{self.column}'{known}")
-        return {"classes": sorted(classes, key=lambda word: (word == self.positive, word))}
+        classes = sorted(classes, key=lambda word: (word == self.positive, word))
+        return _facts(classes, counts, self.weights)
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n]: 1 for the positive class, 0 for the other, NaN for none."""
-        codes = _codes(rows, self.column, facts["classes"])
+        codes = codes_of(rows, self.column, facts["classes"])
         return torch.from_numpy(np.where(codes < 0, np.nan, codes).astype(np.float32))
 
     def outputs(self, facts: Facts) -> int | None:
@@ -65,67 +149,79 @@ class Binary:
         return None
 
     def criterion(self, facts: Facts) -> Criterion:
-        """Give the binary cross-entropy on logits."""
-        return checked(F.binary_cross_entropy_with_logits)
+        """Give the binary cross-entropy on logits, by default torch's own."""
+        loss = _changed(self, facts)
+        return checked(partial(_of_one, loss=loss) if loss else F.binary_cross_entropy_with_logits)
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Give `label` and a probability per class, `p_<class>`."""
         positive = logits.double().sigmoid().numpy()
-        return _labelled(facts["classes"], np.stack([1 - positive, positive], axis=1))
+        return labelled(facts["classes"], np.stack([1 - positive, positive], axis=1))
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give accuracy at one half, auc, and log_loss (natural logarithm)."""
-        import torchmetrics.functional as tm
-
         return {
             "accuracy": float(((logits > 0) == (target > 0.5)).double().mean()),
-            "auc": _auc(tm, logits, target.long()),
+            "auc": auc(logits, target.long()),
             "log_loss": float(F.binary_cross_entropy_with_logits(logits.double(), target.double())),
         }
 
 
 @frozen
 class Multiclass:
-    """One of several classes."""
+    """One of several classes; `weights`, `focal` and `smoothing` are as in `weighed`.
+
+    >>> from mip.read import from_columns
+    >>> rows = from_columns({"style": ["loft", "flat", ""]})
+    >>> head = Multiclass("style", smoothing=0.1); facts = head.adapt(rows)
+    >>> head.encode(facts, rows).tolist()
+    [1, 0, -1]
+    >>> round(head.criterion(facts)(torch.tensor([[0.0, 9.0]]), torch.tensor([1])).item(), 3)
+    0.45
+    """
 
     column: str
+    weights: Weights = weights_field()
+    focal: float = focal_field()
+    smoothing: float = smoothing_field()
     layers: tuple[int, ...] = layers_field()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 
     def adapt(self, rows: Rows) -> Facts:
-        """Give the sorted classes."""
-        classes = sorted(words(rows, self.column))
+        """Give the sorted classes, and their weights where these are asked."""
+        counts = words(rows, self.column)
+        classes = sorted(counts)
         if len(classes) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has {len(classes)} class")
-        return {"classes": classes}
+        return _facts(classes, counts, self.weights)
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give int64 [n]: the class's place, -1 for none."""
-        return torch.from_numpy(_codes(rows, self.column, facts["classes"]))
+        return torch.from_numpy(codes_of(rows, self.column, facts["classes"]))
 
     def outputs(self, facts: Facts) -> int | None:
         """Give the number of classes: logits are [n, classes]."""
         return len(facts["classes"])
 
     def criterion(self, facts: Facts) -> Criterion:
-        """Give the cross-entropy on logits."""
-        return F.cross_entropy
+        """Give the cross-entropy on logits, by default torch's own."""
+        loss = _changed(self, facts)
+        chosen = partial(_of_several, loss=loss) if loss else F.cross_entropy
+        return wide(chosen, len(facts["classes"]))
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Give `label` and a probability per class, `p_<class>`."""
-        return _labelled(facts["classes"], logits.double().softmax(dim=1).numpy())
+        return labelled(facts["classes"], logits.double().softmax(dim=1).numpy())
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give accuracy, top2 and top5 where there are more classes, auc (each class against
         the rest, averaged over the classes present), and log_loss (natural logarithm).
         """
-        import torchmetrics.functional as tm
-
         rank = (logits > logits.gather(1, target[:, None])).sum(dim=1)
         tops = [k for k in (2, 5) if k < logits.shape[1]]
         chances = logits.double().softmax(dim=1)
-        areas = [_auc(tm, chances[:, k], (target == k).long()) for k in target.unique()]
+        areas = [auc(chances[:, k], (target == k).long()) for k in target.unique()]
         return {
             "accuracy": float((logits.argmax(dim=1) == target).double().mean()),
             **{f"top{k}": float((rank < k).double().mean()) for k in tops},
@@ -134,14 +230,45 @@ class Multiclass:
         }
 
 
-def _auc(tm: Any, score: Tensor, target: Tensor) -> float:
+def auc(score: Tensor, target: Tensor) -> float:
+    """Give the area under the ROC curve of scores [n] against 0 and 1, int64 [n]; NaN where the
+    target is one class alone.
+
+    >>> auc(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([0, 1, 0]))
+    1.0
+    """
+    import torchmetrics.functional as tm
+
     if len(target.unique()) < 2:
         return float("nan")  # with one class alone the area is not defined
     # By rank, because torchmetrics squashes logits to float32, where near ones would tie.
     rank = score.unique(return_inverse=True)[1].double()
-    return float(tm.auroc(rank / len(rank), target, task="binary"))
+    area: Any = tm.auroc(rank / len(rank), target, task="binary")
+    return float(area)
 
 
-def _labelled(classes: list[str], chances: np.ndarray) -> dict[str, np.ndarray]:
+def labelled(classes: list[str], chances: np.ndarray) -> dict[str, np.ndarray]:
+    """Give the likeliest of the classes as `label`, and their chances [n, k] as `p_<class>`.
+
+    >>> labelled(["a", "b"], np.array([[0.25, 0.75]]))["label"].tolist()
+    ['b']
+    """
     label = np.array(classes, dtype=object)[chances.argmax(axis=1)]
-    return {"label": label, **{f"p_{word}": chances[:, k] for k, word in enumerate(classes)}}
+    return {"label": label, **named(classes, chances)}
+
+
+def named(classes: list[str], chances: np.ndarray) -> dict[str, np.ndarray]:
+    """Give the chances of classes, float64 [n, k], as columns `p_<class>`."""
+    return {f"p_{word}": chances[:, k] for k, word in enumerate(classes)}
+
+
+def _facts(classes: list[str], counts: Counter[str], weights: Weights) -> Facts:
+    more = {"weights": balanced(counts, classes)} if weights == "balanced" else {}
+    return {"classes": classes, **more}
+
+
+def _changed(head: Binary | Multiclass, facts: Facts) -> Criterion | None:
+    weights = facts.get("weights", [])
+    if not (weights or head.focal or head.smoothing):
+        return None
+    return partial(weighed, weights=weights, focal=head.focal, smoothing=head.smoothing)

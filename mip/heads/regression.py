@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -12,12 +14,29 @@ from attrs.validators import in_
 from torch import Tensor
 
 from mip.branch import Facts
-from mip.errors import DataError
 from mip.head import Criterion, checked, dropout_field, layers_field, missing_field
-from mip.statistics import moments
+from mip.heads.scale import Scale, learn, scale_field, scaled, unscaled
 from mip.table import Rows, Table
 
-LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
+
+def log_cosh(guess: Tensor, target: Tensor) -> Tensor:
+    """Give the mean logarithm of the hyperbolic cosine of the error (Green 1990): a square near
+    zero, the absolute error less log 2 far from it, smooth in between.
+
+    >>> log_cosh(torch.tensor([1.0, 90.0]), torch.tensor([1.0, 0.0])).item() * 2
+    89.30685424804688
+    """
+    # log cosh x = x + log(1 + exp(-2x)) - log 2, where cosh itself would overflow.
+    error = guess - target
+    return (error + F.softplus(-2 * error) - math.log(2)).mean()
+
+
+LOSSES: Mapping[str, Callable[..., Tensor]] = {
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "huber": F.smooth_l1_loss,
+    "log_cosh": log_cosh,
+}
 
 
 @frozen
@@ -34,50 +53,36 @@ class Regression:
     """
 
     column: str
-    scale: Literal["standard", "log", "none"] = field(
-        default="standard", validator=in_(("standard", "log", "none"))
+    scale: Scale = scale_field()
+    loss: Literal["mse", "mae", "huber", "log_cosh"] = field(
+        default="mse", validator=in_(tuple(LOSSES))
     )
-    loss: Literal["mse", "mae", "huber"] = field(default="mse", validator=in_(tuple(LOSSES)))
     layers: tuple[int, ...] = layers_field()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 
     def adapt(self, rows: Rows) -> Facts:
         """Give mean and standard deviation of the scaled target."""
-        if self.scale == "none":
-            return {"mean": 0.0, "std": 1.0}
-        chunks = rows.chunks([self.column])
-        found = moments(self._scaled(chunk)[:, None] for chunk in chunks)
-        if not found.known[0]:
-            raise DataError(f"{rows.name}: column '{self.column}' has no training target")
-        return {"mean": found.mean.item(), "std": found.std.item()}
-
-    def _scaled(self, rows: Table) -> np.ndarray:
-        values = rows.numbers(self.column)
-        if self.scale != "log":
-            return values
-        for place in np.flatnonzero(values <= 0)[:1]:
-            where = rows.where(int(place), self.column)
-            raise DataError(f"{where}: {values[place]:g} has no logarithm (scale = 'log')")
-        return np.log(values)
+        return learn(rows, self.column, self.scale)
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n]."""
-        scaled = (self._scaled(rows) - facts["mean"]) / facts["std"]
-        return torch.from_numpy(scaled.astype(np.float32))
+        values = scaled(facts, rows, self.column, self.scale)
+        return torch.from_numpy(values.astype(np.float32))
 
     def outputs(self, facts: Facts) -> int | None:
         """Give None: logits are [n]."""
         return None
 
     def criterion(self, facts: Facts) -> Criterion:
-        """Give the mean squared, absolute or smooth absolute error on the target's scale."""
+        """Give the mean squared, absolute, smooth absolute or log-cosh error on the target's
+        scale.
+        """
         return checked(LOSSES[self.loss])
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Give the column `value`, float64 in the target's own unit."""
-        values = logits.double().numpy() * facts["std"] + facts["mean"]
-        return {"value": np.exp(values) if self.scale == "log" else values}
+        return {"value": unscaled(facts, logits.double().numpy(), self.scale)}
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give mae and rmse in the target's unit, mape and median_ape as fractions, and r2."""

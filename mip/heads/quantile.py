@@ -1,0 +1,100 @@
+"""Quantiles of one number: how far it may lie from its middle."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from mip.branch import Facts
+from mip.head import Criterion, dropout_field, layers_field, missing_field, wide
+from mip.heads.scale import Scale, learn, scale_field, scaled, unscaled
+from mip.table import Rows, Table
+
+
+def pinball(guess: Tensor, target: Tensor, levels: tuple[float, ...]) -> Tensor:
+    """Give the mean pinball loss (Koenker and Bassett 1978) of quantiles [n, levels] against a
+    target [n]: an error costs the level where the target lies above, 1 less the level below.
+
+    >>> pinball(torch.tensor([[0.0, 3.0]]), torch.tensor([2.0]), (0.5, 0.9)).item()
+    0.550000011920929
+    """
+    error = target[:, None] - guess
+    at = error.new_tensor(levels)
+    return torch.maximum(at * error, (at - 1) * error).mean()
+
+
+@frozen
+class Quantile:
+    """Quantiles of one number, scaled as for `regression`, at sorted `levels` in (0, 1).
+
+    >>> import pandas as pd; from mip.table import from_frame
+    >>> rows = from_frame(pd.DataFrame({"price": [2.0, 4.0]}))
+    >>> head = Quantile("price", levels=[0.1, 0.6]); facts = head.adapt(rows)
+    >>> columns = head.decode(facts, torch.tensor([[1.0, 0.0]]))
+    >>> {name: column.tolist() for name, column in columns.items()}
+    {'q0.1': [3.0], 'q0.6': [4.0], 'value': [4.0]}
+    """
+
+    column: str
+    levels: tuple[float, ...] = field(default=(0.1, 0.5, 0.9), converter=tuple)
+    scale: Scale = scale_field()
+    layers: tuple[int, ...] = layers_field()
+    dropout: float = dropout_field()
+    missing: Literal["drop", "error"] = missing_field()
+
+    @levels.validator
+    def _rising(self, _: Any, levels: tuple[float, ...]) -> None:
+        ends = zip((0.0, *levels), (*levels, 1.0), strict=True)
+        if not levels or not all(below < above for below, above in ends):
+            raise ValueError(f"'levels' must rise between 0 and 1: {list(levels)}")
+
+    def adapt(self, rows: Rows) -> Facts:
+        """Give mean and standard deviation of the scaled target."""
+        return learn(rows, self.column, self.scale)
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Give float32 [n], NaN for none."""
+        values = scaled(facts, rows, self.column, self.scale)
+        return torch.from_numpy(values.astype(np.float32))
+
+    def outputs(self, facts: Facts) -> int | None:
+        """Give the number of levels: logits are [n, levels]."""
+        return len(self.levels)
+
+    def criterion(self, facts: Facts) -> Criterion:
+        """Give the pinball loss on the target's scale, averaged over the levels."""
+        return wide(partial(pinball, levels=self.levels), len(self.levels), soft=False)
+
+    def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
+        """Give `q<level>` for every level, float64 in the target's unit, and `value`, that of
+        the level nearest to one half.
+
+        Quantiles that cross are sorted, which as a whole brings them no further from the truth
+        (Chernozhukov, Fernández-Val and Galichon 2010); a scale keeps their order.
+        """
+        found = self._quantiles(facts, logits)
+        middle = int(np.argmin(np.abs(np.array(self.levels) - 0.5)))
+        named = {f"q{level}": found[:, k] for k, level in enumerate(self.levels)}
+        return {**named, "value": found[:, middle]}
+
+    def _quantiles(self, facts: Facts, logits: Tensor) -> np.ndarray:
+        return np.sort(unscaled(facts, logits.double().numpy(), self.scale), axis=1)
+
+    def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
+        """Give pinball and the mae of `value` in the target's unit and, of two levels or more,
+        coverage: the share of targets from the lowest quantile to the highest.
+        """
+        found = self._quantiles(facts, logits)
+        truth = unscaled(facts, target.double().numpy(), self.scale)
+        inside = (found[:, 0] <= truth) & (truth <= found[:, -1])
+        cost = pinball(torch.from_numpy(found), torch.from_numpy(truth), self.levels)
+        return {
+            "pinball": float(cost),
+            **({"coverage": float(inside.mean())} if len(self.levels) > 1 else {}),
+            "mae": float(np.abs(self.decode(facts, logits)["value"] - truth).mean()),
+        }
