@@ -22,7 +22,7 @@ from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
 from mip.branches.datetime import Datetime
-from mip.branches.fuse import Fuse
+from mip.branches.fuse import Fuse, Fusion
 from mip.branches.image import Image
 from mip.branches.stub import Stub
 from mip.branches.text import Text
@@ -132,17 +132,20 @@ class Train:
 
 @frozen
 class Spec:
-    """The whole of a spec file: data, branches by name (kept sorted), a head, the training."""
+    """The whole of a spec file: data, branches by name (kept sorted), how they are fused, a head,
+    the training.
+    """
 
     branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
     head: Head
     data: Data = Data()
     train: Train = Train()
+    fusion: Fusion = Fusion()
 
     @property
     def root(self) -> Fuse:
         """The tree of branches as one branch."""
-        return Fuse(self.branch)
+        return Fuse(self.branch, **attrs.asdict(self.fusion, recurse=False))
 
 
 def load_spec(

@@ -246,7 +246,7 @@ ERRORS = {
         "(known: buckets, columns, encoding, least, unseen, width)"
     ),
     PLACE + HEAD + "[trian]\nepochs = 3\n": (
-        "trian is not a field; did you mean 'train'? (known: branch, data, head, train)"
+        "trian is not a field; did you mean 'train'? (known: branch, data, fusion, head, train)"
     ),
     PLACE + 'width = "64"\n' + HEAD: "branch.place.width = '64' must be a whole number, not text",
     PLACE + "width = 6.5\n" + HEAD: "branch.place.width = 6.5 must be a whole number, not a number",
