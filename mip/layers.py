@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+BOUND = 1e9
+"""The size past which numbers are cut before they are squared."""
+
 
 class Fill(nn.Module):
     """Replace NaN by a learned value and say so with a flag.
@@ -67,6 +70,8 @@ class Tokens(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         first = self.first.expand(len(tokens), 1, -1)
+        # Layer norm squares: what a number far from all of training gives would become NaN.
+        tokens = tokens.clamp(-BOUND, BOUND)
         return self.norm(self.blocks(torch.cat([first, tokens], dim=1))[:, 0])
 
 

@@ -22,9 +22,13 @@ from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
 from mip.branches.datetime import Datetime
+from mip.branches.ft_transformer import FtTransformer
 from mip.branches.fuse import Fuse, Fusion
 from mip.branches.image import Image
+from mip.branches.mlp import Mlp
+from mip.branches.resnet_mlp import ResnetMlp
 from mip.branches.stub import Stub
+from mip.branches.tabm import TabM
 from mip.branches.text import Text
 from mip.branches.vector import Vector
 from mip.errors import SpecError, hint
@@ -43,13 +47,17 @@ KINDS: Mapping[str, type] = MappingProxyType(
         "continuous": Continuous,
         "cosine": Cosine,
         "datetime": Datetime,
+        "ft_transformer": FtTransformer,
         "fuse": Fuse,
         "image": Image,
+        "mlp": Mlp,
         "multiclass": Multiclass,
         "one_cycle": OneCycle,
         "regression": Regression,
+        "resnet_mlp": ResnetMlp,
         "sgd": SGD,
         "stub": Stub,
+        "tabm": TabM,
         "text": Text,
         "vector": Vector,
     }
@@ -181,7 +189,8 @@ def parse(
     ... ''')
     Traceback (most recent call last):
     mip.errors.SpecError: branch.rooms.kind = 'continous' is not a kind; did you mean \
-'continuous'? (known: boolean, categorical, continuous, datetime, fuse, image, stub, text, vector)
+'continuous'? (known: boolean, categorical, continuous, datetime, ft_transformer, fuse, image, \
+mlp, resnet_mlp, stub, tabm, text, …)
     """
     if len(text) > 1_000_000:
         raise SpecError("a spec has at most 1,000,000 characters")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import ge, in_, lt
 from torch import Tensor, nn
 
 from mip.branch import Branch, Facts
@@ -37,15 +38,14 @@ class Columns:
 
     numbers: tuple[str, ...]
     categories: tuple[str, ...]
-    scale: Scale = "standard"
-    embedding: Embedding = "none"
-    unseen: float = 0.05
+    scale: Scale = field(default="standard", validator=in_(get_args(Scale)))
+    embedding: Embedding = field(default="none", validator=in_(get_args(Embedding)))
+    unseen: float = field(default=0.05, validator=[ge(0), lt(1)])
     width: int | None = None
 
     def __attrs_post_init__(self) -> None:
         if not self.names:
             raise ValueError("'numbers' or 'categories' must name a column")
-        self.both  # noqa: B018 - whose validators say what is wrong
 
     @property
     def names(self) -> tuple[str, ...]:
