@@ -130,7 +130,7 @@ def test_the_spec_says_how_the_root_is_fused(table):
 def test_a_spec_without_a_fusion_is_side_by_side():
     spec = mip.parse(NUMBERS + HEADS["regression"])
     assert spec.root == Fuse(spec.branch)
-    assert evolve(spec, fusion=Fusion("")) == spec
+    assert evolve(spec, fusion=Fusion()) == spec
 
 
 # Modality dropout.

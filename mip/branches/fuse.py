@@ -38,7 +38,7 @@ class Fusion:
     of 4 heads). `drop` is the chance that training hides a branch of a row, with a learned vector
     in its place, never all of them (modality dropout; Neverova et al. 2016). The same vector then
     stands for a branch of which a row has no inputs, in training and prediction: no photo, no
-    number, no category that training knows.
+    number, no category that training knows. (An image branch needs `missing = "learn"` for that.)
 
     >>> Fusion(fusion="attention", width=30, heads=4)
     Traceback (most recent call last):
