@@ -22,9 +22,13 @@ from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
 from mip.branches.datetime import Datetime
-from mip.branches.fuse import Fuse
+from mip.branches.ft_transformer import FtTransformer
+from mip.branches.fuse import Fuse, Fusion
 from mip.branches.image import Image
+from mip.branches.mlp import Mlp
+from mip.branches.resnet_mlp import ResnetMlp
 from mip.branches.stub import Stub
+from mip.branches.tabm import TabM
 from mip.branches.text import Text
 from mip.branches.vector import Vector
 from mip.errors import SpecError, hint
@@ -48,16 +52,20 @@ KINDS: Mapping[str, type] = MappingProxyType(
         "cosine": Cosine,
         "count": Count,
         "datetime": Datetime,
+        "ft_transformer": FtTransformer,
         "fuse": Fuse,
         "image": Image,
+        "mlp": Mlp,
         "multiclass": Multiclass,
         "multilabel": Multilabel,
         "one_cycle": OneCycle,
         "ordinal": Ordinal,
         "quantile": Quantile,
         "regression": Regression,
+        "resnet_mlp": ResnetMlp,
         "sgd": SGD,
         "stub": Stub,
+        "tabm": TabM,
         "text": Text,
         "vector": Vector,
     }
@@ -155,17 +163,20 @@ class Train:
 
 @frozen
 class Spec:
-    """The whole of a spec file: data, branches by name (kept sorted), a head, the training."""
+    """The whole of a spec file: data, branches by name (kept sorted), how they are fused, a head,
+    the training.
+    """
 
     branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
     head: Head
     data: Data = Data()
     train: Train = Train()
+    fusion: Fusion = Fusion()
 
     @property
     def root(self) -> Fuse:
         """The tree of branches as one branch."""
-        return Fuse(self.branch)
+        return Fuse(self.branch, **attrs.asdict(self.fusion, recurse=False))
 
 
 def load_spec(
@@ -201,7 +212,8 @@ def parse(
     ... ''')
     Traceback (most recent call last):
     mip.errors.SpecError: branch.rooms.kind = 'continous' is not a kind; did you mean \
-'continuous'? (known: boolean, categorical, continuous, datetime, fuse, image, stub, text, vector)
+'continuous'? (known: boolean, categorical, continuous, datetime, ft_transformer, fuse, image, \
+mlp, resnet_mlp, stub, tabm, text, …)
     """
     if len(text) > 1_000_000:
         raise SpecError("a spec has at most 1,000,000 characters")

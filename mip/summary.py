@@ -19,6 +19,7 @@ from mip.branch import Branch
 from mip.net import Net
 from mip.plan import Plan
 from mip.rng import seeded
+from mip.spec import KINDS
 from mip.tree import Tree, leaves
 
 Shape = tuple[int | str, ...]
@@ -159,7 +160,8 @@ def _parts(branch: Branch, where: str, path: str) -> Iterator[tuple[str, str, st
 
 
 def _kind(value: Any) -> str:
-    return type(value).__name__.lower()
+    named = (name for name, kind in KINDS.items() if kind is type(value))
+    return next(named, type(value).__name__.lower())
 
 
 def _owned(nodes: Sequence[Node], parts: Sequence[str]) -> dict[str, list[Node]]:

@@ -16,9 +16,13 @@ from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
 from mip.branches.datetime import Datetime
+from mip.branches.ft_transformer import FtTransformer
 from mip.branches.fuse import Fuse
 from mip.branches.image import Image
+from mip.branches.mlp import Mlp
+from mip.branches.resnet_mlp import ResnetMlp
 from mip.branches.stub import Stub
+from mip.branches.tabm import TabM
 from mip.branches.text import Text
 from mip.branches.vector import Vector
 from mip.errors import DataError
@@ -49,6 +53,12 @@ COLUMNS = {
 }
 
 NUMBERS = ["area", "rooms", "empty", "same"]
+WORDS = ["town", "zip"]
+MIXED = {
+    "numbers": Continuous(["area", "rooms"]),
+    "photo": Image(["photo"], size=8, width=2, missing="learn"),
+    "town": Categorical(["town"]),
+}
 KINDS = {
     "boolean": Boolean(["garden"]),
     "categorical": Categorical(["town", "zip"]),
@@ -63,10 +73,29 @@ KINDS = {
     "continuous quantile": Continuous(NUMBERS, scale="quantile"),
     "continuous quantile piecewise": Continuous(NUMBERS, "quantile", "piecewise"),
     "datetime": Datetime(["sold"]),
+    "ft_transformer": FtTransformer(NUMBERS, WORDS, width=8, heads=2),
+    "ft_transformer of numbers": FtTransformer(NUMBERS, [], 6, 1, 3, 0.2, "quantile"),
+    "ft_transformer of words": FtTransformer([], WORDS, width=4, depth=1, heads=1),
+    "fuse attention": Fuse(MIXED, fusion="attention", width=6, depth=1, heads=2, layers=[3]),
+    "fuse bilinear": Fuse(MIXED, fusion="bilinear", width=5),
+    "fuse gated": Fuse(MIXED, fusion="gated", width=5, dropout=0.1, layers=[4]),
+    "fuse with drop": Fuse(MIXED, drop=0.5),
+    "fuse attention with drop": Fuse({"a": Fuse(MIXED, drop=0.3)}, (), 0.0, "attention", drop=0.2),
+    "fuse gated with drop": Fuse(MIXED, fusion="gated", drop=0.3),
+    "fuse bilinear with drop": Fuse(MIXED, fusion="bilinear", drop=0.3),
     "fuse": Fuse({"b": Continuous(["rooms"]), "a": Fuse({"t": Text(["note"])})}, layers=[5]),
     "image": Image(["photo"], size=8, width=2, missing="learn"),
     "image of lists": Image(["photo", "photos"], size=8, width=2, pool="max", missing="learn"),
+    "mlp": Mlp(NUMBERS, WORDS, layers=[6, 5]),
+    "mlp of numbers": Mlp(NUMBERS, [], [6, 5, 4], True, 0.2, "log", "periodic"),
+    "mlp of words": Mlp([], WORDS, layers=[3], unseen=0.5),
+    "resnet_mlp": ResnetMlp(NUMBERS, WORDS, width=6),
+    "resnet_mlp of numbers": ResnetMlp(NUMBERS, [], 6, 1, 0.2, "quantile", "piecewise"),
+    "resnet_mlp of words": ResnetMlp([], WORDS, width=3, depth=3),
     "stub": Stub(5),
+    "tabm": TabM(NUMBERS, WORDS, layers=[6, 5], members=3),
+    "tabm of numbers": TabM(NUMBERS, [], [6], 2, 0.2, "none", "linear"),
+    "tabm of words": TabM([], WORDS, layers=[4, 4, 4], members=1),
     "text": Text(["note"], letters=3, buckets=50, width=4, length=9),
     "vector": Vector(["embedding"]),
 }

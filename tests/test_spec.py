@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from attrs import evolve, field, frozen
+from attrs import asdict, evolve, field, frozen
 from attrs.validators import gt
 from conftest import HEADS, NUMBERS, bits, frame_of, lay, spec_of
 from hypothesis import given
@@ -25,9 +25,13 @@ from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
 from mip.branches.datetime import Datetime
-from mip.branches.fuse import Fuse
+from mip.branches.ft_transformer import FtTransformer
+from mip.branches.fuse import Fuse, Fusion
 from mip.branches.image import Image
+from mip.branches.mlp import Mlp
+from mip.branches.resnet_mlp import ResnetMlp
 from mip.branches.stub import Stub
+from mip.branches.tabm import TabM
 from mip.branches.text import Text
 from mip.branches.vector import Vector
 from mip.errors import FileError, SpecError
@@ -68,12 +72,34 @@ augments = st.builds(
     erase=st.floats(0, 1),
     auto=st.sampled_from(["", "rand", "trivial"]),
 )
+ways_to_scale = st.sampled_from(["standard", "log", "quantile", "none"])
+ways_to_embed = st.sampled_from(["none", "linear", "piecewise", "periodic"])
+pairs = (
+    st.tuples(columns, st.just([])) | st.tuples(st.just([]), columns) | st.tuples(columns, columns)
+)
+
+
+def tabular(kind, *options):
+    """Networks over numbers and categories, with options of their own before those they share."""
+    rest = (*options, ways_to_scale, ways_to_embed, shares)
+    return st.builds(lambda pair, *given: kind(*pair, *given), pairs, *rest)
+
+
+sizes = st.lists(counts, min_size=1, max_size=3)
+transformers = st.builds(
+    lambda pair, heads, times, *rest: FtTransformer(*pair, heads * times, 3, heads, *rest),
+    *(pairs, st.integers(1, 8), st.integers(1, 64), shares, ways_to_scale, shares),
+)
 leaves = st.one_of(
+    tabular(Mlp, sizes, st.booleans(), shares),
+    tabular(ResnetMlp, counts, st.integers(1, 256), shares),
+    tabular(TabM, sizes, counts, shares),
+    transformers,
     st.builds(
         Continuous,
         columns,
-        st.sampled_from(["standard", "log", "quantile", "none"]),
-        st.sampled_from(["none", "linear", "piecewise", "periodic"]),
+        ways_to_scale,
+        ways_to_embed,
         counts,
         st.integers(2, 256),
         positive,
@@ -106,7 +132,21 @@ leaves = st.one_of(
     ),
 )
 forest = lambda trees: st.dictionaries(names, trees, min_size=1, max_size=3)  # noqa: E731
-branches = st.recursive(leaves, lambda below: st.builds(Fuse, forest(below), layers, shares))
+fusions = st.one_of(
+    st.builds(Fusion, layers, shares, drop=shares),
+    st.builds(
+        *(Fusion, layers, shares, st.sampled_from(["gated", "bilinear"]), st.none() | counts),
+        drop=shares,
+    ),
+    st.builds(
+        lambda heads, times, depth, drop: Fusion(
+            fusion="attention", width=heads * times, depth=depth, heads=heads, drop=drop
+        ),
+        *(st.integers(1, 8), st.integers(1, 64), st.none() | st.integers(1, 64), shares),
+    ),
+)
+fused = lambda trees, how: Fuse(trees, **asdict(how, recurse=False))  # noqa: E731
+branches = st.recursive(leaves, lambda below: st.builds(fused, forest(below), fusions))
 gaps = st.sampled_from(["drop", "error"])
 scales = st.sampled_from(["standard", "log", "none"])
 losses = st.sampled_from(["mse", "mae", "huber", "log_cosh"])
@@ -152,7 +192,7 @@ trains = st.builds(
     mixup=st.just(0.0) | positive,
     cutmix=st.just(0.0) | positive,
 )
-specs = st.builds(Spec, forest(branches), heads, st.builds(Data, texts, splits), trains)
+specs = st.builds(Spec, forest(branches), heads, st.builds(Data, texts, splits), trains, fusions)
 
 
 @given(specs)
@@ -232,8 +272,11 @@ def test_a_whole_number_is_a_number():
 HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n'
 PHOTO = '[branch.photos]\nkind = "image"\ncolumns = ["front"]\n'
 PLACE = '[branch.place]\nkind = "categorical"\ncolumns = ["town"]\n'
-LEAVES = "boolean, categorical, continuous, datetime, fuse, image, stub, text, vector"
 TOPS = "binary, count, multiclass, multilabel, ordinal, quantile, regression"
+LEAVES = (
+    "boolean, categorical, continuous, datetime, ft_transformer, fuse, image, mlp, resnet_mlp, "
+    "stub, tabm, text, …"
+)
 
 ERRORS = {
     PHOTO.replace("image", "imgae") + HEAD: (
@@ -257,7 +300,7 @@ ERRORS = {
         "(known: buckets, columns, encoding, least, unseen, width)"
     ),
     PLACE + HEAD + "[trian]\nepochs = 3\n": (
-        "trian is not a field; did you mean 'train'? (known: branch, data, head, train)"
+        "trian is not a field; did you mean 'train'? (known: branch, data, fusion, head, train)"
     ),
     PLACE + 'width = "64"\n' + HEAD: "branch.place.width = '64' must be a whole number, not text",
     PLACE + "width = 6.5\n" + HEAD: "branch.place.width = 6.5 must be a whole number, not a number",
@@ -308,6 +351,43 @@ ERRORS = {
     ),
     PHOTO + 'augmentation = { auto = "radn" }\n' + HEAD: (
         "branch.photos.augmentation.auto = 'radn' is not one of its words; did you mean 'rand'?"
+    ),
+    PLACE + HEAD + '[fusion]\nfusion = "gatde"\n': (
+        "fusion.fusion = 'gatde' is not one of its words; did you mean 'gated'?"
+    ),
+    PLACE + HEAD + "[fusion]\nwidth = 8\n": (
+        "fusion.width must be left out: fusion 'concat' has none"
+    ),
+    PLACE + HEAD + '[fusion]\nfusion = "gated"\nheads = 2\n': (
+        "fusion.heads must be left out: fusion 'gated' has none"
+    ),
+    PLACE + HEAD + '[fusion]\nfusion = "bilinear"\ndepth = 2\n': (
+        "fusion.depth must be left out: fusion 'bilinear' has none"
+    ),
+    PLACE + HEAD + '[fusion]\nfusion = "attention"\nwidth = 10\n': (
+        "fusion.heads must divide the width 10: 4"
+    ),
+    PLACE + HEAD + "[fusion]\ndrop = 1.0\n": "fusion.drop must be < 1: 1.0",
+    PLACE + HEAD + "[fusion]\nlayers = [0]\n": (
+        "fusion.layers must hold widths of 1 to 65536: [0]"
+    ),
+    '[branch.all]\nkind = "fuse"\nfusion = "attention"\nheads = 3\n'
+    + PLACE.replace("branch.", "branch.all.branch.")
+    + HEAD: ("branch.all.heads must divide the width 64: 3"),
+    '[branch.all]\nkind = "mlp"\n' + HEAD: (
+        "branch.all.numbers or 'categories' must name a column"
+    ),
+    '[branch.all]\nkind = "mlp"\nnumbers = ["area"]\nlayers = []\n' + HEAD: (
+        "branch.all.layers must have 1 or more"
+    ),
+    '[branch.all]\nkind = "tabm"\nnumbers = ["area"]\nlayers = [0]\n' + HEAD: (
+        "branch.all.layers must hold widths of 1 to 65536: [0]"
+    ),
+    '[branch.all]\nkind = "resnet_mlp"\nnumbers = ["area"]\nunseen = 1.0\n' + HEAD: (
+        "branch.all.unseen must be < 1: 1.0"
+    ),
+    '[branch.all]\nkind = "ft_transformer"\nnumbers = ["area"]\nwidth = 30\n' + HEAD: (
+        "branch.all.heads must divide the width 30: 4"
     ),
     PLACE + HEAD + "[train]\nmixup = -0.1\n": "train.mixup must be >= 0: -0.1",
     PLACE + HEAD + "[train]\nmixup = nan\n": "train.mixup must be >= 0: nan",

@@ -144,6 +144,7 @@ def test_a_branch_without_layers_is_a_part_all_the_same(table):
     assert [node.path for node in summary(plan, net)] == ["branch.a", "branch", "head"]
     assert types(measure(net, plan.example())) == {
         "Linear": (2, 2),
+        "Concat": (1, 1),
         "Dropout": (1, 1),
         "ReLU": (1, 1),
     }

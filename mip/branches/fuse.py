@@ -2,32 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import attrs
+import torch
 from attrs import field, frozen
-from attrs.validators import ge, lt, min_len
+from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from torch import Tensor, nn
 
 from mip.branch import Branch, Facts, by_name, positive
 from mip.errors import SpecError
-from mip.layers import Fused
+from mip.layers import MLP, Tokens, divides
 from mip.table import Rows, Table
 from mip.tree import Tree
 
+FUSIONS = ("concat", "gated", "attention", "bilinear")
+"""The ways to join vectors."""
+
+WIDTH, DEPTH, HEADS = 64, 2, 4
+"""What a fusion has where nothing is said."""
+
+PHOTOS = {"pixels", "present"}
+"""The names of an image branch's inputs."""
+
 
 @frozen
-class Fuse:
-    """Branches joined to one vector, then linear layers of the given widths with ReLU."""
+class Fusion:
+    """How vectors of branches become one, and what comes behind: linear layers with ReLU.
 
-    branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
+    `fusion` is "concat" (side by side), "gated" (a weighted sum; Arevalo et al. 2017), "attention"
+    (a token a branch, `depth` transformer layers of `heads` heads) or "bilinear" (a product; Kim
+    et al. 2017); all but the first bring each branch to `width` first (default: 64, with 2 layers
+    of 4 heads). `drop` is the chance that training hides a branch of a row, with a learned vector
+    in its place, never all of them (modality dropout; Neverova et al. 2016). The same vector then
+    stands for a branch of which a row has no inputs, in training and prediction: no photo, no
+    number, no category that training knows. (An image branch needs `missing = "learn"` for that.)
+
+    >>> Fusion(fusion="attention", width=30, heads=4)
+    Traceback (most recent call last):
+    ValueError: 'heads' must divide the width 30: 4
+    """
+
     layers: tuple[int, ...] = field(default=(), converter=tuple)
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
+    fusion: Literal["concat", "gated", "attention", "bilinear"] = field(
+        default="concat", validator=in_(FUSIONS)
+    )
+    width: int | None = field(default=None, validator=optional([gt(0), le(65_536)]))
+    depth: int | None = field(default=None, validator=optional([gt(0), le(64)]))
+    heads: int | None = field(default=None, validator=optional([gt(0), le(1024)]))
+    drop: float = field(default=0.0, validator=[ge(0), lt(1)])
 
     @layers.validator
     def _positive(self, _: Any, widths: tuple[int, ...]) -> None:
         positive(widths)
+
+    def __attrs_post_init__(self) -> None:
+        strange = {"concat": ["width", "depth", "heads"], "attention": []}
+        for name in strange.get(self.fusion, ["depth", "heads"]):
+            if getattr(self, name) is not None:
+                raise ValueError(f"'{name}' must be left out: fusion '{self.fusion}' has none")
+        if self.fusion == "attention":
+            divides(self.heads or HEADS, self.width or WIDTH)
+
+    def module(self, names: Iterable[str]) -> nn.Module:
+        """Build what joins vectors of these names: a dict of float32 [n, any] to [n, width]."""
+        width = self.width or WIDTH
+        if self.fusion == "gated":
+            return Gated(names, width)
+        if self.fusion == "attention":
+            return Attention(names, width, self.depth or DEPTH, self.heads or HEADS)
+        return Bilinear(names, width) if self.fusion == "bilinear" else Concat()
+
+
+@frozen
+class Fuse:
+    """Branches joined to one vector as a `Fusion` of these options says."""
+
+    branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
+    layers: tuple[int, ...] = field(default=(), converter=tuple)
+    dropout: float = 0.0
+    fusion: Literal["concat", "gated", "attention", "bilinear"] = "concat"
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    drop: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.how  # noqa: B018 - whose validators say what is wrong
+
+    @property
+    def how(self) -> Fusion:
+        """All but the branches."""
+        named = attrs.asdict(self, recurse=False)
+        return Fusion(**{name: value for name, value in named.items() if name != "branch"})
 
     def adapt(self, rows: Rows) -> Facts:
         """Give each branch's facts by name."""
@@ -38,9 +108,11 @@ class Fuse:
         return {name: kind.encode(facts[name], rows) for name, kind in self.branch.items()}
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, last width], or the branches' sum without layers."""
+        """Give float32 [n, last of the layers]; without layers [n, width], or for "concat"
+        [n, sum of the branches].
+        """
         modules = {name: _built(name, kind, facts[name]) for name, kind in self.branch.items()}
-        return Fused(modules, self.layers, self.dropout)
+        return Fused(modules, self.how.module(modules), self.layers, self.dropout, self.drop)
 
     def keep(self, facts: Facts, rows: Table, folder: Path) -> Tree:
         """Encode as `encode` does, but leave on disk what a branch can keep there."""
@@ -71,3 +143,159 @@ def _built(name: str, branch: Branch, facts: Facts) -> nn.Module:
         raise SpecError(f"{name}.{error}") from error
     except Exception as error:  # whatever a backbone raises, the user needs the path
         raise SpecError(f"{name}: the module cannot be built: {error}") from error
+
+
+class Fused(nn.Module):
+    """Run each branch on its own input, fuse the vectors, then linear layers.
+
+    Takes a dict of inputs, name to tree of tensors with n rows; gives float32 [n, last width],
+    or what the fusion gives without layers.
+    """
+
+    def __init__(
+        self,
+        branches: Mapping[str, nn.Module],
+        fusion: nn.Module,
+        layers: Sequence[int] = (),
+        dropout: float = 0.0,
+        drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.branch = nn.ModuleDict(dict(branches))
+        self.hide = Hide(branches, drop) if drop else None
+        self.fusion = fusion
+        self.layers = MLP(layers, dropout)
+
+    def forward(self, inputs: Mapping[str, Tree]) -> Tensor:
+        vectors = {name: module(inputs[name]) for name, module in self.branch.items()}
+        if self.hide is not None:
+            vectors = self.hide(vectors, inputs)
+        return self.layers(self.fusion(vectors))
+
+
+class Concat(nn.Module):
+    """Side by side: a dict of float32 [n, any] to float32 [n, their sum]."""
+
+    def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat(list(vectors.values()), dim=1)
+
+
+class Project(nn.Module):
+    """Bring each vector to one width, linearly: a dict of float32 [n, any] to [n, names, width]."""
+
+    def __init__(self, names: Iterable[str], width: int) -> None:
+        super().__init__()
+        self.linear = nn.ModuleDict({name: nn.LazyLinear(width) for name in names})
+
+    def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([layer(vectors[name]) for name, layer in self.linear.items()], dim=1)
+
+
+class Gated(nn.Module):
+    """Sum the branches, weighted by gates that see all of them (gated multimodal units).
+
+    Takes a dict of float32 [n, any]; gives float32 [n, width]. Each number has a gate of its own,
+    a softmax over the branches: for two it is the paper's sigmoid (Arevalo et al. 2017).
+    """
+
+    def __init__(self, names: Iterable[str], width: int) -> None:
+        super().__init__()
+        self.project = Project(names, width)
+        self.gate = nn.LazyLinear(len(self.project.linear) * width)
+
+    def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        values = self.project(vectors).tanh()
+        gates = self.gate(torch.cat(list(vectors.values()), dim=1)).view_as(values)
+        return (gates.softmax(dim=1) * values).sum(dim=1)
+
+
+class Attention(nn.Module):
+    """Make each branch a token and let them attend: a dict of float32 [n, any] to [n, width]."""
+
+    def __init__(self, names: Iterable[str], width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.project = Project(names, width)
+        self.tokens = Tokens(width, depth, heads)
+
+    def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        return self.tokens(self.project(vectors))
+
+
+class Bilinear(nn.Module):
+    """Multiply the branches: a dict of float32 [n, any] to float32 [n, width].
+
+    Low-rank bilinear pooling with tanh (Kim et al. 2017), over as many factors as there are
+    branches; the paper's last projection is the layer that comes behind.
+    """
+
+    def __init__(self, names: Iterable[str], width: int) -> None:
+        super().__init__()
+        self.project = Project(names, width)
+
+    def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        return self.project(vectors).tanh().prod(dim=1)
+
+
+class Hide(nn.Module):
+    """Modality dropout: a learned vector for each branch, which stands for a row's branch that
+    has no inputs, and in training for others by chance, but never for all that are there.
+
+    Takes a dict of float32 [n, any] and the branches' inputs; gives such a dict.
+    """
+
+    def __init__(self, names: Iterable[str], drop: float) -> None:
+        super().__init__()
+        self.drop = drop
+        self.stand = nn.ModuleDict({name: Stand() for name in names})
+
+    def forward(
+        self, vectors: Mapping[str, Tensor], inputs: Mapping[str, Tree]
+    ) -> dict[str, Tensor]:
+        hidden = self.hidden(torch.stack([absent(inputs[name]) for name in self.stand]))
+        pairs = zip(self.stand.items(), hidden, strict=True)
+        return {name: stand(vectors[name], rows) for (name, stand), rows in pairs}
+
+    def hidden(self, gone: Tensor) -> Tensor:
+        """Say which to hide of bool [branches, n], those without inputs among them."""
+        if not self.training:
+            return gone
+        draws = torch.rand(gone.shape, device=gone.device).masked_fill(gone, -1)
+        spared = draws == draws.amax(dim=0)
+        return gone | ((draws < self.drop) & ~spared)
+
+
+class Stand(nn.Module):
+    """A learned vector in place of others: float32 [n, d] and bool [n] to float32 [n, d]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vector = nn.UninitializedParameter()
+
+    def forward(self, vectors: Tensor, hidden: Tensor) -> Tensor:
+        if isinstance(self.vector, nn.UninitializedParameter):
+            self.vector.materialize(vectors.shape[1:])
+            nn.init.zeros_(self.vector)
+        return torch.where(hidden.unsqueeze(1), self.vector, vectors)
+
+
+def absent(inputs: Tree) -> Tensor:
+    """Say of which rows a branch has no inputs: a tree of tensors [n, …] to bool [n].
+
+    Photos are absent where none is present, numbers where all are NaN, words (int64) where all are
+    0, a tree where all of it is. Other tensors are always there.
+
+    >>> absent({"size": torch.tensor([[torch.nan], [1.0]]), "town": torch.tensor([[0], [0]])})
+    tensor([ True, False])
+    """
+    if isinstance(inputs, Tensor):
+        return _blank(inputs).unsqueeze(-1).flatten(1).all(dim=1)
+    if isinstance(inputs, dict) and inputs.keys() == PHOTOS:
+        return (inputs["present"] != 1).all(dim=1)
+    children = inputs.values() if isinstance(inputs, dict) else inputs
+    return torch.stack([absent(child) for child in children]).all(dim=0)
+
+
+def _blank(leaf: Tensor) -> Tensor:
+    if leaf.is_floating_point():
+        return leaf.isnan()
+    return leaf == 0 if leaf.dtype == torch.int64 else torch.zeros_like(leaf, dtype=torch.bool)

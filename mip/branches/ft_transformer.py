@@ -1,0 +1,109 @@
+"""A transformer over several columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, gt, le, lt
+from torch import Tensor, nn
+
+from mip.branch import Facts, names
+from mip.branches.tabular import Columns, Scale
+from mip.layers import Fill, Tokens, divides
+from mip.table import Rows, Table
+from mip.tree import Tree
+
+
+@frozen
+class FtTransformer:
+    """A feature tokenizer and a transformer (FT-Transformer, Gorishniy et al. 2021): each column
+    is a token of `width`, and `depth` layers of `heads` heads let them attend to each other.
+
+    `numbers` are read as `continuous` reads them and `categories` as `categorical` does.
+    """
+
+    numbers: tuple[str, ...] = field(default=(), converter=names)
+    categories: tuple[str, ...] = field(default=(), converter=names)
+    width: int = field(default=64, validator=[gt(0), le(4096)])
+    depth: int = field(default=2, validator=[gt(0), le(64)])
+    heads: int = field(default=4, validator=[gt(0), le(1024)])
+    dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
+    scale: Scale = "standard"
+    unseen: float = 0.05
+
+    @heads.validator
+    def _dividing(self, _: Any, heads: int) -> None:
+        divides(heads, self.width)
+
+    def __attrs_post_init__(self) -> None:
+        self.reads  # noqa: B018 - whose validators say what is wrong
+
+    @property
+    def reads(self) -> Columns:
+        """The columns and how they are read."""
+        named = (self.numbers, self.categories, self.scale)
+        return Columns(*named, unseen=self.unseen, width=self.width)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of all columns."""
+        return self.reads.names
+
+    def adapt(self, rows: Rows) -> Facts:
+        """Give the facts of `continuous` as `numbers` and of `categorical` as `words`."""
+        return self.reads.adapt(rows)
+
+    def encode(self, facts: Facts, rows: Table) -> Tree:
+        """Give numbers float32 [n, numbers], NaN for missing, and words int64 [n, categories]."""
+        return self.reads.encode(facts, rows)
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, width]."""
+        branches: Any = self.reads.both.module(facts).branch
+        if self.numbers:
+            branches["numbers"] = Scaled(branches["numbers"], len(self.numbers), self.width)
+        tokens = Tokens(self.width, self.depth, self.heads, self.dropout)
+        return nn.Sequential(Tokenizer(branches, self.width), tokens)
+
+    def unknown(self, facts: Facts, rows: Rows) -> Iterator[tuple[str, list[str]]]:
+        """Give (column, words) for every column with words that training did not see."""
+        return self.reads.unknown(facts, rows)
+
+    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
+        """Give (place, text) for every number that counts as missing though it is there."""
+        return self.reads.oddities(rows)
+
+
+class Tokenizer(nn.Module):
+    """Make a token of each column: the inputs of numbers and words to [n, columns, width]."""
+
+    def __init__(self, branches: nn.ModuleDict, width: int) -> None:
+        super().__init__()
+        self.branch, self.width = branches, width
+
+    def forward(self, inputs: Tree) -> Tensor:
+        tokens = [module(inputs[name]) for name, module in self.branch.items()]
+        return torch.cat([each.unflatten(1, (-1, self.width)) for each in tokens], dim=1)
+
+
+class Scaled(nn.Module):
+    """Scale a vector of each column by its number: float32 [n, c] to float32 [n, c * width].
+
+    A missing number is filled; its flag adds a vector of its own.
+    """
+
+    def __init__(self, fill: Fill, columns: int, width: int) -> None:
+        super().__init__()
+        self.fill, self.columns, bound = fill, columns, width**-0.5
+        sizes = (columns, columns, len(fill.value))
+        drawn = [torch.empty(size, width).uniform_(-bound, bound) for size in sizes]
+        self.weight, self.bias, self.missing = map(nn.Parameter, drawn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers, flags = self.fill(x).split([self.columns, len(self.fill.value)], dim=1)
+        tokens = numbers.unsqueeze(-1) * self.weight + self.bias
+        said = flags.unsqueeze(-1) * self.missing
+        return tokens.index_add(1, self.fill.index, said).flatten(1)

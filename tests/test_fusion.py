@@ -1,0 +1,249 @@
+"""Fusions join branches in their own ways; modality dropout makes what is missing bearable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from attrs import evolve
+from conftest import BRANCHES, HEADS, NUMBERS, bits, lay
+from torch import nn
+
+import mip
+from mip.branches.categorical import Categorical
+from mip.branches.continuous import Continuous
+from mip.branches.fuse import Attention, Fuse, Fused, Fusion, Hide, absent
+from mip.branches.image import Image
+from mip.branches.stub import Stub
+from mip.heads.regression import Regression
+from mip.optim import AdamW
+from mip.spec import Spec, Train
+
+WAYS = ["concat", "gated", "attention", "bilinear"]
+BOTH = {"a": Continuous(["a"], "none"), "b": Continuous(["b"], "none")}
+SIGNS = {
+    "a": [1.0, 1.0, -1.0, -1.0] * 4,
+    "b": [1.0, -1.0, 1.0, -1.0] * 4,
+    "c": [3.0, 1.0, 2.0, 5.0] * 4,
+}
+
+
+def built(kind, rows):
+    torch.manual_seed(0)
+    facts = kind.adapt(rows)
+    module = kind.module(facts)
+    with torch.no_grad():
+        module.eval()(kind.encode(facts, rows))
+    return module.train(), kind.encode(facts, rows)
+
+
+def loss_of_product(fusion):
+    rows = mip.from_columns(SIGNS)
+    module, inputs = built(Fuse(BOTH, fusion=fusion), rows)
+    net = nn.Sequential(module, nn.Linear(module(inputs).shape[1], 1))
+    target = inputs["a"] * inputs["b"]
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss = (net(inputs) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
+
+
+@pytest.mark.parametrize("fusion", WAYS[1:])
+def test_a_fusion_learns_what_only_both_branches_tell(fusion):
+    assert loss_of_product(fusion) < 0.05
+
+
+def test_side_by_side_a_line_cannot_tell_a_product():
+    assert loss_of_product("concat") > 0.95
+
+
+def test_fusions_differ():
+    rows = mip.from_columns(SIGNS)
+    outs = [built(Fuse(BOTH, fusion=way, layers=[3]), rows) for way in WAYS]
+    values = [module(inputs) for module, inputs in outs]
+    pairs = [(i, j) for i in range(4) for j in range(i)]
+    assert not any(torch.allclose(values[i], values[j]) for i, j in pairs)
+
+
+def test_concat_is_what_it_was():
+    rows = mip.from_columns(SIGNS)
+    module, inputs = built(Fuse(BOTH, layers=[3, 2], dropout=0.2), rows)
+    layers = ["layers.0.weight", "layers.0.bias", "layers.3.weight", "layers.3.bias"]
+    assert list(module.state_dict()) == ["branch.a.value", "branch.b.value", *layers]
+    torch.manual_seed(0)
+    plain = mip.layers.MLP([3, 2], 0.2)
+    with torch.no_grad():
+        plain.eval()(torch.zeros(1, 2))
+    assert bits(plain.state_dict()) == bits(module.layers.state_dict())
+    joined = torch.cat([inputs["a"], inputs["b"]], dim=1)
+    assert torch.equal(module.eval()(inputs), plain(joined))
+
+
+# Two branches of 2 and 5 numbers, a width of 6: the projections have 3 * 6 + 6 * 6 = 54.
+COUNTS = {
+    "concat": (Fuse({"a": Stub(2), "b": Stub(5)}), 0),
+    "concat and drop": (Fuse({"a": Stub(2), "b": Stub(5)}, drop=0.1), 7),
+    "gated": (Fuse({"a": Stub(2), "b": Stub(5)}, fusion="gated", width=6), 54 + 8 * 12),
+    "bilinear": (Fuse({"a": Stub(2), "b": Stub(5)}, fusion="bilinear", width=6), 54),
+    # CLS and the last norm 18; a layer: attention 4 * 42, forward 84 + 78, two norms 24.
+    "attention": (
+        Fuse({"a": Stub(2), "b": Stub(5)}, fusion="attention", width=6, depth=3, heads=2),
+        54 + 18 + 3 * (168 + 162 + 24),
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "count"), COUNTS.values(), ids=COUNTS)
+def test_the_parameters_of_a_fusion_are_counted(kind, count):
+    module, _ = built(kind, mip.from_columns(SIGNS))
+    assert sum(each.numel() for each in module.parameters()) == count
+
+
+def test_attention_does_not_know_the_order_of_branches():
+    vectors = {name: torch.randn(5, k + 2) for k, name in enumerate("abc")}
+    one, two = Attention("abc", 8, 2, 4), Attention("cab", 8, 2, 4)
+    assert one(vectors).shape == two(vectors).shape
+    two.load_state_dict(one.state_dict())
+    torch.testing.assert_close(one(vectors), two(vectors))
+
+
+def test_layers_of_attention_begin_apart():
+    first, second = Attention("ab", 8, 2, 4).tokens.blocks
+    assert not torch.equal(first.linear1.weight, second.linear1.weight)
+
+
+def test_the_spec_says_how_the_root_is_fused(table):
+    told = '[fusion]\nfusion = "attention"\nwidth = 8\ndepth = 1\nheads = 2\n'
+    told += "layers = [5]\ndrop = 0.1\n"
+    spec = mip.parse(told + NUMBERS + HEADS["regression"])
+    assert spec.fusion == Fusion([5], fusion="attention", width=8, depth=1, heads=2, drop=0.1)
+    assert (spec.root.fusion, spec.root.layers, spec.root.how) == ("attention", (5,), spec.fusion)
+    assert mip.parse(mip.dump(spec)) == spec
+    net = mip.build(mip.adapt(spec, table))
+    assert isinstance(net.body.fusion, Attention)
+    assert net.body(mip.adapt(spec, table).example(3)).shape == (3, 5)
+
+
+def test_a_spec_without_a_fusion_is_side_by_side():
+    spec = mip.parse(NUMBERS + HEADS["regression"])
+    assert spec.root == Fuse(spec.branch)
+    assert evolve(spec, fusion=Fusion()) == spec
+
+
+# Modality dropout.
+
+
+ABSENT = {
+    "numbers": (torch.tensor([[torch.nan, torch.nan], [1.0, torch.nan]]), [True, False]),
+    "words": (torch.tensor([[0, 0], [0, 2]]), [True, False]),
+    "one number": (torch.tensor([torch.nan, 0.0]), [True, False]),
+    "bytes": (torch.zeros(2, 3, dtype=torch.uint8), [False, False]),
+    "photos": (
+        {
+            "pixels": torch.zeros(3, 2, 3, 8, 8, dtype=torch.uint8),
+            "present": torch.tensor([[0, -1], [-1, -1], [0, 1]], dtype=torch.int8),
+        },
+        [True, True, False],
+    ),
+    "a tree": (
+        {"a": torch.tensor([torch.nan, torch.nan]), "b": {"c": torch.tensor([[0], [1]])}},
+        [True, False],
+    ),
+    "a tuple": ((torch.tensor([torch.nan, 1.0]), torch.tensor([[0], [0]])), [True, False]),
+    "no rows": (torch.zeros(0, 3), []),
+}
+
+
+@pytest.mark.parametrize(("inputs", "want"), ABSENT.values(), ids=ABSENT)
+def test_what_a_row_lacks_is_told_from_its_inputs(inputs, want):
+    assert absent(inputs).tolist() == want
+
+
+def test_training_hides_by_chance_and_never_all():
+    hide = Hide("abc", 0.4)
+    torch.manual_seed(0)
+    hidden = hide.hidden(torch.zeros(3, 20_000, dtype=torch.bool))
+    assert not hidden.all(dim=0).any()
+    # All three would be hidden with 0.4 ** 3; then one of them is spared.
+    assert hidden.float().mean(dim=1).tolist() == pytest.approx([0.4 - 0.064 / 3] * 3, abs=0.01)
+
+
+def test_what_is_missing_is_hidden_and_does_not_count_as_spared():
+    hide = Hide("abc", 0.999)
+    gone = torch.tensor([[True, False, False]] * 500).T
+    hidden = hide.hidden(gone)
+    assert hidden[0].all()
+    assert (hidden[1] ^ hidden[2]).float().mean() > 0.95
+    assert not (hidden[1] & hidden[2]).any()
+
+
+def test_a_row_of_nothing_has_all_its_vectors():
+    hide = Hide("ab", 0.5)
+    nothing = torch.ones(2, 3, dtype=torch.bool)
+    assert hide.hidden(nothing).all()
+    assert hide.eval().hidden(nothing).all()
+
+
+def test_prediction_hides_what_is_missing_alone():
+    hide = Hide("ab", 0.9).eval()
+    gone = torch.tensor([[True, False], [False, False]])
+    assert torch.equal(hide.hidden(gone), gone)
+
+
+def test_the_learned_vector_stands_for_what_is_missing():
+    rows = mip.from_columns({"a": [1.0, np.nan, 2.0], "b": ["x", "y", None], "c": [1, 2, 3]})
+    kind = Fuse({"a": Continuous(["a", "c"]), "b": Categorical(["b"], 3)}, drop=0.5)
+    module, _ = built(kind, rows)
+    torch.nn.init.normal_(module.hide.stand["b"].vector)
+    facts = kind.adapt(rows)
+    out = module.eval()(kind.encode(facts, rows))
+    assert torch.equal(out[2, -3:], module.hide.stand["b"].vector)
+    assert torch.equal(out[0, -3:], module.branch["b"](kind.encode(facts, rows)["b"])[0])
+
+
+def test_without_drop_there_is_nothing_to_learn():
+    module, _ = built(Fuse(BOTH), mip.from_columns(SIGNS))
+    assert isinstance(module, Fused)
+    assert module.hide is None
+
+
+def test_a_step_with_modality_dropout_is_pure(table):
+    text = '[fusion]\nfusion = "gated"\nwidth = 8\ndrop = 0.5\n' + BRANCHES + HEADS["regression"]
+    laid = lay(mip.parse(text), table)
+    batch = next(laid.batches.at(0))
+    (one, first), (two, second) = laid.step(laid.state, batch), laid.step(laid.state, batch)
+    assert bits(one) == bits(two)
+    assert float(first["loss"]) == float(second["loss"])
+    other, _ = laid.step(evolve(laid.state, seed=1), batch)
+    assert bits(other.params) != bits(one.params)
+
+
+def photos(places, bright):
+    pixels = [np.full((8, 8, 3), 200 * value + 20, dtype=np.uint8) for value in bright]
+    return [pixels[place] for place in places]
+
+
+def test_a_row_without_its_photo_is_predicted_from_the_rest(tmp_path):
+    rng = np.random.default_rng(0)
+    size, bright = rng.uniform(-1, 1, 96), rng.integers(0, 2, 96)
+    columns = {"size": size, "photo": photos(range(96), bright), "price": 2 * size + bright}
+    branches = {
+        "photo": Image(["photo"], size=8, width=4, missing="learn"),
+        "size": Continuous(["size"]),
+    }
+    spec = Spec(branches, Regression("price"), train=Train(30, 16, AdamW(2e-2), workers=0))
+    spec = evolve(spec, fusion=Fusion(drop=0.3))
+    rows = mip.from_columns(columns)
+    parts = mip.prepare.Parts(rows, rows.take([]), rows.take([]))
+    predict = mip.run(spec, parts, tmp_path, device="cpu").predict
+    whole = predict(rows)["value"].to_numpy()
+    assert np.abs(whole - columns["price"]).mean() < 0.15
+    bare = mip.from_columns({**columns, "photo": [None] * 96})
+    blind = predict(bare)["value"].to_numpy()
+    assert np.abs(blind - (2 * size + bright.mean())).mean() < 0.25
+    sizeless = mip.from_columns({**columns, "size": [np.nan] * 96})
+    found = predict(sizeless)["value"].to_numpy()
+    assert np.abs(found - (2 * size.mean() + bright)).mean() < 0.25
