@@ -186,3 +186,26 @@ def test_a_run_with_groups_resumes_to_the_same_bytes(table, tmp_path):
     mip.run(spec, all_of(table), tmp_path / "b", hooks=lambda _: (stop,))
     again = mip.run(spec, all_of(table), tmp_path / "b", resume=True)
     assert moved(whole.state, again.state) == set()
+
+
+def test_one_spec_describes_the_mixed_model():
+    """A whole ResNet-34 with layers behind it beside seven numbers: as large as built by hand."""
+    frame = {f"x{k}": np.arange(4.0) + k for k in range(7)}
+    photos = [np.zeros((9, 9, 3), np.uint8)] * 4
+    rows = mip.from_columns({**frame, "photo": photos, "price": [1.0, 2, 3, 4]})
+    spec = mip.parse(f"""
+        [branch.photos]
+        kind = "fuse"
+        layers = [50, 20, 10]
+        branch.net = {{ kind = "image", columns = ["photo"], backbone = "resnet34", cut = "fc" }}
+        [branch.table]
+        kind = "mlp"
+        numbers = {list(frame)}
+        layers = [10, 4]
+        [head]
+        kind = "regression"
+        column = "price"
+        layers = [7]
+    """)
+    net = mip.build(mip.adapt(spec, rows))
+    assert sum(param.numel() for param in net.parameters()) == 21_849_189
