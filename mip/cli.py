@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import tomllib
 import warnings
@@ -229,7 +230,7 @@ def fit(
         told = partial(_told, label=out.name)
         ended = run(read_spec, cut, out, resume=resume, hooks=told, base=spec.parent, cache=cache)
     except KeyboardInterrupt:
-        raise _interrupted(spec, out) from None
+        raise _interrupted(spec, out, set_ or []) from None
     _reported(ended, cut, out)
 
 
@@ -251,11 +252,12 @@ def _told(laid: Job, label: str) -> tuple[Hook, ...]:
     return (progress(laid.steps, label), lines) if sys.stderr.isatty() else (lines,)
 
 
-def _interrupted(spec: Path, out: Path) -> MipError:
+def _interrupted(spec: Path, out: Path, texts: Sequence[str]) -> MipError:
     last = out / "checkpoints" / "last.safetensors"
     if not last.is_file():
         return MipError("stopped before the first checkpoint; nothing is kept")
-    return MipError(f"stopped; go on with: mip fit {spec} --out {out} --resume")
+    given = "".join(f" --set {shlex.quote(text)}" for text in texts)
+    return MipError(f"stopped; go on with: mip fit {spec} --out {out}{given} --resume")
 
 
 def _reported(ended: Any, cut: Parts, out: Path) -> None:

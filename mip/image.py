@@ -144,7 +144,9 @@ def _from_pixels(data: Any) -> Image.Image:
     pixels = np.asarray(data)
     if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3} or pixels.shape[2:] not in {(), (3,)}:
         told = f"{type(data).__name__} of {pixels.dtype} {list(pixels.shape)}"
-        raise DataError(f"an image is a path, bytes, or uint8 [h, w] or [h, w, 3], not {told}")
+        cure = "; colours come last: permute(1, 2, 0)" if pixels.shape[:1] == (3,) else ""
+        known = "a path, bytes, a PIL image, or uint8 [h, w] or [h, w, 3]"
+        raise DataError(f"an image is {known}, not {told}{cure}")
     return Image.fromarray(pixels)
 
 

@@ -17,7 +17,7 @@ from mip.augmentation import inside
 from mip.errors import DataError
 from mip.plan import Batch
 from mip.rng import derive
-from mip.tree import Tree, map_tree
+from mip.tree import Tree, leaves, map_tree
 
 PHOTOS = {"pixels", "present"}
 """The names by which a branch's encoded photos are known."""
@@ -141,6 +141,15 @@ def has_photos(inputs: Tree) -> bool:
     if not isinstance(inputs, dict):
         return False
     return inputs.keys() == PHOTOS or any(map(has_photos, inputs.values()))
+
+
+def can_mix(inputs: Tree) -> bool:
+    """Say whether `mixup` changes any input of a batch: photos, or what is of floating point.
+
+    >>> can_mix({"words": torch.zeros(1, 2, dtype=torch.int64)}), can_mix(torch.zeros(1, 2))
+    (False, True)
+    """
+    return has_photos(inputs) or any(leaf.is_floating_point() for _, leaf in leaves(inputs))
 
 
 def draw(seed: int, alpha: float, rows: int) -> Pairs:

@@ -204,12 +204,15 @@ def _where(work: Work, source: Any) -> str:
 def _numbers(source: Any, places: Tensor) -> Tensor:
     # Rows are named as in the file where the source knows: a table, or encoded rows.
     if isinstance(source, Shards):
-        return source.numbers(places)
+        return source.row_numbers(places)
     return getattr(source, "rows", getattr(source, "row", torch.arange(count(source))))[places]
 
 
 def _size(pipe: Pipe) -> int:
-    return pipe.order.size(count(pipe.source))
+    order = pipe.order
+    if isinstance(pipe.source, Shards) and (not isinstance(order, Each) or order.draws is not None):
+        raise DataError(f"sample: shards are read in order or shuffled; {order} needs mip.read")
+    return order.size(count(pipe.source))
 
 
 def _batches(pipe: Pipe, size: int) -> int:
@@ -253,8 +256,7 @@ def _split(places: Tensor, rows: int) -> Iterator[Tensor]:
 
 def _streamed(pipe: Pipe, shards: Shards, epochs: Iterable[int], skip: int) -> Iterator[Work]:
     order = pipe.order
-    if not isinstance(order, Each) or order.draws is not None:
-        raise DataError(f"sample: shards are read in order or shuffled; {order} needs mip.read")
+    assert isinstance(order, Each)
     seed = order.seed if order.shuffle else None
     skips = itertools.chain([skip], itertools.repeat(0))
     windows = (
@@ -356,11 +358,17 @@ def _threaded(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _named(function: Any) -> str:
+    # A bound method would print all that it is bound to: a whole plan.
+    inner = getattr(function, "func", function)
+    return str(getattr(inner, "__qualname__", type(inner).__name__))
+
+
 @frozen
 class Transform:
     """Apply a function to every batch, in threads if asked."""
 
-    function: Callable[[Any], Any]
+    function: Callable[[Any], Any] = field(repr=_named)
     workers: int = field(default=0, validator=ge(0))
 
     def node(self, source: BaseNode[Work]) -> BaseNode[Work]:
@@ -372,7 +380,7 @@ class Transform:
 class Augmented:
     """Apply a function of a batch and the epoch's key."""
 
-    function: Callable[[Any, int], Any]
+    function: Callable[[Any, int], Any] = field(repr=_named)
     seed: int = 0
     workers: int = field(default=0, validator=ge(0))
 

@@ -44,18 +44,26 @@ class Plan:
     def encode(self, rows: Table) -> Batch:
         """Turn rows into tensors, each row by itself: taking rows before or after is the same.
 
-        Raises DataError for a column that is missing, or that holds words for numbers, and
-        for a photo that cannot be had where the spec's policy is "error" or "drop".
+        Raises DataError for a column that is missing, or that holds words for numbers, for a
+        target column with a missing cell, and for a photo that cannot be had where the spec's
+        policy is "error" or "drop".
         """
-        head = self.spec.head
-        target = head.encode(self.facts["head"], rows) if head.column in rows.columns else None
+        target = self._target(rows) if self.spec.head.column in rows.columns else None
         return Batch(self.spec.root.encode(self.facts["branch"], rows), target, rows.rows)
+
+    def _target(self, rows: Table) -> Tensor:
+        # A row without a target would make every parameter NaN.
+        column, target = self.spec.head.column, self.spec.head.encode(self.facts["head"], rows)
+        for place in _missing(target).nonzero()[:1, 0].tolist():
+            where = rows.where(place, column)
+            raise DataError(f"{where}: the target is missing; mip.clean leaves such rows out")
+        return target
 
     def keep(self, rows: Table, folder: str | Path) -> Batch:
         """Encode rows as `encode` does, but leave photos in a file of the folder, decoded when
         they are first taken: a source for a pipe over more photos than memory holds.
         """
-        target = self.spec.head.encode(self.facts["head"], rows)
+        target = self._target(rows)
         inputs = self.spec.root.keep(self.facts["branch"], rows, Path(folder))
         return Batch(inputs, target, rows.rows)
 
@@ -97,6 +105,11 @@ def adapt(spec: Spec, train: Rows) -> Plan:
     none = next(train.chunks()).take([])
     inputs = spec.root.encode(plan.facts["branch"], none)
     return evolve(plan, shapes=map_tree(_shape, inputs))
+
+
+def _missing(target: Tensor) -> Tensor:
+    rows = target.flatten(1) if target.dim() > 1 else target.unsqueeze(1)
+    return (rows.isnan() if target.is_floating_point() else rows < 0).any(dim=1)
 
 
 def _json(facts: Facts) -> Facts:

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,16 +112,26 @@ def _joined(files: Sequence[Path], root: Path, name: str) -> Table:
 
 
 def check_same(name: str, files: Sequence[Path], schemas: Sequence[dict[str, str]]) -> None:
-    """Raise DataError for a file whose columns (name to type) are not those of the first."""
+    """Raise DataError for a file whose columns (name to type) are not those of the first, in any
+    order; all types of numbers are one.
+    """
     first = schemas[0]
     for file, schema in zip(files, schemas, strict=True):
         where = f"{name}: {file.name} is not like {files[0].name}"
-        if list(schema) != list(first):
-            raise DataError(f"{where}: columns {', '.join(schema)}, not {', '.join(first)}")
-        for column in schema:
-            if schema[column] != first[column]:
-                told = f"column '{column}' is {schema[column]}, not {first[column]}"
-                raise DataError(f"{where}: {told}")
+        if schema.keys() != first.keys():
+            gaps = {
+                "it lacks": first.keys() - schema,
+                f"{files[0].name} lacks": schema.keys() - first,
+            }
+            told = [f"{what} {', '.join(sorted(names))}" for what, names in gaps.items() if names]
+            raise DataError(f"{where}: {' and '.join(told)}")
+        for column, kind in schema.items():
+            if _family(kind) != _family(first[column]):
+                raise DataError(f"{where}: column '{column}' is {kind}, not {first[column]}")
+
+
+def _family(kind: str) -> str:
+    return "number" if re.fullmatch(r"u?int\d+|halffloat|float|double", kind) else kind
 
 
 # CSV.
@@ -218,7 +229,7 @@ def _holds_object(cell: Any) -> bool:
 def _shards(files: Sequence[Path], name: str) -> pa.Table:
     tables = [_parquet(file) for file in files]
     check_same(name, files, [{f.name: str(f.type) for f in t.schema} for t in tables])
-    return arrow().concat_tables(tables)
+    return arrow().concat_tables(tables, promote_options="permissive")
 
 
 def _parquet(path: Path) -> pa.Table:

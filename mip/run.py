@@ -20,7 +20,7 @@ from mip.cache import default_folder
 from mip.errors import FileError, SpecError, hint
 from mip.fit import History, Hook, fit
 from mip.hooks import checkpoint, early_stop, log, validate
-from mip.mix import cutmix, either, has_photos, mixup
+from mip.mix import can_mix, cutmix, either, has_photos, mixup
 from mip.net import Net, build
 from mip.optim import Optimizer, chain, clip_norm, partition
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
@@ -227,7 +227,12 @@ def _mixing(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
     if how.cutmix and not has_photos(plan.example()):
         raise SpecError(
             f"train.cutmix = {how.cutmix:g} pastes photos, and no branch reads any; "
-            "use train.mixup, which mixes numbers"
+            "train.mixup mixes numbers"
+        )
+    if how.mixup and not can_mix(plan.example()):
+        raise SpecError(
+            f"train.mixup = {how.mixup:g} mixes photos and numbers, and no branch reads any: "
+            "only the targets would be mixed"
         )
     asked = ((mixup, how.mixup), (cutmix, how.cutmix))
     ways = [way(alpha, classes) for way, alpha in asked if alpha]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, final
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ class Group:
         return evolve(self, used=np.packbits(mask), size=int(mask.sum()))
 
 
+@final
 @frozen(eq=False, repr=False)
 class Shards:
     """Rows of Parquet files, read a row group at a time: a source for a pipe, and what a plan can
@@ -86,7 +87,10 @@ class Shards:
         return sum(group.size for group in self.groups)
 
     def __repr__(self) -> str:
-        return f"Shards({self.name}: {len(self)} rows in {len(self.groups)} row groups)"
+        told = (
+            f"{len(self)} rows in {len(self.groups)} row groups, columns {', '.join(self.columns)}"
+        )
+        return f"Shards({self.name}: {told})"
 
     @property
     def columns(self) -> list[str]:
@@ -169,7 +173,7 @@ class Shards:
     def _places(self, k: int) -> Tensor:
         return torch.arange(self.begins[k], self.begins[k] + self.groups[k].size)
 
-    def numbers(self, places: Tensor) -> Tensor:
+    def row_numbers(self, places: Tensor) -> Tensor:
         """Give the row numbers of places: int64 [n]."""
         owners = np.searchsorted(self.begins, places.numpy(), side="right") - 1
         found = np.empty(len(places), dtype=np.int64)

@@ -98,6 +98,8 @@ def folds(
     >>> print(rows.take([0]).frame[["fold_0"]].rename_axis("row").to_csv().split()[0])
     row,fold_0
     """
+    if isinstance(table, Shards):
+        raise DataError("folds: a table of shards must be in memory: mip.read")
     _one_way("folds", stratify=stratify, group=group)
     column = group or stratify
     words = table.texts(column) if column else np.full(len(table), "")

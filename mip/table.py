@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, final
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class Rows(Protocol):
         ...
 
 
+@final
 @frozen(eq=False, repr=False)
 class Table:
     """Rows of columns. Image cells are paths relative to `root`, bytes of image files, arrays,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import struct
 import warnings
 import zlib
@@ -417,3 +418,9 @@ def test_weights_that_are_not_known_name_the_known(shots):
         (DataError, SpecError), match="has no weights 'IMAGENET1K_V9'; did you mean"
     ):
         mip.adapt(mip.spec.Spec({"photo": photo}, spec_of().head), shots.take([0]))
+
+
+def test_pixels_with_their_colours_first_are_told_the_cure():
+    told = "not ndarray of uint8 [3, 8, 9]; colours come last: permute(1, 2, 0)"
+    with pytest.raises(DataError, match=re.escape(told)):
+        decode(None, np.zeros((3, 8, 9), dtype=np.uint8), 8)

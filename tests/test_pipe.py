@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from attrs import evolve
-from conftest import bits, lay, spec_of, within
+from conftest import NUMBERS, bits, lay, spec_of, within
 from hypothesis import given
 from hypothesis import strategies as st
 from toolz import concat, pipe
@@ -386,3 +386,17 @@ def test_fit_takes_a_data_loader_and_a_datapipe_of_batches():
     usual = DataLoader(TensorDataset(*rows), batch_size=4)
     for source in (Datapipe(batches), loader, usual, list(batches)):
         assert bits(mip.fit(step, source, start, epochs=2).params) == want
+
+
+def test_a_pipe_prints_its_functions_by_name(table):
+    def changed(batch, key):
+        return batch
+
+    plan = mip.adapt(spec_of(branches=NUMBERS), table)
+    batches = pipe(
+        table, mip.batch(4), mip.transform(plan.encode, workers=2), mip.augment(changed, 3)
+    )
+    assert str(batches).split(" | ")[3:] == [
+        "Transform(function=Plan.encode, workers=2)",
+        f"Augmented(function={changed.__qualname__}, seed=3, workers=0)",
+    ]

@@ -249,8 +249,7 @@ def test_cutmix_without_photos_is_refused(cut, tmp_path):
         with pytest.raises(mip.MipError) as caught:
             mip.run(spec(**change), cut, tmp_path / "run")
         assert str(caught.value) == (
-            "train.cutmix = 1 pastes photos, and no branch reads any; "
-            "use train.mixup, which mixes numbers"
+            "train.cutmix = 1 pastes photos, and no branch reads any; train.mixup mixes numbers"
         )
     assert not (tmp_path / "run").exists()
 
@@ -261,3 +260,34 @@ def test_scores_of_a_state_are_those_of_its_model(cut):
     logits = run(ended.state, ended.plan.encode(cut.test).inputs)
     target = ended.plan.encode(cut.test).target
     assert ended.plan.score(logits, target) == mip.evaluate(ended.predict, cut.test)
+
+
+def test_mixup_of_words_alone_is_refused(table):
+    frame = table.frame.assign(w="x")
+    words = SPEC.replace('"continuous"', '"categorical"').replace('["a", "b"]', '["w"]')
+    spec = mip.parse(words + "mixup = 0.2\n")
+    with pytest.raises(mip.MipError) as caught:
+        job(spec, mip.parts(spec, from_frame(frame)))
+    assert str(caught.value) == (
+        "train.mixup = 0.2 mixes photos and numbers, and no branch reads any: "
+        "only the targets would be mixed"
+    )
+
+
+@pytest.mark.parametrize("kind", ["regression", "binary", "multiclass", "ordinal", "multilabel"])
+def test_a_row_without_a_target_is_not_encoded_to_train(kind):
+    cells = {"a": [1.0, 2.0, 3.0], "y": ["1", "", "2"]}
+    rows = mip.from_columns(cells)
+    spec = mip.parse(
+        f'''
+        branch.size = {{ kind = "continuous", columns = ["a"] }}
+        head = {{ kind = "{kind}", column = "y" }}
+        '''
+    )
+    plan = mip.adapt(spec, rows)
+    with pytest.raises(mip.MipError) as caught:
+        plan.encode(rows)
+    told = "table row 1, column 'y': the target is missing; mip.clean leaves such rows out"
+    assert str(caught.value) == told
+    assert plan.encode(rows.select(["a"])).target is None
+    assert len(plan.encode(rows.take([0, 2])).target) == 2
