@@ -29,6 +29,7 @@ from mip.branches.mlp import Mlp
 from mip.branches.resnet_mlp import ResnetMlp
 from mip.branches.stub import Stub
 from mip.branches.tabm import TabM
+from mip.branches.tabular import Network, Tabular
 from mip.branches.text import Text
 from mip.branches.vector import Vector
 from mip.errors import SpecError, hint
@@ -66,6 +67,7 @@ KINDS: Mapping[str, type] = MappingProxyType(
         "sgd": SGD,
         "stub": Stub,
         "tabm": TabM,
+        "tabular": Tabular,
         "text": Text,
         "vector": Vector,
     }
@@ -212,8 +214,8 @@ def parse(
     ... ''')
     Traceback (most recent call last):
     mip.errors.SpecError: branch.rooms.kind = 'continous' is not a kind; did you mean \
-'continuous'? (known: boolean, categorical, continuous, datetime, ft_transformer, fuse, image, \
-mlp, resnet_mlp, stub, tabm, text, …)
+'continuous'? (known: boolean, categorical, continuous, datetime, fuse, image, stub, \
+tabular, text, vector)
     """
     if len(text) > 1_000_000:
         raise SpecError("a spec has at most 1,000,000 characters")
@@ -273,7 +275,8 @@ def _kind(kind: type, kinds: Mapping[str, type]) -> dict[str, str]:
     for name, known in kinds.items():
         if known is kind:
             return {"kind": name}
-    if any(_plays(kind, role) for role in (Branch, Head, OptimizerSpec, ScheduleSpec)):
+    roles = (Branch, Head, Network, OptimizerSpec, ScheduleSpec)
+    if any(_plays(kind, role) for role in roles):
         given = f"kinds={{**mip.KINDS, 'name': {kind.__name__}}}"
         raise SpecError(f"{kind.__name__} is not in the table of kinds: give it as {given}")
     return {}

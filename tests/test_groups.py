@@ -199,9 +199,9 @@ def test_one_spec_describes_the_mixed_model():
         layers = [50, 20, 10]
         branch.net = {{ kind = "image", columns = ["photo"], backbone = "resnet34", cut = "fc" }}
         [branch.table]
-        kind = "mlp"
+        kind = "tabular"
         numbers = {list(frame)}
-        layers = [10, 4]
+        network = {{ kind = "mlp", layers = [10, 4] }}
         [head]
         kind = "regression"
         column = "price"

@@ -23,6 +23,7 @@ from mip.branches.mlp import Mlp
 from mip.branches.resnet_mlp import ResnetMlp
 from mip.branches.stub import Stub
 from mip.branches.tabm import TabM
+from mip.branches.tabular import Tabular
 from mip.branches.text import Text
 from mip.branches.vector import Vector
 from mip.errors import DataError
@@ -73,9 +74,9 @@ KINDS = {
     "continuous quantile": Continuous(NUMBERS, scale="quantile"),
     "continuous quantile piecewise": Continuous(NUMBERS, "quantile", "piecewise"),
     "datetime": Datetime(["sold"]),
-    "ft_transformer": FtTransformer(NUMBERS, WORDS, width=8, heads=2),
-    "ft_transformer of numbers": FtTransformer(NUMBERS, [], 6, 1, 3, 0.2, "quantile"),
-    "ft_transformer of words": FtTransformer([], WORDS, width=4, depth=1, heads=1),
+    "ft_transformer": Tabular(NUMBERS, WORDS, FtTransformer(width=8, heads=2)),
+    "ft_transformer of numbers": Tabular(NUMBERS, [], FtTransformer(6, 1, 3, 0.2), "quantile"),
+    "ft_transformer of words": Tabular([], WORDS, FtTransformer(width=4, depth=1, heads=1)),
     "fuse attention": Fuse(MIXED, fusion="attention", width=6, depth=1, heads=2, layers=[3]),
     "fuse bilinear": Fuse(MIXED, fusion="bilinear", width=5),
     "fuse gated": Fuse(MIXED, fusion="gated", width=5, dropout=0.1, layers=[4]),
@@ -86,16 +87,16 @@ KINDS = {
     "fuse": Fuse({"b": Continuous(["rooms"]), "a": Fuse({"t": Text(["note"])})}, layers=[5]),
     "image": Image(["photo"], size=8, width=2, missing="learn"),
     "image of lists": Image(["photo", "photos"], size=8, width=2, pool="max", missing="learn"),
-    "mlp": Mlp(NUMBERS, WORDS, layers=[6, 5]),
-    "mlp of numbers": Mlp(NUMBERS, [], [6, 5, 4], True, 0.2, "log", "periodic"),
-    "mlp of words": Mlp([], WORDS, layers=[3], unseen=0.5),
-    "resnet_mlp": ResnetMlp(NUMBERS, WORDS, width=6),
-    "resnet_mlp of numbers": ResnetMlp(NUMBERS, [], 6, 1, 0.2, "quantile", "piecewise"),
-    "resnet_mlp of words": ResnetMlp([], WORDS, width=3, depth=3),
+    "mlp": Tabular(NUMBERS, WORDS, Mlp([6, 5])),
+    "mlp of numbers": Tabular(NUMBERS, [], Mlp([6, 5, 4], True, 0.2), "log", "periodic"),
+    "mlp of words": Tabular([], WORDS, Mlp([3]), unseen=0.5),
+    "resnet_mlp": Tabular(NUMBERS, WORDS, ResnetMlp(width=6)),
+    "resnet_mlp of numbers": Tabular(NUMBERS, [], ResnetMlp(6, 1, 0.2), "quantile", "piecewise"),
+    "resnet_mlp of words": Tabular([], WORDS, ResnetMlp(width=3, depth=3)),
     "stub": Stub(5),
-    "tabm": TabM(NUMBERS, WORDS, layers=[6, 5], members=3),
-    "tabm of numbers": TabM(NUMBERS, [], [6], 2, 0.2, "none", "linear"),
-    "tabm of words": TabM([], WORDS, layers=[4, 4, 4], members=1),
+    "tabm": Tabular(NUMBERS, WORDS, TabM([6, 5], members=3)),
+    "tabm of numbers": Tabular(NUMBERS, [], TabM([6], 2, 0.2), "none", "linear"),
+    "tabm of words": Tabular([], WORDS, TabM([4, 4, 4], members=1)),
     "text": Text(["note"], letters=3, buckets=50, width=4, length=9),
     "vector": Vector(["embedding"]),
 }

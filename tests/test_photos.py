@@ -115,7 +115,10 @@ def test_a_photo_is_the_same_in_every_form(tmp_path):
     ("cell", "reason"),
     [
         (np.zeros((4, 4)), "not ndarray of float64 [4, 4]"),
-        (np.zeros((3, 4, 4), dtype=np.uint8), "not ndarray of uint8 [3, 4, 4]"),
+        (
+            np.zeros((3, 4, 4), dtype=np.uint8),
+            "not ndarray of uint8 [3, 4, 4]; colours come last: permute(1, 2, 0)",
+        ),
         (torch.zeros(4, dtype=torch.uint8), "not Tensor of uint8 [4]"),
         (7, "not int of int64 []"),
     ],
@@ -123,7 +126,7 @@ def test_a_photo_is_the_same_in_every_form(tmp_path):
 def test_what_is_no_image_is_named(cell, reason):
     with pytest.raises(DataError) as caught:
         decode(None, cell, 8)
-    want = f"an image is a path, bytes, or uint8 [h, w] or [h, w, 3], {reason}"
+    want = f"an image is a path, bytes, a PIL image, or uint8 [h, w] or [h, w, 3], {reason}"
     assert str(caught.value) == want
 
 

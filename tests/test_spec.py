@@ -32,6 +32,7 @@ from mip.branches.mlp import Mlp
 from mip.branches.resnet_mlp import ResnetMlp
 from mip.branches.stub import Stub
 from mip.branches.tabm import TabM
+from mip.branches.tabular import Tabular
 from mip.branches.text import Text
 from mip.branches.vector import Vector
 from mip.errors import FileError, SpecError
@@ -79,22 +80,31 @@ pairs = (
 )
 
 
-def tabular(kind, *options):
-    """Networks over numbers and categories, with options of their own before those they share."""
-    rest = (*options, ways_to_scale, ways_to_embed, shares)
-    return st.builds(lambda pair, *given: kind(*pair, *given), pairs, *rest)
-
-
 sizes = st.lists(counts, min_size=1, max_size=3)
+networks = st.one_of(
+    st.builds(Mlp, sizes, st.booleans(), shares),
+    st.builds(ResnetMlp, counts, st.integers(1, 256), shares),
+    st.builds(TabM, sizes, counts, shares),
+)
 transformers = st.builds(
-    lambda pair, heads, times, *rest: FtTransformer(*pair, heads * times, 3, heads, *rest),
-    *(pairs, st.integers(1, 8), st.integers(1, 64), shares, ways_to_scale, shares),
+    lambda heads, times, *rest: FtTransformer(heads * times, 3, heads, *rest),
+    *(st.integers(1, 8), st.integers(1, 64), shares),
+)
+tabular = st.one_of(
+    st.builds(
+        lambda pair, *rest: Tabular(*pair, *rest),
+        pairs,
+        networks,
+        ways_to_scale,
+        ways_to_embed,
+        shares,
+    ),
+    st.builds(
+        lambda pair, net, scale: Tabular(*pair, net, scale), pairs, transformers, ways_to_scale
+    ),
 )
 leaves = st.one_of(
-    tabular(Mlp, sizes, st.booleans(), shares),
-    tabular(ResnetMlp, counts, st.integers(1, 256), shares),
-    tabular(TabM, sizes, counts, shares),
-    transformers,
+    tabular,
     st.builds(
         Continuous,
         columns,
@@ -273,10 +283,9 @@ HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n'
 PHOTO = '[branch.photos]\nkind = "image"\ncolumns = ["front"]\n'
 PLACE = '[branch.place]\nkind = "categorical"\ncolumns = ["town"]\n'
 TOPS = "binary, count, multiclass, multilabel, ordinal, quantile, regression"
-LEAVES = (
-    "boolean, categorical, continuous, datetime, ft_transformer, fuse, image, mlp, resnet_mlp, "
-    "stub, tabm, text, …"
-)
+LEAVES = "boolean, categorical, continuous, datetime, fuse, image, stub, tabular, text, vector"
+
+TABULAR = '[branch.all]\nkind = "tabular"\nnumbers = ["area"]\n'
 
 ERRORS = {
     PHOTO.replace("image", "imgae") + HEAD: (
@@ -374,20 +383,25 @@ ERRORS = {
     '[branch.all]\nkind = "fuse"\nfusion = "attention"\nheads = 3\n'
     + PLACE.replace("branch.", "branch.all.branch.")
     + HEAD: ("branch.all.heads must divide the width 64: 3"),
-    '[branch.all]\nkind = "mlp"\n' + HEAD: (
+    '[branch.all]\nkind = "tabular"\n' + HEAD: (
         "branch.all.numbers or 'categories' must name a column"
     ),
-    '[branch.all]\nkind = "mlp"\nnumbers = ["area"]\nlayers = []\n' + HEAD: (
-        "branch.all.layers must have 1 or more"
+    TABULAR + 'network = { kind = "mlp", layers = [] }\n' + HEAD: (
+        "branch.all.network.layers must have 1 or more"
     ),
-    '[branch.all]\nkind = "tabm"\nnumbers = ["area"]\nlayers = [0]\n' + HEAD: (
-        "branch.all.layers must hold widths of 1 to 65536: [0]"
+    TABULAR + 'network = { kind = "tabm", layers = [0] }\n' + HEAD: (
+        "branch.all.network.layers must hold widths of 1 to 65536: [0]"
     ),
-    '[branch.all]\nkind = "resnet_mlp"\nnumbers = ["area"]\nunseen = 1.0\n' + HEAD: (
-        "branch.all.unseen must be < 1: 1.0"
+    TABULAR + "unseen = 1.0\n" + HEAD: "branch.all.unseen must be < 1: 1.0",
+    TABULAR + 'network = { kind = "ft_transformer", width = 30 }\n' + HEAD: (
+        "branch.all.network.heads must divide the width 30: 4"
     ),
-    '[branch.all]\nkind = "ft_transformer"\nnumbers = ["area"]\nwidth = 30\n' + HEAD: (
-        "branch.all.heads must divide the width 30: 4"
+    TABULAR + 'network = { kind = "ft_transformer" }\nembedding = "linear"\n' + HEAD: (
+        "branch.all.embedding must be left out: the network makes its own"
+    ),
+    TABULAR + 'network = { kind = "image" }\n' + HEAD: (
+        "branch.all.network.kind = 'image' is not a kind "
+        "(known: ft_transformer, mlp, resnet_mlp, tabm)"
     ),
     PLACE + HEAD + "[train]\nmixup = -0.1\n": "train.mixup must be >= 0: -0.1",
     PLACE + HEAD + "[train]\nmixup = nan\n": "train.mixup must be >= 0: nan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,14 +19,15 @@ from mip.branches.fuse import absent
 from mip.branches.mlp import Dense, Mlp
 from mip.branches.resnet_mlp import ResnetMlp
 from mip.branches.tabm import Ensemble, TabM
-from mip.branches.tabular import Columns
+from mip.branches.tabular import Tabular
 from mip.errors import SpecError
 from mip.heads.regression import Regression
 from mip.spec import Spec
 from mip.tree import leaves
 
-KINDS = [Mlp, ResnetMlp, FtTransformer, TabM]
-every = pytest.mark.parametrize("kind", KINDS)
+NETWORKS = [Mlp(), ResnetMlp(), FtTransformer(), TabM()]
+KINDS = [partial(Tabular, network=network) for network in NETWORKS]
+every = pytest.mark.parametrize("kind", KINDS, ids=[type(each).__name__ for each in NETWORKS])
 
 ROWS = mip.from_columns(
     {
@@ -77,7 +79,7 @@ def test_a_name_alone_is_no_list(kind):
 def test_options_are_checked_with_any_columns(given):
     for columns in (["x"], []), ([], ["x"]):
         with pytest.raises(ValueError, match=f"'{next(iter(given))}' must be"):
-            Columns(*columns, **given)
+            Tabular(*columns, **given)
 
 
 @every
@@ -130,7 +132,7 @@ def count(kind, rows=ROWS):
 
 def test_the_sizes_7_10_5_1_are_three_linear_layers_and_two_relu():
     rows = mip.from_columns({f"x{k}": [1.0, 2.0] for k in range(7)})
-    kind = Mlp([f"x{k}" for k in range(7)], layers=[10, 5, 1])
+    kind = Tabular([f"x{k}" for k in range(7)], network=Mlp([10, 5, 1]))
     module = kind.module(kind.adapt(rows))
     found = [type(each) for each in module.modules() if isinstance(each, (nn.Linear, nn.ReLU))]
     assert found == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
@@ -142,17 +144,18 @@ def torch_inputs(kind, rows):
     return kind.encode(kind.adapt(rows), rows)
 
 
+BOTH = ("area", "rooms"), ("town",)
 # area, rooms and area's flag are 3 numbers, town a vector of 3: 6, and 1 + 12 parameters.
 GOLDEN = {
-    "mlp": (Mlp(["area", "rooms"], ["town"], [8, 4]), 13 + (6 * 8 + 8) + (8 * 4 + 4)),
-    "mlp with batch norm": (Mlp(["area", "rooms"], ["town"], [8, 4], True), 13 + 56 + 16 + 36),
+    "mlp": (Tabular(*BOTH, Mlp([8, 4])), 13 + (6 * 8 + 8) + (8 * 4 + 4)),
+    "mlp with batch norm": (Tabular(*BOTH, Mlp([8, 4], True)), 13 + 56 + 16 + 36),
     # A block: batch norm 8, 4 to 8 40, 8 to 4 36; behind the last a batch norm.
-    "resnet_mlp": (ResnetMlp(["area", "rooms"], ["town"], 4, 3), 13 + 28 + 3 * 84 + 8),
+    "resnet_mlp": (Tabular(*BOTH, ResnetMlp(4, 3)), 13 + 28 + 3 * 84 + 8),
     # Members have 6 + 8 + 8 and 8 + 4 + 4 numbers of their own.
-    "tabm": (TabM(["area", "rooms"], ["town"], [8, 4], 5), 13 + 48 + 32 + 5 * (22 + 16)),
+    "tabm": (Tabular(*BOTH, TabM([8, 4], 5)), 13 + 48 + 32 + 5 * (22 + 16)),
     # Tokens: fill 1, two columns and a flag, a table of 4; CLS and norm 12; a layer 80 + 76 + 16.
     "ft_transformer": (
-        FtTransformer(["area", "rooms"], ["town"], 4, 2, 2),
+        Tabular(*BOTH, FtTransformer(4, 2, 2)),
         1 + 5 * 4 + 4 * 4 + 12 + 2 * (80 + 76 + 16),
     ),
 }
@@ -188,7 +191,7 @@ def test_dropout_stands_behind_relu():
 
 
 def test_a_transformer_has_a_token_for_each_column():
-    kind = FtTransformer(["area", "rooms"], ["town"], width=4, heads=2)
+    kind = Tabular(*BOTH, FtTransformer(width=4, heads=2))
     tokenizer = kind.module(kind.adapt(ROWS))[0]
     tokens = tokenizer(torch_inputs(kind, ROWS))
     assert tokens.shape == (6, 3, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,10 +9,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le, lt
 from torch import Tensor, nn
 
-from mip.branch import Facts, names
-from mip.branches.tabular import Columns, Scale
 from mip.layers import Fill, Tokens, divides
-from mip.table import Rows, Table
 from mip.tree import Tree
 
 
@@ -21,60 +17,28 @@ from mip.tree import Tree
 class FtTransformer:
     """A feature tokenizer and a transformer (FT-Transformer, Gorishniy et al. 2021): each column
     is a token of `width`, and `depth` layers of `heads` heads let them attend to each other.
-
-    `numbers` are read as `continuous` reads them and `categories` as `categorical` does.
     """
 
-    numbers: tuple[str, ...] = field(default=(), converter=names)
-    categories: tuple[str, ...] = field(default=(), converter=names)
     width: int = field(default=64, validator=[gt(0), le(4096)])
     depth: int = field(default=2, validator=[gt(0), le(64)])
     heads: int = field(default=4, validator=[gt(0), le(1024)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
-    scale: Scale = "standard"
-    unseen: float = 0.05
 
     @heads.validator
     def _dividing(self, _: Any, heads: int) -> None:
         divides(heads, self.width)
 
-    def __attrs_post_init__(self) -> None:
-        self.reads  # noqa: B018 - whose validators say what is wrong
+    def words(self) -> int | None:
+        """Give the width of a token, which is a word's vector too."""
+        return self.width
 
-    @property
-    def reads(self) -> Columns:
-        """The columns and how they are read."""
-        named = (self.numbers, self.categories, self.scale)
-        return Columns(*named, unseen=self.unseen, width=self.width)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of all columns."""
-        return self.reads.names
-
-    def adapt(self, rows: Rows) -> Facts:
-        """Give the facts of `continuous` as `numbers` and of `categorical` as `words`."""
-        return self.reads.adapt(rows)
-
-    def encode(self, facts: Facts, rows: Table) -> Tree:
-        """Give numbers float32 [n, numbers], NaN for missing, and words int64 [n, categories]."""
-        return self.reads.encode(facts, rows)
-
-    def module(self, facts: Facts) -> nn.Module:
+    def network(self, features: nn.Module, width: int, numbers: int) -> nn.Module:
         """Give float32 [n, width]."""
-        branches: Any = self.reads.both.module(facts).branch
-        if self.numbers:
-            branches["numbers"] = Scaled(branches["numbers"], len(self.numbers), self.width)
+        branches: Any = features.branch
+        if numbers:
+            branches["numbers"] = Scaled(branches["numbers"], numbers, self.width)
         tokens = Tokens(self.width, self.depth, self.heads, self.dropout)
         return nn.Sequential(Tokenizer(branches, self.width), tokens)
-
-    def unknown(self, facts: Facts, rows: Rows) -> Iterator[tuple[str, list[str]]]:
-        """Give (column, words) for every column with words that training did not see."""
-        return self.reads.unknown(facts, rows)
-
-    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
-        """Give (place, text) for every number that counts as missing though it is there."""
-        return self.reads.oddities(rows)
 
 
 class Tokenizer(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +11,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le, lt, min_len
 from torch import Tensor, nn
 
-from mip.branch import Facts, names, positive
-from mip.branches.tabular import Columns, Embedding, Scale
-from mip.table import Rows, Table
-from mip.tree import Tree
+from mip.branch import positive
 
 
 @frozen
@@ -24,56 +21,24 @@ class TabM:
 
     As a branch it gives the mean over its members of the last hidden layer. The paper's members
     each predict, and are trained each by its own loss; here one head stands behind all of them.
-    `numbers` are read as `continuous` reads them and `categories` as `categorical` does.
     """
 
-    numbers: tuple[str, ...] = field(default=(), converter=names)
-    categories: tuple[str, ...] = field(default=(), converter=names)
     layers: tuple[int, ...] = field(default=(128, 128), converter=tuple, validator=min_len(1))
     members: int = field(default=32, validator=[gt(0), le(1024)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
-    scale: Scale = "standard"
-    embedding: Embedding = "none"
-    unseen: float = 0.05
 
     @layers.validator
     def _positive(self, _: Any, widths: tuple[int, ...]) -> None:
         positive(widths)
 
-    def __attrs_post_init__(self) -> None:
-        self.reads  # noqa: B018 - whose validators say what is wrong
+    def words(self) -> int | None:
+        """Give None: words may have vectors of any width."""
+        return None
 
-    @property
-    def reads(self) -> Columns:
-        """The columns and how they are read."""
-        return Columns(self.numbers, self.categories, self.scale, self.embedding, self.unseen)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of all columns."""
-        return self.reads.names
-
-    def adapt(self, rows: Rows) -> Facts:
-        """Give the facts of `continuous` as `numbers` and of `categorical` as `words`."""
-        return self.reads.adapt(rows)
-
-    def encode(self, facts: Facts, rows: Table) -> Tree:
-        """Give numbers float32 [n, numbers], NaN for missing, and words int64 [n, categories]."""
-        return self.reads.encode(facts, rows)
-
-    def module(self, facts: Facts) -> nn.Module:
+    def network(self, features: nn.Module, width: int, numbers: int) -> nn.Module:
         """Give float32 [n, last of the layers]."""
-        features, width = self.reads.features(facts)
         sizes = (width, *self.layers)
         return nn.Sequential(features, Ensemble(sizes, self.members, self.dropout))
-
-    def unknown(self, facts: Facts, rows: Rows) -> Iterator[tuple[str, list[str]]]:
-        """Give (column, words) for every column with words that training did not see."""
-        return self.reads.unknown(facts, rows)
-
-    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
-        """Give (place, text) for every number that counts as missing though it is there."""
-        return self.reads.oddities(rows)
 
 
 class Ensemble(nn.Module):

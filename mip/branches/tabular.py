@@ -1,19 +1,20 @@
-"""Columns of numbers and of words together: what the networks for tables share."""
+"""Columns of numbers and of words together, read by one network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 from torch import Tensor, nn
 
-from mip.branch import Branch, Facts
+from mip.branch import Branch, Facts, names
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
 from mip.branches.fuse import Fuse
+from mip.branches.mlp import Mlp
 from mip.table import Rows, Table
 from mip.tree import Tree
 
@@ -21,61 +22,77 @@ Scale = Literal["standard", "log", "quantile", "none"]
 Embedding = Literal["none", "linear", "piecewise", "periodic"]
 
 
+class Network(Protocol):
+    """The verbs of a network over columns. Any frozen attrs class that has them is a kind."""
+
+    def words(self) -> int | None:
+        """Say how wide a word's vector must be; None for any width."""
+        ...
+
+    def network(self, features: nn.Module, width: int, numbers: int) -> nn.Module:
+        """Build the module: encoded inputs to float32 [n, own width]. `features` gives them side by
+        side, float32 [n, width]; so many of the columns are `numbers`.
+        """
+        ...
+
+
 @frozen
-class Columns:
-    """Numbers as `continuous` reads them and words as `categorical` does, either of them or both.
+class Tabular:
+    """Numbers as `continuous` reads them and words as `categorical` does, either of them or both,
+    and a `network` over all: `mlp`, `resnet_mlp`, `ft_transformer` or `tabm`.
 
     >>> from mip.read import from_columns
     >>> rows = from_columns({"area": ["70", "90", ""], "zip": ["1", "2", "1"]})
-    >>> kind = Columns(("area",), ("zip",)); facts = kind.adapt(rows)
+    >>> kind = Tabular(["area"], ["zip"]); facts = kind.adapt(rows)
     >>> facts["words"]
     {'words': [['1', '2']]}
     >>> {name: leaf.flatten().tolist() for name, leaf in kind.encode(facts, rows).items()}
     {'numbers': [-1.0, 1.0, nan], 'words': [1, 2, 1]}
-    >>> kind.features(facts)[1]
-    5
     """
 
-    numbers: tuple[str, ...]
-    categories: tuple[str, ...]
+    numbers: tuple[str, ...] = field(default=(), converter=names)
+    categories: tuple[str, ...] = field(default=(), converter=names)
+    network: Network = Mlp()
     scale: Scale = field(default="standard", validator=in_(get_args(Scale)))
     embedding: Embedding = field(default="none", validator=in_(get_args(Embedding)))
     unseen: float = field(default=0.05, validator=[ge(0), lt(1)])
-    width: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        if not self.names:
+        if not self.columns:
             raise ValueError("'numbers' or 'categories' must name a column")
+        if self.embedding != "none" and self.network.words() is not None:
+            raise ValueError("'embedding' must be left out: the network makes its own")
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All columns, in the order in which they are read."""
+    def columns(self) -> tuple[str, ...]:
+        """The names of all columns, in the order in which they are read."""
         return self.numbers + self.categories
 
     @property
-    def both(self) -> Fuse:
+    def reads(self) -> Fuse:
         """The kinds that read the columns, side by side."""
         kinds: dict[str, Branch] = {}
         if self.numbers:
             kinds["numbers"] = Continuous(self.numbers, self.scale, self.embedding)
         if self.categories:
-            kinds["words"] = Categorical(self.categories, self.width, unseen=self.unseen)
+            width = self.network.words()
+            kinds["words"] = Categorical(self.categories, width, unseen=self.unseen)
         return Fuse(kinds)
 
     def adapt(self, rows: Rows) -> Facts:
         """Give the facts of `continuous` as `numbers` and of `categorical` as `words`."""
-        return self.both.adapt(rows)
+        return self.reads.adapt(rows)
 
     def encode(self, facts: Facts, rows: Table) -> Tree:
         """Give numbers float32 [n, numbers], NaN for missing, and words int64 [n, categories]."""
-        return self.both.encode(facts, rows)
+        return self.reads.encode(facts, rows)
 
-    def features(self, facts: Facts) -> tuple[nn.Module, int]:
-        """Build the module that gives both side by side, float32 [n, width], and say the width."""
-        module = self.both.module(facts)
+    def module(self, facts: Facts) -> nn.Module:
+        """Give float32 [n, width of the network]."""
+        features = self.reads.module(facts)
         with torch.no_grad():
-            width = module.eval()(self._zeros()).shape[1]
-        return module.train(), width
+            width = features.eval()(self._zeros()).shape[1]
+        return self.network.network(features.train(), width, len(self.numbers))
 
     def _zeros(self) -> dict[str, Tensor]:
         words = torch.zeros(1, len(self.categories), dtype=torch.int64)
@@ -83,12 +100,12 @@ class Columns:
 
     def unknown(self, facts: Facts, rows: Rows) -> Iterator[tuple[str, list[str]]]:
         """Give (column, words) for every column with words that training did not see."""
-        words = self.both.branch.get("words")
+        words = self.reads.branch.get("words")
         if isinstance(words, Categorical):
             yield from words.unknown(facts["words"], rows)
 
     def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
         """Give (place, text) for every number that counts as missing though it is there."""
-        numbers = self.both.branch.get("numbers")
+        numbers = self.reads.branch.get("numbers")
         if isinstance(numbers, Continuous):
             yield from numbers.oddities(rows)
