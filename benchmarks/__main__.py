@@ -66,7 +66,7 @@ def _told(
 ) -> Iterator[Result | Measured]:
     if asked:
         print(f"{about}: the median of the rounds and its quartiles")
-        print(f"{'name':22}{word:>8}{'low':>8}{'high':>8}{'aim':>8}")
+        print(f"{'name':22}{word:>10}{'low':>10}{'high':>10}{'aim':>10}")
     for each in asked:
         found = answer(each)
         print(_row(found), flush=True)
@@ -75,7 +75,7 @@ def _told(
 
 def _row(found: Result | Measured) -> str:
     middle = found.ratio if isinstance(found, Result) else found.value
-    numbers = "".join(f"{number:8.3f}" for number in (middle, found.low, found.high, found.aim))
+    numbers = "".join(f"{number:10.3f}" for number in (middle, found.low, found.high, found.aim))
     return f"{found.name:22}{numbers} {getattr(found, 'unit', '')}".rstrip()
 
 
