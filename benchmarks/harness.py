@@ -8,10 +8,14 @@ are their quartiles.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
+from pathlib import Path
+from shutil import rmtree
 from statistics import quantiles
+from tempfile import mkdtemp
 from time import perf_counter
 
 import torch
@@ -117,6 +121,13 @@ def _timed(contender: Contender, calls: int) -> float:
     for _ in range(calls):
         contender()
     return perf_counter() - start
+
+
+def scratch(prefix: str) -> Path:
+    """Make a folder that is removed when the process ends."""
+    folder = Path(mkdtemp(prefix=prefix))
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @contextmanager

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 from collections import deque
 from functools import cache, partial
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 
 import numpy as np
 import pandas as pd
@@ -20,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import mip
-from benchmarks.harness import Benchmark, Contender
+from benchmarks.harness import Benchmark, Contender, scratch
 from mip.branches import image
 from mip.pipe import Pipe
 
@@ -33,8 +30,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @cache
 def _drawn(count: int, forms: tuple[tuple[int, int, float], ...]) -> Path:
     # Smooth colours under a grain that brings a file to the bytes of a real photo.
-    folder, draws = Path(mkdtemp(prefix="photos-")), np.random.default_rng(0)
-    atexit.register(rmtree, folder, ignore_errors=True)
+    folder, draws = scratch("photos-"), np.random.default_rng(0)
     for k in range(count):
         width, height, grain = forms[k % len(forms)]
         few = draws.integers(0, 256, (18, 24, 3), dtype=np.uint8)

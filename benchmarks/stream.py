@@ -6,15 +6,13 @@ epoch, from the files; and then for one over the same rows in memory.
 
 from __future__ import annotations
 
-import atexit
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from shutil import rmtree
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
@@ -22,7 +20,7 @@ import torch
 from toolz import pipe
 
 import mip
-from benchmarks.harness import Benchmark, Contender, Limit
+from benchmarks.harness import Benchmark, Contender, Limit, scratch
 from mip.pipe import Pipe
 from mip.plan import Plan
 from mip.step import State
@@ -107,8 +105,7 @@ def apart(folder: Path) -> dict[str, float]:
 
 @cache
 def _drawn(rows: int, group: int) -> Path:
-    folder = Path(mkdtemp(prefix="shards-"))
-    atexit.register(rmtree, folder, ignore_errors=True)
+    folder = scratch("shards-")
     draw(folder, rows, group)
     return folder
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+from attrs import Attribute, field
+from attrs.validators import min_len
 from torch import nn
 
 from mip.table import Rows, Table
@@ -53,10 +55,15 @@ def by_name(branches: Mapping[str, Branch]) -> dict[str, Branch]:
     return dict(sorted(branches.items()))
 
 
-def positive(widths: tuple[int, ...], field: str = "layers") -> None:
-    """Raise ValueError unless every width lies between 1 and 65,536."""
-    if not all(1 <= width <= 65_536 for width in widths):
-        raise ValueError(f"'{field}' must hold widths of 1 to 65536: {list(widths)}")
+def widths(default: tuple[int, ...] = (), least: int = 0) -> Any:
+    """Declare a field of widths of layers, each between 1 and 65,536, so many at least."""
+    enough: list[Any] = [min_len(least)] if least else []
+    return field(default=default, converter=tuple, validator=[*enough, _positive])
+
+
+def _positive(_: Any, about: Attribute, given: tuple[int, ...]) -> None:
+    if not all(1 <= width <= 65_536 for width in given):
+        raise ValueError(f"'{about.name}' must hold widths of 1 to 65536: {list(given)}")
 
 
 def walk(branch: Branch, path: str = "") -> Iterator[tuple[str, Branch]]:

@@ -10,7 +10,7 @@ from attrs import field
 from attrs.validators import ge, in_, lt
 from torch import Tensor
 
-from mip.branch import Facts, positive
+from mip.branch import Facts
 from mip.errors import DataError
 from mip.table import Rows, Table
 
@@ -96,11 +96,6 @@ def wide(loss: Callable[..., Tensor], width: int, soft: bool = True) -> Criterio
         return loss(logits, target)
 
     return criterion
-
-
-def layers_field() -> Any:
-    """Declare the widths of the layers between the branches and the logits."""
-    return field(default=(), converter=tuple, validator=lambda _, __, widths: positive(widths))
 
 
 def dropout_field() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -73,7 +74,7 @@ def clean(spec: Spec, table: R) -> tuple[R, Report]:
     reasons: dict[int, str] = {}
     for chunk in table.chunks([spec.head.column, *_photo_columns(spec, STRICT)]):
         found = {**dict(_photos(spec, chunk, STRICT)), **_target_reasons(spec, chunk)}
-        reasons |= {int(chunk.rows[place]): reason for place, reason in found.items()}
+        reasons |= dict(_numbered(chunk, found.items()))
     return _without(table, reasons, learned(spec, table))
 
 
@@ -81,11 +82,8 @@ def learned(spec: Spec, table: Rows) -> dict[str, list[int]]:
     """Give, by reason, the rows that lack a photo and get a learned vector in its place."""
     columns = _photo_columns(spec, ("learn",))
     chunks = table.chunks(columns) if columns else ()
-    return _by_reason(
-        (int(chunk.rows[place]), reason)
-        for chunk in chunks
-        for place, reason in _photos(spec, chunk, ("learn",))
-    )
+    found = (_numbered(chunk, _photos(spec, chunk, ("learn",))) for chunk in chunks)
+    return _by_reason(chain.from_iterable(found))
 
 
 def oddities(spec: Spec, table: Rows) -> dict[str, list[int]]:
@@ -95,12 +93,17 @@ def oddities(spec: Spec, table: Rows) -> dict[str, list[int]]:
     Every photo's header is read.
     """
     branches = [leaf for _, leaf in walk(spec.root) if hasattr(leaf, "oddities")]
-    return _by_reason(
-        (int(chunk.rows[place]), text)
+    found = (
+        _numbered(chunk, branch.oddities(chunk))
         for chunk in table.chunks(columns_of(spec))
         for branch in branches
-        for place, text in branch.oddities(chunk)
     )
+    return _by_reason(chain.from_iterable(found))
+
+
+def _numbered(chunk: Table, found: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    numbers = chunk.rows.tolist()
+    return ((numbers[place], text) for place, text in found)
 
 
 def _photo_columns(spec: Spec, policies: tuple[str, ...]) -> list[str]:

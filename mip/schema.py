@@ -14,7 +14,7 @@ import attrs
 from torch import nn
 
 from mip.errors import SpecError
-from mip.spec import KINDS, Spec, _plays, to_dict
+from mip.spec import KINDS, Spec, plays, to_dict
 
 Schema = dict[str, Any]
 """A JSON Schema, or a part of one: JSON."""
@@ -60,7 +60,7 @@ def _of(kind: Any, kinds: Mapping[str, type], definitions: dict[str, Schema]) ->
 
 def _choice(role: Any, kinds: Mapping[str, type], definitions: dict[str, Schema]) -> Schema:
     if role.__name__ not in definitions:
-        known = {name: kind for name, kind in kinds.items() if _plays(kind, role)}
+        known = {name: kind for name, kind in kinds.items() if plays(kind, role)}
         # It stands there before its kinds are read, for a fusion holds branches again.
         definitions[role.__name__] = {"oneOf": []}
         definitions[role.__name__]["oneOf"] = [

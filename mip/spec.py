@@ -276,7 +276,7 @@ def _kind(kind: type, kinds: Mapping[str, type]) -> dict[str, str]:
         if known is kind:
             return {"kind": name}
     roles = (Branch, Head, Network, OptimizerSpec, ScheduleSpec)
-    if any(_plays(kind, role) for role in roles):
+    if any(plays(kind, role) for role in roles):
         given = f"kinds={{**mip.KINDS, 'name': {kind.__name__}}}"
         raise SpecError(f"{kind.__name__} is not in the table of kinds: give it as {given}")
     return {}
@@ -336,7 +336,7 @@ def _located(text: str, path: str) -> str:
 
 def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     _expect(dict, value, path)
-    known = {name: kind for name, kind in kinds.items() if _plays(kind, role)}
+    known = {name: kind for name, kind in kinds.items() if plays(kind, role)}
     where = _join(path, "kind")
     if "kind" not in value:
         raise SpecError(f"{where} is missing{hint('', known)}")
@@ -347,8 +347,10 @@ def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     return _record(known[name], fields, path, kinds)
 
 
-def _plays(kind: type, role: Any) -> bool:
-    # A kind fits a role that has all of its verbs and fields; no base class is asked for.
+def plays(kind: type, role: Any) -> bool:
+    """Say whether a kind fits a role: it has all of its verbs and fields; no base class is asked
+    for.
+    """
     fields = attrs.fields_dict(kind) if attrs.has(kind) else {}
     wanted = {name: part for name, part in vars(role).items() if not name.startswith("_")}
     return all(

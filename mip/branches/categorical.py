@@ -93,7 +93,11 @@ class Categorical:
 
 
 def hidden(codes: Tensor, share: float) -> Tensor:
-    """Show a share of the cells as unseen: codes int64 [n, c], some of them 0."""
+    """Show a share of the cells as unseen: codes int64 [n, c], some of them 0. Without a share
+    nothing is drawn.
+    """
+    if not share:
+        return codes
     return codes.masked_fill(torch.rand(codes.shape, device=codes.device) < share, 0)
 
 
@@ -111,7 +115,7 @@ class Embeddings(nn.Module):
         self.unseen = unseen
 
     def forward(self, codes: Tensor) -> Tensor:
-        codes = hidden(codes, self.unseen) if self.training and self.unseen else codes
+        codes = hidden(codes, self.unseen if self.training else 0.0)
         vectors = [table(code) for table, code in zip(self.tables, codes.unbind(1), strict=True)]
         return torch.cat(vectors, dim=1)
 
@@ -124,6 +128,6 @@ class OneHot(nn.Module):
         self.sizes, self.unseen = sizes, unseen
 
     def forward(self, codes: Tensor) -> Tensor:
-        codes = hidden(codes, self.unseen) if self.training and self.unseen else codes
+        codes = hidden(codes, self.unseen if self.training else 0.0)
         pairs = zip(codes.unbind(1), self.sizes, strict=True)
         return torch.cat([F.one_hot(code, size) for code, size in pairs], dim=1).float()

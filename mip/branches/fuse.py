@@ -12,7 +12,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from torch import Tensor, nn
 
-from mip.branch import Branch, Facts, by_name, positive
+from mip.branch import Branch, Facts, by_name, widths
 from mip.errors import SpecError
 from mip.layers import MLP, Tokens, divides
 from mip.table import Rows, Table
@@ -45,7 +45,7 @@ class Fusion:
     ValueError: 'heads' must divide the width 30: 4
     """
 
-    layers: tuple[int, ...] = field(default=(), converter=tuple)
+    layers: tuple[int, ...] = widths()
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
     fusion: Literal["concat", "gated", "attention", "bilinear"] = field(
         default="concat", validator=in_(FUSIONS)
@@ -54,10 +54,6 @@ class Fusion:
     depth: int | None = field(default=None, validator=optional([gt(0), le(64)]))
     heads: int | None = field(default=None, validator=optional([gt(0), le(1024)]))
     drop: float = field(default=0.0, validator=[ge(0), lt(1)])
-
-    @layers.validator
-    def _positive(self, _: Any, widths: tuple[int, ...]) -> None:
-        positive(widths)
 
     def __attrs_post_init__(self) -> None:
         strange = {"concat": ["width", "depth", "heads"], "attention": []}
@@ -82,7 +78,7 @@ class Fuse:
     """Branches joined to one vector as a `Fusion` of these options says."""
 
     branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
-    layers: tuple[int, ...] = field(default=(), converter=tuple)
+    layers: tuple[int, ...] = widths()
     dropout: float = 0.0
     fusion: Literal["concat", "gated", "attention", "bilinear"] = "concat"
     width: int | None = None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mip import image
 from mip.augmentation import Augment
-from mip.branch import Facts, names, positive
+from mip.branch import Facts, names, widths
 from mip.cache import Lazy, keep
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.table import Rows, Table
@@ -74,7 +74,7 @@ class Image:
     )
     decoding: Literal["full", "scaled"] = field(default="full", validator=in_(("full", "scaled")))
     augmentation: Augment = Augment()
-    channels: tuple[int, ...] = field(default=(16, 32, 64), converter=tuple, validator=min_len(1))
+    channels: tuple[int, ...] = widths((16, 32, 64), least=1)
     cut: str | None = field(default=None)
     freeze: str | None = None
 
@@ -83,10 +83,6 @@ class Image:
         if name not in OWN and name not in _backbones():
             known = hint(name, [*OWN, *_backbones()])
             raise ValueError(f"'backbone' = '{name}' is not a backbone{known}")
-
-    @channels.validator
-    def _positive(self, _: Any, widths: tuple[int, ...]) -> None:
-        positive(widths, "channels")
 
     @cut.validator
     def _foreign(self, _: Any, name: str | None) -> None:

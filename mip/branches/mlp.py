@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge, lt, min_len
+from attrs.validators import ge, lt
 from torch import nn
 
-from mip.branch import positive
+from mip.branch import widths
 
 
 @frozen
@@ -26,13 +25,9 @@ class Mlp:
     )
     """
 
-    layers: tuple[int, ...] = field(default=(128, 128), converter=tuple, validator=min_len(1))
+    layers: tuple[int, ...] = widths((128, 128), least=1)
     batch_norm: bool = False
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
-
-    @layers.validator
-    def _positive(self, _: Any, widths: tuple[int, ...]) -> None:
-        positive(widths)
 
     def words(self) -> int | None:
         """Give None: words may have vectors of any width."""

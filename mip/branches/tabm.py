@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, le, lt, min_len
+from attrs.validators import ge, gt, le, lt
 from torch import Tensor, nn
 
-from mip.branch import positive
+from mip.branch import widths
 
 
 @frozen
@@ -23,13 +22,9 @@ class TabM:
     each predict, and are trained each by its own loss; here one head stands behind all of them.
     """
 
-    layers: tuple[int, ...] = field(default=(128, 128), converter=tuple, validator=min_len(1))
+    layers: tuple[int, ...] = widths((128, 128), least=1)
     members: int = field(default=32, validator=[gt(0), le(1024)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
-
-    @layers.validator
-    def _positive(self, _: Any, widths: tuple[int, ...]) -> None:
-        positive(widths)
 
     def words(self) -> int | None:
         """Give None: words may have vectors of any width."""

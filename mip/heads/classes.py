@@ -14,9 +14,9 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 from torch import Tensor
 
-from mip.branch import Facts
+from mip.branch import Facts, widths
 from mip.errors import DataError, hint
-from mip.head import Criterion, checked, dropout_field, layers_field, missing_field, wide
+from mip.head import Criterion, checked, dropout_field, missing_field, wide
 from mip.statistics import places, words
 from mip.table import Rows, Table
 
@@ -122,7 +122,7 @@ class Binary:
     weights: Weights = weights_field()
     focal: float = focal_field()
     smoothing: float = smoothing_field()
-    layers: tuple[int, ...] = layers_field()
+    layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 
@@ -184,7 +184,7 @@ class Multiclass:
     weights: Weights = weights_field()
     focal: float = focal_field()
     smoothing: float = smoothing_field()
-    layers: tuple[int, ...] = layers_field()
+    layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.branch import Facts
+from mip.branch import Facts, widths
 from mip.errors import DataError
-from mip.head import Criterion, checked, dropout_field, layers_field, missing_field
+from mip.head import Criterion, checked, dropout_field, missing_field
 from mip.heads.scale import LARGEST
 from mip.table import Rows, Table
 
@@ -36,7 +36,7 @@ class Count:
     scale: ClassVar[Literal["log"]] = "log"  # it says that the target is a number
 
     column: str
-    layers: tuple[int, ...] = layers_field()
+    layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 

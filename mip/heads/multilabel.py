@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.branch import Facts
+from mip.branch import Facts, widths
 from mip.errors import DataError, hint
-from mip.head import Criterion, checked, dropout_field, layers_field, missing_field
+from mip.head import Criterion, checked, dropout_field, missing_field
 from mip.heads.classes import auc, named
 from mip.table import Rows, Table, content, is_list
 
@@ -36,7 +36,7 @@ class Multilabel:
     """
 
     column: str
-    layers: tuple[int, ...] = layers_field()
+    layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 

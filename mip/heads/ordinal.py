@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from attrs import field, frozen
 from torch import Tensor
 
-from mip.branch import Facts
+from mip.branch import Facts, widths
 from mip.errors import DataError, hint
-from mip.head import Criterion, checked, dropout_field, layers_field, missing_field
+from mip.head import Criterion, checked, dropout_field, missing_field
 from mip.heads.classes import codes_of, named
 from mip.statistics import words
 from mip.table import Rows, Table
@@ -55,7 +55,7 @@ class Ordinal:
 
     column: str
     order: tuple[str, ...] = field(default=(), converter=tuple)
-    layers: tuple[int, ...] = layers_field()
+    layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 

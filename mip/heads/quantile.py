@@ -10,8 +10,8 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from mip.branch import Facts
-from mip.head import Criterion, dropout_field, layers_field, missing_field, wide
+from mip.branch import Facts, widths
+from mip.head import Criterion, dropout_field, missing_field, wide
 from mip.heads.scale import Scale, learn, scale_field, scaled, unscaled
 from mip.table import Rows, Table
 
@@ -43,7 +43,7 @@ class Quantile:
     column: str
     levels: tuple[float, ...] = field(default=(0.1, 0.5, 0.9), converter=tuple)
     scale: Scale = scale_field()
-    layers: tuple[int, ...] = layers_field()
+    layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 

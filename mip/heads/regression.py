@@ -13,8 +13,8 @@ from attrs import field, frozen
 from attrs.validators import in_
 from torch import Tensor
 
-from mip.branch import Facts
-from mip.head import Criterion, checked, dropout_field, layers_field, missing_field
+from mip.branch import Facts, widths
+from mip.head import Criterion, checked, dropout_field, missing_field
 from mip.heads.scale import Scale, learn, scale_field, scaled, unscaled
 from mip.table import Rows, Table
 
@@ -57,7 +57,7 @@ class Regression:
     loss: Literal["mse", "mae", "huber", "log_cosh"] = field(
         default="mse", validator=in_(tuple(LOSSES))
     )
-    layers: tuple[int, ...] = layers_field()
+    layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     missing: Literal["drop", "error"] = missing_field()
 
