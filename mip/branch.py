@@ -50,9 +50,9 @@ class Branch(Protocol):
         ...
 
 
-def by_name(branches: Mapping[str, Branch]) -> dict[str, Branch]:
-    """Sort branches by name, so that their order in a file cannot matter."""
-    return dict(sorted(branches.items()))
+def by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Sort branches or heads by name, so that their order in a file cannot matter."""
+    return dict(sorted(parts.items()))
 
 
 def widths(default: tuple[int, ...] = (), least: int = 0) -> Any:

@@ -40,7 +40,7 @@ from mip.branches.image import Image as ImageBranch
 from mip.errors import MipError
 from mip.fit import History, Hook
 from mip.predict import evaluate
-from mip.prepare import clean, parts
+from mip.prepare import clean, parts, target_columns
 from mip.read import read
 from mip.rng import derive
 from mip.run import Job, run
@@ -637,7 +637,7 @@ def _fitted(path: Path, out: Path, hooks: Callable[[Job], Sequence[Hook]]) -> tu
     ended = run(spec, cut, out, hooks=hooks)
     predict = ended.predict
     scores = evaluate(predict, cut.test)
-    target = cut.test[spec.head.column].to_numpy()
+    target = cut.test[target_columns(spec)[0]].to_numpy()
     told = predict(cut.test).assign(target=target).rename_axis("row")
     report.write_table(out / "predictions.csv", told)
     floor = floors(source.parent, cut.test)[f"{sees(spec)}/mape"]

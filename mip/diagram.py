@@ -30,13 +30,13 @@ class Box:
 
 def diagram(nodes: Sequence[Node]) -> str:
     """Draw the parts that `summary` lists, without layers, as SVG: branches to the left, then
-    their fusions, the head to the right.
+    their fusions, the heads to the right.
     """
     placed = boxes(nodes)
     width = max(box.x + box.width for box in placed) + GAP / 2
     height = max(box.y for box in placed) + ROW
     by_path = {box.path: box for box in placed}
-    lines = [_line(box, by_path[_next(box.path)]) for box in placed if box.path != "head"]
+    lines = [_line(by_path[path], by_path[after]) for path, after in _edges(list(by_path))]
     return "\n".join([_HEAD.format(width, height), *lines, *map(_drawn, placed), "</svg>", ""])
 
 
@@ -63,24 +63,42 @@ def _text(node: Node) -> tuple[str, ...]:
 
 def _columns(paths: Sequence[str]) -> dict[str, int]:
     # By depth from the root, so that no fusion stands in the column of its branches.
-    deepest = max(path.count(".") for path in paths)
-    columns = {path: deepest - path.count(".") for path in paths}
-    return {**columns, "head": deepest + 1}
+    depth = {path: path.count(".") for path in paths}
+    deepest = max(depth[path] for path in paths if not _is_head(path))
+    return {
+        path: deepest + 1 + below if _is_head(path) else deepest - below
+        for path, below in depth.items()
+    }
+
+
+def _is_head(path: str) -> bool:
+    return path.partition(".")[0] == "head"
+
+
+def _edges(paths: Sequence[str]) -> list[tuple[str, str]]:
+    # Branches lead to their fusion, the root to the head, and a head of several to each of them.
+    pairs = [(path, path.rpartition(".")[0]) for path in paths if "." in path]
+    turned = [pair[::-1] if _is_head(pair[0]) else pair for pair in pairs]
+    return [*turned, ("branch", "head")]
 
 
 def _tops(paths: Sequence[str]) -> dict[str, float]:
+    branches = _rows([path for path in paths if not _is_head(path)])
+    heads = _rows([path for path in paths if _is_head(path)])
+    lower = branches["branch"] - heads["head"]
+    tops = {**branches, **{path: top + lower for path, top in heads.items()}}
+    return {path: top - min(tops.values()) + GAP / 2 for path, top in tops.items()}
+
+
+def _rows(paths: Sequence[str]) -> dict[str, float]:
     # Children stand before their parents, so every parent finds the places of its children.
     tops: dict[str, float] = {}
     row = 0
     for path in paths:
-        below = [top for child, top in tops.items() if _next(child) == path]
-        tops[path] = (min(below) + max(below)) / 2 if below else GAP / 2 + ROW * row
+        below = [top for child, top in tops.items() if child.rpartition(".")[0] == path]
+        tops[path] = (min(below) + max(below)) / 2 if below else ROW * row
         row += not below
     return tops
-
-
-def _next(path: str) -> str:
-    return path.rpartition(".")[0] or "head"
 
 
 def _line(box: Box, after: Box) -> str:

@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from attrs import field
 from attrs.validators import ge, in_, lt
-from torch import Tensor
+from torch import Tensor, nn
 
 from mip.branch import Facts
 from mip.errors import DataError
+from mip.layers import Tower
 from mip.table import Rows, Table
+from mip.tree import Tree
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
+Criterion = Callable[[Any, Any], Tensor]
 """(logits, target) of n rows to a mean loss, a tensor of no dimensions."""
 
 
 class Head(Protocol):
     """The verbs of a head. Any frozen attrs class that has them is a kind.
 
-    It also has the fields `column`; `layers` and `dropout`, for the layers between the branches
-    and the logits; and `missing`, for rows without a target.
+    One over a column also has the fields of a `Target`; one over several heads has them in the
+    field `head`, and its target, logits and outputs are dicts by their names. A kind that also has
+    `tower(facts)` builds what stands between the branches and the logits by itself.
+    """
+
+    def adapt(self, rows: Rows) -> Facts:
+        """Learn from training rows what the target means; JSON-able."""
+        ...
+
+    def encode(self, facts: Facts, rows: Table) -> Tree:
+        """Turn the target column into a tensor [n] or [n, k]; NaN or -1 where it is missing."""
+        ...
+
+    def outputs(self, facts: Facts) -> Any:
+        """Say how many logits a row gets; None for one without a dimension of its own."""
+        ...
+
+    def criterion(self, facts: Facts) -> Criterion:
+        """Give the loss."""
+        ...
+
+    def decode(self, facts: Facts, logits: Any) -> dict[str, np.ndarray]:
+        """Turn logits into columns of predictions."""
+        ...
+
+    def metrics(self, facts: Facts, logits: Any, target: Any) -> dict[str, float]:
+        """Score all rows of a split at once."""
+        ...
+
+
+class Target(Head, Protocol):
+    """A head over one column: `layers` and `dropout` describe the layers between the branches and
+    the logits, and `missing` says what becomes of rows without a target.
     """
 
     @property
@@ -34,29 +67,36 @@ class Head(Protocol):
     @property
     def missing(self) -> Literal["drop", "error"]: ...
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Learn from training rows what the target means; JSON-able."""
+    def known(self, rows: Table) -> np.ndarray:
+        """Say which rows have a target: bool [n]."""
         ...
 
-    def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Turn the target column into a tensor [n] or [n, k]; NaN or -1 where it is missing."""
-        ...
 
-    def outputs(self, facts: Facts) -> int | None:
-        """Say how many logits a row gets; None for one without a dimension of its own."""
-        ...
+def targets(head: Any, path: str = "head") -> Iterator[tuple[str, Target]]:
+    """Walk the heads over one column with their dotted paths.
 
-    def criterion(self, facts: Facts) -> Criterion:
-        """Give the loss."""
-        ...
+    >>> from mip.heads.count import Count
+    >>> [path for path, _ in targets(Count("visits"))]
+    ['head']
+    """
+    if not hasattr(head, "head"):
+        yield path, head
+        return
+    for name, child in head.head.items():
+        yield from targets(child, f"{path}.{name}")
 
-    def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
-        """Turn logits into columns of predictions."""
-        ...
 
-    def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Score all rows of a split at once."""
-        ...
+def tower(head: Any, facts: Facts) -> nn.Module:
+    """Build what makes logits of the branches' vector: float32 [n, width] to [n] or [n, k]."""
+    if hasattr(head, "tower"):
+        return head.tower(facts)
+    return Tower(head.layers, head.dropout, head.outputs(facts))
+
+
+def scores(head: Head, facts: Facts, logits: Any, target: Any) -> dict[str, float]:
+    """Give a head's loss and metrics over all rows of a split."""
+    loss = head.criterion(facts)(logits, target)
+    return {"loss": float(loss), **head.metrics(facts, logits, target)}
 
 
 def checked(loss: Callable[..., Tensor]) -> Criterion:

@@ -17,6 +17,7 @@ from mip.plan import Plan
 from mip.spec import KINDS
 from mip.step import State, eval_step
 from mip.store import save_checkpoint, write
+from mip.tree import concat, map_tree
 
 
 def progress(total: int | None = None, label: str = "fit") -> Hook:
@@ -119,9 +120,8 @@ def evaluate_state(
     plan: Plan, run: Callable[[State, Any], torch.Tensor], state: State, batches: Any
 ) -> dict[str, float]:
     """Score a state over batches: the loss and the head's metrics."""
-    pairs = [(run(state, inputs).cpu(), target.cpu()) for inputs, target, *_ in batches]
-    logits, target = (torch.cat(column) for column in zip(*pairs, strict=True))
-    return plan.score(logits, target)
+    pairs = [(run(state, inputs), target) for inputs, target, *_ in batches]
+    return plan.score(*concat([map_tree(torch.Tensor.cpu, pair) for pair in pairs]))
 
 
 def best(epochs: tuple[Mapping[str, float], ...], metric: str, mode: str = "min") -> int:

@@ -50,6 +50,23 @@ class MLP(nn.Sequential):
         super().__init__(*[layer for block in blocks for layer in block])
 
 
+class Tower(nn.Sequential):
+    """An `MLP` and a linear layer to so many outputs: float32 [n, any] to [n, outputs], or [n] for
+    None.
+
+    >>> Tower((5,), 0.0, None)(torch.zeros(2, 7)).shape
+    torch.Size([2])
+    """
+
+    def __init__(self, layers: Sequence[int], dropout: float, outputs: int | None) -> None:
+        super().__init__(*MLP(layers, dropout), nn.LazyLinear(outputs or 1))
+        self.squeeze = outputs is None
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits.squeeze(1) if self.squeeze else logits
+
+
 class Tokens(nn.Module):
     """Let tokens attend to each other and to a learned one, CLS, whose output is the answer.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import gt, lt, min_len, optional
+from attrs.validators import gt, lt, min_len
 from torch import Tensor
 
 from mip.augmentation import inside
@@ -33,7 +33,11 @@ class Pairs(NamedTuple):
     corner: Tensor
 
 
-def mixup(alpha: float = 0.2, classes: int | None = None) -> Mix:
+Classes = int | Mapping[str, Any] | None
+"""How many classes a target of whole numbers has; by head where there are several."""
+
+
+def mixup(alpha: float = 0.2, classes: Classes = None) -> Mix:
     """Mix rows in pairs, share by share (Zhang et al. 2018): a function of (batch, key).
 
     For `mip.augment(mixup(0.2), seed)` behind the pipe's other augmentation. The shares are
@@ -41,7 +45,8 @@ def mixup(alpha: float = 0.2, classes: int | None = None) -> Mix:
     point and the target are mixed; categories and whatever else is whole stay the row's own, as
     does a photo where either is missing, and a number where the partner's is. Targets of floating
     point keep their shape; a multiclass target, int64 [n], needs the number of `classes` and
-    becomes probabilities float32 [n, classes], which cross-entropy takes.
+    becomes probabilities float32 [n, classes], which cross-entropy takes. Of a dict of targets
+    each is mixed alike; `classes` is then a dict too.
 
     The mix depends on the key, derived from (seed, epoch), and on the batch's rows alone.
     Raises DataError without a target, and for an int64 target without `classes`.
@@ -53,7 +58,7 @@ def mixup(alpha: float = 0.2, classes: int | None = None) -> Mix:
     return Mix("mixup", blended, alpha, classes)
 
 
-def cutmix(alpha: float = 1.0, classes: int | None = None) -> Mix:
+def cutmix(alpha: float = 1.0, classes: Classes = None) -> Mix:
     """Paste a square of the partner's photos into a row's (Yun et al. 2019); else as `mixup`.
 
     The square has the partner's share of the area, to within a pixel a side, and lies inside.
@@ -102,11 +107,17 @@ class Mix:
     word: str
     paint: Callable[[Tensor, Pairs], Tensor]
     alpha: float = field(validator=[gt(0.0), lt(math.inf)])
-    classes: int | None = field(default=None, validator=optional(gt(0)))
+    classes: Classes = field(default=None)
+
+    @classes.validator
+    def _some(self, _: Any, classes: Classes) -> None:
+        if isinstance(classes, int) and classes < 1:
+            raise ValueError(f"'classes' must be > 0: {classes}")
 
     def __call__(self, batch: Batch, key: int) -> Batch:
         pairs = draw(derive(self.word, key, *batch.row.tolist()), self.alpha, len(batch.row))
-        target = numbers(_probabilities(batch.target, self.classes), pairs)
+        soft = _probabilities(batch.target, self.classes)
+        target = map_tree(lambda leaf: numbers(leaf, pairs), soft)
         return batch._replace(inputs=self._inputs(batch.inputs, pairs), target=target)
 
     def _inputs(self, inputs: Tree, pairs: Pairs) -> Tree:
@@ -121,9 +132,12 @@ class Mix:
         return torch.where(there[..., None, None, None], self.paint(pixels, pairs), pixels)
 
 
-def _probabilities(target: Tensor | None, classes: int | None) -> Tensor:
+def _probabilities(target: Tree, classes: Any) -> Tree:
     if target is None:
         raise DataError("rows without a target cannot be mixed")
+    if isinstance(target, dict):
+        named = classes or {}
+        return {name: _probabilities(part, named.get(name)) for name, part in target.items()}
     if target.is_floating_point():
         return target
     if classes is None:

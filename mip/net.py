@@ -10,22 +10,23 @@ from torch import Tensor, nn
 from mip.branch import Branch
 from mip.branches.fuse import Fuse
 from mip.errors import SpecError
-from mip.layers import MLP
+from mip.head import tower
 from mip.plan import Plan
 from mip.rng import derive, seeded
 from mip.tree import Tree
 
 
 class Net(nn.Module):
-    """A tree of branches and a head: encoded inputs of n rows to logits [n] or [n, k]."""
+    """A tree of branches and a head: encoded inputs of n rows to logits [n] or [n, k], or where
+    there are several heads to a dict of these.
+    """
 
-    def __init__(self, body: nn.Module, head: nn.Module, squeeze: bool) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.body, self.head, self.squeeze = body, head, squeeze
+        self.body, self.head = body, head
 
-    def forward(self, inputs: Tree) -> Tensor:
-        logits = self.head(self.body(inputs))
-        return logits.squeeze(1) if self.squeeze else logits
+    def forward(self, inputs: Tree) -> Tree:
+        return self.head(self.body(inputs))
 
 
 def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
@@ -43,14 +44,11 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
 
 
 def _empty(plan: Plan) -> Net:
-    head, facts = plan.spec.head, plan.facts
-    outputs = head.outputs(facts["head"])
-    top = nn.Sequential(*MLP(head.layers, head.dropout), nn.LazyLinear(outputs or 1))
     try:
-        body = plan.spec.root.module(facts["branch"])
+        body = plan.spec.root.module(plan.facts["branch"])
     except SpecError as error:
         raise SpecError(f"branch.{error}") from error
-    return Net(body, top, squeeze=outputs is None)
+    return Net(body, tower(plan.spec.head, plan.facts["head"]))
 
 
 @torch.no_grad()

@@ -14,18 +14,20 @@ from torch import Tensor
 
 from mip.branch import Facts
 from mip.errors import DataError, SpecError
-from mip.head import Criterion
-from mip.prepare import check_columns, fingerprint
+from mip.head import Criterion, scores
+from mip.prepare import check_columns, fingerprint, target_columns
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.table import Rows, Table
-from mip.tree import Tree, map_tree
+from mip.tree import Tree, leaves, map_tree
 
 
 class Batch(NamedTuple):
-    """Encoded rows: inputs by branch, target [n] (None where there is none), row int64 [n]."""
+    """Encoded rows: inputs by branch, target [n] or [n, k], by head where there are several (None
+    where there is none), row int64 [n].
+    """
 
     inputs: Tree
-    target: Tensor | None
+    target: Tree
     row: Tensor
 
 
@@ -48,15 +50,17 @@ class Plan:
         target column with a missing cell, and for a photo that cannot be had where the spec's
         policy is "error" or "drop".
         """
-        target = self._target(rows) if self.spec.head.column in rows.columns else None
+        there = set(target_columns(self.spec)) <= set(rows.columns)
+        target = self._target(rows) if there else None
         return Batch(self.spec.root.encode(self.facts["branch"], rows), target, rows.rows)
 
-    def _target(self, rows: Table) -> Tensor:
+    def _target(self, rows: Table) -> Tree:
         # A row without a target would make every parameter NaN.
-        column, target = self.spec.head.column, self.spec.head.encode(self.facts["head"], rows)
-        for place in _missing(target).nonzero()[:1, 0].tolist():
-            where = rows.where(place, column)
-            raise DataError(f"{where}: the target is missing; mip.clean leaves such rows out")
+        target = self.spec.head.encode(self.facts["head"], rows)
+        for column, (_, leaf) in zip(target_columns(self.spec), leaves(target), strict=True):
+            for place in _missing(leaf).nonzero()[:1, 0].tolist():
+                where = rows.where(place, column)
+                raise DataError(f"{where}: the target is missing; mip.clean leaves such rows out")
         return target
 
     def keep(self, rows: Table, folder: str | Path) -> Batch:
@@ -78,14 +82,13 @@ class Plan:
         """The head's loss: (logits, target) to a mean, a tensor of no dimensions."""
         return self.spec.head.criterion(self.facts["head"])
 
-    def decode(self, logits: Tensor) -> dict[str, np.ndarray]:
+    def decode(self, logits: Tree) -> dict[str, np.ndarray]:
         """Turn logits into columns of predictions."""
         return self.spec.head.decode(self.facts["head"], logits)
 
-    def score(self, logits: Tensor, target: Tensor) -> dict[str, float]:
+    def score(self, logits: Tree, target: Tree) -> dict[str, float]:
         """Give the loss and the head's metrics over all rows of a split."""
-        scores = self.spec.head.metrics(self.facts["head"], logits, target)
-        return {"loss": float(self.loss(logits, target)), **scores}
+        return scores(self.spec.head, self.facts["head"], logits, target)
 
     def example(self, rows: int = 1) -> Tree:
         """Make encoded rows of zeros, to try a module with."""

@@ -15,7 +15,7 @@ from mip.branch import at, walk
 from mip.errors import DataError, FileError, SpecError
 from mip.net import Net, build
 from mip.plan import Batch, Plan
-from mip.prepare import check_columns, clean, columns_of, learned, told
+from mip.prepare import check_columns, clean, columns_of, learned, target_columns, told
 from mip.read import read
 from mip.rng import derive
 from mip.shards import Shards
@@ -24,7 +24,7 @@ from mip.statistics import places
 from mip.step import State
 from mip.store import load_model
 from mip.table import Rows, Table, from_frame
-from mip.tree import concat, leaves, map_tree
+from mip.tree import Tree, between, concat, leaves, map_tree, mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,26 +58,29 @@ class Predictor:
         errors = {row: text for part in bad for row, text in part.items()}
         if errors and len(errors) == len(inputs):
             raise DataError(next(iter(errors.values())))
-        frame = pd.DataFrame(self.plan.decode(torch.cat(logits)), index=torch.cat(rows).numpy())
+        frame = pd.DataFrame(self.plan.decode(concat(list(logits))), index=torch.cat(rows).numpy())
         if not errors:
             return frame
         texts = pd.Series([errors.get(row) for row in frame.index], frame.index, dtype=object)
         return frame.mask(texts.notna()).assign(error=texts)
 
-    def _predicted(self, part: Table) -> tuple[Tensor, Tensor, dict[int, str]]:
+    def _predicted(self, part: Table) -> tuple[Tensor, Tree, dict[int, str]]:
         batch, errors = _encoded(self.plan, part)
         return batch.row, self.forward(batch), errors
 
     @torch.no_grad()
-    def forward(self, batch: Batch) -> Tensor:
-        """Give the logits of encoded rows: float32 [n] or [n, k], on the CPU."""
+    def forward(self, batch: Batch) -> Tree:
+        """Give the logits of encoded rows: float32 [n] or [n, k], on the CPU; by head where there
+        are several.
+        """
         if not len(batch.row):
-            return self.net(self.plan.example())[:0].cpu()
-        seen = [self._logits(each) for each in (batch, *(view(batch) for view in self.views))]
-        return torch.stack(seen).mean(dim=0) if self.views else seen[0]
+            return between(self._logits(self.plan.example()), 0, 0)
+        seen = [self._logits(each.inputs) for each in (batch, *(see(batch) for see in self.views))]
+        return mean(seen) if self.views else seen[0]
 
-    def _logits(self, batch: Batch) -> Tensor:
-        return self.net(map_tree(lambda leaf: leaf.to(self.device), batch.inputs)).cpu()
+    def _logits(self, inputs: Tree) -> Tree:
+        logits = self.net(map_tree(lambda leaf: leaf.to(self.device), inputs))
+        return map_tree(torch.Tensor.cpu, logits)
 
 
 def _parts(table: Rows, rows: int) -> Iterator[Table]:
@@ -112,7 +115,7 @@ def inputs_of(plan: Plan, table: Table | Shards) -> Table | Shards:
     Raises DataError naming a column that the table lacks.
     """
     check_inputs(plan, table)
-    return table.select(set(columns_of(plan.spec)) - {plan.spec.head.column})
+    return table.select(set(columns_of(plan.spec)) - set(target_columns(plan.spec)))
 
 
 def as_table(rows: AnyRows) -> Table | Shards:
@@ -210,11 +213,9 @@ def evaluate(predict: Predictor, rows: AnyRows) -> dict[str, float]:
     check_inputs(plan, given)
     used = clean(plan.spec, given)[0].select(columns_of(plan.spec))
     scored = [_scored(predict, part) for part in _parts(used, predict.batch)]
-    logits, target = (torch.cat(column) for column in zip(*scored, strict=True))
-    return plan.score(logits, target)
+    return plan.score(*concat(scored))
 
 
-def _scored(predict: Predictor, part: Table) -> tuple[Tensor, Tensor]:
+def _scored(predict: Predictor, part: Table) -> tuple[Tree, Tree]:
     batch = predict.plan.encode(part)
-    assert batch.target is not None
     return predict.forward(batch), batch.target

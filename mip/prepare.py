@@ -16,6 +16,7 @@ from toolz import groupby
 from mip.branch import walk
 from mip.branches.image import Image, state
 from mip.errors import DataError, MipWarning, SpecError, hint
+from mip.head import targets
 from mip.read import read
 from mip.shards import AnyTable, Shards
 from mip.spec import Spec
@@ -72,7 +73,7 @@ def clean(spec: Spec, table: R) -> tuple[R, Report]:
     """
     check_columns(spec, table)
     reasons: dict[int, str] = {}
-    for chunk in table.chunks([spec.head.column, *_photo_columns(spec, STRICT)]):
+    for chunk in table.chunks([*target_columns(spec), *_photo_columns(spec, STRICT)]):
         found = {**dict(_photos(spec, chunk, STRICT)), **_target_reasons(spec, chunk)}
         reasons |= dict(_numbered(chunk, found.items()))
     return _without(table, reasons, learned(spec, table))
@@ -126,14 +127,13 @@ def _photos(spec: Spec, table: Table, policies: tuple[str, ...]) -> Iterator[tup
 
 
 def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
-    column = spec.head.column
-    if hasattr(spec.head, "scale"):
-        empty = np.flatnonzero(np.isnan(table.numbers(column)))
-    else:
-        empty = np.flatnonzero(table.texts(column) == "")
-    if len(empty) and spec.head.missing == "error":
-        raise DataError(f"{table.where(int(empty[0]), column)}: the target is missing")
-    return {int(place): f"target '{column}' missing" for place in empty}
+    reasons: dict[int, str] = {}
+    for _, head in targets(spec.head):
+        empty = np.flatnonzero(~head.known(table)).tolist()
+        if empty and head.missing == "error":
+            raise DataError(f"{table.where(empty[0], head.column)}: the target is missing")
+        reasons |= dict.fromkeys(empty, f"target '{head.column}' missing")
+    return reasons
 
 
 def _without(table: R, reasons: dict[int, str], filled: dict[str, list[int]]) -> tuple[R, Report]:
@@ -154,11 +154,12 @@ def check_columns(spec: Spec, table: Rows, target: bool = True) -> None:
     """Raise SpecError for a column that the spec names and the table lacks, and for a target
     that a branch reads.
     """
-    names = [(f"head.column = '{spec.head.column}'", spec.head.column)] if target else []
+    said = [(f"{path}.column = '{head.column}'", head.column) for path, head in targets(spec.head)]
+    names = said if target else []
     for path, branch in walk(spec.root):
         for column in _columns(branch):
             names.append((f"branch.{path}.columns: '{column}'", column))
-            if column == spec.head.column:
+            if column in target_columns(spec):
                 raise SpecError(f"branch.{path}.columns: '{column}' is the target")
     for where, column in names:
         if column not in table.columns:
@@ -173,7 +174,13 @@ def _columns(branch: Any) -> tuple[str, ...]:
 
 def columns_of(spec: Spec) -> list[str]:
     """Name the columns that a spec reads, the target among them, sorted."""
-    return sorted({spec.head.column, *(c for _, leaf in walk(spec.root) for c in _columns(leaf))})
+    read = (column for _, leaf in walk(spec.root) for column in _columns(leaf))
+    return sorted({*target_columns(spec), *read})
+
+
+def target_columns(spec: Spec) -> list[str]:
+    """Name the columns that a spec predicts, in the order of its heads."""
+    return [head.column for _, head in targets(spec.head)]
 
 
 def fingerprint(spec: Spec, table: Rows) -> str:

@@ -19,6 +19,7 @@ from toolz import identity, pipe
 from mip.cache import default_folder
 from mip.errors import FileError, SpecError, hint
 from mip.fit import History, Hook, fit
+from mip.head import targets
 from mip.hooks import checkpoint, early_stop, log, validate
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
 from mip.net import Net, build
@@ -353,5 +354,6 @@ def _held_out(
     shares = (0.85, 0.15) if choosing else (1.0, 0.0)
     train, valid = split(rest, shares, spec.train.seed)
     ended = training(Parts(train, valid, test))
-    frame = ended.predict(test).assign(fold=fold, target=test[spec.head.column])
-    return frame, evaluate(ended.predict, test)
+    named = {path.replace("head", "target", 1): head for path, head in targets(spec.head)}
+    truth = {name: test[head.column] for name, head in named.items()}
+    return ended.predict(test).assign(fold=fold, **truth), evaluate(ended.predict, test)

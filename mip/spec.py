@@ -36,6 +36,7 @@ from mip.errors import SpecError, hint
 from mip.head import Head
 from mip.heads.classes import Binary, Multiclass
 from mip.heads.count import Count
+from mip.heads.joint import Joint
 from mip.heads.multilabel import Multilabel
 from mip.heads.ordinal import Ordinal
 from mip.heads.quantile import Quantile
@@ -56,6 +57,7 @@ KINDS: Mapping[str, type] = MappingProxyType(
         "ft_transformer": FtTransformer,
         "fuse": Fuse,
         "image": Image,
+        "joint": Joint,
         "mlp": Mlp,
         "multiclass": Multiclass,
         "multilabel": Multilabel,

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mip.branch import Branch
 from mip.net import Net
 from mip.plan import Plan
 from mip.rng import seeded
@@ -31,7 +30,8 @@ Seen = list[tuple[tuple[int, ...], int]]
 
 @frozen
 class Node:
-    """A part of a model: its path, kind and output's shape, and what it costs.
+    """A part of a model: its path, kind and output's shape (empty for outputs by name), and what it
+    costs.
 
     `parameters` counts each once; `multiply_adds` are those of matrix products and convolutions
     (a lookup has none); `weight_bytes` are those of the parameters and `output_bytes` of what
@@ -89,7 +89,7 @@ def _step_by_step() -> Iterator[None]:
 
 def _see(seen: Seen, module: nn.Module, args: Any, output: Tree) -> None:
     tensors: list[Tensor] = [leaf for _, leaf in leaves(output)]
-    shape = tuple(tensors[0].shape) if tensors else ()
+    shape = tuple(tensors[0].shape) if tensors and not isinstance(output, dict) else ()
     seen.append((shape, sum(leaf.nbytes for leaf in tensors)))
 
 
@@ -139,9 +139,8 @@ def summary(plan: Plan, net: Net, layers: bool = False) -> list[Node]:
     are for one row; with `layers` also every layer below them.
     """
     found = {node.path: node for node in measure(net, plan.example())}
-    # Logits of one number lose their dimension of length 1 behind the head.
-    found["head"] = evolve(found["head"], shape=found[""].shape)
-    parts = [*_parts(plan.spec.root, "body", "branch"), ("head", "head", _kind(plan.spec.head))]
+    branches = _parts(plan.spec.root, "branch", "body", "branch")
+    parts = [*branches, *_parts(plan.spec.head, "head", "head", "head")]
     owned = _owned(list(found.values()), [where for where, _, _ in parts]) if layers else {}
     return [
         row
@@ -153,10 +152,10 @@ def summary(plan: Plan, net: Net, layers: bool = False) -> list[Node]:
     ]
 
 
-def _parts(branch: Branch, where: str, path: str) -> Iterator[tuple[str, str, str]]:
-    for name, child in getattr(branch, "branch", {}).items():
-        yield from _parts(child, f"{where}.branch.{name}", f"{path}.{name}")
-    yield where, path, _kind(branch)
+def _parts(part: Any, below: str, where: str, path: str) -> Iterator[tuple[str, str, str]]:
+    for name, child in getattr(part, below, {}).items():
+        yield from _parts(child, below, f"{where}.{below}.{name}", f"{path}.{name}")
+    yield where, path, _kind(part)
 
 
 def _kind(value: Any) -> str:

@@ -117,6 +117,17 @@ def concat(trees: list[Tree]) -> Tree:
     return map_tree(lambda _: next(joined), trees[0])
 
 
+def mean(trees: list[Tree]) -> Tree:
+    """Average trees of one shape.
+
+    >>> mean([{"a": torch.zeros(2)}, {"a": torch.ones(2)}])
+    {'a': tensor([0.5000, 0.5000])}
+    """
+    columns = zip(*[[leaf for _, leaf in leaves(tree)] for tree in trees], strict=True)
+    averaged = iter([torch.stack(column).mean(dim=0) for column in columns])
+    return map_tree(lambda _: next(averaged), trees[0])
+
+
 def clone(tree: Tree) -> Tree:
     """Copy every tensor, so that nobody shares memory with the result.
 

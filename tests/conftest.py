@@ -63,6 +63,16 @@ HEADS = {
     "regression": '[head]\nkind = "regression"\ncolumn = "price"\nlayers = [5]\ndropout = 0.2\n',
     "binary": '[head]\nkind = "binary"\ncolumn = "sold"\n',
     "multiclass": '[head]\nkind = "multiclass"\ncolumn = "style"\n',
+    "joint": """
+[head]
+kind = "joint"
+[head.head.price]
+kind = "regression"
+column = "price"
+[head.head.style]
+kind = "multiclass"
+column = "style"
+""",
 }
 
 NUMBERS = """

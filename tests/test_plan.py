@@ -333,7 +333,7 @@ def test_layers_of_a_head_are_linear_with_relu_between():
         "ReLU",
         "Linear",
     ]
-    assert net.head(net.body(plan.encode(mip.from_frame(frame)).inputs)).shape == (16, 1)
+    assert net.head(net.body(plan.encode(mip.from_frame(frame)).inputs)).shape == (16,)
     assert sum(node.parameters for node in summary(plan, net)[-1:]) == 141
 
 

@@ -282,7 +282,7 @@ def test_a_whole_number_is_a_number():
 HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n'
 PHOTO = '[branch.photos]\nkind = "image"\ncolumns = ["front"]\n'
 PLACE = '[branch.place]\nkind = "categorical"\ncolumns = ["town"]\n'
-TOPS = "binary, count, multiclass, multilabel, ordinal, quantile, regression"
+TOPS = "binary, count, joint, multiclass, multilabel, ordinal, quantile, regression"
 LEAVES = "boolean, categorical, continuous, datetime, fuse, image, stub, tabular, text, vector"
 
 TABULAR = '[branch.all]\nkind = "tabular"\nnumbers = ["area"]\n'

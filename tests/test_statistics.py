@@ -20,7 +20,7 @@ import mip
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
 from mip.plan import from_json, to_json
-from mip.statistics import moments, normal, places, quantiles, sample, words
+from mip.statistics import edges, moments, normal, places, quantiles, sample, words
 
 cells = st.one_of(st.none(), st.floats(-1e6, 1e6, width=32))
 
@@ -213,3 +213,33 @@ def test_ranks_survive_a_model_file(tmp_path):
     assert again.plan == ended.plan == from_json(json.loads(json.dumps(to_json(ended.plan))))
     assert again(shards).equals(ended.predict(shards))
     assert again(shards)["value"].notna().all()
+
+
+@given(st.lists(st.integers(-50, 50), max_size=400), st.integers(2, 12))
+def test_bins_rise_span_the_numbers_and_are_few(values, bins):
+    column = np.array(values, dtype=float)[:, None]
+    (found,) = edges(np.append(column, [[np.nan]], axis=0), bins)
+    assert found == sorted(set(found))
+    assert set(found) <= set(values)
+    assert len(found) <= max(bins + 1, 0)
+    if values:
+        assert (found[0], found[-1]) == (min(values), max(values))
+    if len(set(values)) <= bins + 1:
+        assert found == sorted(set(values))
+
+
+def test_a_frequent_number_takes_one_bin_and_leaves_the_others_to_the_rest():
+    rare = np.arange(1, 1001.0)
+    (found,) = edges(np.append(np.zeros(99_000), rare)[:, None], 32)
+    inside = np.histogram(rare, found)[0]
+    assert len(found) == 33
+    assert inside.max() <= 2 * 1000 / 31
+    # Quantiles would give them one bin or two.
+    assert len(set(quantiles(np.append(np.zeros(99_000), rare)[:, None], 33)[0])) <= 3
+
+
+def test_bins_of_numbers_all_different_hold_as_many_each():
+    (found,) = edges(np.random.default_rng(0).normal(size=(9600, 1)), 32)
+    assert np.histogram(np.random.default_rng(0).normal(size=9600), found)[0] == pytest.approx(
+        np.full(32, 300), abs=2
+    )

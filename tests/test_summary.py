@@ -173,9 +173,23 @@ def nodes_of(tree, path="branch"):
     return [*sum(below, []), Node(path, kind, ("n", 3), 0, 0, 0, 0)]  # noqa: RUF017
 
 
-@given(trees)
-def test_boxes_stand_apart_and_inside_the_drawing(tree):
-    nodes = [*nodes_of(tree), Node("head", "<&>", ("n",), 0, 0, 0, 0)]
+# The head alone, several of them, and several within several.
+heads = st.sampled_from(
+    [
+        ["head"],
+        ["head.a", "head.b", "head.c", "head.d", "head"],
+        ["head.a", "head.b.x", "head.b.y", "head.b", "head"],
+    ]
+)
+
+
+def heads_of(paths, kind):
+    return [Node(path, kind, ("n",), 0, 0, 0, 0) for path in paths]
+
+
+@given(trees, heads)
+def test_boxes_stand_apart_and_inside_the_drawing(tree, paths):
+    nodes = [*nodes_of(tree), *heads_of(paths, "<&>")]
     drawn = ET.fromstring(diagram(nodes))
     wide, high = map(float, drawn.get("viewBox").split()[2:])
     placed = boxes(nodes)
@@ -189,9 +203,9 @@ def test_boxes_stand_apart_and_inside_the_drawing(tree):
             assert apart or abs(one.y - two.y) > HEIGHT
 
 
-@given(trees)
-def test_lines_run_from_each_box_to_the_next_and_through_none(tree):
-    nodes = [*nodes_of(tree), Node("head", "binary", ("n",), 0, 0, 0, 0)]
+@given(trees, heads)
+def test_lines_run_from_each_box_to_the_next_and_through_none(tree, paths):
+    nodes = [*nodes_of(tree), *heads_of(paths, "binary")]
     placed = {box.path: box for box in boxes(nodes)}
     paths = [path.get("d") for path in ET.fromstring(diagram(nodes)).iter(f"{SPACE}path")]
     assert len(paths) == len(nodes) - 1
@@ -202,6 +216,20 @@ def test_lines_run_from_each_box_to_the_next_and_through_none(tree):
             assert not box.x < middle < box.x + box.width
             crossed = x < box.x < last - 1 and box.y < y < box.y + HEIGHT
             assert not crossed, text
+
+
+def test_several_heads_are_parts_of_their_own(table):
+    plan = mip.adapt(spec_of("joint"), table)
+    nodes = summary(plan, mip.build(plan))
+    told = [(node.path, node.kind, shape(node)) for node in nodes[-4:]]
+    assert told == [
+        ("branch", "fuse", "n × 17"),
+        ("head.price", "regression", "n"),
+        ("head.style", "multiclass", "n × 3"),
+        ("head", "joint", ""),
+    ]
+    drawn = ET.fromstring(diagram(nodes))
+    assert len(list(drawn.iter(f"{SPACE}path"))) == len(nodes) - 1
 
 
 def test_a_drawing_says_name_kind_and_shape(plan):

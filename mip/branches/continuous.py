@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import gt, in_, le, lt, min_len
+from attrs.validators import gt, in_, le, min_len
 from torch import Tensor, nn
 
 from mip.branch import Facts, names
 from mip.layers import Fill
-from mip.statistics import LEVELS, Moments, moments, normal, quantiles, sample
+from mip.statistics import LEVELS, Moments, edges, moments, normal, quantiles, sample
 from mip.table import Rows, Table
 
 
@@ -25,7 +25,7 @@ class Continuous:
     rows.
 
     `embedding` gives each column a vector of `width` instead of its number (Gorishniy et al. 2022):
-    "linear", "piecewise" (linear between up to `bins` quantiles of the training rows), or
+    "linear", "piecewise" (linear within up to `bins` bins of the training rows), or
     "periodic" (sines and cosines of learned frequencies, drawn with deviation `frequency`);
     each through a linear layer of the column's own and ReLU.
 
@@ -46,7 +46,7 @@ class Continuous:
         default="none", validator=in_(("none", "linear", "piecewise", "periodic"))
     )
     width: int = field(default=16, validator=[gt(0), le(1024)])
-    bins: int = field(default=32, validator=[gt(1), lt(LEVELS)])
+    bins: int = field(default=32, validator=[gt(1), le(1024)])
     frequency: float = field(default=0.1, validator=gt(0))
 
     def adapt(self, rows: Rows) -> Facts:
@@ -62,7 +62,7 @@ class Continuous:
         facts = {**self._facts(found), **marks}
         if self.embedding != "piecewise":
             return facts
-        return {**facts, "edges": quantiles(self._scaled(facts, drawn), self.bins + 1)}
+        return {**facts, "edges": edges(self._scaled(facts, drawn), self.bins)}
 
     def _facts(self, found: Moments) -> Facts:
         facts = {"missing": found.missing.tolist()}

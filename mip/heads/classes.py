@@ -139,6 +139,10 @@ class Binary:
         classes = sorted(classes, key=lambda word: (word == self.positive, word))
         return _facts(classes, counts, self.weights)
 
+    def known(self, rows: Table) -> np.ndarray:
+        """Say which rows have a word: bool [n]."""
+        return rows.texts(self.column) != ""
+
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n]: 1 for the positive class, 0 for the other, NaN for none."""
         codes = codes_of(rows, self.column, facts["classes"])
@@ -195,6 +199,10 @@ class Multiclass:
         if len(classes) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has {len(classes)} class")
         return _facts(classes, counts, self.weights)
+
+    def known(self, rows: Table) -> np.ndarray:
+        """Say which rows have a word: bool [n]."""
+        return rows.texts(self.column) != ""
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give int64 [n]: the class's place, -1 for none."""

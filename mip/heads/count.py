@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,8 +33,6 @@ class Count:
     [3.0, 1.104]
     """
 
-    scale: ClassVar[Literal["log"]] = "log"  # it says that the target is a number
-
     column: str
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
@@ -56,6 +54,10 @@ class Count:
             where = rows.where(place, self.column)
             raise DataError(f"{where}: {values[place]:g} is not a whole number, 0 or more")
         return values
+
+    def known(self, rows: Table) -> np.ndarray:
+        """Say which rows have a number: bool [n]."""
+        return ~np.isnan(rows.numbers(self.column))
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n], NaN for none. Raises DataError for what is not a count."""

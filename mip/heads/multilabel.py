@@ -54,6 +54,10 @@ class Multilabel:
             if texts[place]:
                 yield place, _split(cell)
 
+    def known(self, rows: Table) -> np.ndarray:
+        """Say which rows have a word: bool [n]."""
+        return rows.texts(self.column) != ""
+
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n, labels]: 1 for each that a row has, else 0; NaN for a missing target.
 

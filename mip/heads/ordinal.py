@@ -80,6 +80,10 @@ class Ordinal:
             raise DataError(f"{rows.name}: column '{self.column}' has {len(found)} class")
         return {"classes": list(self.order) or found}
 
+    def known(self, rows: Table) -> np.ndarray:
+        """Say which rows have a word: bool [n]."""
+        return rows.texts(self.column) != ""
+
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n, classes - 1]: 1 where the class lies above, else 0; NaN for none.
 

@@ -65,6 +65,10 @@ class Regression:
         """Give mean and standard deviation of the scaled target."""
         return learn(rows, self.column, self.scale)
 
+    def known(self, rows: Table) -> np.ndarray:
+        """Say which rows have a number: bool [n]."""
+        return ~np.isnan(rows.numbers(self.column))
+
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n]."""
         values = scaled(facts, rows, self.column, self.scale)
