@@ -7,12 +7,12 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from attrs import field
-from attrs.validators import ge, in_, lt
+from attrs.validators import ge, in_, le, lt
 from torch import Tensor, nn
 
 from mip.branch import Facts
 from mip.errors import DataError
-from mip.layers import Tower
+from mip.layers import Members, Tower
 from mip.table import Rows, Table
 from mip.tree import Tree
 
@@ -25,7 +25,7 @@ class Head(Protocol):
 
     One over a column also has the fields of a `Target`; one over several heads has them in the
     field `head`, and its target, logits and outputs are dicts by their names. A kind that also has
-    `tower(facts)` builds what stands between the branches and the logits by itself.
+    `tower(facts, width)` builds what stands between the branches and the logits by itself.
     """
 
     def adapt(self, rows: Rows) -> Facts:
@@ -55,7 +55,8 @@ class Head(Protocol):
 
 class Target(Head, Protocol):
     """A head over one column: `layers` and `dropout` describe the layers between the branches and
-    the logits, and `missing` says what becomes of rows without a target.
+    the logits, of which there are `members` that share weights (see `mip.layers.Members`);
+    `missing` says what becomes of rows without a target.
     """
 
     @property
@@ -64,6 +65,8 @@ class Target(Head, Protocol):
     def layers(self) -> tuple[int, ...]: ...
     @property
     def dropout(self) -> float: ...
+    @property
+    def members(self) -> int: ...
     @property
     def missing(self) -> Literal["drop", "error"]: ...
 
@@ -86,11 +89,29 @@ def targets(head: Any, path: str = "head") -> Iterator[tuple[str, Target]]:
         yield from targets(child, f"{path}.{name}")
 
 
-def tower(head: Any, facts: Facts) -> nn.Module:
-    """Build what makes logits of the branches' vector: float32 [n, width] to [n] or [n, k]."""
+def tower(head: Any, facts: Facts, width: int) -> nn.Module:
+    """Build what makes logits of the branches' vector: float32 [n, width] to [n] or [n, k]; of
+    several members, in training, to [n, members] or [n, members, k].
+    """
     if hasattr(head, "tower"):
-        return head.tower(facts)
-    return Tower(head.layers, head.dropout, head.outputs(facts))
+        return head.tower(facts, width)
+    sizes = width, head.layers, head.dropout, head.outputs(facts)
+    return Tower(*sizes) if head.members == 1 else Members(*sizes, head.members)
+
+
+def loss_of(head: Any, facts: Facts) -> Criterion:
+    """Give the loss that trains a head: of several members, the mean of the losses of each."""
+    loss, members = head.criterion(facts), getattr(head, "members", 1)
+    if members == 1:
+        return loss
+    single = head.outputs(facts) is None
+
+    def each(logits: Tensor, target: Tensor) -> Tensor:
+        if logits.dim() == 3 - single and logits.shape[1] == members:
+            logits, target = logits.flatten(0, 1), target.repeat_interleave(members, dim=0)
+        return loss(logits, target)
+
+    return each
 
 
 def scores(head: Head, facts: Facts, logits: Any, target: Any) -> dict[str, float]:
@@ -141,6 +162,11 @@ def wide(loss: Callable[..., Tensor], width: int, soft: bool = True) -> Criterio
 def dropout_field() -> Any:
     """Declare the share of activations that dropout hides behind each of these layers."""
     return field(default=0.0, validator=[ge(0), lt(1)])
+
+
+def members_field() -> Any:
+    """Declare how many members predict together, each with a loss of its own."""
+    return field(default=1, validator=[ge(1), le(1024)])
 
 
 def missing_field() -> Any:

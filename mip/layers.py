@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -50,21 +51,107 @@ class MLP(nn.Sequential):
         super().__init__(*[layer for block in blocks for layer in block])
 
 
-class Tower(nn.Sequential):
-    """An `MLP` and a linear layer to so many outputs: float32 [n, any] to [n, outputs], or [n] for
-    None.
+class Dense(nn.Sequential):
+    """Linear layers: of sizes [7, 10, 5, 1] three, with two times ReLU between them.
 
-    >>> Tower((5,), 0.0, None)(torch.zeros(2, 7)).shape
+    Takes float32 [n, first size]; gives float32 [n, last size].
+
+    >>> [type(layer).__name__ for layer in Dense([7, 10, 5, 1])]
+    ['Linear', 'ReLU', 'Linear', 'ReLU', 'Linear']
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], batch_norm: bool = False, dropout: float = 0.0
+    ) -> None:
+        *hidden, last = pairwise(sizes)
+        layers: list[nn.Module] = []
+        for size, out in hidden:
+            layers += [nn.Linear(size, out), *([nn.BatchNorm1d(out)] if batch_norm else [])]
+            layers += [nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+        super().__init__(*layers, nn.Linear(*last))
+
+
+class Tower(Dense):
+    """What stands between a vector and logits: float32 [n, width] to [n, outputs], or [n] for None.
+
+    >>> Tower(7, (5,), 0.0, None)(torch.zeros(2, 7)).shape
     torch.Size([2])
     """
 
-    def __init__(self, layers: Sequence[int], dropout: float, outputs: int | None) -> None:
-        super().__init__(*MLP(layers, dropout), nn.LazyLinear(outputs or 1))
+    def __init__(
+        self, width: int, layers: Sequence[int], dropout: float, outputs: int | None
+    ) -> None:
+        super().__init__((width, *layers, outputs or 1), dropout=dropout)
         self.squeeze = outputs is None
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
         return logits.squeeze(1) if self.squeeze else logits
+
+
+class Members(nn.Module):
+    """Several towers that share their hidden weights, but for rank-1 adapters and biases, and have
+    an own layer to the logits (TabM, Gorishniy et al. 2024).
+
+    Takes float32 [n, width]. In training it gives the logits of each, [n, members, outputs], so
+    that each has its own loss; else their mean, [n, outputs]. Without the last length for None.
+
+    >>> net = Members(7, (5,), 0.0, None, members=4)
+    >>> net(torch.zeros(2, 7)).shape, net.eval()(torch.zeros(2, 7)).shape
+    (torch.Size([2, 4]), torch.Size([2]))
+    """
+
+    def __init__(
+        self,
+        width: int,
+        layers: Sequence[int],
+        dropout: float,
+        outputs: int | None,
+        members: int,
+    ) -> None:
+        super().__init__()
+        sizes = (width, *layers)
+        self.layers = adapted(sizes, members)
+        self.dropout, self.squeeze = nn.Dropout(dropout), outputs is None
+        bound, shape = sizes[-1] ** -0.5, (members, sizes[-1], outputs or 1)
+        self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, outputs or 1).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unsqueeze(1)
+        for layer in self.layers:
+            x = self.dropout(layer(x).relu())
+        x = x.expand(-1, len(self.weight), -1)
+        logits = torch.einsum("nmi,mio->nmo", x, self.weight) + self.bias
+        logits = logits if self.training else logits.mean(dim=1)
+        return logits.squeeze(-1) if self.squeeze else logits
+
+
+def adapted(sizes: Sequence[int], members: int) -> nn.ModuleList:
+    """Build the hidden layers of members that share their weights; without sizes but one, none."""
+    layers = [Adapted(*pair, members) for pair in pairwise(sizes)]
+    for first in layers[:1]:
+        # Random signs show each member another view of the input; all else begins alike.
+        nn.init.trunc_normal_(first.before).data.sign_()
+    return nn.ModuleList(layers)
+
+
+class Adapted(nn.Module):
+    """A linear layer shared by members, each scaling what goes in and what comes out.
+
+    Takes float32 [n, members or 1, size]; gives float32 [n, members, out].
+    """
+
+    def __init__(self, size: int, out: int, members: int) -> None:
+        super().__init__()
+        self.shared = nn.Linear(size, out, bias=False)
+        self.before = nn.Parameter(torch.ones(members, size))
+        self.after = nn.Parameter(torch.ones(members, out))
+        bound = size**-0.5
+        self.bias = nn.Parameter(torch.empty(out).uniform_(-bound, bound).repeat(members, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shared(x * self.before) * self.after + self.bias
 
 
 class Tokens(nn.Module):

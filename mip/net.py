@@ -18,7 +18,7 @@ from mip.tree import Tree
 
 class Net(nn.Module):
     """A tree of branches and a head: encoded inputs of n rows to logits [n] or [n, k], or where
-    there are several heads to a dict of these.
+    there are several heads to a dict of these. In training each member of a head has its own.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
@@ -36,28 +36,24 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
     download). Raises SpecError naming the branch that cannot take its input.
     """
     with seeded(derive("build", seed)):
-        net = _empty(plan)
-        _dry_run(net, plan)
+        body = _body(plan)
+        net = Net(body, tower(plan.spec.head, plan.facts["head"], _width(body, plan))).train()
     if pretrain:
         plan.spec.root.pretrain(net.body)
     return net
 
 
-def _empty(plan: Plan) -> Net:
+def _body(plan: Plan) -> nn.Module:
     try:
-        body = plan.spec.root.module(plan.facts["branch"])
+        return plan.spec.root.module(plan.facts["branch"])
     except SpecError as error:
         raise SpecError(f"branch.{error}") from error
-    return Net(body, tower(plan.spec.head, plan.facts["head"]))
 
 
 @torch.no_grad()
-def _dry_run(net: Net, plan: Plan) -> None:
+def _width(body: nn.Module, plan: Plan) -> int:
     # Widths of the lazy layers are found here, so that no spec has to state them.
-    net.eval()
-    _try(net.body, plan.spec.root, plan.example(), "branch")
-    net(plan.example())
-    net.train()
+    return _try(body.eval(), plan.spec.root, plan.example(), "branch").shape[1]
 
 
 def _try(module: Any, branch: Branch, inputs: Tree, path: str) -> Tensor:

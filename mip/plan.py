@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mip.branch import Facts
 from mip.errors import DataError, SpecError
-from mip.head import Criterion, scores
+from mip.head import Criterion, loss_of, scores
 from mip.prepare import check_columns, fingerprint, target_columns
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.table import Rows, Table
@@ -80,7 +80,7 @@ class Plan:
     @property
     def loss(self) -> Criterion:
         """The head's loss: (logits, target) to a mean, a tensor of no dimensions."""
-        return self.spec.head.criterion(self.facts["head"])
+        return loss_of(self.spec.head, self.facts["head"])
 
     def decode(self, logits: Tree) -> dict[str, np.ndarray]:
         """Turn logits into columns of predictions."""

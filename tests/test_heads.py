@@ -21,7 +21,7 @@ from torchvision.ops import sigmoid_focal_loss
 import mip
 from mip.branches.continuous import Continuous
 from mip.errors import DataError, SpecError
-from mip.head import checked, wide
+from mip.head import checked, loss_of, wide
 from mip.heads.classes import Binary, Multiclass, balanced, weighed
 from mip.heads.count import Count
 from mip.heads.joint import Joint
@@ -29,6 +29,7 @@ from mip.heads.multilabel import Multilabel
 from mip.heads.ordinal import Ordinal, conditional, kappa
 from mip.heads.quantile import Quantile, pinball
 from mip.heads.regression import Regression, log_cosh
+from mip.layers import Members
 
 ROWS = 12
 COLUMNS = {
@@ -56,9 +57,11 @@ HEADS = {
     "multiclass balanced": Multiclass("style", weights="balanced"),
     "multiclass focal": Multiclass("style", focal=0.5),
     "multiclass smooth": Multiclass("style", weights="balanced", focal=2.0, smoothing=0.1),
+    "multiclass members": Multiclass("style", smoothing=0.1, layers=[5], members=3),
     "multilabel": Multilabel("tags"),
     "multilabel of words": Multilabel("words"),
     "ordinal": Ordinal("stars"),
+    "ordinal members": Ordinal("stars", members=3),
     "ordinal in order": Ordinal("size", order=SIZES),
     "quantile": Quantile("price"),
     "quantile log": Quantile("price", LEVELS, "log"),
@@ -66,6 +69,7 @@ HEADS = {
     "regression": Regression("price"),
     "regression huber": Regression("visits", loss="huber"),
     "regression log": Regression("price", "log", "log_cosh"),
+    "regression members": Regression("price", layers=[5, 4], dropout=0.1, members=2),
     "regression none": Regression("visits", "none", "mae"),
 }
 
@@ -621,8 +625,9 @@ SPECS = {
         "head.loss = 'logcosh' is not one of its words; did you mean 'log_cosh'? "
         "(known: huber, log_cosh, mae, mse)"
     ),
+    'kind = "count"\nmembers = 0': "head.members must be >= 1: 0",
     'kind = "count"\nscale = "log"': (
-        "head.scale is not a field (known: column, dropout, layers, missing)"
+        "head.scale is not a field (known: column, dropout, layers, members, missing)"
     ),
 }
 
@@ -633,3 +638,39 @@ def test_a_head_that_cannot_be_is_refused(text, error):
     with pytest.raises(SpecError) as caught:
         mip.parse(f'{branch}[head]\ncolumn = "x"\n{text}\n')
     assert str(caught.value) == error
+
+
+# Members.
+
+
+def test_each_member_has_a_loss_of_its_own_and_together_they_say_the_mean():
+    head = Multiclass("style", layers=[5], members=3)
+    plan, rows = mip.adapt(spec_of(head), known_of(head)), known_of(head)
+    net, batch = mip.build(plan), plan.encode(rows)
+    each, mean = net(batch.inputs), net.eval()(batch.inputs)
+    assert each.shape == (len(rows), 3, 4)
+    torch.testing.assert_close(each.mean(dim=1), mean)
+    losses = [F.cross_entropy(logits, batch.target) for logits in each.unbind(1)]
+    torch.testing.assert_close(plan.loss(each, batch.target), torch.stack(losses).mean())
+    torch.testing.assert_close(plan.loss(mean, batch.target), F.cross_entropy(mean, batch.target))
+    assert not torch.allclose(each[:, 0], each[:, 1])
+
+
+def test_a_member_is_the_network_that_its_adapters_make():
+    net = Members(3, (4,), 0.0, None, members=2)
+    layer, x = net.layers[0], torch.randn(5, 3, generator=torch.Generator().manual_seed(2))
+    for k, logits in enumerate(net(x).unbind(1)):
+        weight = layer.after[k, :, None] * layer.shared.weight * layer.before[k]
+        hidden = F.linear(x, weight, layer.bias[k]).relu()
+        torch.testing.assert_close(
+            logits, F.linear(hidden, net.weight[k].T, net.bias[k]).squeeze(1)
+        )
+
+
+def test_logits_of_too_few_members_are_refused():
+    head = Regression("price", members=3)
+    loss = loss_of(head, head.adapt(rows_of()))
+    assert loss(torch.zeros(4, 3), torch.zeros(4)) == 0
+    for wrong in (torch.zeros(4, 2), torch.zeros(4, 1), torch.zeros(3, 3)):
+        with pytest.raises(DataError, match="would broadcast"):
+            loss(wrong, torch.zeros(4))

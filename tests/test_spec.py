@@ -39,6 +39,7 @@ from mip.errors import FileError, SpecError
 from mip.fit import History
 from mip.heads.classes import Binary, Multiclass
 from mip.heads.count import Count
+from mip.heads.joint import Joint
 from mip.heads.multilabel import Multilabel
 from mip.heads.ordinal import Ordinal
 from mip.heads.quantile import Quantile
@@ -164,15 +165,27 @@ levels = st.lists(st.floats(1e-9, 0.999), min_size=1, max_size=4, unique=True).m
 weights = st.sampled_from(["none", "balanced"])
 gammas = st.floats(0, 1e6)
 orders = st.just(()) | st.lists(texts.filter(bool), min_size=2, max_size=4, unique=True)
-heads = st.one_of(
-    st.builds(Regression, texts, scales, losses, layers, shares, gaps),
-    st.builds(Quantile, texts, levels, scales, layers, shares, gaps),
-    st.builds(Count, texts, layers, shares, gaps),
-    st.builds(Binary, texts, reserved, weights, gammas, shares, layers, shares, gaps),
-    st.builds(Multiclass, texts, weights, gammas, shares, layers, shares, gaps),
-    st.builds(Ordinal, texts, orders, layers, shares, gaps),
-    st.builds(Multilabel, texts, layers, shares, gaps),
+single = st.one_of(
+    st.builds(Regression, texts, scales, losses, layers, shares, counts, gaps),
+    st.builds(Quantile, texts, levels, scales, layers, shares, counts, gaps),
+    st.builds(Count, texts, layers, shares, counts, gaps),
+    st.builds(Binary, texts, reserved, weights, gammas, shares, layers, shares, counts, gaps),
+    st.builds(Multiclass, texts, weights, gammas, shares, layers, shares, counts, gaps),
+    st.builds(Ordinal, texts, orders, layers, shares, counts, gaps),
+    st.builds(Multilabel, texts, layers, shares, counts, gaps),
 )
+
+
+@st.composite
+def joined(draw, below):
+    named = draw(st.dictionaries(names, below, min_size=1, max_size=3))
+    if draw(st.booleans()):
+        return Joint(named, "learned")
+    weight = st.dictionaries(st.sampled_from(sorted(named)), st.floats(0, 1e6))
+    return Joint(named, weight=draw(weight))
+
+
+heads = st.recursive(single, joined, max_leaves=4)
 thirds = st.sampled_from([(0.7, 0.15, 0.15), (1.0, 0.0, 0.0), (1 / 3, 1 / 3, 1 / 3)])
 folds = st.none() | st.integers() | texts
 ways = st.sampled_from(["stratify", "group", "time", "key", "column"])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-
 from attrs import field, frozen
 from attrs.validators import ge, lt
 from torch import nn
 
 from mip.branch import widths
+from mip.layers import Dense
 
 
 @frozen
@@ -37,23 +35,3 @@ class Mlp:
         """Give float32 [n, last of the layers]."""
         dense = Dense((width, *self.layers), self.batch_norm, self.dropout)
         return nn.Sequential(features, dense)
-
-
-class Dense(nn.Sequential):
-    """Linear layers: of sizes [7, 10, 5, 1] three, with two times ReLU between them.
-
-    Takes float32 [n, first size]; gives float32 [n, last size].
-
-    >>> [type(layer).__name__ for layer in Dense([7, 10, 5, 1])]
-    ['Linear', 'ReLU', 'Linear', 'ReLU', 'Linear']
-    """
-
-    def __init__(
-        self, sizes: Sequence[int], batch_norm: bool = False, dropout: float = 0.0
-    ) -> None:
-        *hidden, last = pairwise(sizes)
-        layers: list[nn.Module] = []
-        for size, out in hidden:
-            layers += [nn.Linear(size, out), *([nn.BatchNorm1d(out)] if batch_norm else [])]
-            layers += [nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
-        super().__init__(*layers, nn.Linear(*last))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, le, lt
 from torch import Tensor, nn
 
 from mip.branch import widths
+from mip.layers import adapted
 
 
 @frozen
@@ -19,7 +18,7 @@ class TabM:
     (TabM, Gorishniy et al. 2024; BatchEnsemble, Wen et al. 2020).
 
     As a branch it gives the mean over its members of the last hidden layer. The paper's members
-    each predict, and are trained each by its own loss; here one head stands behind all of them.
+    each predict, and are trained each by its own loss, as the `members` of a head are.
     """
 
     layers: tuple[int, ...] = widths((128, 128), least=1)
@@ -39,16 +38,14 @@ class TabM:
 class Ensemble(nn.Module):
     """Run all members at once and average them: float32 [n, first size] to [n, last size].
 
+    >>> import torch
     >>> Ensemble([7, 10, 5], members=4, dropout=0.0)(torch.zeros(2, 7)).shape
     torch.Size([2, 5])
     """
 
     def __init__(self, sizes: Sequence[int], members: int, dropout: float) -> None:
         super().__init__()
-        layers = [Adapted(*pair, members) for pair in pairwise(sizes)]
-        # Random signs show each member another view of the input; all else begins alike.
-        nn.init.trunc_normal_(layers[0].before).data.sign_()
-        self.layers = nn.ModuleList(layers)
+        self.layers = adapted(sizes, members)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,21 +53,3 @@ class Ensemble(nn.Module):
         for layer in self.layers:
             x = self.dropout(layer(x).relu())
         return x.mean(dim=1)
-
-
-class Adapted(nn.Module):
-    """A linear layer shared by members, each scaling what goes in and what comes out.
-
-    Takes float32 [n, members or 1, size]; gives float32 [n, members, out].
-    """
-
-    def __init__(self, size: int, out: int, members: int) -> None:
-        super().__init__()
-        self.shared = nn.Linear(size, out, bias=False)
-        self.before = nn.Parameter(torch.ones(members, size))
-        self.after = nn.Parameter(torch.ones(members, out))
-        bound = size**-0.5
-        self.bias = nn.Parameter(torch.empty(out).uniform_(-bound, bound).repeat(members, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.shared(x * self.before) * self.after + self.bias

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mip.branch import Facts, widths
 from mip.errors import DataError, hint
-from mip.head import Criterion, checked, dropout_field, missing_field, wide
+from mip.head import Criterion, checked, dropout_field, members_field, missing_field, wide
 from mip.statistics import places, words
 from mip.table import Rows, Table
 
@@ -124,6 +124,7 @@ class Binary:
     smoothing: float = smoothing_field()
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
+    members: int = members_field()
     missing: Literal["drop", "error"] = missing_field()
 
     def adapt(self, rows: Rows) -> Facts:
@@ -190,6 +191,7 @@ class Multiclass:
     smoothing: float = smoothing_field()
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
+    members: int = members_field()
     missing: Literal["drop", "error"] = missing_field()
 
     def adapt(self, rows: Rows) -> Facts:

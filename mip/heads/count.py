@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mip.branch import Facts, widths
 from mip.errors import DataError
-from mip.head import Criterion, checked, dropout_field, missing_field
+from mip.head import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.scale import LARGEST
 from mip.table import Rows, Table
 
@@ -36,6 +36,7 @@ class Count:
     column: str
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
+    members: int = members_field()
     missing: Literal["drop", "error"] = missing_field()
 
     def adapt(self, rows: Rows) -> Facts:

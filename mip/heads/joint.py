@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mip.branch import Facts, by_name
 from mip.errors import hint
-from mip.head import Criterion, Head, scores, tower
+from mip.head import Criterion, Head, loss_of, scores, tower
 from mip.table import Rows, Table
 
 DOUBT = "log variance"
@@ -74,14 +74,14 @@ class Joint:
         """Give each head's number of logits by name."""
         return {name: head.outputs(facts[name]) for name, head in self.head.items()}
 
-    def tower(self, facts: Facts) -> nn.Module:
+    def tower(self, facts: Facts, width: int) -> nn.Module:
         """Give a dict of each head's logits by name; with learned weights, these beside them."""
-        each = {name: tower(head, facts[name]) for name, head in self.head.items()}
+        each = {name: tower(head, facts[name], width) for name, head in self.head.items()}
         return Towers(each, self.weighting == "learned")
 
     def criterion(self, facts: Facts) -> Criterion:
         """Give the weighted sum of the heads' losses."""
-        losses = {name: head.criterion(facts[name]) for name, head in self.head.items()}
+        losses = {name: loss_of(head, facts[name]) for name, head in self.head.items()}
         fixed = torch.tensor([self.weight.get(name, 1.0) for name in self.head])
 
         def criterion(logits: dict[str, Any], target: dict[str, Any]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mip.branch import Facts, widths
 from mip.errors import DataError, hint
-from mip.head import Criterion, checked, dropout_field, missing_field
+from mip.head import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.classes import auc, named
 from mip.table import Rows, Table, content, is_list
 
@@ -38,6 +38,7 @@ class Multilabel:
     column: str
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
+    members: int = members_field()
     missing: Literal["drop", "error"] = missing_field()
 
     def adapt(self, rows: Rows) -> Facts:

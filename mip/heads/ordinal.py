@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mip.branch import Facts, widths
 from mip.errors import DataError, hint
-from mip.head import Criterion, checked, dropout_field, missing_field
+from mip.head import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.classes import codes_of, named
 from mip.statistics import words
 from mip.table import Rows, Table
@@ -57,6 +57,7 @@ class Ordinal:
     order: tuple[str, ...] = field(default=(), converter=tuple)
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
+    members: int = members_field()
     missing: Literal["drop", "error"] = missing_field()
 
     @order.validator

@@ -11,7 +11,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from mip.branch import Facts, widths
-from mip.head import Criterion, dropout_field, missing_field, wide
+from mip.head import Criterion, dropout_field, members_field, missing_field, wide
 from mip.heads.scale import Scale, learn, scale_field, scaled, unscaled
 from mip.table import Rows, Table
 
@@ -45,6 +45,7 @@ class Quantile:
     scale: Scale = scale_field()
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
+    members: int = members_field()
     missing: Literal["drop", "error"] = missing_field()
 
     @levels.validator

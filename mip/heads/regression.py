@@ -14,7 +14,7 @@ from attrs.validators import in_
 from torch import Tensor
 
 from mip.branch import Facts, widths
-from mip.head import Criterion, checked, dropout_field, missing_field
+from mip.head import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.scale import Scale, learn, scale_field, scaled, unscaled
 from mip.table import Rows, Table
 
@@ -59,6 +59,7 @@ class Regression:
     )
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
+    members: int = members_field()
     missing: Literal["drop", "error"] = missing_field()
 
     def adapt(self, rows: Rows) -> Facts:
