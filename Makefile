@@ -1,13 +1,13 @@
 # Everything runs in .venv of this checkout, made by the first target that needs it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-# Where the real data lies that `make docs` measures.
+# Where the real data lies that `make accuracy` measures.
 DATA ?= data
 BIN := .venv/bin
 READY := .venv/ready
 # Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test check slow bench docs clean
+.PHONY: help demo test check slow bench accuracy clean
 
 help:    ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -34,8 +34,9 @@ slow: $(READY)   ## run the tests that take minutes
 bench: $(READY)  ## measure speed, as ratios against loops written by hand, and limits
 	$(BIN)/python -m benchmarks
 
-docs: $(READY)   ## measure the real data beside the checkout and write docs/results.md
-	$(BIN)/python -m benchmarks.results $(DATA)
+accuracy: $(READY) ## measure how well specs predict real data, into docs/results.md
+	rm -f build/accuracy.json
+	$(BIN)/python -m benchmarks.accuracy --data $(DATA) --json build/accuracy.json --page docs/results.md
 
 clean:           ## remove what these targets made
 	rm -rf .venv demo runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,12 +22,16 @@ DATE = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
 IDENTITY = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
 CODE = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
 LOST = ": none of these files is there"
+LOG = ": on a log scale"
 FEW = 30
 """A column of words with at most so many different ones is a category, however short the table."""
 
 
 SENTENCE = 3
 """So many words a cell, on average, are text."""
+
+MANY = 2000
+"""So many rows teach a curve for each column of numbers."""
 
 
 @frozen
@@ -114,9 +118,10 @@ def _guess_number(table: Table, column: str, kinds: int, told: str) -> Guess:
     if whole and re.search(CODE, column):
         return Guess(column, "category", f"{told}: a code, not an amount")
     low, high = values.min(), values.max()
+    told = f"{told}, {low:g} to {high:g}"
     if low > 0 and high / low >= 10:
-        return Guess(column, "log number", f"{told}, {low:g} to {high:g}: on a log scale")
-    return Guess(column, "number", f"{told}, {low:g} to {high:g}")
+        return Guess(column, "log number", f"{told}{LOG}")
+    return Guess(column, "number", told)
 
 
 def draft(table: Table, target: str, path: str) -> str:
@@ -126,7 +131,7 @@ def draft(table: Table, target: str, path: str) -> str:
     """
     if target not in table.columns:
         raise DataError(f"{table.name}: there is no column '{target}'{hint(target, table.columns)}")
-    guesses = [guess(table, name) for name in table.columns if name != target]
+    guesses = [_read(guess(table, name), table) for name in table.columns if name != target]
     blocks = [_branch(role, [g for g in guesses if g.role == role], table) for role in _KINDS]
     other = [g for g in guesses if g.role not in _KINDS]
     left = [f"# left out: {g.column} ({g.role}: {g.reason})\n" for g in other]
@@ -135,6 +140,12 @@ def draft(table: Table, target: str, path: str) -> str:
     data = f"# {table.name}: {len(table)} rows\n[data]\n{tomli_w.dumps({'table': path})}{_SPLIT}"
     texts = [data, *blocks, "".join(left), _head(table, target), _train(table)]
     return "\n".join(filter(None, texts))
+
+
+def _read(found: Guess, table: Table) -> Guess:
+    # Bins are cut by rank, so that a logarithm before them changes next to nothing.
+    many = len(table) >= MANY and found.role == "log number"
+    return Guess(found.column, "number", found.reason.removesuffix(LOG)) if many else found
 
 
 _KINDS = {
@@ -160,8 +171,18 @@ def _branch(role: str, guesses: list[Guess], table: Table) -> str:
         f"columns = {_list([g.column for g in guesses])}",
     ]
     lines += [f"# {g.column}: {g.reason}" for g in guesses]
-    lines += {"log number": ['scale = "log"'], "image": _image(guesses, table)}.get(role, [])
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_options(role, guesses, table)]) + "\n"
+
+
+def _options(role: str, guesses: list[Guess], table: Table) -> list[str]:
+    if role == "image":
+        return _image(guesses, table)
+    if role == "log number":
+        return ['scale = "log"']
+    if role == "number" and len(table) >= MANY:
+        note = f"# {len(table)} rows teach a curve for each column: a vector between bins"
+        return [note, 'embedding = "piecewise"', "bins = 128", "width = 8"]
+    return []
 
 
 def _image(guesses: list[Guess], table: Table) -> list[str]:
@@ -177,6 +198,10 @@ def _image(guesses: list[Guess], table: Table) -> list[str]:
 
 
 def _head(table: Table, target: str) -> str:
+    if any(map(is_list, table.cells(target))):
+        return _block(
+            "lists: any of several labels", "multilabel", tomli_w.dumps({"column": target}).strip()
+        )
     words = [word for word in table.texts(target) if word.lower() not in BLANK]
     kinds = len(set(words))
     column = tomli_w.dumps({"column": target}).strip()
@@ -192,11 +217,17 @@ def _head(table: Table, target: str) -> str:
 
 
 def _block(reason: str, kind: str, lines: str) -> str:
-    return f'# {reason}\n[head]\nkind = "{kind}"\n{lines}\nlayers = [64, 64]\n'
+    return f'''# {reason}
+[head]
+kind = "{kind}"
+{lines}
+layers = [128, 128]
+members = 8             # networks that share most weights, and predict their mean
+'''
 
 
 def _train(table: Table) -> str:
-    epochs = int(np.clip(40_000 / len(table), 5, 60))
+    epochs = int(np.clip(1_200_000 / len(table), 5, 60))
     rows = 32 if len(table) < 5_000 else 256
     note = f"{epochs} epochs of {-(-int(len(table) * 0.7) // rows)} steps"
     return f"""# {note}; the model of the epoch with the best valid loss is kept
