@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -195,7 +196,7 @@ def figure(value: float, case: Case) -> str:
     >>> figure(47506.6, CASES["california"]), figure(0.9254, CASES["adult"])
     ('47,507', '.925')
     """
-    return f"{value:,.{case.digits}f}".removeprefix("0" if abs(value) < 1 else "")
+    return re.sub(r"^(-?)0(?=[.])", r"\1", f"{value:,.{case.digits}f}")
 
 
 def page(results: Mapping[str, Result]) -> str:

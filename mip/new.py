@@ -143,9 +143,14 @@ def draft(table: Table, target: str, path: str) -> str:
 
 
 def _read(found: Guess, table: Table) -> Guess:
-    # Bins are cut by rank, so that a logarithm before them changes next to nothing.
-    many = len(table) >= MANY and found.role == "log number"
-    return Guess(found.column, "number", found.reason.removesuffix(LOG)) if many else found
+    many = len(table) >= MANY
+    if many and found.role == "log number":
+        # Bins are cut by rank, so that a logarithm before them changes next to nothing.
+        return Guess(found.column, "number", found.reason.removesuffix(LOG))
+    if not many and found.role == "free text":
+        reason = f"{found.reason}, and {len(table)} rows teach too few words"
+        return Guess(found.column, "rare text", reason)
+    return found
 
 
 _KINDS = {

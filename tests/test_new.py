@@ -66,14 +66,39 @@ def test_a_draft_is_a_spec_that_adapts(table, target, kind):
     mip.build(mip.adapt(spec, cut.train))
 
 
-def test_dates_answers_texts_and_vectors_get_their_branches(table):
+def test_dates_answers_and_vectors_get_their_branches(table):
     frame = table.frame.assign(v=[[1.0, float(k)] for k in range(90)])
     spec = mip.parse(draft(from_frame(frame), "price", "t.csv"))
     found = {name: branch.columns for name, branch in spec.branch.items()}
     assert found["dates"] == ("sold",)
     assert found["answers"] == ("cheap",)
-    assert found["texts"] == ("note",)
     assert found["vectors"] == ("v",)
+
+
+def many(table, rows=2000):
+    """The table with the rows again and again, and other notes."""
+    frame = pd.concat([table.frame] * (rows // len(table) + 1), ignore_index=True)[:rows]
+    return from_frame(frame.assign(note=[f"house number {k} in Ulm" for k in range(rows)]))
+
+
+def test_many_rows_teach_curves_and_words(table):
+    few, more = draft(table, "price", "t.csv"), draft(many(table), "price", "t.csv")
+    spec = mip.parse(few)
+    assert "texts" not in spec.branch
+    assert spec.branch["numbers"].embedding == "none"
+    assert spec.branch["amounts"].scale == "log"
+    assert "# left out: note (rare text: 90 different values: too many to be categories, and" in few
+    spec = mip.parse(more)
+    assert spec.branch["texts"].columns == ("note",)
+    assert "amounts" not in spec.branch
+    assert (spec.branch["numbers"].embedding, spec.branch["numbers"].bins) == ("piecewise", 128)
+    assert "area" in spec.branch["numbers"].columns
+    assert "# 2000 rows teach a curve for each column" in more
+
+
+def test_lists_of_words_are_labels():
+    rows = from_columns({"x": [1.5, 2.0, 3.0], "tags": [["sea"], ["sea", "sun"], []]})
+    assert type(mip.parse(draft(rows, "tags", "t.csv")).head).__name__ == "Multilabel"
 
 
 def test_a_target_that_spans_decades_is_predicted_on_a_log_scale(table):
