@@ -81,6 +81,15 @@ def walk(branch: Branch, path: str = "") -> Iterator[tuple[str, Branch]]:
         yield from walk(child, f"{path}.{name}" if path else name)
 
 
+def place(path: str) -> str:
+    """Say where in a spec a branch of the tree stands.
+
+    >>> place("looks.front")
+    'branch.looks.branch.front'
+    """
+    return ".".join(f"branch.{name}" for name in path.split("."))
+
+
 def at(facts: Facts, path: str) -> Facts:
     """Find a leaf's facts by its dotted path."""
     for name in path.split("."):

@@ -76,7 +76,7 @@ class Target(Head, Protocol):
 
 
 def targets(head: Any, path: str = "head") -> Iterator[tuple[str, Target]]:
-    """Walk the heads over one column with their dotted paths.
+    """Walk the heads over one column with their paths in the spec.
 
     >>> from mip.heads.count import Count
     >>> [path for path, _ in targets(Count("visits"))]
@@ -86,7 +86,7 @@ def targets(head: Any, path: str = "head") -> Iterator[tuple[str, Target]]:
         yield path, head
         return
     for name, child in head.head.items():
-        yield from targets(child, f"{path}.{name}")
+        yield from targets(child, f"{path}.head.{name}")
 
 
 def tower(head: Any, facts: Facts, width: int) -> nn.Module:

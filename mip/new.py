@@ -205,7 +205,10 @@ def _image(guesses: list[Guess], table: Table) -> list[str]:
 def _head(table: Table, target: str) -> str:
     if any(map(is_list, table.cells(target))):
         return _block(
-            "lists: any of several labels", "multilabel", tomli_w.dumps({"column": target}).strip()
+            table,
+            "lists: any of several labels",
+            "multilabel",
+            tomli_w.dumps({"column": target}).strip(),
         )
     words = [word for word in table.texts(target) if word.lower() not in BLANK]
     kinds = len(set(words))
@@ -213,33 +216,37 @@ def _head(table: Table, target: str) -> str:
     if kinds < 2:
         raise DataError(f"{table.name}: column '{target}' has {kinds} value, nothing to predict")
     if kinds == 2:
-        return _block(f"two values: {', '.join(sorted(set(words)))}", "binary", column)
+        return _block(table, f"two values: {', '.join(sorted(set(words)))}", "binary", column)
     if not _is_number(table, target) or (kinds <= 10 and kinds < len(words) / 10):
-        return _block(f"{kinds} classes", "multiclass", column)
+        return _block(table, f"{kinds} classes", "multiclass", column)
     role = _guess_number(table, target, kinds, f"{kinds} different values")
     scale = "log" if role.role == "log number" else "standard"
-    return _block(role.reason, "regression", f'{column}\nscale = "{scale}"\nloss = "mae"')
+    return _block(table, role.reason, "regression", f'{column}\nscale = "{scale}"\nloss = "mae"')
 
 
-def _block(reason: str, kind: str, lines: str) -> str:
+def _block(table: Table, reason: str, kind: str, lines: str) -> str:
+    few = "dropout = 0.1\n" * (len(table) < MANY)
     return f'''# {reason}
 [head]
 kind = "{kind}"
 {lines}
 layers = [128, 128]
-members = 8             # networks that share most weights, and predict their mean
+{few}members = 8             # networks that share most weights, and predict their mean
 '''
 
 
 def _train(table: Table) -> str:
-    epochs = int(np.clip(1_200_000 / len(table), 5, 60))
-    rows = 32 if len(table) < 5_000 else 256
-    note = f"{epochs} epochs of {-(-int(len(table) * 0.7) // rows)} steps"
-    return f"""# {note}; the model of the epoch with the best valid loss is kept
+    many, rows = len(table) >= MANY, len(table)
+    epochs = int(np.clip(1_200_000 / rows, 5, 60)) if many else 40
+    batch = 32 if not many else 128 if rows < 50_000 else 256
+    # Few rows are too precious to choose by, and their run is short enough to end well.
+    keep = "best" if many else "last"
+    kept = "of the epoch with the best valid loss" if many else "of the last epoch"
+    return f"""# {epochs} epochs of {-(-int(rows * 0.7) // batch)} steps; the model {kept} is kept
 [train]
 epochs = {epochs}
-batch = {rows}
-keep = "best"
+batch = {batch}
+keep = "{keep}"
 optimizer = {{ kind = "adamw", lr = 3e-3 }}
 schedule = {{ kind = "one_cycle" }}
 """

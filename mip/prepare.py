@@ -13,7 +13,7 @@ import numpy as np
 from attrs import frozen
 from toolz import groupby
 
-from mip.branch import walk
+from mip.branch import place, walk
 from mip.branches.image import Image, state
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.head import targets
@@ -104,7 +104,7 @@ def oddities(spec: Spec, table: Rows) -> dict[str, list[int]]:
 
 def _numbered(chunk: Table, found: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     numbers = chunk.rows.tolist()
-    return ((numbers[place], text) for place, text in found)
+    return ((numbers[row], text) for row, text in found)
 
 
 def _photo_columns(spec: Spec, policies: tuple[str, ...]) -> list[str]:
@@ -119,11 +119,11 @@ def _image_branches(spec: Spec, policies: tuple[str, ...]) -> Iterator[tuple[str
 
 def _photos(spec: Spec, table: Table, policies: tuple[str, ...]) -> Iterator[tuple[int, str]]:
     for path, branch in _image_branches(spec, policies):
-        for place, column, reason in branch.problems(table):
+        for row, column, reason in branch.problems(table):
             if branch.missing == "error":
-                cure = f'set branch.{path}.missing to "drop" or "learn"'
-                raise DataError(f"{table.where(place, column)}: {reason} ({cure})")
-            yield place, f"{state(reason)} in '{column}'"
+                cure = f'set {place(path)}.missing to "drop" or "learn"'
+                raise DataError(f"{table.where(row, column)}: {reason} ({cure})")
+            yield row, f"{state(reason)} in '{column}'"
 
 
 def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
@@ -158,9 +158,9 @@ def check_columns(spec: Spec, table: Rows, target: bool = True) -> None:
     names = said if target else []
     for path, branch in walk(spec.root):
         for column in _columns(branch):
-            names.append((f"branch.{path}.columns: '{column}'", column))
+            names.append((f"{place(path)}.columns: '{column}'", column))
             if column in target_columns(spec):
-                raise SpecError(f"branch.{path}.columns: '{column}' is the target")
+                raise SpecError(f"{place(path)}.columns: '{column}' is the target")
     for where, column in names:
         if column not in table.columns:
             known = hint(column, table.columns)

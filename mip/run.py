@@ -354,6 +354,6 @@ def _held_out(
     shares = (0.85, 0.15) if choosing else (1.0, 0.0)
     train, valid = split(rest, shares, spec.train.seed)
     ended = training(Parts(train, valid, test))
-    named = {path.replace("head", "target", 1): head for path, head in targets(spec.head)}
-    truth = {name: test[head.column] for name, head in named.items()}
+    named = ((path.split(".")[2::2], head.column) for path, head in targets(spec.head))
+    truth = {".".join(["target", *names]): test[column] for names, column in named}
     return ended.predict(test).assign(fold=fold, **truth), evaluate(ended.predict, test)

@@ -222,7 +222,8 @@ def test_a_joint_head_that_cannot_be_is_refused(text, error):
 
 def test_a_column_that_is_not_there_is_named_by_its_head():
     head = Joint({"price": evolve(HEADS["regression"], column="prize")})
-    with pytest.raises(SpecError, match=r"head\.price\.column = 'prize' is not a column of table"):
+    told = r"head\.head\.price\.column = 'prize' is not a column of table"
+    with pytest.raises(SpecError, match=told):
         mip.clean(spec_of(head), rows_of())
     head = Joint({"price": evolve(HEADS["regression"], column="area")})
     with pytest.raises(SpecError, match=r"branch\.one\.columns: 'area' is the target"):
