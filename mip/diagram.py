@@ -58,7 +58,7 @@ def boxes(nodes: Sequence[Node]) -> list[Box]:
 
 
 def _text(node: Node) -> tuple[str, ...]:
-    return node.path.split(".")[-1], node.kind, shape(node)
+    return node.path.split(".")[-1], node.kind, shape(node.shape)
 
 
 def _columns(paths: Sequence[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mip.errors import FileError
 from mip.store import write
-from mip.summary import Node
+from mip.summary import Node, Shape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,11 +82,17 @@ def averages(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def parts(title: str, nodes: Sequence[Node]) -> Grid:
-    """Lay out the tree of a model with what each part gives, and costs a row, and the totals."""
-    rows = [[n.path, n.kind, shape(n), *_costs([n]), memory(n.output_bytes)] for n in nodes]
+    """Lay out the tree of a model with what each part takes, gives, and costs a row, and the
+    totals.
+    """
+    rows = [
+        [n.path, n.kind, shape(n.takes), shape(n.shape), *_costs([n]), memory(n.output_bytes)]
+        for n in nodes
+    ]
     whole = [n for n in nodes if n.path in {"branch", "head"}]
-    columns = ["part", "kind", "output", "parameters", "multiply-adds", "weights", "activations"]
-    return grid(title, columns, [*rows, ["total", "", "", *_costs(whole), ""]])
+    costs = ["parameters", "multiply-adds", "weights", "activations"]
+    columns = ["part", "kind", "input", "output", *costs]
+    return grid(title, columns, [*rows, ["total", "", "", "", *_costs(whole), ""]])
 
 
 def _costs(nodes: Sequence[Node]) -> list[str]:
@@ -97,9 +103,13 @@ def _costs(nodes: Sequence[Node]) -> list[str]:
     ]
 
 
-def shape(node: Node) -> str:
-    """Write the shape of a part's output."""
-    return " × ".join(map(str, node.shape))
+def shape(lengths: Shape) -> str:
+    """Write the shape of a part's input or output.
+
+    >>> shape(("n", 3, 64, 64))
+    'n × 3 × 64 × 64'
+    """
+    return " × ".join(map(str, lengths))
 
 
 def memory(size: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from attrs import evolve, frozen
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,14 +24,14 @@ from mip.tree import Tree, leaves
 Shape = tuple[int | str, ...]
 """Lengths of an output; "n" stands for the rows."""
 
-Seen = list[tuple[tuple[int, ...], int]]
-"""Shape and bytes of what a module gave, a pair for every call."""
+Seen = list[tuple[tuple[int, ...], tuple[int, ...], int]]
+"""Shapes of what a module took and gave, and the bytes of this, for every call."""
 
 
 @frozen
 class Node:
-    """A part of a model: its path, kind and output's shape (empty for outputs by name), and what it
-    costs.
+    """A part of a model: its path, kind and output's shape, what it costs, and the shape that it
+    takes. Shapes are those of the first tensor, and empty for tensors by name.
 
     `parameters` counts each once; `multiply_adds` are those of matrix products and convolutions
     (a lookup has none); `weight_bytes` are those of the parameters and `output_bytes` of what
@@ -47,6 +47,7 @@ class Node:
     output_bytes: int
     calls: int = 1
     is_layer: bool = False
+    takes: Shape = ()
 
 
 @torch.no_grad()
@@ -88,9 +89,13 @@ def _step_by_step() -> Iterator[None]:
 
 
 def _see(seen: Seen, module: nn.Module, args: Any, output: Tree) -> None:
-    tensors: list[Tensor] = [leaf for _, leaf in leaves(output)]
-    shape = tuple(tensors[0].shape) if tensors and not isinstance(output, dict) else ()
-    seen.append((shape, sum(leaf.nbytes for leaf in tensors)))
+    size = sum(leaf.nbytes for _, leaf in leaves(output))
+    seen.append((_first(args[0]) if args else (), _first(output), size))
+
+
+def _first(tree: Tree) -> tuple[int, ...]:
+    named = isinstance(tree, dict)
+    return next((() if named else tuple(leaf.shape) for _, leaf in leaves(tree)), ())
 
 
 def _counted(net: nn.Module, path: str) -> str:
@@ -110,13 +115,14 @@ def _node(
     return Node(
         path,
         type(part).__name__,
-        seen[-1][0],
+        seen[-1][1],
         sum(param.numel() for param in params),
         sum(flops.values()) // 2,
         sum(param.nbytes for param in params),
-        sum(size for _, size in seen),
+        sum(size for _, _, size in seen),
         len(seen),
         is_lowest and not (isinstance(part, nn.Sequential) and not len(part)),
+        seen[-1][0],
     )
 
 
@@ -174,6 +180,10 @@ def _owned(nodes: Sequence[Node], parts: Sequence[str]) -> dict[str, list[Node]]
 
 
 def _row(node: Node, path: str) -> Node:
+    return evolve(node, path=path, shape=_by_row(node.shape), takes=_by_row(node.takes))
+
+
+def _by_row(shape: Shape) -> Shape:
     # One row was measured; a first length of 2 is that of two photos a row.
-    rows = ["n" if length == 1 else f"{length}n" for length in node.shape[:1]]
-    return evolve(node, path=path, shape=(*rows, *node.shape[1:]))
+    rows = ["n" if length == 1 else f"{length}n" for length in shape[:1]]
+    return (*rows, *shape[1:])

@@ -130,7 +130,7 @@ def test_parts_of_a_model_hold_its_layers(plan):
 def test_the_shape_of_a_layer_says_how_many_photos_a_row_has(plan):
     nodes = {node.path: node for node in summary(plan, mip.build(plan), layers=True)}
     assert nodes["branch.photos.backbone.0"].shape == ("2n", 2, 4, 4)
-    assert shape(nodes["branch.photos"]) == "n × 8"
+    assert shape(nodes["branch.photos"].shape) == "n × 8"
 
 
 def test_a_branch_without_layers_is_a_part_all_the_same(table):
@@ -221,7 +221,7 @@ def test_lines_run_from_each_box_to_the_next_and_through_none(tree, paths):
 def test_several_heads_are_parts_of_their_own(table):
     plan = mip.adapt(spec_of("joint"), table)
     nodes = summary(plan, mip.build(plan))
-    told = [(node.path, node.kind, shape(node)) for node in nodes[-4:]]
+    told = [(node.path, node.kind, shape(node.shape)) for node in nodes[-4:]]
     assert told == [
         ("branch", "fuse", "n × 17"),
         ("head.price", "regression", "n"),
