@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pandas as pd
 import pytest
 import torch
@@ -70,6 +72,27 @@ def test_unknown_backbones_are_named():
         mip.MipError, match=r"backbone = 'resnet81' is not a backbone; did you mean"
     ):
         spec("resnet81")
+
+
+def test_without_timm_the_cure_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(mip.errors.SpecError) as caught:
+        spec("timm/resnet18")
+    told = "needs timm: pip install 'mixed-input-pipelines[timm]'"
+    assert str(caught.value) == f"branch.photo.backbone = 'timm/resnet18' {told}"
+
+
+def test_weights_that_cannot_be_had_are_named(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing-here"))
+
+    def none(*_, **__):
+        raise OSError("no way\nto the network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", none)
+    with pytest.raises(mip.errors.DataError) as caught:
+        mip.build(mip.adapt(spec("resnet18", weights="DEFAULT", size=32), photos))
+    why = "cannot be had: no way to the network"
+    assert str(caught.value) == f"resnet18: the weights 'DEFAULT' {why}"
 
 
 def test_the_small_backbone_has_no_weights():

@@ -10,7 +10,8 @@ from conftest import spec_of
 from torch import nn
 
 import mip
-from mip.branches.image import Cut, Image, frozen_modules
+from mip.branches.backbone import Cut, frozen_modules
+from mip.branches.image import Image
 from mip.errors import SpecError
 from mip.optim import partition
 from mip.prepare import Parts
@@ -85,6 +86,31 @@ def test_a_cut_of_a_vision_transformer_is_averaged_over_its_patches():
 
     model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16)
     assert Cut(model, "encoder.layers.encoder_layer_0")(torch.zeros(3, 3, 32, 32)).shape == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("features.0.0", 96), ("features.3", 192), ("permute", 768)]
+)
+def test_a_cut_of_a_model_with_channels_last_is_averaged_over_its_places(name, width):
+    import torchvision
+
+    model = Cut(torchvision.models.swin_t(), name).eval()
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, width)
+
+
+def test_where_the_channels_are_is_asked_where_the_shape_says_nothing():
+    model = Cut(nn.Sequential(nn.Identity()), "0")
+    images = torch.rand(1, 3, 3, 3)
+    assert torch.equal(model(images), images.mean((2, 3)))
+    model.last = True
+    assert torch.equal(model(images), images.mean((1, 2)))
+
+
+def test_a_cut_where_none_can_be_made_says_why():
+    with pytest.raises(SpecError) as caught:
+        Cut(nn.ModuleDict({"unused": nn.Identity()}), "unused")
+    told = "cut = 'unused': the backbone cannot be cut there: NotImplementedError: "
+    assert str(caught.value).startswith(told)
 
 
 def test_a_stack_of_convolutions_has_so_many_parameters():

@@ -12,7 +12,7 @@ from conftest import bits, spec_of
 from torch import nn
 
 import mip
-from mip.branches.image import SmallResNet
+from mip.branches.backbone import SmallResNet
 from mip.errors import MipError, SpecError
 from mip.initialise import INITIALISERS, Rule, lsuv, paths, reinit
 

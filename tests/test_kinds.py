@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -100,6 +101,10 @@ KINDS = {
     "text": Text(["note"], letters=3, buckets=50, width=4, length=9),
     "vector": Vector(["embedding"]),
 }
+if find_spec("timm"):  # an extra
+    KINDS["image by timm"] = Image(
+        ["photo"], size=8, backbone="timm/mobilenetv3_small_050", missing="learn"
+    )
 
 
 def rows_of(places=range(12)) -> mip.Table:

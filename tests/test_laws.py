@@ -104,6 +104,7 @@ def test_import_is_light():
         "typer",
         "matplotlib",
         "PIL",
+        "timm",
     )
     code = f"import sys, mip; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, instance_of, le, min_len
 from torch import Tensor, nn
@@ -19,17 +18,14 @@ from torch import Tensor, nn
 from mip import image
 from mip.augmentation import Augment
 from mip.branch import Facts, names, widths
+from mip.branches.backbone import OWN, ConvStack, Cut, SmallResNet, fault, frozen_modules, library
 from mip.cache import Lazy, keep
-from mip.errors import DataError, MipWarning, SpecError, hint
+from mip.errors import DataError, MipWarning
 from mip.table import Rows, Table
 from mip.tree import Tree
 
 NONE = "no image is named"
 """Why there is no photo where a cell is blank."""
-
-
-OWN = ("conv", "small")
-"""The backbones that are not torchvision's."""
 
 
 def state(reason: str) -> str:
@@ -49,11 +45,12 @@ class Image:
 
     A cell holds a photo (a path, bytes, a PIL image, pixels) or a list of them, none included.
     `backbone` is "small" (a residual net of `width`, 2 * `width`, 4 * `width` channels), "conv" (a
-    convolution of stride 2 for each of `channels`), or the name of any torchvision
-    classification model; `weights` names its pretrained weights ("DEFAULT" for the best). Its
-    features are those before its last linear layer, or those of the module `cut`, averaged over
-    the image. `freeze` keeps "all" of the backbone as it is, or all up to the module that it
-    names; its batch norms then use the statistics that they have.
+    convolution of stride 2 for each of `channels`), the name of any torchvision classification
+    model, or "timm/" and the name of any model of timm's, where that is installed; `weights` names
+    its pretrained weights (of timm's a tag; "DEFAULT" for those that the library prefers). Its
+    features are those before its classifier, or those of the module `cut`, averaged over the
+    image. `freeze` keeps "all" of the backbone as it is, or all up to the module that it names;
+    its batch norms then use the statistics that they have.
 
     `missing` says what to do with a row whose photo is absent or broken: "error" names it, "drop"
     leaves the row out, "learn" gives it a learned vector, with a MipWarning for a photo that is
@@ -80,9 +77,8 @@ class Image:
 
     @backbone.validator
     def _known(self, _: Any, name: str) -> None:
-        if name not in OWN and name not in _backbones():
-            known = hint(name, [*OWN, *_backbones()])
-            raise ValueError(f"'backbone' = '{name}' is not a backbone{known}")
+        if told := fault(name):
+            raise ValueError(f"'backbone' = '{name}' {told}")
 
     @cut.validator
     def _foreign(self, _: Any, name: str | None) -> None:
@@ -105,8 +101,8 @@ class Image:
             )
         if self.weights is None:
             return {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "most": most}
-        preset = _weights(self.backbone, self.weights).transforms()
-        return {"mean": list(preset.mean), "std": list(preset.std), "most": most}
+        mean, std = library(self.backbone).normal(self.weights)
+        return {"mean": mean, "std": std, "most": most}
 
     def encode(self, facts: Facts, rows: Table) -> Tree:
         """Give pixels uint8 [n, k, 3, size, size] and present int8 [n, k]: 1 where there is a
@@ -175,8 +171,9 @@ class Image:
             return SmallResNet(self.width)
         if self.backbone == "conv":
             return ConvStack(self.channels)
-        model = _model(self.backbone)
-        return cut(model) if self.cut is None else Cut(model, self.cut)
+        whole = self.cut is not None
+        model = library(self.backbone).model(self.weights, self.size, whole)
+        return model if self.cut is None else Cut(model, self.cut)
 
     def augment(self, inputs: Tree, key: int, rows: Tensor) -> Tree:
         """Change the pixels of a training batch; a row's draws depend on key and row alone."""
@@ -185,11 +182,19 @@ class Image:
         return {**inputs, "pixels": self.augmentation(inputs["pixels"], key, rows)}
 
     def pretrain(self, module: Any) -> None:
-        """Load the named torchvision weights into a freshly built module."""
-        if self.weights is not None:
-            wanted = module.backbone.state_dict()
-            given = _weights(self.backbone, self.weights).get_state_dict(check_hash=True)
-            module.backbone.load_state_dict({n: given[n.removeprefix("cut.")] for n in wanted})
+        """Load the named weights into a freshly built module.
+
+        Raises DataError for weights that neither the library's cache nor the network has.
+        """
+        if self.weights is None:
+            return
+        try:
+            given = library(self.backbone).trained(self.weights, self.size)
+        except Exception as error:  # whatever a network, a cache or a file does to a library
+            why = f"cannot be had: {' '.join(str(error).split())}"
+            raise DataError(f"{self.backbone}: the weights '{self.weights}' {why}") from error
+        wanted = module.backbone.state_dict()
+        module.backbone.load_state_dict({name: given[name.removeprefix("cut.")] for name in wanted})
 
     def problems(self, rows: Table) -> Iterator[tuple[int, str, str]]:
         """Give (place, column, reason) for every photo that is absent, and under policy "drop"
@@ -227,82 +232,6 @@ class Image:
 def _most(rows: Rows, column: str) -> int:
     cells = (cell for chunk in rows.chunks([column]) for cell in chunk.cells(column))
     return max(len(image.listed(cell)) for cell in cells)
-
-
-def _backbones() -> list[str]:
-    import torchvision
-
-    return torchvision.models.list_models(module=torchvision.models)
-
-
-def _weights(backbone: str, name: str) -> Any:
-    import torchvision
-
-    known = torchvision.models.get_model_weights(backbone)
-    if name not in {*known.__members__, "DEFAULT"}:
-        raise DataError(f"{backbone} has no weights '{name}'{hint(name, known.__members__)}")
-    return known[name] if name != "DEFAULT" else known.DEFAULT
-
-
-def _model(name: str) -> nn.Module:
-    import torchvision
-
-    # These two would otherwise give a second output in training, and warn of their start.
-    odd = name in {"googlenet", "inception_v3"}
-    extra = {"aux_logits": False, "init_weights": True} if odd else {}
-    return torchvision.models.get_model(name, weights=None, **extra)
-
-
-class Block(nn.Module):
-    """A residual block of two 3x3 convolutions (He et al. 2016, basic block)."""
-
-    def __init__(self, width: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, out, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out)
-        self.second = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out)
-        self.skip = nn.Conv2d(width, out, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(self.first(x)))
-        return F.relu(self.norm2(self.second(inner)) + self.skip(x))
-
-
-class SmallResNet(nn.Sequential):
-    """A residual net for a few hundred to some ten thousand small images.
-
-    Takes float32 [n, 3, h, w]; gives float32 [n, 4 * width].
-
-    >>> SmallResNet(8)(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 32])
-    """
-
-    def __init__(self, width: int) -> None:
-        stem = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
-        blocks = [
-            Block(width, width, 1),
-            Block(width, 2 * width, 2),
-            Block(2 * width, 4 * width, 2),
-        ]
-        rest = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        super().__init__(stem, nn.BatchNorm2d(width), nn.ReLU(), *blocks, *rest)
-
-
-class ConvStack(nn.Sequential):
-    """Convolutions of 3x3 and stride 2 with ReLU, then the average over the image.
-
-    Takes float32 [n, 3, h, w]; gives float32 [n, last of the channels].
-
-    >>> ConvStack([5, 7, 10, 14])(torch.zeros(2, 3, 256, 256)).shape
-    torch.Size([2, 14])
-    """
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        widths = zip((3, *channels), channels, strict=False)
-        blocks = [(nn.Conv2d(width, out, 3, 2, padding=1), nn.ReLU()) for width, out in widths]
-        rest = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        super().__init__(*[layer for block in blocks for layer in block], *rest)
 
 
 class Photos(nn.Module):
@@ -359,66 +288,3 @@ class Photos(nn.Module):
             return vectors.masked_fill(over, 0).sum(dim=1) / (~over).sum(dim=1)
         weights = self.score(vectors).masked_fill(over, -torch.inf).softmax(dim=1)
         return (weights * vectors).sum(dim=1)
-
-
-def cut(model: nn.Module) -> nn.Module:
-    """Take the last linear layer off a classification model, so that it gives features.
-
-    >>> cut(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 10)))(torch.zeros(1, 4)).shape
-    torch.Size([1, 3])
-    """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if linear:
-        parent, _, name = linear[-1].rpartition(".")
-        setattr(model.get_submodule(parent), name, nn.Identity())
-    return model
-
-
-class Cut(nn.Module):
-    """A model up to one of its modules, what that gives averaged over the image or its patches.
-
-    Raises SpecError for a module that is none of the model's.
-
-    >>> import torchvision
-    >>> Cut(torchvision.models.resnet18(), "layer2")(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 128])
-    """
-
-    def __init__(self, model: nn.Module, name: str) -> None:
-        from torchvision.models.feature_extraction import create_feature_extractor
-
-        super().__init__()
-        known = [path for path, _ in model.named_modules() if path]
-        if name not in known:
-            raise SpecError(f"cut = '{name}' is not a module of the backbone{hint(name, known)}")
-        self.cut = create_feature_extractor(model, {name: "features"})
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.cut(images)["features"]
-        if features.dim() == 4:
-            return features.mean((2, 3))
-        return features.mean(1) if features.dim() == 3 else features
-
-
-def frozen_modules(backbone: nn.Module, until: str | None) -> tuple[nn.Module, ...]:
-    """Freeze the parameters of a backbone up to a module, or "all"; give the modules that have
-    parameters and only frozen ones.
-
-    Raises SpecError for a module that is none of the backbone's.
-    """
-    known = [path for path, _ in backbone.named_modules() if path]
-    if until is None:
-        return ()
-    if until != "all" and until not in known:
-        raise SpecError(f"freeze = '{until}' is not a module of the backbone{hint(until, known)}")
-    paths = [path for path, _ in backbone.named_parameters()]
-    inside = [until == "all" or path.startswith(f"{until}.") for path in paths]
-    last = max((k for k, held in enumerate(inside) if held), default=-1)
-    for path in paths[: last + 1]:
-        backbone.get_parameter(path).requires_grad_(False)
-    return tuple(module for module in backbone.modules() if _is_frozen(module))
-
-
-def _is_frozen(module: nn.Module) -> bool:
-    asked = [param.requires_grad for param in module.parameters()]
-    return bool(asked) and not any(asked)
