@@ -22,7 +22,7 @@ from mip.fit import History, Hook, fit
 from mip.head import targets
 from mip.hooks import checkpoint, early_stop, log, validate
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
-from mip.net import Net, build
+from mip.net import Net, build, spoken
 from mip.optim import Optimizer, chain, clip_norm, partition
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
@@ -190,16 +190,12 @@ def _link(how: Train, group: Group, steps: int) -> Optimizer:
 
 
 def _group(groups: Mapping[str, Group], path: str) -> str:
-    fits = (name for name, group in groups.items() if fnmatchcase(_path(path), group.match))
+    fits = (name for name, group in groups.items() if fnmatchcase(spoken(path), group.match))
     return next(fits)
 
 
-def _path(parameter: str) -> str:
-    return parameter.removeprefix("body.branch.")
-
-
 def _check_groups(spec: Spec, net: Net) -> None:
-    paths = [_path(path) for path, param in net.named_parameters() if param.requires_grad]
+    paths = [spoken(path) for path, param in net.named_parameters() if param.requires_grad]
     for k, group in enumerate(spec.train.group):
         if not any(fnmatchcase(path, group.match) for path in paths):
             known = hint(group.match, paths)

@@ -54,7 +54,9 @@ def _of(kind: Any, kinds: Mapping[str, type], definitions: dict[str, Schema]) ->
     if origin is tuple:
         return {"type": "array", "items": _of(inner[0], kinds, definitions)}
     if origin is not None and issubclass(origin, Mapping):
-        return _names(_of(inner[1], kinds, definitions))
+        child = _of(inner[1], kinds, definitions)
+        named = getattr(inner[1], "_is_protocol", False)
+        return _names(child) if named else {"type": "object", "additionalProperties": child}
     return {"type": _SCALARS[kind]}
 
 

@@ -41,6 +41,7 @@ from mip.heads.multilabel import Multilabel
 from mip.heads.ordinal import Ordinal
 from mip.heads.quantile import Quantile
 from mip.heads.regression import Regression
+from mip.initialise import INITIALISERS, strange, unknown
 from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle, OptimizerSpec, ScheduleSpec
 
 KINDS: Mapping[str, type] = MappingProxyType(
@@ -125,6 +126,35 @@ class Data:
     stream: bool = False
 
 
+def _initialiser(_: Any, about: attrs.Attribute, name: str) -> None:
+    # `in_` alone, which the JSON Schema reads, would not say the nearest name.
+    if mistake := unknown(name):
+        raise ValueError(f"'{about.name}' = {mistake}")
+
+
+@frozen
+class Init:
+    """Parameters that begin otherwise: those whose path `match` fits, frozen ones too, as `how` (a
+    name of `mip.initialise.INITIALISERS`, which are torch.nn.init's) fills them with `options`.
+
+    Where several fit a path, the last one counts.
+
+    >>> Init("photos.*.weight", "kaiming_normal", {"nonlinearity": "relu"}).how
+    'kaiming_normal'
+    """
+
+    match: str
+    how: str = field(validator=[_initialiser, in_(tuple(INITIALISERS))])
+    options: Mapping[str, float | int | str] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if mistake := strange(self.how, self.options):
+            raise ValueError(f"'options': {mistake}")
+        for name, value in self.options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"'options' must be finite: {name} = {value}")
+
+
 @frozen
 class Group:
     """Parameters that are trained otherwise: those whose path `match` fits ("photos.backbone.*",
@@ -168,7 +198,7 @@ class Train:
 @frozen
 class Spec:
     """The whole of a spec file: data, branches by name (kept sorted), how they are fused, a head,
-    the training.
+    the training, and what begins otherwise.
     """
 
     branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
@@ -176,6 +206,7 @@ class Spec:
     data: Data = Data()
     train: Train = Train()
     fusion: Fusion = Fusion()
+    init: tuple[Init, ...] = field(default=(), converter=tuple)
 
     @property
     def root(self) -> Fuse:
@@ -306,7 +337,8 @@ def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
         _expect(list, value, path)
         return tuple(_build(inner[0], each, f"{path}[{i}]", kinds) for i, each in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
-        return _names(inner[1], value, path, kinds)
+        build = _names if getattr(inner[1], "_is_protocol", False) else _plain
+        return build(inner[1], value, path, kinds)
     return _scalar(kind, value, path)
 
 
@@ -332,8 +364,8 @@ _hints = cache(get_type_hints)
 def _located(text: str, path: str) -> str:
     # Validators begin with the field's name in quotes; it becomes the end of the path.
     text = re.sub(r"^Length of ('\w+') must be >= (\d+): .*", r"\1 must have \2 or more", text)
-    found = re.match(r"'(\w+)' (.*)", text, re.DOTALL)
-    return f"{_join(path, found[1])} {found[2]}" if found else f"{path}: {text}"
+    found = re.match(r"'(\w+)'(:? .*)", text, re.DOTALL)
+    return f"{_join(path, found[1])}{found[2]}" if found else f"{path}: {text}"
 
 
 def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
@@ -377,6 +409,11 @@ def _names(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[
     for name in value:
         if not re.fullmatch(r"[A-Za-z][\w-]*", name) or hasattr(nn.ModuleDict(), name):
             raise SpecError(f"{_join(path, name)}: '{name}' cannot be the name of a branch")
+    return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
+
+
+def _plain(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    _expect(dict, value, path)
     return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
 
 

@@ -75,6 +75,10 @@ WRONG = [
     TEXT + '[train]\noptimizer = { kind = "sgd", momentum = 1.0 }\n',
     TEXT + "[data.split]\nseed = 0.5\n",
     TEXT + "[data.split]\ntest = 1.5\nfolds = 'x'\n",
+    TEXT + "[[init]]\nmatch = '*'\nhow = 'nromal'\n",
+    TEXT + "[[init]]\nhow = 'normal'\n",
+    TEXT + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = { std = [1] }\n",
+    TEXT + "[init]\nmatch = '*'\nhow = 'normal'\n",
     TEXT + PHOTOS + "augmentation = { rotate = 200 }\n",
     TEXT + PHOTOS + "size = 4\n",
     TEXT + '[branch.all]\nkind = "fuse"\nbranch = {}\n',
@@ -126,6 +130,13 @@ def test_a_field_has_its_type_range_and_default():
     assert train["optimizer"]["default"] == {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.01}
     assert train["mixup"] == {"type": "number", "minimum": 0, "default": 0.0}
     assert train["keep"] == {"enum": ["best", "last"], "default": "last"}
+    assert SCHEMA["$defs"]["Init"]["properties"]["options"] == {
+        "type": "object",
+        "additionalProperties": {
+            "anyOf": [{"type": "number"}, {"type": "integer"}, {"type": "string"}]
+        },
+        "default": {},
+    }
     split = SCHEMA["$defs"]["Split"]["properties"]
     assert split["test"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
 
