@@ -38,8 +38,13 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
     With `pretrain`, image branches that name weights load them (torchvision's own cache and
     download), and then `[[init]]` draws what it matches anew; without it the module is one that
     weights are put into. Raises SpecError naming the branch that cannot take its input, and the
-    rule that cannot be followed.
+    rule that cannot be followed. A plan with `[graft]` is built by `mip.graft.grow`.
     """
+    if pretrain and plan.spec.graft:
+        raise SpecError(
+            "graft: build reads no files; give their models to mip.graft.grow(plan, donors), or "
+            "pretrain=False for a module that weights are put into"
+        )
     with seeded(derive("build", seed)):
         body = _body(plan)
         net = Net(body, tower(plan.spec.head, plan.facts["head"], _width(body, plan))).train()

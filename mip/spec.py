@@ -17,7 +17,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_, lt, min_len, optional
 from torch import nn
 
-from mip.branch import Branch, by_name
+from mip.branch import Branch, branches, by_name
 from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
@@ -198,7 +198,8 @@ class Train:
 @frozen
 class Spec:
     """The whole of a spec file: data, branches by name (kept sorted), how they are fused, a head,
-    the training, and what begins otherwise.
+    the training, and what begins otherwise: `init` by a rule, and `graft`, by the dotted path of a
+    branch, as that branch of a model file (relative to the spec file, as the table is).
     """
 
     branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
@@ -207,6 +208,17 @@ class Spec:
     train: Train = Train()
     fusion: Fusion = Fusion()
     init: tuple[Init, ...] = field(default=(), converter=tuple)
+    graft: Mapping[str, str] = field(factory=dict, converter=by_name)
+
+    @graft.validator
+    def _of_branches(self, _: Any, graft: Mapping[str, str]) -> None:
+        known = dict(branches(self.branch))
+        for name in graft:
+            if name not in known:
+                raise ValueError(f"'graft' names '{name}', which is no branch{hint(name, known)}")
+            whole = [other for other in graft if name.startswith(f"{other}.")]
+            if whole:
+                raise ValueError(f"'graft' gives '{name}' twice: it is a part of '{whole[0]}'")
 
     @property
     def root(self) -> Fuse:
@@ -337,7 +349,8 @@ def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
         _expect(list, value, path)
         return tuple(_build(inner[0], each, f"{path}[{i}]", kinds) for i, each in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
-        build = _names if getattr(inner[1], "_is_protocol", False) else _plain
+        named = getattr(inner[1], "_is_protocol", False)
+        build = _names if named else _dotted if inner[1] is str else _plain
         return build(inner[1], value, path, kinds)
     return _scalar(kind, value, path)
 
@@ -415,6 +428,19 @@ def _names(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[
 def _plain(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, Any]:
     _expect(dict, value, path)
     return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
+
+
+def _dotted(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, str]:
+    # Without quotes TOML makes tables of a dotted name.
+    _expect(dict, value, path)
+    found: dict[str, str] = {}
+    for name, child in value.items():
+        if isinstance(child, Mapping):
+            below = _dotted(kind, child, _join(path, name), kinds)
+            found |= {f"{name}.{rest}": text for rest, text in below.items()}
+        else:
+            found[name] = _build(kind, child, _join(path, name), kinds)
+    return found
 
 
 _WORDS = {

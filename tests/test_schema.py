@@ -77,6 +77,8 @@ WRONG = [
     TEXT + "[data.split]\ntest = 1.5\nfolds = 'x'\n",
     TEXT + "[[init]]\nmatch = '*'\nhow = 'nromal'\n",
     TEXT + "[[init]]\nhow = 'normal'\n",
+    TEXT + "[graft]\nplace = 3\n",
+    TEXT + "graft = 'a.safetensors'\n",
     TEXT + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = { std = [1] }\n",
     TEXT + "[init]\nmatch = '*'\nhow = 'normal'\n",
     TEXT + PHOTOS + "augmentation = { rotate = 200 }\n",
@@ -98,6 +100,14 @@ def test_a_mistake_is_no_valid_spec_to_either(text):
     assert not FITS.is_valid(tomllib.loads(text))
     with pytest.raises(SpecError):
         mip.parse(text)
+
+
+@pytest.mark.parametrize("key", ["'all.place'", "all.place", "all"])
+def test_a_graft_may_have_a_name_with_dots(key):
+    text = TEXT.replace("[branch.place]", '[branch.all]\nkind = "fuse"\n[branch.all.branch.place]')
+    text += f"[graft]\n{key} = 'a.safetensors'\n"
+    FITS.validate(tomllib.loads(text))
+    assert list(mip.parse(text).graft) == [key.strip("'")]
 
 
 def test_kinds_are_told_apart_by_their_word():
@@ -137,6 +147,9 @@ def test_a_field_has_its_type_range_and_default():
         },
         "default": {},
     }
+    words = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+    graft = {"type": "object", "additionalProperties": words, "default": {}}
+    assert SCHEMA["properties"]["graft"] == graft
     split = SCHEMA["$defs"]["Split"]["properties"]
     assert split["test"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
 

@@ -21,6 +21,7 @@ from torch import nn
 
 import mip
 from mip.augmentation import Augment
+from mip.branch import branches as all_branches
 from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
@@ -232,8 +233,19 @@ inits = st.sampled_from(sorted(filled)).flatmap(
         Init, patterns, st.just(how), st.fixed_dictionaries({}, optional=filled[how])
     )
 )
-specs = st.builds(
-    Spec,
+
+
+@st.composite
+def whole(draw, trees, *others):
+    """A spec some branches of which are grafted, none within another."""
+    trees = draw(trees)
+    known = [path for path, _ in all_branches(trees)]
+    chosen = sorted(draw(st.sets(st.sampled_from(known), max_size=3)), key=len)
+    apart = [path for path in chosen if not any(path.startswith(f"{each}.") for each in chosen)]
+    return Spec(trees, *map(draw, others), {path: draw(texts) for path in apart})
+
+
+specs = whole(
     forest(branches),
     heads,
     st.builds(Data, texts, splits),
@@ -348,7 +360,7 @@ ERRORS = {
     ),
     PLACE + HEAD + "[trian]\nepochs = 3\n": (
         "trian is not a field; did you mean 'train'? "
-        "(known: branch, data, fusion, head, init, train)"
+        "(known: branch, data, fusion, graft, head, init, train)"
     ),
     PLACE + 'width = "64"\n' + HEAD: "branch.place.width = '64' must be a whole number, not text",
     PLACE + "width = 6.5\n" + HEAD: "branch.place.width = 6.5 must be a whole number, not a number",
@@ -460,6 +472,23 @@ ERRORS = {
     ),
     PLACE + HEAD + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = 1\n": (
         "init[0].options = 1 must be a table, not a whole number"
+    ),
+    PLACE + HEAD + "[graft]\nplcae = 'a.safetensors'\n": (
+        "graft names 'plcae', which is no branch; did you mean 'place'? (known: place)"
+    ),
+    PLACE + HEAD + "[graft]\nplace.x = 'a.safetensors'\n": (
+        "graft names 'place.x', which is no branch; did you mean 'place'? (known: place)"
+    ),
+    PLACE + HEAD + "[graft]\nplace = 3\n": "graft.place = 3 must be text, not a whole number",
+    PLACE + HEAD + "graft = 3\n": "head.graft is not a field",
+    "graft = 'a.safetensors'\n" + PLACE + HEAD: (
+        "graft = 'a.safetensors' must be a table, not text"
+    ),
+    '[branch.all]\nkind = "fuse"\n'
+    + PLACE.replace("branch.", "branch.all.branch.")
+    + HEAD
+    + "[graft]\nall = 'a'\n'all.place' = 'b'\n": (
+        "graft gives 'all.place' twice: it is a part of 'all'"
     ),
     PLACE + HEAD + "[train]\nmixup = -0.1\n": "train.mixup must be >= 0: -0.1",
     PLACE + HEAD + "[train]\nmixup = nan\n": "train.mixup must be >= 0: nan",
