@@ -31,7 +31,7 @@ from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
 from mip.prepare import Parts, columns_of
 from mip.shards import Shards
-from mip.spec import KINDS, Group, Spec, Train, dump, to_dict
+from mip.spec import KINDS, Group, Spec, Train, dump, from_dict, to_dict
 from mip.split import split
 from mip.step import State, Step, init, train_step
 from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, write
@@ -132,7 +132,7 @@ def run(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     given = _own(spec, out, kinds) if resume else donors(spec, base, kinds)
     laid = job(spec, parts, device, kinds, cache, given)
-    at = resumed(out, laid.start) if resume else laid.start
+    at = resumed(out, laid.start, kinds) if resume else laid.start
     write(out / "spec.toml", dump(_moved(spec, Path(base), out), kinds).encode())
     _fold(laid, at, out, hooks(laid), kinds)
     last = _read(out, "last", at) if laid.steps else at
@@ -288,14 +288,14 @@ def _origin(spec: Spec, parts: Parts, kinds: Mapping[str, type]) -> dict[str, An
     return {"spec": to_dict(spec, kinds), **rows}
 
 
-def resumed(out: Path, start: Checkpoint) -> Checkpoint:
+def resumed(out: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
     """Read the last checkpoint of a run folder and check that it belongs to this run.
 
     Raises FileError when there is none, SpecError naming the first thing that has changed.
     """
     path = _last(out)
     # What the run came from is compared first: other rows or layers give other tensors too.
-    _check_same(path, read_file(path)[1].get("extra", {}), start.extra)
+    _check_same(path, _before(path, kinds), start.extra)
     return load_checkpoint(path, start.state)
 
 
@@ -311,9 +311,20 @@ def _own(spec: Spec, out: Path, kinds: Mapping[str, type]) -> Donors:
     if not spec.graft:
         return {}
     path = _last(out)
-    before = read_file(path)[1].get("extra", {})
-    _check_same(path, {"spec": before.get("spec", {})}, {"spec": to_dict(spec, kinds)})
+    before = _before(path, kinds).get("spec", {})
+    _check_same(path, {"spec": before}, {"spec": to_dict(spec, kinds)})
     return dict.fromkeys(spec.graft, load_model(path, kinds))
+
+
+def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+    extra = read_file(path)[1].get("extra", {})
+    if "spec" not in extra:
+        return extra
+    try:
+        # A field that has been added since has its default in an older file.
+        return {**extra, "spec": to_dict(from_dict(extra["spec"], kinds), kinds)}
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
 
 
 def _check_same(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, lt, min_len, optional
+from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from torch import nn
 
 from mip.branch import Branch, branches, by_name
@@ -76,6 +76,12 @@ KINDS: Mapping[str, type] = MappingProxyType(
     }
 )
 """Every kind a file can name. Add your own: `kinds={**mip.KINDS, "season": Season}`."""
+
+
+VERSION = 1
+"""The version of specs that this code writes; it reads earlier ones, and a file that says none. A
+field that is added takes its default where a file lacks it, and needs no new version.
+"""
 
 
 @frozen
@@ -209,6 +215,7 @@ class Spec:
     fusion: Fusion = Fusion()
     init: tuple[Init, ...] = field(default=(), converter=tuple)
     graft: Mapping[str, str] = field(factory=dict, converter=by_name)
+    version: int = field(default=VERSION, validator=[ge(1), le(VERSION)])
 
     @graft.validator
     def _of_branches(self, _: Any, graft: Mapping[str, str]) -> None:
@@ -276,22 +283,33 @@ tabular, text, vector)
 
 
 def dump(spec: Spec, kinds: Mapping[str, type] = KINDS) -> str:
-    """Write a spec as TOML, every field with its value; `parse(dump(spec)) == spec`."""
+    """Write a spec as TOML, its version first, then every field with its value;
+    `parse(dump(spec)) == spec`.
+    """
     import tomli_w
 
-    return tomli_w.dumps(to_dict(spec, kinds))
+    return tomli_w.dumps({"version": spec.version, **to_dict(spec, kinds)})
 
 
 def from_dict(tree: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Spec:
     """Build a spec of plain dicts, lists and values, strictly: nothing is converted.
 
     Raises SpecError with the path for an unknown kind or field, a missing field, a wrong type
-    and a value out of range.
+    and a value out of range, and for a version that is yet to come.
     """
+    _check_version(tree)
     try:
         return _build(Spec, tree, "", kinds)
     except RecursionError as error:
         raise SpecError("branches are nested too deep") from error
+
+
+def _check_version(tree: Any) -> None:
+    # Looked at first, for the fields of a later version would be called mistakes.
+    found = tree.get("version") if isinstance(tree, Mapping) else None
+    if type(found) is int and found > VERSION:
+        told = f"this mip reads specs up to version {VERSION}; upgrade mip"
+        raise SpecError(f"version = {found}: {told}")
 
 
 def to_dict(value: Any, kinds: Mapping[str, type] = KINDS) -> Any:

@@ -360,7 +360,7 @@ ERRORS = {
     ),
     PLACE + HEAD + "[trian]\nepochs = 3\n": (
         "trian is not a field; did you mean 'train'? "
-        "(known: branch, data, fusion, graft, head, init, train)"
+        "(known: branch, data, fusion, graft, head, init, train, version)"
     ),
     PLACE + 'width = "64"\n' + HEAD: "branch.place.width = '64' must be a whole number, not text",
     PLACE + "width = 6.5\n" + HEAD: "branch.place.width = 6.5 must be a whole number, not a number",
