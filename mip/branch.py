@@ -90,8 +90,21 @@ def place(path: str) -> str:
     return ".".join(f"branch.{name}" for name in path.split("."))
 
 
+def branches(named: Mapping[str, Branch], path: str = "") -> Iterator[tuple[str, Branch]]:
+    """Walk all branches with their dotted paths, a fusion before those that it holds.
+
+    >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
+    >>> [path for path, _ in branches({"a": Fuse({"b": Continuous(["x"])})})]
+    ['a', 'a.b']
+    """
+    for name, branch in named.items():
+        whole = f"{path}.{name}" if path else name
+        yield whole, branch
+        yield from branches(getattr(branch, "branch", {}), whole)
+
+
 def at(facts: Facts, path: str) -> Facts:
-    """Find a leaf's facts by its dotted path."""
+    """Find a branch's facts by its dotted path."""
     for name in path.split("."):
         facts = facts[name]
     return facts

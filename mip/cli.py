@@ -17,6 +17,7 @@ import typer
 
 from mip.errors import DataError, FileError, MipError, SpecError, hint
 from mip.fit import Hook
+from mip.graft import donors, graft
 from mip.hooks import best, console, progress
 from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, oddities, parts, told
@@ -90,7 +91,7 @@ def changes(texts: Sequence[str] | None) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         if not sign or not name:
             raise SpecError(f"--set {text}: write it as PATH=VALUE")
-        is_file = name in {"data.table", "data.split.folds"}
+        is_file = name in {"data.table", "data.split.folds"} or name.startswith("graft.")
         pairs[name] = str(Path(value).absolute()) if is_file else _value(value)
     return pairs
 
@@ -160,7 +161,7 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
     """Hold a spec against its data before any training."""
     read_spec, table = opened(spec, set_)
     cut = split_of(read_spec, table, spec)
-    laid = job(read_spec, cut)
+    laid = job(read_spec, cut, given=donors(read_spec, spec.parent))
     for chunk in cut.test.chunks():
         laid.plan.encode(chunk)
     for text, rows in oddities(read_spec, table).items():
@@ -186,7 +187,8 @@ def show(
     from mip.summary import measure, summary, types
 
     read_spec, table = opened(spec, set_)
-    plan = adapt(read_spec, split_of(read_spec, table, spec).train)
+    learned = adapt(read_spec, split_of(read_spec, table, spec).train)
+    plan = graft(learned, donors(read_spec, spec.parent))
     net = build(plan, pretrain=False)
     say(tree(str(spec), summary(plan, net, layers)))
     say("layers: " + census(types(measure(net, plan.example()))))
@@ -381,7 +383,8 @@ def crossval_(
     if isinstance(table, Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
     rows = with_folds(table, read(folds), column)
-    done = crossval(read_spec, rows, column, _quiet(spec.stem), cache=cache)
+    quiet = _quiet(spec.stem)
+    done = crossval(read_spec, rows, column, quiet, cache=cache, base=spec.parent)
     say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))
     if out:
         write_table(out, done.predictions)

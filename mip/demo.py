@@ -634,7 +634,7 @@ def _fitted(path: Path, out: Path, hooks: Callable[[Job], Sequence[Hook]]) -> tu
     source = path.parent / spec.data.table
     rows, _ = clean(spec, read(source))
     cut = parts(spec, rows, base=path.parent)
-    ended = run(spec, cut, out, hooks=hooks)
+    ended = run(spec, cut, out, hooks=hooks, base=path.parent)
     predict = ended.predict
     scores = evaluate(predict, cut.test)
     target = cut.test[target_columns(spec)[0]].to_numpy()

@@ -50,12 +50,13 @@ INITIALISERS: Mapping[str, Fill] = MappingProxyType(
 class Rule:
     """Which parameters begin how: a pattern of their paths ("head.*.weight"), or the paths
     themselves as `paths` gives them; an initialiser's name, or a function that writes into the
-    tensor it is given; and the initialiser's arguments.
+    tensor it is given; and the initialiser's arguments. Errors begin with its `place`.
     """
 
     where: str | tuple[str, ...]
     how: str | Fill
     options: Mapping[str, Any] = field(factory=dict)
+    place: str = "init"
 
 
 def paths(net: nn.Module, kind: type[nn.Module], name: str = "*") -> tuple[str, ...]:
@@ -97,43 +98,56 @@ def _matched(params: Params, rule: Rule) -> list[str]:
     found = [path for path in params if any(fnmatchcase(path, each) for each in where)]
     if not found:
         text = ", ".join(where)
-        raise SpecError(f"init: '{text}' matches no parameter{hint(text, params)}")
+        raise SpecError(f"{rule.place}: '{text}' matches no parameter{hint(text, params)}")
     return found
 
 
 def _drawn(path: str, param: Tensor, rule: Rule, seed: int) -> Tensor:
-    fill = _known(rule.how) if isinstance(rule.how, str) else rule.how
-    options = _options(fill, rule)
+    fill = _fill(rule)
     # Drawn on the CPU in float32 or wider: the same numbers on every device, for every precision.
     fresh = torch.empty(param.shape, dtype=torch.promote_types(param.dtype, torch.float32))
     try:
         with torch.no_grad(), seeded(derive("init", seed, path)):
-            fill(fresh, **options)
+            fill(fresh, **rule.options)
     except (RuntimeError, TypeError, ValueError) as error:
         shape = f"{path} of shape {list(param.shape)}"
-        raise SpecError(f"init: {_name(rule)} cannot fill {shape}: {error}") from error
+        raise SpecError(f"{rule.place}: {_name(rule.how)} cannot fill {shape}: {error}") from error
     return fresh.to(param)
 
 
-def _known(name: str) -> Fill:
-    if name not in INITIALISERS:
-        raise SpecError(f"init: '{name}' is not an initialiser{hint(name, INITIALISERS)}")
-    return INITIALISERS[name]
+def _fill(rule: Rule) -> Fill:
+    if mistake := unknown(rule.how) or strange(rule.how, rule.options):
+        raise SpecError(f"{rule.place}: {mistake}")
+    return INITIALISERS[rule.how] if isinstance(rule.how, str) else rule.how
 
 
-def _options(fill: Fill, rule: Rule) -> dict[str, Any]:
+def unknown(how: str | Fill) -> str:
+    """Say what is wrong with an initialiser's name, or nothing.
+
+    >>> unknown("orthgonal")[:62], unknown("ones")
+    ("'orthgonal' is not an initialiser; did you mean 'orthogonal'? ", '')
+    """
+    known = not isinstance(how, str) or how in INITIALISERS
+    return "" if known else f"'{how}' is not an initialiser{hint(str(how), INITIALISERS)}"
+
+
+def strange(how: str | Fill, options: Mapping[str, Any]) -> str:
+    """Say which option a known initialiser does not take, or nothing.
+
+    >>> strange("normal", {"sdt": 1.0})
+    "'sdt' is not an option of normal; did you mean 'std'? (known: mean, std)"
+    """
+    fill = INITIALISERS[how] if isinstance(how, str) else how
     known = [name for name in inspect.signature(fill).parameters if name not in _OWN]
-    for name in rule.options:
-        if name not in known:
-            raise SpecError(f"init: '{name}' is not an option of {_name(rule)}{hint(name, known)}")
-    return dict(rule.options)
+    found = [name for name in options if name not in known]
+    return f"'{found[0]}' is not an option of {_name(how)}{hint(found[0], known)}" if found else ""
 
 
 _OWN = {"tensor", "generator"}
 
 
-def _name(rule: Rule) -> str:
-    return rule.how if isinstance(rule.how, str) else getattr(rule.how, "__name__", "the function")
+def _name(how: str | Fill) -> str:
+    return how if isinstance(how, str) else getattr(how, "__name__", "the function")
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 
 from mip.branch import Branch
 from mip.branches.fuse import Fuse
-from mip.errors import SpecError
+from mip.errors import SpecError, hint
 from mip.head import tower
+from mip.initialise import Rule, reinit
 from mip.plan import Plan
 from mip.rng import derive, seeded
 from mip.tree import Tree
@@ -33,14 +36,51 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
     """Build the module that a plan describes; its start is a function of the seed.
 
     With `pretrain`, image branches that name weights load them (torchvision's own cache and
-    download). Raises SpecError naming the branch that cannot take its input.
+    download), and then `[[init]]` draws what it matches anew; without it the module is one that
+    weights are put into. Raises SpecError naming the branch that cannot take its input, and the
+    rule that cannot be followed. A plan with `[graft]` is built by `mip.graft.grow`.
     """
+    if pretrain and plan.spec.graft:
+        raise SpecError(
+            "graft: build reads no files; give their models to mip.graft.grow(plan, donors), or "
+            "pretrain=False for a module that weights are put into"
+        )
     with seeded(derive("build", seed)):
         body = _body(plan)
         net = Net(body, tower(plan.spec.head, plan.facts["head"], _width(body, plan))).train()
     if pretrain:
         plan.spec.root.pretrain(net.body)
+        _begin(net, plan, seed)
     return net
+
+
+@torch.no_grad()
+def _begin(net: Net, plan: Plan, seed: int) -> None:
+    params = {path: param.detach() for path, param in net.named_parameters()}
+    for path, fresh in reinit(params, _rules(plan, params), seed).items():
+        if fresh is not params[path]:
+            params[path].copy_(fresh)
+
+
+def _rules(plan: Plan, paths: Iterable[str]) -> list[Rule]:
+    named = {path: spoken(path) for path in paths}
+    rules = []
+    for k, each in enumerate(plan.spec.init):
+        found = tuple(path for path, name in named.items() if fnmatchcase(name, each.match))
+        if not found:
+            known = hint(each.match, named.values())
+            raise SpecError(f"init[{k}]: '{each.match}' matches no parameter{known}")
+        rules.append(Rule(found, each.how, each.options, f"init[{k}]"))
+    return rules
+
+
+def spoken(parameter: str) -> str:
+    """Give the path by which a spec's patterns speak of a parameter of the module.
+
+    >>> spoken("body.branch.photos.backbone.conv1.weight"), spoken("head.0.bias")
+    ('photos.backbone.conv1.weight', 'head.0.bias')
+    """
+    return parameter.removeprefix("body.branch.")
 
 
 def _body(plan: Plan) -> nn.Module:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,20 +20,21 @@ from toolz import identity, pipe
 from mip.cache import default_folder
 from mip.errors import FileError, SpecError, hint
 from mip.fit import History, Hook, fit
+from mip.graft import Donors, donors, graft, grow
 from mip.head import targets
 from mip.hooks import checkpoint, early_stop, log, validate
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
-from mip.net import Net, build
+from mip.net import Net, build, spoken
 from mip.optim import Optimizer, chain, clip_norm, partition
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
 from mip.prepare import Parts, columns_of
 from mip.shards import Shards
-from mip.spec import KINDS, Group, Spec, Train, dump, to_dict
+from mip.spec import KINDS, Group, Spec, Train, dump, from_dict, to_dict
 from mip.split import split
 from mip.step import State, Step, init, train_step
-from mip.store import Checkpoint, load_checkpoint, read_file, save, write
+from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, write
 from mip.table import Table
 from mip.tree import leaves
 
@@ -65,10 +67,14 @@ def job(
     device: str = "cpu",
     kinds: Mapping[str, type] = KINDS,
     cache: str | Path | None = None,
+    given: Donors = MappingProxyType({}),
 ) -> Job:
-    """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state."""
-    plan = adapt(spec, parts.train)
-    net = build(plan, spec.train.seed).to(device)
+    """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state.
+
+    `given` are the models that branches are grafted from, which `mip.graft.donors` reads.
+    """
+    plan = graft(adapt(spec, parts.train), given, kinds)
+    net = grow(plan, given, spec.train.seed).to(device)
     _check_groups(spec, net)
     batches = train_pipe(plan, parts.train, device, cache)
     steps = spec.train.epochs * len(batches)
@@ -112,18 +118,21 @@ def run(
 
     The folder `out` gets `spec.toml`, `checkpoints/`, `history.jsonl` and `model.safetensors`.
     With `resume` it goes on from `checkpoints/last.safetensors`, and refuses if the spec or the
-    rows have changed since. `hooks` are made when the job is laid out. `base` is the folder that
-    the spec's paths are relative to; those of the `spec.toml` written are relative to `out`.
-    Decoded photos are kept in the folder `cache`, or where the rows do not fit into memory in
-    that of the user.
+    rows have changed since; grafted branches are in that file, and the models that they came from
+    are not read again. `hooks` are made when the job is laid out. `base` is the folder that the
+    spec's paths are relative to; those of the `spec.toml` written are relative to `out`. Decoded
+    photos are kept in the folder `cache`, or where the rows do not fit into memory in that of the
+    user.
     """
     if out is None:
         with TemporaryDirectory() as folder:
-            return run(spec, parts, folder, hooks=hooks, kinds=kinds, device=device, cache=cache)
+            again = partial(run, spec, parts, folder, hooks=hooks, kinds=kinds)
+            return again(device=device, base=base, cache=cache)
     began, out = time.monotonic(), Path(out)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    laid = job(spec, parts, device, kinds, cache)
-    at = resumed(out, laid.start) if resume else laid.start
+    given = _own(spec, out, kinds) if resume else donors(spec, base, kinds)
+    laid = job(spec, parts, device, kinds, cache, given)
+    at = resumed(out, laid.start, kinds) if resume else laid.start
     write(out / "spec.toml", dump(_moved(spec, Path(base), out), kinds).encode())
     _fold(laid, at, out, hooks(laid), kinds)
     last = _read(out, "last", at) if laid.steps else at
@@ -138,7 +147,8 @@ def _moved(spec: Spec, base: Path, out: Path) -> Spec:
 
     table, folds = spec.data.table, spec.data.split.folds
     cut = evolve(spec.data.split, folds=folds and path(folds))
-    return evolve(spec, data=evolve(spec.data, table=table and path(table), split=cut))
+    data = evolve(spec.data, table=table and path(table), split=cut)
+    return evolve(spec, data=data, graft={name: path(file) for name, file in spec.graft.items()})
 
 
 def _fold(
@@ -190,16 +200,12 @@ def _link(how: Train, group: Group, steps: int) -> Optimizer:
 
 
 def _group(groups: Mapping[str, Group], path: str) -> str:
-    fits = (name for name, group in groups.items() if fnmatchcase(_path(path), group.match))
+    fits = (name for name, group in groups.items() if fnmatchcase(spoken(path), group.match))
     return next(fits)
 
 
-def _path(parameter: str) -> str:
-    return parameter.removeprefix("body.branch.")
-
-
 def _check_groups(spec: Spec, net: Net) -> None:
-    paths = [_path(path) for path, param in net.named_parameters() if param.requires_grad]
+    paths = [spoken(path) for path, param in net.named_parameters() if param.requires_grad]
     for k, group in enumerate(spec.train.group):
         if not any(fnmatchcase(path, group.match) for path in paths):
             known = hint(group.match, paths)
@@ -282,33 +288,65 @@ def _origin(spec: Spec, parts: Parts, kinds: Mapping[str, type]) -> dict[str, An
     return {"spec": to_dict(spec, kinds), **rows}
 
 
-def resumed(out: Path, start: Checkpoint) -> Checkpoint:
+def resumed(out: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
     """Read the last checkpoint of a run folder and check that it belongs to this run.
 
     Raises FileError when there is none, SpecError naming the first thing that has changed.
     """
-    path = out / "checkpoints" / "last.safetensors"
-    if not path.is_file():
-        raise FileError(f"{out}: nothing to resume, there is no checkpoints/last.safetensors")
+    path = _last(out)
     # What the run came from is compared first: other rows or layers give other tensors too.
-    before, after = _flat(read_file(path)[1].get("extra", {})), _flat(start.extra)
-    for name, _ in sorted(before.items() ^ after.items()):
-        was, now = (origin.get(name, "nothing") for origin in (before, after))
-        raise SpecError(
-            f"{path}: not the same run: {name} was {was:.60} and is {now:.60}; start anew"
-        )
+    _check_same(path, _before(path, kinds), start.extra)
     return load_checkpoint(path, start.state)
 
 
+def _last(out: Path) -> Path:
+    path = out / "checkpoints" / "last.safetensors"
+    if not path.is_file():
+        raise FileError(f"{out}: nothing to resume, there is no checkpoints/last.safetensors")
+    return path
+
+
+def _own(spec: Spec, out: Path, kinds: Mapping[str, type]) -> Donors:
+    # A run that goes on has in its checkpoint what it once took from other files.
+    if not spec.graft:
+        return {}
+    path = _last(out)
+    before = _before(path, kinds).get("spec", {})
+    _check_same(path, {"spec": before}, {"spec": to_dict(spec, kinds)})
+    return dict.fromkeys(spec.graft, load_model(path, kinds))
+
+
+def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+    extra = read_file(path)[1].get("extra", {})
+    if "spec" not in extra:
+        return extra
+    try:
+        # A field that has been added since has its default in an older file.
+        return {**extra, "spec": to_dict(from_dict(extra["spec"], kinds), kinds)}
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+
+
+def _check_same(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    one, other = _flat(before), _flat(after)
+    for name, _ in sorted(one.items() ^ other.items()):
+        was, now = (origin.get(name, "nothing") for origin in (one, other))
+        raise SpecError(
+            f"{path}: not the same run: {name} was {was:.60} and is {now:.60}; start anew"
+        )
+
+
 def _flat(tree: Any, path: str = "") -> dict[str, str]:
-    """Flatten nested values to texts by dotted path; where a table lies does not matter."""
+    """Flatten nested values to texts by dotted path; where files lie does not matter."""
     if isinstance(tree, (list, tuple)) and any(isinstance(child, Mapping) for child in tree):
         tree = {str(k): child for k, child in enumerate(tree)}
     if isinstance(tree, Mapping):
         pairs = [_flat(child, f"{path}.{name}" if path else name) for name, child in tree.items()]
         return {name: text for pair in pairs for name, text in pair.items()}
     skipped = {"spec.data.table", "spec.data.split.folds", "spec.train.workers"}
-    return {} if path in skipped else {path: str(tree)}
+    if path in skipped:
+        return {}
+    return {path: "a model" if path.startswith("spec.graft.") else str(tree)}
 
 
 @frozen
@@ -327,18 +365,20 @@ def crossval(
     hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
     kinds: Mapping[str, type] = KINDS,
     cache: str | Path | None = None,
+    base: str | Path = ".",
 ) -> CrossValidation:
     """Train once for each value of `column` on the other rows, and predict its own.
 
     Where the spec chooses by valid loss (`keep = "best"` or `patience`), 15% of each training
-    part is set aside for it.
+    part is set aside for it. A model that a branch is grafted from should not have seen the rows
+    either, which nothing here can know. `base` is the folder that the spec's paths are relative to.
     """
     import pandas as pd
 
     began, folds = time.monotonic(), sorted(set(table.texts(column)))
     if len(folds) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(folds)} fold, two are needed")
-    training = partial(run, spec, hooks=hooks, kinds=kinds, cache=cache)
+    training = partial(run, spec, hooks=hooks, kinds=kinds, cache=cache, base=base)
     outcomes = [_held_out(training, spec, table, column, fold) for fold in folds]
     predictions = pd.concat([frame for frame, _ in outcomes]).sort_index().rename_axis("row")
     scores = tuple(score for _, score in outcomes)

@@ -54,7 +54,8 @@ def _of(kind: Any, kinds: Mapping[str, type], definitions: dict[str, Schema]) ->
     if origin is tuple:
         return {"type": "array", "items": _of(inner[0], kinds, definitions)}
     if origin is not None and issubclass(origin, Mapping):
-        return _names(_of(inner[1], kinds, definitions))
+        child = _of(inner[1], kinds, definitions)
+        return _names(child) if getattr(inner[1], "_is_protocol", False) else _plain(child)
     return {"type": _SCALARS[kind]}
 
 
@@ -155,6 +156,12 @@ def _limit(validator: Any, kind: str) -> Schema:
     if isinstance(getattr(validator, "options", None), (tuple, list, set, frozenset)):
         return {"enum": list(validator.options)}
     return {}
+
+
+def _plain(child: Schema) -> Schema:
+    # A name with dots and without quotes is tables to TOML; they hold words alone.
+    dotted = {"anyOf": [child, {"type": "object"}]} if child == {"type": "string"} else child
+    return {"type": "object", "additionalProperties": dotted}
 
 
 def _names(child: Schema) -> Schema:

@@ -14,10 +14,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, lt, min_len, optional
+from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from torch import nn
 
-from mip.branch import Branch, by_name
+from mip.branch import Branch, branches, by_name
 from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
@@ -41,6 +41,7 @@ from mip.heads.multilabel import Multilabel
 from mip.heads.ordinal import Ordinal
 from mip.heads.quantile import Quantile
 from mip.heads.regression import Regression
+from mip.initialise import INITIALISERS, strange, unknown
 from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle, OptimizerSpec, ScheduleSpec
 
 KINDS: Mapping[str, type] = MappingProxyType(
@@ -75,6 +76,12 @@ KINDS: Mapping[str, type] = MappingProxyType(
     }
 )
 """Every kind a file can name. Add your own: `kinds={**mip.KINDS, "season": Season}`."""
+
+
+VERSION = 1
+"""The version of specs that this code writes; it reads earlier ones, and a file that says none. A
+field that is added takes its default where a file lacks it, and needs no new version.
+"""
 
 
 @frozen
@@ -125,6 +132,35 @@ class Data:
     stream: bool = False
 
 
+def _initialiser(_: Any, about: attrs.Attribute, name: str) -> None:
+    # `in_` alone, which the JSON Schema reads, would not say the nearest name.
+    if mistake := unknown(name):
+        raise ValueError(f"'{about.name}' = {mistake}")
+
+
+@frozen
+class Init:
+    """Parameters that begin otherwise: those whose path `match` fits, frozen ones too, as `how` (a
+    name of `mip.initialise.INITIALISERS`, which are torch.nn.init's) fills them with `options`.
+
+    Where several fit a path, the last one counts.
+
+    >>> Init("photos.*.weight", "kaiming_normal", {"nonlinearity": "relu"}).how
+    'kaiming_normal'
+    """
+
+    match: str
+    how: str = field(validator=[_initialiser, in_(tuple(INITIALISERS))])
+    options: Mapping[str, float | int | str] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if mistake := strange(self.how, self.options):
+            raise ValueError(f"'options': {mistake}")
+        for name, value in self.options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"'options' must be finite: {name} = {value}")
+
+
 @frozen
 class Group:
     """Parameters that are trained otherwise: those whose path `match` fits ("photos.backbone.*",
@@ -168,7 +204,8 @@ class Train:
 @frozen
 class Spec:
     """The whole of a spec file: data, branches by name (kept sorted), how they are fused, a head,
-    the training.
+    the training, and what begins otherwise: `init` by a rule, and `graft`, by the dotted path of a
+    branch, as that branch of a model file (relative to the spec file, as the table is).
     """
 
     branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
@@ -176,6 +213,19 @@ class Spec:
     data: Data = Data()
     train: Train = Train()
     fusion: Fusion = Fusion()
+    init: tuple[Init, ...] = field(default=(), converter=tuple)
+    graft: Mapping[str, str] = field(factory=dict, converter=by_name)
+    version: int = field(default=VERSION, validator=[ge(1), le(VERSION)])
+
+    @graft.validator
+    def _of_branches(self, _: Any, graft: Mapping[str, str]) -> None:
+        known = dict(branches(self.branch))
+        for name in graft:
+            if name not in known:
+                raise ValueError(f"'graft' names '{name}', which is no branch{hint(name, known)}")
+            whole = [other for other in graft if name.startswith(f"{other}.")]
+            if whole:
+                raise ValueError(f"'graft' gives '{name}' twice: it is a part of '{whole[0]}'")
 
     @property
     def root(self) -> Fuse:
@@ -233,22 +283,33 @@ tabular, text, vector)
 
 
 def dump(spec: Spec, kinds: Mapping[str, type] = KINDS) -> str:
-    """Write a spec as TOML, every field with its value; `parse(dump(spec)) == spec`."""
+    """Write a spec as TOML, its version first, then every field with its value;
+    `parse(dump(spec)) == spec`.
+    """
     import tomli_w
 
-    return tomli_w.dumps(to_dict(spec, kinds))
+    return tomli_w.dumps({"version": spec.version, **to_dict(spec, kinds)})
 
 
 def from_dict(tree: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Spec:
     """Build a spec of plain dicts, lists and values, strictly: nothing is converted.
 
     Raises SpecError with the path for an unknown kind or field, a missing field, a wrong type
-    and a value out of range.
+    and a value out of range, and for a version that is yet to come.
     """
+    _check_version(tree)
     try:
         return _build(Spec, tree, "", kinds)
     except RecursionError as error:
         raise SpecError("branches are nested too deep") from error
+
+
+def _check_version(tree: Any) -> None:
+    # Looked at first, for the fields of a later version would be called mistakes.
+    found = tree.get("version") if isinstance(tree, Mapping) else None
+    if type(found) is int and found > VERSION:
+        told = f"this mip reads specs up to version {VERSION}; upgrade mip"
+        raise SpecError(f"version = {found}: {told}")
 
 
 def to_dict(value: Any, kinds: Mapping[str, type] = KINDS) -> Any:
@@ -306,7 +367,9 @@ def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
         _expect(list, value, path)
         return tuple(_build(inner[0], each, f"{path}[{i}]", kinds) for i, each in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
-        return _names(inner[1], value, path, kinds)
+        named = getattr(inner[1], "_is_protocol", False)
+        build = _names if named else _dotted if inner[1] is str else _plain
+        return build(inner[1], value, path, kinds)
     return _scalar(kind, value, path)
 
 
@@ -332,8 +395,8 @@ _hints = cache(get_type_hints)
 def _located(text: str, path: str) -> str:
     # Validators begin with the field's name in quotes; it becomes the end of the path.
     text = re.sub(r"^Length of ('\w+') must be >= (\d+): .*", r"\1 must have \2 or more", text)
-    found = re.match(r"'(\w+)' (.*)", text, re.DOTALL)
-    return f"{_join(path, found[1])} {found[2]}" if found else f"{path}: {text}"
+    found = re.match(r"'(\w+)'(:? .*)", text, re.DOTALL)
+    return f"{_join(path, found[1])}{found[2]}" if found else f"{path}: {text}"
 
 
 def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
@@ -378,6 +441,24 @@ def _names(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[
         if not re.fullmatch(r"[A-Za-z][\w-]*", name) or hasattr(nn.ModuleDict(), name):
             raise SpecError(f"{_join(path, name)}: '{name}' cannot be the name of a branch")
     return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
+
+
+def _plain(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    _expect(dict, value, path)
+    return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
+
+
+def _dotted(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, str]:
+    # Without quotes TOML makes tables of a dotted name.
+    _expect(dict, value, path)
+    found: dict[str, str] = {}
+    for name, child in value.items():
+        if isinstance(child, Mapping):
+            below = _dotted(kind, child, _join(path, name), kinds)
+            found |= {f"{name}.{rest}": text for rest, text in below.items()}
+        else:
+            found[name] = _build(kind, child, _join(path, name), kinds)
+    return found
 
 
 _WORDS = {

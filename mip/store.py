@@ -21,7 +21,7 @@ from mip.step import State
 from mip.tree import leaves, like
 
 FORMAT = 1
-"""The version of the file's metadata; a later mip reads earlier ones."""
+"""The version of model files and checkpoints; a later mip reads earlier ones."""
 
 _BLANK = "0" * 64
 
@@ -90,16 +90,24 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors.torch import load as from_bytes
 
     meta = _metadata(data, name)
+    _check_format(meta.get("format"), name)
     digest = str(meta.get("sha256"))
     zeroed = data.replace(digest.encode(errors="replace"), _BLANK.encode(), 1)
     if hashlib.sha256(zeroed).hexdigest() != digest:
         raise FileError(f"{name}: the file is damaged (its checksum does not match)")
-    if meta.get("format") != FORMAT:
-        raise FileError(f"{name}: format {meta.get('format')} is not one this version reads")
+    if meta.get("format") not in range(1, FORMAT + 1):
+        raise FileError(f"{name}: format = {meta.get('format')} is not one of mip's")
     try:
         return from_bytes(data), meta
     except SafetensorError as error:
         raise FileError(f"{name}: the file is damaged ({error})") from error
+
+
+def _check_format(found: Any, name: str) -> None:
+    # Before the checksum, which a later format may take otherwise.
+    if type(found) is int and found > FORMAT:
+        told = f"this mip reads files up to format {FORMAT}; upgrade mip"
+        raise FileError(f"{name}: format = {found}: {told}")
 
 
 def _metadata(data: bytes, name: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 import torchvision
-from attrs import evolve
-from conftest import bits, spec_of
+from attrs import evolve, frozen
+from conftest import HEADS, NUMBERS, bits, spec_of
 from torch import nn
 
 import mip
@@ -172,6 +172,164 @@ def test_an_error_says_what_where_and_the_nearest(rule, error):
             {"a": torch.zeros(2, 3), "head.b": torch.zeros(3)}, [Rule(where, how, dict(options))]
         )
     assert str(caught.value).startswith(error)
+
+
+# From a spec.
+
+WIDE = f"""
+[branch.wide]
+kind = "fuse"
+layers = [{M}, {N}]
+[branch.wide.branch.sizes]
+kind = "continuous"
+columns = ["area", "rooms"]
+[branch.photos]
+kind = "image"
+columns = ["front"]
+size = 8
+width = 32
+missing = "learn"
+"""
+
+
+def init_of(match: str, how: str, **options: object) -> str:
+    told = ", ".join(f"{name} = {value!r}" for name, value in options.items())
+    return f"[[init]]\nmatch = '{match}'\nhow = '{how}'\noptions = {{ {told} }}\n"
+
+
+def begun(table, *rules: str, branches: str = WIDE, seed: int = 0, **given: object):
+    spec = mip.parse(branches + HEADS["regression"] + "".join(rules), **given)
+    net = mip.build(mip.adapt(spec, table), seed)
+    return {path: param.detach() for path, param in net.named_parameters()}
+
+
+def between(params) -> torch.Tensor:
+    """The layer with N outputs and M inputs."""
+    return next(param for param in params.values() if param.shape == (N, M))
+
+
+@pytest.mark.parametrize("how", STDS)
+def test_a_layer_begins_as_the_spec_says(how, table):
+    options, want = STDS[how]
+    weight = between(begun(table, init_of("wide.layers.*.weight", how, **options)))
+    assert float(weight.std()) == pytest.approx(want, rel=0.05)
+
+
+def test_the_exact_initialisers_begin_so_in_a_spec(table):
+    of = lambda how, **options: begun(table, init_of("wide.layers.*.weight", how, **options))  # noqa: E731
+    assert torch.equal(between(of("eye")), torch.eye(N, M))
+    assert (between(of("constant", val=0.3)) == 0.3).all()
+    weight = between(of("orthogonal"))
+    torch.testing.assert_close(weight @ weight.T, torch.eye(N), atol=1e-5, rtol=0)
+    zeros = (between(of("sparse", sparsity=0.75)) == 0).sum(dim=0)
+    assert zeros.unique().tolist() == [0.75 * N]
+    kernels = begun(table, init_of("photos.backbone.*.first.weight", "dirac"))
+    square = [kernel for path, kernel in kernels.items() if path.endswith("first.weight")]
+    assert square
+    for kernel in square:
+        photo = torch.rand(1, kernel.shape[1], 5, 5)
+        through = torch.conv2d(photo, kernel, padding=1)
+        assert torch.equal(through[:, : photo.shape[1]], photo)
+
+
+def test_what_no_rule_matches_begins_as_without_it(table):
+    plain = begun(table, seed=3)
+    after = begun(table, init_of("wide.*.weight", "normal", std=0.1), seed=3)
+    changed = {path for path in plain if not torch.equal(plain[path], after[path])}
+    matched = {path for path in plain if path.startswith("body.branch.wide.")}
+    assert changed == {path for path in matched if path.endswith(".weight")} < matched
+    assert bits(after) == bits(begun(table, init_of("wide.*.weight", "normal", std=0.1), seed=3))
+    other = begun(table, init_of("wide.*.weight", "normal", std=0.1), seed=4)
+    assert not torch.equal(between(other), between(after))
+
+
+def test_a_rule_in_a_spec_is_the_rule_in_python(table):
+    rule = Rule("body.branch.wide.*.weight", "xavier_normal", {"gain": 0.5})
+    by_hand = reinit(begun(table, seed=3), [rule], seed=3)
+    by_spec = begun(table, init_of("wide.*.weight", "xavier_normal", gain=0.5), seed=3)
+    assert bits(by_hand) == bits(by_spec)
+
+
+def test_the_last_rule_of_a_spec_counts(table):
+    # The first alone could not fill the biases, which have no fans.
+    rules = init_of("wide.layers.*", "xavier_normal"), init_of("*.bias", "zeros")
+    params = begun(table, *rules)
+    assert all(not param.any() for path, param in params.items() if path.endswith(".bias"))
+    assert between(params).any()
+
+
+@frozen
+class Given:
+    """A kind whose weights are given."""
+
+    columns: tuple[str, ...] = ("area",)
+
+    def adapt(self, rows):
+        return {}
+
+    def encode(self, facts, rows):
+        return torch.zeros(len(rows), 2)
+
+    def module(self, facts):
+        return nn.Linear(2, 2)
+
+    def pretrain(self, module):
+        for param in module.parameters():
+            nn.init.constant_(param, 7.0)
+
+
+def test_a_rule_wins_over_a_pretrained_weight(table):
+    kinds = {**mip.KINDS, "given": Given}
+    spec = NUMBERS + '[branch.given]\nkind = "given"\n' + HEADS["regression"]
+    for rules, want in ("", 7.0), (init_of("given.weight", "constant", val=3), 3.0):
+        net = mip.build(mip.adapt(mip.parse(spec + rules, kinds), table))
+        assert net.body.branch["given"].weight.unique().tolist() == [want]
+        assert net.body.branch["given"].bias.unique().tolist() == [7.0]
+
+
+def test_a_frozen_parameter_begins_by_its_rule_too(table):
+    freeze = 'freeze = "all"\n'
+    params = begun(table, init_of("photos.backbone.*", "ones"), branches=WIDE + freeze)
+    backbone = [param for path, param in params.items() if ".backbone." in path]
+    assert all((param == 1).all() and not param.requires_grad for param in backbone)
+
+
+def test_a_module_that_waits_for_weights_follows_no_rule(table):
+    spec = mip.parse(WIDE + HEADS["regression"] + init_of("*", "ones"))
+    plan = mip.adapt(spec, table)
+    assert not (between(dict(mip.build(plan, pretrain=False).named_parameters())) == 1).any()
+
+
+SPEC_ERRORS = {
+    init_of("wied.layers.1.weight", "ones"): (
+        "init[0]: 'wied.layers.1.weight' matches no parameter; did you mean "
+        "'wide.layers.2.weight'? (known: head.0.bias, "
+    ),
+    init_of("*", "zeros") + init_of("head.*", "xavier_uniform"): (
+        "init[1]: xavier_uniform cannot fill head.0.bias of shape [5]: Fan in and fan out can not"
+    ),
+    init_of("*.weight", "normal", std=-1.0): "init[0]: normal cannot fill ",
+}
+
+
+@pytest.mark.parametrize(("rules", "error"), SPEC_ERRORS.items(), ids=["match", "shape", "value"])
+def test_an_error_carries_the_path_of_the_spec(rules, error, table):
+    with pytest.raises(SpecError) as caught:
+        begun(table, rules)
+    assert str(caught.value).startswith(error)
+
+
+def test_a_run_with_rules_resumes_to_the_same_bytes(table, tmp_path):
+    text = NUMBERS + HEADS["regression"] + init_of("head.*.weight", "orthogonal")
+    spec = mip.parse(text + "[train]\nepochs = 2\nbatch = 4\ncheckpoint_every = 1\n")
+    parts = mip.prepare.Parts(table, table.take([]), table.take([]))
+    stop = lambda event: mip.Stop("now") if event.step == 4 else None  # noqa: E731
+    mip.run(spec, parts, tmp_path / "whole")
+    mip.run(spec, parts, tmp_path / "cut", hooks=lambda _: [stop])
+    mip.run(spec, parts, tmp_path / "cut", resume=True)
+    for name in ("model.safetensors", "checkpoints/last.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert mip.load(tmp_path / "cut" / "model.safetensors").plan.spec.init == spec.init
 
 
 # LSUV.

@@ -75,6 +75,12 @@ WRONG = [
     TEXT + '[train]\noptimizer = { kind = "sgd", momentum = 1.0 }\n',
     TEXT + "[data.split]\nseed = 0.5\n",
     TEXT + "[data.split]\ntest = 1.5\nfolds = 'x'\n",
+    TEXT + "[[init]]\nmatch = '*'\nhow = 'nromal'\n",
+    TEXT + "[[init]]\nhow = 'normal'\n",
+    TEXT + "[graft]\nplace = 3\n",
+    TEXT + "graft = 'a.safetensors'\n",
+    TEXT + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = { std = [1] }\n",
+    TEXT + "[init]\nmatch = '*'\nhow = 'normal'\n",
     TEXT + PHOTOS + "augmentation = { rotate = 200 }\n",
     TEXT + PHOTOS + "size = 4\n",
     TEXT + '[branch.all]\nkind = "fuse"\nbranch = {}\n',
@@ -94,6 +100,14 @@ def test_a_mistake_is_no_valid_spec_to_either(text):
     assert not FITS.is_valid(tomllib.loads(text))
     with pytest.raises(SpecError):
         mip.parse(text)
+
+
+@pytest.mark.parametrize("key", ["'all.place'", "all.place", "all"])
+def test_a_graft_may_have_a_name_with_dots(key):
+    text = TEXT.replace("[branch.place]", '[branch.all]\nkind = "fuse"\n[branch.all.branch.place]')
+    text += f"[graft]\n{key} = 'a.safetensors'\n"
+    FITS.validate(tomllib.loads(text))
+    assert list(mip.parse(text).graft) == [key.strip("'")]
 
 
 def test_kinds_are_told_apart_by_their_word():
@@ -126,6 +140,16 @@ def test_a_field_has_its_type_range_and_default():
     assert train["optimizer"]["default"] == {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.01}
     assert train["mixup"] == {"type": "number", "minimum": 0, "default": 0.0}
     assert train["keep"] == {"enum": ["best", "last"], "default": "last"}
+    assert SCHEMA["$defs"]["Init"]["properties"]["options"] == {
+        "type": "object",
+        "additionalProperties": {
+            "anyOf": [{"type": "number"}, {"type": "integer"}, {"type": "string"}]
+        },
+        "default": {},
+    }
+    words = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+    graft = {"type": "object", "additionalProperties": words, "default": {}}
+    assert SCHEMA["properties"]["graft"] == graft
     split = SCHEMA["$defs"]["Split"]["properties"]
     assert split["test"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
 

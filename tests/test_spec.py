@@ -21,6 +21,7 @@ from torch import nn
 
 import mip
 from mip.augmentation import Augment
+from mip.branch import branches as all_branches
 from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
@@ -45,7 +46,7 @@ from mip.heads.ordinal import Ordinal
 from mip.heads.quantile import Quantile
 from mip.heads.regression import Regression
 from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle
-from mip.spec import Data, Spec, Split, Train, from_dict, to_dict
+from mip.spec import Data, Init, Spec, Split, Train, from_dict, to_dict
 from mip.store import load_model, save_checkpoint
 
 # Random trees of every kind.
@@ -215,7 +216,43 @@ trains = st.builds(
     mixup=st.just(0.0) | positive,
     cutmix=st.just(0.0) | positive,
 )
-specs = st.builds(Spec, forest(branches), heads, st.builds(Data, texts, splits), trains, fusions)
+patterns = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1)
+filled = {
+    "constant": {"val": numbers},
+    "kaiming_uniform": {
+        "a": numbers,
+        "mode": st.sampled_from(["fan_in", "fan_out"]),
+        "nonlinearity": texts,
+    },
+    "normal": {"mean": numbers, "std": numbers},
+    "zeros": {},
+}
+inits = st.sampled_from(sorted(filled)).flatmap(
+    lambda how: st.builds(
+        Init, patterns, st.just(how), st.fixed_dictionaries({}, optional=filled[how])
+    )
+)
+
+
+@st.composite
+def whole(draw, trees, *others):
+    """A spec some branches of which are grafted, none within another."""
+    trees = draw(trees)
+    known = [path for path, _ in all_branches(trees)]
+    chosen = sorted(draw(st.sets(st.sampled_from(known), max_size=3)), key=len)
+    apart = [path for path in chosen if not any(path.startswith(f"{each}.") for each in chosen)]
+    return Spec(trees, *map(draw, others), {path: draw(texts) for path in apart})
+
+
+specs = whole(
+    forest(branches),
+    heads,
+    st.builds(Data, texts, splits),
+    trains,
+    fusions,
+    st.lists(inits, max_size=2),
+)
 
 
 @given(specs)
@@ -322,7 +359,8 @@ ERRORS = {
         "(known: buckets, columns, encoding, least, unseen, width)"
     ),
     PLACE + HEAD + "[trian]\nepochs = 3\n": (
-        "trian is not a field; did you mean 'train'? (known: branch, data, fusion, head, train)"
+        "trian is not a field; did you mean 'train'? "
+        "(known: branch, data, fusion, graft, head, init, train, version)"
     ),
     PLACE + 'width = "64"\n' + HEAD: "branch.place.width = '64' must be a whole number, not text",
     PLACE + "width = 6.5\n" + HEAD: "branch.place.width = 6.5 must be a whole number, not a number",
@@ -415,6 +453,42 @@ ERRORS = {
     TABULAR + 'network = { kind = "image" }\n' + HEAD: (
         "branch.all.network.kind = 'image' is not a kind "
         "(known: ft_transformer, mlp, resnet_mlp, tabm)"
+    ),
+    PLACE + HEAD + '[[init]]\nmatch = "*"\nhow = "kaiming_nromal"\n': (
+        "init[0].how = 'kaiming_nromal' is not an initialiser; did you mean 'kaiming_normal'? "
+        "(known: constant, dirac, eye, kaiming_normal, kaiming_uniform, normal, ones, orthogonal, "
+        "sparse, trunc_normal, uniform, xavier_normal, …)"
+    ),
+    PLACE + HEAD + "[[init]]\nhow = 'ones'\n": "init[0].match is missing",
+    PLACE + HEAD + "init = { match = '*', how = 'ones' }\n": "head.init is not a field",
+    PLACE + HEAD + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions.sdt = 1\n": (
+        "init[0].options: 'sdt' is not an option of normal; did you mean 'std'? (known: mean, std)"
+    ),
+    PLACE + HEAD + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = { std = inf }\n": (
+        "init[0].options must be finite: std = inf"
+    ),
+    PLACE + HEAD + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = { std = true }\n": (
+        "init[0].options.std = true must be a whole number, not true or false"
+    ),
+    PLACE + HEAD + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = 1\n": (
+        "init[0].options = 1 must be a table, not a whole number"
+    ),
+    PLACE + HEAD + "[graft]\nplcae = 'a.safetensors'\n": (
+        "graft names 'plcae', which is no branch; did you mean 'place'? (known: place)"
+    ),
+    PLACE + HEAD + "[graft]\nplace.x = 'a.safetensors'\n": (
+        "graft names 'place.x', which is no branch; did you mean 'place'? (known: place)"
+    ),
+    PLACE + HEAD + "[graft]\nplace = 3\n": "graft.place = 3 must be text, not a whole number",
+    PLACE + HEAD + "graft = 3\n": "head.graft is not a field",
+    "graft = 'a.safetensors'\n" + PLACE + HEAD: (
+        "graft = 'a.safetensors' must be a table, not text"
+    ),
+    '[branch.all]\nkind = "fuse"\n'
+    + PLACE.replace("branch.", "branch.all.branch.")
+    + HEAD
+    + "[graft]\nall = 'a'\n'all.place' = 'b'\n": (
+        "graft gives 'all.place' twice: it is a part of 'all'"
     ),
     PLACE + HEAD + "[train]\nmixup = -0.1\n": "train.mixup must be >= 0: -0.1",
     PLACE + HEAD + "[train]\nmixup = nan\n": "train.mixup must be >= 0: nan",

@@ -264,6 +264,8 @@ FOREIGN = {
         {"__metadata__": {"mip": json.dumps({"sha256": "\ud800" * 64})}}
     ),
     "another version": pack({"w": torch.ones(1)}, {"format": 99}),
+    "an impossible version": pack({"w": torch.ones(1)}, {"format": 0}),
+    "a version that is no number": pack({"w": torch.ones(1)}, {"format": ["1"]}),
 }
 
 
