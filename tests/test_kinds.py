@@ -100,6 +100,7 @@ KINDS = {
     "tabm of words": Tabular([], WORDS, TabM([4, 4, 4], members=1)),
     "text": Text(["note"], letters=3, buckets=50, width=4, length=9),
     "vector": Vector(["embedding"]),
+    "vector as it is": Vector(["embedding"], "none"),
 }
 if find_spec("timm"):  # an extra
     KINDS["image by timm"] = Image(

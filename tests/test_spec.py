@@ -131,7 +131,7 @@ leaves = st.one_of(
     st.builds(
         Text, columns, st.integers(1, 8), st.integers(0, 8), st.integers(2, 99), counts, counts
     ),
-    st.builds(Vector, columns),
+    st.builds(Vector, columns, st.sampled_from(["standard", "none"])),
     st.builds(
         Image,
         columns,

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from attrs import field, frozen
-from attrs.validators import min_len
+from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
 from mip.branch import Facts, names
 from mip.errors import DataError
 from mip.layers import Fill
-from mip.statistics import moments
+from mip.statistics import Moments, moments
 from mip.table import Rows, Table, is_list
 
 
 @frozen
 class Vector:
-    """Lists of numbers, in each column as long in every row, standardised place by place.
+    """Lists of numbers, in each column as long in every row, standardised place by place unless
+    the scale is "none".
 
     A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2". A missing one is filled
     and flagged.
@@ -35,9 +36,13 @@ class Vector:
     """
 
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+    scale: Literal["standard", "none"] = field(
+        default="standard", validator=in_(("standard", "none"))
+    )
 
     def adapt(self, rows: Rows) -> Facts:
-        """Give means and standard deviations by column and place, and the count of missing cells.
+        """Give means and standard deviations by column and place (0 and 1 for "none"), and the
+        count of missing cells.
 
         Raises DataError for a column without a vector, and for vectors of two lengths.
         """
@@ -46,8 +51,14 @@ class Vector:
             moments(_vectors(chunk, column, length) for chunk in rows.chunks([column]))
             for column, length in lengths.items()
         ]
-        mean, std = [each.mean.tolist() for each in found], [each.std.tolist() for each in found]
+        pairs = [self._scaling(each) for each in found]
+        mean, std = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         return {"mean": mean, "std": std, "missing": [int(each.missing[0]) for each in found]}
+
+    def _scaling(self, found: Moments) -> tuple[list[float], list[float]]:
+        if self.scale == "none":
+            return [0.0] * len(found.mean), [1.0] * len(found.std)
+        return found.mean.tolist(), found.std.tolist()
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n, sum of the lengths]; NaN where a cell is missing, or a number of it."""
