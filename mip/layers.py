@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -51,23 +52,45 @@ class MLP(nn.Sequential):
         super().__init__(*[layer for block in blocks for layer in block])
 
 
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
+    {
+        "gelu": nn.GELU,
+        "relu": nn.ReLU,
+        "sigmoid": nn.Sigmoid,
+        "silu": nn.SiLU,
+        "tanh": nn.Tanh,
+    }
+)
+"""The activations by name; "silu" is also known as swish."""
+
+BATCH_NORM = ("none", "before", "after")
+"""Where a batch norm may stand: nowhere, or before or after each activation."""
+
+
 class Dense(nn.Sequential):
-    """Linear layers: of sizes [7, 10, 5, 1] three, with two times ReLU between them.
+    """Linear layers: of sizes [7, 10, 5, 1] three, with two activations between them.
 
     Takes float32 [n, first size]; gives float32 [n, last size].
 
     >>> [type(layer).__name__ for layer in Dense([7, 10, 5, 1])]
     ['Linear', 'ReLU', 'Linear', 'ReLU', 'Linear']
+    >>> [type(layer).__name__ for layer in Dense([7, 10, 1], "silu", "after", 0.5)]
+    ['Linear', 'SiLU', 'BatchNorm1d', 'Dropout', 'Linear']
     """
 
     def __init__(
-        self, sizes: Sequence[int], batch_norm: bool = False, dropout: float = 0.0
+        self,
+        sizes: Sequence[int],
+        activation: str = "relu",
+        batch_norm: str = "none",
+        dropout: float = 0.0,
     ) -> None:
         *hidden, last = pairwise(sizes)
         layers: list[nn.Module] = []
         for size, out in hidden:
-            layers += [nn.Linear(size, out), *([nn.BatchNorm1d(out)] if batch_norm else [])]
-            layers += [nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+            before, after = ([nn.BatchNorm1d(out)] * (batch_norm == at) for at in BATCH_NORM[1:])
+            layers += [nn.Linear(size, out), *before, ACTIVATIONS[activation](), *after]
+            layers += [nn.Dropout(dropout)] if dropout else []
         super().__init__(*layers, nn.Linear(*last))
 
 

@@ -89,7 +89,7 @@ KINDS = {
     "image": Image(["photo"], size=8, width=2, missing="learn"),
     "image of lists": Image(["photo", "photos"], size=8, width=2, pool="max", missing="learn"),
     "mlp": Tabular(NUMBERS, WORDS, Mlp([6, 5])),
-    "mlp of numbers": Tabular(NUMBERS, [], Mlp([6, 5, 4], True, 0.2), "log", "periodic"),
+    "mlp of numbers": Tabular(NUMBERS, [], Mlp([6, 5, 4], "silu", "after", 0.2), "log", "periodic"),
     "mlp of words": Tabular([], WORDS, Mlp([3]), unseen=0.5),
     "resnet_mlp": Tabular(NUMBERS, WORDS, ResnetMlp(width=6)),
     "resnet_mlp of numbers": Tabular(NUMBERS, [], ResnetMlp(6, 1, 0.2), "quantile", "piecewise"),

@@ -83,8 +83,9 @@ pairs = (
 
 
 sizes = st.lists(counts, min_size=1, max_size=3)
+activations = st.sampled_from(["relu", "gelu", "silu", "tanh", "sigmoid"])
 networks = st.one_of(
-    st.builds(Mlp, sizes, st.booleans(), shares),
+    st.builds(Mlp, sizes, activations, st.sampled_from(["none", "before", "after"]), shares),
     st.builds(ResnetMlp, counts, st.integers(1, 256), shares),
     st.builds(TabM, sizes, counts, shares),
 )

@@ -148,7 +148,7 @@ BOTH = ("area", "rooms"), ("town",)
 # area, rooms and area's flag are 3 numbers, town a vector of 3: 6, and 1 + 12 parameters.
 GOLDEN = {
     "mlp": (Tabular(*BOTH, Mlp([8, 4])), 13 + (6 * 8 + 8) + (8 * 4 + 4)),
-    "mlp with batch norm": (Tabular(*BOTH, Mlp([8, 4], True)), 13 + 56 + 16 + 36),
+    "mlp with batch norm": (Tabular(*BOTH, Mlp([8, 4], batch_norm="before")), 13 + 56 + 16 + 36),
     # A block: batch norm 8, 4 to 8 40, 8 to 4 36; behind the last a batch norm.
     "resnet_mlp": (Tabular(*BOTH, ResnetMlp(4, 3)), 13 + 28 + 3 * 84 + 8),
     # Members have 6 + 8 + 8 and 8 + 4 + 4 numbers of their own.
@@ -185,7 +185,7 @@ def test_members_begin_with_views_of_their_own():
 
 
 def test_dropout_stands_behind_relu():
-    assert [type(layer).__name__ for layer in Dense([3, 4, 2], True, 0.5)] == [
+    assert [type(layer).__name__ for layer in Dense([3, 4, 2], "relu", "before", 0.5)] == [
         *("Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear")
     ]
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from attrs import field, frozen
-from attrs.validators import ge, lt
+from attrs.validators import ge, in_, lt
 from torch import nn
 
 from mip.branch import widths
-from mip.layers import Dense
+from mip.layers import ACTIVATIONS, BATCH_NORM, Dense
 
 
 @frozen
 class Mlp:
-    """Linear layers of the sizes `layers`, with ReLU between them, and batch norm before each
-    ReLU if asked. What is behind the last is up to the fusion and the head.
+    """Linear layers of the sizes `layers`, with an `activation` between them ("relu", "gelu",
+    "silu", "tanh" or "sigmoid"), and a batch norm "before" or "after" each if asked (Ioffe and
+    Szegedy 2015). What is behind the last is up to the fusion and the head.
 
     >>> Mlp([10, 5]).network(nn.Identity(), width=4, numbers=4)[1]
     Dense(
@@ -24,7 +27,12 @@ class Mlp:
     """
 
     layers: tuple[int, ...] = widths((128, 128), least=1)
-    batch_norm: bool = False
+    activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = field(
+        default="relu", validator=in_(tuple(ACTIVATIONS))
+    )
+    batch_norm: Literal["none", "before", "after"] = field(
+        default="none", validator=in_(BATCH_NORM)
+    )
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
     def words(self) -> int | None:
@@ -33,5 +41,5 @@ class Mlp:
 
     def network(self, features: nn.Module, width: int, numbers: int) -> nn.Module:
         """Give float32 [n, last of the layers]."""
-        dense = Dense((width, *self.layers), self.batch_norm, self.dropout)
+        dense = Dense((width, *self.layers), self.activation, self.batch_norm, self.dropout)
         return nn.Sequential(features, dense)
