@@ -13,7 +13,7 @@ import torch
 
 from mip.fit import Event, Hook, Reply, Stop
 from mip.net import Net, build
-from mip.plan import Plan
+from mip.plan import NO_METRICS, Metric, Plan
 from mip.spec import KINDS
 from mip.step import State, eval_step
 from mip.store import save_checkpoint, write
@@ -100,28 +100,40 @@ def log(path: str | Path) -> Hook:
     return hook
 
 
-def validate(plan: Plan, batches: Any, name: str = "valid", net: Net | None = None) -> Hook:
+def validate(
+    plan: Plan,
+    batches: Any,
+    name: str = "valid",
+    net: Net | None = None,
+    metrics: Mapping[str, Metric] = NO_METRICS,
+) -> Hook:
     """Score all batches after every epoch and add `name/metric` to the epoch's row.
 
     Runs on a module of its own. Batches are (inputs, target, …), as `plan.encode` gives them.
+    `metrics` are yours, beside those of the head.
     """
     run = eval_step(net or build(plan, pretrain=False))
 
     def hook(event: Event) -> Reply:
         if event.name != "after_epoch":
             return None
-        scores = evaluate_state(plan, run, event.state, batches)
+        scores = evaluate_state(plan, run, event.state, batches, metrics)
         return {f"{name}/{metric}": value for metric, value in scores.items()}
 
     return hook
 
 
 def evaluate_state(
-    plan: Plan, run: Callable[[State, Any], torch.Tensor], state: State, batches: Any
+    plan: Plan,
+    run: Callable[[State, Any], torch.Tensor],
+    state: State,
+    batches: Any,
+    metrics: Mapping[str, Metric] = NO_METRICS,
 ) -> dict[str, float]:
-    """Score a state over batches: the loss and the head's metrics."""
+    """Score a state over batches: the loss, the head's metrics, and others."""
     pairs = [(run(state, inputs), target) for inputs, target, *_ in batches]
-    return plan.score(*concat([map_tree(torch.Tensor.cpu, pair) for pair in pairs]))
+    logits, target = concat([map_tree(torch.Tensor.cpu, pair) for pair in pairs])
+    return plan.score(logits, target, metrics)
 
 
 def best(epochs: tuple[Mapping[str, float], ...], metric: str, mode: str = "min") -> int:

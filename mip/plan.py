@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,11 @@ from mip.prepare import check_columns, fingerprint, target_columns
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.table import Rows, Table
 from mip.tree import Tree, leaves, map_tree
+
+Metric = Callable[[Any, Any], Any]
+"""(logits, target) of all rows of a split, on the CPU, to a number."""
+
+NO_METRICS: Mapping[str, Metric] = MappingProxyType({})
 
 
 class Batch(NamedTuple):
@@ -86,9 +92,12 @@ class Plan:
         """Turn logits into columns of predictions."""
         return self.spec.head.decode(self.facts["head"], logits)
 
-    def score(self, logits: Tree, target: Tree) -> dict[str, float]:
-        """Give the loss and the head's metrics over all rows of a split."""
-        return scores(self.spec.head, self.facts["head"], logits, target)
+    def score(
+        self, logits: Tree, target: Tree, metrics: Mapping[str, Metric] = NO_METRICS
+    ) -> dict[str, float]:
+        """Give the loss, the head's metrics, and others, over all rows of a split."""
+        own = {name: float(metric(logits, target)) for name, metric in metrics.items()}
+        return {**scores(self.spec.head, self.facts["head"], logits, target), **own}
 
     def example(self, rows: int = 1) -> Tree:
         """Make encoded rows of zeros, to try a module with."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from mip.branch import at, walk
 from mip.errors import DataError, FileError, SpecError
 from mip.net import Net, build
-from mip.plan import Batch, Plan
+from mip.plan import NO_METRICS, Batch, Metric, Plan
 from mip.prepare import check_columns, clean, columns_of, learned, target_columns, told
 from mip.read import read
 from mip.rng import derive
@@ -204,8 +204,10 @@ def load(path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu
         raise FileError(f"{path}: its plan makes no model ({error})") from error
 
 
-def evaluate(predict: Predictor, rows: AnyRows) -> dict[str, float]:
-    """Score a model on rows with targets: the loss and the head's metrics.
+def evaluate(
+    predict: Predictor, rows: AnyRows, metrics: Mapping[str, Metric] = NO_METRICS
+) -> dict[str, float]:
+    """Score a model on rows with targets: the loss, the head's metrics, and `metrics` of yours.
 
     Rows without a target or without a photo are treated as the spec says, as in training.
     """
@@ -213,7 +215,8 @@ def evaluate(predict: Predictor, rows: AnyRows) -> dict[str, float]:
     check_inputs(plan, given)
     used = clean(plan.spec, given)[0].select(columns_of(plan.spec))
     scored = [_scored(predict, part) for part in _parts(used, predict.batch)]
-    return plan.score(*concat(scored))
+    logits, target = concat(scored)
+    return plan.score(logits, target, metrics)
 
 
 def _scored(predict: Predictor, part: Table) -> tuple[Tree, Tree]:

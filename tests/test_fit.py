@@ -713,6 +713,19 @@ def test_validation_scores_a_net_of_its_own(table):
     assert bits(laid.net.state_dict()) == before
 
 
+def test_a_metric_of_ones_own_sees_all_rows_at_once(table):
+    laid = lay(spec_of(), table)
+    rows, batches = [], pipe(table, mip.batch(5), mip.transform(laid.plan.encode))
+    own = {"worst": lambda logits, target: (logits - target).abs().max()}
+    hooks = [mip.validate(laid.plan, batches, metrics=own), mip.hooks.record(rows)]
+    ended = mip.fit(laid.step, laid.batches, laid.state, epochs=1, hooks=hooks)
+    predict = mip.predictor(laid.plan, ended)
+    batch = laid.plan.encode(table)
+    worst = float((predict.forward(batch) - batch.target).abs().max())
+    assert rows[0]["valid/worst"] == pytest.approx(worst, rel=1e-5)
+    assert mip.evaluate(predict, table, own)["worst"] == pytest.approx(worst, rel=1e-5)
+
+
 def test_watching_changes_nothing(table):
     laid = lay(spec_of(), table)
     batches = pipe(table, mip.batch(4), mip.transform(laid.plan.encode))
