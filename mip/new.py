@@ -132,7 +132,9 @@ def draft(table: Table, target: str, path: str) -> str:
     if target not in table.columns:
         raise DataError(f"{table.name}: there is no column '{target}'{hint(target, table.columns)}")
     guesses = [_read(guess(table, name), table) for name in table.columns if name != target]
-    blocks = [_branch(role, [g for g in guesses if g.role == role], table) for role in _KINDS]
+    roles = {role: [g for g in guesses if g.role == role] for role in _KINDS}
+    few = len(table) < MANY and any(named for role, named in roles.items() if role != "image")
+    blocks = [_branch(role, named, table, few) for role, named in roles.items()]
     other = [g for g in guesses if g.role not in _KINDS]
     left = [f"# left out: {g.column} ({g.role}: {g.reason})\n" for g in other]
     if not any(blocks):
@@ -163,15 +165,23 @@ _KINDS = {
     "vector": ("vectors", "vector"),
     "image": ("photos", "image"),
 }
+_LOOKS = """[branch.looks]
+kind = "fuse"
+layers = [8]            # few words about the photos: {} rows teach no more
+dropout = 0.5
+
+"""
 _SPLIT = "split = { fractions = [0.7, 0.15, 0.15], seed = 0 }\n"
 
 
-def _branch(role: str, guesses: list[Guess], table: Table) -> str:
+def _branch(role: str, guesses: list[Guess], table: Table, few: bool) -> str:
     if not guesses:
         return ""
     name, kind = _KINDS[role]
+    # Few photos beside a table would drown it in numbers.
+    above = _LOOKS.format(len(table)) if few and role == "image" else ""
     lines = [
-        f"[branch.{name}]",
+        f"{above}[branch.looks.branch.{name}]" if above else f"[branch.{name}]",
         f'kind = "{kind}"',
         f"columns = {_list([g.column for g in guesses])}",
     ]
@@ -225,29 +235,30 @@ def _head(table: Table, target: str) -> str:
 
 
 def _block(table: Table, reason: str, kind: str, lines: str) -> str:
-    few = "dropout = 0.1\n" * (len(table) < MANY)
+    dropout = f"dropout = 0.1           # {len(table)} rows could be learned by heart\n"
     return f'''# {reason}
 [head]
 kind = "{kind}"
 {lines}
-layers = [128, 128]
-{few}members = 8             # networks that share most weights, and predict their mean
-'''
+layers = [128, 128]     # between what is read and what is predicted
+members = 8             # networks that share most weights, and predict their mean
+{dropout * (len(table) < MANY)}'''
 
 
 def _train(table: Table) -> str:
-    many, rows = len(table) >= MANY, len(table)
-    epochs = int(np.clip(1_200_000 / rows, 5, 60)) if many else 40
-    batch = 32 if not many else 128 if rows < 50_000 else 256
-    # Few rows are too precious to choose by, and their run is short enough to end well.
-    keep = "best" if many else "last"
-    kept = "of the epoch with the best valid loss" if many else "of the last epoch"
-    return f"""# {epochs} epochs of {-(-int(rows * 0.7) // batch)} steps; the model {kept} is kept
+    rows, batch = len(table), 32
+    epochs, keep = 40, "last"
+    why = f"of the last epoch is kept: {rows} rows are too few to choose by"
+    if rows >= MANY:
+        batch = 128 if rows < 50_000 else 256
+        epochs, keep = int(np.clip(1_200_000 / rows, 5, 60)), "best"
+        why = "of the epoch with the best valid loss is kept"
+    return f"""# {epochs} epochs of {-(-int(rows * 0.7) // batch)} steps; the model {why}
 [train]
 epochs = {epochs}
 batch = {batch}
 keep = "{keep}"
-optimizer = {{ kind = "adamw", lr = 3e-3 }}
+optimizer = {{ kind = "adamw", lr = 3e-3 }}     # the learning rate at the schedule's peak
 schedule = {{ kind = "one_cycle" }}
 """
 

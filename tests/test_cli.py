@@ -139,7 +139,8 @@ def test_new_writes_a_spec_that_checks(folder, run):
     text = (folder / "houses.toml").read_text()
     assert 'missing = "learn"' in text
     assert "[branch.dates]" in text
-    code, out, err = run("check", "houses.toml", "--set", "branch.photos.size=16")
+    small = "branch.looks.branch.photos.size=16"
+    code, out, err = run("check", "houses.toml", "--set", small)
     assert code == 0, err
     assert "houses.toml is fine" in out
 

@@ -96,6 +96,16 @@ def test_many_rows_teach_curves_and_words(table):
     assert "# 2000 rows teach a curve for each column" in more
 
 
+def test_photos_beside_few_rows_of_a_table_get_few_words():
+    photos = [np.full((4, 4, 3), k, dtype="uint8") for k in range(20)]
+    rows = {"x": np.linspace(0, 1, 20), "photo": photos, "y": np.linspace(5, 6, 20)}
+    text = draft(from_columns(rows), "y", "t.csv")
+    assert "layers = [8]            # few words about the photos: 20 rows teach no more" in text
+    assert mip.parse(text).branch["looks"].branch["photos"].columns == ("photo",)
+    alone = draft(from_columns({"photo": photos, "y": rows["y"]}), "y", "t.csv")
+    assert list(mip.parse(alone).branch) == ["photos"]
+
+
 def test_lists_of_words_are_labels():
     rows = from_columns({"x": [1.5, 2.0, 3.0], "tags": [["sea"], ["sea", "sun"], []]})
     assert type(mip.parse(draft(rows, "tags", "t.csv")).head).__name__ == "Multilabel"
