@@ -204,11 +204,11 @@ def page(results: Mapping[str, Result]) -> str:
     rows = [line(name, case, results[name]) for name, case in CASES.items() if name in results]
     return f"""# Results on real data
 
-How well the specs of this project predict data that is not part of it. Each was trained from
-scratch with one seed, and no spec was tuned to its data: all but those of the digits, the X-rays
-and the houses with photos are what `mip new` writes. What `mip new` writes was chosen with a view
-to these same data sets, though, so that on others it may do somewhat worse. The command, with the
-data in a folder DATA, is
+How well the specs of this project predict data that is not part of it, each trained from scratch
+with one seed. Those of the digits, the X-rays and the houses with photos were written by hand; all
+others are what `mip new` writes, as it is. Its rules were chosen with a view to these same data
+sets, though, so that on others it may do somewhat worse. The command, with the data in a folder
+DATA, is
 
     make accuracy DATA=DATA
 
@@ -224,8 +224,8 @@ deviation over the folds, and for the houses, with five times five folds, over t
 is a fraction; `mae` and `rmse` are in the target's unit.
 
 {_photos(results)}
-Measured on {platform.machine()} with {torch.get_num_threads()} threads and torch \
-{torch.__version__.split("+")[0]}; times are those of that machine.
+Measured on 2 cores or fewer of {platform.machine()} with torch {torch.__version__.split("+")[0]};
+times are those of that machine.
 """
 
 
