@@ -96,7 +96,8 @@ def tower(head: Any, facts: Facts, width: int) -> nn.Module:
     if hasattr(head, "tower"):
         return head.tower(facts, width)
     sizes = width, head.layers, head.dropout, head.outputs(facts)
-    return Tower(*sizes) if head.members == 1 else Members(*sizes, head.members)
+    members = getattr(head, "members", 1)
+    return Tower(*sizes) if members == 1 else Members(*sizes, members)
 
 
 def loss_of(head: Any, facts: Facts) -> Criterion:

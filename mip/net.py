@@ -63,24 +63,39 @@ def _begin(net: Net, plan: Plan, seed: int) -> None:
 
 
 def _rules(plan: Plan, paths: Iterable[str]) -> list[Rule]:
-    named = {path: spoken(path) for path in paths}
+    named = list(paths)
     rules = []
     for k, each in enumerate(plan.spec.init):
-        found = tuple(path for path, name in named.items() if fnmatchcase(name, each.match))
+        found = tuple(path for path in named if fits(path, each.match))
         if not found:
-            known = hint(each.match, named.values())
+            known = hint(each.match, map(spoken, named))
             raise SpecError(f"init[{k}]: '{each.match}' matches no parameter{known}")
         rules.append(Rule(found, each.how, each.options, f"init[{k}]"))
     return rules
 
 
 def spoken(parameter: str) -> str:
-    """Give the path by which a spec's patterns speak of a parameter of the module.
+    """Give the path by which a spec's patterns speak of a parameter of the module: names alone,
+    without what holds them.
 
-    >>> spoken("body.branch.photos.backbone.conv1.weight"), spoken("head.0.bias")
-    ('photos.backbone.conv1.weight', 'head.0.bias')
+    >>> spoken("body.branch.looks.branch.photos.backbone.conv1.weight"), spoken("head.0.bias")
+    ('looks.photos.backbone.conv1.weight', 'head.0.bias')
+    >>> spoken("head.head.price.0.bias")
+    'head.price.0.bias'
     """
-    return parameter.removeprefix("body.branch.")
+    names = [name for name in parameter.split(".") if name not in {"body", "branch"}]
+    rest = [name for name in names[1:] if (names[0], name) != ("head", "head")]
+    return ".".join([*names[:1], *rest])
+
+
+def fits(parameter: str, pattern: str) -> bool:
+    """Say whether a spec's pattern speaks of a parameter; it may name what holds it, too.
+
+    >>> path = "body.branch.looks.branch.photos.score.weight"
+    >>> [fits(path, each) for each in ("looks.photos.*", "branch.looks.photos.*", "*.bias")]
+    [True, True, False]
+    """
+    return fnmatchcase(spoken(parameter), spoken(pattern))
 
 
 def _body(plan: Plan) -> nn.Module:

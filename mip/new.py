@@ -21,6 +21,7 @@ ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 DATE = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
 IDENTITY = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
 CODE = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
+VECTOR = re.compile(r"[\[(] *[-+\d.e]+([,; ]+[-+\d.e]+)+ *[\])]", re.IGNORECASE)
 LOST = ": none of these files is there"
 LOG = ": on a log scale"
 FEW = 30
@@ -77,9 +78,12 @@ def _guess_words(column: str, words: list[str], kinds: int, told: str) -> Guess:
         return Guess(column, "date", f"{told}, {min(words):.10} to {max(words):.10}")
     if _share(DATE, words) > 0.9:
         return Guess(column, "foreign date", f"{told}: dates are read as 2024-12-31")
-    if kinds <= max(FEW, len(words) // 3):
+    if all(map(VECTOR.fullmatch, words)):
+        return Guess(column, "vector", f"{told}, each a list of numbers")
+    long = sum(len(word.split()) for word in words) >= SENTENCE * len(words)
+    if kinds <= FEW or (kinds <= len(words) // 3 and not long):
         return Guess(column, "category", told)
-    if sum(len(word.split()) for word in words) >= SENTENCE * len(words):
+    if long:
         return Guess(column, "free text", f"{told}: too many to be categories")
     return Guess(column, "names", f"{told}: too many to be categories, too short to be text")
 
@@ -167,7 +171,7 @@ _KINDS = {
 }
 _LOOKS = """[branch.looks]
 kind = "fuse"
-layers = [8]            # few words about the photos: {} rows teach no more
+layers = [8]            # few numbers for the photos: {} rows teach no more
 dropout = 0.5
 
 """
@@ -225,6 +229,9 @@ def _head(table: Table, target: str) -> str:
     column = tomli_w.dumps({"column": target}).strip()
     if kinds < 2:
         raise DataError(f"{table.name}: column '{target}' has {kinds} value, nothing to predict")
+    if kinds > max(FEW, len(words) // 2) and not _is_number(table, target):
+        told = f"{kinds} different words in {len(words)} rows are too many to be classes"
+        raise DataError(f"{table.name}: column '{target}': {told}")
     if kinds == 2:
         return _block(table, f"two values: {', '.join(sorted(set(words)))}", "binary", column)
     if not _is_number(table, target) or (kinds <= 10 and kinds < len(words) / 10):

@@ -138,6 +138,9 @@ def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
 
 def _without(table: R, reasons: dict[int, str], filled: dict[str, list[int]]) -> tuple[R, Report]:
     report = Report(len(table), _by_reason(reasons.items()), filled)
+    for reason, rows in filled.items():
+        if len(rows) == len(table):
+            warnings.warn(f"{table.name}: {reason} in every row", MipWarning, stacklevel=3)
     if len(reasons) == len(table):
         raise DataError(f"{table.name}: no row is left ({report})")
     if len(reasons) > DROP_WARNING * len(table):

@@ -182,12 +182,18 @@ def plot_losses(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, 
     axes = figure.subplots()
     for place, (name, history) in enumerate(histories.items()):
         _curves(axes, name, history, f"C{place}")
-    axes.set(xlabel="epoch", ylabel="loss", yscale="log")
+    axes.set(xlabel="epoch", ylabel="loss", yscale=_scale(axes))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if axes.lines:
+        axes.legend(frameon=False)
     drawing = io.BytesIO()
     figure.savefig(drawing, dpi=120, format="png")
     write(path, drawing.getvalue())
+
+
+def _scale(axes: Any) -> str:
+    losses = [loss for line in axes.lines for loss in line.get_ydata()]
+    return "log" if losses and min(losses) > 0 else "linear"
 
 
 def _curves(axes: Any, name: str, history: Sequence[Mapping[str, float]], colour: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,13 +18,13 @@ from attrs import evolve, frozen
 from toolz import identity, pipe
 
 from mip.cache import default_folder
-from mip.errors import FileError, SpecError, hint
+from mip.errors import DataError, FileError, SpecError, hint
 from mip.fit import History, Hook, fit
 from mip.graft import Donors, donors, graft, grow
 from mip.head import targets
 from mip.hooks import checkpoint, early_stop, log, validate
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
-from mip.net import Net, build, spoken
+from mip.net import Net, build, fits, spoken
 from mip.optim import Optimizer, chain, clip_norm, partition
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
@@ -137,8 +137,18 @@ def run(
     _fold(laid, at, out, hooks(laid), kinds)
     last = _read(out, "last", at) if laid.steps else at
     kept = _read(out, "best", last) if spec.train.keep == "best" else last
+    _check_numbers(kept, out)
     save(out / "model.safetensors", laid.plan, kept.state, kinds)
     return Run(laid.plan, kept.state, last.history, time.monotonic() - began, device)
+
+
+def _check_numbers(kept: Checkpoint, out: Path) -> None:
+    for path, param in kept.state.params.items():
+        if not param.isfinite().all():
+            losses = [row["loss"] for row in kept.history.epochs]
+            first = next((k for k, loss in enumerate(losses) if not math.isfinite(loss)), 0)
+            told = f"{spoken(path)} is not finite; the loss went wrong in epoch {first + 1}"
+            raise DataError(f"{out}: no model is saved: {told} (try a smaller train.optimizer.lr)")
 
 
 def _moved(spec: Spec, base: Path, out: Path) -> Spec:
@@ -200,16 +210,18 @@ def _link(how: Train, group: Group, steps: int) -> Optimizer:
 
 
 def _group(groups: Mapping[str, Group], path: str) -> str:
-    fits = (name for name, group in groups.items() if fnmatchcase(spoken(path), group.match))
-    return next(fits)
+    return next(name for name, group in groups.items() if fits(path, group.match))
 
 
 def _check_groups(spec: Spec, net: Net) -> None:
-    paths = [spoken(path) for path, param in net.named_parameters() if param.requires_grad]
+    paths = [path for path, param in net.named_parameters() if param.requires_grad]
     for k, group in enumerate(spec.train.group):
-        if not any(fnmatchcase(path, group.match) for path in paths):
-            known = hint(group.match, paths)
-            raise SpecError(f"train.group[{k}].match = '{group.match}' fits no parameter{known}")
+        where, epochs = f"train.group[{k}]", spec.train.epochs
+        if not any(fits(path, group.match) for path in paths):
+            known = hint(group.match, map(spoken, paths))
+            raise SpecError(f"{where}.match = '{group.match}' fits no parameter{known}")
+        if 0 < epochs <= group.start:
+            raise SpecError(f"{where}.start = {group.start} never comes in {epochs} epochs")
 
 
 def train_pipe(

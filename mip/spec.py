@@ -84,6 +84,10 @@ field that is added takes its default where a file lacks it, and needs no new ve
 """
 
 
+ROLES = (Branch, Head, Network, OptimizerSpec, ScheduleSpec)
+"""What a kind can be."""
+
+
 @frozen
 class Split:
     """How rows become train, valid and test.
@@ -247,7 +251,9 @@ def load_spec(
         raise SpecError(f"{path}: there is no such spec{hint(path.name, near)}")
     try:
         return parse(path.read_text(encoding="utf-8"), kinds, changes)
-    except (SpecError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not a text: a spec is a TOML file ({error})") from error
+    except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
 
 
@@ -338,8 +344,7 @@ def _kind(kind: type, kinds: Mapping[str, type]) -> dict[str, str]:
     for name, known in kinds.items():
         if known is kind:
             return {"kind": name}
-    roles = (Branch, Head, Network, OptimizerSpec, ScheduleSpec)
-    if any(plays(kind, role) for role in roles):
+    if any(plays(kind, role) for role in ROLES):
         given = f"kinds={{**mip.KINDS, 'name': {kind.__name__}}}"
         raise SpecError(f"{kind.__name__} is not in the table of kinds: give it as {given}")
     return {}
@@ -407,7 +412,8 @@ def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
         raise SpecError(f"{where} is missing{hint('', known)}")
     name = value["kind"]
     if not isinstance(name, str) or name not in known:
-        raise SpecError(f"{where} = {_show(name)} is not a kind{hint(str(name), known)}")
+        lacking = _lacking(kinds.get(name) if isinstance(name, str) else None, role)
+        raise SpecError(f"{where} = {_show(name)} is not a kind{lacking or hint(str(name), known)}")
     fields = {key: child for key, child in value.items() if key != "kind"}
     return _record(known[name], fields, path, kinds)
 
@@ -416,12 +422,26 @@ def plays(kind: type, role: Any) -> bool:
     """Say whether a kind fits a role: it has all of its verbs and fields; no base class is asked
     for.
     """
+    return attrs.has(kind) and not _missing(kind, role)
+
+
+def _missing(kind: type, role: Any) -> list[str]:
     fields = attrs.fields_dict(kind) if attrs.has(kind) else {}
     wanted = {name: part for name, part in vars(role).items() if not name.startswith("_")}
-    return all(
-        callable(getattr(kind, name, None)) if callable(part) else name in fields
+    return [
+        name
         for name, part in wanted.items()
-    )
+        if not (callable(getattr(kind, name, None)) if callable(part) else name in fields)
+    ]
+
+
+def _lacking(kind: type | None, role: Any) -> str:
+    # A kind of another role is a mistake in the file; one that plays none, in its class.
+    if kind is None or any(plays(kind, each) for each in ROLES):
+        return ""
+    if not attrs.has(kind):
+        return f": {kind.__name__} is not a frozen attrs class"
+    return f": {kind.__name__} has no {', '.join(_missing(kind, role))}"
 
 
 def _any_of(options: list[Any], value: Any, path: str, kinds: Mapping[str, type]) -> Any:
@@ -438,7 +458,8 @@ def _word(words: tuple[str, ...], value: Any, path: str) -> Any:
 def _names(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, Any]:
     _expect(dict, value, path)
     for name in value:
-        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or hasattr(nn.ModuleDict(), name):
+        taken = hasattr(nn.ModuleDict(), name) or name in {"body", "branch", "head"}
+        if taken or not re.fullmatch(r"[A-Za-z][\w-]*", name):
             raise SpecError(f"{_join(path, name)}: '{name}' cannot be the name of a branch")
     return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
 

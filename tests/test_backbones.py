@@ -131,3 +131,14 @@ def test_photos_of_a_row_are_pooled(photos, pool):
     module = branch.module(branch.adapt(rows)).eval()
     vectors = module(branch.encode(branch.adapt(rows), rows))
     assert vectors.shape == (4, 32 if pool == "concat" else 16)
+
+
+def test_modules_before_a_cut_are_frozen_by_their_own_names(photos):
+    cut = spec("mobilenet_v3_small", cut="features.4", freeze="features.1", size=32)
+    net = mip.build(mip.adapt(cut, photos))
+    held = [path for path, param in net.named_parameters() if not param.requires_grad]
+    assert held
+    assert all(".features.0." in path or ".features.1." in path for path in held)
+    wrong = spec("mobilenet_v3_small", cut="features.4", freeze="feature.1", size=32)
+    with pytest.raises(mip.errors.SpecError, match=r"freeze = 'feature\.1' .* 'features\.1'\?"):
+        mip.build(mip.adapt(wrong, photos))

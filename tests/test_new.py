@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import mip
+from mip.errors import DataError
 from mip.new import draft, guess
 from mip.read import from_columns
 from mip.table import from_frame
@@ -100,7 +101,7 @@ def test_photos_beside_few_rows_of_a_table_get_few_words():
     photos = [np.full((4, 4, 3), k, dtype="uint8") for k in range(20)]
     rows = {"x": np.linspace(0, 1, 20), "photo": photos, "y": np.linspace(5, 6, 20)}
     text = draft(from_columns(rows), "y", "t.csv")
-    assert "layers = [8]            # few words about the photos: 20 rows teach no more" in text
+    assert "layers = [8]            # few numbers for the photos: 20 rows teach no more" in text
     assert mip.parse(text).branch["looks"].branch["photos"].columns == ("photo",)
     alone = draft(from_columns({"photo": photos, "y": rows["y"]}), "y", "t.csv")
     assert list(mip.parse(alone).branch) == ["photos"]
@@ -189,3 +190,23 @@ def test_names_of_files_that_are_not_there_are_left_out(tmp_path):
         "2 different values: none of these files is there",
     )
     assert "# left out: photo (lost files" in draft(from_frame(frame, root=tmp_path), "y", "t.csv")
+
+
+@pytest.mark.parametrize("target", ["id", "note", "sold"])
+def test_a_target_of_too_many_words_is_refused(table, target):
+    words = table.frame.assign(id=[f"no. {k}" for k in range(90)])
+    told = rf"'{target}': 90 different words in 90 rows are too many to be classes$"
+    with pytest.raises(DataError, match=told):
+        draft(from_frame(words), target, "t.csv")
+
+
+def test_sentences_are_no_categories_and_lists_of_numbers_no_text(table):
+    rows = from_columns(
+        {
+            "note": [f"a house with {k % 50} rooms" for k in range(300)],
+            "made": [f"[{k}.5, -1e-3, {k}]" for k in range(300)],
+            "code": [f"c{k % 50}" for k in range(300)],
+        }
+    )
+    found = {name: guess(rows, name).role for name in rows.columns}
+    assert found == {"note": "free text", "made": "vector", "code": "category"}

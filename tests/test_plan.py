@@ -372,3 +372,11 @@ def test_photos_are_pooled_to_one_vector(table, pool, width):
     kind = Image(["front", "back"], size=8, width=2, pool=pool, missing="learn")
     plan = mip.adapt(mip.spec.Spec({"photos": kind}, spec_of().head), table)
     assert mip.build(plan).body(plan.encode(table).inputs).shape == (ROWS, width)
+
+
+def test_a_column_in_which_no_photo_can_be_had_is_worth_a_warning():
+    text = '[branch.a]\nkind = "image"\ncolumns = ["brand"]\nmissing = "learn"\n'
+    spec = mip.parse(text + '[head]\nkind = "regression"\ncolumn = "y"\n')
+    rows = mip.from_columns({"brand": ["Ford", "Fiat", "Opel"], "y": [1.0, 2.0, 3.0]})
+    with pytest.warns(mip.errors.MipWarning, match="image file missing in 'brand' in every row$"):
+        mip.clean(spec, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from itertools import islice
 
@@ -14,8 +15,10 @@ from conftest import bits, spec_of
 from toolz import pipe
 
 import mip
+from mip.errors import DataError, SpecError
 from mip.hooks import best, early_stop
 from mip.mix import cutmix, either, mixup
+from mip.net import fits
 from mip.prepare import Parts
 from mip.run import Run, job, rows_pipe, train_pipe
 from mip.step import eval_step
@@ -291,3 +294,28 @@ def test_a_row_without_a_target_is_not_encoded_to_train(kind):
     assert str(caught.value) == told
     assert plan.encode(rows.select(["a"])).target is None
     assert len(plan.encode(rows.take([0, 2])).target) == 2
+
+
+def test_a_run_that_diverged_saves_no_model_and_says_where(cut, tmp_path):
+    wild = mip.parse(SPEC, changes={"train.optimizer.lr": 1e30, "train.clip": 0.0})
+    with pytest.raises(DataError) as caught:
+        mip.run(wild, cut, tmp_path / "wild")
+    assert re.match(
+        r".*wild: no model is saved: .* is not finite; the loss went wrong in epoch \d+ "
+        r"\(try a smaller train.optimizer.lr\)$",
+        str(caught.value),
+    )
+    assert not (tmp_path / "wild" / "model.safetensors").exists()
+
+
+def test_a_group_that_never_starts_is_refused(cut):
+    text = SPEC + '\n[[train.group]]\nmatch = "*"\nstart = 99\n'
+    with pytest.raises(SpecError, match=r"\.group\[0\]\.start = 99 never comes in \d+ epochs$"):
+        mip.run(mip.parse(text), cut)
+
+
+@pytest.mark.parametrize("match", ["numbers.*", "branch.numbers.*", "body.branch.numbers.*"])
+def test_a_pattern_may_name_what_holds_a_parameter(match):
+    assert fits("body.branch.numbers.fill.value", match)
+    assert not fits("body.branch.others.fill.value", match)
+    assert not fits("head.numbers.weight", match)

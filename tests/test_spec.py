@@ -517,7 +517,9 @@ def test_an_error_says_what_where_and_the_nearest(text, error):
     assert str(caught.value).startswith(error)
 
 
-@pytest.mark.parametrize("name", ["items", "keys", "training", "forward", "children", "2nd", "a b"])
+@pytest.mark.parametrize(
+    "name", ["items", "keys", "training", "forward", "children", "2nd", "a b", "head"]
+)
 def test_some_names_cannot_be_those_of_branches(name):
     for text in (f'[branch."{name}"]', f'[branch.all.branch."{name}"]'):
         with pytest.raises(SpecError, match=f"'{name}' cannot be the name of a branch$"):
@@ -540,7 +542,9 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "houses.toml"
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(SpecError, match=r"houses\.toml: 'utf-8' codec can't decode byte"):
+    with pytest.raises(
+        SpecError, match=r"houses\.toml: not a text: a spec is a TOML file \('utf-8'"
+    ):
         mip.load_spec(path)
 
 
@@ -739,3 +743,23 @@ def test_a_spec_is_a_value():
     assert evolve(spec, train=Train()) == spec
     with pytest.raises(AttributeError):
         spec.head = Regression("x")
+
+
+def test_a_class_that_is_no_kind_says_what_it_lacks():
+    @frozen
+    class Half:
+        column: str
+
+        def adapt(self, rows):
+            return {}
+
+    class Bare:
+        pass
+
+    for kind, told in (
+        (Half, "'own' is not a kind: Half has no encode, module"),
+        (Bare, "'own' is not a kind: Bare is not a frozen attrs class"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            mip.parse(f'[branch.a]\nkind = "own"\n{HEAD}', {**mip.KINDS, "own": kind})
+        assert str(caught.value) == f"branch.a.kind = {told}"

@@ -162,7 +162,8 @@ class Image:
         backbone = self._backbone()
         with torch.no_grad():
             features = backbone.eval()(torch.zeros(1, 3, self.size, self.size)).shape[1]
-        stays = frozen_modules(backbone.train(), self.freeze)
+        inner = backbone.cut if isinstance(backbone, Cut) else backbone  # whose names are known
+        stays = frozen_modules(inner.train(), self.freeze)
         learned = self.missing == "learn"
         return Photos(backbone, features, self.pool, facts["mean"], facts["std"], learned, stays)
 
