@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
@@ -149,8 +150,10 @@ def layers(
     >>> [path for path, _ in layers(net, nn.Sequential, containers=True)]
     ['', '1']
     """
+    twice = Counter(spoken(path) for path, _ in net.named_modules())
     return [
-        (spoken(path), module)
+        # Of a branch that is named like the head, both would be spoken of by one path.
+        (spoken(path) if twice[spoken(path)] == 1 else path, module)
         for path, module in net.named_modules()
         if isinstance(module, types or nn.Module) and (containers or not list(module.children()))
     ]

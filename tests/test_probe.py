@@ -107,6 +107,15 @@ def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
     assert all(path.startswith("photos.") for path in paths)
 
 
+def test_a_branch_that_is_named_like_the_head_has_a_path_of_its_own():
+    branch = '[branch.head]\nkind = "continuous"\ncolumns = ["a"]\n'
+    spec = mip.parse(branch + '[head]\nkind = "regression"\ncolumn = "b"')
+    net = mip.build(mip.adapt(spec, mip.from_columns({"a": [1.0, 2.0], "b": [1.0, 3.0]})))
+    paths = [path for path, _ in layers(net, containers=True)]
+    assert len(set(paths)) == len(paths)
+    assert {"head", "body.branch.head"} < set(paths)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
