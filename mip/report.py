@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from mip.summary import Node, Shape
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from rich.table import Table as Grid
 
 PERCENT = frozenset({"accuracy", "mape", "median_ape", "top2", "top5"})
@@ -171,24 +173,15 @@ def plot_losses(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, 
 
     Needs the `plot` extra; raises FileError with the cure without it.
     """
-    import io
-
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        cure = "pip install 'mixed-input-pipelines[plot]'"
-        raise FileError(f"{path}: drawing needs matplotlib: {cure}") from error
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    drawn = figure(path, 7, 4)
+    axes = drawn.subplots()
     for place, (name, history) in enumerate(histories.items()):
         _curves(axes, name, history, f"C{place}")
     axes.set(xlabel="epoch", ylabel="loss", yscale=_scale(axes))
     axes.spines[["top", "right"]].set_visible(False)
     if axes.lines:
         axes.legend(frameon=False)
-    drawing = io.BytesIO()
-    figure.savefig(drawing, dpi=120, format="png")
-    write(path, drawing.getvalue())
+    write_figure(path, drawn)
 
 
 def _scale(axes: Any) -> str:
@@ -202,3 +195,20 @@ def _curves(axes: Any, name: str, history: Sequence[Mapping[str, float]], colour
         if history and metric in history[0]:
             label = f"{name}, {'valid' if '/' in metric else 'train'}".lstrip(", ")
             axes.plot(epochs, [row[metric] for row in history], style, color=colour, label=label)
+
+
+def figure(path: str | Path, width: float, height: float) -> Figure:
+    """Make an empty figure of so many inches, for a file. Raises FileError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        cure = "pip install 'mixed-input-pipelines[plot]'"
+        raise FileError(f"{path}: drawing needs matplotlib: {cure}") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def write_figure(path: str | Path, drawn: Figure) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    drawing = io.BytesIO()
+    drawn.savefig(drawing, dpi=120, format="png")
+    write(path, drawing.getvalue())

@@ -214,8 +214,10 @@ def test_a_run_with_groups_resumes_to_the_same_bytes(table, tmp_path):
     assert moved(whole.state, again.state) == set()
 
 
-def test_one_spec_describes_the_mixed_model():
-    """A whole ResNet-34 with layers behind it beside seven numbers: as large as built by hand."""
+def mixed():
+    """The spec and the rows of the mixed model: a whole ResNet-34 with layers behind it beside
+    seven numbers.
+    """
     frame = {f"x{k}": np.arange(4.0) + k for k in range(7)}
     photos = [np.zeros((9, 9, 3), np.uint8)] * 4
     rows = mip.from_columns({**frame, "photo": photos, "price": [1.0, 2, 3, 4]})
@@ -233,5 +235,9 @@ def test_one_spec_describes_the_mixed_model():
         column = "price"
         layers = [7]
     """)
-    net = mip.build(mip.adapt(spec, rows))
+    return spec, rows
+
+
+def test_one_spec_describes_the_mixed_model():
+    net = mip.build(mip.adapt(*mixed()))
     assert sum(param.numel() for param in net.parameters()) == 21_849_189

@@ -17,7 +17,7 @@ import mip
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "mip").rglob("[a-z]*.py"))
 PATH = re.findall(r"`mip/([\w/]+)\.py`", (ROOT / "README.md").read_text())
-EDGES = {"new", "schema", "report", "diagram", "demo", "cli"}
+EDGES = {"new", "schema", "report", "drift", "diagram", "demo", "cli"}
 
 
 def stem(path: Path) -> str:
