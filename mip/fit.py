@@ -22,12 +22,20 @@ EVENTS = (
     "after_batch",
     "after_cancel_batch",
     "after_cancel_epoch",
+    "before_validate",
+    "validate",
+    "after_validate",
     "after_epoch",
     "after_cancel_fit",
     "on_error",
     "after_fit",
 )
-"""The points of the loop, in the order in which they can come."""
+"""The points of the loop, in the order in which they can come. Hooks that measure an epoch answer
+`validate` with numbers for its row.
+"""
+
+ROW_EVENTS = ("before_validate", "validate", "after_validate", "after_epoch")
+"""The events about an epoch's row, to which numbers that a hook answers are added."""
 
 
 @frozen
@@ -38,10 +46,13 @@ class Stop:
 
 
 class Skip(Enum):
-    """A hook's answer: leave out this batch (to before_batch) or the rest of the epoch."""
+    """A hook's answer: leave out this batch (to before_batch), the rest of the epoch, or its
+    validation (to before_validate).
+    """
 
     BATCH = "batch"
     EPOCH = "epoch"
+    VALIDATION = "validation"
 
 
 @frozen
@@ -77,9 +88,9 @@ class Event:
     """A moment of a fit.
 
     `epoch` counts from 0; `step` counts the steps taken so far; `metrics` holds the step's
-    metrics (after_batch) or the epoch's row (after_epoch); `reason` says why a fit was stopped;
-    `error` is what ended it (on_error). `state` and `history` are copies, to be read while the
-    event is handled; later they raise MipError.
+    metrics (after_batch) or the epoch's row (the events that follow its batches); `reason` says
+    why a fit was stopped; `error` is what ended it (on_error). `state` and `history` are copies, to
+    be read while the event is handled; later they raise MipError.
     """
 
     name: str
@@ -168,7 +179,7 @@ def _answered(loop: Loop, event: Event, hooks: Sequence[Hook], live: _Live) -> E
             return loop.throw(error)
         if isinstance(reply, Mapping):
             event = evolve(event, metrics={**event.metrics, **reply})
-            if event.name == "after_epoch":
+            if event.name in ROW_EVENTS:
                 live.epochs[-1] = event.metrics
         elif reply is not None:
             replies.append(reply)
@@ -303,7 +314,10 @@ def _close_epoch(pipe: Any, live: _Live) -> Loop:
     epoch = len(live.epochs)
     live.epochs.append({"epoch": epoch, "step": live.state.step, **_means(live.steps)})
     live.steps = {}
-    yield from _emit(live, "after_epoch", epoch=epoch, metrics=live.epochs[-1])
+    for name in ROW_EVENTS:
+        if live.control is not Skip.VALIDATION or name == "after_epoch":
+            yield from _emit(live, name, epoch=epoch, metrics=live.epochs[-1])
+    live.control = None if live.control is Skip.VALIDATION else live.control
 
 
 def _means(steps: Mapping[str, list[Any]]) -> dict[str, float]:
@@ -325,6 +339,8 @@ def _emit(live: _Live, name: str, **told: Any) -> Loop | tuple[()]:
 def _skips(name: str) -> tuple[Skip, ...]:
     if name == "before_batch":
         return (Skip.BATCH, Skip.EPOCH)
+    if name == "before_validate":
+        return (Skip.VALIDATION,)
     return (Skip.EPOCH,) if name in {"before_epoch", "after_batch"} else ()
 
 

@@ -232,13 +232,14 @@ def when(name, reply, at=None):
 
 
 BATCH = ["before_batch", "after_batch"]
+CLOSE = ["before_validate", "validate", "after_validate", "after_epoch"]
 
 
 def test_events_come_in_their_order():
     step, batches, state = line()
     seen = []
     mip.fit(step, batches, state, epochs=1, hooks=[names(seen)])
-    epoch = ["before_epoch", *BATCH, *BATCH, "after_epoch"]
+    epoch = ["before_epoch", *BATCH, *BATCH, *CLOSE]
     assert seen == ["before_fit", *epoch, "after_fit"]
 
 
@@ -246,7 +247,7 @@ def test_two_epochs_have_the_events_of_an_epoch_twice():
     step, batches, state = line()
     seen = []
     mip.fit(step, batches, state, epochs=2, hooks=[names(seen)])
-    epoch = ["before_epoch", *BATCH, *BATCH, "after_epoch"]
+    epoch = ["before_epoch", *BATCH, *BATCH, *CLOSE]
     assert seen == ["before_fit", *epoch, *epoch, "after_fit"]
     assert set(seen) <= set(EVENTS)
 
@@ -304,7 +305,7 @@ def test_a_skipped_batch_changes_nothing_but_the_count():
     want, _ = step(evolve(state, step=1), next(stream))
     assert bits(ended) == bits(want)
     middle = ["before_batch", "after_cancel_batch", *BATCH]
-    assert seen == ["before_fit", "before_epoch", *middle, "after_epoch", "after_fit"]
+    assert seen == ["before_fit", "before_epoch", *middle, *CLOSE, "after_fit"]
 
 
 def test_a_skipped_epoch_goes_on_with_the_next():
@@ -314,8 +315,8 @@ def test_a_skipped_epoch_goes_on_with_the_next():
     first, _ = step(state, next(batches.at(0)))
     want = fold(step, batches, evolve(first, step=3), 3)
     assert bits(ended) == bits(want)
-    one = ["before_epoch", *BATCH, "after_cancel_epoch", "after_epoch"]
-    two = ["before_epoch", *BATCH, *BATCH, *BATCH, "after_epoch"]
+    one = ["before_epoch", *BATCH, "after_cancel_epoch", *CLOSE]
+    two = ["before_epoch", *BATCH, *BATCH, *BATCH, *CLOSE]
     assert seen == ["before_fit", *one, *two, "after_fit"]
 
 
