@@ -57,14 +57,20 @@ class Skip(Enum):
 
 @frozen
 class History:
-    """What has been measured: a row for each finished epoch, and the steps of the one begun.
+    """What has been measured: a row for each finished epoch, and one for each step.
 
-    `steps` holds, for the epoch begun, a tensor [steps] for each of the step's metrics, and
-    `rows`, the number of rows of each batch.
+    `steps` holds a tensor [steps] for each of the step's metrics, for `step`, the count of steps
+    after it, and for `rows`, the number of rows of its batch.
     """
 
     epochs: tuple[Mapping[str, float], ...] = ()
     steps: Mapping[str, Tensor] = field(factory=dict)
+
+    @property
+    def begun(self) -> Tensor:
+        """Say which steps belong to no finished epoch: bool [steps]."""
+        last = self.epochs[-1]["step"] if self.epochs else 0
+        return self.steps["step"] > last if self.steps else torch.zeros(0, dtype=torch.bool)
 
 
 @define
@@ -72,15 +78,24 @@ class _Live:
     # The one thing in a fit that changes; events look at it and go stale when it moves on.
     state: State
     epochs: list[Mapping[str, float]]
-    steps: dict[str, list[Any]]
+    past: list[Mapping[str, Tensor]]  # the steps of each finished epoch
+    begun: Mapping[str, Tensor]  # those of the epoch begun before this fit
+    steps: dict[str, list[Any]]  # and those since
     watched: bool
     serial: int = 0
     control: Stop | Skip | None = None
 
     @classmethod
     def of(cls, state: State, history: History, watched: bool) -> Self:
-        steps = {name: list(values) for name, values in history.steps.items()}
-        return cls(copy(state), list(history.epochs), steps, watched)
+        begun = {name: values[history.begun] for name, values in history.steps.items()}
+        past = {name: values[~history.begun] for name, values in history.steps.items()}
+        return cls(copy(state), list(history.epochs), [past], begun, {}, watched)
+
+    @property
+    def epoch(self) -> dict[str, Tensor]:
+        """The steps of the epoch begun, a tensor for each metric."""
+        now = {name: _column(values) for name, values in self.steps.items()}
+        return _joined([self.begun, now])
 
 
 @frozen
@@ -119,8 +134,7 @@ class Event:
     def history(self) -> History:
         """All that was measured so far, this epoch's row included in after_epoch."""
         live = self._now()
-        steps = {name: _column(values) for name, values in live.steps.items()}
-        return History(tuple(live.epochs), steps)
+        return History(tuple(live.epochs), _joined([*live.past, live.epoch]))
 
 
 Reply = Stop | Skip | State | Mapping[str, float] | None
@@ -302,7 +316,7 @@ def _batches(
 
 
 def _note(live: _Live, metrics: Metrics, batch: Any) -> None:
-    for name, value in {**metrics, "rows": size(batch)}.items():
+    for name, value in {**metrics, "rows": size(batch), "step": live.state.step}.items():
         live.steps.setdefault(name, []).append(value)
 
 
@@ -312,18 +326,33 @@ def _at_boundary(pipe: Any, live: _Live) -> bool:
 
 def _close_epoch(pipe: Any, live: _Live) -> Loop:
     epoch = len(live.epochs)
-    live.epochs.append({"epoch": epoch, "step": live.state.step, **_means(live.steps)})
-    live.steps = {}
+    live.past.append(live.epoch)
+    live.begun, live.steps = {}, {}
+    live.epochs.append({"epoch": epoch, "step": live.state.step, **_means(live.past[-1])})
     for name in ROW_EVENTS:
         if live.control is not Skip.VALIDATION or name == "after_epoch":
             yield from _emit(live, name, epoch=epoch, metrics=live.epochs[-1])
     live.control = None if live.control is Skip.VALIDATION else live.control
 
 
-def _means(steps: Mapping[str, list[Any]]) -> dict[str, float]:
-    rows = torch.tensor(steps.get("rows", []), dtype=torch.float64)
-    columns = {k: _column(values).double() for k, values in steps.items() if k != "rows"}
-    return {name: float((values * rows).sum() / rows.sum()) for name, values in columns.items()}
+def _means(steps: Mapping[str, Tensor]) -> dict[str, float]:
+    rows = steps.get("rows", torch.zeros(0)).double()
+    measured = {name: values.double() for name, values in steps.items() if name not in _COUNTS}
+    return {name: float((values * rows).sum() / rows.sum()) for name, values in measured.items()}
+
+
+_COUNTS = {"rows", "step"}
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    # What one part did not measure is NaN there: a run may be resumed with another measure.
+    known = [part for part in parts if part]
+    names = dict.fromkeys(name for part in known for name in part)
+    nothing = [torch.full((len(part["step"]),), torch.nan) for part in known]
+    return {
+        name: torch.cat([part.get(name, nan) for part, nan in zip(known, nothing, strict=True)])
+        for name in names
+    }
 
 
 def _column(values: list[Any]) -> Tensor:
