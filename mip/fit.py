@@ -22,12 +22,20 @@ EVENTS = (
     "after_batch",
     "after_cancel_batch",
     "after_cancel_epoch",
+    "before_validate",
+    "validate",
+    "after_validate",
     "after_epoch",
     "after_cancel_fit",
     "on_error",
     "after_fit",
 )
-"""The points of the loop, in the order in which they can come."""
+"""The points of the loop, in the order in which they can come. Hooks that measure an epoch answer
+`validate` with numbers for its row.
+"""
+
+ROW_EVENTS = ("before_validate", "validate", "after_validate", "after_epoch")
+"""The events about an epoch's row, to which numbers that a hook answers are added."""
 
 
 @frozen
@@ -38,22 +46,31 @@ class Stop:
 
 
 class Skip(Enum):
-    """A hook's answer: leave out this batch (to before_batch) or the rest of the epoch."""
+    """A hook's answer: leave out this batch (to before_batch), the rest of the epoch, or its
+    validation (to before_validate).
+    """
 
     BATCH = "batch"
     EPOCH = "epoch"
+    VALIDATION = "validation"
 
 
 @frozen
 class History:
-    """What has been measured: a row for each finished epoch, and the steps of the one begun.
+    """What has been measured: a row for each finished epoch, and one for each step.
 
-    `steps` holds, for the epoch begun, a tensor [steps] for each of the step's metrics, and
-    `rows`, the number of rows of each batch.
+    `steps` holds a tensor [steps] for each of the step's metrics, for `step`, the count of steps
+    after it, and for `rows`, the number of rows of its batch.
     """
 
     epochs: tuple[Mapping[str, float], ...] = ()
     steps: Mapping[str, Tensor] = field(factory=dict)
+
+    @property
+    def begun(self) -> Tensor:
+        """Say which steps belong to no finished epoch: bool [steps]."""
+        last = self.epochs[-1]["step"] if self.epochs else 0
+        return self.steps["step"] > last if self.steps else torch.zeros(0, dtype=torch.bool)
 
 
 @define
@@ -61,15 +78,24 @@ class _Live:
     # The one thing in a fit that changes; events look at it and go stale when it moves on.
     state: State
     epochs: list[Mapping[str, float]]
-    steps: dict[str, list[Any]]
+    past: list[Mapping[str, Tensor]]  # the steps of each finished epoch
+    begun: Mapping[str, Tensor]  # those of the epoch begun before this fit
+    steps: dict[str, list[Any]]  # and those since
     watched: bool
     serial: int = 0
     control: Stop | Skip | None = None
 
     @classmethod
     def of(cls, state: State, history: History, watched: bool) -> Self:
-        steps = {name: list(values) for name, values in history.steps.items()}
-        return cls(copy(state), list(history.epochs), steps, watched)
+        begun = {name: values[history.begun] for name, values in history.steps.items()}
+        past = {name: values[~history.begun] for name, values in history.steps.items()}
+        return cls(copy(state), list(history.epochs), [past], begun, {}, watched)
+
+    @property
+    def epoch(self) -> dict[str, Tensor]:
+        """The steps of the epoch begun, a tensor for each metric."""
+        now = {name: _column(values) for name, values in self.steps.items()}
+        return _joined([self.begun, now])
 
 
 @frozen
@@ -77,9 +103,9 @@ class Event:
     """A moment of a fit.
 
     `epoch` counts from 0; `step` counts the steps taken so far; `metrics` holds the step's
-    metrics (after_batch) or the epoch's row (after_epoch); `reason` says why a fit was stopped;
-    `error` is what ended it (on_error). `state` and `history` are copies, to be read while the
-    event is handled; later they raise MipError.
+    metrics (after_batch) or the epoch's row (the events that follow its batches); `reason` says
+    why a fit was stopped; `error` is what ended it (on_error). `state` and `history` are copies, to
+    be read while the event is handled; later they raise MipError.
     """
 
     name: str
@@ -108,8 +134,7 @@ class Event:
     def history(self) -> History:
         """All that was measured so far, this epoch's row included in after_epoch."""
         live = self._now()
-        steps = {name: _column(values) for name, values in live.steps.items()}
-        return History(tuple(live.epochs), steps)
+        return History(tuple(live.epochs), _joined([*live.past, live.epoch]))
 
 
 Reply = Stop | Skip | State | Mapping[str, float] | None
@@ -168,7 +193,7 @@ def _answered(loop: Loop, event: Event, hooks: Sequence[Hook], live: _Live) -> E
             return loop.throw(error)
         if isinstance(reply, Mapping):
             event = evolve(event, metrics={**event.metrics, **reply})
-            if event.name == "after_epoch":
+            if event.name in ROW_EVENTS:
                 live.epochs[-1] = event.metrics
         elif reply is not None:
             replies.append(reply)
@@ -291,7 +316,7 @@ def _batches(
 
 
 def _note(live: _Live, metrics: Metrics, batch: Any) -> None:
-    for name, value in {**metrics, "rows": size(batch)}.items():
+    for name, value in {**metrics, "rows": size(batch), "step": live.state.step}.items():
         live.steps.setdefault(name, []).append(value)
 
 
@@ -301,15 +326,33 @@ def _at_boundary(pipe: Any, live: _Live) -> bool:
 
 def _close_epoch(pipe: Any, live: _Live) -> Loop:
     epoch = len(live.epochs)
-    live.epochs.append({"epoch": epoch, "step": live.state.step, **_means(live.steps)})
-    live.steps = {}
-    yield from _emit(live, "after_epoch", epoch=epoch, metrics=live.epochs[-1])
+    live.past.append(live.epoch)
+    live.begun, live.steps = {}, {}
+    live.epochs.append({"epoch": epoch, "step": live.state.step, **_means(live.past[-1])})
+    for name in ROW_EVENTS:
+        if live.control is not Skip.VALIDATION or name == "after_epoch":
+            yield from _emit(live, name, epoch=epoch, metrics=live.epochs[-1])
+    live.control = None if live.control is Skip.VALIDATION else live.control
 
 
-def _means(steps: Mapping[str, list[Any]]) -> dict[str, float]:
-    rows = torch.tensor(steps.get("rows", []), dtype=torch.float64)
-    columns = {k: _column(values).double() for k, values in steps.items() if k != "rows"}
-    return {name: float((values * rows).sum() / rows.sum()) for name, values in columns.items()}
+def _means(steps: Mapping[str, Tensor]) -> dict[str, float]:
+    rows = steps.get("rows", torch.zeros(0)).double()
+    measured = {name: values.double() for name, values in steps.items() if name not in _COUNTS}
+    return {name: float((values * rows).sum() / rows.sum()) for name, values in measured.items()}
+
+
+_COUNTS = {"rows", "step"}
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    # What one part did not measure is NaN there: a run may be resumed with another measure.
+    known = [part for part in parts if part]
+    names = dict.fromkeys(name for part in known for name in part)
+    nothing = [torch.full((len(part["step"]),), torch.nan) for part in known]
+    return {
+        name: torch.cat([part.get(name, nan) for part, nan in zip(known, nothing, strict=True)])
+        for name in names
+    }
 
 
 def _column(values: list[Any]) -> Tensor:
@@ -325,6 +368,8 @@ def _emit(live: _Live, name: str, **told: Any) -> Loop | tuple[()]:
 def _skips(name: str) -> tuple[Skip, ...]:
     if name == "before_batch":
         return (Skip.BATCH, Skip.EPOCH)
+    if name == "before_validate":
+        return (Skip.VALIDATION,)
     return (Skip.EPOCH,) if name in {"before_epoch", "after_batch"} else ()
 
 

@@ -95,6 +95,22 @@ def _lent(slots: Slots, tensors: Params) -> Iterator[None]:
             store[name] = tensor
 
 
+def nothing(grads: Params, params: Params) -> Metrics:
+    """Measure nothing."""
+    return {}
+
+
+def norms(grads: Params, params: Params) -> Metrics:
+    """Measure the joint 2-norms of all gradients and of all parameters: tensors of no dimensions.
+
+    >>> some = {"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}
+    >>> {name: float(norm) for name, norm in norms(some, some).items()}
+    {'grad_norm': 5.0, 'weight_norm': 5.0}
+    """
+    total = torch.nn.utils.get_total_norm
+    return {"grad_norm": total(list(grads.values())), "weight_norm": total(list(params.values()))}
+
+
 def train_step(
     net: nn.Module,
     loss: Callable[[Tensor, Any], Tensor],
@@ -104,14 +120,16 @@ def train_step(
     after_loss: Callable[[Tensor], Tensor] = identity,
     after_backward: Callable[[Params], Params] = identity,
     after_step: Callable[[Params], Params] = identity,
+    measure: Callable[[Params, Params], Metrics] = nothing,
 ) -> Step:
     """Make a training step of a module, a loss and an optimizer.
 
     A batch begins with (inputs, target); the loss is a mean over its rows. The `after_`
     functions are value events: each takes the logits, the loss, the gradients or the new
-    parameters and gives them back, changed or not. A parameter that asks for no gradient stays
-    as it is; one that the loss does not depend on has gradient 0. The module is scratch space: one
-    step, and one thread at a time, may use it.
+    parameters and gives them back, changed or not. `measure` takes the gradients, not clipped yet,
+    and the parameters before the step; what it gives joins the metrics (see `norms`). A parameter
+    that asks for no gradient stays as it is; one that the loss does not depend on has gradient 0.
+    The module is scratch space: one step, and one thread at a time, may use it.
 
     >>> from attrs import evolve; from mip.optim import sgd
     >>> net = nn.Linear(1, 1, bias=False); one = sgd(0.5)
@@ -136,10 +154,12 @@ def train_step(
             grads = after_backward(_gradients(value, leaves))
             buffers = {path: store[name] for store, name, path in slots if path in buffers}
         with torch.no_grad():
+            # Now, since the optimizer may clip and write in place.
+            measured = measure(grads, state.params)
             _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
             params = after_step(params)
         after = State(params, buffers, tree, state.step + 1, state.seed)
-        return after, {"loss": value.detach()}
+        return after, {"loss": value.detach(), **measured}
 
     return Step(donate)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
@@ -211,8 +212,16 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
         raise FileError(f"{path}: the checkpoint belongs to another model or optimizer")
     placed = {name: tensors[name].to(leaf.device) for name, leaf in named.items()}
     state = evolve(start, **like(trees, placed), step=meta["step"], seed=meta["seed"])
-    history = History(tuple(map(_row, meta["history"])), _part(tensors, "steps"))
+    history = History(tuple(map(_row, meta["history"])), _numbered(tensors, state.step))
     return Checkpoint(state, history, meta["extra"])
+
+
+def _numbered(tensors: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+    steps = _part(tensors, "steps")
+    if steps and "step" not in steps:  # as earlier files have it: those of the epoch begun alone
+        count = len(next(iter(steps.values())))
+        steps["step"] = torch.arange(step - count + 1, step + 1)
+    return steps
 
 
 def _row(row: Iterable[tuple[str, Any]]) -> dict[str, Any]:

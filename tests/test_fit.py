@@ -11,6 +11,7 @@ import sys
 import time
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -86,6 +87,7 @@ def test_fit_composes_at_any_step_through_a_file(
     ended, history = histories(going, found.state, end - cut, found.history)
     assert bits(ended) == bits(states[end])
     assert list(history.epochs) == rows[: end // EPOCH]
+    assert history.steps.get("step", torch.zeros(0)).tolist() == [*range(1, end + 1)]
 
 
 @given(
@@ -231,14 +233,27 @@ def when(name, reply, at=None):
     return answer
 
 
+class Line(NamedTuple):
+    """What `histories` needs of a run."""
+
+    step: mip.step.Step
+    batches: mip.pipe.Pipe
+
+
+def _with(after, **metrics):
+    state, measured = after
+    return state, {**measured, **metrics}
+
+
 BATCH = ["before_batch", "after_batch"]
+CLOSE = ["before_validate", "validate", "after_validate", "after_epoch"]
 
 
 def test_events_come_in_their_order():
     step, batches, state = line()
     seen = []
     mip.fit(step, batches, state, epochs=1, hooks=[names(seen)])
-    epoch = ["before_epoch", *BATCH, *BATCH, "after_epoch"]
+    epoch = ["before_epoch", *BATCH, *BATCH, *CLOSE]
     assert seen == ["before_fit", *epoch, "after_fit"]
 
 
@@ -246,7 +261,7 @@ def test_two_epochs_have_the_events_of_an_epoch_twice():
     step, batches, state = line()
     seen = []
     mip.fit(step, batches, state, epochs=2, hooks=[names(seen)])
-    epoch = ["before_epoch", *BATCH, *BATCH, "after_epoch"]
+    epoch = ["before_epoch", *BATCH, *BATCH, *CLOSE]
     assert seen == ["before_fit", *epoch, *epoch, "after_fit"]
     assert set(seen) <= set(EVENTS)
 
@@ -304,7 +319,7 @@ def test_a_skipped_batch_changes_nothing_but_the_count():
     want, _ = step(evolve(state, step=1), next(stream))
     assert bits(ended) == bits(want)
     middle = ["before_batch", "after_cancel_batch", *BATCH]
-    assert seen == ["before_fit", "before_epoch", *middle, "after_epoch", "after_fit"]
+    assert seen == ["before_fit", "before_epoch", *middle, *CLOSE, "after_fit"]
 
 
 def test_a_skipped_epoch_goes_on_with_the_next():
@@ -314,8 +329,8 @@ def test_a_skipped_epoch_goes_on_with_the_next():
     first, _ = step(state, next(batches.at(0)))
     want = fold(step, batches, evolve(first, step=3), 3)
     assert bits(ended) == bits(want)
-    one = ["before_epoch", *BATCH, "after_cancel_epoch", "after_epoch"]
-    two = ["before_epoch", *BATCH, *BATCH, *BATCH, "after_epoch"]
+    one = ["before_epoch", *BATCH, "after_cancel_epoch", *CLOSE]
+    two = ["before_epoch", *BATCH, *BATCH, *BATCH, *CLOSE]
     assert seen == ["before_fit", *one, *two, "after_fit"]
 
 
@@ -525,16 +540,29 @@ def test_an_epoch_row_is_the_mean_over_rows():
     assert [(row["epoch"], row["step"]) for row in rows] == [(0, 3), (1, 6)]
 
 
-def test_the_history_holds_the_steps_of_the_epoch_begun():
+def test_the_history_holds_every_step_and_knows_those_of_the_epoch_begun():
     step, batches, state = line(rows=7, size=3)
     seen = []
 
     def hook(event):
         if event.name == "after_batch":
-            seen.append((event.history.steps["rows"].tolist(), len(event.history.steps["loss"])))
+            seen.append(event.history)
 
     mip.fit(step, batches, state, steps=4, hooks=[hook])
-    assert seen == [([3], 1), ([3, 3], 2), ([3, 3, 1], 3), ([3], 1)]
+    assert [each.steps["rows"].tolist() for each in seen] == [[3], [3, 3], [3, 3, 1], [3, 3, 1, 3]]
+    assert [int(each.begun.sum()) for each in seen] == [1, 2, 3, 1]
+    assert seen[-1].steps["step"].tolist() == [1, 2, 3, 4]
+    assert len(seen[-1].steps["loss"]) == 4
+
+
+def test_a_history_goes_on_with_another_measure():
+    step, batches, state = line()
+    half, first = histories(Line(step, batches), state, 3)
+    measured = mip.train_step(nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), F.mse_loss, mip.sgd())
+    more = evolve(measured, donate=lambda s, b: _with(measured.donate(s, b), extra=1.0))
+    _, history = histories(Line(more, batches), half, 2, first)
+    assert history.steps["extra"].isnan().tolist() == [True, True, True, False, False]
+    assert history.steps["step"].tolist() == [1, 2, 3, 4, 5]
 
 
 def test_a_history_given_is_gone_on_with():

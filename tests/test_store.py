@@ -97,6 +97,7 @@ def test_a_predictor_keeps_its_own_weights(small, table):
 
 # Checkpoints.
 
+STEPS = {"loss": torch.tensor([1.0, 2.0]), "step": torch.tensor([4, 5])}
 odd = st.sampled_from([0.5, -1.0, float("inf"), float("-inf"), 0.0, 1e-300])
 
 
@@ -110,7 +111,7 @@ def test_a_checkpoint_comes_back(small, tmp_path_factory, loss, step, seed, extr
     laid, _ = small
     path = tmp_path_factory.mktemp("c") / "c.safetensors"
     state = evolve(laid.state, step=step, seed=seed)
-    history = History(({"epoch": 0, "step": 3, "loss": loss},), {"loss": torch.tensor([1.0, 2.0])})
+    history = History(({"epoch": 0, "step": 3, "loss": loss},), STEPS)
     save_checkpoint(path, state, history, laid.plan, extra)
     found = mip.load_checkpoint(path, laid.state)
     assert bits(found.state) == bits(state)

@@ -1,0 +1,272 @@
+"""Ready-made hooks: what each adds, when it stops, and that watching changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from attrs import evolve
+from conftest import bits, fold
+from test_heads import HEADS, known_of, logits_of
+from toolz import pipe
+from torch import nn
+
+import mip
+from mip.errors import FileError
+from mip.fit import EVENTS, Skip
+from mip.hooks import (
+    RISING,
+    direction,
+    limit,
+    nan_guard,
+    record,
+    restore_best,
+    tensorboard,
+    timing,
+)
+from mip.step import norms
+
+EPOCH = ["before_validate", "validate", "after_validate", "after_epoch"]
+
+
+def line(rows=8, size=2, **events):
+    """A linear net, its step, a pipe of whole batches and a state."""
+    torch.manual_seed(0)
+    net, one = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), mip.sgd(0.1)
+    x = torch.randn(rows, 2, generator=torch.Generator().manual_seed(1))
+    batches = pipe((x, x.sum(1)), mip.batch(size))
+    return mip.train_step(net, F.mse_loss, one, **events), batches, mip.init(net, one)
+
+
+def names(seen):
+    return lambda event: seen.append(event.name)
+
+
+def says(name, reply):
+    return lambda event: reply if event.name == name else None
+
+
+def scored(values):
+    """A hook that measures an epoch: one number after the other."""
+    left = iter(values)
+    return lambda event: {"valid/loss": next(left)} if event.name == "validate" else None
+
+
+def test_all_events_of_an_epoch_in_their_order_those_within_the_step_too():
+    seen = []
+
+    def told(name):
+        return lambda value: seen.append(name) or value
+
+    inside = ("after_pred", "after_loss", "after_backward", "after_step")
+    step, batches, state = line(rows=4, **{name: told(name) for name in inside})
+    mip.fit(step, batches, state, epochs=1, hooks=[names(seen)])
+    batch = ["before_batch", *inside, "after_batch"]
+    assert seen == ["before_fit", "before_epoch", *batch, *batch, *EPOCH, "after_fit"]
+
+
+def test_events_stand_in_the_order_in_which_they_come():
+    seen = []
+    step, batches, state = line()
+    mip.fit(step, batches, state, epochs=1, hooks=[names(seen)])
+    places = [EVENTS.index(name) for name in dict.fromkeys(seen)]
+    assert places == sorted(places)
+
+
+def test_validation_can_be_left_out():
+    seen, rows = [], []
+    step, batches, state = line()
+    skip = lambda event: (  # noqa: E731
+        Skip.VALIDATION if (event.name, event.epoch) == ("before_validate", 0) else None
+    )
+    hooks = [skip, scored([1.0]), names(seen), record(rows)]
+    mip.fit(step, batches, state, epochs=2, hooks=hooks)
+    assert [name for name in seen if name in EPOCH] == ["before_validate", "after_epoch", *EPOCH]
+    assert ["valid/loss" in row for row in rows] == [False, True]
+
+
+def test_a_skip_of_validation_means_nothing_elsewhere():
+    step, batches, state = line()
+    with pytest.raises(mip.MipError, match=r"answered .*VALIDATION.* to after_batch, which means"):
+        mip.fit(step, batches, state, epochs=1, hooks=[says("after_batch", Skip.VALIDATION)])
+
+
+def test_a_stop_before_validation_still_validates_and_closes_the_epoch():
+    seen = []
+    step, batches, state = line()
+    stop = says("before_validate", mip.Stop("now"))
+    mip.fit(step, batches, state, epochs=3, hooks=[stop, names(seen)])
+    assert seen[-6:] == [*EPOCH, "after_cancel_fit", "after_fit"]
+
+
+def test_two_epochs_of_three_batches_are_exactly_those():
+    seen = []
+    step, batches, state = line()
+    hooks = [limit(epochs=2, batches=3), names(seen)]
+    mip.fit(step, batches, state, epochs=9, hooks=hooks)
+    assert seen.count("after_batch") == 6
+    assert seen.count("after_epoch") == seen.count("after_cancel_epoch") == 2
+
+
+def test_a_fit_ends_after_its_seconds():
+    step, batches, state = line()
+    slow = lambda event: time.sleep(0.01) if event.name == "before_batch" else None  # noqa: E731
+    reasons = []
+    hooks = [slow, limit(seconds=0.05), lambda event: reasons.append(event.reason)]
+    ended = mip.fit(step, batches, state, epochs=1000, hooks=hooks)
+    assert 1 <= ended.step <= 6
+    assert "0.05 seconds are over" in reasons
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batches": 0}, {"epochs": -1}, {"seconds": -1}])
+def test_a_limit_below_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        limit(**wrong)
+
+
+def spoiled(at):
+    """A loss that is not a number at one step."""
+    count = iter(range(1000))
+    return {"after_loss": lambda loss: loss * (float("nan") if next(count) == at else 1)}
+
+
+def test_a_loss_that_is_nan_stops_the_fit_and_says_where():
+    reasons = []
+    step, batches, state = line(**spoiled(2))
+    hooks = [nan_guard(), lambda event: reasons.append(event.reason)]
+    assert mip.fit(step, batches, state, epochs=3, hooks=hooks).step == 3
+    assert "the loss is nan at step 3" in reasons
+
+
+def test_a_spoiled_batch_is_skipped_as_if_it_had_not_been():
+    step, batches, state = line(**spoiled(2))
+    ended = mip.fit(step, batches, state, epochs=1, hooks=[nan_guard("skip")])
+    plain, _, _ = line()
+    want = fold(plain, batches, state, 2)
+    want = evolve(want, step=3)
+    assert bits(ended) == bits(fold(plain, batches, want, 1))
+
+
+def test_a_spoiled_epoch_goes_back_to_its_begin():
+    step, batches, state = line(**spoiled(5))
+    ended = mip.fit(step, batches, state, epochs=2, hooks=[nan_guard("roll_back")])
+    plain, _, _ = line()
+    want = evolve(fold(plain, batches, state, 4), step=6)
+    assert bits(ended) == bits(fold(plain, batches, want, 2))
+
+
+def test_the_best_state_is_restored_at_the_end():
+    step, batches, state = line()
+    hooks = [scored([3.0, 1.0, 2.0]), restore_best("valid/loss")]
+    ended = mip.fit(step, batches, state, epochs=3, hooks=hooks)
+    want = fold(step, batches, state, 8)
+    assert bits(ended.params) == bits(want.params)
+    assert ended.step == 12
+
+
+def test_norms_are_those_before_clipping():
+    torch.manual_seed(0)
+    net, one = nn.Linear(2, 1), mip.chain(mip.clip_norm(1e-3), mip.sgd(0.1))
+    step = mip.train_step(net, F.mse_loss, one, measure=norms)
+    state, x = mip.init(net, one), torch.ones(4, 2)
+    _, metrics = step(state, (x, torch.full((4, 1), 9.0)))
+    grads = torch.autograd.grad(F.mse_loss(net(x), torch.full((4, 1), 9.0)), list(net.parameters()))
+    assert metrics["grad_norm"].item() == pytest.approx(
+        torch.cat([grad.flatten() for grad in grads]).norm().item()
+    )
+    weights = torch.cat([param.flatten() for param in state.params.values()])
+    assert metrics["weight_norm"].item() == pytest.approx(weights.norm().item())
+
+
+def test_measured_numbers_are_averaged_over_an_epoch():
+    rows = []
+    step, batches, state = line(measure=norms)
+    mip.fit(step, batches, state, epochs=1, hooks=[record(rows)])
+    assert rows[0]["grad_norm"] > 0
+    assert list(rows[0]) == ["epoch", "step", "loss", "grad_norm", "weight_norm"]
+
+
+def test_time_is_that_of_the_batches():
+    rows = []
+    step, batches, state = line()
+    slow = lambda event: time.sleep(0.02) if event.name == "before_batch" else None  # noqa: E731
+    late = lambda event: time.sleep(0.5) if event.name == "validate" else None  # noqa: E731
+    mip.fit(step, batches, state, epochs=2, hooks=[timing(), slow, late, record(rows)])
+    for row in rows:
+        assert 0.08 <= row["seconds"] < 0.5
+        assert row["rows_per_second"] == pytest.approx(8 / row["seconds"])
+
+
+def test_a_log_is_csv_or_json_lines_by_its_name(tmp_path):
+    step, batches, state = line()
+    files = [tmp_path / "log.csv", tmp_path / "log.jsonl"]
+    hooks = [scored([1.0, 2.0]), *map(mip.log, files)]
+    mip.fit(step, batches, state, epochs=2, hooks=hooks)
+    with files[0].open() as text:
+        rows = list(csv.DictReader(text))
+    told = [json.loads(text) for text in files[1].read_text().splitlines()]
+    assert [{k: float(v) for k, v in row.items()} for row in rows] == told
+
+
+def test_epochs_have_checkpoints_of_their_own(tmp_path):
+    step, batches, state = line()
+    for keep, names in ((-1, ["0000", "0001", "0002", "0003"]), (2, ["0002", "0003"])):
+        folder = tmp_path / str(keep)
+        hook = mip.checkpoint(folder, keep=keep)
+        mip.fit(step, batches, state, epochs=4, hooks=[hook])
+        files = sorted(folder.glob("epoch-*"))
+        assert [path.stem for path in files] == [f"epoch-{name}" for name in names]
+        found = mip.load_checkpoint(files[0], state)
+        assert bits(found.state) == bits(fold(step, batches, state, 4 * (int(names[0]) + 1)))
+
+
+def test_every_metric_of_every_head_knows_its_direction():
+    falling = {"log_loss", "mae", "mape", "median_ape", "pinball", "poisson_deviance", "rmse"}
+    seen = {name for head in HEADS.values() for name in metrics_of(head)}
+    assert {name for name in seen if direction(f"valid/{name}") == "max"} == seen - falling
+    assert {direction(f"valid/it.{name}") for name in RISING} == {"max"}
+    assert {direction(name) for name in ("loss", "valid/loss", "grad_norm")} == {"min"}
+
+
+def metrics_of(head):
+    facts, rows = head.adapt(known_of(head)), known_of(head)
+    return head.metrics(facts, logits_of(head, facts, len(rows)), head.encode(facts, rows))
+
+
+def test_the_best_epoch_is_that_of_the_metrics_direction():
+    rows = ({"valid/auc": 0.7}, {"valid/auc": 0.9}, {"valid/auc": 0.8})
+    assert mip.hooks.best(rows, "valid/auc") == 1
+    assert mip.hooks.best(rows, "valid/auc", "min") == 0
+
+
+def test_tensorboard_gets_a_curve_for_each_metric(tmp_path):
+    pytest.importorskip("tensorboard")
+    step, batches, state = line()
+    hooks = [scored([3.0, 1.0]), tensorboard(tmp_path)]
+    mip.fit(step, batches, state, epochs=2, hooks=hooks)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen = EventAccumulator(str(tmp_path))
+    seen.Reload()
+    assert {"loss", "valid/loss"} <= set(seen.Tags()["scalars"])
+    assert [(each.step, each.value) for each in seen.Scalars("valid/loss")] == [(4, 3.0), (8, 1.0)]
+
+
+def test_without_tensorboard_the_cure_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(FileError, match=r"pip install 'mixed-input-pipelines\[tensorboard\]'"):
+        tensorboard(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "hook", [timing(), limit(epochs=9), nan_guard(), nan_guard("skip"), nan_guard("roll_back")]
+)
+def test_watching_changes_nothing(hook):
+    step, batches, state = line()
+    watched = mip.fit(step, batches, state, epochs=2, hooks=[hook])
+    assert bits(watched) == bits(mip.fit(step, batches, state, epochs=2))
