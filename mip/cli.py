@@ -213,6 +213,28 @@ def schema_(
 
 
 @app.command()
+def lr(
+    spec: SpecFile,
+    out: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw the curve.")] = None,
+    set_: Changes = None,
+    steps: Annotated[int, typer.Option(min=3, help="How many rates to try.")] = 100,
+    cache: Cache = None,
+) -> None:
+    """Find a learning rate: train a little with rates that rise, and keep nothing."""
+    from mip.report import plot_rates
+    from mip.run import rate_curve
+
+    read_spec, table = opened(spec, set_)
+    cut = split_of(read_spec, table, spec)
+    curve = rate_curve(read_spec, cut, steps, base=spec.parent, cache=cache)
+    if out:
+        plot_rates(out, curve)
+        say(f"drew {out}")
+    say(f"the smoothed loss is least at {curve.least:.2g}; a tenth of that is well before it rises")
+    say(f"try: mip fit {spec} --set train.optimizer.lr={curve.suggestion:.2g}")
+
+
+@app.command()
 def fit(
     spec: SpecFile,
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="Default: runs/NAME.")] = None,

@@ -152,7 +152,7 @@ def layers(
     """
     twice = Counter(spoken(path) for path, _ in net.named_modules())
     return [
-        # Of a branch that is named like the head, both would be spoken of by one path.
+        # What merely holds others is not spoken of, so that it keeps its own path.
         (spoken(path) if twice[spoken(path)] == 1 else path, module)
         for path, module in net.named_modules()
         if isinstance(module, types or nn.Module) and (containers or not list(module.children()))

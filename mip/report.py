@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from mip.errors import FileError
+from mip.finder import Curve
 from mip.store import write
 from mip.summary import Node, Shape
 
@@ -181,6 +182,22 @@ def plot_losses(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, 
     axes.spines[["top", "right"]].set_visible(False)
     if axes.lines:
         axes.legend(frameon=False)
+    write_figure(path, drawn)
+
+
+def plot_rates(path: str | Path, curve: Curve) -> None:
+    """Draw the smoothed loss by learning rate, with the suggestion.
+
+    Needs the `plot` extra; raises FileError with the cure without it.
+    """
+    drawn = figure(path, 7, 4)
+    axes = drawn.subplots()
+    axes.plot(curve.rates, curve.losses)
+    axes.axvline(curve.least, linestyle=":", color="C7", label=f"least at {curve.least:.2g}")
+    axes.axvline(curve.suggestion, color="C1", label=f"suggested {curve.suggestion:.2g}")
+    axes.set(xlabel="learning rate", ylabel="smoothed loss", xscale="log")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     write_figure(path, drawn)
 
 

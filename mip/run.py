@@ -19,13 +19,14 @@ from toolz import identity, pipe
 
 from mip.cache import default_folder
 from mip.errors import DataError, FileError, SpecError, hint
+from mip.finder import Curve, find_rate
 from mip.fit import History, Hook, fit
 from mip.graft import Donors, donors, graft, grow
 from mip.head import targets
 from mip.hooks import checkpoint, early_stop, log, validate
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
 from mip.net import Net, build, fits, spoken
-from mip.optim import Optimizer, chain, clip_norm, partition
+from mip.optim import Optimizer, Schedule, chain, clip_norm, partition
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
@@ -84,6 +85,30 @@ def job(
     )
     watching = (*_validation(plan, parts, device, cache), *_stopping(spec, parts))
     return Job(plan, train_step(net, plan.loss, optimizer), batches, start, watching, steps)
+
+
+def rate_curve(
+    spec: Spec,
+    parts: Parts,
+    steps: int = 100,
+    device: str = "cpu",
+    kinds: Mapping[str, type] = KINDS,
+    cache: str | Path | None = None,
+    base: str | Path = ".",
+) -> Curve:
+    """Try learning rates on a spec's model and training rows; see `find_rate`. Nothing is kept."""
+    given = donors(spec, base, kinds)
+    plan = graft(adapt(spec, parts.train), given, kinds)
+    net, how = grow(plan, given, spec.train.seed).to(device), spec.train
+    clip = [clip_norm(how.clip)] if how.clip else []
+
+    def optimizer(rate: Schedule) -> Optimizer:
+        return chain(*clip, how.optimizer.optimizer(rate))
+
+    state = init(net, optimizer(lambda step: 0.0), how.seed)
+    batches = train_pipe(plan, parts.train, device, cache)
+    train = lambda rate: train_step(net, plan.loss, optimizer(rate))  # noqa: E731
+    return find_rate(train, batches, state, steps=steps)
 
 
 @frozen

@@ -96,7 +96,7 @@ KINDS = {
     "resnet_mlp of words": Tabular([], WORDS, ResnetMlp(width=3, depth=3)),
     "stub": Stub(5),
     "tabm": Tabular(NUMBERS, WORDS, TabM([6, 5], members=3)),
-    "tabm of numbers": Tabular(NUMBERS, [], TabM([6], 2, 0.2), "none", "linear"),
+    "tabm of numbers": Tabular(NUMBERS, [], TabM([6], 2, 0.2), "log", "linear"),
     "tabm of words": Tabular([], WORDS, TabM([4, 4, 4], members=1)),
     "text": Text(["note"], letters=3, buckets=50, width=4, length=9),
     "vector": Vector(["embedding"]),

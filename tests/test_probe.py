@@ -75,7 +75,7 @@ def test_the_mixed_model_has_so_many_layers_of_a_type():
     assert len(layers(net, nn.Conv2d)) == 36
     assert layers(net, nn.Conv2d) == layers(net, nn.Conv2d)
     leaves = [path for path, _ in layers(net)]
-    assert "photos.branch.net.backbone.cut.layer1.0.conv1" in leaves
+    assert "photos.net.backbone.cut.layer1.0.conv1" in leaves
     assert len(leaves) == len(set(leaves))
     every = [path for path, _ in layers(net, containers=True)]
     assert set(leaves) < set(every)
@@ -105,15 +105,6 @@ def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
     paths = {each.path for each in records}
     assert "photos.backbone.0" in paths
     assert all(path.startswith("photos.") for path in paths)
-
-
-def test_a_branch_that_is_named_like_the_head_has_a_path_of_its_own():
-    branch = '[branch.head]\nkind = "continuous"\ncolumns = ["a"]\n'
-    spec = mip.parse(branch + '[head]\nkind = "regression"\ncolumn = "b"')
-    net = mip.build(mip.adapt(spec, mip.from_columns({"a": [1.0, 2.0], "b": [1.0, 3.0]})))
-    paths = [path for path, _ in layers(net, containers=True)]
-    assert len(set(paths)) == len(paths)
-    assert {"head", "body.branch.head"} < set(paths)
 
 
 @pytest.mark.parametrize(
