@@ -156,11 +156,9 @@ def matrices(path: str, shape: torch.Size) -> bool:
     False
     """
     *above, name = path.split(".")
-    return (
-        len(shape) >= 2
-        and name.endswith("weight")
-        and not any(re.search("embed|table|norm", each, re.IGNORECASE) for each in above)
-    )
+    owner = next((each for each in reversed(above) if not each.isdigit()), "")
+    embeds = re.search("embed|table", owner, re.IGNORECASE)  # the name of the module, or its list
+    return len(shape) >= 2 and name.endswith("weight") and not embeds
 
 
 Decay = Literal["all", "matrices"]

@@ -223,7 +223,7 @@ splits = st.one_of(
 decays, betas = st.sampled_from(["all", "matrices"]), st.tuples(shares, shares)
 optimizers = st.one_of(
     st.builds(SGD, positive, shares, st.booleans(), shares, decays),
-    st.builds(Adafactor, positive, st.floats(-5, -0.01), positive, shares, decays),
+    st.builds(Adafactor, positive, st.floats(-5, -0.01), st.floats(1, 9), shares, decays),
     st.builds(Adagrad, positive, shares, positive, shares, decays),
     st.builds(Lion, positive, shares, betas, decays),
     st.builds(Muon, positive, shares, st.booleans(), shares, decays),

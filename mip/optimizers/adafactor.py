@@ -71,7 +71,7 @@ class Adafactor:
 
     lr: float = field(default=1e-2, validator=gt(0))
     beta2_decay: float = field(default=-0.8, validator=lt(0))
-    threshold: float = field(default=1.0, validator=gt(0))
+    threshold: float = field(default=1.0, validator=ge(1))
     weight_decay: float = field(default=0.0, validator=ge(0))
     decay: Decay = field(default="all", validator=in_(("all", "matrices")))
 
