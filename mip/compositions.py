@@ -25,7 +25,8 @@ def clip_norm(limit: float) -> Optimizer:
     def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
         norm = torch.nn.utils.get_total_norm(list(grads.values()))
         scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(list(grads.values()), scale)
+        if grads:  # torch wants one at least
+            torch._foreach_mul_(list(grads.values()), scale)
         return grads, state, params
 
     return Optimizer(lambda params: (), update_)

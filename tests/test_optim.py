@@ -305,6 +305,14 @@ def test_the_same_twice_is_the_same(case):
     assert bits(folded(case.ours, 3, case.shapes)) == bits(folded(case.ours, 3, case.shapes))
 
 
+@battery
+def test_no_parameters_at_all_are_none_afterwards(case):
+    # A partition may leave one of its optimizers without any.
+    _, state, params = case.ours.update({}, case.ours.init({}), {}, 0)
+    assert params == {}
+    assert bits(state).keys() == bits(case.ours.init({})).keys()
+
+
 # Against what the papers say, where torch has none.
 
 
@@ -389,6 +397,10 @@ def test_clipping_equals_torchs(limit):
         torchs(params.values(), limit)
         clipped, _, _ = ours(limit).update(gradients(0), (), start(), 0)
         assert all(torch.equal(clipped[name], params[name].grad) for name in clipped)
+
+
+def test_clipping_nothing_is_nothing():
+    assert mip.clip_norm(1.0).update({}, (), {}, 0)[0] == {}
 
 
 def test_clipping_leaves_gradients_of_nothing():

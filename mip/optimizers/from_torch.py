@@ -35,7 +35,8 @@ def from_torch(
 
     def made(params: Params) -> tuple[Params, torch.optim.Optimizer]:
         held = {path: param.detach() for path, param in params.items()}
-        return held, kind(list(held.values()), **options)
+        # As a group, which may be empty.
+        return held, kind([{"params": list(held.values())}], **options)
 
     def stepped(one: Any, held: Params, grads: Params) -> Tree:
         for path, param in held.items():
