@@ -11,7 +11,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from mip.schedules import Schedule
+from mip.schedules import Hyper, Schedule
 from mip.tree import Tree, clone
 
 Params = dict[str, Tensor]
@@ -166,7 +166,7 @@ Decay = Literal["all", "matrices"]
 
 
 def decayed(
-    build: Callable[[float], Optimizer], weight_decay: float, where: Where = matrices
+    build: Callable[[Any], Optimizer], weight_decay: Hyper, where: Where = matrices
 ) -> Optimizer:
     """Let weights decay only where they should: `build` makes the optimizer of a weight decay.
 

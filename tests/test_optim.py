@@ -262,7 +262,6 @@ def batch(step):
 def begun(optimizer, **given):
     torch.manual_seed(0)
     net = Two()
-    # Torch's Muon takes matrices alone.
     return mip.train_step(net, F.mse_loss, optimizer, **given), mip.init(net, optimizer), net
 
 
