@@ -21,7 +21,7 @@ from mip.rng import derive
 from mip.shards import Shards
 from mip.spec import KINDS
 from mip.statistics import places
-from mip.step import State
+from mip.step import State, averaged
 from mip.store import load_model
 from mip.table import Rows, Table, from_frame
 from mip.tree import Tree, between, concat, leaves, map_tree, mean
@@ -160,7 +160,7 @@ def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:
     """Make a predictor of a plan and a state; it owns its module and copies the weights."""
     net = build(plan, pretrain=False)
     try:
-        net.load_state_dict({**state.params, **state.buffers})
+        net.load_state_dict({**averaged(state).params, **state.buffers})
     except RuntimeError as error:
         raise FileError(f"the weights do not fit the model of the spec: {error}") from error
     return Predictor(plan, net.eval().to(device), device)

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from toolz import identity
 from torch import Tensor, nn
 
-from mip.optim import Optimizer, Params
+from mip.compositions import averages
+from mip.optimizer import Optimizer, Params
 from mip.rng import derive, generators, seeded
 from mip.tree import Tree, clone
 
@@ -67,6 +68,52 @@ class Step:
         return self.donate(copy(state), batch)
 
 
+def averaged(state: State) -> State:
+    """Give the state whose parameters are the averages that `ema`, `swa` or `schedule_free` keep;
+    where none does it is the state itself. A state is validated, predicts and is saved as a model
+    by them; it trains on, and is kept in checkpoints, as it is.
+
+    >>> from mip.optim import chain, ema, sgd
+    >>> net, one = nn.Linear(1, 1, bias=False), chain(sgd(1.0), ema(0.5)); state = init(net, one)
+    >>> averaged(state).params["weight"].equal(net.weight)
+    True
+    """
+    means = _means(state)
+    return evolve(state, params={**state.params, **clone(means)}) if means else state
+
+
+def _means(state: State) -> Params:
+    return {path: mean for each in averages(state.optimizer) for path, mean in each.items()}
+
+
+Gradient = Callable[[Params], tuple[Tensor, Params, Params]]
+"""Parameters to the loss there, its gradients, and the buffers that the forward pass left."""
+
+
+def plain(gradient: Gradient, params: Params) -> tuple[Tensor, Params, Params]:
+    """Take the gradients where the parameters are."""
+    return gradient(params)
+
+
+def sharpness_aware(radius: float = 0.05) -> Callable[[Gradient, Params], Any]:
+    """Take the gradients where the loss is worst within `radius` of the parameters, to first
+    order: SAM (Foret et al. 2021), the `around` of a step, which takes two forward passes. Loss
+    and buffers are those of the parameters themselves.
+
+    >>> def gradient(params): return params["w"] ** 2, {"w": 2 * params["w"]}, {}
+    >>> sharpness_aware(0.5)(gradient, {"w": torch.tensor([1.0])})
+    (tensor([1.]), {'w': tensor([3.])}, {})
+    """
+
+    def around(gradient: Gradient, params: Params) -> tuple[Tensor, Params, Params]:
+        loss, grads, buffers = gradient(params)
+        far = radius / (torch.nn.utils.get_total_norm(list(grads.values())) + 1e-12)
+        near = {path: param + far * grads[path] for path, param in params.items()}
+        return loss, gradient(near)[1], buffers
+
+    return around
+
+
 Slots = list[tuple[dict[str, Any], str, str]]
 """Where a module keeps a tensor: (its dict of parameters or buffers, local name, path)."""
 
@@ -116,6 +163,7 @@ def train_step(
     loss: Callable[[Tensor, Any], Tensor],
     optimizer: Optimizer,
     *,
+    around: Callable[[Gradient, Params], Any] = plain,
     after_pred: Callable[[Tensor], Tensor] = identity,
     after_loss: Callable[[Tensor], Tensor] = identity,
     after_backward: Callable[[Params], Params] = identity,
@@ -126,10 +174,12 @@ def train_step(
 
     A batch begins with (inputs, target); the loss is a mean over its rows. The `after_`
     functions are value events: each takes the logits, the loss, the gradients or the new
-    parameters and gives them back, changed or not. `measure` takes the gradients, not clipped yet,
-    and the parameters before the step; what it gives joins the metrics (see `norms`). A parameter
-    that asks for no gradient stays as it is; one that the loss does not depend on has gradient 0.
-    The module is scratch space: one step, and one thread at a time, may use it.
+    parameters and gives them back, changed or not. `around` takes the gradients, once (`plain`) or
+    more often (`sharpness_aware`), each time with the same draws. `measure` takes the gradients,
+    not clipped yet, and the parameters before the step; what it gives joins the metrics (see
+    `norms`). A parameter that asks for no gradient stays as it is; one that the loss does not
+    depend on has gradient 0. The module is scratch space: one step, and one thread at a time, may
+    use it.
 
     >>> from attrs import evolve; from mip.optim import sgd
     >>> net = nn.Linear(1, 1, bias=False); one = sgd(0.5)
@@ -145,21 +195,26 @@ def train_step(
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
         if not net.training:
             net.train()
-        leaves = {path: param.detach().requires_grad_() for path, param in state.params.items()}
         seed = derive("step", state.seed, state.step)
-        # Batch norm writes into its buffers; a step that fails must leave the state's as they were.
-        buffers = {k: v.clone() if k in written else v for k, v in state.buffers.items()}
-        with _lent(slots, leaves | buffers), seeded(seed, drawn):
-            value = after_loss(loss(after_pred(net(batch[0])), batch[1]))
-            grads = after_backward(_gradients(value, leaves))
-            buffers = {path: store[name] for store, name, path in slots if path in buffers}
+
+        def gradient(params: Params) -> tuple[Tensor, Params, Params]:
+            leaves = {path: param.detach().requires_grad_() for path, param in params.items()}
+            # Batch norm writes into its buffers; a step that fails must leave the state's alone.
+            buffers = {k: v.clone() if k in written else v for k, v in state.buffers.items()}
+            with _lent(slots, leaves | buffers), seeded(seed, drawn):
+                value = after_loss(loss(after_pred(net(batch[0])), batch[1]))
+                grads = after_backward(_gradients(value, leaves))
+                after = {path: store[name] for store, name, path in slots if path in buffers}
+            return value.detach(), grads, after
+
+        value, grads, buffers = around(gradient, state.params)
         with torch.no_grad():
             # Now, since the optimizer may clip and write in place.
             measured = measure(grads, state.params)
             _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
             params = after_step(params)
         after = State(params, buffers, tree, state.step + 1, state.seed)
-        return after, {"loss": value.detach(), **measured}
+        return after, {"loss": value, **measured}
 
     return Step(donate)
 
@@ -171,7 +226,8 @@ def _gradients(loss: Tensor, leaves: Params) -> Params:
 
 
 def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:
-    """Make a pure function (state, inputs) -> logits, in evaluation mode and without gradients.
+    """Make a pure function (state, inputs) -> logits, in evaluation mode and without gradients, by
+    the averages of the parameters where the state keeps some.
 
     It needs a module of its own: a training step may be using the other.
     """
@@ -180,7 +236,7 @@ def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:
     @torch.no_grad()
     def logits(state: State, inputs: Any) -> Tensor:
         net.eval()
-        with _lent(slots, state.params | state.buffers):
+        with _lent(slots, state.params | _means(state) | state.buffers):
             return net(inputs)
 
     return logits

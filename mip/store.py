@@ -18,7 +18,7 @@ from mip.errors import FileError, SpecError, hint
 from mip.fit import History
 from mip.plan import Plan, from_json, to_json
 from mip.spec import KINDS
-from mip.step import State
+from mip.step import State, averaged
 from mip.tree import leaves, like
 
 FORMAT = 1
@@ -135,10 +135,10 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save(path: str | Path, plan: Plan, state: State, kinds: Mapping[str, type] = KINDS) -> None:
-    """Write a model: weights, spec and facts in one safetensors file. Equal models give equal
-    bytes.
+    """Write a model: weights (where the state keeps averages of them, these), spec and facts in
+    one safetensors file. Equal models give equal bytes.
     """
-    tensors = dict(leaves({"params": state.params, "buffers": state.buffers}))
+    tensors = dict(leaves({"params": averaged(state).params, "buffers": state.buffers}))
     write(path, pack(tensors, {"plan": to_json(plan, kinds), "step": state.step}))
 
 

@@ -70,7 +70,7 @@ WRONG = [
     TEXT + "[train]\nbatch = 0\n",
     TEXT + "[train]\npatience = 0\n",
     TEXT + "[train]\ncutmix = true\n",
-    TEXT + '[train]\noptimizer = { kind = "adam" }\n',
+    TEXT + '[train]\noptimizer = { kind = "adma" }\n',
     TEXT + '[train]\noptimizer = { kind = "sgd", lr = 0 }\n',
     TEXT + '[train]\noptimizer = { kind = "sgd", momentum = 1.0 }\n',
     TEXT + "[data.split]\nseed = 0.5\n",
@@ -118,7 +118,8 @@ def test_kinds_are_told_apart_by_their_word():
         for role in ("Branch", "Head", "Network", "OptimizerSpec", "ScheduleSpec")
     }
     assert set().union(*roles.values()) == set(mip.KINDS)
-    assert roles["OptimizerSpec"] == {"adamw", "sgd"}
+    assert roles["OptimizerSpec"] >= {"adamw", "sgd"}
+    assert roles["ScheduleSpec"] >= {"constant", "joined"}
     for name in mip.KINDS:
         kind = SCHEMA["$defs"][f"kind.{name}"]
         assert kind["properties"]["kind"] == {"const": name}
@@ -137,7 +138,14 @@ def test_a_field_has_its_type_range_and_default():
     }
     assert fields["columns"] == {"type": "array", "items": {"type": "string"}, "minItems": 1}
     train = SCHEMA["$defs"]["Train"]["properties"]
-    assert train["optimizer"]["default"] == {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.01}
+    assert train["optimizer"]["default"] == {
+        "kind": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.01,
+        "betas": [0.9, 0.999],
+        "eps": 1e-8,
+        "decay": "all",
+    }
     assert train["mixup"] == {"type": "number", "minimum": 0, "default": 0.0}
     assert train["keep"] == {"enum": ["best", "last"], "default": "last"}
     assert SCHEMA["$defs"]["Init"]["properties"]["options"] == {

@@ -45,7 +45,31 @@ from mip.heads.multilabel import Multilabel
 from mip.heads.ordinal import Ordinal
 from mip.heads.quantile import Quantile
 from mip.heads.regression import Regression
-from mip.optim import SGD, AdamW, Constant, Cosine, OneCycle
+from mip.optim import (
+    SGD,
+    Adafactor,
+    Adagrad,
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    Exponential,
+    InverseSqrt,
+    Joined,
+    Lamb,
+    Linear,
+    Lion,
+    MultiStep,
+    Muon,
+    NAdam,
+    OneCycle,
+    Part,
+    Polynomial,
+    RAdam,
+    RMSprop,
+    ScheduleFree,
+    WarmRestarts,
+)
 from mip.spec import Data, Init, Spec, Split, Train, from_dict, to_dict
 from mip.store import load_model, save_checkpoint
 
@@ -196,11 +220,34 @@ splits = st.one_of(
     st.builds(Split, column=reserved, folds=texts, test=folds, valid=folds),
     st.builds(lambda way, name: Split(**{way: name}), ways, texts),
 )
+decays, betas = st.sampled_from(["all", "matrices"]), st.tuples(shares, shares)
 optimizers = st.one_of(
-    st.builds(AdamW, positive, shares), st.builds(SGD, positive, shares, st.booleans(), shares)
+    st.builds(SGD, positive, shares, st.booleans(), shares, decays),
+    st.builds(Adafactor, positive, st.floats(-5, -0.01), st.floats(1, 9), shares, decays),
+    st.builds(Adagrad, positive, shares, positive, shares, decays),
+    st.builds(Lion, positive, shares, betas, decays),
+    st.builds(Muon, positive, shares, st.booleans(), shares, decays),
+    st.builds(NAdam, positive, shares, betas, positive, shares, st.booleans(), decays),
+    st.builds(RAdam, positive, shares, betas, positive, st.booleans(), decays),
+    st.builds(RMSprop, positive, shares, positive, shares, st.booleans(), shares, decays),
+    *(
+        st.builds(kind, positive, shares, betas, positive, decays)
+        for kind in (Adam, AdamW, Lamb, ScheduleFree)
+    ),
 )
-schedules = st.one_of(
-    st.just(Constant()), st.builds(Cosine, shares), st.builds(OneCycle, st.floats(0.01, 1))
+simple = st.one_of(
+    st.builds(Constant, shares),
+    st.builds(Cosine, shares, shares),
+    st.builds(Exponential, st.floats(0.01, 2), shares),
+    st.builds(InverseSqrt, shares),
+    st.builds(Linear, shares, shares, shares),
+    st.builds(MultiStep, st.lists(shares, max_size=3), shares, shares),
+    st.builds(OneCycle, st.floats(0.01, 1)),
+    st.builds(Polynomial, positive, shares, shares),
+    st.builds(WarmRestarts, st.integers(1, 9), st.integers(1, 3), shares, shares),
+)
+schedules = simple | st.builds(
+    lambda one, two, peak: Joined([Part(0.25, one, peak), Part(0.75, two)]), simple, simple, shares
 )
 trains = st.builds(
     Train,
@@ -348,8 +395,9 @@ ERRORS = {
     PLACE + HEAD.replace("regression", "image"): (
         f"head.kind = 'image' is not a kind (known: {TOPS})"
     ),
-    PLACE + HEAD + '[train]\noptimizer = { kind = "adam" }\n': (
-        "train.optimizer.kind = 'adam' is not a kind; did you mean 'adamw'? (known: adamw, sgd)"
+    PLACE + HEAD + '[train]\noptimizer = { kind = "adm" }\n': (
+        "train.optimizer.kind = 'adm' is not a kind; did you mean 'adam'? (known: adafactor, "
+        "adagrad, adam, adamw, lamb, lion, muon, nadam, radam, rmsprop, schedule_free, sgd)"
     ),
     '[branch.place]\ncolumns = ["town"]\n' + HEAD: (
         f"branch.place.kind is missing (known: {LEAVES})"

@@ -1,0 +1,178 @@
+"""What stands around an optimizer: clipping, accumulation, lookahead, averages of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mip.optimizer import Optimizer, Params, zeros
+from mip.schedules import Hyper, value
+from mip.tree import Tree, clone
+
+
+def clip_norm(limit: float) -> Optimizer:
+    """Scale all gradients together so that their joint 2-norm is at most `limit`
+    (Pascanu, Mikolov and Bengio 2013), as `torch.nn.utils.clip_grad_norm_` does.
+
+    >>> grads = {"w": torch.tensor([3.0, 4.0])}
+    >>> clip_norm(1.0).update(grads, (), {}, 0)[0]
+    {'w': tensor([0.6000, 0.8000])}
+    """
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        norm = torch.nn.utils.get_total_norm(list(grads.values()))
+        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+        if grads:  # torch wants one at least
+            torch._foreach_mul_(list(grads.values()), scale)
+        return grads, state, params
+
+    return Optimizer(lambda params: (), update_)
+
+
+def clip_value(limit: float) -> Optimizer:
+    """Bound each number of the gradients by `limit`, as `torch.nn.utils.clip_grad_value_` does.
+
+    >>> clip_value(1.0).update({"w": torch.tensor([3.0, -0.5])}, (), {}, 0)[0]
+    {'w': tensor([ 1.0000, -0.5000])}
+    """
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        return {path: grad.clamp_(-limit, limit) for path, grad in grads.items()}, state, params
+
+    return Optimizer(lambda params: (), update_)
+
+
+def accumulate(optimizer: Optimizer, every: int) -> Optimizer:
+    """Take one step of `optimizer` with the mean gradient of `every` batches, so that so many
+    small batches move the parameters as one large one does, where the loss is a mean over rows.
+
+    The optimizer counts its own steps: its schedules see `step // every`. Batches at the end that
+    do not make up a whole step move nothing.
+
+    >>> from mip.optim import sgd; one = accumulate(sgd(1.0), every=2)
+    >>> params, state = {"w": torch.zeros(1)}, one.init({"w": torch.zeros(1)})
+    >>> for step in range(2):
+    ...     _, state, params = one.update({"w": torch.ones(1) * step}, state, params, step)
+    >>> params
+    {'w': tensor([-0.5000])}
+    """
+
+    def init(params: Params) -> Tree:
+        return {"inner": optimizer.init(params), "mean": zeros(params)}
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        inner, mean = state["inner"], state["mean"]
+        for path, grad in grads.items():
+            mean[path].add_(grad, alpha=1 / every)
+        if (step + 1) % every == 0:
+            _, inner, params = optimizer.update_(mean, inner, params, step // every)
+            mean = zeros(params)  # anew: a link may have kept what it was given
+        return grads, {"inner": inner, "mean": mean}, params
+
+    return Optimizer(init, update_)
+
+
+def lookahead(optimizer: Optimizer, every: int = 6, share: float = 0.5) -> Optimizer:
+    """Let `optimizer` run ahead for `every` steps, then go a `share` of the way there and let it
+    begin anew from that point (Zhang et al. 2019).
+
+    >>> from mip.optim import sgd; one = lookahead(sgd(1.0), every=2)
+    >>> params, state = {"w": torch.zeros(1)}, one.init({"w": torch.zeros(1)})
+    >>> for step in range(2):
+    ...     _, state, params = one.update({"w": torch.ones(1)}, state, params, step)
+    >>> params
+    {'w': tensor([-1.])}
+    """
+
+    def init(params: Params) -> Tree:
+        return {"inner": optimizer.init(params), "slow": clone(params)}
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        grads, inner, params = optimizer.update_(grads, state["inner"], params, step)
+        slow = state["slow"]
+        if (step + 1) % every == 0:
+            for path, param in params.items():
+                param.copy_(slow[path].lerp_(param, share))
+        return grads, {"inner": inner, "slow": slow}, params
+
+    return Optimizer(init, update_)
+
+
+class Average(NamedTuple):
+    """A mean of the parameters, and how many of them are in it: a part of an optimizer's state
+    that `mip.step.averaged` finds.
+    """
+
+    taken: Tensor
+    mean: Params
+
+
+def average_of(params: Params) -> Average:
+    """Begin an average, with none in it yet."""
+    return Average(torch.zeros(()), clone(params))
+
+
+def ema(decay: Hyper = 0.999) -> Optimizer:
+    """Keep an exponential moving average of the parameters (Polyak and Juditsky 1992), which
+    begins with those of the first step; a link that stands behind the optimizer in a chain.
+
+    `mip.step.averaged(state)` gives the state that has the averages as its parameters. The
+    statistics of batch norms are those of the trained parameters.
+
+    >>> one = ema(0.5); state = one.init({"w": torch.zeros(1)})
+    >>> for step in range(3):
+    ...     _, state, _ = one.update({}, state, {"w": torch.ones(1) * step}, step)
+    >>> state.mean
+    {'w': tensor([1.2500])}
+    """
+
+    def update_(grads: Params, state: Average, params: Params, step: int) -> Any:
+        share = 1 - value(decay, step) if state.taken else 1.0
+        return grads, _taken(state, params, share), params
+
+    return Optimizer(average_of, update_)
+
+
+def swa(start: int = 0, every: int = 1) -> Optimizer:
+    """Keep the mean of the parameters that steps `start`, `start + every`, … end with: stochastic
+    weight averaging (Izmailov et al. 2018); a link that stands behind the optimizer in a chain.
+
+    Before `start` the average is the parameters themselves. See `ema`.
+
+    >>> one = swa(start=1); state = one.init({"w": torch.zeros(1)})
+    >>> for step in range(3):
+    ...     _, state, _ = one.update({}, state, {"w": torch.ones(1) * step}, step)
+    >>> state.mean
+    {'w': tensor([1.5000])}
+    """
+
+    def update_(grads: Params, state: Average, params: Params, step: int) -> Any:
+        if step < start:
+            return grads, Average(state.taken, clone(params)), params
+        if (step - start) % every == 0:
+            state = _taken(state, params, 1 / (float(state.taken) + 1))
+        return grads, state, params
+
+    return Optimizer(average_of, update_)
+
+
+def _taken(average: Average, params: Params, share: float) -> Average:
+    for path, param in params.items():
+        average.mean[path].lerp_(param, share)
+    return Average(average.taken.add_(1), average.mean)
+
+
+def averages(tree: Tree) -> Iterator[Params]:
+    """Find the averages in an optimizer's state.
+
+    >>> list(averages(({}, {"mine": average_of({"w": torch.ones(1)})})))
+    [{'w': tensor([1.])}]
+    """
+    if isinstance(tree, Average):
+        yield tree.mean
+    elif isinstance(tree, (dict, tuple)):
+        for child in tree.values() if isinstance(tree, dict) else tree:
+            yield from averages(child)

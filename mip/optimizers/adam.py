@@ -1,0 +1,110 @@
+"""Adam, and AdamW, whose weights decay apart from the gradient."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_
+from torch.optim.adam import adam as kernel
+
+from mip.optimizer import Decay, Optimizer, Params, betas_of, decaying, named, zeros
+from mip.schedules import Hyper, Schedule, value
+from mip.tree import Tree, clone
+
+
+def adamw(
+    rate: Hyper = 1e-3,
+    betas: tuple[Hyper, Hyper] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: Hyper = 0.01,
+) -> Optimizer:
+    """AdamW (Loshchilov and Hutter 2019) by torch's fused kernel; equal to `torch.optim.AdamW`.
+
+    >>> params = {"w": torch.ones(1)}; one = adamw(0.1, weight_decay=0.0)
+    >>> one.update({"w": torch.ones(1)}, one.init(params), params, 0)[2]
+    {'w': tensor([0.9000])}
+    """
+    return _adam(rate, betas, eps, weight_decay, decoupled=True)
+
+
+def adam(
+    rate: Hyper = 1e-3,
+    betas: tuple[Hyper, Hyper] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: Hyper = 0.0,
+) -> Optimizer:
+    """Adam (Kingma and Ba 2015) by torch's fused kernel; equal to `torch.optim.Adam`."""
+    return _adam(rate, betas, eps, weight_decay, decoupled=False)
+
+
+def _adam(
+    rate: Hyper, betas: tuple[Hyper, Hyper], eps: float, weight_decay: Hyper, decoupled: bool
+) -> Optimizer:
+    def init(params: Params) -> Tree:
+        # The fused kernel reads the counts where the parameters are.
+        device = next((param.device for param in params.values()), None)
+        mean = zeros(params)
+        return {
+            "count": torch.zeros(len(params), device=device),
+            "mean": mean,
+            "square": clone(mean),
+        }
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        kernel(
+            list(params.values()),
+            named(grads, params),
+            named(state["mean"], params),
+            named(state["square"], params),
+            max_exp_avg_sqs=[],
+            state_steps=list(state["count"].unbind()),
+            fused=True,
+            amsgrad=False,
+            beta1=value(betas[0], step),
+            beta2=value(betas[1], step),
+            lr=value(rate, step),
+            weight_decay=value(weight_decay, step),
+            eps=eps,
+            maximize=False,
+            decoupled_weight_decay=decoupled,
+        )
+        return grads, state, params
+
+    return Optimizer(init, update_)
+
+
+@frozen
+class AdamW:
+    """See `adamw`; `decay` says which weights decay, "all" or "matrices" alone."""
+
+    lr: float = field(default=1e-3, validator=gt(0))
+    weight_decay: float = field(default=0.01, validator=ge(0))
+    betas: tuple[float, ...] = field(default=(0.9, 0.999), converter=tuple, validator=betas_of)
+    eps: float = field(default=1e-8, validator=gt(0))
+    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+
+    def optimizer(self, rate: Schedule) -> Optimizer:
+        """Build it with a learning rate that follows a schedule."""
+        first, second = self.betas
+        build = partial(adamw, rate, (first, second), self.eps)
+        return decaying(build, self.weight_decay, self.decay)
+
+
+@frozen
+class Adam:
+    """See `adam`; `decay` says which weights decay, "all" or "matrices" alone."""
+
+    lr: float = field(default=1e-3, validator=gt(0))
+    weight_decay: float = field(default=0.0, validator=ge(0))
+    betas: tuple[float, ...] = field(default=(0.9, 0.999), converter=tuple, validator=betas_of)
+    eps: float = field(default=1e-8, validator=gt(0))
+    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+
+    def optimizer(self, rate: Schedule) -> Optimizer:
+        """Build it with a learning rate that follows a schedule."""
+        first, second = self.betas
+        build = partial(adam, rate, (first, second), self.eps)
+        return decaying(build, self.weight_decay, self.decay)

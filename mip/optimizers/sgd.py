@@ -1,0 +1,62 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_, lt
+from torch.optim.sgd import sgd as kernel
+
+from mip.optimizer import Decay, Optimizer, Params, decaying, named, zeros
+from mip.schedules import Hyper, Schedule, value
+from mip.tree import Tree
+
+
+def sgd(
+    rate: Hyper = 1e-2, momentum: Hyper = 0.0, nesterov: bool = False, weight_decay: Hyper = 0.0
+) -> Optimizer:
+    """Stochastic gradient descent by torch's fused kernel; equal to `torch.optim.SGD`.
+
+    >>> import torch; params = {"w": torch.ones(1)}; one = sgd(0.1)
+    >>> one.update({"w": torch.ones(1)}, one.init(params), params, 0)[2]
+    {'w': tensor([0.9000])}
+    """
+
+    def init(params: Params) -> Tree:
+        return zeros(params) if momentum else {}
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        kernel(
+            list(params.values()),
+            named(grads, params),
+            [state.get(path) for path in params],
+            fused=True,
+            weight_decay=value(weight_decay, step),
+            momentum=value(momentum, step),
+            lr=value(rate, step),
+            dampening=0.0,
+            nesterov=nesterov,
+            maximize=False,
+        )
+        return grads, state, params
+
+    return Optimizer(init, update_)
+
+
+@frozen
+class SGD:
+    """See `sgd`; `decay` says which weights decay, "all" or "matrices" alone."""
+
+    lr: float = field(default=1e-2, validator=gt(0))
+    momentum: float = field(default=0.9, validator=[ge(0), lt(1)])
+    nesterov: bool = False
+    weight_decay: float = field(default=0.0, validator=ge(0))
+    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+
+    def optimizer(self, rate: Schedule) -> Optimizer:
+        """Build it with a learning rate that follows a schedule."""
+        return decaying(
+            partial(sgd, rate, self.momentum, self.nesterov), self.weight_decay, self.decay
+        )
