@@ -24,6 +24,7 @@ from mip.fit import History, Hook, fit
 from mip.graft import Donors, donors, graft, grow
 from mip.head import targets
 from mip.hooks import checkpoint, early_stop, log, validate
+from mip.lock import locked
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
 from mip.net import Net, build, fits, spoken
 from mip.optim import Optimizer, Schedule, chain, clip_norm, partition
@@ -52,7 +53,7 @@ PIECE = 1 << 20
 
 @frozen
 class Job:
-    """All that a run needs before its first step."""
+    """All that a run needs before its first step; `start` is where it begins, or goes on."""
 
     plan: Plan
     step: Step
@@ -148,23 +149,47 @@ def run(
     spec's paths are relative to; those of the `spec.toml` written are relative to `out`. Decoded
     photos are kept in the folder `cache`, or where the rows do not fit into memory in that of the
     user.
+
+    The folder is locked meanwhile: FileError names the process that trains into it already. A run
+    that begins anew removes the checkpoints of an earlier one.
     """
     if out is None:
         with TemporaryDirectory() as folder:
             again = partial(run, spec, parts, folder, hooks=hooks, kinds=kinds)
             return again(device=device, base=base, cache=cache)
     began, out = time.monotonic(), Path(out)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    given = _own(spec, out, kinds) if resume else donors(spec, base, kinds)
-    laid = job(spec, parts, device, kinds, cache, given)
-    at = resumed(out, laid.start, kinds) if resume else laid.start
-    write(out / "spec.toml", dump(_moved(spec, Path(base), out), kinds).encode())
-    _fold(laid, at, out, hooks(laid), kinds)
-    last = _read(out, "last", at) if laid.steps else at
-    kept = _read(out, "best", last) if spec.train.keep == "best" else last
-    _check_numbers(kept, out)
-    save(out / "model.safetensors", laid.plan, kept.state, kinds)
+    device = device or device_here()
+    with locked(out):
+        given = _own(spec, _last(out), kinds) if resume else donors(spec, base, kinds)
+        laid = job(spec, parts, device, kinds, cache, given)
+        laid = evolve(laid, start=resumed(out, laid.start, kinds)) if resume else laid
+        told = hooks(laid)
+        _begin(out, dump(_moved(spec, Path(base), out), kinds), resume)
+        last, kept = _trained(laid, out, told, kinds)
+        save(out / "model.safetensors", laid.plan, kept.state, kinds)
     return Run(laid.plan, kept.state, last.history, time.monotonic() - began, device)
+
+
+def device_here() -> str:
+    """Name the device that a run takes by itself: the GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _begin(out: Path, text: str, resume: bool) -> None:
+    write(out / "spec.toml", text.encode())
+    # Those of an earlier run would be taken for this one's: as its best, or as its epochs.
+    for path in [] if resume else out.glob("checkpoints/*.safetensors"):
+        path.unlink()
+
+
+def _trained(
+    laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
+) -> tuple[Checkpoint, Checkpoint]:
+    _fold(laid, out, hooks, kinds)
+    last = _read(out, "last", laid.start) if laid.steps else laid.start
+    kept = _read(out, "best", last) if laid.plan.spec.train.keep == "best" else last
+    _check_numbers(kept, out)
+    return last, kept
 
 
 def _check_numbers(kept: Checkpoint, out: Path) -> None:
@@ -186,15 +211,13 @@ def _moved(spec: Spec, base: Path, out: Path) -> Spec:
     return evolve(spec, data=data, graft={name: path(file) for name, file in spec.graft.items()})
 
 
-def _fold(
-    laid: Job, at: Checkpoint, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
-) -> None:
+def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]) -> None:
+    at, how = laid.start, laid.plan.spec.train
     left = laid.steps - at.state.step
     if left <= 0:
         return
-    metric = "valid/loss" if laid.hooks else None
-    every = laid.plan.spec.train.checkpoint_every
-    keep = checkpoint(out / "checkpoints", laid.plan, metric, "min", every, at.extra, kinds)
+    asked = ("valid/loss" if laid.hooks else None, "min", how.checkpoint_every, at.extra, kinds)
+    keep = checkpoint(out / "checkpoints", laid.plan, *asked, how.checkpoint_keep)
     told = [*laid.hooks[:1], log(out / "history.jsonl"), keep, *hooks, *laid.hooks[1:]]
     fit(laid.step, laid.batches, at.state, steps=left, hooks=told, history=at.history)
 
@@ -343,11 +366,10 @@ def _last(out: Path) -> Path:
     return path
 
 
-def _own(spec: Spec, out: Path, kinds: Mapping[str, type]) -> Donors:
+def _own(spec: Spec, path: Path, kinds: Mapping[str, type]) -> Donors:
     # A run that goes on has in its checkpoint what it once took from other files.
     if not spec.graft:
         return {}
-    path = _last(out)
     before = _before(path, kinds).get("spec", {})
     _check_same(path, {"spec": before}, {"spec": to_dict(spec, kinds)})
     return dict.fromkeys(spec.graft, load_model(path, kinds))

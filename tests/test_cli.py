@@ -530,7 +530,7 @@ def test_resume_from_nothing(folder, run):
 def test_out_folder_that_cannot_be_written(folder, run):
     Path("taken").write_text("a file where a folder should be")
     text = refused(run("fit", "houses.toml", "--out", "taken/run"))
-    assert text == "taken/run/spec.toml: cannot be written (Not a directory)"
+    assert text == "taken/run: cannot be written (Not a directory)"
 
 
 def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
@@ -541,6 +541,17 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
     assert text == "run: holds a run already; use --resume, --overwrite or another --out"
     assert Path("run/model.safetensors").read_bytes() == before
     assert run("fit", "houses.toml", *few, "--overwrite")[0] == 0
+
+
+def test_resume_says_what_it_goes_on_from(folder, run):
+    few = ("fit", "houses.toml", "--set", "train.checkpoint_keep=-1", "--out", "run")
+    assert run(*few)[0] == 0
+    same = "same spec, same rows, the checkpoint's checksum holds"
+    out = run(*few, "--resume")[1]
+    assert f"run: goes on after step 6 of 6, in epoch 2 of 2; {same}\n" in out
+    shutil.copy("run/checkpoints/epoch-0000.safetensors", "run/checkpoints/last.safetensors")
+    out = run(*few, "--resume")[1]
+    assert f"run: goes on after step 3 of 6, in epoch 2 of 2; {same}\n" in out
 
 
 def test_resume_refuses_what_has_changed(folder, run):

@@ -98,6 +98,22 @@ def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, mixe
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.parametrize(("keep", "left"), [(0, []), (2, [4, 5]), (-1, [0, 1, 2, 3, 4, 5])])
+def test_checkpoints_of_epochs_are_kept_as_the_spec_says(cut, tmp_path, keep, left):
+    mip.run(spec(checkpoint_keep=keep, keep="best"), cut, tmp_path)
+    names = {path.stem for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"last", "best", *(f"epoch-{epoch:04}" for epoch in left)}
+    with pytest.raises(mip.MipError, match=r"^train\.checkpoint_keep must be >= -1: -2$"):
+        spec(checkpoint_keep=-2)
+
+
+def test_a_run_that_begins_anew_leaves_no_checkpoint_of_an_earlier_one(cut, tmp_path):
+    mip.run(spec(checkpoint_keep=-1, keep="best"), cut, tmp_path)
+    ended = mip.run(spec(epochs=0, keep="best"), cut, tmp_path)
+    assert ended.state.step == 0
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
 def test_resume_of_a_finished_run_changes_nothing(cut, tmp_path):
     mip.run(spec(), cut, tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
