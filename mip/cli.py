@@ -7,7 +7,7 @@ import shlex
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -271,6 +271,35 @@ def _claim(out: Path, resume: bool, overwrite: bool) -> None:
             path.unlink(missing_ok=True)
     elif last.is_file() and not resume:
         raise FileError(f"{out}: holds a run already; use --resume, --overwrite or another --out")
+
+
+@app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    step: Annotated[int, typer.Argument(metavar="STEP", help="Counted from 1.")],
+    set_: Changes = None,
+    cache: Cache = None,
+) -> None:
+    """Take one step of a past run again, and hold it against the run's history."""
+    from mip.replay import replay
+
+    read_spec, table = opened(folder / "spec.toml", set_)
+    cut = split_of(read_spec, table, folder / "spec.toml")
+    again = replay(read_spec, cut, folder, step, cache=cache)
+    origin = f"{again.file.name}, after step {again.start}" if again.file else "the spec"
+    say(f"{folder}: step {step}, in epoch {again.epoch + 1}, from {origin}")
+    say(f"rows {', '.join(map(str, again.rows))}")
+    say(_numbers(again.now))
+    if not again.then:
+        say("the history does not have this step")
+    elif again.differences:
+        say(f"not equal: the history has {_numbers(again.differences)}")
+    else:
+        say(f"equal to the history, bit for bit: {', '.join(again.then)}")
+
+
+def _numbers(named: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.9g}" for name, value in named.items())
 
 
 def _told(laid: Job, out: Path, resume: bool) -> tuple[Hook, ...]:

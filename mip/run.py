@@ -27,7 +27,7 @@ from mip.hooks import checkpoint, early_stop, log, validate
 from mip.lock import locked
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
 from mip.net import Net, build, fits, spoken
-from mip.optim import Optimizer, Schedule, chain, clip_norm, partition
+from mip.optim import Optimizer, Params, Schedule, chain, clip_norm, partition
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
@@ -35,8 +35,8 @@ from mip.prepare import Parts, columns_of
 from mip.shards import Shards
 from mip.spec import KINDS, Group, Spec, Train, dump, from_dict, to_dict
 from mip.split import split
-from mip.step import State, Step, init, train_step
-from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, write
+from mip.step import Metrics, State, Step, init, nothing, train_step
+from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound, write
 from mip.table import Table
 from mip.tree import leaves
 
@@ -70,10 +70,12 @@ def job(
     kinds: Mapping[str, type] = KINDS,
     cache: str | Path | None = None,
     given: Donors = MappingProxyType({}),
+    measure: Callable[[Params, Params], Metrics] = nothing,
 ) -> Job:
     """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state.
 
-    `given` are the models that branches are grafted from, which `mip.graft.donors` reads.
+    `given` are the models that branches are grafted from, which `mip.graft.donors` reads;
+    `measure` is that of `train_step`.
     """
     plan = graft(adapt(spec, parts.train), given, kinds)
     net = grow(plan, given, spec.train.seed).to(device)
@@ -85,7 +87,8 @@ def job(
         init(net, optimizer, spec.train.seed), History(), _origin(spec, parts, kinds)
     )
     watching = (*_validation(plan, parts, device, cache), *_stopping(spec, parts))
-    return Job(plan, train_step(net, plan.loss, optimizer), batches, start, watching, steps)
+    step = train_step(net, plan.loss, optimizer, measure=measure)
+    return Job(plan, step, batches, start, watching, steps)
 
 
 def rate_curve(
@@ -160,7 +163,7 @@ def run(
     began, out = time.monotonic(), Path(out)
     device = device or device_here()
     with locked(out):
-        given = _own(spec, _last(out), kinds) if resume else donors(spec, base, kinds)
+        given = own(spec, _last(out), kinds) if resume else donors(spec, base, kinds)
         laid = job(spec, parts, device, kinds, cache, given)
         laid = evolve(laid, start=resumed(out, laid.start, kinds)) if resume else laid
         told = hooks(laid)
@@ -214,7 +217,7 @@ def _moved(spec: Spec, base: Path, out: Path) -> Spec:
 def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]) -> None:
     at, how = laid.start, laid.plan.spec.train
     left = laid.steps - at.state.step
-    if left <= 0:
+    if left <= 0 and not at.history.begun.any():
         return
     asked = ("valid/loss" if laid.hooks else None, "min", how.checkpoint_every, at.extra, kinds)
     keep = checkpoint(out / "checkpoints", laid.plan, *asked, how.checkpoint_keep)
@@ -351,9 +354,14 @@ def _origin(spec: Spec, parts: Parts, kinds: Mapping[str, type]) -> dict[str, An
 def resumed(out: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
     """Read the last checkpoint of a run folder and check that it belongs to this run.
 
-    Raises FileError when there is none, SpecError naming the first thing that has changed.
+    Raises FileError when there is none, or it is damaged, naming the newest other one that is
+    whole; SpecError naming the first thing that has changed.
     """
-    path = _last(out)
+    return verified(_last(out), start, kinds)
+
+
+def verified(path: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
+    """Read a checkpoint of the run that begins at `start`; raises as `resumed` does."""
     # What the run came from is compared first: other rows or layers give other tensors too.
     _check_same(path, _before(path, kinds), start.extra)
     return load_checkpoint(path, start.state)
@@ -366,8 +374,8 @@ def _last(out: Path) -> Path:
     return path
 
 
-def _own(spec: Spec, path: Path, kinds: Mapping[str, type]) -> Donors:
-    # A run that goes on has in its checkpoint what it once took from other files.
+def own(spec: Spec, path: Path, kinds: Mapping[str, type] = KINDS) -> Donors:
+    """Read the models to graft from a checkpoint of the run: it has what was once taken."""
     if not spec.graft:
         return {}
     before = _before(path, kinds).get("spec", {})
@@ -376,7 +384,10 @@ def _own(spec: Spec, path: Path, kinds: Mapping[str, type]) -> Donors:
 
 
 def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
-    extra = read_file(path)[1].get("extra", {})
+    try:
+        extra = read_file(path)[1].get("extra", {})
+    except FileError as error:
+        raise FileError(f"{error}{_offer(path)}") from error
     if "spec" not in extra:
         return extra
     try:
@@ -384,6 +395,18 @@ def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
         return {**extra, "spec": to_dict(from_dict(extra["spec"], kinds), kinds)}
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
+
+
+def _offer(damaged: Path) -> str:
+    # Said and not done: going back costs epochs, and a disk that damages files wants a look.
+    others = [(step, path) for step, path in sound(damaged.parent) if path != damaged]
+    if not others:
+        return ""
+    step, newest = others[-1]
+    return (
+        f"; the newest whole one is {newest.name}, after step {step}: "
+        f"copy it over {damaged.name} to go on from there"
+    )
 
 
 def _check_same(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

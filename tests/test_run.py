@@ -81,15 +81,18 @@ def test_a_run_is_a_function_of_its_spec_and_rows(cut):
     assert not same(mip.run(spec(), cut), mip.run(spec(seed=1), cut))
 
 
-@pytest.mark.parametrize("mixed", [{}, {"mixup": 0.4}])
-def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, mixed):
+# After step 12 and 36 an epoch's batches are over, and its row is still to come.
+@pytest.mark.parametrize(
+    ("at", "more"), [(10, {}), (10, {"mixup": 0.4}), (12, {"keep": "best"}), (36, {"keep": "best"})]
+)
+def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, at, more):
     class CutError(Exception): ...
 
     def cutting(event):
-        if event.step == 10 and event.name == "after_batch":
+        if event.step == at and event.name == "after_batch":
             raise CutError
 
-    asked = spec(checkpoint_every=4, **mixed)
+    asked = spec(checkpoint_every=4, **more)
     with pytest.raises(CutError):
         mip.run(asked, cut, tmp_path / "cut", hooks=lambda job: [cutting])
     mip.run(asked, cut, tmp_path / "cut", resume=True)
