@@ -564,7 +564,8 @@ def test_an_epoch_whose_batches_are_over_is_closed_first_and_counts():
     state, history = told[-1]
     assert (state.step, len(history.epochs), history.begun.tolist()) == (2, 0, [True, True])
     rows = []
-    ended = mip.fit(step, batches, state, epochs=1, hooks=[names(seen), rows.append], history=history)
+    hooks = [names(seen), rows.append]
+    ended = mip.fit(step, batches, state, epochs=1, hooks=hooks, history=history)
     assert bits(ended) == bits(state)
     assert seen == [
         *("before_fit", "before_validate", "validate", "after_validate", "after_epoch"),
