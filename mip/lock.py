@@ -32,13 +32,13 @@ def locked(folder: str | Path) -> Iterator[None]:
     if full in _HELD.get():
         yield
         return
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    made = [each for each in (full, *full.parents) if not each.exists()]
     handle, before = _take(folder), _HELD.set(_HELD.get() | {full})
     try:
         yield
     finally:
         _HELD.reset(before)
-        _give_back(folder / LOCK, handle)
+        _give_back(full / LOCK, handle)  # whatever folder the process stands in by now
         _tidy(made)
 
 

@@ -23,7 +23,7 @@ from mip.finder import Curve, find_rate
 from mip.fit import History, Hook, fit
 from mip.graft import Donors, donors, graft, grow
 from mip.head import targets
-from mip.hooks import checkpoint, early_stop, log, validate
+from mip.hooks import best, checkpoint, early_stop, log, validate
 from mip.lock import locked
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
 from mip.net import Net, build, fits, spoken
@@ -165,7 +165,9 @@ def run(
     with locked(out):
         given = own(spec, _last(out), kinds) if resume else donors(spec, base, kinds)
         laid = job(spec, parts, device, kinds, cache, given)
-        laid = evolve(laid, start=resumed(out, laid.start, kinds)) if resume else laid
+        if resume:
+            laid = evolve(laid, start=resumed(out, laid.start, kinds))
+            _check_best(out, laid)
         told = hooks(laid)
         _begin(out, dump(_moved(spec, Path(base), out), kinds), resume)
         last, kept = _trained(laid, out, told, kinds)
@@ -176,6 +178,21 @@ def run(
 def device_here() -> str:
     """Name the device that a run takes by itself: the GPU where there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_best(out: Path, laid: Job) -> None:
+    # Now and not after the training: where no epoch to come is better, that file is the model.
+    at = best(laid.start.history.epochs, "valid/loss")
+    if at < 0 or laid.plan.spec.train.keep != "best":
+        return
+    path = out / "checkpoints" / "best.safetensors"
+    try:
+        read_file(path)
+    except FileError as error:
+        same = path.with_name(f"epoch-{at:04}.safetensors")
+        whole = same in [each for _, each in sound(path.parent)]
+        cure = f"{same.name} is the same: copy it over {path.name}" if whole else "start anew"
+        raise FileError(f"{error}; {cure}") from error
 
 
 def _begin(out: Path, text: str, resume: bool) -> None:

@@ -90,6 +90,16 @@ def test_folders_made_for_nothing_are_removed_again(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["runs", "one", "model"]
 
 
+def test_the_folder_is_given_back_by_a_process_that_has_moved(tmp_path, monkeypatch):
+    (tmp_path / "here" / "run").mkdir(parents=True)
+    (tmp_path / "here" / "run" / LOCK).write_bytes(b"of another")
+    monkeypatch.chdir(tmp_path)
+    with locked("run"):
+        monkeypatch.chdir(tmp_path / "here")
+    assert not (tmp_path / "run").exists()
+    assert (tmp_path / "here" / "run" / LOCK).exists()
+
+
 def test_a_hook_cannot_train_into_the_folder_from_another_thread(table, tmp_path):
     def hooks(job):
         with pytest.raises(FileError, match="trains into this folder now"):

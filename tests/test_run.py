@@ -110,6 +110,24 @@ def test_checkpoints_of_epochs_are_kept_as_the_spec_says(cut, tmp_path, keep, le
         spec(checkpoint_keep=-2)
 
 
+@pytest.mark.parametrize("keep", [0, -1])
+def test_a_damaged_best_checkpoint_is_told_before_the_training(cut, tmp_path, keep):
+    asked = spec(checkpoint_keep=keep, keep="best")
+    ended, path = mip.run(asked, cut, tmp_path), tmp_path / "checkpoints" / "best.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+    with pytest.raises(mip.MipError) as caught:
+        mip.run(asked, cut, tmp_path, resume=True)
+    name = f"epoch-{best(ended.history.epochs, 'valid/loss'):04}.safetensors"
+    cure = f"{name} is the same: copy it over best.safetensors" if keep else "start anew"
+    wrong = "the file is damaged (its checksum does not match)"
+    assert str(caught.value) == f"{path}: {wrong}; {cure}"
+    path.unlink()
+    with pytest.raises(mip.MipError, match=r"best\.safetensors: cannot be read \(No such file"):
+        mip.run(asked, cut, tmp_path, resume=True)
+    assert not keep or (tmp_path / "checkpoints" / name).read_bytes() == whole
+
+
 def test_a_run_that_begins_anew_leaves_no_checkpoint_of_an_earlier_one(cut, tmp_path):
     mip.run(spec(checkpoint_keep=-1, keep="best"), cut, tmp_path)
     ended = mip.run(spec(epochs=0, keep="best"), cut, tmp_path)
