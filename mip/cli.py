@@ -7,7 +7,7 @@ import shlex
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -19,6 +19,7 @@ from mip.errors import DataError, FileError, MipError, SpecError, hint
 from mip.fit import Hook
 from mip.graft import donors, graft
 from mip.hooks import best, console, progress
+from mip.lock import LOCK, locked
 from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, oddities, parts, told
 from mip.read import read
@@ -247,15 +248,16 @@ def fit(
 ) -> None:
     """Train a model into a run folder, or resume one."""
     out = out or Path("runs") / spec.stem
-    _claim(out, resume, overwrite)
-    read_spec, table = opened(spec, set_)
-    cut = split_of(read_spec, table, spec)
-    try:
-        told = partial(_told, label=out.name)
-        ended = run(read_spec, cut, out, resume=resume, hooks=told, base=spec.parent, cache=cache)
-    except KeyboardInterrupt:
-        raise _interrupted(spec, out, set_ or []) from None
-    _reported(ended, cut, out)
+    with locked(out):
+        _claim(out, resume, overwrite)
+        read_spec, table = opened(spec, set_)
+        cut = split_of(read_spec, table, spec)
+        try:
+            told, base = partial(_told, out=out, resume=resume), spec.parent
+            ended = run(read_spec, cut, out, resume=resume, hooks=told, base=base, cache=cache)
+        except KeyboardInterrupt:
+            raise _interrupted(spec, out, set_ or []) from None
+        _reported(ended, cut, out)
 
 
 def _claim(out: Path, resume: bool, overwrite: bool) -> None:
@@ -271,9 +273,43 @@ def _claim(out: Path, resume: bool, overwrite: bool) -> None:
         raise FileError(f"{out}: holds a run already; use --resume, --overwrite or another --out")
 
 
-def _told(laid: Job, label: str) -> tuple[Hook, ...]:
-    lines = console(say, epochs=laid.plan.spec.train.epochs)
-    return (progress(laid.steps, label), lines) if sys.stderr.isatty() else (lines,)
+@app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    step: Annotated[int, typer.Argument(metavar="STEP", help="Counted from 1.")],
+    set_: Changes = None,
+    cache: Cache = None,
+) -> None:
+    """Take one step of a past run again, and hold it against the run's history."""
+    from mip.replay import replay
+
+    read_spec, table = opened(folder / "spec.toml", set_)
+    cut = split_of(read_spec, table, folder / "spec.toml")
+    again = replay(read_spec, cut, folder, step, cache=cache)
+    origin = f"{again.file.name}, after step {again.start}" if again.file else "the spec"
+    say(f"{folder}: step {step}, in epoch {again.epoch + 1}, from {origin}")
+    say(f"rows {', '.join(map(str, again.rows))}")
+    say(_numbers(again.now))
+    if not again.then:
+        say("the history does not have this step")
+    elif again.differences:
+        say(f"not equal: the history has {_numbers(again.differences)}")
+    else:
+        say(f"equal to the history, bit for bit: {', '.join(again.then)}")
+
+
+def _numbers(named: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.9g}" for name, value in named.items())
+
+
+def _told(laid: Job, out: Path, resume: bool) -> tuple[Hook, ...]:
+    epochs, at = laid.plan.spec.train.epochs, laid.start.state.step
+    if resume:
+        epoch = min(at * epochs // laid.steps + 1, epochs)
+        told = f"goes on after step {at} of {laid.steps}, in epoch {epoch} of {epochs}"
+        say(f"{out}: {told}; same spec, same rows, the checkpoint's checksum holds")
+    lines = console(say, epochs=epochs)
+    return (progress(laid.steps, out.name), lines) if sys.stderr.isatty() else (lines,)
 
 
 def _interrupted(spec: Path, out: Path, texts: Sequence[str]) -> MipError:
@@ -298,7 +334,8 @@ def _reported(ended: Any, cut: Parts, out: Path) -> None:
         plot_losses(out / "losses.png", {"": ended.history.epochs})
     except FileError as error:
         note(str(error))
-    say("wrote " + ", ".join(sorted(path.name for path in out.iterdir())) + f" in {out}")
+    wrote = sorted(path.name for path in out.iterdir() if path.name != LOCK)
+    say(f"wrote {', '.join(wrote)} in {out}")
 
 
 @app.command()

@@ -265,6 +265,9 @@ def _failed(live: _Live, error: BaseException) -> Loop:
 
 def _epochs(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> Loop:
     stream, done = _stream(pipe, live), 0
+    if _unclosed(pipe, live):
+        yield from _close_epoch(pipe, live)
+        done += 1
     while done < limit.epochs and live.state.step < limit.steps and not live.control:
         began = live.state.step
         yield from _emit(live, "before_epoch")
@@ -277,6 +280,12 @@ def _epochs(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> 
         if live.state.step > began and _at_boundary(pipe, live):
             yield from _close_epoch(pipe, live)
             done += 1
+
+
+def _unclosed(pipe: Any, live: _Live) -> bool:
+    # A checkpoint after an epoch's last batch, from which the epoch's row is still to come.
+    whole = hasattr(pipe, "at") and _at_boundary(pipe, live)
+    return whole and len(live.begun.get("step", ())) > 0 and live.control is None
 
 
 def _stream(pipe: Any, live: _Live) -> Iterator[Any] | None:

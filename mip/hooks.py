@@ -337,12 +337,13 @@ def checkpoint(
         history, state = event.history, event.state
         if ended and metric and best(history.epochs, metric, mode) == len(history.epochs) - 1:
             save_checkpoint(folder / "best.safetensors", state, history, plan, extra, kinds)
-        save_checkpoint(folder / "last.safetensors", state, history, plan, extra, kinds)
         if ended and keep:
             named = folder / f"epoch-{event.epoch:04}.safetensors"
             save_checkpoint(named, state, history, plan, extra, kinds)
             for old in sorted(folder.glob("epoch-*.safetensors"))[: -keep if keep > 0 else 0]:
                 old.unlink()
+        # Last, so that a run which is killed before writes the others again.
+        save_checkpoint(folder / "last.safetensors", state, history, plan, extra, kinds)
         return None
 
     return hook

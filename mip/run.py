@@ -23,10 +23,11 @@ from mip.finder import Curve, find_rate
 from mip.fit import History, Hook, fit
 from mip.graft import Donors, donors, graft, grow
 from mip.head import targets
-from mip.hooks import checkpoint, early_stop, log, validate
+from mip.hooks import best, checkpoint, early_stop, log, validate
+from mip.lock import locked
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
 from mip.net import Net, build, fits, spoken
-from mip.optim import Optimizer, Schedule, chain, clip_norm, partition
+from mip.optim import Optimizer, Params, Schedule, chain, clip_norm, partition
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
@@ -34,8 +35,8 @@ from mip.prepare import Parts, columns_of
 from mip.shards import Shards
 from mip.spec import KINDS, Group, Spec, Train, dump, from_dict, to_dict
 from mip.split import split
-from mip.step import State, Step, init, train_step
-from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, write
+from mip.step import Metrics, State, Step, init, nothing, train_step
+from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound, write
 from mip.table import Table
 from mip.tree import leaves
 
@@ -52,7 +53,7 @@ PIECE = 1 << 20
 
 @frozen
 class Job:
-    """All that a run needs before its first step."""
+    """All that a run needs before its first step; `start` is where it begins, or goes on."""
 
     plan: Plan
     step: Step
@@ -69,10 +70,12 @@ def job(
     kinds: Mapping[str, type] = KINDS,
     cache: str | Path | None = None,
     given: Donors = MappingProxyType({}),
+    measure: Callable[[Params, Params], Metrics] = nothing,
 ) -> Job:
     """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state.
 
-    `given` are the models that branches are grafted from, which `mip.graft.donors` reads.
+    `given` are the models that branches are grafted from, which `mip.graft.donors` reads;
+    `measure` is that of `train_step`.
     """
     plan = graft(adapt(spec, parts.train), given, kinds)
     net = grow(plan, given, spec.train.seed).to(device)
@@ -84,7 +87,8 @@ def job(
         init(net, optimizer, spec.train.seed), History(), _origin(spec, parts, kinds)
     )
     watching = (*_validation(plan, parts, device, cache), *_stopping(spec, parts))
-    return Job(plan, train_step(net, plan.loss, optimizer), batches, start, watching, steps)
+    step = train_step(net, plan.loss, optimizer, measure=measure)
+    return Job(plan, step, batches, start, watching, steps)
 
 
 def rate_curve(
@@ -148,23 +152,64 @@ def run(
     spec's paths are relative to; those of the `spec.toml` written are relative to `out`. Decoded
     photos are kept in the folder `cache`, or where the rows do not fit into memory in that of the
     user.
+
+    The folder is locked meanwhile: FileError names the process that trains into it already. A run
+    that begins anew removes the checkpoints of an earlier one.
     """
     if out is None:
         with TemporaryDirectory() as folder:
             again = partial(run, spec, parts, folder, hooks=hooks, kinds=kinds)
             return again(device=device, base=base, cache=cache)
     began, out = time.monotonic(), Path(out)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    given = _own(spec, out, kinds) if resume else donors(spec, base, kinds)
-    laid = job(spec, parts, device, kinds, cache, given)
-    at = resumed(out, laid.start, kinds) if resume else laid.start
-    write(out / "spec.toml", dump(_moved(spec, Path(base), out), kinds).encode())
-    _fold(laid, at, out, hooks(laid), kinds)
-    last = _read(out, "last", at) if laid.steps else at
-    kept = _read(out, "best", last) if spec.train.keep == "best" else last
-    _check_numbers(kept, out)
-    save(out / "model.safetensors", laid.plan, kept.state, kinds)
+    device = device or device_here()
+    with locked(out):
+        given = own(spec, _last(out), kinds) if resume else donors(spec, base, kinds)
+        laid = job(spec, parts, device, kinds, cache, given)
+        if resume:
+            laid = evolve(laid, start=resumed(out, laid.start, kinds))
+            _check_best(out, laid)
+        told = hooks(laid)
+        _begin(out, dump(_moved(spec, Path(base), out), kinds), resume)
+        last, kept = _trained(laid, out, told, kinds)
+        save(out / "model.safetensors", laid.plan, kept.state, kinds)
     return Run(laid.plan, kept.state, last.history, time.monotonic() - began, device)
+
+
+def device_here() -> str:
+    """Name the device that a run takes by itself: the GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_best(out: Path, laid: Job) -> None:
+    # Now and not after the training: where no epoch to come is better, that file is the model.
+    at = best(laid.start.history.epochs, "valid/loss")
+    if at < 0 or laid.plan.spec.train.keep != "best":
+        return
+    path = out / "checkpoints" / "best.safetensors"
+    try:
+        read_file(path)
+    except FileError as error:
+        same = path.with_name(f"epoch-{at:04}.safetensors")
+        whole = same in [each for _, each in sound(path.parent)]
+        cure = f"{same.name} is the same: copy it over {path.name}" if whole else "start anew"
+        raise FileError(f"{error}; {cure}") from error
+
+
+def _begin(out: Path, text: str, resume: bool) -> None:
+    write(out / "spec.toml", text.encode())
+    # Those of an earlier run would be taken for this one's: as its best, or as its epochs.
+    for path in [] if resume else out.glob("checkpoints/*.safetensors"):
+        path.unlink()
+
+
+def _trained(
+    laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
+) -> tuple[Checkpoint, Checkpoint]:
+    _fold(laid, out, hooks, kinds)
+    last = _read(out, "last", laid.start) if laid.steps else laid.start
+    kept = _read(out, "best", last) if laid.plan.spec.train.keep == "best" else last
+    _check_numbers(kept, out)
+    return last, kept
 
 
 def _check_numbers(kept: Checkpoint, out: Path) -> None:
@@ -186,15 +231,13 @@ def _moved(spec: Spec, base: Path, out: Path) -> Spec:
     return evolve(spec, data=data, graft={name: path(file) for name, file in spec.graft.items()})
 
 
-def _fold(
-    laid: Job, at: Checkpoint, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
-) -> None:
+def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]) -> None:
+    at, how = laid.start, laid.plan.spec.train
     left = laid.steps - at.state.step
-    if left <= 0:
+    if left <= 0 and not at.history.begun.any():
         return
-    metric = "valid/loss" if laid.hooks else None
-    every = laid.plan.spec.train.checkpoint_every
-    keep = checkpoint(out / "checkpoints", laid.plan, metric, "min", every, at.extra, kinds)
+    asked = ("valid/loss" if laid.hooks else None, "min", how.checkpoint_every, at.extra, kinds)
+    keep = checkpoint(out / "checkpoints", laid.plan, *asked, how.checkpoint_keep)
     told = [*laid.hooks[:1], log(out / "history.jsonl"), keep, *hooks, *laid.hooks[1:]]
     fit(laid.step, laid.batches, at.state, steps=left, hooks=told, history=at.history)
 
@@ -328,9 +371,14 @@ def _origin(spec: Spec, parts: Parts, kinds: Mapping[str, type]) -> dict[str, An
 def resumed(out: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
     """Read the last checkpoint of a run folder and check that it belongs to this run.
 
-    Raises FileError when there is none, SpecError naming the first thing that has changed.
+    Raises FileError when there is none, or it is damaged, naming the newest other one that is
+    whole; SpecError naming the first thing that has changed.
     """
-    path = _last(out)
+    return verified(_last(out), start, kinds)
+
+
+def verified(path: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
+    """Read a checkpoint of the run that begins at `start`; raises as `resumed` does."""
     # What the run came from is compared first: other rows or layers give other tensors too.
     _check_same(path, _before(path, kinds), start.extra)
     return load_checkpoint(path, start.state)
@@ -343,18 +391,20 @@ def _last(out: Path) -> Path:
     return path
 
 
-def _own(spec: Spec, out: Path, kinds: Mapping[str, type]) -> Donors:
-    # A run that goes on has in its checkpoint what it once took from other files.
+def own(spec: Spec, path: Path, kinds: Mapping[str, type] = KINDS) -> Donors:
+    """Read the models to graft from a checkpoint of the run: it has what was once taken."""
     if not spec.graft:
         return {}
-    path = _last(out)
     before = _before(path, kinds).get("spec", {})
     _check_same(path, {"spec": before}, {"spec": to_dict(spec, kinds)})
     return dict.fromkeys(spec.graft, load_model(path, kinds))
 
 
 def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
-    extra = read_file(path)[1].get("extra", {})
+    try:
+        extra = read_file(path)[1].get("extra", {})
+    except FileError as error:
+        raise FileError(f"{error}{_offer(path)}") from error
     if "spec" not in extra:
         return extra
     try:
@@ -362,6 +412,18 @@ def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
         return {**extra, "spec": to_dict(from_dict(extra["spec"], kinds), kinds)}
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
+
+
+def _offer(damaged: Path) -> str:
+    # Said and not done: going back costs epochs, and a disk that damages files wants a look.
+    others = [(step, path) for step, path in sound(damaged.parent) if path != damaged]
+    if not others:
+        return ""
+    step, newest = others[-1]
+    return (
+        f"; the newest whole one is {newest.name}, after step {step}: "
+        f"copy it over {damaged.name} to go on from there"
+    )
 
 
 def _check_same(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

@@ -227,9 +227,10 @@ class Train:
 
     `clip` bounds the gradients' joint norm (0 does not); `keep` says which state becomes the
     model: that of the "best" epoch by the valid loss, or the "last"; `patience` stops after so
-    many epochs without a better one; `checkpoint_every` adds a checkpoint every so many steps.
-    `mixup` and `cutmix` mix the rows of a batch by shares from Beta(a, a) (0 does not); where
-    both are given each batch gets one of the two.
+    many epochs without a better one; `checkpoint_every` adds a checkpoint every so many steps, and
+    `checkpoint_keep` leaves those of the last so many epochs beside it (-1: of all). `mixup` and
+    `cutmix` mix the rows of a batch by shares from Beta(a, a) (0 does not); where both are given
+    each batch gets one of the two.
     """
 
     epochs: int = field(default=20, validator=ge(0))
@@ -241,6 +242,7 @@ class Train:
     keep: Literal["best", "last"] = field(default="last", validator=in_(("best", "last")))
     patience: int | None = field(default=None, validator=optional(gt(0)))
     checkpoint_every: int | None = field(default=None, validator=optional(gt(0)))
+    checkpoint_keep: int = field(default=0, validator=ge(-1))
     workers: int = field(default=2, validator=ge(0))
     mixup: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
     cutmix: float = field(default=0.0, validator=[ge(0), lt(math.inf)])

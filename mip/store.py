@@ -7,6 +7,7 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,19 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
     state = evolve(start, **like(trees, placed), step=meta["step"], seed=meta["seed"])
     history = History(tuple(map(_row, meta["history"])), _numbered(tensors, state.step))
     return Checkpoint(state, history, meta["extra"])
+
+
+def sound(folder: str | Path) -> list[tuple[int, Path]]:
+    """List the checkpoints of a folder that are whole, each behind its count of steps, in order.
+
+    Each is read, for its checksum; a file that is damaged, or no checkpoint, is left out.
+    """
+    found = []
+    for path in Path(folder).glob("*.safetensors"):
+        with suppress(FileError):
+            meta = read_file(path)[1]
+            found += [(int(meta["step"]), path)] if "history" in meta else []
+    return sorted(found)
 
 
 def _numbered(tensors: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:

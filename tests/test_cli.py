@@ -20,6 +20,7 @@ import mip
 from mip import cli
 from mip.demo import draw
 from mip.predict import tta
+from mip.replay import replay
 
 SPEC = """
 [data]
@@ -119,6 +120,7 @@ def test_every_help_fits_one_screen(run):
         "check",
         "show",
         "fit",
+        "replay",
         "evaluate",
         "predict",
         "crossval",
@@ -530,7 +532,7 @@ def test_resume_from_nothing(folder, run):
 def test_out_folder_that_cannot_be_written(folder, run):
     Path("taken").write_text("a file where a folder should be")
     text = refused(run("fit", "houses.toml", "--out", "taken/run"))
-    assert text == "taken/run/spec.toml: cannot be written (Not a directory)"
+    assert text == "taken/run: cannot be written (Not a directory)"
 
 
 def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
@@ -541,6 +543,43 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
     assert text == "run: holds a run already; use --resume, --overwrite or another --out"
     assert Path("run/model.safetensors").read_bytes() == before
     assert run("fit", "houses.toml", *few, "--overwrite")[0] == 0
+
+
+def test_resume_says_what_it_goes_on_from(folder, run):
+    few = ("fit", "houses.toml", "--set", "train.checkpoint_keep=-1", "--out", "run")
+    assert run(*few)[0] == 0
+    same = "same spec, same rows, the checkpoint's checksum holds"
+    out = run(*few, "--resume")[1]
+    assert f"run: goes on after step 6 of 6, in epoch 2 of 2; {same}\n" in out
+    shutil.copy("run/checkpoints/epoch-0000.safetensors", "run/checkpoints/last.safetensors")
+    out = run(*few, "--resume")[1]
+    assert f"run: goes on after step 3 of 6, in epoch 2 of 2; {same}\n" in out
+
+
+def test_replay_shows_a_step_and_holds_it_against_the_history(folder, run):
+    keep = ("--set", "train.checkpoint_keep=-1")
+    assert run("fit", "houses.toml", *keep, "--out", "run")[0] == 0
+    loss = replay(*_run_of("run"), "run", 5).now["loss"]
+    for step, origin in [
+        (5, "in epoch 2, from epoch-0000.safetensors, after step 3"),
+        (2, "in epoch 1, from the spec"),
+    ]:
+        code, out, _ = run("replay", "run", step)
+        assert code == 0
+        first, rows, numbers, last = out.splitlines()[-4:]
+        assert first == f"run: step {step}, {origin}"
+        assert len(rows.removeprefix("rows ").split(", ")) == 8
+        assert last == "equal to the history, bit for bit: loss"
+        assert (step == 2) or numbers.startswith(f"loss {loss:.9g}, grad_norm ")
+    assert refused(run("replay", "run", 7)) == "run: there is no step 7; its steps are 1 to 6"
+    text = refused(run("replay", "no-run", 1))
+    assert text == "no-run/spec.toml: there is no such spec"
+
+
+def _run_of(folder: str) -> tuple[mip.spec.Spec, mip.prepare.Parts]:
+    spec = mip.load_spec(f"{folder}/spec.toml")
+    table, _ = mip.clean(spec, mip.read(Path(folder) / spec.data.table))
+    return spec, mip.parts(spec, table)
 
 
 def test_resume_refuses_what_has_changed(folder, run):

@@ -555,6 +555,25 @@ def test_the_history_holds_every_step_and_knows_those_of_the_epoch_begun():
     assert len(seen[-1].steps["loss"]) == 4
 
 
+def test_an_epoch_whose_batches_are_over_is_closed_first_and_counts():
+    step, batches, state = line()
+    told, seen = [], []
+    see = lambda event: told.append((event.state, event.history))  # noqa: E731
+    after = lambda event: see(event) if event.name == "after_batch" else None  # noqa: E731
+    mip.fit(step, batches, state, epochs=1, hooks=[after])
+    state, history = told[-1]
+    assert (state.step, len(history.epochs), history.begun.tolist()) == (2, 0, [True, True])
+    rows = []
+    hooks = [names(seen), rows.append]
+    ended = mip.fit(step, batches, state, epochs=1, hooks=hooks, history=history)
+    assert bits(ended) == bits(state)
+    assert seen == [
+        *("before_fit", "before_validate", "validate", "after_validate", "after_epoch"),
+        "after_fit",
+    ]
+    assert [event.epoch for event in rows if event.name == "after_epoch"] == [0]
+
+
 def test_a_history_goes_on_with_another_measure():
     step, batches, state = line()
     half, first = histories(Line(step, batches), state, 3)

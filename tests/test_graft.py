@@ -17,6 +17,7 @@ from mip import cli
 from mip.errors import FileError, SpecError
 from mip.graft import donors, graft, grow
 from mip.prepare import Parts
+from mip.replay import replay
 from mip.run import job
 from mip.store import load_model, pack, read_file
 
@@ -98,6 +99,17 @@ def test_a_branch_begins_as_it_was_trained_alone(alone, others, table):
     assert whole.plan.facts["branch"]["rooms"] == plan.facts["branch"]["rooms"]
     for rows in (others, table, mip.from_frame(frame_of(6, seed=8), root=table.root)):
         assert output(whole.plan, whole.start.state, rows) == output(plan, state, rows)
+
+
+@pytest.mark.parametrize("keep", ["", "checkpoint_keep = -1\n"])
+def test_a_step_of_a_run_with_a_graft_is_taken_again(alone, others, tmp_path, keep):
+    # From the spec it needs the donor; a checkpoint has what was taken.
+    spec = mip.parse(text(train=TRAIN + keep))
+    mip.run(spec, all_of(others), tmp_path, base=alone)
+    base = tmp_path / "nowhere" if keep else alone
+    again = replay(spec, all_of(others), tmp_path, 4, base=base)
+    assert (again.start, again.differences) == (2 if keep else 0, {})
+    assert again.then
 
 
 def test_without_a_graft_the_branch_would_be_another(alone, others):

@@ -81,21 +81,58 @@ def test_a_run_is_a_function_of_its_spec_and_rows(cut):
     assert not same(mip.run(spec(), cut), mip.run(spec(seed=1), cut))
 
 
-@pytest.mark.parametrize("mixed", [{}, {"mixup": 0.4}])
-def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, mixed):
+# After step 12 and 36 an epoch's batches are over, and its row is still to come.
+@pytest.mark.parametrize(
+    ("at", "more"), [(10, {}), (10, {"mixup": 0.4}), (12, {"keep": "best"}), (36, {"keep": "best"})]
+)
+def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, at, more):
     class CutError(Exception): ...
 
     def cutting(event):
-        if event.step == 10 and event.name == "after_batch":
+        if event.step == at and event.name == "after_batch":
             raise CutError
 
-    asked = spec(checkpoint_every=4, **mixed)
+    asked = spec(checkpoint_every=4, **more)
     with pytest.raises(CutError):
         mip.run(asked, cut, tmp_path / "cut", hooks=lambda job: [cutting])
     mip.run(asked, cut, tmp_path / "cut", resume=True)
     mip.run(asked, cut, tmp_path / "whole")
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, []), (2, [4, 5]), (-1, [0, 1, 2, 3, 4, 5])])
+def test_checkpoints_of_epochs_are_kept_as_the_spec_says(cut, tmp_path, keep, left):
+    mip.run(spec(checkpoint_keep=keep, keep="best"), cut, tmp_path)
+    names = {path.stem for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"last", "best", *(f"epoch-{epoch:04}" for epoch in left)}
+    with pytest.raises(mip.MipError, match=r"^train\.checkpoint_keep must be >= -1: -2$"):
+        spec(checkpoint_keep=-2)
+
+
+@pytest.mark.parametrize("keep", [0, -1])
+def test_a_damaged_best_checkpoint_is_told_before_the_training(cut, tmp_path, keep):
+    asked = spec(checkpoint_keep=keep, keep="best")
+    ended, path = mip.run(asked, cut, tmp_path), tmp_path / "checkpoints" / "best.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+    with pytest.raises(mip.MipError) as caught:
+        mip.run(asked, cut, tmp_path, resume=True)
+    name = f"epoch-{best(ended.history.epochs, 'valid/loss'):04}.safetensors"
+    cure = f"{name} is the same: copy it over best.safetensors" if keep else "start anew"
+    wrong = "the file is damaged (its checksum does not match)"
+    assert str(caught.value) == f"{path}: {wrong}; {cure}"
+    path.unlink()
+    with pytest.raises(mip.MipError, match=r"best\.safetensors: cannot be read \(No such file"):
+        mip.run(asked, cut, tmp_path, resume=True)
+    assert not keep or (tmp_path / "checkpoints" / name).read_bytes() == whole
+
+
+def test_a_run_that_begins_anew_leaves_no_checkpoint_of_an_earlier_one(cut, tmp_path):
+    mip.run(spec(checkpoint_keep=-1, keep="best"), cut, tmp_path)
+    ended = mip.run(spec(epochs=0, keep="best"), cut, tmp_path)
+    assert ended.state.step == 0
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_resume_of_a_finished_run_changes_nothing(cut, tmp_path):

@@ -260,6 +260,7 @@ trains = st.builds(
     keep=st.sampled_from(["best", "last"]),
     patience=st.none() | counts,
     checkpoint_every=st.none() | counts,
+    checkpoint_keep=st.integers(-1, 9),
     workers=st.integers(0, 8),
     mixup=st.just(0.0) | positive,
     cutmix=st.just(0.0) | positive,
