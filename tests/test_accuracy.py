@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -80,9 +79,9 @@ def test_two_models_are_compared_row_by_row():
 @pytest.mark.parametrize("name", DRAFTED)
 def test_the_plain_specs_are_what_mip_new_writes(name):
     table = mip.read(Path(os.environ["MIP_DATA"]) / CASES[name].table)
+    photos = {"bathroom", "bedroom", "frontal", "kitchen"}
+    table = table.select(set(table.columns) - photos)
     text = draft(table, DRAFTED[name], f"../data/{CASES[name].table}")
-    if name == "houses-table":
-        text = re.sub(r"\[branch\.photos\](.|\n)*?\n\n", "", text)
     kept = (ROOT / "specs" / f"{name}.toml").read_text()
     assert kept.endswith(text.partition("\n")[2])
     assert mip.parse(kept) == mip.parse(text)
