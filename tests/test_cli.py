@@ -122,6 +122,7 @@ def test_every_help_fits_one_screen(run):
         "evaluate",
         "predict",
         "crossval",
+        "ensemble",
         "cache",
         "demo",
         "demo-data",
