@@ -400,6 +400,57 @@ def predict(
         say(f"wrote {len(frame)} predictions to {out}")
 
 
+@app.command()
+def sweep(
+    spec: SpecFile,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=A,B", help="Values to try, as train.batch=16,32."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at once, on the CPU.")] = 1,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: sweeps/NAME.")] = None,
+    cache: Cache = None,
+) -> None:
+    """Train every combination of values with several seeds, and compare."""
+    from mip.many import best, sweep
+    from mip.report import sweep_frame, sweep_grid, sweep_json, write_json, write_table
+
+    out = out or Path("sweeps") / spec.stem
+    done = sweep(spec, choices(set_), out, seeds=seeds, workers=workers, cache=cache, told=_told_of)
+    say(sweep_grid(f"{spec.name}, seeds {seeds}", done, best(done)))
+    write_json(out / "sweep.json", sweep_json(done, best(done)))
+    write_table(out / "sweep.csv", sweep_frame(done, best(done)))
+    say(f"wrote sweep.csv, sweep.json in {out}")
+    failed = [each.error for one in done for each in one.outcomes if each.error]
+    if failed:
+        raise MipError(f"{len(failed)} of {len(done) * seeds} runs failed; the others are kept")
+
+
+def _told_of(outcome: Any) -> None:
+    if outcome.error:
+        note(f"error: {outcome.error}")
+    else:
+        say(f"{outcome.name}: valid loss {outcome.scores['valid']['loss']:.4g}")
+
+
+def choices(texts: Sequence[str] | None) -> dict[str, list[Any]]:
+    """Read `--set` texts of a sweep: values divided by commas, TOML if they can be, else texts.
+
+    >>> choices(["train.optimizer.lr=1e-3,1e-2", "head.layers=[8],[8, 8]"])
+    {'train.optimizer.lr': [0.001, 0.01], 'head.layers': [[8], [8, 8]]}
+    >>> choices(["branch.photos.backbone=small,resnet18"])
+    {'branch.photos.backbone': ['small', 'resnet18']}
+    """
+    found: dict[str, list[Any]] = {}
+    for name, text in zip(changes(texts), texts or (), strict=True):
+        value = text.partition("=")[2]
+        listed = _value(f"[{value}]")
+        words = [changes([f"{name}={word}"])[name] for word in value.split(",")]
+        found[name] = listed if isinstance(listed, list) and listed else words
+    return found
+
+
 @app.command(name="ensemble")
 def ensemble_(
     models: Annotated[

@@ -123,6 +123,7 @@ def test_every_help_fits_one_screen(run):
         "predict",
         "crossval",
         "ensemble",
+        "sweep",
         "cache",
         "demo",
         "demo-data",
