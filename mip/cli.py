@@ -354,7 +354,7 @@ def evaluate(
 
     predict = _loaded(model, views)
     rows = _rows_for(predict.plan, table)
-    chosen = _chosen(predict.plan, rows, part)
+    chosen = _chosen(predict.plans, rows, part)
     _say_remarks(predict, rows)
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
     say(scores(f"{model.name} on {table.name}", found))
@@ -368,18 +368,29 @@ def _rows_for(plan: Plan, path: Path) -> Table | Shards:
     return rows_of(path, plan.spec.data.stream and is_parquet)
 
 
-def _chosen(plan: Plan, rows: Any, part: str) -> dict[str, Any]:
+def _chosen(plans: Sequence[Plan], rows: Any, part: str) -> dict[str, Any]:
     if part == "all":
         return {"all": rows}
+    if part != "each" and part not in Parts._fields:
+        raise MipError(f"--split {part} is not a part{hint(part, [*Parts._fields, 'all', 'each'])}")
+    cuts = [_cut_anew(plan, rows) for plan in plans]
+    for cut in cuts[1:]:
+        if any(cut[name].digest() != each.digest() for name, each in cuts[0].items()):
+            raise DataError(
+                f"{rows.name}: the models were trained on other parts of it, so that some have "
+                "seen what is held out from others; leave out --split"
+            )
+    return cuts[0] if part == "each" else {part: cuts[0][part]}
+
+
+def _cut_anew(plan: Plan, rows: Any) -> dict[str, Any]:
     cut = parts(plan.spec, clean(plan.spec, rows)[0])._asdict()
-    if part != "each" and part not in cut:
-        raise MipError(f"--split {part} is not a part{hint(part, [*cut, 'all', 'each'])}")
     if fingerprint(plan.spec, cut["train"]) != plan.facts["rows"]:
         raise DataError(
             f"{rows.name}: not the table that this model was trained on, so its split would mix "
             "in rows that the model has seen; leave out --split"
         )
-    return cut if part == "each" else {part: cut[part]}
+    return cut
 
 
 def _loaded(model: Path, views: int) -> Any:
@@ -393,7 +404,8 @@ def _loaded(model: Path, views: int) -> Any:
 def _say_remarks(predict: Any, rows: Rows) -> None:
     from mip.predict import remarks
 
-    for line in remarks(predict.plan, rows):
+    lines = [line for plan in predict.plans for line in remarks(plan, rows)]
+    for line in dict.fromkeys(lines):
         note(line)
 
 
@@ -423,6 +435,74 @@ def predict(
     else:
         write_table(out, frame)
         say(f"wrote {len(frame)} predictions to {out}")
+
+
+@app.command()
+def sweep(
+    spec: SpecFile,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=A,B", help="Values to try, as train.batch=16,32."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at once, on the CPU.")] = 1,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: sweeps/NAME.")] = None,
+    cache: Cache = None,
+) -> None:
+    """Train every combination of values with several seeds, and compare."""
+    from mip.many import best, sweep
+    from mip.report import sweep_frame, sweep_grid, sweep_json, write_json, write_table
+
+    out = out or Path("sweeps") / spec.stem
+    done = sweep(spec, choices(set_), out, seeds=seeds, workers=workers, cache=cache, told=_told_of)
+    say(sweep_grid(f"{spec.name}, seeds {seeds}", done, best(done)))
+    write_json(out / "sweep.json", sweep_json(done, best(done)))
+    write_table(out / "sweep.csv", sweep_frame(done, best(done)))
+    say(f"wrote sweep.csv, sweep.json in {out}")
+    failed = [each.error for one in done for each in one.outcomes if each.error]
+    if failed:
+        raise MipError(f"{len(failed)} of {len(done) * seeds} runs failed; the others are kept")
+
+
+def _told_of(outcome: Any) -> None:
+    if outcome.error:
+        note(f"error: {outcome.error}")
+    else:
+        say(f"{outcome.name}: valid loss {outcome.scores['valid']['loss']:.4g}")
+
+
+def choices(texts: Sequence[str] | None) -> dict[str, list[Any]]:
+    """Read `--set` texts of a sweep: values divided by commas, TOML if they can be, else texts.
+
+    >>> choices(["train.optimizer.lr=1e-3,1e-2", "head.layers=[8],[8, 8]"])
+    {'train.optimizer.lr': [0.001, 0.01], 'head.layers': [[8], [8, 8]]}
+    >>> choices(["branch.photos.backbone=small,resnet18"])
+    {'branch.photos.backbone': ['small', 'resnet18']}
+    """
+    found: dict[str, list[Any]] = {}
+    for name, text in zip(changes(texts), texts or (), strict=True):
+        value = text.partition("=")[2]
+        listed = _value(f"[{value}]")
+        words = [changes([f"{name}={word}"])[name] for word in value.split(",")]
+        found[name] = listed if isinstance(listed, list) and listed else words
+    return found
+
+
+@app.command(name="ensemble")
+def ensemble_(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="RUN_OR_MODEL...", help="Run folders or model files.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file of the ensemble.")],
+) -> None:
+    """Put several models of the same head into one file, which predicts their mean."""
+    from mip.many import ensemble, save
+    from mip.predict import load
+
+    paths = [path / "model.safetensors" if path.is_dir() else path for path in models]
+    made = ensemble([load(path) for path in paths])
+    save(out, made)
+    say(f"wrote {out}: the mean of {len(made.members)} models")
 
 
 @app.command(name="crossval")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from attrs.validators import ge, in_, le, lt
 from torch import Tensor, nn
 
 from mip.branch import Facts
-from mip.errors import DataError
+from mip.errors import DataError, SpecError
 from mip.layers import Members, Tower
 from mip.table import Rows, Table
 from mip.tree import Tree
@@ -25,7 +25,8 @@ class Head(Protocol):
 
     One over a column also has the fields of a `Target`; one over several heads has them in the
     field `head`, and its target, logits and outputs are dicts by their names. A kind that also has
-    `tower(facts, width)` builds what stands between the branches and the logits by itself.
+    `tower(facts, width)` builds what stands between the branches and the logits by itself. One
+    with `logits(facts, columns)`, which is `decode` backwards, can be averaged in an ensemble.
     """
 
     def adapt(self, rows: Rows) -> Facts:
@@ -119,6 +120,17 @@ def scores(head: Head, facts: Facts, logits: Any, target: Any) -> dict[str, floa
     """Give a head's loss and metrics over all rows of a split."""
     loss = head.criterion(facts)(logits, target)
     return {"loss": float(loss), **head.metrics(facts, logits, target)}
+
+
+def recoded(head: Any, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tree:
+    """Give the logits, float64, that a head decodes to these columns of numbers.
+
+    Raises SpecError for a kind without the verb `logits`.
+    """
+    if not hasattr(head, "logits"):
+        kind = type(head).__name__
+        raise SpecError(f"models with the head {kind} cannot be averaged: it has no verb 'logits'")
+    return head.logits(facts, columns)
 
 
 def checked(loss: Callable[..., Tensor]) -> Criterion:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
 
 from mip.branch import at, walk
 from mip.errors import DataError, FileError, SpecError
 from mip.net import Net, build
 from mip.plan import NO_METRICS, Batch, Metric, Plan
+from mip.pool import check_alike, logits_of, means
 from mip.prepare import check_columns, clean, columns_of, learned, target_columns, told
 from mip.read import read
 from mip.rng import derive
@@ -22,7 +23,7 @@ from mip.shards import Shards
 from mip.spec import KINDS
 from mip.statistics import places
 from mip.step import State, averaged
-from mip.store import load_model
+from mip.store import load_models
 from mip.table import Rows, Table, from_frame
 from mip.tree import Tree, between, concat, leaves, map_tree, mean
 
@@ -64,6 +65,16 @@ class Predictor:
         texts = pd.Series([errors.get(row) for row in frame.index], frame.index, dtype=object)
         return frame.mask(texts.notna()).assign(error=texts)
 
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plan alone: an ensemble has several."""
+        return (self.plan,)
+
+    def scored(self, part: Table) -> tuple[Tree, Tree]:
+        """Give logits and target of rows that can be used."""
+        batch = self.plan.encode(part)
+        return self.forward(batch), batch.target
+
     def _predicted(self, part: Table) -> tuple[Tensor, Tree, dict[int, str]]:
         batch, errors = _encoded(self.plan, part)
         return batch.row, self.forward(batch), errors
@@ -81,6 +92,64 @@ class Predictor:
     def _logits(self, inputs: Tree) -> Tree:
         logits = self.net(map_tree(lambda leaf: leaf.to(self.device), inputs))
         return map_tree(torch.Tensor.cpu, logits)
+
+
+@frozen
+class Ensemble:
+    """Models of the same head as one: the mean of what each predicts, with equal weights.
+
+    The mean is taken of what the models decode, each with its own plan: of numbers (and of every
+    quantile) in the target's unit, and of the probabilities of classes, of which the label is made
+    anew. A row that one of the models cannot predict has no prediction. The loss is that of the
+    mean, on the scale of the first model. Raises SpecError for fewer than two models, for models
+    whose heads differ, and for test-time views.
+    """
+
+    members: tuple[Predictor, ...] = field()
+
+    @members.validator
+    def _alike(self, _: object, members: tuple[Predictor, ...]) -> None:
+        if len(members) < 2:
+            raise SpecError(f"an ensemble needs two models or more, and there is {len(members)}")
+        if any(each.views for each in members):
+            raise SpecError("an ensemble averages models without test-time views")
+        check_alike([each.plan for each in members])
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first model: it encodes targets and scores."""
+        return self.members[0].plan
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans of all models."""
+        return tuple(each.plan for each in self.members)
+
+    @property
+    def batch(self) -> int:
+        """Rows that are looked at together."""
+        return self.members[0].batch
+
+    def __call__(self, table: AnyRows) -> pd.DataFrame:
+        import pandas as pd
+
+        given = as_table(table)
+        frames = [each(given) for each in self.members]
+        texts = [frame.pop("error") for frame in frames if "error" in frame]
+        columns = means([{str(name): frame[name] for name in frame} for frame in frames])
+        whole = {**self.plan.decode(logits_of(self.plan, columns)), **columns}
+        frame = pd.DataFrame(whole, index=frames[0].index)
+        if not texts:
+            return frame
+        why = reduce(lambda one, other: one.where(one.notna(), other), texts)
+        return frame.mask(why.notna()).assign(error=why)
+
+    def scored(self, part: Table) -> tuple[Tree, Tree]:
+        """Give the logits of the mean, float32, and the target, of rows that can be used."""
+        batches = [plan.encode(part) for plan in self.plans]
+        seen = zip(self.members, batches, strict=True)
+        columns = means([each.plan.decode(each.forward(batch)) for each, batch in seen])
+        return map_tree(torch.Tensor.float, logits_of(self.plan, columns)), batches[0].target
 
 
 def _parts(table: Rows, rows: int) -> Iterator[Table]:
@@ -166,7 +235,7 @@ def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:
     return Predictor(plan, net.eval().to(device), device)
 
 
-def tta(predict: Predictor, views: int = 8, seed: int = 0) -> Predictor:
+def tta(predict: Predictor | Ensemble, views: int = 8, seed: int = 0) -> Predictor:
     """Augment at test time: average the logits of the rows as they are and of `views` of them.
 
     The views are changed as the spec says of training, drawn from (seed, view, row), so that
@@ -175,6 +244,8 @@ def tta(predict: Predictor, views: int = 8, seed: int = 0) -> Predictor:
     """
     if views < 1:
         raise ValueError(f"'views' must be >= 1: {views}")
+    if isinstance(predict, Ensemble):
+        raise SpecError("an ensemble is predicted without test-time views")
     if not _augments(predict.plan):
         raise SpecError(
             "views at test time are augmented rows, and the model's spec asks for no "
@@ -191,34 +262,34 @@ def _augments(plan: Plan) -> bool:
     return any(new is not old for (_, old), (_, new) in pairs)
 
 
-def load(path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu") -> Predictor:
-    """Load a model file: a function from rows to a DataFrame of predictions.
+def load(
+    path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu"
+) -> Predictor | Ensemble:
+    """Load a model file, or that of an ensemble: a function from rows to a DataFrame.
 
     Nothing else is needed, and nothing in the file is executed. Raises FileError for a file
     that is damaged or not ours, or that names a kind that is not in `kinds`.
     """
-    plan, state = load_model(path, kinds)
+    models = load_models(path, kinds)
     try:
-        return predictor(plan, state, device)
+        found = [predictor(plan, state, device) for plan, state in models]
+        return found[0] if len(found) == 1 else Ensemble(tuple(found))
     except (AttributeError, KeyError, SpecError, TypeError, ValueError) as error:
         raise FileError(f"{path}: its plan makes no model ({error})") from error
 
 
 def evaluate(
-    predict: Predictor, rows: AnyRows, metrics: Mapping[str, Metric] = NO_METRICS
+    predict: Predictor | Ensemble, rows: AnyRows, metrics: Mapping[str, Metric] = NO_METRICS
 ) -> dict[str, float]:
     """Score a model on rows with targets: the loss, the head's metrics, and `metrics` of yours.
 
     Rows without a target or without a photo are treated as the spec says, as in training.
     """
-    plan, given = predict.plan, as_table(rows)
-    check_inputs(plan, given)
-    used = clean(plan.spec, given)[0].select(columns_of(plan.spec))
-    scored = [_scored(predict, part) for part in _parts(used, predict.batch)]
+    used = as_table(rows)
+    for plan in predict.plans:
+        check_inputs(plan, used)
+        used = clean(plan.spec, used)[0]
+    used = used.select({name for plan in predict.plans for name in columns_of(plan.spec)})
+    scored = [predict.scored(part) for part in _parts(used, predict.batch)]
     logits, target = concat(scored)
-    return plan.score(logits, target, metrics)
-
-
-def _scored(predict: Predictor, part: Table) -> tuple[Tree, Tree]:
-    batch = predict.plan.encode(part)
-    return predict.forward(batch), batch.target
+    return predict.plan.score(logits, target, metrics)

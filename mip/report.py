@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from mip.errors import FileError
 from mip.finder import Curve
+from mip.many import Combination
 from mip.store import write
 from mip.summary import Node, Shape
 
@@ -82,6 +84,75 @@ def averages(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     deviation = {name: stdev(fold[name] for fold in folds) for name in names}
     means = {name: mean(fold[name] for fold in folds) for name in names}
     return {**means, "spread": deviation, "folds": [dict(fold) for fold in folds]}
+
+
+def sweep_grid(title: str, combinations: Sequence[Combination], best: int) -> Grid:
+    """Lay out a sweep, a row each: what is changed, the loss and the first metric of each part as
+    mean ± standard deviation, and a mark at the best.
+    """
+    shown = [pair for part in measured(combinations).values() for pair in part[:2]]
+    rows = [
+        [
+            *map(str, each.changes.values()),
+            *(_spread(metric, *each.average(part, metric)) for part, metric in shown),
+            "best" if place == best else "",
+        ]
+        for place, each in enumerate(combinations)
+    ]
+    named = [*combinations[0].changes, *map(" ".join, shown), ""]
+    return grid(title, named, rows)
+
+
+def _spread(metric: str, middle: float, deviation: float | None) -> str:
+    more = "" if deviation is None else f" ± {number(metric, deviation)}"
+    return number(metric, middle) + more
+
+
+def measured(combinations: Sequence[Combination]) -> dict[str, list[tuple[str, str]]]:
+    """Give the (part, metric) that a sweep has, by part; nothing where every run failed."""
+    scores = [each.scores for one in combinations for each in one.outcomes if each.scores]
+    found = scores[0] if scores else {}
+    return {part: [(part, metric) for metric in metrics] for part, metrics in found.items()}
+
+
+def sweep_json(combinations: Sequence[Combination], best: int) -> list[dict[str, Any]]:
+    """Give what a sweep found as plain values: for each combination its changes, whether it is the
+    best, the mean of each metric by part, its standard deviation over seeds under `spread`, and
+    the folders and errors of its runs.
+    """
+    return [
+        {
+            "changes": dict(each.changes),
+            "best": place == best,
+            **{part: _averages(each, pairs, 0) for part, pairs in measured(combinations).items()},
+            "spread": {
+                part: _averages(each, pairs, 1) for part, pairs in measured(combinations).items()
+            },
+            "runs": [str(folder) for folder in each.folders],
+            "errors": [str(run.error) for run in each.outcomes if run.error],
+        }
+        for place, each in enumerate(combinations)
+    ]
+
+
+def _averages(one: Combination, pairs: Sequence[tuple[str, str]], which: int) -> dict[str, Any]:
+    return {metric: one.average(part, metric)[which] for part, metric in pairs}
+
+
+def sweep_frame(combinations: Sequence[Combination], best: int) -> pd.DataFrame:
+    """Give what a sweep found as a table: a row for each combination, its metrics as
+    `<part>/<metric>` with the standard deviation over seeds behind, `<part>/<metric> std`.
+    """
+    import pandas as pd
+
+    rows = []
+    for place, each in enumerate(combinations):
+        row = {**each.changes, "best": place == best}
+        for part, metric in chain(*measured(combinations).values()):
+            name = f"{part}/{metric}"
+            row[name], row[f"{name} std"] = each.average(part, metric)
+        rows.append(row)
+    return pd.DataFrame(rows).rename_axis("combination")
 
 
 def parts(title: str, nodes: Sequence[Node]) -> Grid:

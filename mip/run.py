@@ -39,6 +39,7 @@ from mip.step import Metrics, State, Step, init, nothing, train_step
 from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound, write
 from mip.table import Table
 from mip.tree import leaves
+from mip.workers import mapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,13 +132,18 @@ class Run:
         return predictor(self.plan, self.state, self.device)
 
 
+def no_hooks(job: Job) -> tuple[Hook, ...]:
+    """Ask for no hooks: the default. Unlike a lambda, it can be sent to a worker process."""
+    return ()
+
+
 def run(
     spec: Spec,
     parts: Parts,
     out: str | Path | None = None,
     *,
     resume: bool = False,
-    hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
+    hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
     kinds: Mapping[str, type] = KINDS,
     device: str | None = None,
     base: str | Path = ".",
@@ -461,24 +467,26 @@ def crossval(
     spec: Spec,
     table: Table,
     column: str,
-    hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
+    hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
     kinds: Mapping[str, type] = KINDS,
     cache: str | Path | None = None,
     base: str | Path = ".",
+    workers: int = 1,
 ) -> CrossValidation:
     """Train once for each value of `column` on the other rows, and predict its own.
 
     Where the spec chooses by valid loss (`keep = "best"` or `patience`), 15% of each training
     part is set aside for it. A model that a branch is grafted from should not have seen the rows
     either, which nothing here can know. `base` is the folder that the spec's paths are relative to.
+    The folds are shared among so many `workers`, processes with a thread of torch's each.
     """
     import pandas as pd
 
     began, folds = time.monotonic(), sorted(set(table.texts(column)))
     if len(folds) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(folds)} fold, two are needed")
-    training = partial(run, spec, hooks=hooks, kinds=kinds, cache=cache, base=base)
-    outcomes = [_held_out(training, spec, table, column, fold) for fold in folds]
+    training = partial(run, spec, hooks=hooks, kinds=dict(kinds), cache=cache, base=base)
+    outcomes = list(mapped(partial(_held_out, training, spec, table, column), folds, workers))
     predictions = pd.concat([frame for frame, _ in outcomes]).sort_index().rename_axis("row")
     scores = tuple(score for _, score in outcomes)
     return CrossValidation(predictions, scores, time.monotonic() - began)

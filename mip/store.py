@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -145,10 +145,47 @@ def save(path: str | Path, plan: Plan, state: State, kinds: Mapping[str, type] =
 
 def load_model(path: str | Path, kinds: Mapping[str, type] = KINDS) -> tuple[Plan, State]:
     """Read a model's plan and its state (without an optimizer's tensors)."""
+    models = load_models(path, kinds)
+    if len(models) > 1:
+        raise FileError(f"{path}: an ensemble of {len(models)} models, where one is needed")
+    return models[0]
+
+
+def save_models(
+    path: str | Path, models: Sequence[tuple[Plan, State]], kinds: Mapping[str, type] = KINDS
+) -> None:
+    """Write several models into one file, in their order. Equal ones give equal bytes."""
+    trees = {
+        str(k): {"params": averaged(state).params, "buffers": state.buffers}
+        for k, (_, state) in enumerate(models)
+    }
+    plans = [to_json(plan, kinds) for plan, _ in models]
+    write(path, pack(dict(leaves(trees)), {"models": plans}))
+
+
+def load_models(
+    path: str | Path, kinds: Mapping[str, type] = KINDS
+) -> tuple[tuple[Plan, State], ...]:
+    """Read the models of a file: one, or those of an ensemble."""
     tensors, meta = read_file(path)
-    plan = _plan(path, meta, kinds)
+    many = meta.get("models")
+    if many is None:
+        return (_model(path, tensors, meta, kinds),)
+    if not isinstance(many, list) or not many:
+        raise FileError(f"{path}: its models cannot be read")
+    each = [(_part(tensors, str(k)), {"plan": plan}) for k, plan in enumerate(many)]
+    return tuple(_model(path, own, plan, kinds) for own, plan in each)
+
+
+def _model(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    kinds: Mapping[str, type],
+) -> tuple[Plan, State]:
     params, buffers = _part(tensors, "params"), _part(tensors, "buffers")
-    return plan, State(params, buffers, optimizer=(), step=int(meta.get("step", 0)))
+    step = int(meta.get("step", 0))
+    return _plan(path, meta, kinds), State(params, buffers, optimizer=(), step=step)
 
 
 def _plan(path: str | Path, meta: Mapping[str, Any], kinds: Mapping[str, type]) -> Plan:

@@ -124,6 +124,8 @@ def test_every_help_fits_one_screen(run):
         "evaluate",
         "predict",
         "crossval",
+        "ensemble",
+        "sweep",
         "cache",
         "demo",
         "demo-data",

@@ -127,6 +127,27 @@ def test_facts_are_json(head):
 
 
 @every
+def test_logits_are_found_from_what_they_decode_to(head):
+    facts = head.adapt(rows_of())
+    columns = head.decode(facts, logits_of(head, facts))
+    found = head.decode(facts, head.logits(facts, columns))
+    assert found.keys() == columns.keys()
+    for name, column in columns.items():
+        if column.dtype == object:
+            assert found[name].tolist() == column.tolist()
+        else:
+            np.testing.assert_allclose(found[name], column, rtol=1e-9)
+
+
+@every
+@pytest.mark.parametrize("size", [90.0, -90.0])
+def test_chances_of_none_give_finite_logits(head, size):
+    facts = head.adapt(rows_of())
+    columns = head.decode(facts, torch.full_like(logits_of(head, facts), size))
+    assert head.logits(facts, columns).isfinite().all()
+
+
+@every
 def test_facts_do_not_see_rows_without_a_target(head):
     assert head.adapt(rows_of()) == near(head.adapt(known_of(head)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -21,6 +22,9 @@ from mip.statistics import places, words
 from mip.table import Rows, Table
 
 Weights = Literal["none", "balanced"]
+
+SURE = 1e-16
+"""The chance, and the distance from 1, that counts as none where logits are made of chances."""
 
 
 def codes_of(rows: Table, column: str, classes: list[str]) -> np.ndarray:
@@ -163,6 +167,10 @@ class Binary:
         positive = logits.double().sigmoid().numpy()
         return labelled(facts["classes"], np.stack([1 - positive, positive], axis=1))
 
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
+        """Give the logits, float64 [n], that decode to these columns."""
+        return chances_of(facts["classes"], columns)[:, 1].logit(eps=SURE)
+
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give accuracy at one half, auc, and log_loss (natural logarithm)."""
         return {
@@ -224,6 +232,10 @@ class Multiclass:
         """Give `label` and a probability per class, `p_<class>`."""
         return labelled(facts["classes"], logits.double().softmax(dim=1).numpy())
 
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
+        """Give the logits, float64 [n, classes], that decode to these columns."""
+        return chances_of(facts["classes"], columns).clamp_min(SURE).log()
+
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give accuracy, top2 and top5 where there are more classes, auc (each class against
         the rest, averaged over the classes present), and log_loss (natural logarithm).
@@ -270,6 +282,11 @@ def labelled(classes: list[str], chances: np.ndarray) -> dict[str, np.ndarray]:
 def named(classes: list[str], chances: np.ndarray) -> dict[str, np.ndarray]:
     """Give the chances of classes, float64 [n, k], as columns `p_<class>`."""
     return {f"p_{word}": chances[:, k] for k, word in enumerate(classes)}
+
+
+def chances_of(classes: list[str], columns: Mapping[str, np.ndarray]) -> Tensor:
+    """Give the chances float64 [n, k] of the columns that `named` makes of them."""
+    return torch.from_numpy(np.stack([columns[f"p_{word}"] for word in classes], axis=1))
 
 
 def _facts(classes: list[str], counts: Counter[str], weights: Weights) -> Facts:

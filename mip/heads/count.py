@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -79,6 +80,12 @@ class Count:
 
     def _log_rate(self, facts: Facts, logits: Tensor) -> Tensor:
         return (logits.double() + math.log(facts["mean"])).clamp_max(LARGEST)
+
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
+        """Give the logits, float64 [n], that decode to these columns."""
+        # A rate too small for a float64 has been decoded to 0, which has no logarithm.
+        rate = np.maximum(columns["value"], np.finfo(float).tiny)
+        return torch.from_numpy(np.log(rate) - math.log(facts["mean"]))
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give mae, rmse, and poisson_deviance (twice the log-likelihood lost against rates that

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mip.branch import Facts, by_name
 from mip.errors import hint
-from mip.head import Criterion, Head, loss_of, scores, tower
+from mip.head import Criterion, Head, loss_of, recoded, scores, tower
 from mip.table import Rows, Table
 
 DOUBT = "log variance"
@@ -102,6 +102,13 @@ class Joint:
             for column, values in head.decode(facts[name], logits[name]).items()
         }
 
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Give each head's logits that decode to its columns, without learned weights."""
+        return {
+            name: recoded(head, facts[name], _own(name, columns))
+            for name, head in self.head.items()
+        }
+
     def metrics(
         self, facts: Facts, logits: dict[str, Any], target: dict[str, Any]
     ) -> dict[str, float]:
@@ -111,6 +118,11 @@ class Joint:
             for name, head in self.head.items()
             for metric, score in scores(head, facts[name], logits[name], target[name]).items()
         }
+
+
+def _own(head: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    start = f"{head}."
+    return {name.removeprefix(start): columns[name] for name in columns if name.startswith(start)}
 
 
 class Towers(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import compress
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from mip.branch import Facts, widths
 from mip.errors import DataError, hint
 from mip.head import Criterion, checked, dropout_field, members_field, missing_field
-from mip.heads.classes import auc, named
+from mip.heads.classes import SURE, auc, chances_of, named
 from mip.table import Rows, Table, content, is_list
 
 
@@ -89,6 +89,10 @@ class Multilabel:
         labels = [";".join(compress(classes, row)) for row in likely]
         chances = named(classes, logits.double().sigmoid().numpy())
         return {"label": np.array(labels, dtype=object), **chances}
+
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
+        """Give the logits, float64 [n, labels], that decode to these columns."""
+        return chances_of(facts["classes"], columns).logit(eps=SURE)
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give accuracy (all labels of a row right), f1 over all labels together (micro), and

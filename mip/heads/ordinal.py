@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from mip.branch import Facts, widths
 from mip.errors import DataError, hint
 from mip.head import Criterion, checked, dropout_field, members_field, missing_field
-from mip.heads.classes import codes_of, named
+from mip.heads.classes import SURE, chances_of, codes_of, named
 from mip.statistics import words
 from mip.table import Rows, Table
 
@@ -106,6 +107,12 @@ class Ordinal:
         """Give `label`, the median class, as CORN does, and `p_<class>` for each class."""
         label = np.array(facts["classes"], dtype=object)[_median(logits).numpy()]
         return {"label": label, **named(facts["classes"], _chances(logits).numpy())}
+
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
+        """Give the logits, float64 [n, classes - 1], that decode to these columns."""
+        chances = chances_of(facts["classes"], columns).clamp_min(SURE)
+        above = chances.flip(1).cumsum(dim=1).flip(1)[:, 1:]
+        return (above / chances[:, :-1]).log()
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give accuracy, mae of the ranks, and quadratic weighted kappa (Cohen 1968)."""

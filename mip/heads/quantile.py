@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from mip.branch import Facts, widths
 from mip.head import Criterion, dropout_field, members_field, missing_field, wide
-from mip.heads.scale import Scale, learn, scale_field, scaled, unscaled
+from mip.heads.scale import Scale, learn, rescaled, scale_field, scaled, unscaled
 from mip.table import Rows, Table
 
 
@@ -89,6 +90,11 @@ class Quantile:
 
     def _quantiles(self, facts: Facts, logits: Tensor) -> np.ndarray:
         return np.sort(unscaled(facts, logits.double().numpy(), self.scale), axis=1)
+
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
+        """Give the logits, float64 [n, levels], that decode to these columns."""
+        found = np.stack([columns[f"q{level}"] for level in self.levels], axis=1)
+        return torch.from_numpy(rescaled(facts, found, self.scale))
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give pinball and the mae of `value` in the target's unit and, of two levels or more,

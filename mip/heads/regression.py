@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mip.branch import Facts, widths
 from mip.head import Criterion, checked, dropout_field, members_field, missing_field
-from mip.heads.scale import Scale, learn, scale_field, scaled, unscaled
+from mip.heads.scale import Scale, learn, rescaled, scale_field, scaled, unscaled
 from mip.table import Rows, Table
 
 
@@ -88,6 +88,10 @@ class Regression:
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Give the column `value`, float64 in the target's own unit."""
         return {"value": unscaled(facts, logits.double().numpy(), self.scale)}
+
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
+        """Give the logits, float64 [n], that decode to these columns."""
+        return torch.from_numpy(rescaled(facts, columns["value"], self.scale))
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give mae and rmse in the target's unit, mape and median_ape as fractions, and r2."""

@@ -55,6 +55,17 @@ def unscaled(facts: Facts, values: np.ndarray, scale: Scale) -> np.ndarray:
     return np.exp(np.minimum(values, LARGEST)) if scale == "log" else values
 
 
+def rescaled(facts: Facts, values: np.ndarray, scale: Scale) -> np.ndarray:
+    """Give values in the target's own unit as they are learned, float64: `unscaled` backwards.
+
+    >>> rescaled({"mean": 2.0, "std": 0.5}, np.array([2.0, 3.0]), "standard").tolist()
+    [0.0, 2.0]
+    """
+    # A value too small for a float64 has been decoded to 0, which has no logarithm.
+    values = np.log(np.maximum(values, np.finfo(float).tiny)) if scale == "log" else values
+    return (values - facts["mean"]) / facts["std"]
+
+
 def _raw(rows: Table, column: str, scale: Scale) -> np.ndarray:
     values = rows.numbers(column)
     if scale != "log":
