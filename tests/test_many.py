@@ -73,6 +73,7 @@ def test_items_are_taken_as_they_are_needed():
     found.close()
 
 
+@pytest.mark.slow
 def test_a_worker_has_one_thread():
     assert list(mapped(threads, [0, 0], workers=2)) == [1, 1]
 
@@ -150,6 +151,7 @@ class Doubled(Continuous):
     """A kind of one's own."""
 
 
+@pytest.mark.slow
 def test_kinds_of_ones_own_are_sent(cut):
     kinds = {**mip.KINDS, "doubled": Doubled}
     spec = mip.parse(TEXT.replace('"continuous"', '"doubled"'), kinds)
@@ -157,6 +159,7 @@ def test_kinds_of_ones_own_are_sent(cut):
     assert isinstance(outcome.run.plan.spec.branch["sizes"], Doubled)
 
 
+@pytest.mark.slow
 def test_folds_among_workers_are_those_of_one(folder):
     rows = mip.folds(mip.read(folder / "houses.csv"), k=3)
     spec = mip.parse(TEXT)
@@ -286,6 +289,7 @@ def test_the_command_line_sweeps_prints_and_writes(folder, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_command_line_names_runs_that_fail(folder, tmp_path):
     words = ["--set", "train.cutmix=0.0,1.0", "--out", tmp_path]
     done = called(folder, *words)
