@@ -6,6 +6,7 @@ BIN := .venv/bin
 READY := .venv/ready
 # Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
+# The nets of the tests are small: a second thread would cost them more than it gives.
 
 .PHONY: help demo test check slow bench accuracy clean
 
@@ -21,7 +22,7 @@ demo: $(READY)   ## draw the demo's houses, fit three models, compare them: the 
 	$(BIN)/mip demo specs/demo
 
 test: $(READY)   ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 check: $(READY)  ## lint, format and type check
 	$(BIN)/ruff check .
