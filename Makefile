@@ -6,7 +6,6 @@ BIN := .venv/bin
 READY := .venv/ready
 # Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
-# The nets of the tests are small: a second thread would cost them more than it gives.
 
 .PHONY: help demo test check slow bench accuracy clean
 
@@ -21,6 +20,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)   ## draw the demo's houses, fit three models, compare them: the main job
 	$(BIN)/mip demo specs/demo
 
+# The nets of the tests are small: a second thread would cost them more than it gives.
 test: $(READY)   ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
