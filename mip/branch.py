@@ -66,19 +66,14 @@ def _positive(_: Any, about: Attribute, given: tuple[int, ...]) -> None:
         raise ValueError(f"'{about.name}' must hold widths of 1 to 65536: {list(given)}")
 
 
-def walk(branch: Branch, path: str = "") -> Iterator[tuple[str, Branch]]:
-    """Walk the leaves of a tree of branches with their dotted paths.
+def walk(root: Any) -> Iterator[tuple[str, Branch]]:
+    """Walk the leaves of a tree of branches, below its root, with their dotted paths.
 
     >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
     >>> [path for path, leaf in walk(Fuse({"b": Continuous(["x"]), "a": Continuous(["y"])}))]
     ['a', 'b']
     """
-    children = getattr(branch, "branch", None)
-    if children is None:
-        yield path, branch
-        return
-    for name, child in children.items():
-        yield from walk(child, f"{path}.{name}" if path else name)
+    return ((path, each) for path, each in branches(root.branch) if not hasattr(each, "branch"))
 
 
 def place(path: str) -> str:

@@ -87,9 +87,10 @@ class _Live:
 
     @classmethod
     def of(cls, state: State, history: History, watched: bool) -> Self:
-        begun = {name: values[history.begun] for name, values in history.steps.items()}
-        past = {name: values[~history.begun] for name, values in history.steps.items()}
-        return cls(copy(state), list(history.epochs), [past], begun, {}, watched)
+        begun = history.begun
+        now = {name: values[begun] for name, values in history.steps.items()}
+        past = {name: values[~begun] for name, values in history.steps.items()}
+        return cls(copy(state), list(history.epochs), [past], now, {}, watched)
 
     @property
     def epoch(self) -> dict[str, Tensor]:

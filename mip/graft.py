@@ -102,10 +102,11 @@ def grow(plan: Plan, donors: Donors, seed: int = 0) -> Net:
     What is not grafted begins as in `build`, of which the start is a function of the seed.
     """
     net = build(evolve(plan, spec=evolve(plan.spec, graft={})), seed)
+    own = saved(net) if plan.spec.graft else {}
     for path in plan.spec.graft:
         state = donors[path][1]
         given = _below(path, {**state.params, **state.buffers})
-        _copy(given, _below(path, saved(net)), _unfit(plan, path))
+        _copy(given, _below(path, own), _unfit(plan, path))
     return net
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -141,10 +141,7 @@ class Members(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, outputs or 1).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.unsqueeze(1)
-        for layer in self.layers:
-            x = self.dropout(layer(x).relu())
-        x = x.expand(-1, len(self.weight), -1)
+        x = together(self.layers, self.dropout, x).expand(-1, len(self.weight), -1)
         logits = torch.einsum("nmi,mio->nmo", x, self.weight) + self.bias
         logits = logits if self.training else logits.mean(dim=1)
         return logits.squeeze(-1) if self.squeeze else logits
@@ -157,6 +154,16 @@ def adapted(sizes: Sequence[int], members: int) -> nn.ModuleList:
         # Random signs show each member another view of the input; all else begins alike.
         nn.init.trunc_normal_(first.before).data.sign_()
     return nn.ModuleList(layers)
+
+
+def together(layers: Iterable[nn.Module], dropout: nn.Module, x: Tensor) -> Tensor:
+    """Run the hidden layers of all members: float32 [n, size] to [n, members, last size]; without
+    layers to [n, 1, size].
+    """
+    x = x.unsqueeze(1)
+    for layer in layers:
+        x = dropout(layer(x).relu())
+    return x
 
 
 class Adapted(nn.Module):

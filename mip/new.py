@@ -217,24 +217,19 @@ def _image(guesses: list[Guess], table: Table) -> list[str]:
 
 
 def _head(table: Table, target: str) -> str:
-    if any(map(is_list, table.cells(target))):
-        return _block(
-            table,
-            "lists: any of several labels",
-            "multilabel",
-            tomli_w.dumps({"column": target}).strip(),
-        )
-    words = [word for word in table.texts(target) if word.lower() not in BLANK]
-    kinds = len(set(words))
     column = tomli_w.dumps({"column": target}).strip()
+    if any(map(is_list, table.cells(target))):
+        return _block(table, "lists: any of several labels", "multilabel", column)
+    words = [word for word in table.texts(target) if word.lower() not in BLANK]
+    kinds, number = len(set(words)), _is_number(table, target)
     if kinds < 2:
         raise DataError(f"{table.name}: column '{target}' has {kinds} value, nothing to predict")
-    if kinds > max(FEW, len(words) // 2) and not _is_number(table, target):
+    if kinds > max(FEW, len(words) // 2) and not number:
         told = f"{kinds} different words in {len(words)} rows are too many to be classes"
         raise DataError(f"{table.name}: column '{target}': {told}")
     if kinds == 2:
         return _block(table, f"two values: {', '.join(sorted(set(words)))}", "binary", column)
-    if not _is_number(table, target) or (kinds <= 10 and kinds < len(words) / 10):
+    if not number or (kinds <= 10 and kinds < len(words) / 10):
         return _block(table, f"{kinds} classes", "multiclass", column)
     role = _guess_number(table, target, kinds, f"{kinds} different values")
     scale = "log" if role.role == "log number" else "standard"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import in_
 from torch import Tensor
 
 from mip.schedules import Hyper, Schedule
@@ -73,6 +74,15 @@ def named(tensors: Params, params: Params) -> list[Tensor]:
     [tensor([1.]), tensor([0.])]
     """
     return [tensors[path] for path in params]
+
+
+def optional(tensors: Params, params: Params) -> list[Any]:
+    """List tensors as `named` does, None for a parameter that has none.
+
+    >>> optional({"w": torch.ones(1)}, {"b": torch.ones(1), "w": torch.ones(1)})
+    [None, tensor([1.])]
+    """
+    return [tensors.get(path) for path in params]
 
 
 def chain(*links: Optimizer) -> Optimizer:
@@ -195,7 +205,16 @@ class OptimizerSpec(Protocol):
         ...
 
 
-def betas_of(instance: Any, about: Any, betas: tuple[float, ...]) -> None:
-    """Check a field of two decays of running means; a validator."""
+def decay_field() -> Any:
+    """Declare which weights decay: all by default, as torch's do."""
+    return field(default="all", validator=in_(get_args(Decay)))
+
+
+def betas_field(first: float = 0.9, second: float = 0.999) -> Any:
+    """Declare two decays of running means."""
+    return field(default=(first, second), converter=tuple, validator=_two)
+
+
+def _two(instance: Any, about: Any, betas: tuple[float, ...]) -> None:
     if not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
         raise ValueError(f"'{about.name}' must be two numbers from 0 to below 1: {list(betas)}")

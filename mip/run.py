@@ -78,8 +78,7 @@ def job(
     `given` are the models that branches are grafted from, which `mip.graft.donors` reads;
     `measure` is that of `train_step`.
     """
-    plan = graft(adapt(spec, parts.train), given, kinds)
-    net = grow(plan, given, spec.train.seed).to(device)
+    plan, net = _grown(spec, parts, given, kinds, device)
     _check_groups(spec, net)
     batches = train_pipe(plan, parts.train, device, cache)
     steps = spec.train.epochs * len(batches)
@@ -92,6 +91,13 @@ def job(
     return Job(plan, step, batches, start, watching, steps)
 
 
+def _grown(
+    spec: Spec, parts: Parts, given: Donors, kinds: Mapping[str, type], device: str
+) -> tuple[Plan, Net]:
+    plan = graft(adapt(spec, parts.train), given, kinds)
+    return plan, grow(plan, given, spec.train.seed).to(device)
+
+
 def rate_curve(
     spec: Spec,
     parts: Parts,
@@ -102,15 +108,12 @@ def rate_curve(
     base: str | Path = ".",
 ) -> Curve:
     """Try learning rates on a spec's model and training rows; see `find_rate`. Nothing is kept."""
-    given = donors(spec, base, kinds)
-    plan = graft(adapt(spec, parts.train), given, kinds)
-    net, how = grow(plan, given, spec.train.seed).to(device), spec.train
-    clip = [clip_norm(how.clip)] if how.clip else []
+    plan, net = _grown(spec, parts, donors(spec, base, kinds), kinds, device)
 
     def optimizer(rate: Schedule) -> Optimizer:
-        return chain(*clip, how.optimizer.optimizer(rate))
+        return _clipped(spec.train, spec.train.optimizer.optimizer(rate))
 
-    state = init(net, optimizer(lambda step: 0.0), how.seed)
+    state = init(net, optimizer(lambda step: 0.0), spec.train.seed)
     batches = train_pipe(plan, parts.train, device, cache)
     train = lambda rate: train_step(net, plan.loss, optimizer(rate))  # noqa: E731
     return find_rate(train, batches, state, steps=steps)
@@ -273,6 +276,10 @@ def optimizer_of(spec: Spec, steps: int) -> Optimizer:
     groups = {str(k): group for k, group in enumerate(how.group)} | {"others": Group("*")}
     links = {name: _link(how, group, steps) for name, group in groups.items()}
     one = partition(partial(_group, groups), links) if how.group else links["others"]
+    return _clipped(how, one)
+
+
+def _clipped(how: Train, one: Optimizer) -> Optimizer:
     return chain(clip_norm(how.clip), one) if how.clip else chain(one)
 
 

@@ -505,7 +505,7 @@ def _names(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[
         taken = hasattr(nn.ModuleDict(), name) or name in {"body", "branch", "head"}
         if taken or not re.fullmatch(r"[A-Za-z][\w-]*", name):
             raise SpecError(f"{_join(path, name)}: '{name}' cannot be the name of a branch")
-    return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
+    return _plain(kind, value, path, kinds)
 
 
 def _plain(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, Any]:

@@ -139,8 +139,12 @@ def save(path: str | Path, plan: Plan, state: State, kinds: Mapping[str, type] =
     """Write a model: weights (where the state keeps averages of them, these), spec and facts in
     one safetensors file. Equal models give equal bytes.
     """
-    tensors = dict(leaves({"params": averaged(state).params, "buffers": state.buffers}))
-    write(path, pack(tensors, {"plan": to_json(plan, kinds), "step": state.step}))
+    meta = {"plan": to_json(plan, kinds), "step": state.step}
+    write(path, pack(dict(leaves(_kept(state))), meta))
+
+
+def _kept(state: State) -> dict[str, Any]:
+    return {"params": averaged(state).params, "buffers": state.buffers}
 
 
 def load_model(path: str | Path, kinds: Mapping[str, type] = KINDS) -> tuple[Plan, State]:
@@ -155,10 +159,7 @@ def save_models(
     path: str | Path, models: Sequence[tuple[Plan, State]], kinds: Mapping[str, type] = KINDS
 ) -> None:
     """Write several models into one file, in their order. Equal ones give equal bytes."""
-    trees = {
-        str(k): {"params": averaged(state).params, "buffers": state.buffers}
-        for k, (_, state) in enumerate(models)
-    }
+    trees = {str(k): _kept(state) for k, (_, state) in enumerate(models)}
     plans = [to_json(plan, kinds) for plan, _ in models]
     write(path, pack(dict(leaves(trees)), {"models": plans}))
 

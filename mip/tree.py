@@ -112,9 +112,7 @@ def concat(trees: list[Tree]) -> Tree:
     """
     if hasattr(trees[0], "join"):
         return trees[0].join(trees[1:])
-    columns = [[leaf for _, leaf in leaves(tree)] for tree in trees]
-    joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
-    return map_tree(lambda _: next(joined), trees[0])
+    return _merged(torch.cat, trees)
 
 
 def mean(trees: list[Tree]) -> Tree:
@@ -123,9 +121,13 @@ def mean(trees: list[Tree]) -> Tree:
     >>> mean([{"a": torch.zeros(2)}, {"a": torch.ones(2)}])
     {'a': tensor([0.5000, 0.5000])}
     """
-    columns = zip(*[[leaf for _, leaf in leaves(tree)] for tree in trees], strict=True)
-    averaged = iter([torch.stack(column).mean(dim=0) for column in columns])
-    return map_tree(lambda _: next(averaged), trees[0])
+    return _merged(lambda parts: torch.stack(parts).mean(dim=0), trees)
+
+
+def _merged(merge: Callable[[tuple[Tensor, ...]], Tensor], trees: list[Tree]) -> Tree:
+    columns = [[leaf for _, leaf in leaves(tree)] for tree in trees]
+    merged = iter([merge(parts) for parts in zip(*columns, strict=True)])
+    return map_tree(lambda _: next(merged), trees[0])
 
 
 def clone(tree: Tree) -> Tree:

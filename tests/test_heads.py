@@ -106,6 +106,14 @@ def run(head, folder, **train):
     return mip.run(spec_of(head, **train), parts, folder, device="cpu")
 
 
+def refusal(head: str) -> str:
+    """What is said of a spec with this head."""
+    branch = '[branch.one]\nkind = "continuous"\ncolumns = ["area"]\n'
+    with pytest.raises(SpecError) as caught:
+        mip.parse(f"{branch}[head]\n{head}\n")
+    return str(caught.value)
+
+
 def near(facts):
     """The same facts; moments that are merged in another order may differ in the last bits."""
     return pytest.approx(facts, rel=1e-14) if "std" in facts else facts
@@ -655,10 +663,7 @@ SPECS = {
 
 @pytest.mark.parametrize(("text", "error"), SPECS.items(), ids=SPECS)
 def test_a_head_that_cannot_be_is_refused(text, error):
-    branch = '[branch.one]\nkind = "continuous"\ncolumns = ["area"]\n'
-    with pytest.raises(SpecError) as caught:
-        mip.parse(f'{branch}[head]\ncolumn = "x"\n{text}\n')
-    assert str(caught.value) == error
+    assert refusal(f'column = "x"\n{text}') == error
 
 
 # Members.

@@ -9,7 +9,7 @@ from attrs.validators import ge, gt, le, lt
 from torch import Tensor, nn
 
 from mip.branch import widths
-from mip.layers import adapted
+from mip.layers import adapted, together
 
 
 @frozen
@@ -49,7 +49,4 @@ class Ensemble(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.unsqueeze(1)
-        for layer in self.layers:
-            x = self.dropout(layer(x).relu())
-        return x.mean(dim=1)
+        return together(self.layers, self.dropout, x).mean(dim=1)

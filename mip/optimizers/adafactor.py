@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, lt
+from attrs.validators import ge, gt, lt
 from torch.optim._adafactor import adafactor as kernel
 
-from mip.optimizer import Decay, Optimizer, Params, counts, decaying, named
+from mip.optimizer import Decay, Optimizer, Params, counts, decay_field, decaying, named, optional
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree
 
@@ -44,9 +44,9 @@ def adafactor(
         kernel(
             list(params.values()),
             named(grads, params),
-            _known(state["row"], params),
-            _known(state["column"], params),
-            _known(state["square"], params),
+            optional(state["row"], params),
+            optional(state["column"], params),
+            optional(state["square"], params),
             list(state["count"].unbind()),
             d=threshold,
             lr=value(rate, step),
@@ -61,10 +61,6 @@ def adafactor(
     return Optimizer(init, update_)
 
 
-def _known(tensors: Params, params: Params) -> Any:
-    return [tensors.get(path) for path in params]
-
-
 @frozen
 class Adafactor:
     """See `adafactor`; `decay` says which weights decay, "all" or "matrices" alone."""
@@ -73,7 +69,7 @@ class Adafactor:
     beta2_decay: float = field(default=-0.8, validator=lt(0))
     threshold: float = field(default=1.0, validator=ge(1))
     weight_decay: float = field(default=0.0, validator=ge(0))
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""

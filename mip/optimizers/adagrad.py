@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_
+from attrs.validators import ge, gt
 from torch.optim.adagrad import adagrad as kernel
 
-from mip.optimizer import Decay, Optimizer, Params, counts, decaying, named
+from mip.optimizer import Decay, Optimizer, Params, counts, decay_field, decaying, named
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree
 
@@ -60,7 +60,7 @@ class Adagrad:
     initial: float = field(default=0.0, validator=ge(0))
     eps: float = field(default=1e-10, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_
+from attrs.validators import ge, gt
+from torch import Tensor
 from torch.optim.adam import adam as kernel
 
-from mip.optimizer import Decay, Optimizer, Params, betas_of, decaying, named, zeros
+from mip.optimizer import Decay, Optimizer, Params, betas_field, decay_field, decaying, named, zeros
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree, clone
 
@@ -38,6 +39,17 @@ def adam(
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015) by torch's fused kernel; equal to `torch.optim.Adam`."""
     return _adam(rate, betas, eps, weight_decay, decoupled=False)
+
+
+def root_(square: Tensor, grad: Tensor, beta: float, count: int, eps: float) -> Tensor:
+    """Take a gradient into the running mean of squares, in place, and give its root, without the
+    bias to its begin at 0.
+
+    >>> root_(torch.zeros(1), torch.tensor([3.0]), beta=0.5, count=1, eps=0.0)
+    tensor([3.])
+    """
+    square.mul_(beta).addcmul_(grad, grad, value=1 - beta)
+    return (square / (1 - beta**count)).sqrt_().add_(eps)
 
 
 def _adam(
@@ -82,9 +94,9 @@ class AdamW:
 
     lr: float = field(default=1e-3, validator=gt(0))
     weight_decay: float = field(default=0.01, validator=ge(0))
-    betas: tuple[float, ...] = field(default=(0.9, 0.999), converter=tuple, validator=betas_of)
+    betas: tuple[float, ...] = betas_field()
     eps: float = field(default=1e-8, validator=gt(0))
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""
@@ -99,9 +111,9 @@ class Adam:
 
     lr: float = field(default=1e-3, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
-    betas: tuple[float, ...] = field(default=(0.9, 0.999), converter=tuple, validator=betas_of)
+    betas: tuple[float, ...] = betas_field()
     eps: float = field(default=1e-8, validator=gt(0))
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""

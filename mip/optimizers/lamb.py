@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_
+from attrs.validators import ge, gt
 from torch import Tensor
 
-from mip.optimizer import Decay, Optimizer, Params, betas_of, decaying, zeros
+from mip.optimizer import Decay, Optimizer, Params, betas_field, decay_field, decaying, zeros
+from mip.optimizers.adam import root_
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree
 
@@ -37,8 +38,7 @@ def lamb(
         for path, param in params.items():
             mean, square = state["mean"][path], state["square"][path]
             mean.lerp_(grads[path], 1 - one)
-            square.mul_(two).addcmul_(grads[path], grads[path], value=1 - two)
-            root = (square / (1 - two**count)).sqrt_().add_(eps)
+            root = root_(square, grads[path], two, count, eps)
             move = (mean / (1 - one**count)).div_(root).add_(param, alpha=decay)
             param.sub_(move * _trust(param, move) * value(rate, step))
         return grads, state, params
@@ -57,9 +57,9 @@ class Lamb:
 
     lr: float = field(default=1e-3, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
-    betas: tuple[float, ...] = field(default=(0.9, 0.999), converter=tuple, validator=betas_of)
+    betas: tuple[float, ...] = betas_field()
     eps: float = field(default=1e-6, validator=gt(0))
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""

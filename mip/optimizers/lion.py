@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_
+from attrs.validators import ge, gt
 
-from mip.optimizer import Decay, Optimizer, Params, betas_of, decaying, zeros
+from mip.optimizer import Decay, Optimizer, Params, betas_field, decay_field, decaying, zeros
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree
 
@@ -42,8 +42,8 @@ class Lion:
 
     lr: float = field(default=1e-4, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
-    betas: tuple[float, ...] = field(default=(0.9, 0.99), converter=tuple, validator=betas_of)
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    betas: tuple[float, ...] = betas_field(0.9, 0.99)
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""

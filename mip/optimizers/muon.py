@@ -6,10 +6,20 @@ from typing import Any, Literal
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, lt
+from attrs.validators import ge, gt, lt
 from torch.optim._muon import muon as kernel
 
-from mip.optimizer import Decay, Optimizer, Params, decaying, masked, matrices, named, zeros
+from mip.optimizer import (
+    Decay,
+    Optimizer,
+    Params,
+    decay_field,
+    decaying,
+    masked,
+    matrices,
+    named,
+    zeros,
+)
 from mip.optimizers.adam import adamw
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree
@@ -68,7 +78,7 @@ class Muon:
     momentum: float = field(default=0.95, validator=[ge(0), lt(1)])
     nesterov: bool = True
     weight_decay: float = field(default=0.1, validator=ge(0))
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""

@@ -6,10 +6,20 @@ from functools import partial
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_
+from attrs.validators import ge, gt
 from torch.optim.nadam import nadam as kernel
 
-from mip.optimizer import Decay, Optimizer, Params, betas_of, counts, decaying, named, zeros
+from mip.optimizer import (
+    Decay,
+    Optimizer,
+    Params,
+    betas_field,
+    counts,
+    decay_field,
+    decaying,
+    named,
+    zeros,
+)
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree
 
@@ -61,11 +71,11 @@ class NAdam:
 
     lr: float = field(default=2e-3, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
-    betas: tuple[float, ...] = field(default=(0.9, 0.999), converter=tuple, validator=betas_of)
+    betas: tuple[float, ...] = betas_field()
     eps: float = field(default=1e-8, validator=gt(0))
     momentum_decay: float = field(default=4e-3, validator=ge(0))
     decoupled: bool = False
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, lt
+from attrs.validators import ge, gt, lt
 from torch.optim.rmsprop import rmsprop as kernel
 
-from mip.optimizer import Decay, Optimizer, Params, counts, decaying, named, zeros
+from mip.optimizer import Decay, Optimizer, Params, counts, decay_field, decaying, named, zeros
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree
 
@@ -65,7 +65,7 @@ class RMSprop:
     momentum: float = field(default=0.0, validator=[ge(0), lt(1)])
     centered: bool = False
     weight_decay: float = field(default=0.0, validator=ge(0))
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""

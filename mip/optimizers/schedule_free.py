@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_
+from attrs.validators import ge, gt
 from torch import Tensor
 
 from mip.compositions import average_of
-from mip.optimizer import Decay, Optimizer, Params, betas_of, decaying, zeros
+from mip.optimizer import Decay, Optimizer, Params, betas_field, decay_field, decaying, zeros
+from mip.optimizers.adam import root_
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree, clone
 
@@ -43,8 +44,7 @@ def schedule_free(
         share = _share(state["sums"], lr)
         for path, param in params.items():
             grad, base, square = grads[path], state["base"][path], state["square"][path]
-            square.mul_(two).addcmul_(grad, grad, value=1 - two)
-            root = (square / (1 - two**count)).sqrt_().add_(eps)
+            root = root_(square, grad, two, count, eps)
             base.sub_((grad / root).add_(param, alpha=decay), alpha=lr)
             mean = state["average"].mean[path].lerp_(base, share)
             param.copy_(base.lerp(mean, one))
@@ -68,9 +68,9 @@ class ScheduleFree:
 
     lr: float = field(default=2.5e-3, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
-    betas: tuple[float, ...] = field(default=(0.9, 0.999), converter=tuple, validator=betas_of)
+    betas: tuple[float, ...] = betas_field()
     eps: float = field(default=1e-8, validator=gt(0))
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""

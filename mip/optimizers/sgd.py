@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, lt
+from attrs.validators import ge, gt, lt
 from torch.optim.sgd import sgd as kernel
 
-from mip.optimizer import Decay, Optimizer, Params, decaying, named, zeros
+from mip.optimizer import Decay, Optimizer, Params, decay_field, decaying, named, optional, zeros
 from mip.schedules import Hyper, Schedule, value
 from mip.tree import Tree
 
@@ -31,7 +31,7 @@ def sgd(
         kernel(
             list(params.values()),
             named(grads, params),
-            [state.get(path) for path in params],
+            optional(state, params),
             fused=True,
             weight_decay=value(weight_decay, step),
             momentum=value(momentum, step),
@@ -53,7 +53,7 @@ class SGD:
     momentum: float = field(default=0.9, validator=[ge(0), lt(1)])
     nesterov: bool = False
     weight_decay: float = field(default=0.0, validator=ge(0))
-    decay: Decay = field(default="all", validator=in_(("all", "matrices")))
+    decay: Decay = decay_field()
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""
