@@ -1,8 +1,11 @@
-"""What stands around an optimizer: clipping, accumulation, lookahead, averages of the weights."""
+"""What stands around an optimizer: clipping, accumulation, lookahead, averages of the weights, a
+scale of the loss, a factor of the rate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -171,8 +174,101 @@ def averages(tree: Tree) -> Iterator[Params]:
     >>> list(averages(({}, {"mine": average_of({"w": torch.ones(1)})})))
     [{'w': tensor([1.])}]
     """
-    if isinstance(tree, Average):
-        yield tree.mean
+    return (each.mean for each in _found(tree, Average))
+
+
+class Scale(NamedTuple):
+    """What the loss is multiplied by for the backward pass, and how many steps it has held."""
+
+    factor: Tensor
+    held: Tensor
+
+
+def loss_scaled(optimizer: Optimizer, start: float = 2.0**16, every: int = 2000) -> Optimizer:
+    """Scale the loss for the backward pass, so that small gradients are not 0 in float16
+    (Micikevicius et al. 2018), as `torch.amp.GradScaler` does: by twice as much after `every`
+    steps, by half after a step whose gradients are not finite, which moves nothing. For a step
+    with `guard`.
+
+    >>> from mip.optim import sgd; one = loss_scaled(sgd(1.0), start=4.0, every=1)
+    >>> params = {"w": torch.ones(1)}; state = one.init(params)
+    >>> loss_scale(one.update(params, state, params, 0)[1]), loss_scale(lowered(state))
+    (tensor(8.), tensor(2.))
+    """
+
+    def init(params: Params) -> Tree:
+        device = next((param.device for param in params.values()), None)
+        scale = Scale(torch.full((), start, device=device), torch.zeros(()))
+        return {"scale": scale, "inner": optimizer.init(params)}
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        factor, held = state["scale"]
+        if held.add_(1) == every:
+            factor, held = factor * 2, held.zero_()
+        grads, inner, params = optimizer.update_(grads, state["inner"], params, step)
+        return grads, {"scale": Scale(factor, held), "inner": inner}, params
+
+    return Optimizer(init, update_)
+
+
+def loss_scale(tree: Tree) -> Tensor | None:
+    """Find the scale of the loss in an optimizer's state; None where it has none."""
+    return next((each.factor for each in _found(tree, Scale)), None)
+
+
+def lowered(tree: Tree) -> Tree:
+    """Halve the scale of the loss in an optimizer's state, if it has one."""
+    return _replaced(tree, Scale, lambda old: Scale(old.factor / 2, torch.zeros(())))
+
+
+class Factor(NamedTuple):
+    """What the rates of an optimizer are multiplied by: float64, of no dimensions."""
+
+    value: Tensor
+
+
+def adjustable(build: Callable[[float], Optimizer]) -> Optimizer:
+    """Make an optimizer whose rate can be changed while it runs: `build` makes it for a factor of
+    the rate, 1 to begin with. `adjusted` sets the factor; `mip.hooks.plateau` does so by a metric.
+
+    >>> from mip.optim import sgd; one = adjustable(lambda factor: sgd(factor * 0.5))
+    >>> params = {"w": torch.ones(1)}; state = adjusted(one.init(params), 0.1)
+    >>> one.update({"w": torch.ones(1)}, state, params, 0)[2]
+    {'w': tensor([0.9500])}
+    """
+    known = cache(build)
+
+    def init(params: Params) -> Tree:
+        one = Factor(torch.ones((), dtype=torch.float64))
+        return {"factor": one, "inner": known(1.0).init(params)}
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        one = known(float(state["factor"].value))
+        grads, inner, params = one.update_(grads, state["inner"], params, step)
+        return grads, {"factor": state["factor"], "inner": inner}, params
+
+    return Optimizer(init, update_)
+
+
+def adjusted(tree: Tree, factor: float) -> Tree:
+    """Set the factor in the state of an optimizer that `adjustable` made."""
+    return _replaced(tree, Factor, lambda _: Factor(torch.tensor(factor, dtype=torch.float64)))
+
+
+def _found(tree: Tree, kind: type) -> Iterator[Any]:
+    if isinstance(tree, kind):
+        yield tree
     elif isinstance(tree, (dict, tuple)):
         for child in tree.values() if isinstance(tree, dict) else tree:
-            yield from averages(child)
+            yield from _found(child, kind)
+
+
+def _replaced(tree: Tree, kind: type, change: Callable[[Any], Any]) -> Tree:
+    if isinstance(tree, kind):
+        return change(tree)
+    if isinstance(tree, dict):
+        return {name: _replaced(child, kind, change) for name, child in tree.items()}
+    if isinstance(tree, tuple):
+        children = [_replaced(child, kind, change) for child in tree]
+        return getattr(tree, "_make", type(tree))(children)
+    return tree

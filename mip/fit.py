@@ -347,8 +347,15 @@ def _close_epoch(pipe: Any, live: _Live) -> Loop:
 
 def _means(steps: Mapping[str, Tensor]) -> dict[str, float]:
     rows = steps.get("rows", torch.zeros(0)).double()
-    measured = {name: values.double() for name, values in steps.items() if name not in _COUNTS}
-    return {name: float((values * rows).sum() / rows.sum()) for name, values in measured.items()}
+    # A step that a guard held back has no loss to speak of.
+    taken = steps.get("skipped", torch.zeros(len(rows))) == 0
+    share = {"skipped": float((~taken).double().mean())} if "skipped" in steps else {}
+    measured = {name: values[taken] for name, values in steps.items() if name not in _COUNTS}
+    return {name: _mean(values, rows[taken]) for name, values in measured.items()} | share
+
+
+def _mean(values: Tensor, rows: Tensor) -> float:
+    return float((values.double() * rows).sum() / rows.sum())
 
 
 _COUNTS = {"rows", "step"}

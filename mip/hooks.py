@@ -18,7 +18,7 @@ from mip.fit import Event, Hook, Reply, Skip, Stop
 from mip.net import Net, build
 from mip.plan import NO_METRICS, Metric, Plan
 from mip.spec import KINDS
-from mip.step import State, eval_step
+from mip.step import Metrics, State, eval_step
 from mip.store import save_checkpoint, write
 from mip.tree import concat, map_tree, size
 
@@ -193,28 +193,38 @@ def limit(
     return hook
 
 
-def nan_guard(action: Literal["stop", "skip", "roll_back"] = "stop") -> Hook:
-    """Watch for a loss that is not finite: stop the fit, or go on with the next batch from the
-    state before this one ("skip") or from that of the epoch's begin ("roll_back").
+def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
+    """Watch for a step whose loss is not finite, or that was skipped by the `guard` of
+    `train_step`: stop the fit, or go on with the next batch from the state of the epoch's begin
+    ("roll_back").
 
-    The loss is read at every step, for which a GPU is waited for; "skip" copies the state at
-    every step.
+    To go on from the state before such a step the guard is enough. While the scale of a loss is
+    looked for (`mip.optim.loss_scaled`), a step that is skipped by a finite loss is none of those.
+    The loss is read at every step, for which a GPU is waited for.
     """
-    begin = {"stop": "", "skip": "before_batch", "roll_back": "before_epoch"}[action]
     kept: list[State] = []
 
     def hook(event: Event) -> Reply:
-        if event.name == begin:
+        if event.name == "before_epoch" and action == "roll_back":
             kept[:] = [event.state]
-        if event.name != "after_batch" or math.isfinite(event.metrics["loss"]):
+        if event.name != "after_batch" or not _is_broken(event.metrics):
             return None
-        if kept:
-            return kept[0]
-        rows = getattr(event.batch, "row", None)
-        named = "" if rows is None else f", rows {', '.join(map(str, rows.tolist()[:8]))}"
-        return Stop(f"the loss is {float(event.metrics['loss'])} at step {event.step}{named}")
+        return kept[0] if kept else Stop(_told(event))
 
     return hook
+
+
+def _is_broken(metrics: Metrics) -> bool:
+    searching = metrics.get("loss_scale", 0.0) > 1.0
+    return not math.isfinite(metrics["loss"]) or bool(metrics.get("skipped", 0.0) and not searching)
+
+
+def _told(event: Event) -> str:
+    rows = getattr(event.batch, "row", None)
+    named = "" if rows is None else f", rows {', '.join(map(str, rows.tolist()[:8]))}"
+    loss = float(event.metrics["loss"])
+    what = "a gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+    return f"{what} at step {event.step}{named}"
 
 
 def validate(

@@ -2,7 +2,16 @@
 of them by one name.
 """
 
-from mip.compositions import accumulate, clip_norm, clip_value, ema, lookahead, swa
+from mip.compositions import (
+    accumulate,
+    adjustable,
+    clip_norm,
+    clip_value,
+    ema,
+    lookahead,
+    loss_scaled,
+    swa,
+)
 from mip.optimizer import (
     Optimizer,
     OptimizerSpec,
@@ -88,6 +97,7 @@ __all__ = [
     "adagrad",
     "adam",
     "adamw",
+    "adjustable",
     "chain",
     "clip_norm",
     "clip_value",
@@ -103,6 +113,7 @@ __all__ = [
     "linear",
     "lion",
     "lookahead",
+    "loss_scaled",
     "masked",
     "matrices",
     "multi_step",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,21 @@ from attrs import evolve, frozen
 from toolz import identity
 from torch import Tensor, nn
 
-from mip.compositions import averages
+from mip.compositions import averages, loss_scale, lowered
+from mip.gradient import (
+    Backward,
+    Forward,
+    Gradient,
+    Objective,
+    Precision,
+    all_finite,
+    buffers_of,
+    cast,
+    eager,
+    lent,
+    plain,
+    slots_of,
+)
 from mip.optimizer import Optimizer, Params
 from mip.rng import derive, generators, seeded
 from mip.tree import Tree, clone
@@ -37,14 +50,7 @@ class State:
 def init(net: nn.Module, optimizer: Optimizer, seed: int = 0) -> State:
     """Make the state before step 0 from a module's parameters and buffers, copied."""
     params = clone({name: p for name, p in net.named_parameters() if p.requires_grad})
-    return State(params, clone(_buffers(net)), optimizer.init(params), 0, seed)
-
-
-def _buffers(net: nn.Module) -> Params:
-    # What a step does not train: saved buffers, and parameters that ask for no gradient.
-    kept = net.state_dict().keys()
-    frozen = {name: param for name, param in net.named_parameters() if not param.requires_grad}
-    return frozen | {name: buffer for name, buffer in net.named_buffers() if name in kept}
+    return State(params, clone(buffers_of(net)), optimizer.init(params), 0, seed)
 
 
 def copy(state: State) -> State:
@@ -86,62 +92,6 @@ def _means(state: State) -> Params:
     return {path: mean for each in averages(state.optimizer) for path, mean in each.items()}
 
 
-Gradient = Callable[[Params], tuple[Tensor, Params, Params]]
-"""Parameters to the loss there, its gradients, and the buffers that the forward pass left."""
-
-
-def plain(gradient: Gradient, params: Params) -> tuple[Tensor, Params, Params]:
-    """Take the gradients where the parameters are."""
-    return gradient(params)
-
-
-def sharpness_aware(radius: float = 0.05) -> Callable[[Gradient, Params], Any]:
-    """Take the gradients where the loss is worst within `radius` of the parameters, to first
-    order: SAM (Foret et al. 2021), the `around` of a step, which takes two forward passes. Loss
-    and buffers are those of the parameters themselves.
-
-    >>> def gradient(params): return params["w"] ** 2, {"w": 2 * params["w"]}, {}
-    >>> sharpness_aware(0.5)(gradient, {"w": torch.tensor([1.0])})
-    (tensor([1.]), {'w': tensor([3.])}, {})
-    """
-
-    def around(gradient: Gradient, params: Params) -> tuple[Tensor, Params, Params]:
-        loss, grads, buffers = gradient(params)
-        far = radius / (torch.nn.utils.get_total_norm(list(grads.values())) + 1e-12)
-        near = {path: param + far * grads[path] for path, param in params.items()}
-        return loss, gradient(near)[1], buffers
-
-    return around
-
-
-Slots = list[tuple[dict[str, Any], str, str]]
-"""Where a module keeps a tensor: (its dict of parameters or buffers, local name, path)."""
-
-
-def _slots(net: nn.Module) -> Slots:
-    # A tied weight stands in several slots under one path.
-    paths = {id(tensor): path for path, tensor in [*net.named_parameters(), *_buffers(net).items()]}
-    return [
-        (store, name, paths[id(tensor)])
-        for module in net.modules()
-        for store in (module._parameters, module._buffers)
-        for name, tensor in store.items()
-        if id(tensor) in paths
-    ]
-
-
-@contextmanager
-def _lent(slots: Slots, tensors: Params) -> Iterator[None]:
-    owned = [store[name] for store, name, _ in slots]
-    for store, name, path in slots:
-        store[name] = tensors[path]
-    try:
-        yield
-    finally:
-        for (store, name, _), tensor in zip(slots, owned, strict=True):
-            store[name] = tensor
-
-
 def nothing(grads: Params, params: Params) -> Metrics:
     """Measure nothing."""
     return {}
@@ -160,15 +110,18 @@ def norms(grads: Params, params: Params) -> Metrics:
 
 def train_step(
     net: nn.Module,
-    loss: Callable[[Tensor, Any], Tensor],
+    loss: Callable[[Any, Any], Tensor],
     optimizer: Optimizer,
     *,
     around: Callable[[Gradient, Params], Any] = plain,
-    after_pred: Callable[[Tensor], Tensor] = identity,
+    after_pred: Callable[[Any], Any] = identity,
     after_loss: Callable[[Tensor], Tensor] = identity,
     after_backward: Callable[[Params], Params] = identity,
     after_step: Callable[[Params], Params] = identity,
     measure: Callable[[Params, Params], Metrics] = nothing,
+    backward: Callable[[nn.Module, Objective], Backward] = eager,
+    precision: Precision = "float32",
+    guard: bool = False,
 ) -> Step:
     """Make a training step of a module, a loss and an optimizer.
 
@@ -181,6 +134,11 @@ def train_step(
     depend on has gradient 0. The module is scratch space: one step, and one thread at a time, may
     use it.
 
+    `backward` says how a gradient is taken: `eager`, or `mip.gradient.compiled`. `precision` is
+    that of the passes; parameters, loss and optimizer stay float32. For "float16" see
+    `mip.optim.loss_scaled`. With `guard` a step whose loss or gradients are not finite leaves
+    parameters, buffers and optimizer as they were, and says so by 1 in its metric `skipped`.
+
     >>> from attrs import evolve; from mip.optim import sgd
     >>> net = nn.Linear(1, 1, bias=False); one = sgd(0.5)
     >>> step = train_step(net, nn.functional.mse_loss, one)
@@ -189,40 +147,49 @@ def train_step(
     >>> float(metrics["loss"]), float(after.params["weight"]), float(state.params["weight"])
     (1.0, 1.0, 0.0)
     """
-    slots, written = _slots(net), {path for path, _ in net.named_buffers()}
-    drawn = generators(next((param.device for param in net.parameters()), None))
+
+    def objective(forward: Forward, batch: Any) -> Tensor:
+        return after_loss(loss(after_pred(forward(batch[0])), batch[1]))
+
+    device = next((param.device for param in net.parameters()), torch.device("cpu"))
+    drawn, run = generators(device), backward(net, cast(objective, precision, device))
 
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
         if not net.training:
             net.train()
-        seed = derive("step", state.seed, state.step)
+        seed, scale = derive("step", state.seed, state.step), loss_scale(state.optimizer)
 
         def gradient(params: Params) -> tuple[Tensor, Params, Params]:
-            leaves = {path: param.detach().requires_grad_() for path, param in params.items()}
-            # Batch norm writes into its buffers; a step that fails must leave the state's alone.
-            buffers = {k: v.clone() if k in written else v for k, v in state.buffers.items()}
-            with _lent(slots, leaves | buffers), seeded(seed, drawn):
-                value = after_loss(loss(after_pred(net(batch[0])), batch[1]))
-                grads = after_backward(_gradients(value, leaves))
-                after = {path: store[name] for store, name, path in slots if path in buffers}
-            return value.detach(), grads, after
+            with seeded(seed, drawn):
+                value, grads, buffers = run(params, state.buffers, batch, scale)
+            return value, after_backward(_unscaled(grads, scale)), buffers
 
         value, grads, buffers = around(gradient, state.params)
         with torch.no_grad():
             # Now, since the optimizer may clip and write in place.
-            measured = measure(grads, state.params)
+            metrics = {"loss": value, **measure(grads, state.params), **_scale_of(scale)}
+            if guard and not all_finite(value, grads):
+                return _held(state), {**metrics, "skipped": 1.0}
             _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
             params = after_step(params)
         after = State(params, buffers, tree, state.step + 1, state.seed)
-        return after, {"loss": value, **measured}
+        return after, {**metrics, "skipped": 0.0} if guard else metrics
 
     return Step(donate)
 
 
-def _gradients(loss: Tensor, leaves: Params) -> Params:
-    grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    pairs = zip(leaves.items(), grads, strict=True)
-    return {path: torch.zeros_like(leaf) if grad is None else grad for (path, leaf), grad in pairs}
+def _unscaled(grads: Params, scale: Tensor | None) -> Params:
+    if scale is None:
+        return grads
+    return {path: grad / scale for path, grad in grads.items()}
+
+
+def _scale_of(scale: Tensor | None) -> Metrics:
+    return {} if scale is None else {"loss_scale": scale.clone()}
+
+
+def _held(state: State) -> State:
+    return evolve(state, optimizer=lowered(state.optimizer), step=state.step + 1)
 
 
 def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:
@@ -231,12 +198,12 @@ def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:
 
     It needs a module of its own: a training step may be using the other.
     """
-    slots = _slots(net)
+    slots = slots_of(net)
 
     @torch.no_grad()
     def logits(state: State, inputs: Any) -> Tensor:
         net.eval()
-        with _lent(slots, state.params | _means(state) | state.buffers):
+        with lent(slots, state.params | _means(state) | state.buffers):
             return net(inputs)
 
     return logits

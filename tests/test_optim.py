@@ -15,11 +15,12 @@ import mip
 from mip import optim
 from mip.errors import MipError
 from mip.fit import History
+from mip.gradient import sharpness_aware
 from mip.optim import Optimizer, OptimizerSpec, constant
 from mip.optimizer import matrices
 from mip.schedules import cosine
 from mip.spec import plays
-from mip.step import averaged, eval_step, sharpness_aware
+from mip.step import averaged, eval_step
 from mip.store import load_checkpoint, save_checkpoint
 from mip.tree import clone
 
