@@ -347,9 +347,9 @@ def _close_epoch(pipe: Any, live: _Live) -> Loop:
 
 def _means(steps: Mapping[str, Tensor]) -> dict[str, float]:
     rows = steps.get("rows", torch.zeros(0)).double()
-    # A step that a guard held back has no loss to speak of.
-    taken = steps.get("skipped", torch.zeros(len(rows))) == 0
-    share = {"skipped": float((~taken).double().mean())} if "skipped" in steps else {}
+    # A step that was skipped has no loss to speak of; how many were is said where some were.
+    taken = steps.get("skipped", torch.zeros(len(rows))) != 1
+    share = {} if taken.all() else {"skipped": float((~taken).double().mean())}
     measured = {name: values[taken] for name, values in steps.items() if name not in _COUNTS}
     return {name: _mean(values, rows[taken]) for name, values in measured.items()} | share
 
@@ -358,7 +358,7 @@ def _mean(values: Tensor, rows: Tensor) -> float:
     return float((values.double() * rows).sum() / rows.sum())
 
 
-_COUNTS = {"rows", "step"}
+_COUNTS = {"rows", "skipped", "step"}
 
 
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

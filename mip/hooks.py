@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from attrs import evolve
 
-from mip.errors import FileError
+from mip.compositions import adjusted
+from mip.errors import FileError, MipError, hint
 from mip.fit import Event, Hook, Reply, Skip, Stop
 from mip.net import Net, build
 from mip.plan import NO_METRICS, Metric, Plan
+from mip.schedules import plateau as reduced
 from mip.spec import KINDS
 from mip.step import Metrics, State, eval_step
 from mip.store import save_checkpoint, write
@@ -286,6 +289,35 @@ def best(epochs: tuple[Mapping[str, float], ...], metric: str, mode: str | None 
     sign = 1 if (mode or direction(metric)) == "min" else -1
     values = [(sign * row[metric], k) for k, row in enumerate(epochs) if metric in row]
     return min(((value, k) for value, k in values if not math.isnan(value)), default=(0, -1))[1]
+
+
+def plateau(
+    metric: str = "valid/loss",
+    factor: float = 0.1,
+    patience: int = 10,
+    mode: Literal["min", "max"] | None = None,
+    threshold: float = 1e-4,
+) -> Hook:
+    """Lower the rate of an optimizer that `mip.optim.adjustable` made by `factor` whenever more
+    than `patience` epochs were not better; see `mip.schedules.plateau`. A function of the history
+    alone, so that a resumed run goes on with the rate that it had.
+    """
+
+    def hook(event: Event) -> Reply:
+        if event.name not in {"before_fit", "before_epoch"}:
+            return None
+        epochs = event.history.epochs
+        if epochs and metric not in epochs[-1]:
+            raise MipError(f"plateau: the epochs have no '{metric}'{hint(metric, epochs[-1])}")
+        values = [row[metric] for row in epochs]
+        how = factor, patience, mode or direction(metric), threshold
+        now = reduced(values, *how)
+        if event.name == "before_epoch" and now == reduced(values[:-1], *how):
+            return None
+        state = event.state
+        return evolve(state, optimizer=adjusted(state.optimizer, now))
+
+    return hook
 
 
 def restore_best(metric: str, mode: str | None = None) -> Hook:

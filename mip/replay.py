@@ -80,7 +80,11 @@ def _taken(laid: Job, start: State, step: int) -> tuple[tuple[int, ...], dict[st
     before = fit(laid.step, laid.batches, start, steps=left) if left else start
     batch = next(laid.batches.at(step - 1))
     _, metrics = laid.step(before, batch)
-    return tuple(batch.row.tolist()), {name: float(value) for name, value in metrics.items()}
+    told = {name: float(value) for name, value in metrics.items()}
+    # That a step was not skipped goes without saying.
+    return tuple(batch.row.tolist()), {
+        k: each for k, each in told.items() if each or k != "skipped"
+    }
 
 
 def _row(history: History, step: int, now: Mapping[str, float]) -> dict[str, float]:

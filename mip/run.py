@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,26 +17,27 @@ from attrs import evolve, frozen
 from toolz import identity, pipe
 
 from mip.cache import default_folder
-from mip.errors import DataError, FileError, SpecError, hint
+from mip.errors import DataError, FileError, SpecError
 from mip.finder import Curve, find_rate
 from mip.fit import History, Hook, fit
 from mip.graft import Donors, donors, graft, grow
 from mip.head import targets
-from mip.hooks import best, checkpoint, early_stop, log, validate
+from mip.hooks import best, checkpoint, log, validate
 from mip.lock import locked
 from mip.mix import can_mix, cutmix, either, has_photos, mixup
-from mip.net import Net, build, fits, spoken
-from mip.optim import Optimizer, Params, Schedule, chain, clip_norm, partition
+from mip.net import Net, build, spoken
+from mip.optim import Optimizer, Params, Schedule
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
 from mip.prepare import Parts, columns_of
 from mip.shards import Shards
-from mip.spec import KINDS, Group, Spec, Train, dump, from_dict, to_dict
+from mip.spec import KINDS, Spec, dump, from_dict, to_dict
 from mip.split import split
 from mip.step import Metrics, State, Step, init, nothing, train_step
 from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound, write
 from mip.table import Table
+from mip.training import check_groups, clipped, optimizer_of, step_of, watching
 from mip.tree import leaves
 from mip.workers import mapped
 
@@ -79,16 +79,18 @@ def job(
     `measure` is that of `train_step`.
     """
     plan, net = _grown(spec, parts, given, kinds, device)
-    _check_groups(spec, net)
+    check_groups(spec.train, net)
     batches = train_pipe(plan, parts.train, device, cache)
     steps = spec.train.epochs * len(batches)
-    optimizer = optimizer_of(spec, steps)
+    optimizer = optimizer_of(spec.train, steps)
     start = Checkpoint(
         init(net, optimizer, spec.train.seed), History(), _origin(spec, parts, kinds)
     )
-    watching = (*_validation(plan, parts, device, cache), *_stopping(spec, parts))
-    step = train_step(net, plan.loss, optimizer, measure=measure)
-    return Job(plan, step, batches, start, watching, steps)
+    hooks = (
+        *_validation(plan, parts, device, cache),
+        *watching(spec.train, bool(len(parts.valid))),
+    )
+    return Job(plan, step_of(plan, net, optimizer, measure), batches, start, hooks, steps)
 
 
 def _grown(
@@ -111,7 +113,7 @@ def rate_curve(
     plan, net = _grown(spec, parts, donors(spec, base, kinds), kinds, device)
 
     def optimizer(rate: Schedule) -> Optimizer:
-        return _clipped(spec.train, spec.train.optimizer.optimizer(rate))
+        return clipped(spec.train, spec.train.optimizer.optimizer(rate))
 
     state = init(net, optimizer(lambda step: 0.0), spec.train.seed)
     batches = train_pipe(plan, parts.train, device, cache)
@@ -224,10 +226,8 @@ def _trained(
 def _check_numbers(kept: Checkpoint, out: Path) -> None:
     for path, param in kept.state.params.items():
         if not param.isfinite().all():
-            losses = [row["loss"] for row in kept.history.epochs]
-            first = next((k for k, loss in enumerate(losses) if not math.isfinite(loss)), 0)
-            told = f"{spoken(path)} is not finite; the loss went wrong in epoch {first + 1}"
-            raise DataError(f"{out}: no model is saved: {told} (try a smaller train.optimizer.lr)")
+            told = f"{spoken(path)} is not finite (try a smaller train.optimizer.lr)"
+            raise DataError(f"{out}: no model is saved: {told}")
 
 
 def _moved(spec: Spec, base: Path, out: Path) -> Spec:
@@ -247,7 +247,8 @@ def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
         return
     asked = ("valid/loss" if laid.hooks else None, "min", how.checkpoint_every, at.extra, kinds)
     keep = checkpoint(out / "checkpoints", laid.plan, *asked, how.checkpoint_keep)
-    told = [*laid.hooks[:1], log(out / "history.jsonl"), keep, *hooks, *laid.hooks[1:]]
+    # Watched before it is kept: a checkpoint shows no step that should not have been.
+    told = [*laid.hooks, log(out / "history.jsonl"), keep, *hooks]
     fit(laid.step, laid.batches, at.state, steps=left, hooks=told, history=at.history)
 
 
@@ -261,48 +262,6 @@ def _validation(plan: Plan, parts: Parts, device: str, cache: str | Path | None)
         return []
     net = build(plan, pretrain=False).to(device)
     return [validate(plan, rows_pipe(plan, parts.valid, 256, device, cache), net=net)]
-
-
-def _stopping(spec: Spec, parts: Parts) -> list[Hook]:
-    how = spec.train
-    if not len(parts.valid) and (how.patience or how.keep == "best"):
-        raise SpecError("train.patience and train.keep = 'best' need a valid part in data.split")
-    return [early_stop("valid/loss", how.patience)] if how.patience else []
-
-
-def optimizer_of(spec: Spec, steps: int) -> Optimizer:
-    """Build the optimizer of `[train]` for a run of so many steps."""
-    how = spec.train
-    groups = {str(k): group for k, group in enumerate(how.group)} | {"others": Group("*")}
-    links = {name: _link(how, group, steps) for name, group in groups.items()}
-    one = partition(partial(_group, groups), links) if how.group else links["others"]
-    return _clipped(how, one)
-
-
-def _clipped(how: Train, one: Optimizer) -> Optimizer:
-    return chain(clip_norm(how.clip), one) if how.clip else chain(one)
-
-
-def _link(how: Train, group: Group, steps: int) -> Optimizer:
-    begin = group.start * steps // max(how.epochs, 1)
-    schedule = how.schedule.schedule(how.optimizer.lr * group.lr, max(steps, 1))
-    late = lambda step: schedule(step) if step >= begin else 0.0  # noqa: E731
-    return how.optimizer.optimizer(late if begin else schedule)
-
-
-def _group(groups: Mapping[str, Group], path: str) -> str:
-    return next(name for name, group in groups.items() if fits(path, group.match))
-
-
-def _check_groups(spec: Spec, net: Net) -> None:
-    paths = [path for path, param in net.named_parameters() if param.requires_grad]
-    for k, group in enumerate(spec.train.group):
-        where, epochs = f"train.group[{k}]", spec.train.epochs
-        if not any(fits(path, group.match) for path in paths):
-            known = hint(group.match, map(spoken, paths))
-            raise SpecError(f"{where}.match = '{group.match}' fits no parameter{known}")
-        if 0 < epochs <= group.start:
-            raise SpecError(f"{where}.start = {group.start} never comes in {epochs} epochs")
 
 
 def train_pipe(

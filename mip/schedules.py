@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 from attrs import field, frozen
@@ -140,6 +140,33 @@ def inverse_sqrt(peak: float, warmup: int) -> Schedule:
     """
     rise = max(warmup, 1)
     return lambda step: peak * min((step + 1) / rise, math.sqrt(rise / (step + 1)))
+
+
+def plateau(
+    values: Sequence[float],
+    factor: float = 0.1,
+    patience: int = 10,
+    mode: Literal["min", "max"] = "min",
+    threshold: float = 1e-4,
+) -> float:
+    """Say what a rate is multiplied by after these values of a metric, one for each epoch: by
+    `factor` for each time that more than `patience` epochs in a row were not better than the best
+    by a share of `threshold`; as `torch.optim.lr_scheduler.ReduceLROnPlateau` does. It needs the
+    values, so that it is no schedule: see `mip.hooks.plateau`.
+
+    >>> [plateau([3.0, 2.0, 2.0, 2.0, 2.0][:k], factor=0.5, patience=1) for k in range(6)]
+    [1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
+    """
+    sign, least, waited, now = 1 if mode == "min" else -1, math.inf, 0, 1.0
+    for value in (sign * each for each in values):
+        margin = threshold * abs(least) if least < math.inf else 0.0
+        if value < least - margin:
+            least, waited = value, 0
+        else:
+            waited += 1
+        if waited > patience:
+            now, waited = now * factor, 0
+    return now
 
 
 def warmed(schedule: Schedule, steps: int) -> Schedule:

@@ -33,6 +33,7 @@ from mip.branches.tabular import Network, Tabular
 from mip.branches.text import Text
 from mip.branches.vector import Vector
 from mip.errors import SpecError, hint
+from mip.gradient import Precision
 from mip.head import Head
 from mip.heads.classes import Binary, Multiclass
 from mip.heads.count import Count
@@ -124,6 +125,10 @@ VERSION = 1
 """The version of specs that this code writes; it reads earlier ones, and a file that says none. A
 field that is added takes its default where a file lacks it, and needs no new version.
 """
+
+
+ON_NAN = ("stop", "skip", "roll_back")
+"""What can happen to a step whose loss or gradients are not finite."""
 
 
 ROLES = (Branch, Head, Network, OptimizerSpec, ScheduleSpec)
@@ -222,6 +227,18 @@ class Group:
 
 
 @frozen
+class Plateau:
+    """A rate that is lowered by `factor` where `metric` of the epochs was not better for more than
+    `patience` of them; see `mip.schedules.plateau`. It works on top of the schedule.
+    """
+
+    metric: str = "valid/loss"
+    factor: float = field(default=0.1, validator=[gt(0), lt(1)])
+    patience: int = field(default=10, validator=ge(0))
+    threshold: float = field(default=1e-4, validator=[ge(0), lt(1)])
+
+
+@frozen
 class Train:
     """How the model is trained.
 
@@ -231,6 +248,14 @@ class Train:
     `checkpoint_keep` leaves those of the last so many epochs beside it (-1: of all). `mixup` and
     `cutmix` mix the rows of a batch by shares from Beta(a, a) (0 does not); where both are given
     each batch gets one of the two.
+
+    `accumulate` batches make one step of the optimizer. Of the weights either `ema`, the decay of
+    a moving average, or `swa`, the fraction of the run from which on they are averaged, makes the
+    model an average (0 does not); `lookahead` goes back half the way every so many steps, and
+    `sam` takes gradients where the loss is worst within that radius (0 does not). `precision` is
+    that of the passes; `compile` makes one graph of both by torch.compile. `nan` says what
+    happens to a step whose loss or gradients are not finite: the run ends ("stop"), goes on
+    without it ("skip"), or from the begin of its epoch ("roll_back").
     """
 
     epochs: int = field(default=20, validator=ge(0))
@@ -247,6 +272,25 @@ class Train:
     mixup: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
     cutmix: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
     group: tuple[Group, ...] = field(default=(), converter=tuple)
+    plateau: Plateau | None = None
+    accumulate: int = field(default=1, validator=gt(0))
+    ema: float = field(default=0.0, validator=[ge(0), lt(1)])
+    swa: float = field(default=0.0, validator=[ge(0), lt(1)])
+    lookahead: int = field(default=0, validator=ge(0))
+    sam: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
+    precision: Precision = field(default="float32", validator=in_(get_args(Precision)))
+    compile: bool = False
+    nan: Literal["stop", "skip", "roll_back"] = field(default="stop", validator=in_(ON_NAN))
+
+    def __attrs_post_init__(self) -> None:
+        free = isinstance(self.optimizer, ScheduleFree)
+        kept = [name for name in ("ema", "swa") if getattr(self, name)]
+        kept += ["optimizer.kind = 'schedule_free'"] if free else []
+        if len(kept) > 1:
+            raise ValueError(f"'{kept[0]}' and {kept[1]} both average the weights: choose one")
+        if free and not isinstance(self.schedule, Constant):
+            told = 'schedule = { kind = "constant" }, with a warmup if you like'
+            raise ValueError(f"'schedule': the optimizer 'schedule_free' wants {told}")
 
 
 @frozen

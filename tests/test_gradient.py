@@ -15,6 +15,7 @@ import mip
 import mip.hooks
 from mip.compositions import loss_scale
 from mip.gradient import all_finite, compiled, functional
+from mip.hooks import nan_guard
 from mip.optim import adamw, chain, clip_norm, loss_scaled, sgd
 
 TRACED = partial(compiled, backend="aot_eager")

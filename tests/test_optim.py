@@ -726,6 +726,7 @@ TEXT = NUMBERS + HEADS["regression"]
 @pytest.mark.parametrize("name", KINDS)
 def test_a_spec_names_every_optimizer(name, decay):
     train = f'[train]\noptimizer = {{ kind = "{name}", lr = 0.01, decay = "{decay}" }}\n'
+    train += 'schedule = { kind = "constant" }\n'
     spec = mip.parse(TEXT + train)
     assert mip.parse(mip.dump(spec)) == spec
     how = spec.train.optimizer

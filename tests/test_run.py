@@ -156,7 +156,7 @@ def test_resume_names_what_has_changed(cut, tmp_path):
 def test_choosing_needs_valid_rows(cut):
     none = Parts(cut.train, cut.valid.take([]), cut.test)
     for change in ({"patience": 2}, {"keep": "best"}):
-        with pytest.raises(mip.MipError, match="need a valid part in data"):
+        with pytest.raises(mip.MipError, match="needs a valid part in data"):
             mip.run(spec(**change), none)
     assert mip.run(spec(), none).history.epochs[0].keys() == {"epoch", "step", "loss"}
 
@@ -338,10 +338,20 @@ def test_a_run_that_diverged_saves_no_model_and_says_where(cut, tmp_path):
     with pytest.raises(DataError) as caught:
         mip.run(wild, cut, tmp_path / "wild")
     assert re.match(
-        r".*wild: no model is saved: .* is not finite; the loss went wrong in epoch \d+ "
-        r"\(try a smaller train.optimizer.lr\)$",
+        r"(the loss is (inf|nan)|a gradient is not finite) at step \d+, rows [\d, ]+, in epoch \d+ "
+        r"\(try a smaller train.optimizer.lr, or train.nan = 'skip'\)$",
         str(caught.value),
     )
+    assert not (tmp_path / "wild" / "model.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(cut, tmp_path):
+    # A rate beyond float32 spoils them in the last step, whose loss was fine.
+    wild = mip.parse(
+        SPEC, changes={"train.optimizer.lr": 1e41, "train.epochs": 1, "train.batch": 84}
+    )
+    with pytest.raises(DataError, match=r"wild: no model is saved: .* is not finite"):
+        mip.run(wild, cut, tmp_path / "wild")
     assert not (tmp_path / "wild" / "model.safetensors").exists()
 
 

@@ -70,7 +70,7 @@ from mip.optim import (
     ScheduleFree,
     WarmRestarts,
 )
-from mip.spec import Data, Init, Spec, Split, Train, from_dict, to_dict
+from mip.spec import Data, Init, Plateau, Spec, Split, Train, from_dict, to_dict
 from mip.store import load_model, save_checkpoint
 
 # Random trees of every kind.
@@ -230,10 +230,7 @@ optimizers = st.one_of(
     st.builds(NAdam, positive, shares, betas, positive, shares, st.booleans(), decays),
     st.builds(RAdam, positive, shares, betas, positive, st.booleans(), decays),
     st.builds(RMSprop, positive, shares, positive, shares, st.booleans(), shares, decays),
-    *(
-        st.builds(kind, positive, shares, betas, positive, decays)
-        for kind in (Adam, AdamW, Lamb, ScheduleFree)
-    ),
+    *(st.builds(kind, positive, shares, betas, positive, decays) for kind in (Adam, AdamW, Lamb)),
 )
 simple = st.one_of(
     st.builds(Constant, shares),
@@ -249,12 +246,21 @@ simple = st.one_of(
 schedules = simple | st.builds(
     lambda one, two, peak: Joined([Part(0.25, one, peak), Part(0.75, two)]), simple, simple, shares
 )
+trained = st.one_of(
+    st.tuples(optimizers, schedules, st.sampled_from([(0.0, 0.0), (0.9, 0.0), (0.0, 0.5)])),
+    st.tuples(
+        st.builds(ScheduleFree, positive, shares, betas, positive, decays),
+        st.builds(Constant, shares),
+        st.just((0.0, 0.0)),
+    ),
+)
 trains = st.builds(
-    Train,
+    lambda how, **others: Train(
+        optimizer=how[0], schedule=how[1], ema=how[2][0], swa=how[2][1], **others
+    ),
+    trained,
     epochs=st.integers(0, 10**6),
     batch=counts,
-    optimizer=optimizers,
-    schedule=schedules,
     clip=st.just(0.0) | positive,
     seed=st.integers(),
     keep=st.sampled_from(["best", "last"]),
@@ -264,6 +270,13 @@ trains = st.builds(
     workers=st.integers(0, 8),
     mixup=st.just(0.0) | positive,
     cutmix=st.just(0.0) | positive,
+    plateau=st.none() | st.builds(Plateau, texts, st.floats(0.01, 0.99), counts, shares),
+    accumulate=counts,
+    lookahead=st.integers(0, 99),
+    sam=st.just(0.0) | positive,
+    precision=st.sampled_from(["float32", "bfloat16", "float16"]),
+    compile=st.booleans(),
+    nan=st.sampled_from(["stop", "skip", "roll_back"]),
 )
 patterns = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1)
