@@ -317,12 +317,19 @@ def _batches(
             live.control, live.state = None, evolve(live.state, step=live.state.step + 1)
             yield from _emit(live, "after_cancel_batch", batch=batch)
         elif live.control is None:
-            live.state, metrics = step(live.state, batch)
+            live.state, metrics = _counted(step, live.state, batch)
             if live.watched:
                 _note(live, metrics, batch)
             yield from _emit(live, "after_batch", metrics=metrics, batch=batch)
         if live.control or live.state.step >= limit.steps:
             return
+
+
+def _counted(step: Callable[..., Any], state: State, batch: Any) -> tuple[State, Metrics]:
+    after, metrics = step(state, batch)
+    if after.step != state.step + 1:
+        raise MipError(f"the step gave a state of step {after.step}, behind {state.step}: add 1")
+    return after, metrics
 
 
 def _note(live: _Live, metrics: Metrics, batch: Any) -> None:

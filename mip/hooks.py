@@ -27,7 +27,8 @@ from mip.tree import concat, map_tree, size
 
 
 def progress(total: int | None = None, label: str = "fit") -> Hook:
-    """Show a bar with the step, the loss and the time left, on standard error.
+    """Show a bar with the step, the first number that the step gives (its loss) and the time left,
+    on standard error.
 
     The bar exists from before_fit to after_fit; `total` is the number of steps it ends at.
     """
@@ -46,9 +47,10 @@ def progress(total: int | None = None, label: str = "fit") -> Hook:
         elif event.name == "after_fit":
             bar.stop()
         elif event.name == "after_batch" and time.monotonic() - drawn[0] > 0.1:
-            # Reading the loss waits for the device, so it is read ten times a second at most.
+            # Reading a number waits for the device, so it is read ten times a second at most.
             drawn[0] = time.monotonic()
-            text = f"{label} loss {float(event.metrics['loss']):.4g}"
+            name, value = next(iter(event.metrics.items()))
+            text = f"{label} {name} {float(value):.4g}"
             bar.update(task, completed=event.step, description=text)
         return None
 
@@ -266,7 +268,7 @@ def evaluate_state(
     return plan.score(logits, target, metrics)
 
 
-RISING = ("accuracy", "auc", "coverage", "f1", "kappa", "r2", "top2", "top5")
+RISING = ("accuracy", "auc", "coverage", "f1", "kappa", "percent_close", "r2", "top2", "top5")
 """The metrics of which more is better; of all others, less is."""
 
 

@@ -65,7 +65,14 @@ class Step:
 
     Called, it is pure: neither the state, the batch, the module nor the global random state
     changes. `donate` does the same and may write into the state it is given, which is lost to
-    the caller; `fit` uses it for states that nobody else can see.
+    the caller; `fit` uses it for states that nobody else can see. A pure function is both, so any
+    can be a step. Its state must have counted one step more, its metrics the same names each time.
+
+    >>> def halve(state, batch):
+    ...     params = {path: param / 2 for path, param in state.params.items()}
+    ...     return State(params, state.buffers, state.optimizer, state.step + 1, state.seed), {}
+    >>> Step(halve)(State({"w": torch.ones(1)}, {}, ()), None)[0].params
+    {'w': tensor([0.5000])}
     """
 
     donate: Callable[[State, Any], tuple[State, Metrics]]

@@ -16,6 +16,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from toolz import pipe
 from torchvision.ops import sigmoid_focal_loss
 
 import mip
@@ -28,7 +29,7 @@ from mip.heads.joint import Joint
 from mip.heads.multilabel import Multilabel
 from mip.heads.ordinal import Ordinal, conditional, kappa
 from mip.heads.quantile import Quantile, pinball
-from mip.heads.regression import Regression, log_cosh
+from mip.heads.regression import Regression, in_unit, log_cosh, msle, percent_close
 from mip.layers import Members
 
 ROWS = 12
@@ -336,6 +337,46 @@ def test_log_cosh_is_the_logarithm_of_the_hyperbolic_cosine():
     torch.testing.assert_close(loss, error.cosh().log().mean())
     torch.testing.assert_close(*torch.autograd.grad(19 * loss, error), error.tanh())
     assert log_cosh(torch.tensor([-1e4, 1e4]), torch.zeros(2)).item() == pytest.approx(1e4 - 0.6931)
+
+
+def test_a_guess_is_close_within_a_share_of_the_truth():
+    truth = torch.tensor([100.0, 100.0, 100.0, -100.0, 0.0, 0.0]).double()
+    guess = torch.tensor([110.0, 111.0, 90.0, -95.0, 0.0, 0.1]).double()
+    assert float(percent_close(guess, truth)) == pytest.approx(4 / 6)
+    assert float(percent_close(guess, truth, tol=0.05)) == pytest.approx(2 / 6)
+    assert float(percent_close(guess, truth, tol=0.2)) == pytest.approx(5 / 6)
+
+
+@given(pairs=st.lists(st.tuples(*[st.floats(-2, 1e6)] * 2), min_size=1, max_size=9))
+def test_squared_logarithms_are_those_of_torchmetrics_or_there_are_none(pairs):
+    guess, truth = torch.tensor(pairs, dtype=torch.float64).T
+    found = msle(guess, truth)
+    if min(map(min, pairs)) <= -1:
+        assert found.isnan()
+    else:
+        torch.testing.assert_close(found, tm.mean_squared_log_error(guess, truth))
+
+
+@pytest.mark.parametrize("scale", ["standard", "log", "none"])
+def test_metrics_in_the_targets_unit_are_those_of_predictions(scale):
+    rows = mip.from_columns({"area": list(range(50, 90)), "price": [3 * k for k in range(50, 90)]})
+    spec = mip.parse(f"""
+        branch.size = {{ kind = "continuous", columns = ["area"] }}
+        head = {{ kind = "regression", column = "price", scale = "{scale}" }}
+    """)
+    plan, mean_pred = mip.adapt(spec, rows), lambda guess, truth: guess.mean()
+    given = {"percent_close": percent_close, "msle": msle, "mean_pred": mean_pred}
+    metrics = {name: in_unit(plan.decode, metric) for name, metric in given.items()}
+    net, one, seen = mip.build(plan), mip.adam(0.05), []
+    hooks = [mip.validate(plan, [plan.encode(rows)], metrics=metrics), mip.hooks.record(seen)]
+    step, start = mip.train_step(net, plan.loss, one), mip.init(net, one)
+    state = mip.fit(step, pipe(plan.encode(rows), mip.batch(8)), start, epochs=2, hooks=hooks)
+    predict = mip.predictor(plan, state)
+    guess, truth = map(torch.tensor, (predict(rows)["value"], rows.numbers("price")))
+    values = {name: float(metric(guess, truth)) for name, metric in given.items()}
+    want = {name: pytest.approx(value, rel=1e-5, nan_ok=True) for name, value in values.items()}
+    assert {name: seen[-1][f"valid/{name}"] for name in given} == want
+    assert {name: mip.evaluate(predict, rows, metrics)[name] for name in given} == want
 
 
 def test_pinball_is_least_at_the_quantile():

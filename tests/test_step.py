@@ -306,6 +306,49 @@ def test_after_loss_changes_the_loss_and_its_gradients():
     assert float(told["loss"]) == pytest.approx(2 * float(base["loss"]))
 
 
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_penalty_of_the_weights_is_a_term_of_the_loss(power):
+    # While a step runs, the module's parameters are those of the state.
+    net, rate, share = Tied(), 0.1, 0.03
+    begin = {path: param.detach().clone() for path, param in net.named_parameters()}
+
+    def penalised(loss):
+        return loss + share * sum(param.abs().pow(power).sum() for param in net.parameters())
+
+    after, metrics = stepped(net, data(), rate, after_loss=penalised)
+    plainly, base = stepped(net, data(), rate)
+    added = share * sum(float(param.abs().pow(power).sum()) for param in begin.values())
+    assert float(metrics["loss"]) == pytest.approx(float(base["loss"]) + added)
+    for path, param in begin.items():
+        slope = share * power * param.abs().pow(power - 1) * param.sign()
+        torch.testing.assert_close(after.params[path], plainly.params[path] - rate * slope)
+
+
+def test_a_squared_penalty_is_the_decay_of_plain_descent():
+    net = Unused()
+    penalised, _ = stepped(
+        net,
+        data(),
+        after_loss=lambda loss: loss + 0.05 * sum(p.square().sum() for p in net.parameters()),
+    )
+    one = mip.sgd(0.1, weight_decay=0.1)
+    decayed, _ = mip.train_step(net, F.mse_loss, one)(mip.init(net, one), data())
+    torch.testing.assert_close(penalised.params, decayed.params)
+
+
+def test_a_penalty_of_what_cannot_be_is_a_term_of_the_loss():
+    net, (x, y), one = Unused(), data(), mip.sgd(0.1)
+
+    def loss(logits, target):
+        return F.mse_loss(logits, target) + 2.0 * (-logits).relu().mean()
+
+    _, metrics = mip.train_step(net, loss, one)(mip.init(net, one), (x, y))
+    guess = net(x).detach()
+    assert (guess < 0).any()
+    below = -guess[guess < 0].sum() / len(x)
+    assert float(metrics["loss"]) == pytest.approx(float(F.mse_loss(guess, y) + 2 * below))
+
+
 def test_after_backward_sees_gradients_by_path_and_may_change_them():
     seen = {}
 

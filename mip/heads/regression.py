@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +30,47 @@ def log_cosh(guess: Tensor, target: Tensor) -> Tensor:
     # log cosh x = x + log(1 + exp(-2x)) - log 2, where cosh itself would overflow.
     error = guess - target
     return (error + F.softplus(-2 * error) - math.log(2)).mean()
+
+
+def percent_close(guess: Tensor, truth: Tensor, tol: float = 0.1) -> Tensor:
+    """Give the share of guesses, both float64 [n], that miss by `tol` of the truth at most.
+
+    >>> percent_close(torch.tensor([109.0, 89.0]), torch.tensor([100.0, 100.0]))
+    tensor(0.5000, dtype=torch.float64)
+    """
+    return ((guess - truth).abs() <= tol * truth.abs()).double().mean()
+
+
+def msle(guess: Tensor, truth: Tensor) -> Tensor:
+    """Give the mean squared error of log(1 + number), both float64 [n]: NaN, which is never the
+    best, where a number is -1 or less and has no such logarithm.
+
+    >>> msle(torch.tensor([math.e - 1]), torch.tensor([0.0]))
+    tensor(1.)
+    >>> msle(torch.tensor([-1.0, 3.0]), torch.tensor([0.0, 3.0]))
+    tensor(nan)
+    """
+    guess, truth = (torch.where(each > -1, each, torch.nan).log1p() for each in (guess, truth))
+    return F.mse_loss(guess, truth)
+
+
+def in_unit(
+    decode: Callable[[Tensor], Mapping[str, np.ndarray]], metric: Callable[[Tensor, Tensor], Any]
+) -> Callable[[Tensor, Tensor], Any]:
+    """Make a metric of logits and target, which are on the scale that is learned, of one of numbers
+    in the target's own unit, float64 [n]. `decode` is that of a plan with a head `regression`.
+
+    >>> twice = lambda logits: {"value": 2 * logits.numpy()}
+    >>> in_unit(twice, lambda guess, truth: (guess - truth).abs().max())(
+    ...     torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.5])
+    ... )
+    tensor(7.)
+    """
+
+    def scored(logits: Tensor, target: Tensor) -> Any:
+        return metric(*(torch.from_numpy(decode(each)["value"]) for each in (logits, target)))
+
+    return scored
 
 
 LOSSES: Mapping[str, Callable[..., Tensor]] = {
@@ -95,14 +137,17 @@ class Regression:
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give mae and rmse in the target's unit, mape and median_ape as fractions, and r2."""
-        import torchmetrics.functional as tm
+        return in_unit(partial(self.decode, facts), _scores)(logits, target)
 
-        guess, truth = (torch.from_numpy(self.decode(facts, x)["value"]) for x in (logits, target))
-        scores = {
-            "mae": tm.mean_absolute_error(guess, truth),
-            "rmse": tm.mean_squared_error(guess, truth, squared=False),
-            "mape": tm.mean_absolute_percentage_error(guess, truth),
-            "median_ape": ((guess - truth).abs() / truth.abs().clamp_min(1.17e-06)).median(),
-            "r2": tm.r2_score(guess, truth) if len(truth) > 1 else torch.tensor(float("nan")),
-        }
-        return {name: float(score) for name, score in scores.items()}
+
+def _scores(guess: Tensor, truth: Tensor) -> dict[str, float]:
+    import torchmetrics.functional as tm
+
+    scores = {
+        "mae": tm.mean_absolute_error(guess, truth),
+        "rmse": tm.mean_squared_error(guess, truth, squared=False),
+        "mape": tm.mean_absolute_percentage_error(guess, truth),
+        "median_ape": ((guess - truth).abs() / truth.abs().clamp_min(1.17e-06)).median(),
+        "r2": tm.r2_score(guess, truth) if len(truth) > 1 else torch.tensor(float("nan")),
+    }
+    return {name: float(score) for name, score in scores.items()}
