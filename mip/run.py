@@ -107,14 +107,19 @@ def rate_curve(
     cache: str | Path | None = None,
     base: str | Path = ".",
 ) -> Curve:
-    """Try learning rates on a spec's model and training rows; see `find_rate`. Nothing is kept."""
+    """Try learning rates on a spec's model and training rows; see `find_rate`. Nothing is kept.
+
+    A group of parameters is trained with its multiple of the rate that is tried, and from the
+    epoch on at which it starts.
+    """
     plan, net = _grown(spec, parts, donors(spec, base, kinds), kinds, device)
+    _check_groups(spec, net)
+    batches = train_pipe(plan, parts.train, device, cache)
 
     def optimizer(rate: Schedule) -> Optimizer:
-        return _clipped(spec.train, spec.train.optimizer.optimizer(rate))
+        return _grouped(spec.train, lambda lr: lambda step: lr * rate(step), len(batches))
 
     state = init(net, optimizer(lambda step: 0.0), spec.train.seed)
-    batches = train_pipe(plan, parts.train, device, cache)
     train = lambda rate: train_step(net, plan.loss, optimizer(rate))  # noqa: E731
     return find_rate(train, batches, state, steps=steps)
 
@@ -273,19 +278,27 @@ def _stopping(spec: Spec, parts: Parts) -> list[Hook]:
 def optimizer_of(spec: Spec, steps: int) -> Optimizer:
     """Build the optimizer of `[train]` for a run of so many steps."""
     how = spec.train
+    return _grouped(how, partial(rate_of, spec, steps), steps // max(how.epochs, 1))
+
+
+def rate_of(spec: Spec, steps: int, multiple: float = 1.0) -> Schedule:
+    """Build the schedule of the learning rate in a run of so many steps; a group of parameters
+    has a multiple of it.
+    """
+    how = spec.train
+    return how.schedule.schedule(how.optimizer.lr * multiple, max(steps, 1))
+
+
+def _grouped(how: Train, rate: Callable[[float], Schedule], epoch: int) -> Optimizer:
+    # `rate` makes the schedule of a multiple of the rate, `epoch` is the steps of one.
     groups = {str(k): group for k, group in enumerate(how.group)} | {"others": Group("*")}
-    links = {name: _link(how, group, steps) for name, group in groups.items()}
+    links = {name: _link(how, group, rate, epoch) for name, group in groups.items()}
     one = partition(partial(_group, groups), links) if how.group else links["others"]
-    return _clipped(how, one)
-
-
-def _clipped(how: Train, one: Optimizer) -> Optimizer:
     return chain(clip_norm(how.clip), one) if how.clip else chain(one)
 
 
-def _link(how: Train, group: Group, steps: int) -> Optimizer:
-    begin = group.start * steps // max(how.epochs, 1)
-    schedule = how.schedule.schedule(how.optimizer.lr * group.lr, max(steps, 1))
+def _link(how: Train, group: Group, rate: Callable[[float], Schedule], epoch: int) -> Optimizer:
+    begin, schedule = group.start * epoch, rate(group.lr)
     late = lambda step: schedule(step) if step >= begin else 0.0  # noqa: E731
     return how.optimizer.optimizer(late if begin else schedule)
 

@@ -193,7 +193,7 @@ def test_fit_fills_a_run_folder(folder, run):
     names = {
         path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file()
     }
-    wanted = "spec.toml history.jsonl metrics.json losses.png model.safetensors"
+    wanted = "spec.toml history.jsonl metrics.json history.png model.safetensors"
     assert names == {
         *wanted.split(),
         "checkpoints/last.safetensors",
