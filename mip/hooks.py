@@ -199,28 +199,22 @@ def plots(
     show = in_place() if in_notebook() else None
     if path is None and show is None:
         raise MipError("plots: outside of a notebook it needs a file: plots('history.png')")
-    named = path or "plots"
-    figure(named, 1, 1)  # without matplotlib it fails here, and not after an epoch
-
-    def draw(event: Event) -> None:
-        history = event.history
-        if history.steps:
-            drawing = png(curves(named, history, schedule, scale))
-            if path is not None:
-                write(path, drawing)
-            if show:
-                show({"image/png": b64encode(drawing).decode()})
-
-    return _seldom(draw)
-
-
-def _seldom(draw: Callable[[Event], None]) -> Hook:
+    figure(path or "plots", 1, 1)  # without matplotlib it fails here, and not after an epoch
     due = [-math.inf]
+
+    def draw(history: History) -> None:
+        drawing = png(curves(path or "plots", history, schedule, scale))
+        if path is not None:
+            write(path, drawing)
+        if show:
+            show({"image/png": b64encode(drawing).decode()})
 
     def hook(event: Event) -> Reply:
         began = time.monotonic()
         if event.name == "after_fit" or (event.name == "after_epoch" and began >= due[0]):
-            draw(event)
+            history = event.history
+            if history.steps:
+                draw(history)
             due[0] = time.monotonic() + 20 * (time.monotonic() - began)
         return None
 

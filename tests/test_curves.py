@@ -139,6 +139,14 @@ def test_a_fit_that_fails_at_once_has_no_picture(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_picture_that_cannot_be_written_says_whose_it_is(tmp_path):
+    step, batches, state = line()
+    (tmp_path / "a").touch()
+    with pytest.raises(FileError, match=r"b\.png: cannot be written") as caught:
+        mip.fit(step, batches, state, epochs=1, hooks=[plots(tmp_path / "a" / "b.png")])
+    assert any(note.startswith("in the hook plots at ") for note in caught.value.__notes__)
+
+
 def test_outside_of_a_notebook_a_file_is_needed():
     with pytest.raises(MipError, match=r"outside of a notebook it needs a file: plots\('h"):
         plots()
