@@ -18,17 +18,18 @@ import typer
 from mip.errors import DataError, FileError, MipError, SpecError, hint
 from mip.fit import Hook
 from mip.graft import donors, graft
-from mip.hooks import best, console, progress
+from mip.hooks import best, console, plots, progress, tensorboard
 from mip.lock import LOCK, locked
 from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, oddities, parts, told
 from mip.read import read
-from mip.run import Job, crossval, job, run
+from mip.run import Job, crossval, job, no_hooks, run
 from mip.shards import Shards, stream
 from mip.spec import Spec, load_spec
 from mip.split import with_folds
 from mip.store import write
 from mip.table import Rows, Table
+from mip.training import rate_of
 
 app = typer.Typer(
     add_completion=False,
@@ -245,6 +246,9 @@ def fit(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     cache: Cache = None,
+    board: Annotated[
+        Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write for TensorBoard too.")
+    ] = None,
 ) -> None:
     """Train a model into a run folder, or resume one."""
     out = out or Path("runs") / spec.stem
@@ -253,7 +257,7 @@ def fit(
         read_spec, table = opened(spec, set_)
         cut = split_of(read_spec, table, spec)
         try:
-            told, base = partial(_told, out=out, resume=resume), spec.parent
+            told, base = partial(_told, out=out, resume=resume, board=board), spec.parent
             ended = run(read_spec, cut, out, resume=resume, hooks=told, base=base, cache=cache)
         except KeyboardInterrupt:
             raise _interrupted(spec, out, set_ or []) from None
@@ -302,14 +306,23 @@ def _numbers(named: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.9g}" for name, value in named.items())
 
 
-def _told(laid: Job, out: Path, resume: bool) -> tuple[Hook, ...]:
+def _told(laid: Job, out: Path, resume: bool, board: Path | None) -> tuple[Hook, ...]:
     epochs, at = laid.plan.spec.train.epochs, laid.start.state.step
     if resume:
         epoch = min(at * epochs // laid.steps + 1, epochs)
         told = f"goes on after step {at} of {laid.steps}, in epoch {epoch} of {epochs}"
         say(f"{out}: {told}; same spec, same rows, the checkpoint's checksum holds")
-    lines = console(say, epochs=epochs)
-    return (progress(laid.steps, out.name), lines) if sys.stderr.isatty() else (lines,)
+    watching = (console(say, epochs=epochs), *_drawn(laid, out))
+    curves = (tensorboard(board),) if board else ()
+    return (*_quiet(out.name)(laid), *watching, *curves)
+
+
+def _drawn(laid: Job, out: Path) -> tuple[Hook, ...]:
+    try:
+        return (plots(out / "history.png", rate_of(laid.plan.spec.train, laid.steps)),)
+    except FileError as error:
+        note(str(error))
+        return ()
 
 
 def _interrupted(spec: Path, out: Path, texts: Sequence[str]) -> MipError:
@@ -322,7 +335,7 @@ def _interrupted(spec: Path, out: Path, texts: Sequence[str]) -> MipError:
 
 def _reported(ended: Any, cut: Parts, out: Path) -> None:
     from mip.predict import evaluate
-    from mip.report import plot_losses, scores, write_json
+    from mip.report import scores, write_json
 
     named = zip(Parts._fields, cut, strict=True)
     found = {name: evaluate(ended.predict, rows) for name, rows in named if len(rows)}
@@ -330,10 +343,6 @@ def _reported(ended: Any, cut: Parts, out: Path) -> None:
     if ended.plan.spec.train.keep == "best":
         say(f"kept: epoch {best(ended.history.epochs, 'valid/loss') + 1}, with the best valid loss")
     write_json(out / "metrics.json", found)
-    try:
-        plot_losses(out / "losses.png", {"": ended.history.epochs})
-    except FileError as error:
-        note(str(error))
     wrote = sorted(path.name for path in out.iterdir() if path.name != LOCK)
     say(f"wrote {', '.join(wrote)} in {out}")
 
@@ -514,6 +523,7 @@ def crossval_(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Predictions, as CSV.")] = None,
     json: Json = None,
     cache: Cache = None,
+    workers: Annotated[int, typer.Option(min=1, help="Folds at once.")] = 1,
 ) -> None:
     """Train on all folds but one, predict it, for each fold."""
     from mip.report import averages, spread, write_json, write_table
@@ -522,8 +532,9 @@ def crossval_(
     if isinstance(table, Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
     rows = with_folds(table, read(folds), column)
-    quiet = _quiet(spec.stem)
-    done = crossval(read_spec, rows, column, quiet, cache=cache, base=spec.parent)
+    # Bars of several processes would write over each other.
+    quiet, base = _quiet(spec.stem) if workers == 1 else no_hooks, spec.parent
+    done = crossval(read_spec, rows, column, quiet, cache=cache, base=base, workers=workers)
     say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))
     if out:
         write_table(out, done.predictions)

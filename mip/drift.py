@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mip.errors import MipError
+from mip.figure import legend, panels, write_figure
 from mip.probe import Record, held, histograms, table
-from mip.report import figure, write_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def plot_drift(path: str | Path, records: Sequence[Record]) -> None:
     for one, rows in zip(axes, panels.values(), strict=True):
         _bands(one, rows)
         one.spines[["top", "right"]].set_visible(False)
-    _calls(drawn, axes)
+    legend(drawn, axes)
     write_figure(path, drawn)
 
 
@@ -57,16 +57,6 @@ def _bands(axes: Any, rows: pd.DataFrame) -> None:
         # One pass is a point, which neither a line nor a band would show.
         alone = {"marker": "o", "yerr": std, "capsize": 3} if len(lines) == 1 else {}
         axes.errorbar(x, mean, color=colour, linewidth=1.2, label=f"call {call}", **alone)
-
-
-def _calls(drawn: Any, axes: Sequence[Any]) -> None:
-    labels: dict[str, Any] = {}
-    for one in axes:
-        lines, names = one.get_legend_handles_labels()
-        labels = {**dict(zip(names, lines, strict=True)), **labels}
-    if len(labels) > 1:
-        place = {"loc": "outside upper right", "ncols": 6, "frameon": False, "fontsize": 8}
-        drawn.legend(labels.values(), labels.keys(), **place)
 
 
 def plot_histograms(path: str | Path, records: Sequence[Record]) -> None:
@@ -96,32 +86,13 @@ def _image(counts: Tensor, passes: Sequence[int]) -> Tensor:
 def _panels(
     path: str | Path, names: Sequence[str], passes: Sequence[int], title: str, same: bool = False
 ) -> tuple[Any, list[Any]]:
-    high = -(-len(names) // WIDEST)
-    wide = -(-len(names) // high)
-    drawn = figure(path, max(5, 1 + 2.6 * wide), 1 + 1.7 * high)
+    drawn, axes = panels(path, [short(name) for name in names], WIDEST, 1.7, same)
     # Passes without a number stay to be seen, as an empty end: there the layer gave NaN.
-    grid = drawn.subplots(high, wide, sharex=True, sharey=same, squeeze=False).flatten().tolist()
-    grid[0].set_xlim(min(passes) - 0.5, max(passes) + 0.5)
-    for one, name in zip(grid, names, strict=False):
-        _panel(one, name)
-    for one in grid[len(names) :]:
-        one.set_visible(False)
-    # The lowest panel of each column tells the passes, also where the last line is not full.
-    for one in grid[len(names) - wide : len(names)]:
-        one.tick_params(labelbottom=True)
+    axes[0].set_xlim(min(passes) - 0.5, max(passes) + 0.5)
     drawn.suptitle(title, fontsize=10, x=0.01, ha="left")
     drawn.supxlabel("pass", fontsize=9)
     drawn.supylabel("activation", fontsize=9)
-    return drawn, grid[: len(names)]
-
-
-def _panel(one: Any, name: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    one.set_title(short(name), fontsize=8, loc="left")
-    one.tick_params(labelsize=7)
-    one.yaxis.get_offset_text().set_size(7)
-    one.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    return drawn, axes
 
 
 def short(name: str) -> str:

@@ -6,8 +6,11 @@ import csv
 import io
 import json
 import math
+import shutil
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +18,14 @@ import torch
 from attrs import evolve
 
 from mip.compositions import adjusted
+from mip.curves import curves
 from mip.errors import FileError, MipError, hint
-from mip.fit import Event, Hook, Reply, Skip, Stop
+from mip.figure import figure, png
+from mip.fit import Event, History, Hook, Reply, Skip, Stop
 from mip.net import Net, build
+from mip.notebook import in_notebook, in_place
 from mip.plan import NO_METRICS, Metric, Plan
+from mip.schedules import Schedule
 from mip.schedules import plateau as reduced
 from mip.spec import KINDS
 from mip.step import Metrics, State, eval_step
@@ -27,46 +34,78 @@ from mip.tree import concat, map_tree, size
 
 
 def progress(total: int | None = None, label: str = "fit") -> Hook:
-    """Show a bar with the step, the first number that the step gives (its loss) and the time left,
-    on standard error.
+    """Show a bar with the step, the first number that the step gives (its loss) and the time left:
+    on standard error while the fit lasts, in a notebook below the cell, where it stays as it ended.
 
-    The bar exists from before_fit to after_fit; `total` is the number of steps it ends at.
+    `total` is the number of steps it ends at.
     """
-    from rich import progress as rich
-    from rich.console import Console
-
-    parts = ("{task.description}", rich.BarColumn(), rich.MofNCompleteColumn())
-    left = rich.TimeRemainingColumn()
-    bar = rich.Progress(*parts, left, console=Console(stderr=True), transient=True)
-    task = bar.add_task(label, total=total)
+    bar, draw = _bar(total, label)
     drawn = [0.0]
+    last: list[tuple[int, str, Any]] = []
 
     def hook(event: Event) -> Reply:
         if event.name == "before_fit":
             bar.start()
-        elif event.name == "after_fit":
-            bar.stop()
-        elif event.name == "after_batch" and time.monotonic() - drawn[0] > 0.1:
-            # Reading a number waits for the device, so it is read ten times a second at most.
-            drawn[0] = time.monotonic()
+        elif event.name == "after_batch":
             name, value = next(iter(event.metrics.items()))
-            text = f"{label} {name} {float(value):.4g}"
-            bar.update(task, completed=event.step, description=text)
+            last[:] = [(event.step, name, value)]
+            # Reading a number waits for the device, so it is read ten times a second at most.
+            if time.monotonic() - drawn[0] > 0.1:
+                drawn[0] = time.monotonic()
+                draw(*last[0])
+        elif event.name == "on_error":
+            last.clear()  # a number of what has failed may not be there to be read
+        elif event.name == "after_fit":
+            for told in last:
+                draw(*told)
+            bar.stop()
         return None
 
     return hook
 
 
+def _bar(total: int | None, label: str) -> tuple[Any, Callable[[int, str, Any], None]]:
+    from rich import progress as rich
+    from rich.console import Console
+
+    parts = ("{task.description}", rich.BarColumn(), rich.MofNCompleteColumn())
+    left = rich.TimeRemainingColumn(elapsed_when_finished=True)
+    show = in_place() if in_notebook() else None
+    text = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
+    target = text if show else Console(stderr=True)
+    bar = rich.Progress(*parts, left, console=target, transient=True, disable=bool(show))
+    task = bar.add_task(label, total=total)
+
+    def draw(step: int, name: str, value: Any) -> None:
+        bar.update(task, completed=step, description=f"{label} {name} {float(value):.4g}")
+        if show:
+            with text.capture() as line:
+                text.print(bar.get_renderable())
+            show({"text/plain": line.get().rstrip()})
+
+    return bar, draw
+
+
 def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | None = None) -> Hook:
-    """Print the first epoch, about `lines` others of a run of `epochs`, and the last; without
-    `epochs`, all.
+    """Print a table with a line for the first epoch, about `lines` others of a run of `epochs`, and
+    the last; without `epochs`, for all. The columns are those of the epoch's row that fit into the
+    terminal, and its seconds, validation included unless `timing` has measured them.
+
+    The header stands again above a line with other columns.
     """
+    began, header = [0.0], [""]
 
     def hook(event: Event) -> Reply:
-        if event.name == "after_epoch":
+        if event.name in {"before_fit", "before_epoch"}:
+            began[0] = time.monotonic()
+        elif event.name == "after_epoch":
             every = max(1, (epochs or 0) // lines)
             if (event.epoch + 1) % every == 0 or event.epoch + 1 in {1, epochs}:
-                say(_line(event.metrics))
+                above, line = _lines({"seconds": time.monotonic() - began[0], **event.metrics})
+                if above != header[0]:
+                    say(above)
+                header[0] = above
+                say(line)
         elif event.name == "after_cancel_fit":
             say(f"stopped: {event.reason}")
         return None
@@ -74,12 +113,32 @@ def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | N
     return hook
 
 
-def _line(row: Mapping[str, float]) -> str:
-    # The train loss, the valid loss and two metrics fit on one line; the log has them all.
-    names = [name for name in row if name not in {"epoch", "step"}][:4]
-    return "  ".join(
-        [f"epoch {row['epoch'] + 1:>3}", *(f"{name} {row[name]:.4g}" for name in names)]
-    )
+def _lines(row: Mapping[str, float]) -> tuple[str, str]:
+    # As many metrics as there is room for stand between epoch and seconds; the log has them all.
+    names = [name for name in row if name not in {"epoch", "step", "seconds"}]
+    widths = {name: max(len(name), 9) for name in names}
+    ends = accumulate(width + 2 for width in widths.values())
+    room = shutil.get_terminal_size().columns - len("epoch  seconds")
+    shown = names[: sum(end <= room for end in ends)]
+    header = "".join(f"  {name:>{widths[name]}}" for name in shown)
+    values = "".join(f"  {number(name, row[name]):>{widths[name]}}" for name in shown)
+    return f"epoch{header}  seconds", f"{row['epoch'] + 1:>5}{values}  {row['seconds']:>7.2f}"
+
+
+PERCENT = frozenset({"accuracy", "mape", "median_ape", "top2", "top5"})
+"""Metrics that are fractions and read best as percentages."""
+
+
+def number(metric: str, value: float) -> str:
+    """Write a metric's value for a person.
+
+    >>> number("mape", 0.2593), number("mae", 123456.7), number("auc", 0.91234)
+    ('25.9%', '123,457', '0.9123')
+    """
+    name = metric.split("/")[-1]
+    if name in PERCENT:
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def record(rows: list[Mapping[str, float]]) -> Hook:
@@ -93,9 +152,9 @@ def record(rows: list[Mapping[str, float]]) -> Hook:
     return hook
 
 
-def log(path: str | Path) -> Hook:
-    """Keep a file with a row for each epoch: CSV for `.csv`, else JSON lines; written whole, so
-    never torn.
+def log(path: str | Path, steps: bool = False) -> Hook:
+    """Keep a file with a row for each epoch, or with `steps` for each step: CSV for `.csv`, else
+    JSON lines; written whole after each epoch, so never torn.
 
     Because it is written from the history, a resumed run goes on where its checkpoint stood.
     """
@@ -103,10 +162,16 @@ def log(path: str | Path) -> Hook:
 
     def hook(event: Event) -> Reply:
         if event.name in {"after_epoch", "after_fit"}:
-            write(path, lay_out(event.history.epochs).encode())
+            history = event.history
+            write(path, lay_out(_steps(history) if steps else history.epochs).encode())
         return None
 
     return hook
+
+
+def _steps(history: History) -> list[Mapping[str, float]]:
+    columns = [values.tolist() for values in history.steps.values()]
+    return [dict(zip(history.steps, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _as_json(rows: Sequence[Mapping[str, float]]) -> str:
@@ -120,6 +185,44 @@ def _as_csv(rows: Sequence[Mapping[str, float]]) -> str:
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()
+
+
+def plots(
+    path: str | Path | None = None,
+    schedule: Schedule | None = None,
+    scale: Literal["linear", "log"] = "linear",
+) -> Hook:
+    """Draw the curves of the history (`mip.curves`) as PNG into a file, written whole; in a
+    notebook also below the cell, where the drawing is replaced as the fit goes on.
+
+    Drawn after the first epoch, at the end, and after others so seldom that it takes a twentieth
+    of the time. `schedule` gives the learning rate of a step; `scale` is that of the loss. Needs
+    the extra `plot`: raises FileError with the cure without it, and MipError without a path where
+    there is no notebook.
+    """
+    show = in_place() if in_notebook() else None
+    if path is None and show is None:
+        raise MipError("plots: outside of a notebook it needs a file: plots('history.png')")
+    figure(path or "plots", 1, 1)  # without matplotlib it fails here, and not after an epoch
+    due = [-math.inf]
+
+    def draw(history: History) -> None:
+        drawing = png(curves(path or "plots", history, schedule, scale))
+        if path is not None:
+            write(path, drawing)
+        if show:
+            show({"image/png": b64encode(drawing).decode()})
+
+    def hook(event: Event) -> Reply:
+        began = time.monotonic()
+        if event.name == "after_fit" or (event.name == "after_epoch" and began >= due[0]):
+            history = event.history
+            if history.steps:
+                draw(history)
+            due[0] = time.monotonic() + 20 * (time.monotonic() - began)
+        return None
+
+    return hook
 
 
 def tensorboard(folder: str | Path) -> Hook:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -10,31 +9,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from mip.errors import FileError
+from mip.figure import figure, write_figure
 from mip.finder import Curve
+from mip.hooks import number
 from mip.many import Combination
 from mip.store import write
 from mip.summary import Node, Shape
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
     from rich.table import Table as Grid
-
-PERCENT = frozenset({"accuracy", "mape", "median_ape", "top2", "top5"})
-"""Metrics that are fractions and read best as percentages."""
-
-
-def number(metric: str, value: float) -> str:
-    """Write a metric's value for a person.
-
-    >>> number("mape", 0.2593), number("mae", 123456.7), number("auc", 0.91234)
-    ('25.9%', '123,457', '0.9123')
-    """
-    name = metric.split("/")[-1]
-    if name in PERCENT:
-        return f"{value:.1%}"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Grid:
@@ -283,20 +267,3 @@ def _curves(axes: Any, name: str, history: Sequence[Mapping[str, float]], colour
         if history and metric in history[0]:
             label = f"{name}, {'valid' if '/' in metric else 'train'}".lstrip(", ")
             axes.plot(epochs, [row[metric] for row in history], style, color=colour, label=label)
-
-
-def figure(path: str | Path, width: float, height: float) -> Figure:
-    """Make an empty figure of so many inches, for a file. Raises FileError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        cure = "pip install 'mixed-input-pipelines[plot]'"
-        raise FileError(f"{path}: drawing needs matplotlib: {cure}") from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def write_figure(path: str | Path, drawn: Figure) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    drawing = io.BytesIO()
-    drawn.savefig(drawing, dpi=120, format="png")
-    write(path, drawing.getvalue())

@@ -37,7 +37,7 @@ from mip.split import split
 from mip.step import Metrics, State, Step, init, nothing, train_step
 from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound, write
 from mip.table import Table
-from mip.training import check_groups, clipped, optimizer_of, step_of, watching
+from mip.training import by_group, check_groups, clipped, optimizer_of, step_of, watching
 from mip.tree import leaves
 from mip.workers import mapped
 
@@ -109,14 +109,20 @@ def rate_curve(
     cache: str | Path | None = None,
     base: str | Path = ".",
 ) -> Curve:
-    """Try learning rates on a spec's model and training rows; see `find_rate`. Nothing is kept."""
+    """Try learning rates on a spec's model and training rows; see `find_rate`. Nothing is kept.
+
+    A group of parameters is trained with its multiple of the rate that is tried, and from the
+    epoch on at which it starts.
+    """
     plan, net = _grown(spec, parts, donors(spec, base, kinds), kinds, device)
+    check_groups(spec.train, net)
+    batches = train_pipe(plan, parts.train, device, cache)
 
     def optimizer(rate: Schedule) -> Optimizer:
-        return clipped(spec.train, spec.train.optimizer.optimizer(rate))
+        rates = lambda multiple: lambda step: multiple * rate(step)  # noqa: E731
+        return clipped(spec.train, by_group(spec.train, rates, len(batches)))
 
     state = init(net, optimizer(lambda step: 0.0), spec.train.seed)
-    batches = train_pipe(plan, parts.train, device, cache)
     train = lambda rate: train_step(net, plan.loss, optimizer(rate))  # noqa: E731
     return find_rate(train, batches, state, steps=steps)
 

@@ -31,16 +31,33 @@ from mip.step import Metrics, Step, nothing, train_step
 
 def optimizer_of(how: Train, batches: int) -> Optimizer:
     """Build the optimizer of a run of so many batches."""
-    steps = max(batches // how.accumulate, 1)
+    steps = _steps(how, batches)
+    epoch = steps / max(how.epochs, 1)
 
     def build(factor: float) -> Optimizer:
-        whole = chain(
-            *_clip(how), _ahead(how, _by_group(how, steps, factor)), *_average(how, steps)
-        )
+        rates = lambda multiple: _rate(how, steps, multiple * factor)  # noqa: E731
+        one = _ahead(how, by_group(how, rates, epoch))
+        whole = chain(*_clip(how), one, *_average(how, steps))
         return accumulate(whole, how.accumulate) if how.accumulate > 1 else whole
 
     one = adjustable(build) if how.plateau else build(1.0)
     return loss_scaled(one) if how.precision == "float16" else one
+
+
+def rate_of(how: Train, batches: int) -> Schedule:
+    """Build the learning rate of a run of so many batches, by the batch; a group of parameters has
+    a multiple of it, and a plateau lowers it.
+    """
+    rate = _rate(how, _steps(how, batches), 1.0)
+    return lambda batch: rate(batch // how.accumulate)
+
+
+def _steps(how: Train, batches: int) -> int:
+    return max(batches // how.accumulate, 1)
+
+
+def _rate(how: Train, steps: int, multiple: float) -> Schedule:
+    return how.schedule.schedule(how.optimizer.lr * multiple, steps)
 
 
 def clipped(how: Train, one: Optimizer) -> Optimizer:
@@ -63,17 +80,19 @@ def _average(how: Train, steps: int) -> list[Optimizer]:
     return [ema(lambda step: min(how.ema, (1 + step) / (10 + step)))] if how.ema else []
 
 
-def _by_group(how: Train, steps: int, factor: float) -> Optimizer:
+def by_group(how: Train, rates: Callable[[float], Schedule], epoch: float) -> Optimizer:
+    """Build the optimizer of each group of parameters; `rates` makes the schedule of a multiple of
+    the rate, `epoch` is the steps of one.
+    """
     groups = {str(k): group for k, group in enumerate(how.group)} | {"others": Group("*")}
-    links = {name: _link(how, group, steps, factor) for name, group in groups.items()}
+    links = {name: _link(how, group, rates, epoch) for name, group in groups.items()}
     return partition(partial(_group, groups), links) if how.group else links["others"]
 
 
-def _link(how: Train, group: Group, steps: int, factor: float) -> Optimizer:
-    begin = group.start * steps // max(how.epochs, 1)
-    schedule = how.schedule.schedule(how.optimizer.lr * group.lr * factor, steps)
-    late: Schedule = lambda step: schedule(step) if step >= begin else 0.0  # noqa: E731
-    return how.optimizer.optimizer(late if begin else schedule)
+def _link(how: Train, group: Group, rates: Callable[[float], Schedule], epoch: float) -> Optimizer:
+    begin, rate = int(group.start * epoch), rates(group.lr)
+    late: Schedule = lambda step: rate(step) if step >= begin else 0.0  # noqa: E731
+    return how.optimizer.optimizer(late if begin else rate)
 
 
 def _group(groups: Mapping[str, Group], path: str) -> str:
@@ -132,9 +151,9 @@ def watching(how: Train, valid: bool) -> list[Hook]:
 
 
 def _guarding(how: Train) -> list[Hook]:
-    if how.nan == "roll_back":
-        return [nan_guard("roll_back")]
-    return [_refuse] if how.nan == "stop" else []
+    if how.nan == "stop":
+        return [_refuse]
+    return [nan_guard("roll_back"), _refuse_whole] if how.nan == "roll_back" else [_refuse_whole]
 
 
 def _refuse(event: Event) -> Reply:
@@ -142,4 +161,11 @@ def _refuse(event: Event) -> Reply:
     if isinstance(stop, Stop):
         cure = "try a smaller train.optimizer.lr, or train.nan = 'skip'"
         raise DataError(f"{stop.reason}, in epoch {event.epoch + 1} ({cure})")
+    return None
+
+
+def _refuse_whole(event: Event) -> Reply:
+    if event.name == "after_epoch" and event.metrics.get("skipped") == 1:
+        told = f"no step of epoch {event.epoch + 1} had a finite loss and gradients"
+        raise DataError(f"{told} (try a smaller train.optimizer.lr)")
     return None

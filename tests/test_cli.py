@@ -119,6 +119,7 @@ def test_every_help_fits_one_screen(run):
         "new",
         "check",
         "show",
+        "lr",
         "fit",
         "replay",
         "evaluate",
@@ -193,7 +194,7 @@ def test_fit_fills_a_run_folder(folder, run):
     names = {
         path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file()
     }
-    wanted = "spec.toml history.jsonl metrics.json losses.png model.safetensors"
+    wanted = "spec.toml history.jsonl metrics.json history.png model.safetensors"
     assert names == {
         *wanted.split(),
         "checkpoints/last.safetensors",
@@ -201,7 +202,49 @@ def test_fit_fills_a_run_folder(folder, run):
     }
     assert mip.load_spec("run/spec.toml").train.epochs == 1
     assert len(Path("run/history.jsonl").read_text().splitlines()) == 1
+    header, line = out.splitlines()[2:4]
+    assert header.split()[:3] == ["epoch", "loss", "valid/loss"]
+    assert line.split()[0] == "1"
+    assert len(header) == len(line)
     assert "mape" in out
+
+
+def test_fit_without_matplotlib_trains_and_says_the_cure(folder, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, out, err = run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=1")
+    assert code == 0
+    cure = "pip install 'mixed-input-pipelines[plot]'"
+    assert err == f"mip: run/history.png: drawing needs matplotlib: {cure}\n"
+    assert "history.png" not in out
+    assert Path("run/model.safetensors").is_file()
+
+
+def test_fit_draws_its_learning_rate(folder, run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "plots", lambda path, rate: seen.append((path, rate)) or str)
+    run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=1")
+    [(path, rate)] = seen
+    assert path == Path("run/history.png")
+    assert [rate(k) for k in range(3)] == [mip.one_cycle(5e-3, steps=3)(k) for k in range(3)]
+
+
+def test_fit_writes_for_tensorboard(folder, run):
+    pytest.importorskip("tensorboard")
+    words = ["--out", "run", "--set", "train.epochs=1", "--tensorboard", "board"]
+    assert run("fit", "houses.toml", *words)[0] == 0
+    assert [path.name.split(".")[1] for path in Path("board").iterdir()] == ["out"]
+
+
+@pytest.mark.slow
+def test_crossval_with_workers_is_crossval(folder, run):
+    pd.DataFrame({"row": range(40), "part": [k % 2 for k in range(40)]}).to_csv(
+        "f.csv", index=False
+    )
+    words = ["crossval", "houses.toml", "--folds", "f.csv", "--column", "part", "--set"]
+    for workers in (1, 2):
+        more = ("train.epochs=1", "--json", f"{workers}.json", "--workers", workers)
+        assert run(*words, *more)[0] == 0
+    assert Path("1.json").read_bytes() == Path("2.json").read_bytes()
 
 
 def test_evaluate_writes_what_it_prints(folder, model, run):

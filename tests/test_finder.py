@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 import mip
 from mip.cli import app
-from mip.errors import MipError
+from mip.errors import MipError, SpecError
 from mip.finder import Curve, find_rate
-from mip.run import rate_curve
+from mip.prepare import Parts
+from mip.run import job, rate_curve
 
 
 def line(scale=1.0):
@@ -124,3 +125,41 @@ def test_the_command_says_a_rate_that_trains(tmp_path, monkeypatch):
     assert f"--set train.optimizer.lr={rate:.2g}\n" in done.stderr + done.output
     assert 1e-4 < rate < 1
     assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "s.toml", "lr.png"}
+
+
+# Groups of parameters.
+
+
+def grouped(text):
+    """A spec whose parameters are in groups, and its rows, all of which train: four batches."""
+    a, b = np.random.default_rng(0).normal(size=(2, 64))
+    table = mip.from_columns({"a": a, "b": b, "y": a - 2 * b})
+    rest = table.take([])
+    return mip.parse(SPEC + text), Parts(table, rest, rest)
+
+
+GROUP = '[[train.group]]\nmatch = "*"\nlr = {}\nstart = {}\n'
+
+
+def test_a_group_is_trained_with_its_multiple_of_the_rate():
+    spec, cut = grouped(GROUP.format(0.25, 0))
+    laid, how = job(spec, cut), spec.train
+    net = mip.build(laid.plan, how.seed)
+    one = lambda rate: mip.chain(mip.clip_norm(how.clip), how.optimizer.optimizer(rate))  # noqa: E731
+    train = lambda rate: mip.train_step(net, laid.plan.loss, one(rate))  # noqa: E731
+    state = mip.init(net, one(0.0), how.seed)
+    want = find_rate(train, laid.batches, state, low=0.25e-6, high=2.5, steps=30)
+    assert rate_curve(spec, cut, steps=30).losses == want.losses
+
+
+def test_a_group_that_starts_later_stands_still_until_then():
+    texts = (GROUP.format(0, 0), GROUP.format(1, 1), "")
+    still, late, now = (rate_curve(*grouped(text), steps=20).losses for text in texts)
+    # The loss of the fifth step, the second epoch's first, is the last of the first weights.
+    assert still[:5] == late[:5] != now[:5]
+    assert still[5] != late[5]
+
+
+def test_a_group_that_fits_nothing_is_named():
+    with pytest.raises(SpecError, match=r"train\.group\[0\]\.match = 'sise\.\*' fits no parameter"):
+        rate_curve(*grouped('[[train.group]]\nmatch = "sise.*"\n'))

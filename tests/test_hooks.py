@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 import time
 
@@ -21,6 +22,7 @@ from mip.errors import FileError
 from mip.fit import EVENTS, Skip
 from mip.hooks import (
     RISING,
+    console,
     direction,
     limit,
     nan_guard,
@@ -213,6 +215,94 @@ def test_a_log_is_csv_or_json_lines_by_its_name(tmp_path):
     assert [{k: float(v) for k, v in row.items()} for row in rows] == told
 
 
+def test_a_log_of_steps_has_a_row_for_each(tmp_path):
+    step, batches, state = line(measure=norms)
+    files, told = [tmp_path / "log.csv", tmp_path / "log.jsonl"], []
+
+    def seen(event):
+        if event.name == "after_batch":
+            told.append(event.metrics["loss"].item())
+
+    hooks = [seen, *(mip.log(path, steps=True) for path in files)]
+    mip.fit(step, batches, state, epochs=2, hooks=hooks)
+    rows = [json.loads(text) for text in files[1].read_text().splitlines()]
+    assert list(rows[0]) == ["loss", "grad_norm", "weight_norm", "rows", "step"]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert [row["loss"] for row in rows] == told
+    with files[0].open() as text:
+        assert [{k: float(v) for k, v in row.items()} for row in csv.DictReader(text)] == rows
+
+
+def printed(monkeypatch, columns=80, **arguments):
+    """The lines of a run of five epochs, in a terminal of so many columns."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    said = []
+    step, batches, state = line()
+    scores = lambda event: (  # noqa: E731
+        {"valid/mape": 0.5, "valid/mae": 123456.7, "a/long_name": 1e-5}
+        if event.name == "validate"
+        else None
+    )
+    hooks = [scores, console(said.append, **arguments)]
+    mip.fit(step, batches, state, epochs=5, hooks=hooks)
+    return said
+
+
+def test_the_console_has_one_header_and_a_line_an_epoch(monkeypatch):
+    header, *lines = printed(monkeypatch)
+    names = ["epoch", "loss", "valid/mape", "valid/mae", "a/long_name", "seconds"]
+    assert header.split() == names
+    ends = [re.search(rf"{name}\b", header).end() for name in names]
+    for epoch, text in enumerate(lines, start=1):
+        assert [found.end() for found in re.finditer(r"\S+", text)] == ends
+        assert text.split()[0] == str(epoch)
+        assert text.split()[2:5] == ["50.0%", "123,457", "1e-05"]
+
+
+@pytest.mark.parametrize("columns", range(14, 90, 5))
+def test_the_console_is_as_wide_as_the_terminal_and_shows_what_fits(monkeypatch, columns):
+    whole = printed(monkeypatch, 999)[0].split()
+    lines = printed(monkeypatch, columns)
+    assert len({len(text) for text in lines}) == 1
+    assert len(lines[0]) <= columns
+    shown = lines[0].split()
+    assert [*whole[: len(shown) - 1], "seconds"] == shown
+    assert shown == whole or len(lines[0]) + 2 + max(len(whole[len(shown) - 1]), 9) > columns
+
+
+def test_the_console_tells_some_epochs_of_many(monkeypatch):
+    lines = printed(monkeypatch, lines=2, epochs=5)
+    assert [text.split()[0] for text in lines] == ["epoch", "1", "2", "4", "5"]
+
+
+def test_a_row_with_other_columns_has_a_header_of_its_own():
+    said = []
+    step, batches, state = line()
+    skip = lambda event: (  # noqa: E731
+        Skip.VALIDATION if (event.name, event.epoch) == ("before_validate", 0) else None
+    )
+    hooks = [skip, scored([1.0, 2.0]), console(said.append)]
+    mip.fit(step, batches, state, epochs=3, hooks=hooks)
+    firsts = [text.split()[0] for text in said]
+    assert firsts == ["epoch", "1", "epoch", "2", "3"]
+    assert ["valid/loss" in text for text in said] == [False, False, True, False, False]
+
+
+def test_the_consoles_seconds_are_those_that_timing_measured():
+    said, rows = [], []
+    step, batches, state = line()
+    mip.fit(step, batches, state, epochs=1, hooks=[timing(), console(said.append), record(rows)])
+    assert said[0].split().count("seconds") == 1
+    assert said[1].split()[-1] == f"{rows[0]['seconds']:.2f}"
+
+
+def test_the_console_says_why_a_fit_stopped():
+    said = []
+    step, batches, state = line()
+    mip.fit(step, batches, state, epochs=9, hooks=[limit(epochs=1), console(said.append)])
+    assert said[-1] == "stopped: 1 epochs are enough"
+
+
 def test_epochs_have_checkpoints_of_their_own(tmp_path):
     step, batches, state = line()
     for keep, names in ((-1, ["0000", "0001", "0002", "0003"]), (2, ["0002", "0003"])):
@@ -263,7 +353,17 @@ def test_without_tensorboard_the_cure_is_said(tmp_path, monkeypatch):
         tensorboard(tmp_path)
 
 
-@pytest.mark.parametrize("hook", [timing(), limit(epochs=9), nan_guard(), nan_guard("roll_back")])
+@pytest.mark.parametrize(
+    "hook",
+    [
+        timing(),
+        limit(epochs=9),
+        nan_guard(),
+        nan_guard("roll_back"),
+        mip.progress(),
+        console(str),
+    ],
+)
 def test_watching_changes_nothing(hook):
     step, batches, state = line()
     watched = mip.fit(step, batches, state, epochs=2, hooks=[hook])

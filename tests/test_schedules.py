@@ -225,3 +225,19 @@ def test_a_mistake_in_a_spec_is_named(text):
     with pytest.raises(SpecError) as caught:
         mip.parse(TEXT + text)
     assert str(caught.value) == MISTAKES[text]
+
+
+@given(
+    st.lists(st.floats(0.01, 9), max_size=30),
+    st.integers(0, 4),
+    st.sampled_from(["min", "max"]),
+    st.sampled_from([0.0, 1e-4, 0.3]),
+)
+def test_a_plateau_is_that_of_torch(values, patience, mode, threshold):
+    one = SGD([torch.zeros(1)], lr=1.0)
+    how = {"factor": 0.5, "patience": patience, "mode": mode, "threshold": threshold}
+    torchs = T.ReduceLROnPlateau(one, **how, eps=0.0)
+    for k, value in enumerate(values):
+        torchs.step(value)
+        now = S.plateau(values[: k + 1], 0.5, patience, mode, threshold)
+        assert now == one.param_groups[0]["lr"]
