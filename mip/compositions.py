@@ -4,7 +4,7 @@ scale of the loss, a factor of the rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -100,6 +100,36 @@ def lookahead(optimizer: Optimizer, every: int = 6, share: float = 0.5) -> Optim
             for path, param in params.items():
                 param.copy_(slow[path].lerp_(param, share))
         return grads, {"inner": inner, "slow": slow}, params
+
+    return Optimizer(init, update_)
+
+
+def each_of(optimizers: Sequence[Optimizer]) -> Optimizer:
+    """Give each of several models, whose parameters are stacked, an optimizer of its own; they may
+    differ in their rates, or in all. See `mip.step.stack`.
+
+    >>> from mip.optim import sgd; one = each_of([sgd(1.0), sgd(0.1)])
+    >>> params = {"w": torch.ones(2, 3)}
+    >>> one.update({"w": torch.ones(2, 3)}, one.init(params), params, 0)[2]["w"][:, 0]
+    tensor([0.0000, 0.9000])
+    """
+
+    def part(tensors: Params, k: int) -> Params:
+        return {path: tensor[k] for path, tensor in tensors.items()}
+
+    def init(params: Params) -> Tree:
+        return tuple(one.init(part(params, k)) for k, one in enumerate(optimizers))
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+        after = []
+        for k, one in enumerate(optimizers):
+            mine = part(params, k)
+            _, own, moved = one.update_(part(grads, k), state[k], mine, step)
+            for path, param in moved.items():
+                if param is not mine[path]:
+                    mine[path].copy_(param)
+            after.append(own)
+        return grads, tuple(after), params
 
     return Optimizer(init, update_)
 

@@ -1,4 +1,4 @@
-"""Loss and gradients of a module: taken at its parameters, eagerly or by a compiled graph."""
+"""Loss and gradients of a module: eagerly, by a compiled graph, or of many models at once."""
 
 from __future__ import annotations
 
@@ -174,6 +174,20 @@ def compiled(net: nn.Module, objective: Objective, backend: str = "inductor") ->
     return backward
 
 
+def vmapped(net: nn.Module, objective: Objective) -> Backward:
+    """Take the gradients of many models with one batch at once (`torch.func.vmap`): parameters and
+    buffers are stacked, the losses are a tensor [models]. Each model draws its own dropout. For
+    small models and batches, and for GPUs; see `mip.step.stack`.
+    """
+    one = functional(net, objective)
+
+    def backward(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Any:
+        each = lambda params, buffers: one(params, buffers, batch, scale)  # noqa: E731
+        return torch.func.vmap(each, randomness="different")(params, buffers)
+
+    return backward
+
+
 def _apart(function: Any) -> Any:
     # torch.compile counts the graphs that it made of one code object, and gives up after eight.
     code, closure = function.__code__.replace(), function.__closure__
@@ -211,4 +225,4 @@ def all_finite(loss: Tensor, grads: Params) -> Tensor:
         # The kernel of torch.amp.GradScaler, which reads each gradient once: a norm takes thrice
         # the time. It multiplies by one.
         torch._amp_foreach_non_finite_check_and_unscale_(list(grads.values()), found, one)
-    return loss.isfinite() & (found == 0)
+    return loss.isfinite().all() & (found == 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from mip.gradient import (
 )
 from mip.optimizer import Optimizer, Params
 from mip.rng import derive, generators, seeded
-from mip.tree import Tree, clone
+from mip.tree import Tree, clone, map_tree, stacked
 
 Metrics = dict[str, Any]
 """Names to numbers, or to tensors of no dimensions that stay on their device until read."""
@@ -57,6 +57,34 @@ def copy(state: State) -> State:
     """Copy a state's tensors."""
     params, buffers, optimizer = clone((state.params, state.buffers, state.optimizer))
     return State(params, buffers, optimizer, state.step, state.seed)
+
+
+def stack(states: Sequence[State]) -> State:
+    """Make one state of those of several models of one shape: parameters and buffers [models, …],
+    and a tuple of the optimizers' states. A step of them all is
+    `train_step(net, loss, each_of(optimizers), backward=vmapped)`.
+
+    >>> from mip.optim import sgd
+    >>> both = stack([init(nn.Linear(3, 1), sgd(0.1)) for _ in range(2)])
+    >>> both.params["weight"].shape, len(unstack(both))
+    (torch.Size([2, 1, 3]), 2)
+    """
+    params, buffers = stacked([(each.params, each.buffers) for each in states])
+    return evolve(
+        states[0], params=params, buffers=buffers, optimizer=tuple(s.optimizer for s in states)
+    )
+
+
+def unstack(state: State) -> list[State]:
+    """Give the states that `stack` put together: views, not copies."""
+    pairs = [
+        map_tree(lambda leaf: leaf[k], (state.params, state.buffers))  # noqa: B023
+        for k in range(len(state.optimizer))
+    ]
+    return [
+        evolve(state, params=params, buffers=buffers, optimizer=own)
+        for (params, buffers), own in zip(pairs, state.optimizer, strict=True)
+    ]
 
 
 @frozen
@@ -141,7 +169,7 @@ def train_step(
     depend on has gradient 0. The module is scratch space: one step, and one thread at a time, may
     use it.
 
-    `backward` says how a gradient is taken: `eager`, or `mip.gradient.compiled`. `precision` is
+    `backward` says how gradients are taken: `eager`, or `mip.gradient.compiled`. `precision` is
     that of the passes; parameters, loss and optimizer stay float32. For "float16" see
     `mip.optim.loss_scaled`. With `guard` a step whose loss or gradients are not finite leaves
     parameters, buffers and optimizer as they were, and says so by 1 in its metric `skipped`.
@@ -174,7 +202,7 @@ def train_step(
         value, grads, buffers = around(gradient, state.params)
         with torch.no_grad():
             # Now, since the optimizer may clip and write in place.
-            metrics = {"loss": value, **measure(grads, state.params), **_scale_of(scale)}
+            metrics = {**_losses(value), **measure(grads, state.params), **_scale_of(scale)}
             if guard and not all_finite(value, grads):
                 return _held(state), {**metrics, "skipped": 1.0}
             _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
@@ -183,6 +211,12 @@ def train_step(
         return after, {**metrics, "skipped": 0.0} if guard else metrics
 
     return Step(donate)
+
+
+def _losses(value: Tensor) -> Metrics:
+    # Those of stacked models have a name each.
+    each = {f"loss.{k}": loss for k, loss in enumerate(value)} if value.dim() else {}
+    return {"loss": value.mean(), **each} if each else {"loss": value}
 
 
 def _unscaled(grads: Params, scale: Tensor | None) -> Params:

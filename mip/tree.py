@@ -115,6 +115,15 @@ def concat(trees: list[Tree]) -> Tree:
     return _merged(torch.cat, trees)
 
 
+def stacked(trees: list[Tree]) -> Tree:
+    """Put trees of one shape into one, with a dimension more in front.
+
+    >>> stacked([{"a": torch.zeros(2)}, {"a": torch.ones(2)}])["a"].shape
+    torch.Size([2, 2])
+    """
+    return _merged(torch.stack, trees)
+
+
 def mean(trees: list[Tree]) -> Tree:
     """Average trees of one shape.
 

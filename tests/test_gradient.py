@@ -14,9 +14,10 @@ from torch import nn
 import mip
 import mip.hooks
 from mip.compositions import loss_scale
-from mip.gradient import all_finite, compiled, functional
+from mip.gradient import all_finite, compiled, functional, vmapped
 from mip.hooks import nan_guard
-from mip.optim import adamw, chain, clip_norm, loss_scaled, sgd
+from mip.optim import adamw, chain, clip_norm, each_of, loss_scaled, sgd
+from mip.step import stack, unstack
 
 TRACED = partial(compiled, backend="aot_eager")
 """The compiled form without the code generator, which takes seconds."""
@@ -24,8 +25,9 @@ TRACED = partial(compiled, backend="aot_eager")
 
 def normed():
     torch.manual_seed(0)
+    # Without a bias, whose gradient in front of a batch norm is rounding alone.
     return nn.Sequential(
-        nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0)
+        nn.Linear(3, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0)
     )
 
 
@@ -173,6 +175,53 @@ def test_the_scale_of_the_loss_goes_as_torchs_does():
             _, state, params = one.update(params, state, params, step)
         else:
             state = mip.compositions.lowered(state)
+
+
+# Many models at once.
+
+RATES = [1e-2, 3e-2, 1e-3]
+
+
+def several(make):
+    """Models of their own beginnings, and their optimizers."""
+    nets, optimizers = [], [chain(clip_norm(0.5), adamw(rate)) for rate in RATES]
+    for k in range(len(RATES)):
+        net = make()
+        torch.manual_seed(k)
+        for module in net.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        nets.append(net)
+    return nets, optimizers
+
+
+@pytest.mark.parametrize("make", NETS.values(), ids=NETS)
+def test_models_that_are_stacked_take_the_steps_that_each_takes_alone(make):
+    nets, optimizers = several(make)
+    states = [mip.init(net, one) for net, one in zip(nets, optimizers, strict=True)]
+    step = mip.train_step(nets[0], F.mse_loss, each_of(optimizers), backward=vmapped)
+    batches = [data(seed=k) for k in range(5)]
+    rows = []
+    ended = mip.fit(step, batches, stack(states), epochs=2, hooks=[mip.hooks.record(rows)])
+    for k, (state, told) in enumerate(zip(states, unstack(ended), strict=True)):
+        alone = mip.train_step(nets[k], F.mse_loss, optimizers[k])
+        kept = []
+        want = mip.fit(alone, batches, state, epochs=2, hooks=[mip.hooks.record(kept)])
+        torch.testing.assert_close((told.params, told.buffers), (want.params, want.buffers))
+        assert rows[1][f"loss.{k}"] == pytest.approx(kept[1]["loss"], rel=1e-4)
+    assert rows[1]["loss"] == pytest.approx(sum(rows[1][f"loss.{k}"] for k in range(3)) / 3)
+
+
+def test_a_stacked_step_is_pure_and_each_model_draws_its_own_dropout():
+    net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1), nn.Flatten(0))
+    optimizers = [sgd(0.1), sgd(0.1)]
+    both = stack([mip.init(net, one) for one in optimizers])
+    step = mip.train_step(net, F.mse_loss, each_of(optimizers), backward=vmapped)
+    given = bits(both)
+    first, metrics = step(both, data())
+    assert bits(first) == bits(step(both, data())[0])
+    assert bits(both) == given
+    assert float(metrics["loss.0"]) != float(metrics["loss.1"])
 
 
 # The guard.
