@@ -214,6 +214,23 @@ def cast(objective: Objective, precision: Precision, device: torch.device) -> Ob
     return objective if precision == "float32" else mixed
 
 
+def aligned(grads: Params, params: Params) -> Params:
+    """Lay gradients out in memory as their parameters are: torch's fused kernels take that for
+    given, and `torch.autograd.grad` does not see to it, as `Tensor.backward` does.
+
+    >>> aligned({"w": torch.ones(3, 2).t()}, {"w": torch.zeros(2, 3)})["w"].stride()
+    (3, 1)
+    """
+    return {
+        path: grad if grad.stride() == params[path].stride() else _laid(grad, params[path])
+        for path, grad in grads.items()
+    }
+
+
+def _laid(grad: Tensor, param: Tensor) -> Tensor:
+    return torch.empty_like(param, dtype=grad.dtype).copy_(grad)
+
+
 def all_finite(loss: Tensor, grads: Params) -> Tensor:
     """Say whether a loss and all its gradients are finite: bool, of no dimensions.
 

@@ -91,10 +91,11 @@ def runs(
 def _ran(trial: Trial, kinds: Mapping[str, type], base: Path, cache: str | Path | None) -> Outcome:
     keeping = partial(run, kinds=kinds, device="cpu", base=base, cache=cache)
     ended = keeping(trial.spec, trial.parts, trial.out)
-    return Outcome(trial.name, _scores(ended.predict, trial.parts), ended)
+    return Outcome(trial.name, scores_of(ended.predict, trial.parts), ended)
 
 
-def _scores(predict: Predictor | Ensemble, cut: Parts) -> Scores:
+def scores_of(predict: Predictor | Ensemble, cut: Parts) -> Scores:
+    """Score a model on the valid and the test rows, where there are some."""
     held = {"valid": cut.valid, "test": cut.test}
     return {name: evaluate(predict, rows) for name, rows in held.items() if len(rows)}
 
@@ -236,7 +237,7 @@ def _swept(
     predict = load(model, kinds)
     if not _is_of(predict, trial):
         raise FileError(f"{trial.out}: holds a run of another spec or other rows; take another out")
-    return Outcome(trial.name, _scores(predict, trial.parts))
+    return Outcome(trial.name, scores_of(predict, trial.parts))
 
 
 def _is_of(predict: Predictor | Ensemble, trial: Trial) -> bool:

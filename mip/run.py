@@ -225,12 +225,13 @@ def _trained(
     _fold(laid, out, hooks, kinds)
     last = _read(out, "last", laid.start) if laid.steps else laid.start
     kept = _read(out, "best", last) if laid.plan.spec.train.keep == "best" else last
-    _check_numbers(kept, out)
+    check_numbers(kept.state, out)
     return last, kept
 
 
-def _check_numbers(kept: Checkpoint, out: Path) -> None:
-    for path, param in kept.state.params.items():
+def check_numbers(state: State, out: str | Path) -> None:
+    """Raise DataError naming a parameter that is not finite: such a state is no model."""
+    for path, param in state.params.items():
         if not param.isfinite().all():
             told = f"{spoken(path)} is not finite (try a smaller train.optimizer.lr)"
             raise DataError(f"{out}: no model is saved: {told}")

@@ -17,6 +17,7 @@ from mip.gradient import (
     Gradient,
     Objective,
     Precision,
+    aligned,
     all_finite,
     buffers_of,
     cast,
@@ -205,6 +206,7 @@ def train_step(
             metrics = {**_losses(value), **measure(grads, state.params), **_scale_of(scale)}
             if guard and not all_finite(value, grads):
                 return _held(state), {**metrics, "skipped": 1.0}
+            grads = aligned(grads, state.params)
             _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
             params = after_step(params)
         after = State(params, buffers, tree, state.step + 1, state.seed)

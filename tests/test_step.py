@@ -60,7 +60,25 @@ def noisy():
     return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1), nn.Flatten(0))
 
 
-NETS = {"plain": plain, "noisy": noisy, "tied": Tied, "unused": Unused, "recurrent": Recurrent}
+class Turned(nn.Module):
+    """A weight whose gradient lies in memory the other way about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 3))
+
+    def forward(self, x):
+        return (x[:, :, None] * self.weight.t()).sum((1, 2))
+
+
+NETS = {
+    "plain": plain,
+    "noisy": noisy,
+    "tied": Tied,
+    "unused": Unused,
+    "recurrent": Recurrent,
+    "turned": Turned,
+}
 
 
 @pytest.fixture(params=list(NETS))
@@ -192,7 +210,7 @@ def by_hand(net, make, steps):
     return dict(net.named_parameters()) | dict(net.named_buffers())
 
 
-@pytest.mark.parametrize("name", ["plain", "tied", "unused", "recurrent"])
+@pytest.mark.parametrize("name", ["plain", "tied", "unused", "recurrent", "turned"])
 def test_steps_equal_the_loop_written_by_hand(name):
     torch.manual_seed(0)
     net = NETS[name]()
