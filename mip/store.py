@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mip.errors import FileError, SpecError, hint
 from mip.fit import History
+from mip.gradient import aligned
 from mip.plan import Plan, from_json, to_json
 from mip.spec import KINDS
 from mip.step import State, averaged
@@ -250,7 +251,10 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
     if found != named.keys() or any(tensors[name].shape != named[name].shape for name in named):
         raise FileError(f"{path}: the checkpoint belongs to another model or optimizer")
     placed = {name: tensors[name].to(leaf.device) for name, leaf in named.items()}
-    state = evolve(start, **like(trees, placed), step=meta["step"], seed=meta["seed"])
+    # A file does not say how tensors lay in memory, and that decides the last bits of what follows.
+    state = evolve(
+        start, **like(trees, aligned(placed, named)), step=meta["step"], seed=meta["seed"]
+    )
     history = History(tuple(map(_row, meta["history"])), _numbered(tensors, state.step))
     return Checkpoint(state, history, meta["extra"])
 
