@@ -129,7 +129,13 @@ class Event:
     @property
     def state(self) -> State:
         """The state at this moment, copied: what comes later does not change it."""
-        return copy(self._now().state)
+        return self.copy()
+
+    def copy(self, into: State | None = None) -> State:
+        """Copy the state at this moment; into the tensors of an earlier copy, where given, which
+        takes half as long as new memory does.
+        """
+        return copy(self._now().state, into)
 
     @property
     def history(self) -> History:

@@ -247,7 +247,8 @@ def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
         return
     asked = ("valid/loss" if laid.hooks else None, "min", how.checkpoint_every, at.extra, kinds)
     keep = checkpoint(out / "checkpoints", laid.plan, *asked, how.checkpoint_keep)
-    told = [*laid.hooks[:1], log(out / "history.jsonl"), keep, *hooks, *laid.hooks[1:]]
+    # The checkpoint first: it waits for what it writes before another hook can fail.
+    told = [*laid.hooks[:1], keep, log(out / "history.jsonl"), *hooks, *laid.hooks[1:]]
     fit(laid.step, laid.batches, at.state, steps=left, hooks=told, history=at.history)
 
 

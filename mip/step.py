@@ -47,9 +47,10 @@ def _buffers(net: nn.Module) -> Params:
     return frozen | {name: buffer for name, buffer in net.named_buffers() if name in kept}
 
 
-def copy(state: State) -> State:
-    """Copy a state's tensors."""
-    params, buffers, optimizer = clone((state.params, state.buffers, state.optimizer))
+def copy(state: State, into: State | None = None) -> State:
+    """Copy a state's tensors; into those of `into`, which is lost to the caller, where given."""
+    trees = [(each.params, each.buffers, each.optimizer) for each in (state, into) if each]
+    params, buffers, optimizer = clone(*trees)
     return State(params, buffers, optimizer, state.step, state.seed)
 
 
