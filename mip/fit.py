@@ -87,9 +87,9 @@ class _Live:
 
     @classmethod
     def of(cls, state: State, history: History, watched: bool) -> Self:
-        begun = history.begun
-        now = {name: values[begun] for name, values in history.steps.items()}
-        past = {name: values[~begun] for name, values in history.steps.items()}
+        done = int((~history.begun).sum())
+        now = {name: values[done:] for name, values in history.steps.items()}
+        past = {name: values[:done] for name, values in history.steps.items()}
         return cls(copy(state), list(history.epochs), [past], now, {}, watched)
 
     @property
