@@ -132,8 +132,8 @@ class Event:
         return self.copy()
 
     def copy(self, into: State | None = None) -> State:
-        """Copy the state at this moment; into the tensors of an earlier copy, where given, which
-        takes half as long as new memory does.
+        """Copy the state at this moment; into the tensors of an earlier copy, where one is given,
+        which is lost and spares the time of new memory.
         """
         return copy(self._now().state, into)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from mip.errors import FileError
-from mip.fit import Event, Hook, Reply, Skip, Stop
+from mip.fit import Event, History, Hook, Reply, Skip, Stop
 from mip.net import Net, build
 from mip.plan import NO_METRICS, Metric, Plan
 from mip.spec import KINDS
@@ -331,7 +331,7 @@ def checkpoint(
 
     A thread writes while the fit goes on. The next checkpoint, an error and the fit's end wait for
     it; what it raises, such as FileError for a full disk, ends the fit at the next event. One copy
-    of the state is held in memory until the fit ends.
+    of the state is held in memory until the fit ends, and is the next one's memory.
     """
     about = (plan, extra, kinds)
     writer, begun, spare = ThreadPoolExecutor(1), list[Future[None]](), list[State]()
@@ -341,8 +341,9 @@ def checkpoint(
         if begun and (due or ends or begun[0].done()):
             begun.pop().result()
         if due:
-            spare[:] = [event.copy(*spare)]
-            names, content = _names(event, metric, mode, keep), (spare[0], event.history, *about)
+            spare[:], history = [event.copy(*spare)], event.history
+            names = _names(event, history, metric, mode, keep)
+            content = (spare[0], history, *about)
             begun.append(writer.submit(_write, Path(folder), names, content, keep))
         if ends:
             spare.clear()
@@ -356,8 +357,10 @@ def _due(event: Event, every: int | None) -> bool:
     return event.name == "after_epoch" or (every is not None and between)
 
 
-def _names(event: Event, metric: str | None, mode: str | None, keep: int) -> list[str]:
-    epochs, ended = event.history.epochs, event.name == "after_epoch"
+def _names(
+    event: Event, history: History, metric: str | None, mode: str | None, keep: int
+) -> list[str]:
+    epochs, ended = history.epochs, event.name == "after_epoch"
     better = ended and metric and best(epochs, metric, mode) == len(epochs) - 1
     # The last one last, so that a run which is killed before writes the others again.
     asked = {"best": better, f"epoch-{event.epoch:04}": ended and keep, "last": True}
