@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Literal
 
@@ -339,6 +339,7 @@ def checkpoint(
     def hook(event: Event) -> Reply:
         due, ends = _due(event, every), event.name in {"on_error", "after_fit"}
         if begun and (due or ends or begun[0].done()):
+            wait(begun)  # where Ctrl-C comes here, the end of the fit waits again
             begun.pop().result()
         if due:
             spare[:], history = [event.copy(*spare)], event.history

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
 import threading
 import time
@@ -278,6 +279,26 @@ def test_a_fit_that_fails_waits_for_the_checkpoint_under_way(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         mip.fit(step, batches, state, steps=4, hooks=[failing, mip.checkpoint(tmp_path, every=1)])
     assert gate.written == [("last", 1)]
+
+
+def test_an_interrupt_while_a_checkpoint_is_waited_for_waits_for_it_too(tmp_path, monkeypatch):
+    step, batches, state = line()
+    gate, near = Gate(monkeypatch), threading.Event()
+
+    def interrupting():
+        near.wait(10)
+        time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.1)
+        gate.open.set()
+
+    thread = threading.Thread(target=interrupting)
+    thread.start()
+    second = lambda event: near.set() if event.step == 2 else None  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        mip.fit(step, batches, state, steps=4, hooks=[second, mip.checkpoint(tmp_path, every=1)])
+    assert gate.written == [("last", 1)]
+    thread.join()
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_fit_at_the_next_event(tmp_path):
