@@ -121,7 +121,7 @@ def test_a_run_that_is_killed_at_random_ends_with_the_same_bytes(folder, tmp_pat
 
 @pytest.mark.slow
 def test_a_hundred_kills_at_random_change_nothing(folder, tmp_path):
-    runs = [spec_file(folder, tmp_path / str(seed), epochs=250, seed=seed) for seed in range(1, 5)]
+    runs = [spec_file(folder, tmp_path / str(seed), epochs=150, seed=seed) for seed in range(1, 5)]
     with ThreadPoolExecutor(2) as pool:
         deque(pool.map(partial(often_killed, kills=25), runs), maxlen=0)
     for spec in runs:
