@@ -11,14 +11,14 @@ from typing import Any
 
 from attrs import asdict
 
-from benchmarks import imports, limits, many, photos, pipe, stream, train
+from benchmarks import imports, limits, many, photos, pipe, store, stream, train
 from benchmarks.harness import Benchmark, Limit, Measured, Result, gauge, measure
 from mip.errors import MipError, hint
 
 Asked = Benchmark | Limit
 RATIOS = "times as fast as the anchor"
 LIMITS = "what it takes, to stay under the aim"
-RUN = (pipe, photos, stream, train, many, imports, limits)
+RUN = (pipe, photos, stream, train, many, store, imports, limits)
 BENCHMARKS = tuple(each for module in RUN for each in module.ALL)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
+from timeit import timeit
 
 import torch
 from attrs import evolve
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
 import mip
-from benchmarks.harness import Benchmark, Contender
+from benchmarks.harness import Benchmark, Contender, Limit, scratch
+from mip.fit import Hook
 
 BATCH, STEPS, RATE = 64, 200, 1e-3
 
@@ -94,4 +97,46 @@ PURE = Benchmark(
     pair=_forms,
 )
 
-ALL = (MLP, MLP_2_THREADS, PURE)
+
+def _no_hooks() -> tuple[Hook, ...]:
+    return ()
+
+
+def _beyond(hooks: Callable[[], Sequence[Hook]]) -> Callable[[], float]:
+    net, optimizer = nn.Linear(2, 1), mip.adamw(RATE)
+    step, state = mip.train_step(net, mse_loss, optimizer), mip.init(net, optimizer)
+    rows = torch.ones(64, 2), torch.ones(64, 1)
+    batches = mip.batch(4)(mip.sample(shuffle=True)(rows))
+
+    def measured() -> float:
+        batch, calls = next(iter(batches)), 20
+        alone = timeit(lambda: step(state, batch), number=calls)
+        fit = partial(mip.fit, step, batches, state, steps=1)
+        return 1000 * (timeit(lambda: fit(hooks=hooks()), number=calls) - alone) / calls
+
+    return measured
+
+
+def _files() -> Callable[[], float]:
+    folder = scratch("mip-fit-")
+    log, keep = partial(mip.log, folder / "history.jsonl"), partial(mip.checkpoint, folder)
+    return _beyond(lambda: (mip.early_stop("loss", 3), keep(), log()))
+
+
+FIXED = Limit(
+    name="train-fit",
+    work="a fit of one step of a net of three numbers, beyond that step",
+    unit="ms",
+    aim=1.0,
+    lay=partial(_beyond, _no_hooks),
+)
+
+FIXED_FILES = evolve(
+    FIXED,
+    name="train-fit-files",
+    work=f"{FIXED.work}, with an early stop, a log and a checkpoint",
+    aim=3.0,
+    lay=_files,
+)
+
+ALL = (MLP, MLP_2_THREADS, PURE, FIXED, FIXED_FILES)

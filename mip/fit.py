@@ -87,9 +87,9 @@ class _Live:
 
     @classmethod
     def of(cls, state: State, history: History, watched: bool) -> Self:
-        begun = history.begun
-        now = {name: values[begun] for name, values in history.steps.items()}
-        past = {name: values[~begun] for name, values in history.steps.items()}
+        done = int((~history.begun).sum())
+        now = {name: values[done:] for name, values in history.steps.items()}
+        past = {name: values[:done] for name, values in history.steps.items()}
         return cls(copy(state), list(history.epochs), [past], now, {}, watched)
 
     @property
@@ -129,7 +129,13 @@ class Event:
     @property
     def state(self) -> State:
         """The state at this moment, copied: what comes later does not change it."""
-        return copy(self._now().state)
+        return self.copy()
+
+    def copy(self, into: State | None = None) -> State:
+        """Copy the state at this moment; into the tensors of an earlier copy, where one is given,
+        which is lost and spares the time of new memory.
+        """
+        return copy(self._now().state, into)
 
     @property
     def history(self) -> History:

@@ -10,6 +10,7 @@ import shutil
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -474,23 +475,48 @@ def checkpoint(
 
     `keep` says how many epochs have a file of their own besides, `epoch-0007.safetensors`: the
     last so many, or -1 for all.
+
+    A thread writes while the fit goes on. The next checkpoint, an error and the fit's end wait for
+    it; what it raises, such as FileError for a full disk, ends the fit at the next event. One copy
+    of the state is held in memory until the fit ends, and is the next one's memory.
     """
-    folder = Path(folder)
+    about = (plan, extra, kinds)
+    writer, begun, spare = ThreadPoolExecutor(1), list[Future[None]](), list[State]()
 
     def hook(event: Event) -> Reply:
-        ended = event.name == "after_epoch"
-        if not (ended or (every and event.name == "after_batch" and event.step % every == 0)):
-            return None
-        history, state = event.history, event.state
-        if ended and metric and best(history.epochs, metric, mode) == len(history.epochs) - 1:
-            save_checkpoint(folder / "best.safetensors", state, history, plan, extra, kinds)
-        if ended and keep:
-            named = folder / f"epoch-{event.epoch:04}.safetensors"
-            save_checkpoint(named, state, history, plan, extra, kinds)
-            for old in sorted(folder.glob("epoch-*.safetensors"))[: -keep if keep > 0 else 0]:
-                old.unlink()
-        # Last, so that a run which is killed before writes the others again.
-        save_checkpoint(folder / "last.safetensors", state, history, plan, extra, kinds)
+        due, ends = _due(event, every), event.name in {"on_error", "after_fit"}
+        if begun and (due or ends or begun[0].done()):
+            wait(begun)  # where Ctrl-C comes here, the end of the fit waits again
+            begun.pop().result()
+        if due:
+            spare[:], history = [event.copy(*spare)], event.history
+            names = _names(event, history, metric, mode, keep)
+            content = (spare[0], history, *about)
+            begun.append(writer.submit(_write, Path(folder), names, content, keep))
+        if ends:
+            spare.clear()
         return None
 
     return hook
+
+
+def _due(event: Event, every: int | None) -> bool:
+    between = event.name == "after_batch" and event.step % (every or 1) == 0
+    return event.name == "after_epoch" or (every is not None and between)
+
+
+def _names(
+    event: Event, history: History, metric: str | None, mode: str | None, keep: int
+) -> list[str]:
+    epochs, ended = history.epochs, event.name == "after_epoch"
+    better = ended and metric and best(epochs, metric, mode) == len(epochs) - 1
+    # The last one last, so that a run which is killed before writes the others again.
+    asked = {"best": better, f"epoch-{event.epoch:04}": ended and keep, "last": True}
+    return [name for name in asked if asked[name]]
+
+
+def _write(folder: Path, names: Sequence[str], content: Sequence[Any], keep: int) -> None:
+    for name in names:
+        save_checkpoint(folder / f"{name}.safetensors", *content)
+        for old in sorted(folder.glob("epoch-*.safetensors"))[: -keep if keep > 0 else 0]:
+            old.unlink()

@@ -342,8 +342,8 @@ def _mapped(
 
 
 def _threaded(
-    run: Callable[[Work], Work], source: Iterable[Work], workers: int, ahead: int
-) -> Iterator[Work]:
+    run: Callable[[Any], Any], source: Iterable[Any], workers: int, ahead: int
+) -> Iterator[Any]:
     # A thread works alone; what it sets would also be the main thread's, had that not asked before.
     torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
@@ -401,9 +401,13 @@ class Prefetch:
 
     def node(self, source: BaseNode[Work]) -> BaseNode[Work]:
         """Lay out the stage."""
-        from torchdata.nodes import Prefetcher
+        from torchdata.nodes import IterableWrapper
 
-        return Prefetcher(_mapped(source, lambda work: work.value, 0), self.batches)
+        # torchdata's prefetcher takes up to a tenth of a second to end.
+        works = iter(_mapped(source, lambda work: work.value, 0))
+        asked = itertools.repeat(None)
+        ahead = _threaded(lambda _: next(works, None), asked, workers=1, ahead=self.batches)
+        return IterableWrapper(itertools.takewhile(lambda work: work is not None, ahead))
 
 
 def _pipe(source: Any) -> Pipe:

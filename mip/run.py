@@ -252,10 +252,11 @@ def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
     left = laid.steps - at.state.step
     if left <= 0 and not at.history.begun.any():
         return
-    asked = ("valid/loss" if laid.hooks else None, "min", how.checkpoint_every, at.extra, kinds)
+    asked = ("valid/loss", "min", how.checkpoint_every, at.extra, kinds)
     keep = checkpoint(out / "checkpoints", laid.plan, *asked, how.checkpoint_keep)
-    # Watched before it is kept: a checkpoint shows no step that should not have been.
-    told = [*laid.hooks, log(out / "history.jsonl"), keep, *hooks]
+    # What guards a step comes before what keeps it; the checkpoint waits for what it writes before
+    # another hook can fail.
+    told = [*laid.hooks, keep, log(out / "history.jsonl"), *hooks]
     fit(laid.step, laid.batches, at.state, steps=left, hooks=told, history=at.history)
 
 

@@ -54,9 +54,10 @@ def init(net: nn.Module, optimizer: Optimizer, seed: int = 0) -> State:
     return State(params, clone(buffers_of(net)), optimizer.init(params), 0, seed)
 
 
-def copy(state: State) -> State:
-    """Copy a state's tensors."""
-    params, buffers, optimizer = clone((state.params, state.buffers, state.optimizer))
+def copy(state: State, into: State | None = None) -> State:
+    """Copy a state's tensors; into those of `into`, which is lost to the caller, where given."""
+    trees = [(each.params, each.buffers, each.optimizer) for each in (state, into) if each]
+    params, buffers, optimizer = clone(*trees)
     return State(params, buffers, optimizer, state.step, state.seed)
 
 

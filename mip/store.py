@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from attrs import evolve, frozen
@@ -28,6 +29,28 @@ FORMAT = 1
 
 _BLANK = "0" * 64
 
+_DTYPES = {
+    torch.uint64: "U64",
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float32: "F32",
+    torch.uint32: "U32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+# The names that safetensors has for dtypes, in the order in which it lays out tensors.
+
 
 def write(path: str | Path, data: bytes) -> None:
     """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
@@ -35,19 +58,28 @@ def write(path: str | Path, data: bytes) -> None:
     A reader meets the old file or the new one, whatever stops the writer. Raises FileError
     when the folder cannot be written.
     """
-    path = Path(path)
+    with _replacing(Path(path)) as file:
+        file.write(data)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     draft = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file
+            _sync(file)
         os.replace(draft, path)
         _sync_folder(path.parent)
     except OSError as error:
         _discard(draft)
         raise FileError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _discard(draft: Path) -> None:
@@ -69,22 +101,72 @@ def pack(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     """Make the bytes of a safetensors file with one metadata key, "mip": canonical JSON.
 
     It holds a SHA-256 over the whole file, taken with the digest's own place zeroed, because
-    safetensors by itself accepts any flipped bit in the data.
+    safetensors by itself accepts any flipped bit in the data. Raises FileError for a dtype that
+    safetensors has no name for.
 
     >>> import torch
     >>> tensors, meta = unpack(pack({"w": torch.ones(2)}, {"note": "x"}), "memory")
     >>> tensors, meta["note"]
     ({'w': tensor([1., 1.])}, 'x')
     """
-    from safetensors.torch import save as to_bytes
+    header, *body = _pieces(tensors, meta)
+    return b"".join([_sealed(header, _digest([header, *body])), *body])
 
+
+def write_packed(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write the bytes that `pack` makes, without making them: tensors of the CPU go from where
+    they are to the file, while another thread takes the digest. Raises FileError as `write` does.
+    """
+    header, *body = _pieces(tensors, meta)
+    with ThreadPoolExecutor(1) as pool, _replacing(Path(path)) as file:
+        digest = pool.submit(_digest, [header, *body])
+        file.writelines([header, *body])
+        _sync(file)  # what follows is short, and the digest takes as long as this
+        file.seek(0)
+        file.write(_sealed(header, digest.result()))
+
+
+def _pieces(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> list[Any]:
+    # Bytes of the header, its digest's place zeroed, then a view of each tensor's memory.
     told = json.dumps({"format": FORMAT, **meta}, sort_keys=True, allow_nan=False)
     # The digest stands first, so that no text of the user's can be taken for its place.
     text = f'{{"sha256": "{_BLANK}", {told[1:]}'
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = to_bytes(plain, {"mip": text})
-    digest = hashlib.sha256(data).hexdigest()
-    return data.replace(_BLANK.encode(), digest.encode(), 1)
+    order = sorted(tensors, key=lambda name: (_place(name, tensors[name]), name))
+    plain = {name: tensors[name].detach().cpu().contiguous() for name in order}
+    return [_header(plain, text), *map(_memory, plain.values())]
+
+
+def _place(name: str, tensor: Tensor) -> int:
+    if tensor.dtype not in _DTYPES:
+        raise FileError(f"{name}: safetensors files hold no {str(tensor.dtype)[6:]}")
+    return list(_DTYPES).index(tensor.dtype)
+
+
+def _header(tensors: Mapping[str, Tensor], text: str) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": {"mip": text}}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        about = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape)}
+        entries[name] = {**about, "data_offsets": [begin, end]}
+    told = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    told += b" " * (-len(told) % 8)
+    return struct.pack("<Q", len(told)) + told
+
+
+def _memory(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _digest(pieces: Iterable[bytes | memoryview]) -> bytes:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest().encode()
+
+
+def _sealed(header: bytes, digest: bytes) -> bytes:
+    return header.replace(_BLANK.encode(), digest, 1)
 
 
 def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -141,7 +223,7 @@ def save(path: str | Path, plan: Plan, state: State, kinds: Mapping[str, type] =
     one safetensors file. Equal models give equal bytes.
     """
     meta = {"plan": to_json(plan, kinds), "step": state.step}
-    write(path, pack(dict(leaves(_kept(state))), meta))
+    write_packed(path, dict(leaves(_kept(state))), meta)
 
 
 def _kept(state: State) -> dict[str, Any]:
@@ -162,7 +244,7 @@ def save_models(
     """Write several models into one file, in their order. Equal ones give equal bytes."""
     trees = {str(k): _kept(state) for k, (_, state) in enumerate(models)}
     plans = [to_json(plan, kinds) for plan, _ in models]
-    write(path, pack(dict(leaves(trees)), {"models": plans}))
+    write_packed(path, dict(leaves(trees)), {"models": plans})
 
 
 def load_models(
@@ -229,7 +311,7 @@ def save_checkpoint(
     meta["history"] = [_finite(row) for row in history.epochs]
     if plan is not None:
         meta["plan"] = to_json(plan, kinds)
-    write(path, pack(dict(leaves({**trees, "steps": dict(history.steps)})), meta))
+    write_packed(path, dict(leaves({**trees, "steps": dict(history.steps)})), meta)
 
 
 def _finite(row: Mapping[str, Any]) -> list[tuple[str, Any]]:

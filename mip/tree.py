@@ -139,13 +139,24 @@ def _merged(merge: Callable[[tuple[Tensor, ...]], Tensor], trees: list[Tree]) ->
     return map_tree(lambda _: next(merged), trees[0])
 
 
-def clone(tree: Tree) -> Tree:
-    """Copy every tensor, so that nobody shares memory with the result.
+def clone(tree: Tree, into: Tree = None) -> Tree:
+    """Copy every tensor, so that nobody shares memory with the result: new memory, or that of
+    `into`, a tree of the same shape, which is faster for large tensors.
 
     >>> one = {"a": torch.zeros(1)}; two = clone(one); two["a"].add_(1)
     tensor([1.])
     >>> one
     {'a': tensor([0.])}
+    >>> clone(one, into=two), two
+    ({'a': tensor([0.])}, {'a': tensor([0.])})
     """
     with torch.no_grad():
-        return map_tree(torch.clone, tree)
+        return map_tree(torch.clone, tree) if into is None else _copied(tree, into)
+
+
+def _copied(tree: Tree, into: Tree) -> Tree:
+    found, spare = ([leaf for _, leaf in leaves(each)] for each in (tree, into))
+    if found:
+        torch._foreach_copy_(spare, found)
+    places = iter(spare)
+    return map_tree(lambda _: next(places), tree)

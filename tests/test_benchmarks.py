@@ -29,7 +29,7 @@ FAKE = Benchmark(
 
 def test_names_begin_with_their_area_and_are_unique():
     names = [each.name for each in BENCHMARKS]
-    assert {name.split("-")[0] for name in names} <= {"pipe", "train", "import"}
+    assert {name.split("-")[0] for name in names} <= {"pipe", "train", "checkpoint", "import"}
     assert len(set(names)) == len(names)
 
 

@@ -529,6 +529,20 @@ def test_a_state_read_in_time_does_not_change_later():
     assert once in [bits(each) for each in kept]
 
 
+def test_a_state_can_be_read_into_the_memory_of_an_earlier_one():
+    step, batches, state = line()
+    kept, places = [], set()
+
+    def hook(event):
+        kept[:] = [event.copy(*kept)]
+        assert bits(kept[0]) == bits(event.state)
+        places.add(kept[0].params["0.weight"].data_ptr())
+
+    ended = mip.fit(step, batches, state, steps=4, hooks=[hook])
+    assert bits(kept[0]) == bits(ended) != bits(state)
+    assert len(places) == 1
+
+
 def test_an_epoch_row_is_the_mean_over_rows():
     # With a rate of 0 the net stands still, and the mean is the loss over all rows.
     step, batches, state = line(rate=0.0, rows=7, size=3)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -32,6 +34,7 @@ from mip.hooks import (
     timing,
 )
 from mip.step import norms
+from mip.store import save_checkpoint
 
 EPOCH = ["before_validate", "validate", "after_validate", "after_epoch"]
 
@@ -313,6 +316,91 @@ def test_epochs_have_checkpoints_of_their_own(tmp_path):
         assert [path.stem for path in files] == [f"epoch-{name}" for name in names]
         found = mip.load_checkpoint(files[0], state)
         assert bits(found.state) == bits(fold(step, batches, state, 4 * (int(names[0]) + 1)))
+
+
+class Gate:
+    """Writes checkpoints, but only once the gate is open."""
+
+    def __init__(self, monkeypatch):
+        self.open, self.written = threading.Event(), []
+        monkeypatch.setattr(mip.hooks, "save_checkpoint", self)
+
+    def __call__(self, path, state, *content):
+        assert self.open.wait(10), "nobody opened the gate"
+        save_checkpoint(path, state, *content)
+        self.written.append((path.stem, state.step))
+
+
+def opening(gate, at):
+    return lambda event: gate.open.set() if (event.name, event.step) == at else None
+
+
+def test_a_fit_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(tmp_path, monkeypatch):
+    step, batches, state = line()
+    gate, seen = Gate(monkeypatch), []
+    keep = mip.checkpoint(tmp_path, every=3, metric="loss", keep=1)
+    note = lambda event: seen.append((event.name, event.step, len(gate.written)))  # noqa: E731
+    opened = opening(gate, ("before_batch", 3))
+    mip.fit(step, batches, state, epochs=1, hooks=[opened, keep, note])
+    assert ("after_batch", 3, 0) in seen
+    assert gate.written == [("last", 3), ("best", 4), ("epoch-0000", 4), ("last", 4)]
+    assert seen[-2:] == [("after_epoch", 4, 1), ("after_fit", 4, 4)]
+
+
+def test_what_is_written_is_the_state_at_the_event(tmp_path, monkeypatch):
+    step, batches, state = line()
+    gate = Gate(monkeypatch)
+    hooks = [mip.checkpoint(tmp_path, every=2), opening(gate, ("after_batch", 3))]
+    mip.fit(step, batches, state, steps=3, hooks=hooks)
+    found = mip.load_checkpoint(tmp_path / "last.safetensors", state)
+    assert bits(found.state) == bits(fold(step, batches, state, 2))
+
+
+def test_a_fit_that_fails_waits_for_the_checkpoint_under_way(tmp_path, monkeypatch):
+    step, batches, state = line()
+    gate = Gate(monkeypatch)
+
+    def failing(event):
+        if event.name == "on_error":
+            threading.Timer(0.05, gate.open.set).start()
+        if (event.name, event.step) == ("after_batch", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mip.fit(step, batches, state, steps=4, hooks=[failing, mip.checkpoint(tmp_path, every=1)])
+    assert gate.written == [("last", 1)]
+
+
+def test_an_interrupt_while_a_checkpoint_is_waited_for_waits_for_it_too(tmp_path, monkeypatch):
+    step, batches, state = line()
+    gate, near = Gate(monkeypatch), threading.Event()
+
+    def interrupting():
+        near.wait(10)
+        time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.1)
+        gate.open.set()
+
+    thread = threading.Thread(target=interrupting)
+    thread.start()
+    second = lambda event: near.set() if event.step == 2 else None  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        mip.fit(step, batches, state, steps=4, hooks=[second, mip.checkpoint(tmp_path, every=1)])
+    assert gate.written == [("last", 1)]
+    thread.join()
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_fit_at_the_next_event(tmp_path):
+    step, batches, state = line()
+    (tmp_path / "file").write_bytes(b"")
+    keep, seen = mip.checkpoint(tmp_path / "file", every=2), []
+    slow = lambda event: time.sleep(0.05) if event.name == "before_batch" else None  # noqa: E731
+    hooks = [names(seen), slow, keep]
+    with pytest.raises(FileError, match=r"last\.safetensors: cannot be written") as caught:
+        mip.fit(step, batches, state, epochs=9, hooks=hooks)
+    assert caught.value.__notes__ == ["in the hook checkpoint at before_batch, step 2"]
+    assert seen[-2:] == ["on_error", "after_fit"]
 
 
 def test_every_metric_of_every_head_knows_its_direction():

@@ -9,6 +9,7 @@ import random
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +26,7 @@ import mip
 from mip.errors import FileError, SpecError
 from mip.fit import History
 from mip.plan import to_json
-from mip.store import load_model, pack, save_checkpoint, unpack, write
+from mip.store import _DTYPES, load_model, pack, save_checkpoint, unpack, write, write_packed
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +336,7 @@ def test_the_digest_covers_every_byte_but_itself():
 
 
 shapes = st.lists(st.integers(0, 3), max_size=3)
-dtypes = st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool, torch.uint8])
+dtypes = st.sampled_from(list(_DTYPES))
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=5), st.tuples(shapes, dtypes), max_size=4))
@@ -343,7 +344,33 @@ def test_any_tensors_come_back(described):
     tensors = {name: torch.ones(shape).to(dtype) for name, (shape, dtype) in described.items()}
     tensors.pop("__metadata__", None)
     found, _ = unpack(pack(tensors, {}), "memory")
-    assert bits({name: found[name] for name in tensors}) == bits(tensors)
+    same = {name: (found[name].dtype, found[name].shape, found[name].tolist()) for name in tensors}
+    assert same == {name: (of.dtype, of.shape, of.tolist()) for name, of in tensors.items()}
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.tuples(shapes, dtypes), max_size=6))
+def test_the_bytes_are_those_of_safetensors(described):
+    tensors = {name: torch.ones(shape).to(dtype) for name, (shape, dtype) in described.items()}
+    tensors.pop("__metadata__", None)
+    data = pack(tensors, {"note": '\u00e9"\n'})
+    text = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])["__metadata__"]
+    assert data == bytes_of(tensors, text)
+
+
+def test_a_dtype_that_safetensors_lacks_is_named():
+    told = r"^params/w: safetensors files hold no complex128$"
+    with pytest.raises(FileError, match=told):
+        pack({"params/w": torch.ones(1, dtype=torch.complex128)}, {})
+
+
+def test_a_file_is_written_from_the_tensors_where_they_are(tmp_path):
+    tensors = {"a": torch.ones(1 << 21), "b": torch.ones(1 << 21)}
+    tracemalloc.start()
+    write_packed(tmp_path / "c", tensors, {"note": "x"})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    assert (tmp_path / "c").read_bytes() == pack(tensors, {"note": "x"})
 
 
 def test_views_and_strides_are_written_as_values():
