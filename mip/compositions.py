@@ -152,8 +152,8 @@ def ema(decay: Hyper = 0.999) -> Optimizer:
     """Keep an exponential moving average of the parameters (Polyak and Juditsky 1992), which
     begins with those of the first step; a link that stands behind the optimizer in a chain.
 
-    `mip.step.averaged(state)` gives the state that has the averages as its parameters. The
-    statistics of batch norms are those of the trained parameters.
+    `mip.step.averaged(state)` gives the state that has the averages as its parameters, and
+    `mip.step.settled` the statistics of batch norms that go with them.
 
     >>> one = ema(0.5); state = one.init({"w": torch.zeros(1)})
     >>> for step in range(3):

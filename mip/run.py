@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -34,7 +35,7 @@ from mip.prepare import Parts, columns_of
 from mip.shards import Shards
 from mip.spec import KINDS, Spec, dump, from_dict, to_dict
 from mip.split import split
-from mip.step import Metrics, State, Step, init, nothing, train_step
+from mip.step import Metrics, State, Step, init, nothing, settled, train_step
 from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound, write
 from mip.table import Table
 from mip.training import by_group, check_groups, clipped, optimizer_of, step_of, watching
@@ -225,8 +226,15 @@ def _trained(
     _fold(laid, out, hooks, kinds)
     last = _read(out, "last", laid.start) if laid.steps else laid.start
     kept = _read(out, "best", last) if laid.plan.spec.train.keep == "best" else last
+    kept = evolve(kept, state=_settled(laid, kept.state))
     check_numbers(kept.state, out)
     return last, kept
+
+
+def _settled(laid: Job, state: State) -> State:
+    device = next((param.device for param in state.params.values()), None)
+    net = build(laid.plan, pretrain=False).to(device)
+    return settled(net, state, islice(laid.batches.at(0), len(laid.batches)))
 
 
 def check_numbers(state: State, out: str | Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -127,6 +127,27 @@ def averaged(state: State) -> State:
 
 def _means(state: State) -> Params:
     return {path: mean for each in averages(state.optimizer) for path, mean in each.items()}
+
+
+def settled(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
+    """Measure the statistics of batch norms anew for the averages that a state keeps, by one pass
+    over batches (`torch.optim.swa_utils.update_bn`): those in the state are of the weights as they
+    were trained. A state without averages, and a module without batch norms, stays as it is.
+
+    >>> from mip.optim import chain, sgd, swa
+    >>> net, one = nn.BatchNorm1d(1, affine=False), chain(sgd(0.1), swa())
+    >>> state = evolve(init(net, one), optimizer=chain(sgd(0.1), swa()).init({"w": torch.ones(1)}))
+    >>> settled(net, state, [(torch.tensor([[1.0], [3.0]]),)]).buffers["running_mean"]
+    tensor([2.])
+    """
+    means = _means(state)
+    if not means:
+        return state
+    buffers, seed = clone(state.buffers), derive("settled", state.seed)
+    device = next((each.device for each in buffers.values()), None)
+    with lent(slots_of(net), state.params | means | buffers), seeded(seed, generators(device)):
+        torch.optim.swa_utils.update_bn(batches, net)
+    return evolve(state, buffers=buffers)
 
 
 def nothing(grads: Params, params: Params) -> Metrics:

@@ -329,9 +329,9 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
         raise FileError(f"{path}: the file holds a model and no checkpoint")
     trees = {name: getattr(start, name) for name in ("params", "buffers", "optimizer")}
     named = dict(leaves(trees))
-    found = {name for name in tensors if not name.startswith("steps/")}
-    if found != named.keys() or any(tensors[name].shape != named[name].shape for name in named):
-        raise FileError(f"{path}: the checkpoint belongs to another model or optimizer")
+    found = {name: tensor for name, tensor in tensors.items() if not name.startswith("steps/")}
+    if other := _other(found, named):
+        raise FileError(f"{path}: the checkpoint belongs to another model or optimizer: {other}")
     placed = {name: tensors[name].to(leaf.device) for name, leaf in named.items()}
     # A file does not say how tensors lay in memory, and that decides the last bits of what follows.
     state = evolve(
@@ -339,6 +339,15 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
     )
     history = History(tuple(map(_row, meta["history"])), _numbered(tensors, state.step))
     return Checkpoint(state, history, meta["extra"])
+
+
+def _other(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    for name in sorted(found.keys() ^ wanted.keys()):
+        return f"it has no '{name}'" if name in wanted else f"'{name}' is not known here"
+    for name, tensor in wanted.items():
+        if found[name].shape != tensor.shape:
+            return f"'{name}' is {list(found[name].shape)} and not {list(tensor.shape)}"
+    return ""
 
 
 def sound(folder: str | Path) -> list[tuple[int, Path]]:

@@ -13,7 +13,7 @@ from conftest import bits, fold, lay, spec_of
 from torch import nn
 
 import mip
-from mip.step import copy, eval_step
+from mip.step import averaged, copy, eval_step, settled
 
 
 class Tied(nn.Module):
@@ -441,3 +441,25 @@ def test_evaluation_reads_the_state_and_not_the_module():
     state = mip.init(net, mip.sgd())
     zero = evolve(state, params={path: torch.zeros_like(p) for path, p in state.params.items()})
     assert eval_step(net)(zero, x).tolist() == [0.0] * len(x)
+
+
+def test_statistics_of_batch_norms_are_measured_anew_for_averages():
+    torch.manual_seed(0)
+    net, one = plain(), mip.chain(mip.sgd(0.5), mip.optim.swa())
+    step, state = mip.train_step(net, F.mse_loss, one), mip.init(net, one)
+    batches = [data(seed=k) for k in range(8)]
+    state = mip.fit(step, batches, state, epochs=3)
+    given = bits(state), bits(net.state_dict()), world()
+    after = settled(net, state, batches)
+    assert (bits(state), bits(net.state_dict()), world()) == given
+    first = averaged(state).params
+    rows = torch.cat([F.linear(x, first["0.weight"], first["0.bias"]) for x, _ in batches])
+    torch.testing.assert_close(after.buffers["1.running_mean"], rows.mean(0))
+    assert not torch.allclose(state.buffers["1.running_mean"], rows.mean(0), atol=1e-3)
+    assert bits(after.params) == bits(state.params)
+
+
+def test_a_state_without_averages_is_settled():
+    net, one = plain(), mip.sgd(0.5)
+    state = mip.init(net, one)
+    assert settled(net, state, [data()]) is state
