@@ -105,7 +105,7 @@ class Event:
 
     `epoch` counts from 0; `step` counts the steps taken so far; `metrics` holds the step's
     metrics (after_batch) or the epoch's row (the events that follow its batches); `reason` says
-    why a fit was stopped; `error` is what ended it (on_error). `state` and `history` are copies, to
+    why a fit was stopped; `error` is what ended it (on_error, after_fit). `state` and `history` are copies, to
     be read while the event is handled; later they raise MipError.
     """
 
@@ -263,10 +263,11 @@ def _events(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> 
 
 
 def _failed(live: _Live, error: BaseException) -> Loop:
-    try:
-        yield from _emit(live, "on_error", error=error)
-    finally:
-        yield from _emit(live, "after_fit")
+    for name in ("on_error", "after_fit"):
+        try:
+            yield from _emit(live, name, error=error)
+        except Exception as other:  # what fails because of the error must not hide it
+            error.add_note(f"then {type(other).__name__}: {other}")
     raise error
 
 

@@ -793,3 +793,20 @@ def test_watching_changes_nothing(table):
     hooks = [mip.validate(laid.plan, batches), lambda event: torch.rand(1) and None]
     watched = mip.fit(laid.step, laid.batches, laid.state, epochs=2, hooks=hooks)
     assert bits(watched) == bits(mip.fit(laid.step, laid.batches, laid.state, epochs=2))
+
+
+def test_what_fails_because_of_an_error_does_not_hide_it(table):
+    laid = lay(spec_of(), table)
+
+    def first(event):
+        if event.name == "after_batch":
+            raise ZeroDivisionError
+
+    def later(event):
+        if event.name in {"on_error", "after_fit"}:
+            raise OSError(f"no room at {event.name}")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        mip.fit(laid.step, laid.batches, laid.state, epochs=1, hooks=[first, later])
+    notes = "\n".join(caught.value.__notes__)
+    assert "then OSError: no room at on_error\nthen OSError: no room at after_fit" in notes
