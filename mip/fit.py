@@ -105,8 +105,8 @@ class Event:
 
     `epoch` counts from 0; `step` counts the steps taken so far; `metrics` holds the step's
     metrics (after_batch) or the epoch's row (the events that follow its batches); `reason` says
-    why a fit was stopped; `error` is what ended it (on_error, after_fit). `state` and `history` are copies, to
-    be read while the event is handled; later they raise MipError.
+    why a fit was stopped; `error` is what ended it (on_error, after_fit). `state` and `history`
+    are copies, to be read while the event is handled; later they raise MipError.
     """
 
     name: str
