@@ -95,10 +95,16 @@ def log(path: str | Path) -> Hook:
     Because it is written from the history, a resumed run goes on where its checkpoint stood.
     """
     lay_out = _as_csv if Path(path).suffix.lower() == ".csv" else _as_json
+    written: list[bytes] = []
 
     def hook(event: Event) -> Reply:
-        if event.name in {"after_epoch", "after_fit"}:
-            write(path, lay_out(event.history.epochs).encode())
+        if event.name == "before_fit":
+            written.clear()
+        elif event.name in {"after_epoch", "after_fit"}:
+            text = lay_out(event.history.epochs).encode()
+            if written != [text]:  # as it is unless later hooks have added to the row
+                write(path, text)
+                written[:] = [text]
         return None
 
     return hook

@@ -213,6 +213,16 @@ def test_a_log_is_csv_or_json_lines_by_its_name(tmp_path):
     assert [{k: float(v) for k, v in row.items()} for row in rows] == told
 
 
+def test_a_log_is_written_once_an_epoch_and_again_for_what_later_hooks_add(tmp_path, monkeypatch):
+    written, (step, batches, state) = [], line()
+    monkeypatch.setattr("mip.hooks.write", lambda path, text: written.append(text.decode()))
+    mip.fit(step, batches, state, epochs=2, hooks=[mip.log(tmp_path / "log.jsonl")])
+    assert [text.count("\n") for text in written] == [1, 2]
+    late = lambda event: {"late": 1.0} if event.name == "after_epoch" else None  # noqa: E731
+    mip.fit(step, batches, state, epochs=1, hooks=[mip.log(tmp_path / "log.jsonl"), late])
+    assert ["late" in text for text in written[2:]] == [False, True]
+
+
 def test_epochs_have_checkpoints_of_their_own(tmp_path):
     step, batches, state = line()
     for keep, names in ((-1, ["0000", "0001", "0002", "0003"]), (2, ["0002", "0003"])):
