@@ -61,7 +61,7 @@ ONCE = Limit(
 HOOKED = Limit(
     name="fit-once-hooked",
     work="the same with the hooks of `mip fit` without a valid part and without checkpoints: the "
-    "history's file, a bar, a line an epoch",
+    "history's file, which waits for the disk, a bar, a line an epoch",
     unit="ms",
     aim=3.0,
     lay=_hooked,
