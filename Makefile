@@ -2,12 +2,15 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Where the real data lies that `make accuracy` measures.
 DATA ?= data
+# What docs/speed.md tells of our own benchmarks.
+LOOPS := train-mlp train-mlp-2-threads train-mlp-default train-mlp-watched train-pure train-table \
+	train-table-fused train-mixed train-mixed-2-threads fit-once fit-once-hooked
 BIN := .venv/bin
 READY := .venv/ready
 # Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test check slow bench accuracy clean
+.PHONY: help demo test check slow bench peers accuracy clean
 
 help:    ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -34,6 +37,10 @@ slow: $(READY)   ## run the tests that take minutes
 
 bench: $(READY)  ## measure speed, as ratios against loops written by hand, and limits
 	$(BIN)/python -m benchmarks
+
+peers: $(READY)  ## measure training against other libraries too, into docs/speed.md
+	$(BIN)/python -m benchmarks $(LOOPS) --json build/loops.json
+	$(BIN)/python -m benchmarks.peers --loops build/loops.json --page docs/speed.md
 
 accuracy: $(READY) ## measure how well specs predict real data, into docs/results.md
 	rm -f build/accuracy.json

@@ -5,20 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from attrs import asdict
 
-from benchmarks import imports, limits, many, photos, pipe, store, stream, train
-from benchmarks.harness import Benchmark, Limit, Measured, Result, gauge, measure
-from mip.errors import MipError, hint
+from benchmarks import (
+    imports,
+    limits,
+    many,
+    mixed,
+    once,
+    photos,
+    pipe,
+    store,
+    stream,
+    table,
+    train,
+)
+from benchmarks.harness import Benchmark, Limit, gauge, measure
+from benchmarks.tell import LIMITS, RATIOS, chosen_of, listed, told
+from mip.errors import MipError
+from mip.store import write
 
 Asked = Benchmark | Limit
-RATIOS = "times as fast as the anchor"
-LIMITS = "what it takes, to stay under the aim"
-RUN = (pipe, photos, stream, train, many, store, imports, limits)
+RUN = (pipe, photos, stream, train, table, mixed, many, store, imports, limits, once)
 BENCHMARKS = tuple(each for module in RUN for each in module.ALL)
 
 
@@ -26,12 +37,12 @@ def main(arguments: Sequence[str] | None = None, benchmarks: Sequence[Asked] = B
     """Run the command line; gives the exit code: 0, or 2 for a name that is not known."""
     asked = _parsed(arguments)
     try:
-        chosen = _chosen(asked.names, benchmarks)
+        chosen = chosen_of(asked.names, benchmarks)
     except MipError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     if asked.list:
-        print("\n".join(f"{each.name:22}{each.work}" for each in chosen))
+        print(listed(chosen))
     else:
         _run(chosen, asked.json)
     return 0
@@ -45,38 +56,12 @@ def _parsed(arguments: Sequence[str] | None) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def _chosen(names: Sequence[str], benchmarks: Sequence[Asked]) -> Sequence[Asked]:
-    known = {each.name: each for each in benchmarks}
-    for name in names:
-        if name not in known:
-            raise MipError(f"'{name}' is not a benchmark{hint(name, known)}")
-    return [known[name] for name in names] or benchmarks
-
-
 def _run(chosen: Sequence[Asked], file: Path | None) -> None:
     ratios = [each for each in chosen if isinstance(each, Benchmark)]
     limits = [each for each in chosen if isinstance(each, Limit)]
-    results = [*_told("ratio", RATIOS, ratios, measure), *_told("value", LIMITS, limits, gauge)]
+    results = [*told("ratio", RATIOS, ratios, measure), *told("value", LIMITS, limits, gauge)]
     if file:
-        file.write_text(json.dumps([asdict(each) for each in results], indent=2) + "\n")
-
-
-def _told(
-    word: str, about: str, asked: Sequence[Any], answer: Callable[[Any], Result | Measured]
-) -> Iterator[Result | Measured]:
-    if asked:
-        print(f"{about}: the median of the rounds and its quartiles")
-        print(f"{'name':22}{word:>10}{'low':>10}{'high':>10}{'aim':>10}")
-    for each in asked:
-        found = answer(each)
-        print(_row(found), flush=True)
-        yield found
-
-
-def _row(found: Result | Measured) -> str:
-    middle = found.ratio if isinstance(found, Result) else found.value
-    numbers = "".join(f"{number:10.3f}" for number in (middle, found.low, found.high, found.aim))
-    return f"{found.name:22}{numbers} {getattr(found, 'unit', '')}".rstrip()
+        write(file, (json.dumps([asdict(each) for each in results], indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ are their quartiles.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import ceil
 from pathlib import Path
 from shutil import rmtree
@@ -24,6 +25,9 @@ from attrs.validators import ge, gt
 
 Contender = Callable[[], object]
 """A piece of work without arguments; its answer is not looked at."""
+
+Clock = Callable[[], float]
+"""Does a piece of work and gives the seconds that it took."""
 
 
 @frozen
@@ -91,9 +95,18 @@ def measure(benchmark: Benchmark) -> Result:
     """Run a benchmark, which takes about `2 * rounds * seconds` seconds."""
     with _threads(benchmark.threads):
         ratios = list(_ratios(benchmark))
-    low, ratio, high = (round(each, 4) for each in quantiles(ratios, n=4))
     about = benchmark.name, benchmark.work, benchmark.anchor
-    return Result(*about, ratio, low, high, benchmark.aim)
+    return Result(*about, *middle(ratios), benchmark.aim)
+
+
+def middle(numbers: Iterable[float]) -> tuple[float, float, float]:
+    """Give the median and the lower and upper quartile.
+
+    >>> middle([1.0, 2.0, 3.0])
+    (2.0, 1.0, 3.0)
+    """
+    low, median, high = (round(each, 4) for each in quantiles(numbers, n=4))
+    return median, low, high
 
 
 def gauge(limit: Limit) -> Measured:
@@ -101,8 +114,7 @@ def gauge(limit: Limit) -> Measured:
     with _threads(1):
         work = limit.lay()
         _, *numbers = (work() for _ in range(1 + limit.rounds))
-    low, value, high = (round(each, 4) for each in quantiles(numbers, n=4))
-    return Measured(limit.name, limit.work, limit.unit, value, low, high, limit.aim)
+    return Measured(limit.name, limit.work, limit.unit, *middle(numbers), limit.aim)
 
 
 def _ratios(benchmark: Benchmark) -> Iterator[float]:
@@ -110,10 +122,19 @@ def _ratios(benchmark: Benchmark) -> Iterator[float]:
     for contender in (ours, anchor):
         contender()  # the first call also warms caches and allocators
     calls = ceil(benchmark.seconds / _timed(anchor, 1)) or 1
-    for turn in range(benchmark.rounds):
-        first, second = (ours, anchor) if turn % 2 else (anchor, ours)
-        times = _timed(first, calls), _timed(second, calls)
-        yield times[0] / times[1] if first is anchor else times[1] / times[0]
+    clocks = partial(_timed, ours, calls), partial(_timed, anchor, calls)
+    yield from turns(*clocks, benchmark.rounds)
+
+
+def turns(ours: Clock, anchor: Clock, rounds: int) -> Iterator[float]:
+    """Let two contenders take turns, the anchor first, and give each round's ratio."""
+    for turn in range(rounds):
+        if turn % 2:
+            own = ours()
+            yield anchor() / own
+        else:
+            other = anchor()
+            yield other / ours()
 
 
 def _timed(contender: Contender, calls: int) -> float:

@@ -163,8 +163,10 @@ def log(path: str | Path, steps: bool = False) -> Hook:
 
     def hook(event: Event) -> Reply:
         if event.name in {"after_epoch", "after_fit"}:
-            history = event.history
-            write(path, lay_out(_steps(history) if steps else history.epochs).encode())
+            history, ended = event.history, event.name == "after_fit"
+            text = lay_out(_steps(history) if steps else history.epochs)
+            # The disk is waited for once: a checkpoint has the history, too.
+            write(path, text.encode(), sync=ended)
         return None
 
     return hook

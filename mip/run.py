@@ -17,6 +17,7 @@ import torch
 from attrs import evolve, frozen
 from toolz import identity, pipe
 
+from mip.branch import walk
 from mip.cache import default_folder
 from mip.errors import DataError, FileError, SpecError
 from mip.finder import Curve, find_rate
@@ -288,13 +289,22 @@ def train_pipe(
     Raises SpecError for cutmix where no branch has photos.
     """
     how = plan.spec.train
-    rows = rows_pipe(plan, table, how.batch, device, cache)
+    rows = _encoded_rows(plan, table, how.batch, cache)
     # Batch norm has no variance over one row; a last batch of one is left to another epoch.
     tail = len(table) < how.batch or len(table) % how.batch != 1
-    moving, rest = rows.stages[-1:], evolve(rows, stages=rows.stages[:-1])
-    changes = [augment(plan.augment, how.seed), *_mixing(plan)]
-    stages = pipe(rest, sample(shuffle=True, seed=how.seed), *changes)
-    return evolve(stages, tail=tail, stages=(*stages.stages, *moving))
+    shuffled = evolve(sample(shuffle=True, seed=how.seed)(rows), tail=tail)
+    return pipe(shuffled, *_augmenting(plan), *_mixing(plan), *_moving(device))
+
+
+def _augmenting(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
+    # A stage that changes nothing takes several times as long as gathering a small batch.
+    able = any(hasattr(kind, "augment") for _, kind in walk(plan.spec.root))
+    return [augment(plan.augment, plan.spec.train.seed)] if able else []
+
+
+def _moving(device: str) -> list[Callable[[Pipe], Pipe]]:
+    # Rows are encoded on the CPU.
+    return [] if torch.device(device).type == "cpu" else [to(device)]
 
 
 def _mixing(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
@@ -325,9 +335,13 @@ def rows_pipe(
     photos kept on disk. With a folder `cache` photos are kept there in either case. Shards are
     encoded as they are read.
     """
+    return pipe(_encoded_rows(plan, table, rows, cache), *_moving(device))
+
+
+def _encoded_rows(plan: Plan, table: Table | Shards, rows: int, cache: str | Path | None) -> Pipe:
     workers = plan.spec.train.workers
     if isinstance(table, Shards):
-        return pipe(_encoded(plan, table), batch(rows), to(device))
+        return pipe(_encoded(plan, table), batch(rows))
     fits, some = len(table) * _row_bytes(plan) <= MEMORY, batch(max(64, PIECE // _row_bytes(plan)))
     if fits and not cache:
         encoded = pipe(table, some, transform(plan.encode, workers))
@@ -335,8 +349,8 @@ def rows_pipe(
         kept = plan.keep(table, cache or default_folder())
         encoded = pipe(kept, some, transform(identity, workers))
     if fits:
-        return pipe(collect(encoded), batch(rows), to(device))
-    return pipe(evolve(encoded, rows=rows), prefetch(2), to(device))
+        return pipe(collect(encoded), batch(rows))
+    return pipe(evolve(encoded, rows=rows), prefetch(2))
 
 
 def _encoded(plan: Plan, shards: Shards) -> Pipe:

@@ -7,7 +7,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -319,7 +319,7 @@ class Spec:
             if whole:
                 raise ValueError(f"'graft' gives '{name}' twice: it is a part of '{whole[0]}'")
 
-    @property
+    @cached_property
     def root(self) -> Fuse:
         """The tree of branches as one branch."""
         return Fuse(self.branch, **attrs.asdict(self.fusion, recurse=False))

@@ -52,26 +52,29 @@ _DTYPES = {
 # The names that safetensors has for dtypes, in the order in which it lays out tensors.
 
 
-def write(path: str | Path, data: bytes) -> None:
+def write(path: str | Path, data: bytes, sync: bool = True) -> None:
     """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
 
-    A reader meets the old file or the new one, whatever stops the writer. Raises FileError
-    when the folder cannot be written.
+    A reader meets the old file or the new one, whatever stops the writer; without `sync` whatever
+    but a loss of power, and the disk is not waited for. Raises FileError when the folder cannot be
+    written.
     """
-    with _replacing(Path(path)) as file:
+    with _replacing(Path(path), sync) as file:
         file.write(data)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def _replacing(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     draft = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
             yield file
-            _sync(file)
+            if sync:
+                _sync(file)
         os.replace(draft, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         _discard(draft)
         raise FileError(f"{path}: cannot be written ({error.strerror or error})") from error

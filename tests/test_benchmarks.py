@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from attrs import evolve
+from torch.nn.functional import cross_entropy, mse_loss
 
-from benchmarks import limits
+from benchmarks import by_hand, limits, mixed, once, table, train
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.harness import Benchmark, Limit, gauge, measure
+from benchmarks.harness import Benchmark, Limit, gauge, measure, middle
 
 KEYS = ["name", "work", "anchor", "ratio", "low", "high", "aim"]
 FAKE = Benchmark(
@@ -29,7 +30,8 @@ FAKE = Benchmark(
 
 def test_names_begin_with_their_area_and_are_unique():
     names = [each.name for each in BENCHMARKS]
-    assert {name.split("-")[0] for name in names} <= {"pipe", "train", "checkpoint", "import"}
+    areas = {"pipe", "train", "checkpoint", "import", "fit"}
+    assert {name.split("-")[0] for name in names} <= areas
     assert len(set(names)) == len(names)
 
 
@@ -141,3 +143,71 @@ def test_memory_is_measured_in_a_process_of_its_own(monkeypatch):
     assert before > 1
     monkeypatch.setattr(limits, "MANY", 1_000)
     assert -1 < limits.photos() < 50
+
+
+# By hand and ours: the same work.
+
+NETWORKS = {"table": (table, 1024), "mixed": (mixed, 64)}
+OPTIMIZERS = {"table": by_hand.FUSED, "mixed": mixed.ADAMW}
+
+
+def _same_weights(net, state):
+    # Both have the same layers in the same order; ours has a place for missing cells, of no size.
+    own = [param for param in state.params.values() if param.numel()]
+    named = list(net.named_parameters())
+    assert [each.shape for each in own] == [each.shape for _, each in named]
+    for each, (_, param) in zip(own, named, strict=True):
+        param.data.copy_(each)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_network_by_hand_learns_as_ours_does(name):
+    module, rows = NETWORKS[name]
+    laid, net = module.laid(rows), module.Network()
+    state = laid.start.state
+    _same_weights(net, state)
+    optimizer, columns = OPTIMIZERS[name](net.parameters()), module.columns(rows)
+    for batch, _ in zip(laid.batches.at(0), range(3), strict=False):
+        state, metrics = laid.step(state, batch)
+        own = [column[batch.row] for column in columns]
+        loss = by_hand.step(net, optimizer, mse_loss, own)
+        assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-3)
+
+
+def test_the_mlp_by_hand_learns_as_ours_does():
+    (step, state), net = train.ours(), train.mlp()
+    optimizer = by_hand.FUSED(net.parameters())
+    inputs, labels = train.rows(3 * train.BATCH)
+    for part in zip(inputs.split(train.BATCH), labels.split(train.BATCH), strict=True):
+        state, metrics = step(state, part)
+        loss = by_hand.step(net, optimizer, cross_entropy, part)
+        assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_a_loop_by_hand_takes_as_many_steps_and_checks_as_often_as_asked():
+    seen, closed, rows = [], [], (torch.ones(10, 2), torch.ones(10, 1))
+
+    def loss(logits, target):
+        seen.append(len(target))
+        return mse_loss(logits, target)
+
+    start = torch.nn.Linear(2, 1)
+    before = start.weight.clone()
+    by_hand.loop(start, by_hand.DEFAULT, loss, rows, 4, epochs=2, close=closed.append)()
+    assert seen == [4, 4, 2] * 2
+    assert len(closed) == 2
+    assert closed[0] is not start
+    assert start.weight.equal(before)
+
+
+def test_what_a_fit_takes_beyond_its_step_is_measured_with_its_hooks(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(once, "FITS", 3)
+    once._beyond(lambda: [lambda event: seen.append(event.name)])()
+    assert seen.count("after_fit") == seen.count("after_batch") == 3
+    once._hooked()()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_median_stands_between_its_quartiles():
+    assert middle([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)

@@ -306,6 +306,14 @@ def test_the_console_says_why_a_fit_stopped():
     assert said[-1] == "stopped: 1 epochs are enough"
 
 
+def test_a_log_is_written_after_each_epoch_and_waits_for_the_disk_at_the_end(tmp_path, monkeypatch):
+    written, (step, batches, state) = [], line()
+    keep = lambda path, text, sync: written.append((text.count(b"\n"), sync))  # noqa: E731
+    monkeypatch.setattr("mip.hooks.write", keep)
+    mip.fit(step, batches, state, epochs=2, hooks=[mip.log(tmp_path / "log.jsonl")])
+    assert written == [(1, False), (2, False), (2, True)]
+
+
 def test_epochs_have_checkpoints_of_their_own(tmp_path):
     step, batches, state = line()
     for keep, names in ((-1, ["0000", "0001", "0002", "0003"]), (2, ["0002", "0003"])):

@@ -228,6 +228,12 @@ def test_a_last_batch_of_one_row_is_left_out_of_training_alone(cut):
     assert len(rows_pipe(plan, cut.train, 83)) == 2
 
 
+def test_rows_in_memory_pass_no_stage_that_changes_nothing(cut, houses):
+    assert train_pipe(mip.adapt(spec(), cut.train), cut.train).stages == ()
+    assert len(train_pipe(planned("regression", houses), houses).stages) == 1
+    assert len(train_pipe(planned("regression", houses, "mixup = 0.4"), houses).stages) == 2
+
+
 # Mixing, on the small table with photos and every head.
 
 

@@ -1,0 +1,1 @@
+"""What pytorch_widedeep trains."""

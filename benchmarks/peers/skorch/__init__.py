@@ -1,0 +1,1 @@
+"""What skorch trains."""
