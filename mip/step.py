@@ -215,7 +215,8 @@ def train_step(
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
         if not net.training:
             net.train()
-        seed, scale = derive("step", state.seed, state.step), loss_scale(state.optimizer)
+        seed = derive("step", state.seed, state.step)
+        scale = loss_scale(state.optimizer) if precision == "float16" else None
 
         def gradient(params: Params) -> tuple[Tensor, Params, Params]:
             with seeded(seed, drawn):

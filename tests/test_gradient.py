@@ -147,12 +147,11 @@ def test_mixed_precision_ends_near_float32(precision, scaled):
 def test_a_scaled_loss_is_told_unscaled():
     one = loss_scaled(sgd(0.1), start=1024.0)
     seen = []
-    state, metrics = stepped(
-        tied(), 1, one, after_backward=lambda grads: seen.append(grads) or grads
-    )
+    look = lambda grads: seen.append(grads) or grads  # noqa: E731
+    state, metrics = stepped(tied(), 1, one, precision="float16", after_backward=look)
     plain, told = stepped(tied(), 1, sgd(0.1))
-    torch.testing.assert_close(metrics["loss"], told["loss"])
-    torch.testing.assert_close(state.params, plain.params)
+    torch.testing.assert_close(metrics["loss"], told["loss"], rtol=0.01, atol=0.01)
+    torch.testing.assert_close(state.params, plain.params, rtol=0.01, atol=0.01)
     assert float(metrics["loss_scale"]) == 1024.0
     assert max(float(grad.abs().max()) for grad in seen[0].values()) < 10
 
@@ -264,7 +263,7 @@ def test_a_guard_that_is_not_needed_changes_nothing():
 
 def test_a_scale_is_lowered_by_a_step_that_fails():
     net, one = normed(), loss_scaled(optimizer(), start=8.0)
-    step = mip.train_step(net, F.mse_loss, one, guard=True)
+    step = mip.train_step(net, F.mse_loss, one, guard=True, precision="float16")
     state = mip.init(net, one)
     after, _ = step(state, broken("loss"))
     assert float(loss_scale(after.optimizer)) == 4.0
