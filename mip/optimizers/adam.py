@@ -9,7 +9,6 @@ import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt
 from torch import Tensor
-from torch.optim.adam import adam as kernel
 
 from mip.optimizer import Decay, Optimizer, Params, betas_field, decay_field, decaying, named, zeros
 from mip.schedules import Hyper, Schedule, value
@@ -55,6 +54,9 @@ def root_(square: Tensor, grad: Tensor, beta: float, count: int, eps: float) -> 
 def _adam(
     rate: Hyper, betas: tuple[Hyper, Hyper], eps: float, weight_decay: Hyper, decoupled: bool
 ) -> Optimizer:
+    # Called as torch.optim calls it, but for its sorting by device, which costs as much again.
+    kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
+
     def init(params: Params) -> Tree:
         # The fused kernel reads the counts where the parameters are.
         device = next((param.device for param in params.values()), None)
@@ -66,23 +68,22 @@ def _adam(
         }
 
     def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        kernel(
-            list(params.values()),
-            named(grads, params),
-            named(state["mean"], params),
-            named(state["square"], params),
-            max_exp_avg_sqs=[],
-            state_steps=list(state["count"].unbind()),
-            fused=True,
-            amsgrad=False,
-            beta1=value(betas[0], step),
-            beta2=value(betas[1], step),
-            lr=value(rate, step),
-            weight_decay=value(weight_decay, step),
-            eps=eps,
-            maximize=False,
-            decoupled_weight_decay=decoupled,
-        )
+        if params:  # the kernel wants one at least
+            kernel(
+                list(params.values()),
+                named(grads, params),
+                named(state["mean"], params),
+                named(state["square"], params),
+                max_exp_avg_sqs=[],
+                state_steps=list(state["count"].add_(1).unbind()),
+                amsgrad=False,
+                beta1=value(betas[0], step),
+                beta2=value(betas[1], step),
+                lr=value(rate, step),
+                weight_decay=value(weight_decay, step),
+                eps=eps,
+                maximize=False,
+            )
         return grads, state, params
 
     return Optimizer(init, update_)
