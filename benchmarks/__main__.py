@@ -11,6 +11,7 @@ from pathlib import Path
 from attrs import asdict
 
 from benchmarks import (
+    forms,
     imports,
     limits,
     many,
@@ -29,7 +30,7 @@ from mip.errors import MipError
 from mip.store import write
 
 Asked = Benchmark | Limit
-RUN = (pipe, photos, stream, train, table, mixed, many, store, imports, limits, once)
+RUN = (pipe, photos, stream, train, table, mixed, forms, many, store, imports, limits, once)
 BENCHMARKS = tuple(each for module in RUN for each in module.ALL)
 
 

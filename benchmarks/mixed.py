@@ -68,15 +68,16 @@ def drawn(rows: int = ROWS) -> dict[str, np.ndarray]:
 
 
 @cache
-def laid(rows: int = ROWS) -> Job:
+def laid(rows: int = ROWS, compiled: bool = False) -> Job:
     """Lay out what `mip fit` would train."""
     table = mip.from_columns(drawn(rows))
-    return job(mip.parse(SPEC), Parts(table, table.take([]), table.take([])))
+    spec = mip.parse(SPEC, changes={"train.compile": compiled})
+    return job(spec, Parts(table, table.take([]), table.take([])))
 
 
-def fitted(rows: int = ROWS, epochs: int = 1) -> Contender:
+def fitted(rows: int = ROWS, epochs: int = 1, compiled: bool = False) -> Contender:
     """Give a fit."""
-    one = laid(rows)
+    one = laid(rows, compiled)
     return lambda: mip.fit(one.step, one.batches, one.start.state, epochs=epochs)
 
 
@@ -103,9 +104,10 @@ def columns(rows: int = ROWS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return inputs["numbers"], inputs["photos"]["pixels"], inputs["words"][:, 0], target
 
 
-def _pair() -> tuple[Contender, Contender]:
+def pair(compiled: bool = False) -> tuple[Contender, Contender]:
+    """Give a fit and the loop by hand."""
     torch.manual_seed(0)
-    return fitted(), by_hand.loop(Network(), ADAMW, mse_loss, columns(), BATCH)
+    return fitted(compiled=compiled), by_hand.loop(Network(), ADAMW, mse_loss, columns(), BATCH)
 
 
 MIXED = Benchmark(
@@ -114,7 +116,7 @@ MIXED = Benchmark(
     "4 numbers and a category, batch 32, fused AdamW; one epoch, 16 steps, rows in memory",
     anchor="the same network and loop by hand over uint8 photos, torch.optim.AdamW(fused=True)",
     aim=1.05,
-    pair=_pair,
+    pair=pair,
     rounds=11,
 )
 

@@ -30,7 +30,7 @@ FAKE = Benchmark(
 
 def test_names_begin_with_their_area_and_are_unique():
     names = [each.name for each in BENCHMARKS]
-    areas = {"pipe", "train", "checkpoint", "import", "fit"}
+    areas = {"pipe", "train", "compile", "checkpoint", "import", "fit"}
     assert {name.split("-")[0] for name in names} <= areas
     assert len(set(names)) == len(names)
 
