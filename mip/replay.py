@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -14,7 +15,7 @@ from mip.prepare import Parts
 from mip.run import Job, device_here, job, own, verified
 from mip.spec import KINDS, Spec
 from mip.step import State, norms
-from mip.store import sound
+from mip.store import Checkpoint, sound
 
 
 @frozen
@@ -69,15 +70,14 @@ def replay(
         raise MipError(f"{out}: there is no step {step}; its steps are 1 to {laid.steps}")
     history = verified(known[-1][1], laid.start, kinds).history
     start = verified(path, laid.start, kinds) if path else laid.start
-    rows, now = _taken(laid, start.state, step)
+    rows, now = _taken(laid, start, step)
     then = _row(history, step, now)
     epoch = (step - 1) // len(laid.batches)
     return Replay(step, epoch, start.state.step, path, rows, now, then)
 
 
-def _taken(laid: Job, start: State, step: int) -> tuple[tuple[int, ...], dict[str, float]]:
-    left = step - 1 - start.step
-    before = fit(laid.step, laid.batches, start, steps=left) if left else start
+def _taken(laid: Job, start: Checkpoint, step: int) -> tuple[tuple[int, ...], dict[str, float]]:
+    before = _before(laid, start, step - 1 - start.state.step)
     batch = next(laid.batches.at(step - 1))
     _, metrics = laid.step(before, batch)
     told = {name: float(value) for name, value in metrics.items()}
@@ -85,6 +85,13 @@ def _taken(laid: Job, start: State, step: int) -> tuple[tuple[int, ...], dict[st
     return tuple(batch.row.tolist()), {
         k: each for k, each in told.items() if each or k != "skipped"
     }
+
+
+def _before(laid: Job, start: Checkpoint, left: int) -> State:
+    # What lowers the rate needs what is validated on the way.
+    hooks = laid.hooks if laid.plan.spec.train.plateau else ()
+    folded = partial(fit, laid.step, laid.batches, hooks=hooks, history=start.history)
+    return folded(start.state, steps=left) if left else start.state
 
 
 def _row(history: History, step: int, now: Mapping[str, float]) -> dict[str, float]:

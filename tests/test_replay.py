@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from conftest import BRANCHES, spec_of
+from conftest import BRANCHES, NUMBERS, spec_of
 
 import mip
 from mip.errors import FileError, SpecError
 from mip.prepare import Parts
 from mip.replay import Replay, replay
 from mip.store import sound
+
+STOP = {2: mip.Stop("early")}
 
 TRAIN = "[train]\nepochs = 3\nbatch = 4\nworkers = 0\nmixup = 0.3\ncheckpoint_keep = {keep}\n"
 
@@ -151,3 +153,15 @@ def test_whole_checkpoints_are_listed_by_step(ran, tmp_path):
     files = [kept / f"{name}.safetensors" for name in names]
     assert sound(kept) == list(zip([6, 9, 9], files, strict=True))
     assert sound(tmp_path / "nowhere") == []
+
+
+def test_a_step_behind_a_plateau_has_the_rate_that_it_had(table, tmp_path):
+    cut = Parts(table.take(range(9)), table.take(range(9, 11)), table.take([]))
+    text = TRAIN.format(keep=0) + "plateau = { factor = 0.1, patience = 0, threshold = 0.9 }\n"
+    lowered = spec_of("regression", NUMBERS, text.replace("epochs = 3", "epochs = 4"))
+    whole = mip.run(lowered, cut, tmp_path)
+    (tmp_path / "checkpoints" / "last.safetensors").rename(tmp_path / "kept")
+    mip.run(lowered, cut, tmp_path, hooks=lambda job: [lambda event: STOP.get(event.step)])
+    losses = whole.history.steps["loss"].tolist()
+    assert sound(tmp_path / "checkpoints")[-1][0] == 2
+    assert [replay(lowered, cut, tmp_path, k).now["loss"] for k in (7, 8)] == losses[6:8]
