@@ -371,6 +371,35 @@ def evaluate(
         write_json(json, found if part == "each" else found[part])
 
 
+@app.command()
+def baseline(
+    spec: SpecFile,
+    set_: Changes = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="MODEL", help="A model of the same rows.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Score simple models on the rows of a spec, beside a trained one."""
+    from mip.baseline import baselines, left_out, network
+    from mip.plan import adapt
+    from mip.predict import load
+    from mip.report import comparison, write_json
+
+    read_spec, table = opened(spec, set_)
+    if isinstance(table, Shards):
+        raise SpecError(f"{spec}: baseline needs all rows in memory: --set data.stream=false")
+    cut = split_of(read_spec, table, spec)
+    plan = adapt(read_spec, cut.train)
+    trained = {"network": network(load(model), plan, cut)} if model else {}
+    found = {**baselines(plan, cut), **trained}
+    if left_out(plan):
+        say(f"left out, for the network alone: {', '.join(left_out(plan))}")
+    say(comparison(spec.name, found))
+    if json:
+        write_json(json, found)
+
+
 def _rows_for(plan: Plan, path: Path) -> Table | Shards:
     # A model of shards is split and read as they are; other formats are read whole.
     is_parquet = path.is_dir() or path.suffix.lower() == ".parquet"

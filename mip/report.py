@@ -47,6 +47,19 @@ def scores(title: str, by_part: Mapping[str, Mapping[str, float]]) -> Grid:
     return grid(title, ["metric", *by_part], rows)
 
 
+def comparison(title: str, found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Grid:
+    """Lay out metrics of models, by model and part: below each part of the rows a row a model."""
+    first = next(iter(found.values()))
+    metrics = list(next(iter(first.values())))
+    rows = []
+    for part in first:
+        rows.append([part, *("" for _ in metrics)])
+        for name, scores in found.items():
+            values = [number(metric, scores[part][metric]) for metric in metrics]
+            rows.append([f"  {name}", *values])
+    return grid(title, ["model", *metrics], rows)
+
+
 def spread(title: str, folds: Sequence[Mapping[str, float]]) -> Grid:
     """Lay out the metrics of folds: mean, standard deviation, and each fold's."""
     summary = averages(folds)

@@ -124,6 +124,7 @@ def test_every_help_fits_one_screen(run):
         "replay",
         "evaluate",
         "predict",
+        "baseline",
         "crossval",
         "ensemble",
         "sweep",

@@ -17,7 +17,7 @@ import mip
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "mip").rglob("[a-z]*.py"))
 PATH = re.findall(r"`mip/([\w/]+)\.py`", (ROOT / "README.md").read_text())
-EDGES = {"new", "schema", "report", "drift", "diagram", "demo", "cli"}
+EDGES = {"new", "schema", "baseline", "report", "drift", "diagram", "demo", "cli"}
 
 
 def stem(path: Path) -> str:
@@ -105,6 +105,7 @@ def test_import_is_light():
         "matplotlib",
         "PIL",
         "timm",
+        "sklearn",
     )
     code = f"import sys, mip; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
