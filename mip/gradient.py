@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -184,7 +185,10 @@ def vmapped(net: nn.Module, objective: Objective) -> Backward:
 
     def backward(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Any:
         each = lambda params, buffers: one(params, buffers, batch, scale)  # noqa: E731
-        return torch.func.vmap(each, randomness="different")(params, buffers)
+        with warnings.catch_warnings():
+            # Of an operation that torch takes model by model; it is right all the same.
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            return torch.func.vmap(each, randomness="different")(params, buffers)
 
     return backward
 

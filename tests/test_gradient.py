@@ -13,11 +13,13 @@ from torch import nn
 
 import mip
 import mip.hooks
+from mip.branches.backbone import SmallResNet
 from mip.compositions import loss_scale
-from mip.gradient import all_finite, compiled, functional, vmapped
+from mip.gradient import all_finite, compiled, eager, functional, vmapped
 from mip.hooks import nan_guard
 from mip.optim import adamw, chain, clip_norm, each_of, loss_scaled, sgd
 from mip.step import stack, unstack
+from mip.tree import map_tree
 
 TRACED = partial(compiled, backend="aot_eager")
 """The compiled form without the code generator, which takes seconds."""
@@ -209,6 +211,19 @@ def test_models_that_are_stacked_take_the_steps_that_each_takes_alone(make):
         torch.testing.assert_close((told.params, told.buffers), (want.params, want.buffers))
         assert rows[1][f"loss.{k}"] == pytest.approx(kept[1]["loss"], rel=1e-4)
     assert rows[1]["loss"] == pytest.approx(sum(rows[1][f"loss.{k}"] for k in range(3)) / 3)
+
+
+def test_image_nets_are_stacked_too():
+    torch.manual_seed(0)
+    nets = [SmallResNet(2).to(memory_format=torch.channels_last) for _ in range(2)]
+    states = [mip.init(net, sgd()) for net in nets]
+    inputs = torch.randn(6, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    objective = lambda forward, batch: forward(batch).square().mean()  # noqa: E731
+    both = stack(states)
+    found = vmapped(nets[0], objective)(both.params, both.buffers, inputs, None)
+    for k, (net, state) in enumerate(zip(nets, states, strict=True)):
+        want = eager(net, objective)(state.params, state.buffers, inputs, None)
+        torch.testing.assert_close(map_tree(lambda leaf, k=k: leaf[k], found), want)
 
 
 def test_a_stacked_step_is_pure_and_each_model_draws_its_own_dropout():
