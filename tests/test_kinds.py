@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mip
 from mip.branches.boolean import Boolean
-from mip.branches.categorical import Categorical
+from mip.branches.categorical import Categorical, Embeddings
 from mip.branches.continuous import Continuous
 from mip.branches.datetime import Datetime
 from mip.branches.ft_transformer import FtTransformer
@@ -233,3 +233,20 @@ def test_vectors_are_as_long_in_every_row():
     rows = mip.from_columns({"v": [[1.0, 2.0], [1.0, 2.0, 3.0]]})
     with pytest.raises(DataError, match="row 1, column 'v': a vector of 3 numbers, not 2"):
         Vector(["v"]).adapt(rows)
+
+
+def test_small_tables_of_one_width_are_looked_up_together_to_the_same_bits():
+    torch.manual_seed(0)
+    both = Embeddings([4, 7, 3], [5, 5, 5], unseen=0.0)
+    alone = Embeddings([4, 7, 3], [5, 5, 5], unseen=0.0)
+    alone.load_state_dict(both.state_dict())
+    alone.alike = False
+    codes = torch.stack([torch.randint(size, (64,)) for size in (4, 7, 3)], dim=1)
+    assert both.alike
+    assert not Embeddings([4, 7], [5, 6], 0.0).alike
+    one, other = both(codes), alone(codes)
+    assert one.equal(other)
+    weigh = torch.randn_like(one)
+    found = torch.autograd.grad(one, list(both.parameters()), weigh)
+    want = torch.autograd.grad(other, list(alone.parameters()), weigh)
+    assert all(a.equal(b) for a, b in zip(found, want, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Literal
 from zlib import crc32
 
@@ -101,6 +102,10 @@ def hidden(codes: Tensor, share: float) -> Tensor:
     return codes.masked_fill(torch.rand(codes.shape, device=codes.device) < share, 0)
 
 
+SMALL = 1 << 16
+"""Tables of so many numbers are joined for each batch."""
+
+
 class Embeddings(nn.Module):
     """Look up one vector per column and join them.
 
@@ -108,14 +113,23 @@ class Embeddings(nn.Module):
     unseen bucket, with probability `unseen`, so that the bucket learns what to say.
     """
 
+    begins: Tensor
+
     def __init__(self, sizes: Sequence[int], widths: Sequence[int], unseen: float) -> None:
         super().__init__()
         pairs = zip(sizes, widths, strict=True)
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size, width in pairs)
         self.unseen = unseen
+        self.alike = len(sizes) > 1 and len(set(widths)) == 1 and sum(sizes) * widths[0] <= SMALL
+        begins = torch.tensor([0, *accumulate(sizes[:-1])])
+        self.register_buffer("begins", begins, persistent=False)
 
     def forward(self, codes: Tensor) -> Tensor:
         codes = hidden(codes, self.unseen if self.training else 0.0)
+        if self.training and self.alike:
+            # One look into all tables takes half the time of one into each, to the same bits.
+            joined = torch.cat(list(self.tables.parameters()))
+            return F.embedding(codes + self.begins, joined).flatten(1)
         vectors = [table(code) for table, code in zip(self.tables, codes.unbind(1), strict=True)]
         return torch.cat(vectors, dim=1)
 
