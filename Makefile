@@ -3,8 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Where the real data lies that `make accuracy` measures.
 DATA ?= data
 # What docs/speed.md tells of our own benchmarks.
-LOOPS := train-mlp train-mlp-2-threads train-mlp-default train-mlp-watched train-pure train-table \
-	train-table-fused train-mixed train-mixed-2-threads fit-once fit-once-hooked
+LOOPS := train-mlp train-mlp-2-threads train-mlp-default train-mlp-watched train-mlp-compiled \
+	train-pure train-table train-table-fused train-mixed train-mixed-2-threads train-mixed-compiled \
+	train-stacked train-many checkpoint-25m fit-once fit-once-hooked checkpoint-blocked compile-mlp \
+	compile-mixed
 BIN := .venv/bin
 READY := .venv/ready
 # Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
