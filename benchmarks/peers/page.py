@@ -46,7 +46,7 @@ forward and one backward pass, torch's own optimizer, and nothing that watches u
 |---|---|---|---|---|
 {_lines(_against(each) for each in ratios)}
 
-What a fit takes beyond its steps, in milliseconds, the median and its quartiles:
+What it takes, the median and its quartiles:
 
 | name | what | found | at most |
 |---|---|---|---|
@@ -84,7 +84,8 @@ def _against(found: Found) -> str:
 
 
 def _limit(found: Found) -> str:
-    return f"| {found['name']} | {found['work']} | {_spread(found, 'value')} | {found['aim']:g} |"
+    spread, most = _spread(found, "value"), f"{found['aim']:g} {found['unit']}"
+    return f"| {found['name']} | {found['work']} | {spread} {found['unit']} | {most} |"
 
 
 def _row(peer: str, peers: Sequence[Found]) -> str:
