@@ -75,7 +75,7 @@ def test_the_page_has_a_row_for_each_result(tmp_path):
     assert main(told, measure=lambda each: FOUND[each.name]) == 0
     text = out.read_text()
     assert "| train-x | a fit | a loop | **1.00** (0.90 to 1.10) | 1 |" in text
-    assert "| fit-x | a fit | **0.25** (0.90 to 1.10) | 1 |" in text
+    assert "| fit-x | a fit | **0.25** (0.90 to 1.10) ms | 1 ms |" in text
     assert text.count("**2.00** (1.50 to 2.50)") == len(CONTESTS)
 
 
