@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mip.errors import MipError
 from mip.optimizer import Optimizer, Params, zeros
 from mip.schedules import Hyper, value
 from mip.tree import Tree, clone
@@ -281,7 +282,13 @@ def adjustable(build: Callable[[float], Optimizer]) -> Optimizer:
 
 
 def adjusted(tree: Tree, factor: float) -> Tree:
-    """Set the factor in the state of an optimizer that `adjustable` made."""
+    """Set the factor in the state of an optimizer that `adjustable` made.
+
+    Raises MipError for that of another, whose rate would stay as it is.
+    """
+    if not any(_found(tree, Factor)):
+        cure = "adjustable(lambda factor: adamw(factor * 1e-3))"
+        raise MipError(f"the optimizer's rate cannot be changed while it runs: make it by {cure}")
     return _replaced(tree, Factor, lambda _: Factor(torch.tensor(factor, dtype=torch.float64)))
 
 

@@ -154,7 +154,7 @@ Loop = Generator[Event, list[Reply], None]
 
 
 def fit(
-    step: Step,
+    step: Step | Callable[[State, Any], tuple[State, Metrics]],
     pipe: Iterable[Any],
     state: State,
     *,
@@ -180,7 +180,7 @@ def fit(
     6
     """
     live = _Live.of(state, history or History(), watched=bool(hooks))
-    loop = _events(step.donate, pipe, live, _limit(pipe, state, epochs, steps))
+    loop = _events(_form(step), pipe, live, _limit(pipe, state, epochs, steps))
     try:
         event = next(loop)
         while True:
@@ -208,7 +208,7 @@ def _answered(loop: Loop, event: Event, hooks: Sequence[Hook], live: _Live) -> E
 
 
 def scan(
-    step: Step,
+    step: Step | Callable[[State, Any], tuple[State, Metrics]],
     pipe: Iterable[Any],
     state: State,
     *,
@@ -221,7 +221,7 @@ def scan(
     event is asked for.
     """
     live = _Live.of(state, History(), watched=True)
-    loop = _events(step.donate, pipe, live, _limit(pipe, state, epochs, steps, endless=True))
+    loop = _events(_form(step), pipe, live, _limit(pipe, state, epochs, steps, endless=True))
     event = next(loop)
     while True:
         if event.name == "after_batch":
@@ -230,6 +230,11 @@ def scan(
             event = loop.send([])
         except StopIteration:
             return
+
+
+def _form(step: Any) -> Callable[..., Any]:
+    # A pure function without another form is its own: the state is a copy already.
+    return getattr(step, "donate", step)
 
 
 @frozen
@@ -414,5 +419,6 @@ def _told(live: _Live, name: str, epoch: int | None = None, **told: Any) -> Loop
         elif isinstance(reply, Stop) or reply in _skips(name):
             live.control = live.control or reply
         else:
-            raise MipError(f"a hook answered {reply!r} to {name}, which means nothing there")
+            cure = "; call it, as in hooks=[mip.progress()]" if callable(reply) else ""
+            raise MipError(f"a hook answered {reply!r} to {name}, which means nothing there{cure}")
     live.serial += 1

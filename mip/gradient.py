@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import FunctionType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -207,6 +207,9 @@ def cast(objective: Objective, precision: Precision, device: torch.device) -> Ob
     >>> one(nn.Linear(2, 1), torch.ones(3, 2)).dtype
     torch.float32
     """
+    if precision not in get_args(Precision):
+        known = ", ".join(get_args(Precision))
+        raise ValueError(f"'precision' must be one of {known}, not {precision!r}")
     dtype = getattr(torch, precision)
 
     def mixed(forward: Forward, batch: Any) -> Tensor:

@@ -313,6 +313,9 @@ def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
     looked for (`mip.optim.loss_scaled`), a step that is skipped by a finite loss is none of those.
     The loss is read at every step, for which a GPU is waited for.
     """
+    if action not in {"stop", "roll_back"}:
+        cure = "to skip, make the step with guard=True and leave the hook out"
+        raise ValueError(f"'action' must be 'stop' or 'roll_back', not {action!r}; {cure}")
     kept: list[State] = []
 
     def hook(event: Event) -> Reply:
@@ -399,6 +402,13 @@ def best(epochs: tuple[Mapping[str, float], ...], metric: str, mode: str | None 
     return min(((value, k) for value, k in values if not math.isnan(value)), default=(0, -1))[1]
 
 
+def _check_metric(epochs: Sequence[Mapping[str, float]], metric: str, mode: str | None) -> None:
+    if mode not in {None, "min", "max"}:
+        raise ValueError(f"'mode' must be 'min' or 'max', not {mode!r}")
+    if epochs and not any(metric in row for row in epochs):
+        raise MipError(f"the epochs have no '{metric}'{hint(metric, epochs[-1])}")
+
+
 def plateau(
     metric: str = "valid/loss",
     factor: float = 0.1,
@@ -415,9 +425,8 @@ def plateau(
         if event.name not in {"before_fit", "before_epoch"}:
             return None
         epochs = event.history.epochs
-        if epochs and metric not in epochs[-1]:
-            raise MipError(f"plateau: the epochs have no '{metric}'{hint(metric, epochs[-1])}")
-        values = [row[metric] for row in epochs]
+        _check_metric(epochs, metric, mode)
+        values = [row[metric] for row in epochs if metric in row]
         how = factor, patience, mode or direction(metric), threshold
         now = reduced(values, *how)
         if event.name == "before_epoch" and now == reduced(values[:-1], *how):
@@ -437,6 +446,7 @@ def restore_best(metric: str, mode: str | None = None) -> Hook:
     def hook(event: Event) -> Reply:
         if event.name == "after_epoch":
             epochs = event.history.epochs
+            _check_metric(epochs, metric, mode)
             if best(epochs, metric, mode) == len(epochs) - 1:
                 kept[:] = [event.state]
         return kept[0] if kept and event.name == "after_fit" else None
@@ -453,6 +463,7 @@ def early_stop(metric: str, patience: int, mode: str | None = None) -> Hook:
         if event.name not in {"before_fit", "after_epoch"}:
             return None
         epochs = event.history.epochs
+        _check_metric(epochs, metric, mode)
         at = best(epochs, metric, mode)
         waited = len(epochs) - 1 - at
         if waited < patience:
@@ -511,6 +522,8 @@ def _names(
     event: Event, history: History, metric: str | None, mode: str | None, keep: int
 ) -> list[str]:
     epochs, ended = history.epochs, event.name == "after_epoch"
+    if ended and metric:
+        _check_metric(epochs, metric, mode)
     better = ended and metric and best(epochs, metric, mode) == len(epochs) - 1
     # The last one last, so that a run which is killed before writes the others again.
     asked = {"best": better, f"epoch-{event.epoch:04}": ended and keep, "last": True}

@@ -39,7 +39,7 @@ from mip.split import split
 from mip.step import Metrics, State, Step, init, nothing, settled, train_step
 from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound, write
 from mip.table import Table
-from mip.training import by_group, check_groups, clipped, optimizer_of, step_of, watching
+from mip.training import by_group, check, clipped, optimizer_of, step_of, watching
 from mip.tree import leaves
 from mip.workers import mapped
 
@@ -56,7 +56,9 @@ PIECE = 1 << 20
 
 @frozen
 class Job:
-    """All that a run needs before its first step; `start` is where it begins, or goes on."""
+    """All that a run needs before its first step; `start` is where it begins, or goes on, and
+    `metric` what chooses the best epoch, where there are valid rows.
+    """
 
     plan: Plan
     step: Step
@@ -64,6 +66,7 @@ class Job:
     start: Checkpoint
     hooks: tuple[Hook, ...]
     steps: int
+    metric: str | None = None
 
 
 def job(
@@ -81,9 +84,9 @@ def job(
     `measure` is that of `train_step`.
     """
     plan, net = _grown(spec, parts, given, kinds, device)
-    check_groups(spec.train, net)
     batches = train_pipe(plan, parts.train, device, cache)
     steps = spec.train.epochs * len(batches)
+    check(spec.train, net, steps)
     optimizer = optimizer_of(spec.train, steps)
     start = Checkpoint(
         init(net, optimizer, spec.train.seed), History(), _origin(spec, parts, kinds)
@@ -92,7 +95,8 @@ def job(
         *_validation(plan, parts, device, cache),
         *watching(spec.train, bool(len(parts.valid))),
     )
-    return Job(plan, step_of(plan, net, optimizer, measure), batches, start, hooks, steps)
+    metric = "valid/loss" if len(parts.valid) else None
+    return Job(plan, step_of(plan, net, optimizer, measure), batches, start, hooks, steps, metric)
 
 
 def _grown(
@@ -117,8 +121,8 @@ def rate_curve(
     epoch on at which it starts.
     """
     plan, net = _grown(spec, parts, donors(spec, base, kinds), kinds, device)
-    check_groups(spec.train, net)
     batches = train_pipe(plan, parts.train, device, cache)
+    check(spec.train, net, spec.train.epochs * len(batches))
 
     def optimizer(rate: Schedule) -> Optimizer:
         rates = lambda multiple: lambda step: multiple * rate(step)  # noqa: E731
@@ -261,7 +265,7 @@ def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
     left = laid.steps - at.state.step
     if left <= 0 and not at.history.begun.any():
         return
-    asked = ("valid/loss", "min", how.checkpoint_every, at.extra, kinds)
+    asked = (laid.metric, "min", how.checkpoint_every, at.extra, kinds)
     keep = checkpoint(out / "checkpoints", laid.plan, *asked, how.checkpoint_keep)
     # What guards a step comes before what keeps it; the checkpoint waits for what it writes before
     # another hook can fail.

@@ -99,8 +99,12 @@ def _group(groups: Mapping[str, Group], path: str) -> str:
     return next(name for name, group in groups.items() if fits(path, group.match))
 
 
-def check_groups(how: Train, net: Net) -> None:
-    """Raise SpecError for a group that fits no parameter, and for one that begins too late."""
+def check(how: Train, net: Net, batches: int) -> None:
+    """Raise SpecError for a group that fits no parameter, or begins too late, and for a run of too
+    few batches for one step.
+    """
+    if 0 < batches < how.accumulate:
+        raise SpecError(f"train.accumulate = {how.accumulate}: the run has {batches} batches")
     paths = [path for path, param in net.named_parameters() if param.requires_grad]
     for k, group in enumerate(how.group):
         where, epochs = f"train.group[{k}]", how.epochs
@@ -153,7 +157,7 @@ def watching(how: Train, valid: bool) -> list[Hook]:
 def _guarding(how: Train) -> list[Hook]:
     if how.nan == "stop":
         return [_refuse]
-    return [nan_guard("roll_back"), _refuse_whole] if how.nan == "roll_back" else [_refuse_whole]
+    return [nan_guard("roll_back"), _refuse_again] if how.nan == "roll_back" else [_refuse_whole]
 
 
 def _refuse(event: Event) -> Reply:
@@ -168,4 +172,13 @@ def _refuse_whole(event: Event) -> Reply:
     if event.name == "after_epoch" and event.metrics.get("skipped") == 1:
         told = f"no step of epoch {event.epoch + 1} had a finite loss and gradients"
         raise DataError(f"{told} (try a smaller train.optimizer.lr)")
+    return None
+
+
+def _refuse_again(event: Event) -> Reply:
+    if event.name == "after_epoch":
+        last = event.history.epochs[-2:]
+        if len(last) == 2 and all(row.get("skipped") for row in last):
+            told = f"epochs {event.epoch} and {event.epoch + 1} both went back to their begin"
+            raise DataError(f"{told} (try a smaller train.optimizer.lr)")
     return None

@@ -11,7 +11,7 @@ from torch import nn
 import mip
 from mip.compositions import Factor, _found
 from mip.errors import DataError, SpecError
-from mip.hooks import plateau
+from mip.hooks import early_stop, nan_guard, plateau, restore_best
 from mip.optim import accumulate, adamw, adjustable, chain, clip_norm, cosine, ema, lookahead, swa
 from mip.prepare import Parts
 from mip.spec import Train
@@ -149,6 +149,54 @@ def test_a_plateau_of_a_metric_that_is_not_measured_is_refused():
         mip.fit(step, batches, state, epochs=2, hooks=[plateau("los")])
 
 
+@pytest.mark.parametrize(
+    "hook", [early_stop("los", 1), restore_best("los"), lambda event: None], ids=str
+)
+def test_a_metric_that_is_not_measured_is_refused(hook, tmp_path):
+    step, batches, state = line(mip.sgd(1e-3))
+    hooks = [hook, mip.checkpoint(tmp_path, metric="los")]
+    with pytest.raises(mip.MipError, match=r"the epochs have no 'los'; did you mean 'loss'\?"):
+        mip.fit(step, batches, state, epochs=2, hooks=hooks)
+
+
+def test_a_direction_has_two_words():
+    step, batches, state = line(mip.sgd(1e-3))
+    with pytest.raises(ValueError, match=r"'mode' must be 'min' or 'max', not 'mx'"):
+        mip.fit(step, batches, state, epochs=2, hooks=[early_stop("loss", 1, mode="mx")])
+
+
+def test_a_plateau_needs_an_optimizer_that_can_be_changed():
+    step, batches, state = line(mip.sgd(1e-3))
+    with pytest.raises(mip.MipError, match=r"rate cannot be changed while it runs: make it by adj"):
+        mip.fit(step, batches, state, epochs=2, hooks=[plateau("loss")])
+
+
+def test_a_run_of_too_few_batches_for_a_step_is_refused(cut):
+    with pytest.raises(SpecError, match=r"train.accumulate = 1000: the run has 12 batches"):
+        mip.run(spec(accumulate=1000), cut)
+
+
+def test_words_of_functions_are_checked():
+    with pytest.raises(ValueError, match=r"to skip, make the step with guard=True"):
+        nan_guard("skip")
+    net = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match=r"'precision' must be one of float32, bfloat16, float16"):
+        mip.train_step(net, F.mse_loss, mip.sgd(), precision="fp16")
+
+
+def test_a_plain_function_is_a_step():
+    step, batches, state = line(mip.sgd(1e-3))
+    plain = lambda state, batch: step(state, batch)  # noqa: E731
+    ended = mip.fit(plain, batches, state, epochs=3)
+    assert bits(ended) == bits(mip.fit(step, batches, state, epochs=3))
+
+
+def test_a_hook_that_was_not_called_is_named():
+    step, batches, state = line(mip.sgd(1e-3))
+    with pytest.raises(mip.MipError, match=r"call it, as in hooks=\[mip.progress\(\)\]"):
+        mip.fit(step, batches, state, epochs=1, hooks=[mip.progress])
+
+
 def test_a_plateau_needs_valid_rows(cut):
     none = Parts(cut.train, cut.valid.take([]), cut.test)
     with pytest.raises(SpecError, match=r"train.plateau needs a valid part in data.split"):
@@ -161,6 +209,13 @@ def test_a_plateau_needs_valid_rows(cut):
 def test_a_run_that_skips_every_step_is_refused(cut, tmp_path):
     wild = {"optimizer": {"kind": "sgd", "lr": 1e30}, "clip": 0.0, "nan": "skip"}
     with pytest.raises(DataError, match=r"no step of epoch \d had a finite loss and gradients"):
+        mip.run(spec(**wild), cut, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_that_goes_back_again_and_again_is_refused(cut, tmp_path):
+    wild = {"optimizer": {"kind": "sgd", "lr": 1e30}, "clip": 0.0, "nan": "roll_back"}
+    with pytest.raises(DataError, match=r"epochs 1 and 2 both went back to their begin"):
         mip.run(spec(**wild), cut, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
