@@ -82,7 +82,11 @@ shares = st.floats(0, 0.99)
 positive = st.floats(1e-9, 1e6)
 layers = st.lists(counts, max_size=3)
 names = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=6).filter(
-    lambda name: name[0].isalpha() and not hasattr(nn.ModuleDict(), name)
+    lambda name: (
+        name[0].isalpha()
+        and not hasattr(nn.ModuleDict(), name)
+        and name not in {"body", "branch", "head"}
+    )
 )
 reserved = st.none() | texts
 
