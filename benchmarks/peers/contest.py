@@ -85,6 +85,7 @@ def _asked(process: subprocess.Popen, log: Path) -> tuple[float, Done]:
         process.stdin.write(b"run\n")
     line = process.stdout.readline()
     if not line:
+        process.wait()  # which may write its last words after its answers have ended
         raise MipError(f"{log}: the worker has ended: {log.read_text()[-1000:]}")
     told = json.loads(line)
     return told["seconds"], Done(told["steps"], told["parameters"])
