@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from mip.figure import legend, panels
-from mip.fit import History
+from mip.fit import COUNTS, History
 from mip.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def curves(
 
 
 def _lines(history: History) -> Lines:
-    lines: Lines = {name: {} for name in history.steps if name not in {"rows", "step"}}
+    lines: Lines = {name: {} for name in history.steps if name not in COUNTS}
     for row in history.epochs:
         for name in [name for name in row if name not in {"epoch", "step"}]:
             part, _, metric = name.rpartition("/")

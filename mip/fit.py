@@ -369,7 +369,7 @@ def _means(steps: Mapping[str, Tensor]) -> dict[str, float]:
     # A step that was skipped has no loss to speak of; how many were is said where some were.
     taken = steps.get("skipped", torch.zeros(len(rows))) != 1
     share = {} if taken.all() else {"skipped": float((~taken).double().mean())}
-    measured = {name: values[taken] for name, values in steps.items() if name not in _COUNTS}
+    measured = {name: values[taken] for name, values in steps.items() if name not in COUNTS}
     return {name: _mean(values, rows[taken]) for name, values in measured.items()} | share
 
 
@@ -377,7 +377,8 @@ def _mean(values: Tensor, rows: Tensor) -> float:
     return float((values.double() * rows).sum() / rows.sum())
 
 
-_COUNTS = {"rows", "skipped", "step"}
+COUNTS = frozenset({"rows", "skipped", "step"})
+"""What the history says of a step besides what it measured."""
 
 
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -111,12 +111,11 @@ def lent(slots: Slots, tensors: Params) -> Iterator[None]:
 
 def eager(net: nn.Module, objective: Objective) -> Backward:
     """Take gradients operation by operation, with the tensors put into the module's slots."""
-    slots, written = slots_of(net), {path for path, _ in net.named_buffers()}
+    slots, own_of = slots_of(net), _owned(net)
 
     def backward(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Any:
         leaves = {path: param.detach().requires_grad_() for path, param in params.items()}
-        # Batch norm writes into its buffers; a step that fails must leave the state's alone.
-        own = {path: t.clone() if path in written else t for path, t in buffers.items()}
+        own = own_of(buffers)
         with lent(slots, leaves | own):
             value = objective(net, batch)
             grads = _gradients(value if scale is None else value * scale, leaves)
@@ -124,6 +123,13 @@ def eager(net: nn.Module, objective: Objective) -> Backward:
         return value.detach(), grads, after
 
     return backward
+
+
+def _owned(net: nn.Module) -> Callable[[Params], Params]:
+    # Batch norm writes into its buffers; a step that fails must leave the state's alone. Frozen
+    # parameters stand among them, and nobody writes into those.
+    written = {path for path, _ in net.named_buffers()}
+    return lambda buffers: {k: t.clone() if k in written else t for k, t in buffers.items()}
 
 
 def _gradients(loss: Tensor, leaves: Params) -> Params:
@@ -134,10 +140,11 @@ def _gradients(loss: Tensor, leaves: Params) -> Params:
 
 def functional(net: nn.Module, objective: Objective) -> Backward:
     """Take gradients by `torch.func`: what can be compiled, and mapped over stacked tensors."""
+    own_of = _owned(net)
 
     def backward(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Any:
         def scaled(params: Params) -> tuple[Tensor, tuple[Tensor, Params]]:
-            own = clone(buffers)
+            own = own_of(buffers)
             forward = lambda inputs: torch.func.functional_call(net, params | own, (inputs,))  # noqa: E731
             value = objective(forward, batch)
             return value if scale is None else value * scale, (value, own)

@@ -94,6 +94,11 @@ def _ran(trial: Trial, kinds: Mapping[str, type], base: Path, cache: str | Path 
     return Outcome(trial.name, scores_of(ended.predict, trial.parts), ended)
 
 
+def failed(trial: Trial, error: MipError) -> Outcome:
+    """Give the outcome of a trial that ended with an error, which then names it."""
+    return Outcome(trial.name, error=type(error)(f"{trial.name}: {error}"))
+
+
 def scores_of(predict: Predictor | Ensemble, cut: Parts) -> Scores:
     """Score a model on the valid and the test rows, where there are some."""
     held = {"valid": cut.valid, "test": cut.test}
@@ -108,7 +113,7 @@ def _guarded(
     try:
         return function(trial, kinds)
     except MipError as error:
-        return Outcome(trial.name, error=type(error)(f"{trial.name}: {error}"))
+        return failed(trial, error)
     except Exception as error:  # whatever goes wrong in one run, the others are not lost
         told = f"{trial.name}: {type(error).__name__}: {error}"
         return Outcome(trial.name, error=MipError(told))

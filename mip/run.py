@@ -36,7 +36,7 @@ from mip.prepare import Parts, columns_of
 from mip.shards import Shards
 from mip.spec import KINDS, Spec, dump, from_dict, to_dict
 from mip.split import split
-from mip.step import Metrics, State, Step, init, nothing, settled, train_step
+from mip.step import Metrics, State, Step, averaged, init, nothing, settled, train_step
 from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound, write
 from mip.table import Table
 from mip.training import by_group, check, clipped, optimizer_of, step_of, watching
@@ -237,6 +237,8 @@ def _trained(
 
 
 def _settled(laid: Job, state: State) -> State:
+    if averaged(state) is state:
+        return state
     device = next((param.device for param in state.params.values()), None)
     net = build(laid.plan, pretrain=False).to(device)
     return settled(net, state, islice(laid.batches.at(0), len(laid.batches)))

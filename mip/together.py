@@ -13,7 +13,7 @@ from mip.errors import MipError, SpecError
 from mip.fit import Event, History, fit
 from mip.gradient import vmapped
 from mip.graft import donors, grow
-from mip.many import Outcome, Trial, scores_of
+from mip.many import Outcome, Trial, failed, scores_of
 from mip.net import Net
 from mip.optim import each_of
 from mip.plan import Plan
@@ -117,4 +117,4 @@ def _ended(trial: Trial, run: Run, kinds: Mapping[str, type]) -> Outcome:
             save(trial.out / "model.safetensors", run.plan, run.state, kinds)
         return Outcome(trial.name, scores_of(run.predict, trial.parts), run)
     except MipError as error:
-        return Outcome(trial.name, error=type(error)(f"{trial.name}: {error}"))
+        return failed(trial, error)

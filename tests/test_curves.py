@@ -156,3 +156,9 @@ def test_without_matplotlib_the_cure_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(FileError, match=r"a\.png: .* pip install 'mixed-input-pipelines\[plot\]'"):
         plots(tmp_path / "a.png")
+
+
+def test_steps_that_were_not_skipped_have_no_panel():
+    steps = {name: torch.zeros(2) for name in ("loss", "skipped", "rows")}
+    history = History((), {**steps, "step": torch.tensor([1, 2])})
+    assert [axes.get_title("left") for axes in curves("x.png", history).axes] == ["loss"]
