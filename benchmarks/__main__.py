@@ -27,7 +27,7 @@ from benchmarks import (
 from benchmarks.harness import Benchmark, Limit, gauge, measure
 from benchmarks.tell import LIMITS, RATIOS, chosen_of, listed, told
 from mip.errors import MipError
-from mip.store import write
+from mip.output import write
 
 Asked = Benchmark | Limit
 RUN = (pipe, photos, stream, train, table, mixed, forms, many, store, imports, limits, once)
@@ -62,7 +62,11 @@ def _run(chosen: Sequence[Asked], file: Path | None) -> None:
     limits = [each for each in chosen if isinstance(each, Limit)]
     results = [*told("ratio", RATIOS, ratios, measure), *told("value", LIMITS, limits, gauge)]
     if file:
-        write(file, (json.dumps([asdict(each) for each in results], indent=2) + "\n").encode())
+        write(
+            file,
+            (json.dumps([asdict(each) for each in results], indent=2) + "\n").encode(),
+            overwrite=True,
+        )
 
 
 if __name__ == "__main__":

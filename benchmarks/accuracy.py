@@ -25,12 +25,12 @@ from attrs import evolve, frozen
 
 import mip
 from mip.errors import hint
+from mip.output import write
 from mip.prepare import Parts, target_columns
 from mip.read import read_idx
 from mip.run import CrossValidation
 from mip.spec import Spec
 from mip.split import with_folds
-from mip.store import write
 from mip.table import Table
 
 Result = dict[str, Any]
@@ -264,9 +264,9 @@ def main(
     results = json.loads(told.json.read_text()) if told.json.is_file() else {}
     for name in told.names or [name for name in cases if name not in results]:
         results[name] = measure(name, cases[name], told.data)
-        write(told.json, json.dumps(results).encode())
+        write(told.json, json.dumps(results).encode(), overwrite=True)
     if told.page:
-        write(told.page, page(results).encode())
+        write(told.page, page(results).encode(), overwrite=True)
     return 0
 
 

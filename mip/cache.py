@@ -23,6 +23,9 @@ from mip.table import Table, content
 from mip.tree import Tree
 
 FORMAT = 1
+CACHE = re.compile(r".+-[0-9a-f]{16}\.rows")
+"""The names of cache files: that of the table, and a digest of what decides the records."""
+
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Names to dtype and shape of one row; every dtype takes one byte."""
 
@@ -197,7 +200,8 @@ def _make_room(path: Path, size: int, budget: int) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.rows"))
+    # Files of others that end alike are not ours to remove.
+    return sorted(path for path in folder.glob("*.rows") if CACHE.fullmatch(path.name))
 
 
 def caches(folder: Path) -> list[tuple[str, int, float]]:

@@ -8,6 +8,7 @@ import sys
 import tomllib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -17,17 +18,18 @@ import typer
 
 from mip.errors import DataError, FileError, MipError, SpecError, hint
 from mip.fit import Hook
+from mip.folder import check_folder, files_read
 from mip.graft import donors, graft
 from mip.hooks import best, console, plots, progress, tensorboard
 from mip.lock import LOCK, locked
+from mip.output import check_output, write
 from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, oddities, parts, told
-from mip.read import read
+from mip.read import files_of, is_shard, read
 from mip.run import Job, crossval, job, no_hooks, run
 from mip.shards import Shards, stream
 from mip.spec import Spec, load_spec
 from mip.split import with_folds
-from mip.store import write
 from mip.table import Rows, Table
 from mip.training import rate_of
 
@@ -55,6 +57,10 @@ Changes = Annotated[
 ]
 Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep photos decoded.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics too.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace files that are there already; never one that is read."),
+]
 Views = Annotated[
     int, typer.Option("--views", metavar="N", help="Average over N augmented views of each row.")
 ]
@@ -105,17 +111,52 @@ def _value(text: str) -> Any:
         return text
 
 
-def opened(path: Path, texts: Sequence[str] | None) -> tuple[Spec, Table | Shards]:
-    """Read a spec and its table, and leave out the rows that cannot be used."""
+def opened(
+    path: Path,
+    texts: Sequence[str] | None,
+    outputs: Sequence[Path | None] = (),
+    force: bool = False,
+    inputs: Sequence[Path | None] = (),
+) -> tuple[Spec, Table | Shards]:
+    """Read a spec and its table, and leave out the rows that cannot be used.
+
+    Raises FileError before any work where one of the `outputs` must not be written; `inputs` are
+    the files that the command reads besides.
+    """
     spec = load_spec(path, changes=changes(texts))
     if not spec.data.table:
         raise SpecError(f"{path}: data.table is missing (or give --set data.table=PATH)")
+    files = [path, *files_read(spec, path.parent), *inputs]
+    check_outputs(outputs, force, files, path.parent / spec.data.table)
     try:
         table, report = clean(spec, rows_of(path.parent / spec.data.table, spec.data.stream))
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
     say(f"{table.name}: {report}")
     return spec, table
+
+
+def check_outputs(
+    outputs: Sequence[Path | None],
+    force: bool,
+    inputs: Sequence[Path | None] = (),
+    table: Path | None = None,
+) -> None:
+    """Raise FileError where an output must not be written (`check_output`), is named twice, or
+    would be read as a shard of the table from then on.
+    """
+    files = [path for path in inputs if path]
+    if table:
+        with suppress(MipError, OSError, ValueError):  # who reads the table says what is wrong
+            files += files_of(table)
+    seen = list[Path]()
+    for path in filter(None, outputs):
+        check_output(path, force, files)
+        if path.resolve() in seen:
+            raise FileError(f"{path}: is the name of two outputs; choose another for one of them")
+        if table and is_shard(path, table):
+            raise FileError(f"{path}: would be read as a part of {table}; choose another folder")
+        seen.append(path.resolve())
 
 
 def rows_of(path: Path, streamed: bool) -> Table | Shards:
@@ -135,14 +176,15 @@ def new(
     table: TableFile,
     target: Annotated[str, typer.Option(metavar="COLUMN", help="The column to predict.")],
     out: Annotated[Path | None, typer.Option(metavar="SPEC", help="Default: TABLE's name.")] = None,
+    force: Force = False,
 ) -> None:
     """Write a commented spec inferred from a table."""
     from mip.new import draft
 
     out = out or _beside(table)
-    if out.exists():
-        raise FileError(f"{out}: exists already; choose another --out")
-    write(out, draft(read(table), target, _relative(table, out.parent)).encode())
+    check_outputs([out], force, table=table)
+    text = draft(read(table), target, _relative(table, out.parent))
+    write(out, text.encode(), overwrite=force)
     say(f"wrote {out}; next: mip check {out}")
 
 
@@ -179,6 +221,7 @@ def show(
     svg: Annotated[
         Path | None, typer.Option("--svg", metavar="FILE", help="Draw the tree as SVG.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Show the tree of a model: shapes, parameters, multiply-adds and memory for one row."""
     from mip.diagram import diagram
@@ -188,20 +231,21 @@ def show(
     from mip.report import parts as tree
     from mip.summary import measure, summary, types
 
-    read_spec, table = opened(spec, set_)
+    read_spec, table = opened(spec, set_, [svg], force)
     learned = adapt(read_spec, split_of(read_spec, table, spec).train)
     plan = graft(learned, donors(read_spec, spec.parent))
     net = build(plan, pretrain=False)
     say(tree(str(spec), summary(plan, net, layers)))
     say("layers: " + census(types(measure(net, plan.example()))))
     if svg:
-        write(svg, diagram(summary(plan, net)).encode())
+        write(svg, diagram(summary(plan, net)).encode(), overwrite=force)
         say(f"drew {svg}")
 
 
 @app.command(name="schema")
 def schema_(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: print it.")] = None,
+    force: Force = False,
 ) -> None:
     """Give the JSON Schema of specs, for editors."""
     from mip.schema import schema
@@ -210,7 +254,7 @@ def schema_(
     if out is None:
         sys.stdout.write(f"{text}\n")
     else:
-        write(out, f"{text}\n".encode())
+        write(out, f"{text}\n".encode(), overwrite=force)
         say(f"wrote {out}")
 
 
@@ -221,16 +265,17 @@ def lr(
     set_: Changes = None,
     steps: Annotated[int, typer.Option(min=3, help="How many rates to try.")] = 100,
     cache: Cache = None,
+    force: Force = False,
 ) -> None:
     """Find a learning rate: train a little with rates that rise, and keep nothing."""
     from mip.report import plot_rates
     from mip.run import rate_curve
 
-    read_spec, table = opened(spec, set_)
+    read_spec, table = opened(spec, set_, [out], force)
     cut = split_of(read_spec, table, spec)
     curve = rate_curve(read_spec, cut, steps, base=spec.parent, cache=cache)
     if out:
-        plot_rates(out, curve)
+        plot_rates(out, curve, overwrite=force)
         say(f"drew {out}")
     say(f"the smoothed loss is least at {curve.least:.2g}; a tenth of that is well before it rises")
     say(f"try: mip fit {spec} --set train.optimizer.lr={curve.suggestion:.2g}")
@@ -244,7 +289,9 @@ def fit(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "--overwrite", help="Replace an earlier run.")
+    ] = False,
     cache: Cache = None,
     board: Annotated[
         Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write for TensorBoard too.")
@@ -253,28 +300,16 @@ def fit(
     """Train a model into a run folder, or resume one."""
     out = out or Path("runs") / spec.stem
     with locked(out):
-        _claim(out, resume, overwrite)
+        check_folder(out, resume, force, [spec])
         read_spec, table = opened(spec, set_)
         cut = split_of(read_spec, table, spec)
+        told = partial(_told, out=out, resume=resume, board=board)
+        training = partial(run, hooks=told, base=spec.parent, cache=cache)
         try:
-            told, base = partial(_told, out=out, resume=resume, board=board), spec.parent
-            ended = run(read_spec, cut, out, resume=resume, hooks=told, base=base, cache=cache)
+            ended = training(read_spec, cut, out, resume=resume, overwrite=force)
         except KeyboardInterrupt:
             raise _interrupted(spec, out, set_ or []) from None
         _reported(ended, cut, out)
-
-
-def _claim(out: Path, resume: bool, overwrite: bool) -> None:
-    last = out / "checkpoints" / "last.safetensors"
-    if resume and not last.is_file():
-        raise FileError(
-            f"{out}: nothing to resume, there is no {last.relative_to(out)}; leave out --resume"
-        )
-    if last.is_file() and overwrite and not resume:
-        for path in (*out.glob("checkpoints/*.safetensors"), out / "model.safetensors"):
-            path.unlink(missing_ok=True)
-    elif last.is_file() and not resume:
-        raise FileError(f"{out}: holds a run already; use --resume, --overwrite or another --out")
 
 
 @app.command()
@@ -319,7 +354,8 @@ def _told(laid: Job, out: Path, resume: bool, board: Path | None) -> tuple[Hook,
 
 def _drawn(laid: Job, out: Path) -> tuple[Hook, ...]:
     try:
-        return (plots(out / "history.png", rate_of(laid.plan.spec.train, laid.steps)),)
+        rate = rate_of(laid.plan.spec.train, laid.steps)
+        return (plots(out / "history.png", rate, overwrite=True),)
     except FileError as error:
         note(str(error))
         return ()
@@ -342,7 +378,7 @@ def _reported(ended: Any, cut: Parts, out: Path) -> None:
     say(scores(f"{out} after {ended.seconds:.0f} s", found))
     if ended.plan.spec.train.keep == "best":
         say(f"kept: epoch {best(ended.history.epochs, 'valid/loss') + 1}, with the best valid loss")
-    write_json(out / "metrics.json", found)
+    write_json(out / "metrics.json", found, overwrite=True)
     wrote = sorted(path.name for path in out.iterdir() if path.name != LOCK)
     say(f"wrote {', '.join(wrote)} in {out}")
 
@@ -356,11 +392,13 @@ def evaluate(
     ] = "all",
     json: Json = None,
     views: Views = 0,
+    force: Force = False,
 ) -> None:
     """Score a model on the rows of a table that have a target."""
     from mip.predict import evaluate
     from mip.report import scores, write_json
 
+    check_outputs([json], force, [model], table)
     predict = _loaded(model, views)
     rows = _rows_for(predict.plan, table)
     chosen = _chosen(predict.plans, rows, part)
@@ -368,7 +406,7 @@ def evaluate(
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
     say(scores(f"{model.name} on {table.name}", found))
     if json:
-        write_json(json, found if part == "each" else found[part])
+        write_json(json, found if part == "each" else found[part], overwrite=force)
 
 
 @app.command()
@@ -379,6 +417,7 @@ def baseline(
         Path | None, typer.Option("--model", metavar="MODEL", help="A model of the same rows.")
     ] = None,
     json: Json = None,
+    force: Force = False,
 ) -> None:
     """Score simple models on the rows of a spec, beside a trained one."""
     from mip.baseline import baselines, left_out, network
@@ -386,7 +425,7 @@ def baseline(
     from mip.predict import load
     from mip.report import comparison, write_json
 
-    read_spec, table = opened(spec, set_)
+    read_spec, table = opened(spec, set_, [json], force, [model])
     if isinstance(table, Shards):
         raise SpecError(f"{spec}: baseline needs all rows in memory: --set data.stream=false")
     cut = split_of(read_spec, table, spec)
@@ -397,7 +436,7 @@ def baseline(
         say(f"left out, for the network alone: {', '.join(left_out(plan))}")
     say(comparison(spec.name, found))
     if json:
-        write_json(json, found)
+        write_json(json, found, overwrite=force)
 
 
 def _rows_for(plan: Plan, path: Path) -> Table | Shards:
@@ -455,12 +494,14 @@ def predict(
         Path | None, typer.Option(metavar="FILE", help="A .csv or .parquet file.")
     ] = None,
     views: Views = 0,
+    force: Force = False,
 ) -> None:
     """Predict every row of a table, to a file or to standard output."""
     from mip.report import write_table
 
     if out and out.suffix.lower() not in {".csv", ".parquet"}:
         raise FileError(f"{out}: predictions are written to a .csv or .parquet file")
+    check_outputs([out], force, [model], table)
     read_model = _loaded(model, views)
     rows = _rows_for(read_model.plan, table)
     frame = read_model(rows).rename_axis("row")
@@ -471,7 +512,7 @@ def predict(
     if out is None:
         sys.stdout.write(frame.to_csv())
     else:
-        write_table(out, frame)
+        write_table(out, frame, overwrite=force)
         say(f"wrote {len(frame)} predictions to {out}")
 
 
@@ -486,16 +527,20 @@ def sweep(
     workers: Annotated[int, typer.Option(min=1, help="Runs at once, on the CPU.")] = 1,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: sweeps/NAME.")] = None,
     cache: Cache = None,
+    force: Force = False,
 ) -> None:
     """Train every combination of values with several seeds, and compare."""
     from mip.many import best, sweep
     from mip.report import sweep_frame, sweep_grid, sweep_json, write_json, write_table
 
     out = out or Path("sweeps") / spec.stem
-    done = sweep(spec, choices(set_), out, seeds=seeds, workers=workers, cache=cache, told=_told_of)
+    as_json, as_csv = out / "sweep.json", out / "sweep.csv"
+    check_outputs([as_json, as_csv], force, [spec])
+    training = partial(sweep, seeds=seeds, workers=workers, overwrite=force, cache=cache)
+    done = training(spec, choices(set_), out, told=_told_of)
     say(sweep_grid(f"{spec.name}, seeds {seeds}", done, best(done)))
-    write_json(out / "sweep.json", sweep_json(done, best(done)))
-    write_table(out / "sweep.csv", sweep_frame(done, best(done)))
+    write_json(as_json, sweep_json(done, best(done)), overwrite=force)
+    write_table(as_csv, sweep_frame(done, best(done)), overwrite=force)
     say(f"wrote sweep.csv, sweep.json in {out}")
     failed = [each.error for one in done for each in one.outcomes if each.error]
     if failed:
@@ -532,14 +577,16 @@ def ensemble_(
         list[Path], typer.Argument(metavar="RUN_OR_MODEL...", help="Run folders or model files.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file of the ensemble.")],
+    force: Force = False,
 ) -> None:
     """Put several models of the same head into one file, which predicts their mean."""
     from mip.many import ensemble, save
     from mip.predict import load
 
     paths = [path / "model.safetensors" if path.is_dir() else path for path in models]
+    check_outputs([out], force, paths)
     made = ensemble([load(path) for path in paths])
-    save(out, made)
+    save(out, made, overwrite=force)
     say(f"wrote {out}: the mean of {len(made.members)} models")
 
 
@@ -553,11 +600,12 @@ def crossval_(
     json: Json = None,
     cache: Cache = None,
     workers: Annotated[int, typer.Option(min=1, help="Folds at once.")] = 1,
+    force: Force = False,
 ) -> None:
     """Train on all folds but one, predict it, for each fold."""
     from mip.report import averages, spread, write_json, write_table
 
-    read_spec, table = opened(spec, set_)
+    read_spec, table = opened(spec, set_, [out, json], force, [folds])
     if isinstance(table, Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
     rows = with_folds(table, read(folds), column)
@@ -566,9 +614,9 @@ def crossval_(
     done = crossval(read_spec, rows, column, quiet, cache=cache, base=base, workers=workers)
     say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))
     if out:
-        write_table(out, done.predictions)
+        write_table(out, done.predictions, overwrite=force)
     if json:
-        write_json(json, averages(done.scores))
+        write_json(json, averages(done.scores), overwrite=force)
 
 
 def _quiet(label: str) -> Callable[[Job], tuple[Hook, ...]]:
@@ -596,17 +644,19 @@ def cache(
 def demo_data(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to draw.")],
     rows: Annotated[int, typer.Option(help="How many houses.")] = 800,
+    force: Force = False,
 ) -> None:
     """Draw the demo's houses: a table with two pictures a row."""
     from mip.demo import draw
 
-    draw(folder, rows)
+    draw(folder, rows, overwrite=force)
     say(f"drew {rows} houses in {folder}")
 
 
 @app.command()
 def demo(
     specs: Annotated[Path, typer.Argument(metavar="SPECS", help="A folder of specs.")],
+    force: Force = False,
 ) -> None:
     """Draw the demo's houses, fit its specs, compare."""
     from mip.demo import compare, draw, table
@@ -617,7 +667,7 @@ def demo(
     folder = _shortest((specs / load_spec(found[0]).data.table).resolve().parent)
     if not (folder / "houses.csv").is_file():
         draw(folder)
-    rows = compare(found, folder / "runs", _quiet("demo"))
+    rows = compare(found, folder / "runs", _quiet("demo"), overwrite=force)
     say(table(rows))
     for row in rows:
         say(f"{row.files[0].parent}: {', '.join(path.name for path in row.files)}")

@@ -39,6 +39,8 @@ from mip.branch import walk
 from mip.branches.image import Image as ImageBranch
 from mip.errors import MipError
 from mip.fit import History, Hook
+from mip.folder import is_run
+from mip.output import check_output, holds, write
 from mip.predict import evaluate
 from mip.prepare import clean, parts, target_columns
 from mip.read import read
@@ -145,24 +147,33 @@ def house(row: int, seed: int = 0) -> House:
     return House(row, *told, *front, *garden, round(NOISE * rng.standard_normal(), 6))
 
 
-def draw(folder: Path, rows: int = 800, seed: int = 0) -> None:
+def draw(folder: Path, rows: int = 800, seed: int = 0, *, overwrite: bool = False) -> None:
     """Draw the demo's data into a folder: `houses.csv`, `truth.csv` and `images/`.
 
     Equal arguments give equal bytes, and fewer rows are the first of more. `houses.csv` has
     the columns area (m²), age (years), rooms, district, sold (YYYY-MM-DD), front, garden (paths
     in the folder) and price (euros); `truth.csv` says the terms of each row's log price: row,
     table (T), pictures (P) and noise.
+
+    Raises FileError where one of these files holds something else already, unless `overwrite` says
+    to replace it.
     """
     folder = Path(folder)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
     houses = [house(row, seed) for row in range(rows)]
-    told = [cells(each, seed) for each in houses]
-    _write_csv(folder / "houses.csv", told)
-    _write_csv(folder / "truth.csv", [{name: getattr(h, name) for name in TERMS} for h in houses])
-    for each, named in zip(houses, told, strict=True):
+    shown = [cells(each, seed) for each in houses]
+    truth = [{name: getattr(each, name) for name in TERMS} for each in houses]
+    tables = {folder / "truth.csv": _as_csv(truth), folder / "houses.csv": _as_csv(shown)}
+    for path, data in tables.items():
+        if not holds(path, data):
+            check_output(path, overwrite)
+    for each, named in zip(houses, shown, strict=True):
         for name, picture in (("front", front), ("garden", garden)):
             if named[name]:
-                picture(each, seed).save(folder / named[name], quality=92, subsampling=0)
+                photo = _as_jpeg(picture(each, seed))
+                write(folder / named[name], photo, overwrite=overwrite, sync=False)
+    # Last, so that a table whose photos are not drawn yet is not there.
+    for path, data in tables.items():
+        write(path, data, overwrite=overwrite)
 
 
 def cells(each: House, seed: int = 0) -> dict[str, Any]:
@@ -179,12 +190,18 @@ def cells(each: House, seed: int = 0) -> dict[str, Any]:
     return {name: "" if name in lost else value for name, value in full.items()}
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8", newline="\n")
+    return text.getvalue().encode()
+
+
+def _as_jpeg(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=92, subsampling=0)
+    return data.getvalue()
 
 
 def _rng(purpose: str, seed: int, row: int) -> Rng:
@@ -613,33 +630,46 @@ class Row:
 
 
 def compare(
-    specs: Sequence[Path], out: Path, hooks: Callable[[Job], Sequence[Hook]] = lambda job: ()
+    specs: Sequence[Path],
+    out: Path,
+    hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
+    *,
+    overwrite: bool = False,
 ) -> list[Row]:
     """Fit the specs one after another and score each on its test part.
 
     Each gets a run folder under `out`, named as its file, with `model.safetensors`,
     `history.jsonl` and `predictions.csv` of the test rows; `losses.png` shows them together.
-    Tables are those that `draw` makes. `hooks` are made for every run, as in `run`.
+    Tables are those that `draw` makes. `hooks` are made for every run, as in `run`. What an earlier
+    comparison left in `out` is replaced; raises FileError for files of others, unless `overwrite`
+    says to replace them too.
     """
     out, specs = Path(out), [Path(path) for path in specs]
     if len({path.stem for path in specs}) < len(specs):
         raise MipError("compare: two specs have the same name")
-    pairs = [_fitted(path, out / path.stem, hooks) for path in specs]
-    report.plot_losses(out / "losses.png", {row.name: history.epochs for row, history in pairs})
+    replaces = {path: overwrite or is_run(out / path.stem) for path in specs}
+    check_output(out / "losses.png", any(replaces.values()))
+    for path in specs:
+        check_output(out / path.stem / "predictions.csv", replaces[path])
+    pairs = [_fitted(path, out / path.stem, hooks, replaces[path]) for path in specs]
+    histories = {row.name: history.epochs for row, history in pairs}
+    report.plot_losses(out / "losses.png", histories, overwrite=True)
     return [row for row, _ in pairs]
 
 
-def _fitted(path: Path, out: Path, hooks: Callable[[Job], Sequence[Hook]]) -> tuple[Row, History]:
+def _fitted(
+    path: Path, out: Path, hooks: Callable[[Job], Sequence[Hook]], overwrite: bool
+) -> tuple[Row, History]:
     spec = load_spec(path)
     source = path.parent / spec.data.table
     rows, _ = clean(spec, read(source))
     cut = parts(spec, rows, base=path.parent)
-    ended = run(spec, cut, out, hooks=hooks, base=path.parent)
+    ended = run(spec, cut, out, overwrite=overwrite, hooks=hooks, base=path.parent)
     predict = ended.predict
     scores = evaluate(predict, cut.test)
     target = cut.test[target_columns(spec)[0]].to_numpy()
     told = predict(cut.test).assign(target=target).rename_axis("row")
-    report.write_table(out / "predictions.csv", told)
+    report.write_table(out / "predictions.csv", told, overwrite=overwrite)
     floor = floors(source.parent, cut.test)[f"{sees(spec)}/mape"]
     files = tuple(sorted(each for each in out.iterdir() if each.is_file()))
     return Row(path.stem, scores["mape"], scores["mae"], floor, ended.seconds, files), ended.history

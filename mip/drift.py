@@ -23,12 +23,13 @@ LETTERS = 34
 """Letters of a path that fit above a panel."""
 
 
-def plot_drift(path: str | Path, records: Sequence[Record]) -> None:
+def plot_drift(path: str | Path, records: Sequence[Record], *, overwrite: bool = False) -> None:
     """Draw mean ± standard deviation by pass, a panel for each layer, a line for each call of a
     pass; panels have scales of their own.
 
-    Needs the `plot` extra; raises FileError with the cure without it, and MipError where there
-    are no records or they hold no statistics.
+    Needs the `plot` extra; raises FileError with the cure without it, and where the file exists
+    already, unless `overwrite` says to replace it; MipError where there are no records or they
+    hold no statistics.
     """
     passes = _passes(path, records)
     panels = {str(name): rows for name, rows in table(records).groupby("path", sort=False)}
@@ -38,7 +39,7 @@ def plot_drift(path: str | Path, records: Sequence[Record]) -> None:
         _bands(one, rows)
         one.spines[["top", "right"]].set_visible(False)
     legend(drawn, axes)
-    write_figure(path, drawn)
+    write_figure(path, drawn, overwrite=overwrite)
 
 
 def _passes(path: str | Path, records: Sequence[Record]) -> list[int]:
@@ -59,12 +60,15 @@ def _bands(axes: Any, rows: pd.DataFrame) -> None:
         axes.errorbar(x, mean, color=colour, linewidth=1.2, label=f"call {call}", **alone)
 
 
-def plot_histograms(path: str | Path, records: Sequence[Record]) -> None:
+def plot_histograms(
+    path: str | Path, records: Sequence[Record], *, overwrite: bool = False
+) -> None:
     """Draw the histograms of each layer side by side as an image: a column for each pass, a row
     for each bin, log(1 + count), with a scale of colours for each layer.
 
-    Needs the `plot` extra; raises FileError with the cure without it, and MipError where there
-    are no records or they hold no statistics.
+    Needs the `plot` extra; raises FileError with the cure without it, and where the file exists
+    already, unless `overwrite` says to replace it; MipError where there are no records or they
+    hold no statistics.
     """
     passes, images = _passes(path, records), histograms(records)
     title = "spread of what each layer gives: log(1 + count)"
@@ -73,7 +77,7 @@ def plot_histograms(path: str | Path, records: Sequence[Record]) -> None:
     for one, counts in zip(axes, images.values(), strict=True):
         image = _image(counts, passes)
         one.imshow(image, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
-    write_figure(path, drawn)
+    write_figure(path, drawn, overwrite=overwrite)
 
 
 def _image(counts: Tensor, passes: Sequence[int]) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mip.errors import FileError
-from mip.store import write
+from mip.output import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,6 +71,8 @@ def png(drawn: Figure) -> bytes:
     return drawing.getvalue()
 
 
-def write_figure(path: str | Path, drawn: Figure) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    write(path, png(drawn))
+def write_figure(path: str | Path, drawn: Figure, *, overwrite: bool = False) -> None:
+    """Write a figure as PNG, whole or not at all. Raises FileError where the file exists already,
+    unless `overwrite` says to replace it.
+    """
+    write(path, png(drawn), overwrite=overwrite)

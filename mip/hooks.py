@@ -11,6 +11,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -25,12 +26,13 @@ from mip.figure import figure, png
 from mip.fit import Event, History, Hook, Reply, Skip, Stop
 from mip.net import Net, build
 from mip.notebook import in_notebook, in_place
+from mip.output import check_output, write
 from mip.plan import NO_METRICS, Metric, Plan
 from mip.schedules import Schedule
 from mip.schedules import plateau as reduced
 from mip.spec import KINDS
 from mip.step import Metrics, State, eval_step
-from mip.store import save_checkpoint, write
+from mip.store import checkpoints, peek, save_checkpoint
 from mip.tree import concat, map_tree, size
 
 
@@ -153,20 +155,32 @@ def record(rows: list[Mapping[str, float]]) -> Hook:
     return hook
 
 
-def log(path: str | Path, steps: bool = False) -> Hook:
+def _check_log(event: Event, path: Path, overwrite: bool, is_log: Callable[[bytes], bool]) -> None:
+    # Only a fit that goes on with a history may replace what the fit before it has written.
+    if event.history.epochs or event.history.steps:
+        with suppress(OSError):
+            overwrite = overwrite or is_log(path.read_bytes())
+    check_output(path, overwrite)
+
+
+def log(path: str | Path, steps: bool = False, *, overwrite: bool = False) -> Hook:
     """Keep a file with a row for each epoch, or with `steps` for each step: CSV for `.csv`, else
     JSON lines; written whole after each epoch, so never torn.
 
-    Because it is written from the history, a resumed run goes on where its checkpoint stood.
+    Because it is written from the history, a resumed run goes on where its checkpoint stood. A fit
+    without a history raises FileError, before its first step, where the file exists already,
+    unless `overwrite` says to replace it.
     """
     lay_out = _as_csv if Path(path).suffix.lower() == ".csv" else _as_json
 
     def hook(event: Event) -> Reply:
-        if event.name in {"after_epoch", "after_fit"}:
+        if event.name == "before_fit":
+            _check_log(event, Path(path), overwrite, lambda data: b"step" in data.split(b"\n")[0])
+        elif event.name in {"after_epoch", "after_fit"}:
             history, ended = event.history, event.name == "after_fit"
             text = lay_out(_steps(history) if steps else history.epochs)
             # The disk is waited for once: a checkpoint has the history, too.
-            write(path, text.encode(), sync=ended)
+            write(path, text.encode(), overwrite=True, sync=ended)
         return None
 
     return hook
@@ -194,6 +208,8 @@ def plots(
     path: str | Path | None = None,
     schedule: Schedule | None = None,
     scale: Literal["linear", "log"] = "linear",
+    *,
+    overwrite: bool = False,
 ) -> Hook:
     """Draw the curves of the history (`mip.curves`) as PNG into a file, written whole; in a
     notebook also below the cell, where the drawing is replaced as the fit goes on.
@@ -201,7 +217,7 @@ def plots(
     Drawn after the first epoch, at the end, and after others so seldom that it takes a twentieth
     of the time. `schedule` gives the learning rate of a step; `scale` is that of the loss. Needs
     the extra `plot`: raises FileError with the cure without it, and MipError without a path where
-    there is no notebook.
+    there is no notebook. For a file that exists already and `overwrite` see `log`.
     """
     show = in_place() if in_notebook() else None
     if path is None and show is None:
@@ -212,12 +228,14 @@ def plots(
     def draw(history: History) -> None:
         drawing = png(curves(path or "plots", history, schedule, scale))
         if path is not None:
-            write(path, drawing)
+            write(path, drawing, overwrite=True)
         if show:
             show({"image/png": b64encode(drawing).decode()})
 
     def hook(event: Event) -> Reply:
         began = time.monotonic()
+        if event.name == "before_fit" and path is not None:
+            _check_log(event, Path(path), overwrite, lambda data: data.startswith(b"\x89PNG"))
         if event.name == "after_fit" or (event.name == "after_epoch" and began >= due[0]):
             history = event.history
             if history.steps:
@@ -482,6 +500,8 @@ def checkpoint(
     extra: Mapping[str, Any] | None = None,
     kinds: Mapping[str, type] = KINDS,
     keep: int = 0,
+    *,
+    overwrite: bool = False,
 ) -> Hook:
     """Keep `last.safetensors` in a folder, after every epoch and every `every` steps, and with
     `metric` also `best.safetensors`, that of the best epoch. Files are replaced whole.
@@ -492,11 +512,17 @@ def checkpoint(
     A thread writes while the fit goes on. The next checkpoint, an error and the fit's end wait for
     it; what it raises, such as FileError for a full disk, ends the fit at the next event. One copy
     of the state is held in memory until the fit ends, and is the next one's memory.
+
+    Raises FileError, before the first step, for a folder that holds checkpoints, unless
+    `overwrite` says to replace them, or the last of them is of the very step that the fit goes on
+    from.
     """
     about = (plan, extra, kinds)
     writer, begun, spare = ThreadPoolExecutor(1), list[Future[None]](), list[State]()
 
     def hook(event: Event) -> Reply:
+        if event.name == "before_fit":
+            _check_checkpoints(event, Path(folder), overwrite)
         due, ends = _due(event, every), event.name in {"on_error", "after_fit"}
         if begun and (due or ends or begun[0].done()):
             wait(begun)  # where Ctrl-C comes here, the end of the fit waits again
@@ -511,6 +537,13 @@ def checkpoint(
         return None
 
     return hook
+
+
+def _check_checkpoints(event: Event, folder: Path, overwrite: bool) -> None:
+    last = peek(folder / "last.safetensors")
+    goes_on = event.step > 0 and last.get("step") == event.step
+    for path in checkpoints(folder):
+        check_output(path, overwrite or goes_on)
 
 
 def _due(event: Event, every: int | None) -> bool:
@@ -532,6 +565,6 @@ def _names(
 
 def _write(folder: Path, names: Sequence[str], content: Sequence[Any], keep: int) -> None:
     for name in names:
-        save_checkpoint(folder / f"{name}.safetensors", *content)
+        save_checkpoint(folder / f"{name}.safetensors", *content, overwrite=True)
         for old in sorted(folder.glob("epoch-*.safetensors"))[: -keep if keep > 0 else 0]:
             old.unlink()

@@ -11,8 +11,9 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from mip.errors import FileError, MipWarning
+from mip.output import check_local
 
-LOCK = ".lock"
+LOCK = ".mip-lock"
 """The file whose lock is the folder's; it is there while the lock is held."""
 
 _HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
@@ -24,9 +25,10 @@ def locked(folder: str | Path) -> Iterator[None]:
 
     The lock is the operating system's, on an open file: it ends with its process, however that
     ends. Inside, the same thread may hold the folder again. Raises FileError naming the process
-    that holds it, or why the folder cannot be written. Where the system has no file locks a
-    MipWarning says that the folder is not held.
+    that holds it, or why the folder cannot be written; for an address too. Where the system has no
+    file locks a MipWarning says that the folder is not held.
     """
+    check_local(folder)
     folder = Path(folder)
     full = folder.resolve()
     if full in _HELD.get():

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from mip.errors import FileError, MipError, SpecError
+from mip.folder import is_run
 from mip.predict import Ensemble, Predictor, evaluate, load
 from mip.prepare import Parts, clean, fingerprint, parts
 from mip.read import read
@@ -39,12 +40,20 @@ def ensemble(models: Sequence[Predictor | Ensemble]) -> Ensemble:
     return Ensemble(tuple(chain.from_iterable(each)))
 
 
-def save(path: str | Path, models: Ensemble, kinds: Mapping[str, type] = KINDS) -> None:
+def save(
+    path: str | Path,
+    models: Ensemble,
+    kinds: Mapping[str, type] = KINDS,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Write an ensemble into one safetensors file, which `mip.load` reads as it does a model's.
-    Equal ensembles give equal bytes.
+    Equal ensembles give equal bytes. Raises FileError where the file exists already, unless
+    `overwrite` says to replace it.
     """
     states = [State(dict(each.net.state_dict()), {}, optimizer=()) for each in models.members]
-    save_models(path, list(zip(models.plans, states, strict=True)), kinds)
+    pairs = list(zip(models.plans, states, strict=True))
+    save_models(path, pairs, kinds, overwrite=overwrite)
 
 
 @frozen
@@ -75,6 +84,7 @@ def runs(
     trials: Iterable[Trial],
     workers: int = 1,
     *,
+    overwrite: bool = False,
     kinds: Mapping[str, type] = KINDS,
     base: str | Path = ".",
     cache: str | Path | None = None,
@@ -83,14 +93,21 @@ def runs(
 
     Each is the very run that `mip.run` makes alone, to the bit where that has one thread of
     torch's, as each process has. An error of one is in its outcome, and the others go on.
+    A folder that holds a run already is such an error, unless `overwrite` says to replace it.
     """
-    with_run = partial(_ran, base=Path(base), cache=cache)
+    with_run = partial(_ran, base=Path(base), cache=cache, overwrite=overwrite)
     return mapped(partial(_guarded, with_run, dict(kinds)), trials, workers)
 
 
-def _ran(trial: Trial, kinds: Mapping[str, type], base: Path, cache: str | Path | None) -> Outcome:
+def _ran(
+    trial: Trial,
+    kinds: Mapping[str, type],
+    base: Path,
+    cache: str | Path | None,
+    overwrite: bool = False,
+) -> Outcome:
     keeping = partial(run, kinds=kinds, device="cpu", base=base, cache=cache)
-    ended = keeping(trial.spec, trial.parts, trial.out)
+    ended = keeping(trial.spec, trial.parts, trial.out, overwrite=overwrite)
     return Outcome(trial.name, scores_of(ended.predict, trial.parts), ended)
 
 
@@ -166,6 +183,7 @@ def sweep(
     *,
     seeds: int = 1,
     workers: int = 1,
+    overwrite: bool = False,
     kinds: Mapping[str, type] = KINDS,
     cache: str | Path | None = None,
     told: Callable[[Outcome], object] = lambda outcome: None,
@@ -175,7 +193,8 @@ def sweep(
     `values` gives the values to try by the path that they change; seeds count up from the spec's
     own. Each run has a folder below `out`, and one whose model is there is not run again. `told`
     is given each outcome as it comes. Raises SpecError before any run where a combination is no
-    spec, and for a spec without valid rows; FileError for a folder with a run of another.
+    spec, and for a spec without valid rows. A folder with a run of another spec or other rows is
+    an error in the outcome, unless `overwrite` says to replace it.
     """
     path, out = Path(path), Path(out)
     changes = grid(values)
@@ -184,7 +203,8 @@ def sweep(
     if len(specs) < len(seeded):
         raise SpecError("a sweep has a combination of values twice")
     outcomes = []
-    work = partial(_guarded, partial(_swept, base=path.parent, cache=cache), dict(kinds))
+    one = partial(_swept, base=path.parent, cache=cache, overwrite=overwrite)
+    work = partial(_guarded, one, dict(kinds))
     for outcome in mapped(work, _trials(path, specs, out), workers):
         told(outcome)
         outcomes.append(outcome)
@@ -234,15 +254,23 @@ def _trials(path: Path, specs: Mapping[str, Spec], out: Path) -> Iterator[Trial]
 
 
 def _swept(
-    trial: Trial, kinds: Mapping[str, type], base: Path, cache: str | Path | None
+    trial: Trial,
+    kinds: Mapping[str, type],
+    base: Path,
+    cache: str | Path | None,
+    overwrite: bool,
 ) -> Outcome:
-    model = Path(trial.out or ".") / "model.safetensors"
-    if not model.is_file():
-        return evolve(_ran(trial, kinds, base, cache), run=None)
-    predict = load(model, kinds)
-    if not _is_of(predict, trial):
-        raise FileError(f"{trial.out}: holds a run of another spec or other rows; take another out")
-    return Outcome(trial.name, scores_of(predict, trial.parts))
+    out = Path(trial.out or ".")
+    model = out / "model.safetensors"
+    if model.is_file():
+        predict = load(model, kinds)
+        if _is_of(predict, trial):
+            return Outcome(trial.name, scores_of(predict, trial.parts))
+        if not overwrite:
+            cure = "choose another --out, or replace it with --force (overwrite=True in Python)"
+            raise FileError(f"{out}: holds a run of another spec or other rows; {cure}")
+    # A run that was stopped begins anew.
+    return evolve(_ran(trial, kinds, base, cache, overwrite or is_run(out)), run=None)
 
 
 def _is_of(predict: Predictor | Ensemble, trial: Trial) -> bool:

@@ -77,6 +77,17 @@ def files_of(path: Path) -> list[Path]:
     return files
 
 
+def is_shard(file: Path, path: Path) -> bool:
+    """Whether the path of a table, that of a folder or a pattern, takes in this file.
+
+    >>> is_shard(Path("data/part-2.csv"), Path("data/part-*.csv"))
+    True
+    """
+    folder, pattern = (path, "*.parquet") if path.is_dir() else (path.parent, path.name)
+    is_there = file.absolute().parent.resolve() == folder.absolute().resolve()
+    return is_there and not path.is_file() and fnmatchcase(file.name, pattern)
+
+
 def _matching(
     folder: Path, pattern: str, wanted: Callable[[Path], bool] = os.path.isfile
 ) -> list[Path]:

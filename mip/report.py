@@ -13,7 +13,7 @@ from mip.figure import figure, write_figure
 from mip.finder import Curve
 from mip.hooks import number
 from mip.many import Combination
-from mip.store import write
+from mip.output import write
 from mip.summary import Node, Shape
 
 if TYPE_CHECKING:
@@ -216,9 +216,12 @@ def stored(title: str, files: Sequence[tuple[str, int, float]]) -> Grid:
     return grid(title, ["file", "MB", "last used"], [*rows, ["total", total, ""]])
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write a value as JSON; NaN, which JSON lacks, becomes null."""
-    write(path, (json.dumps(_plain(value), indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: str | Path, value: Any, *, overwrite: bool = False) -> None:
+    """Write a value as JSON; NaN, which JSON lacks, becomes null. Raises FileError where the file
+    exists already, unless `overwrite` says to replace it.
+    """
+    text = json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+    write(path, text.encode(), overwrite=overwrite)
 
 
 def _plain(value: Any) -> Any:
@@ -229,18 +232,25 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def write_table(path: str | Path, frame: pd.DataFrame) -> None:
-    """Write predictions as CSV, or as Parquet by the ending; whole or not at all."""
-    if Path(path).suffix.lower() == ".parquet":
-        write(path, frame.to_parquet())
-    else:
-        write(path, frame.to_csv().encode())
+def write_table(path: str | Path, frame: pd.DataFrame, *, overwrite: bool = False) -> None:
+    """Write predictions as CSV, or as Parquet by the ending; whole or not at all. Raises FileError
+    where the file exists already, unless `overwrite` says to replace it.
+    """
+    is_parquet = Path(path).suffix.lower() == ".parquet"
+    data = frame.to_parquet() if is_parquet else frame.to_csv().encode()
+    write(path, data, overwrite=overwrite)
 
 
-def plot_losses(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+def plot_losses(
+    path: str | Path,
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    overwrite: bool = False,
+) -> None:
     """Draw train (dashed) and valid loss (whole line) by epoch, a colour for each run.
 
-    Needs the `plot` extra; raises FileError with the cure without it.
+    Needs the `plot` extra; raises FileError with the cure without it, and where the file exists
+    already, unless `overwrite` says to replace it.
     """
     drawn = figure(path, 7, 4)
     axes = drawn.subplots()
@@ -250,13 +260,14 @@ def plot_losses(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, 
     axes.spines[["top", "right"]].set_visible(False)
     if axes.lines:
         axes.legend(frameon=False)
-    write_figure(path, drawn)
+    write_figure(path, drawn, overwrite=overwrite)
 
 
-def plot_rates(path: str | Path, curve: Curve) -> None:
+def plot_rates(path: str | Path, curve: Curve, *, overwrite: bool = False) -> None:
     """Draw the smoothed loss by learning rate, with the suggestion.
 
-    Needs the `plot` extra; raises FileError with the cure without it.
+    Needs the `plot` extra; raises FileError with the cure without it, and where the file exists
+    already, unless `overwrite` says to replace it.
     """
     drawn = figure(path, 7, 4)
     axes = drawn.subplots()
@@ -266,7 +277,7 @@ def plot_rates(path: str | Path, curve: Curve) -> None:
     axes.set(xlabel="learning rate", ylabel="smoothed loss", xscale="log")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    write_figure(path, drawn)
+    write_figure(path, drawn, overwrite=overwrite)
 
 
 def _scale(axes: Any) -> str:

@@ -22,6 +22,7 @@ from mip.cache import default_folder
 from mip.errors import DataError, FileError, SpecError
 from mip.finder import Curve, find_rate
 from mip.fit import History, Hook, fit
+from mip.folder import check_folder, clear, files_read, last_checkpoint, write_spec
 from mip.graft import Donors, donors, graft, grow
 from mip.head import targets
 from mip.hooks import best, checkpoint, log, validate
@@ -34,10 +35,10 @@ from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
 from mip.prepare import Parts, columns_of
 from mip.shards import Shards
-from mip.spec import KINDS, Spec, dump, from_dict, to_dict
+from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.split import split
 from mip.step import Metrics, State, Step, averaged, init, nothing, settled, train_step
-from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound, write
+from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound
 from mip.table import Table
 from mip.training import by_group, check, clipped, optimizer_of, step_of, watching
 from mip.tree import leaves
@@ -160,6 +161,7 @@ def run(
     out: str | Path | None = None,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
     kinds: Mapping[str, type] = KINDS,
     device: str | None = None,
@@ -176,8 +178,9 @@ def run(
     photos are kept in the folder `cache`, or where the rows do not fit into memory in that of the
     user.
 
-    The folder is locked meanwhile: FileError names the process that trains into it already. A run
-    that begins anew removes the checkpoints of an earlier one.
+    Raises FileError for a folder that holds a run already, or other files of the names that a run
+    writes; `overwrite` replaces them. The folder is locked meanwhile: FileError names the process
+    that trains into it already.
     """
     if out is None:
         with TemporaryDirectory() as folder:
@@ -186,15 +189,18 @@ def run(
     began, out = time.monotonic(), Path(out)
     device = device or device_here()
     with locked(out):
-        given = own(spec, _last(out), kinds) if resume else donors(spec, base, kinds)
+        check_folder(out, resume, overwrite, files_read(spec, Path(base)))
+        given = own(spec, last_checkpoint(out), kinds) if resume else donors(spec, base, kinds)
         laid = job(spec, parts, device, kinds, cache, given)
         if resume:
             laid = evolve(laid, start=resumed(out, laid.start, kinds))
             _check_best(out, laid)
         told = hooks(laid)
-        _begin(out, dump(_moved(spec, Path(base), out), kinds), resume)
+        if not resume:
+            clear(out)
+        write_spec(out, _moved(spec, Path(base), out), kinds)
         last, kept = _trained(laid, out, told, kinds)
-        save(out / "model.safetensors", laid.plan, kept.state, kinds)
+        save(out / "model.safetensors", laid.plan, kept.state, kinds, overwrite=True)
     return Run(laid.plan, kept.state, last.history, time.monotonic() - began, device)
 
 
@@ -216,13 +222,6 @@ def _check_best(out: Path, laid: Job) -> None:
         whole = same in [each for _, each in sound(path.parent)]
         cure = f"{same.name} is the same: copy it over {path.name}" if whole else "start anew"
         raise FileError(f"{error}; {cure}") from error
-
-
-def _begin(out: Path, text: str, resume: bool) -> None:
-    write(out / "spec.toml", text.encode())
-    # Those of an earlier run would be taken for this one's: as its best, or as its epochs.
-    for path in [] if resume else out.glob("checkpoints/*.safetensors"):
-        path.unlink()
 
 
 def _trained(
@@ -268,10 +267,11 @@ def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
     if left <= 0 and not at.history.begun.any():
         return
     asked = (laid.metric, "min", how.checkpoint_every, at.extra, kinds)
-    keep = checkpoint(out / "checkpoints", laid.plan, *asked, how.checkpoint_keep)
+    folder, kept = out / "checkpoints", how.checkpoint_keep
+    keep = checkpoint(folder, laid.plan, *asked, kept, overwrite=True)
     # What guards a step comes before what keeps it; the checkpoint waits for what it writes before
     # another hook can fail.
-    told = [*laid.hooks, keep, log(out / "history.jsonl"), *hooks]
+    told = [*laid.hooks, keep, log(out / "history.jsonl", overwrite=True), *hooks]
     fit(laid.step, laid.batches, at.state, steps=left, hooks=told, history=at.history)
 
 
@@ -382,7 +382,7 @@ def resumed(out: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> 
     Raises FileError when there is none, or it is damaged, naming the newest other one that is
     whole; SpecError naming the first thing that has changed.
     """
-    return verified(_last(out), start, kinds)
+    return verified(last_checkpoint(out), start, kinds)
 
 
 def verified(path: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
@@ -390,13 +390,6 @@ def verified(path: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -
     # What the run came from is compared first: other rows or layers give other tensors too.
     _check_same(path, _before(path, kinds), start.extra)
     return load_checkpoint(path, start.state)
-
-
-def _last(out: Path) -> Path:
-    path = out / "checkpoints" / "last.safetensors"
-    if not path.is_file():
-        raise FileError(f"{out}: nothing to resume, there is no checkpoints/last.safetensors")
-    return path
 
 
 def own(spec: Spec, path: Path, kinds: Mapping[str, type] = KINDS) -> Donors:

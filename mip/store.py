@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from attrs import evolve, frozen
@@ -19,6 +18,7 @@ from torch import Tensor
 from mip.errors import FileError, SpecError, hint
 from mip.fit import History
 from mip.gradient import aligned
+from mip.output import flush, replacing
 from mip.plan import Plan, from_json, to_json
 from mip.spec import KINDS
 from mip.step import State, averaged
@@ -52,54 +52,6 @@ _DTYPES = {
 # The names that safetensors has for dtypes, in the order in which it lays out tensors.
 
 
-def write(path: str | Path, data: bytes, sync: bool = True) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
-
-    A reader meets the old file or the new one, whatever stops the writer; without `sync` whatever
-    but a loss of power, and the disk is not waited for. Raises FileError when the folder cannot be
-    written.
-    """
-    with _replacing(Path(path), sync) as file:
-        file.write(data)
-
-
-@contextmanager
-def _replacing(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            yield file
-            if sync:
-                _sync(file)
-        os.replace(draft, path)
-        if sync:
-            _sync_folder(path.parent)
-    except OSError as error:
-        _discard(draft)
-        raise FileError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _discard(draft: Path) -> None:
-    try:
-        draft.unlink(missing_ok=True)
-    except OSError:
-        return  # the folder itself is out of reach; the error that led here says so
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def pack(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     """Make the bytes of a safetensors file with one metadata key, "mip": canonical JSON.
 
@@ -116,15 +68,22 @@ def pack(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     return b"".join([_sealed(header, _digest([header, *body])), *body])
 
 
-def write_packed(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+def write_packed(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
     """Write the bytes that `pack` makes, without making them: tensors of the CPU go from where
-    they are to the file, while another thread takes the digest. Raises FileError as `write` does.
+    they are to the file, while another thread takes the digest. Raises FileError as
+    `mip.output.write` does.
     """
     header, *body = _pieces(tensors, meta)
-    with ThreadPoolExecutor(1) as pool, _replacing(Path(path)) as file:
+    with ThreadPoolExecutor(1) as pool, replacing(path, overwrite=overwrite) as file:
         digest = pool.submit(_digest, [header, *body])
         file.writelines([header, *body])
-        _sync(file)  # what follows is short, and the digest takes as long as this
+        flush(file)  # what follows is short, and the digest takes as long as this
         file.seek(0)
         file.write(_sealed(header, digest.result()))
 
@@ -221,12 +180,30 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return unpack(data, str(path))
 
 
-def save(path: str | Path, plan: Plan, state: State, kinds: Mapping[str, type] = KINDS) -> None:
+def peek(path: str | Path) -> dict[str, Any]:
+    """Read the metadata of a file of ours from its header alone, unverified; empty for others."""
+    with suppress(OSError, FileError), Path(path).open("rb") as file:
+        head, size = file.read(8), Path(path).stat().st_size
+        # In a foreign file the length can be any number.
+        return _metadata(head + file.read(min(int.from_bytes(head, "little"), size)), str(path))
+    return {}
+
+
+def save(
+    path: str | Path,
+    plan: Plan,
+    state: State,
+    kinds: Mapping[str, type] = KINDS,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Write a model: weights (where the state keeps averages of them, these), spec and facts in
     one safetensors file. Equal models give equal bytes.
+
+    Raises FileError where the file exists already, unless `overwrite` says to replace it.
     """
     meta = {"plan": to_json(plan, kinds), "step": state.step}
-    write_packed(path, dict(leaves(_kept(state))), meta)
+    write_packed(path, dict(leaves(_kept(state))), meta, overwrite=overwrite)
 
 
 def _kept(state: State) -> dict[str, Any]:
@@ -242,12 +219,18 @@ def load_model(path: str | Path, kinds: Mapping[str, type] = KINDS) -> tuple[Pla
 
 
 def save_models(
-    path: str | Path, models: Sequence[tuple[Plan, State]], kinds: Mapping[str, type] = KINDS
+    path: str | Path,
+    models: Sequence[tuple[Plan, State]],
+    kinds: Mapping[str, type] = KINDS,
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Write several models into one file, in their order. Equal ones give equal bytes."""
+    """Write several models into one file, in their order. Equal ones give equal bytes. Raises
+    FileError as `save` does.
+    """
     trees = {str(k): _kept(state) for k, (_, state) in enumerate(models)}
     plans = [to_json(plan, kinds) for plan, _ in models]
-    write_packed(path, dict(leaves(trees)), {"models": plans})
+    write_packed(path, dict(leaves(trees)), {"models": plans}, overwrite=overwrite)
 
 
 def load_models(
@@ -307,14 +290,19 @@ def save_checkpoint(
     plan: Plan | None = None,
     extra: Mapping[str, Any] | None = None,
     kinds: Mapping[str, type] = KINDS,
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Write a checkpoint: a model file with the optimizer's tensors and the history beside."""
+    """Write a checkpoint: a model file with the optimizer's tensors and the history beside.
+    Raises FileError as `save` does.
+    """
     trees = {name: getattr(state, name) for name in ("params", "buffers", "optimizer")}
     meta = {"step": state.step, "seed": state.seed, "extra": dict(extra or {})}
     meta["history"] = [_finite(row) for row in history.epochs]
     if plan is not None:
         meta["plan"] = to_json(plan, kinds)
-    write_packed(path, dict(leaves({**trees, "steps": dict(history.steps)})), meta)
+    tensors = dict(leaves({**trees, "steps": dict(history.steps)}))
+    write_packed(path, tensors, meta, overwrite=overwrite)
 
 
 def _finite(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -351,6 +339,12 @@ def _other(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
         if found[name].shape != tensor.shape:
             return f"'{name}' is {list(found[name].shape)} and not {list(tensor.shape)}"
     return ""
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """List the files of a folder that have the name of a checkpoint."""
+    names = ("last.safetensors", "best.safetensors", "epoch-*.safetensors")
+    return [path for name in names for path in sorted(Path(folder).glob(name))]
 
 
 def sound(folder: str | Path) -> list[tuple[int, Path]]:

@@ -16,6 +16,7 @@ from mip.graft import donors, grow
 from mip.many import Outcome, Trial, failed, scores_of
 from mip.net import Net
 from mip.optim import each_of
+from mip.output import check_output
 from mip.plan import Plan
 from mip.run import Job, Run, check_numbers, device_here, job
 from mip.spec import KINDS
@@ -33,6 +34,7 @@ REFUSED = ("compile", "patience", "plateau", "sam")
 def together(
     trials: Sequence[Trial],
     *,
+    overwrite: bool = False,
     kinds: Mapping[str, type] = KINDS,
     device: str | None = None,
     base: str | Path = ".",
@@ -44,9 +46,13 @@ def together(
     The specs may differ in the seed and in what makes the optimizer (`OWN`), and all learn from the
     same rows. Every model sees the batches of the first, in which alone it differs from its run in
     `runs`, up to rounding and dropout. The model is that of the last epoch; a trial's folder gets
-    `model.safetensors`. Raises SpecError for trials that cannot be trained together.
+    `model.safetensors`. Raises SpecError for trials that cannot be trained together, and FileError
+    where such a file exists already, unless `overwrite` says to replace it.
     """
     _check_together(trials)
+    for trial in trials:
+        if trial.out:
+            check_output(trial.out / "model.safetensors", overwrite)
     began, device = time.monotonic(), device or device_here()
     given = donors(trials[0].spec, base, kinds)
     first = job(trials[0].spec, trials[0].parts, device, kinds, cache, given)
@@ -56,7 +62,7 @@ def together(
     seconds = time.monotonic() - began
     each = zip(trials, plans, unstack(state), strict=True)
     return [
-        _ended(trial, Run(plan, own, _of(history, k), seconds, device), kinds)
+        _ended(trial, Run(plan, own, _of(history, k), seconds, device), kinds, overwrite)
         for k, (trial, plan, own) in enumerate(each)
     ]
 
@@ -110,11 +116,12 @@ def _of(history: History, k: int) -> History:
     return History(tuple({name: row[name] for name in ("epoch", "step", "loss")} for row in rows))
 
 
-def _ended(trial: Trial, run: Run, kinds: Mapping[str, type]) -> Outcome:
+def _ended(trial: Trial, run: Run, kinds: Mapping[str, type], overwrite: bool) -> Outcome:
     try:
         check_numbers(run.state, trial.out or trial.name)
         if trial.out:
-            save(trial.out / "model.safetensors", run.plan, run.state, kinds)
+            path = trial.out / "model.safetensors"
+            save(path, run.plan, run.state, kinds, overwrite=overwrite)
         return Outcome(trial.name, scores_of(run.predict, trial.parts), run)
     except MipError as error:
         return failed(trial, error)

@@ -308,7 +308,7 @@ def test_the_console_says_why_a_fit_stopped():
 
 def test_a_log_is_written_after_each_epoch_and_waits_for_the_disk_at_the_end(tmp_path, monkeypatch):
     written, (step, batches, state) = [], line()
-    keep = lambda path, text, sync: written.append((text.count(b"\n"), sync))  # noqa: E731
+    keep = lambda path, text, overwrite, sync: written.append((text.count(b"\n"), sync))  # noqa: E731
     monkeypatch.setattr("mip.hooks.write", keep)
     mip.fit(step, batches, state, epochs=2, hooks=[mip.log(tmp_path / "log.jsonl")])
     assert written == [(1, False), (2, False), (2, True)]
@@ -333,9 +333,9 @@ class Gate:
         self.open, self.written = threading.Event(), []
         monkeypatch.setattr(mip.hooks, "save_checkpoint", self)
 
-    def __call__(self, path, state, *content):
+    def __call__(self, path, state, *content, overwrite):
         assert self.open.wait(10), "nobody opened the gate"
-        save_checkpoint(path, state, *content)
+        save_checkpoint(path, state, *content, overwrite=overwrite)
         self.written.append((path.stem, state.step))
 
 

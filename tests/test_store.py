@@ -25,8 +25,9 @@ from safetensors.torch import save as bytes_of
 import mip
 from mip.errors import FileError, SpecError
 from mip.fit import History
+from mip.output import write
 from mip.plan import to_json
-from mip.store import _DTYPES, load_model, pack, save_checkpoint, unpack, write, write_packed
+from mip.store import _DTYPES, load_model, pack, save_checkpoint, unpack, write_packed
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def laid(table, head):
 def small(table, folder):
     """A model without photos, and its bytes."""
     laid = lay(spec_of("regression", NUMBERS), table)
-    mip.save(folder / "small.safetensors", laid.plan, laid.state)
+    mip.save(folder / "small.safetensors", laid.plan, laid.state, overwrite=True)
     return laid, (folder / "small.safetensors").read_bytes()
 
 
@@ -403,11 +404,11 @@ def test_a_fault_leaves_the_old_file_and_no_litter(name, at, tmp_path, monkeypat
     write(path, b"old")
     monkeypatch.setattr(os, name, Fault(getattr(os, name), at))
     with pytest.raises(FileError, match=r"model: cannot be written \(No space left on device\)$"):
-        write(path, b"new")
+        write(path, b"new", overwrite=True)
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
     monkeypatch.undo()
-    write(path, b"new")
+    write(path, b"new", overwrite=True)
     assert path.read_bytes() == b"new"
 
 
@@ -416,7 +417,7 @@ def test_a_fault_after_the_rename_leaves_the_new_file(tmp_path, monkeypatch):
     write(path, b"old")
     monkeypatch.setattr(os, "fsync", Fault(os.fsync, 2))
     with pytest.raises(FileError):
-        write(path, b"new")
+        write(path, b"new", overwrite=True)
     assert path.read_bytes() == b"new"
 
 
@@ -425,9 +426,9 @@ import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 from mip.errors import FileError
-from mip.store import write
+from mip.output import write
 try:
-    write({path!r}, b"new" * 1000)
+    write({path!r}, b"new" * 1000, overwrite=True)
 except FileError as error:
     print(error)
 """

@@ -24,7 +24,7 @@ from benchmarks.peers.environment import made
 from benchmarks.peers.page import page
 from benchmarks.tell import RATIOS, chosen_of, listed, told
 from mip.errors import MipError
-from mip.store import write
+from mip.output import write
 
 CONTESTS = (
     Contest("fastai", "mlp"),
@@ -83,9 +83,13 @@ def _run(asked: Namespace, chosen: Sequence[Contest], measure: Callable[[Contest
     for found in told("ratio", RATIOS.replace("anchor", "peer"), left, measure):
         known[found.name] = asdict(found)
         if asked.json:
-            write(asked.json, (json.dumps([*known.values()], indent=2) + "\n").encode())
+            write(
+                asked.json,
+                (json.dumps([*known.values()], indent=2) + "\n").encode(),
+                overwrite=True,
+            )
     if asked.page:
-        write(asked.page, page(_read(asked.loops), [*known.values()]).encode())
+        write(asked.page, page(_read(asked.loops), [*known.values()]).encode(), overwrite=True)
 
 
 def _read(file: Path | None) -> list[dict[str, Any]]:

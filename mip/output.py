@@ -1,0 +1,133 @@
+"""Output files: written whole or not at all, and never over a file that is already there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from mip.errors import FileError
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How an address begins ("s3://bucket"), also after a Path has made one slash of two."""
+
+
+def check_local(path: str | Path) -> None:
+    """Raise FileError for an address: it would become a local folder of that name.
+
+    >>> check_local("s3://bucket/model.safetensors")
+    Traceback (most recent call last):
+    mip.errors.FileError: s3://bucket/model.safetensors: is an address; give a path on this machine
+    """
+    if ADDRESS.match(str(path)):
+        raise FileError(f"{path}: is an address; give a path on this machine")
+
+
+def check_output(
+    path: str | Path, overwrite: bool = False, inputs: Iterable[str | Path] = ()
+) -> None:
+    """Raise FileError where a file must not be written: over one of the `inputs`, over what is no
+    regular file, or, without `overwrite`, over any file at all. Addresses are refused too.
+
+    The one place that decides what may be replaced: everything that writes a file asks here, and
+    the command line asks before it starts to work.
+
+    >>> check_output("/dev/null", overwrite=True)
+    Traceback (most recent call last):
+    mip.errors.FileError: /dev/null: is not a regular file
+    """
+    check_local(path)
+    path = Path(path)
+    try:
+        if not path.exists():
+            return
+        if any(same_file(path, each) for each in inputs):
+            raise FileError(f"{path}: is an input and is not written over; choose another name")
+        if path.is_dir():
+            raise FileError(f"{path}: is a folder; give the name of a file")
+        if not path.is_file():
+            raise FileError(f"{path}: is not a regular file")
+    except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in it
+        raise FileError(f"{path}: cannot be written ({error})") from error
+    if not overwrite:
+        raise FileError(
+            f"{path}: exists already; choose another name, or replace it with --force "
+            "(overwrite=True in Python)"
+        )
+
+
+def same_file(path: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to one file, through links too; not where one of them is missing."""
+    with suppress(OSError):
+        return os.path.samefile(path, other)
+    return False
+
+
+def write(path: str | Path, data: bytes, *, overwrite: bool = False, sync: bool = True) -> None:
+    """Write a file whole or not at all. Without `overwrite`, a file that holds these very bytes is
+    left as it is.
+
+    Raises FileError as `check_output` does, and when the file or its folder cannot be written.
+    For `sync` see `replacing`.
+    """
+    if not overwrite and holds(path, data):
+        return
+    with replacing(path, overwrite=overwrite, sync=sync) as file:
+        file.write(data)
+
+
+def holds(path: str | Path, data: bytes) -> bool:
+    """Whether a file is there and holds exactly these bytes."""
+    with suppress(OSError, ValueError):
+        is_as_long = os.path.isfile(path) and os.path.getsize(path) == len(data)
+        return is_as_long and Path(path).read_bytes() == data
+    return False
+
+
+@contextmanager
+def replacing(
+    path: str | Path, *, overwrite: bool = False, sync: bool = True
+) -> Iterator[BinaryIO]:
+    """Open a file to be written whole or not at all: temporary name, fsync, rename, fsync of the
+    folder. A link is followed.
+
+    Readers see the old file or the new one, whatever stops the writer. Without `sync` this holds
+    for crashes but not for power loss, and the disk is not waited for. Raises FileError as
+    `check_output` does, and when the file or its folder cannot be written.
+    """
+    check_output(path, overwrite)
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            yield file
+            if sync:
+                flush(file)
+        os.replace(draft, target)
+        if sync:
+            _flush_folder(target.parent)
+    except BaseException as error:
+        with suppress(OSError):  # the folder itself is out of reach; the error says so
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            why = error.strerror or error
+            raise FileError(f"{path}: cannot be written ({why})") from error
+        raise
+
+
+def flush(file: BinaryIO) -> None:
+    """Wait until what was written to an open file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
