@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import wraps
 from itertools import islice
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from attrs import define, evolve, field, frozen
@@ -14,6 +15,8 @@ from torch import Tensor
 from mip.errors import DataError, MipError
 from mip.step import Metrics, State, Step, copy
 from mip.tree import size
+
+M = TypeVar("M")
 
 EVENTS = (
     "before_fit",
@@ -84,6 +87,7 @@ class _Live:
     watched: bool
     serial: int = 0
     control: Stop | Skip | None = None
+    memory: dict[Hook, Any] = field(factory=dict)  # of the hooks that `stateful` makes
 
     @classmethod
     def of(cls, state: State, history: History, watched: bool) -> Self:
@@ -149,6 +153,34 @@ Reply = Stop | Skip | State | Mapping[str, float] | None
 
 Hook = Callable[[Event], Reply]
 """A plain function of one event."""
+
+
+def stateful(init: Callable[[], M], update: Callable[[M, Event], Reply]) -> Hook:
+    """Make a hook that remembers something during a fit: `init()` makes its memory, anew for each
+    fit, and `update(memory, event)` answers an event and may write into the memory.
+
+    The fit holds the memory, so the same hook can be given to any number of fits, one after
+    another or at once, and no fit sees what happened in another, even one that failed.
+
+    >>> def third(seen, event):
+    ...     if event.name == "after_batch":
+    ...         seen.append(event.step)
+    ...     return Stop("three batches") if len(seen) == 3 else None
+    >>> step = lambda state, batch: (evolve(state, step=state.step + 1), {"loss": 0.0})
+    >>> start, hooks = State({}, {}, ()), [stateful(list, third)]
+    >>> [fit(step, [torch.ones(1)], start, epochs=9, hooks=hooks).step for _ in range(2)]
+    [3, 3]
+    """
+
+    @wraps(update)
+    def hook(event: Event) -> Reply:
+        memory = {} if event._live is None else event._live.memory
+        if hook not in memory:
+            memory[hook] = init()
+        return update(memory[hook], event)
+
+    return hook
+
 
 Loop = Generator[Event, list[Reply], None]
 

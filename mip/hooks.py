@@ -1,4 +1,6 @@
-"""Ready-made hooks: plain functions of an event, most of them of its history alone."""
+"""Ready-made hooks: functions of an event, most of them of its history alone; what the others
+remember is made anew for each fit.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,19 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from attrs import evolve
+from attrs import define, evolve, field
 
 from mip.compositions import adjusted
 from mip.curves import curves
 from mip.errors import FileError, MipError, hint
 from mip.figure import figure, png
-from mip.fit import Event, History, Hook, Reply, Skip, Stop
+from mip.fit import Event, History, Hook, Reply, Skip, Stop, stateful
 from mip.net import Net, build
 from mip.notebook import in_notebook, in_place
 from mip.output import check_output, write
@@ -42,51 +45,60 @@ def progress(total: int | None = None, label: str = "fit") -> Hook:
 
     `total` is the number of steps it ends at.
     """
-    bar, draw = _bar(total, label)
-    drawn = [0.0]
-    last: list[tuple[int, str, Any]] = []
 
-    def hook(event: Event) -> Reply:
+    def hook(bar: _Bar, event: Event) -> Reply:
         if event.name == "before_fit":
             bar.start()
         elif event.name == "after_batch":
             name, value = next(iter(event.metrics.items()))
-            last[:] = [(event.step, name, value)]
+            bar.last = (event.step, name, value)
             # Reading a number waits for the device, so it is read ten times a second at most.
-            if time.monotonic() - drawn[0] > 0.1:
-                drawn[0] = time.monotonic()
-                draw(*last[0])
+            if time.monotonic() - bar.drawn > 0.1:
+                bar.draw()
         elif event.name == "on_error":
-            last.clear()  # a number of what has failed may not be there to be read
+            bar.last = None  # a number of what has failed may not be there to be read
         elif event.name == "after_fit":
-            for told in last:
-                draw(*told)
+            bar.draw()
             bar.stop()
         return None
 
-    return hook
+    return stateful(partial(_bar, total, label), hook)
 
 
-def _bar(total: int | None, label: str) -> tuple[Any, Callable[[int, str, Any], None]]:
+@define
+class _Bar:
+    start: Callable[[], None]
+    stop: Callable[[], None]
+    show: Callable[[int, str, Any], None]
+    last: tuple[int, str, Any] | None = None
+    drawn: float = -math.inf
+
+    def draw(self) -> None:
+        self.drawn = time.monotonic()
+        if self.last is not None:
+            self.show(*self.last)
+
+
+def _bar(total: int | None, label: str) -> _Bar:
     from rich import progress as rich
     from rich.console import Console
 
     parts = ("{task.description}", rich.BarColumn(), rich.MofNCompleteColumn())
     left = rich.TimeRemainingColumn(elapsed_when_finished=True)
-    show = in_place() if in_notebook() else None
+    below = in_place() if in_notebook() else None
     text = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
-    target = text if show else Console(stderr=True)
-    bar = rich.Progress(*parts, left, console=target, transient=True, disable=bool(show))
+    target = text if below else Console(stderr=True)
+    bar = rich.Progress(*parts, left, console=target, transient=True, disable=bool(below))
     task = bar.add_task(label, total=total)
 
-    def draw(step: int, name: str, value: Any) -> None:
+    def show(step: int, name: str, value: Any) -> None:
         bar.update(task, completed=step, description=f"{label} {name} {float(value):.4g}")
-        if show:
+        if below:
             with text.capture() as line:
                 text.print(bar.get_renderable())
-            show({"text/plain": line.get().rstrip()})
+            below({"text/plain": line.get().rstrip()})
 
-    return bar, draw
+    return _Bar(bar.start, bar.stop, show)
 
 
 def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | None = None) -> Hook:
@@ -96,24 +108,30 @@ def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | N
 
     The header stands again above a line with other columns.
     """
-    began, header = [0.0], [""]
 
-    def hook(event: Event) -> Reply:
-        if event.name in {"before_fit", "before_epoch"}:
-            began[0] = time.monotonic()
+    def hook(table: _Table, event: Event) -> Reply:
+        if event.name == "before_epoch":
+            table.began = time.monotonic()
         elif event.name == "after_epoch":
             every = max(1, (epochs or 0) // lines)
             if (event.epoch + 1) % every == 0 or event.epoch + 1 in {1, epochs}:
-                above, line = _lines({"seconds": time.monotonic() - began[0], **event.metrics})
-                if above != header[0]:
-                    say(above)
-                header[0] = above
+                seconds = time.monotonic() - table.began
+                header, line = _lines({"seconds": seconds, **event.metrics})
+                if header != table.header:
+                    say(header)
+                table.header = header
                 say(line)
         elif event.name == "after_cancel_fit":
             say(f"stopped: {event.reason}")
         return None
 
-    return hook
+    return stateful(_Table, hook)
+
+
+@define
+class _Table:
+    began: float = field(factory=time.monotonic)
+    header: str = ""
 
 
 def _lines(row: Mapping[str, float]) -> tuple[str, str]:
@@ -219,31 +237,32 @@ def plots(
     the extra `plot`: raises FileError with the cure without it, and MipError without a path where
     there is no notebook. For a file that exists already and `overwrite` see `log`.
     """
-    show = in_place() if in_notebook() else None
-    if path is None and show is None:
+    if path is None and not in_notebook():
         raise MipError("plots: outside of a notebook it needs a file: plots('history.png')")
     figure(path or "plots", 1, 1)  # without matplotlib it fails here, and not after an epoch
-    due = [-math.inf]
 
-    def draw(history: History) -> None:
-        drawing = png(curves(path or "plots", history, schedule, scale))
-        if path is not None:
-            write(path, drawing, overwrite=True)
-        if show:
-            show({"image/png": b64encode(drawing).decode()})
-
-    def hook(event: Event) -> Reply:
+    def hook(picture: _Picture, event: Event) -> Reply:
         began = time.monotonic()
         if event.name == "before_fit" and path is not None:
             _check_log(event, Path(path), overwrite, lambda data: data.startswith(b"\x89PNG"))
-        if event.name == "after_fit" or (event.name == "after_epoch" and began >= due[0]):
+        if event.name == "after_fit" or (event.name == "after_epoch" and began >= picture.due):
             history = event.history
             if history.steps:
-                draw(history)
-            due[0] = time.monotonic() + 20 * (time.monotonic() - began)
+                drawing = png(curves(path or "plots", history, schedule, scale))
+                if path is not None:
+                    write(path, drawing, overwrite=True)
+                if picture.show:
+                    picture.show({"image/png": b64encode(drawing).decode()})
+            picture.due = time.monotonic() + 20 * (time.monotonic() - began)
         return None
 
-    return hook
+    return stateful(lambda: _Picture(in_place() if in_notebook() else None), hook)
+
+
+@define
+class _Picture:
+    show: Callable[[Mapping[str, str]], None] | None
+    due: float = -math.inf
 
 
 def tensorboard(folder: str | Path) -> Hook:
@@ -256,9 +275,8 @@ def tensorboard(folder: str | Path) -> Hook:
     except ImportError as error:
         cure = "pip install 'mixed-input-pipelines[tensorboard]'"
         raise FileError(f"{folder}: TensorBoard is not installed: {cure}") from error
-    writer = SummaryWriter(str(folder))
 
-    def hook(event: Event) -> Reply:
+    def hook(writer: SummaryWriter, event: Event) -> Reply:
         if event.name == "after_epoch":
             for name in event.metrics.keys() - {"epoch", "step"}:
                 writer.add_scalar(name, event.metrics[name], event.step)
@@ -266,7 +284,7 @@ def tensorboard(folder: str | Path) -> Hook:
             writer.close()
         return None
 
-    return hook
+    return stateful(partial(SummaryWriter, str(folder)), hook)
 
 
 def timing() -> Hook:
@@ -275,21 +293,28 @@ def timing() -> Hook:
     A GPU's work is waited for at the end of the batches. The rows of a run that was resumed in
     an epoch count from there.
     """
-    began, rows = [0.0], [0]
 
-    def hook(event: Event) -> Reply:
+    def hook(count: _Count, event: Event) -> Reply:
         if event.name == "before_epoch":
-            began[0], rows[0] = time.monotonic(), 0
+            count.began, count.rows = time.monotonic(), 0
         elif event.name == "after_batch":
-            rows[0] += size(event.batch)
+            count.rows += size(event.batch)
         elif event.name == "before_validate":
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds = time.monotonic() - began[0]
-            return {"seconds": seconds, "rows_per_second": rows[0] / max(seconds, 1e-9)}
+            seconds = time.monotonic() - count.began
+            return {"seconds": seconds, "rows_per_second": count.rows / max(seconds, 1e-9)}
         return None
 
-    return hook
+    return stateful(_Count, hook)
+
+
+@define
+class _Count:
+    began: float = field(factory=time.monotonic)
+    epochs: int = 0
+    batches: int = 0
+    rows: int = 0
 
 
 def limit(
@@ -302,24 +327,21 @@ def limit(
     """
     if min(epochs or 1, batches or 1) < 1 or (seconds or 0) < 0 or 0 in (epochs, batches):
         raise ValueError(f"'epochs' and 'batches' must be 1 or more: {epochs}, {batches}")
-    began, count = [0.0], {"epochs": 0, "batches": 0}
 
-    def hook(event: Event) -> Reply:
-        if event.name == "before_fit":
-            began[0] = time.monotonic()
-        elif event.name == "before_epoch":
-            count["batches"] = 0
+    def hook(count: _Count, event: Event) -> Reply:
+        if event.name == "before_epoch":
+            count.batches = 0
         elif event.name == "after_epoch":
-            count["epochs"] += 1
-            return Stop(f"{epochs} epochs are enough") if count["epochs"] == epochs else None
+            count.epochs += 1
+            return Stop(f"{epochs} epochs are enough") if count.epochs == epochs else None
         elif event.name == "after_batch":
-            count["batches"] += 1
-            if seconds is not None and time.monotonic() - began[0] >= seconds:
+            count.batches += 1
+            if seconds is not None and time.monotonic() - count.began >= seconds:
                 return Stop(f"{seconds:g} seconds are over")
-            return Skip.EPOCH if count["batches"] == batches else None
+            return Skip.EPOCH if count.batches == batches else None
         return None
 
-    return hook
+    return stateful(_Count, hook)
 
 
 def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
@@ -334,16 +356,15 @@ def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
     if action not in {"stop", "roll_back"}:
         cure = "to skip, make the step with guard=True and leave the hook out"
         raise ValueError(f"'action' must be 'stop' or 'roll_back', not {action!r}; {cure}")
-    kept: list[State] = []
 
-    def hook(event: Event) -> Reply:
+    def hook(kept: list[State], event: Event) -> Reply:
         if event.name == "before_epoch" and action == "roll_back":
             kept[:] = [event.state]
         if event.name != "after_batch" or not _is_broken(event.metrics):
             return None
         return kept[0] if kept else Stop(_told(event))
 
-    return hook
+    return stateful(list, hook)
 
 
 def _is_broken(metrics: Metrics) -> bool:
@@ -459,9 +480,8 @@ def restore_best(metric: str, mode: str | None = None) -> Hook:
     """End the fit with the state of the best epoch: its parameters and buffers, and its optimizer's
     tensors. A copy of the best state is held in memory.
     """
-    kept: list[State] = []
 
-    def hook(event: Event) -> Reply:
+    def hook(kept: list[State], event: Event) -> Reply:
         if event.name == "after_epoch":
             epochs = event.history.epochs
             _check_metric(epochs, metric, mode)
@@ -469,7 +489,7 @@ def restore_best(metric: str, mode: str | None = None) -> Hook:
                 kept[:] = [event.state]
         return kept[0] if kept and event.name == "after_fit" else None
 
-    return hook
+    return stateful(list, hook)
 
 
 def early_stop(metric: str, patience: int, mode: str | None = None) -> Hook:
@@ -518,25 +538,33 @@ def checkpoint(
     from.
     """
     about = (plan, extra, kinds)
-    writer, begun, spare = ThreadPoolExecutor(1), list[Future[None]](), list[State]()
 
-    def hook(event: Event) -> Reply:
+    def hook(file: _File, event: Event) -> Reply:
         if event.name == "before_fit":
             _check_checkpoints(event, Path(folder), overwrite)
         due, ends = _due(event, every), event.name in {"on_error", "after_fit"}
-        if begun and (due or ends or begun[0].done()):
-            wait(begun)  # where Ctrl-C comes here, the end of the fit waits again
-            begun.pop().result()
+        if file.begun and (due or ends or file.begun.done()):
+            wait([file.begun])  # where Ctrl-C comes here, the end of the fit waits again
+            begun, file.begun = file.begun, None
+            begun.result()
         if due:
-            spare[:], history = [event.copy(*spare)], event.history
+            file.copy, history = event.copy(file.copy), event.history
             names = _names(event, history, metric, mode, keep)
-            content = (spare[0], history, *about)
-            begun.append(writer.submit(_write, Path(folder), names, content, keep))
+            content = (file.copy, history, *about)
+            writer = ThreadPoolExecutor(1)
+            file.begun = writer.submit(_write, Path(folder), names, content, keep)
+            writer.shutdown(wait=False)  # the thread ends with the file
         if ends:
-            spare.clear()
+            file.copy = None
         return None
 
-    return hook
+    return stateful(_File, hook)
+
+
+@define
+class _File:
+    begun: Future[None] | None = None  # what is being written
+    copy: State | None = None  # of which state; its memory is the next one's
 
 
 def _check_checkpoints(event: Event, folder: Path, overwrite: bool) -> None:
