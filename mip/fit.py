@@ -155,7 +155,9 @@ Hook = Callable[[Event], Reply]
 """A plain function of one event."""
 
 
-def stateful(init: Callable[[], M], update: Callable[[M, Event], Reply]) -> Hook:
+def stateful(
+    init: Callable[[], M], update: Callable[[M, Event], Reply]
+) -> Callable[[Event], Reply]:
     """Make a hook that remembers something during a fit: `init()` makes its memory, anew for each
     fit, and `update(memory, event)` answers an event and may write into the memory.
 

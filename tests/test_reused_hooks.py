@@ -60,7 +60,7 @@ FIRST = {
 def test_every_ready_made_hook_is_tried():
     functions = {name: each for name, each in vars(hooks).items() if inspect.isfunction(each)}
     makers = {k for k, f in functions.items() if f.__annotations__.get("return") == "Hook"}
-    assert {name.split()[0] for name in HOOKS} == makers - {"stateful"}
+    assert {name.split()[0] for name in HOOKS} == makers
 
 
 def fitted(hook, scores, fault=None, folder=None):
