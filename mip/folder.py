@@ -16,6 +16,9 @@ SPEC = "spec.toml"
 FILES = (SPEC, "history.jsonl", "history.png", "metrics.json", "model.safetensors")
 """The files that a run writes into its folder, besides its checkpoints."""
 
+KEPT = ("checkpoints/last.safetensors", "model.safetensors")
+"""What of a run is worth going on with."""
+
 MARK = "# The spec of this run, written by mip.\n"
 """The first line of a run's spec: by it a folder is known as a run's."""
 
@@ -24,7 +27,10 @@ def last_checkpoint(out: Path) -> Path:
     """Find the checkpoint from which a run goes on. Raises FileError where there is none."""
     path = out / "checkpoints" / "last.safetensors"
     if not path.is_file():
-        raise FileError(f"{out}: nothing to resume, there is no checkpoints/last.safetensors")
+        raise FileError(
+            f"{out}: nothing to resume, there is no checkpoints/last.safetensors; "
+            "begin without resume"
+        )
     return path
 
 
@@ -58,20 +64,22 @@ def check_folder(
     """Raise FileError where a run must not begin, or go on, in a folder.
 
     A new run needs a folder without files of the names that it writes, or `overwrite`, which
-    replaces them, but none of the `inputs`. Raises MipError for `resume` with `overwrite`.
+    replaces them, but none of the `inputs`. What a run left that was stopped before its first
+    checkpoint is in nobody's way. Raises MipError for `resume` with `overwrite`.
     """
     if resume and overwrite:
         raise MipError(f"{out}: resume goes on with a run and overwrite replaces it; choose one")
     if resume:
         last_checkpoint(out)
-    elif is_run(out) and not overwrite:
+        return
+    begun = is_run(out)
+    if begun and not overwrite and any((out / name).exists() for name in KEPT):
         raise FileError(
             f"{out}: holds a run already; use --resume, --force or another --out "
             "(resume=True, overwrite=True in Python)"
         )
-    else:
-        for path in files_of_run(out):
-            check_output(path, overwrite, inputs)
+    for path in files_of_run(out):
+        check_output(path, overwrite or begun, inputs)
 
 
 def clear(out: Path) -> None:

@@ -191,17 +191,19 @@ def log(path: str | Path, steps: bool = False, *, overwrite: bool = False) -> Ho
     """
     lay_out = _as_csv if Path(path).suffix.lower() == ".csv" else _as_json
 
-    def hook(event: Event) -> Reply:
+    def hook(claims: list[Path], event: Event) -> Reply:
         if event.name == "before_fit":
             _check_log(event, Path(path), overwrite, lambda data: b"step" in data.split(b"\n")[0])
-        elif event.name in {"after_epoch", "after_fit"}:
+            claims.append(Path(path))
+        # A fit that is refused the file, or fails before it is claimed, ends with after_fit too.
+        elif claims and event.name in {"after_epoch", "after_fit"}:
             history, ended = event.history, event.name == "after_fit"
             text = lay_out(_steps(history) if steps else history.epochs)
             # The disk is waited for once: a checkpoint has the history, too.
             write(path, text.encode(), overwrite=True, sync=ended)
         return None
 
-    return hook
+    return stateful(list, hook)
 
 
 def _steps(history: History) -> list[Mapping[str, float]]:
@@ -245,12 +247,13 @@ def plots(
         began = time.monotonic()
         if event.name == "before_fit" and path is not None:
             _check_log(event, Path(path), overwrite, lambda data: data.startswith(b"\x89PNG"))
+            picture.path = Path(path)
         if event.name == "after_fit" or (event.name == "after_epoch" and began >= picture.due):
             history = event.history
             if history.steps:
                 drawing = png(curves(path or "plots", history, schedule, scale))
-                if path is not None:
-                    write(path, drawing, overwrite=True)
+                if picture.path is not None:
+                    write(picture.path, drawing, overwrite=True)
                 if picture.show:
                     picture.show({"image/png": b64encode(drawing).decode()})
             picture.due = time.monotonic() + 20 * (time.monotonic() - began)
@@ -262,6 +265,7 @@ def plots(
 @define
 class _Picture:
     show: Callable[[Mapping[str, str]], None] | None
+    path: Path | None = None  # once the fit has claimed it
     due: float = -math.inf
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,21 +43,27 @@ def check_output(
     check_local(path)
     path = Path(path)
     try:
-        if not path.exists():
-            return
-        if any(same_file(path, each) for each in inputs):
-            raise FileError(f"{path}: is an input and is not written over; choose another name")
-        if path.is_dir():
-            raise FileError(f"{path}: is a folder; give the name of a file")
-        if not path.is_file():
-            raise FileError(f"{path}: is not a regular file")
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
     except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in it
-        raise FileError(f"{path}: cannot be written ({error})") from error
+        raise FileError(f"{path}: cannot be written ({reason(error)})") from error
+    if any(same_file(path, each) for each in inputs):
+        raise FileError(f"{path}: is an input and is not written over; choose another name")
+    if stat.S_ISDIR(mode):
+        raise FileError(f"{path}: is a folder; give the name of a file")
+    if not stat.S_ISREG(mode):
+        raise FileError(f"{path}: is not a regular file")
     if not overwrite:
         raise FileError(
             f"{path}: exists already; choose another name, or replace it with --force "
             "(overwrite=True in Python)"
         )
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Say what the operating system refused, without number and path."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def same_file(path: str | Path, other: str | Path) -> bool:
@@ -114,8 +121,7 @@ def replacing(
         with suppress(OSError):  # the folder itself is out of reach; the error says so
             draft.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            why = error.strerror or error
-            raise FileError(f"{path}: cannot be written ({why})") from error
+            raise FileError(f"{path}: cannot be written ({reason(error)})") from error
         raise
 
 

@@ -160,7 +160,8 @@ def test_check_tells_what_is_not_read_as_it_stands(folder, run):
 
 def test_new_keeps_a_spec_that_is_there(folder, run):
     assert refused(run("new", "houses.csv", "--target", "price")) == (
-        "houses.toml: exists already; choose another --out"
+        "houses.toml: exists already; choose another name, or replace it with --force "
+        "(overwrite=True in Python)"
     )
 
 
@@ -222,7 +223,9 @@ def test_fit_without_matplotlib_trains_and_says_the_cure(folder, run, monkeypatc
 
 def test_fit_draws_its_learning_rate(folder, run, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "plots", lambda path, rate: seen.append((path, rate)) or str)
+    monkeypatch.setattr(
+        cli, "plots", lambda path, rate, overwrite: seen.append((path, rate)) or str
+    )
     run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=1")
     [(path, rate)] = seen
     assert path == Path("run/history.png")
@@ -317,7 +320,7 @@ def test_views_are_those_of_the_library(folder, flipped, run):
     words = ["evaluate", flipped, "houses.csv", "--json", "scores.json"]
     scores = []
     for views in (0, 3):
-        assert run(*words, "--views", views)[0] == 0
+        assert run(*words, "--views", views, "--force")[0] == 0
         scores.append(json.loads(Path("scores.json").read_text()))
     assert scores == [mip.evaluate(predict, "houses.csv") for predict in (mip.load(flipped), want)]
     assert scores[0]["mae"] != scores[1]["mae"]
@@ -570,7 +573,7 @@ def test_model_files_that_cannot_be_trusted(folder, model, run, fault):
 def test_resume_from_nothing(folder, run):
     text = refused(run("fit", "houses.toml", "--out", "run", "--resume"))
     assert text == (
-        "run: nothing to resume, there is no checkpoints/last.safetensors; leave out --resume"
+        "run: nothing to resume, there is no checkpoints/last.safetensors; begin without resume"
     )
     assert not Path("run").exists()
 
@@ -586,7 +589,10 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
     assert run("fit", "houses.toml", *few)[0] == 0
     before = Path("run/model.safetensors").read_bytes()
     text = refused(run("fit", "houses.toml", *few))
-    assert text == "run: holds a run already; use --resume, --overwrite or another --out"
+    assert text == (
+        "run: holds a run already; use --resume, --force or another --out "
+        "(resume=True, overwrite=True in Python)"
+    )
     assert Path("run/model.safetensors").read_bytes() == before
     assert run("fit", "houses.toml", *few, "--overwrite")[0] == 0
 

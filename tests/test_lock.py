@@ -67,7 +67,7 @@ def test_a_folder_that_another_process_holds_is_refused_until_it_is_killed(
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert (out / LOCK).exists()
-    assert trained(table, out).state.step == 1
+    assert trained(table, out, overwrite=True).state.step == 1
     assert not (out / LOCK).exists()
 
 

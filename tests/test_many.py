@@ -218,7 +218,7 @@ def test_a_folder_with_another_run_is_an_error_of_that_run(folder, tmp_path):
     assert isinstance(again.outcomes[0].error, FileError)
     assert str(again.outcomes[0].error) == (
         f"train.batch=8,train.seed=0: {done.folders[0]}: holds a run of another spec or other "
-        "rows; take another out"
+        "rows; choose another --out, or replace it with --force (overwrite=True in Python)"
     )
     assert best([again]) == -1
 

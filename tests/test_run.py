@@ -130,7 +130,7 @@ def test_a_damaged_best_checkpoint_is_told_before_the_training(cut, tmp_path, ke
 
 def test_a_run_that_begins_anew_leaves_no_checkpoint_of_an_earlier_one(cut, tmp_path):
     mip.run(spec(checkpoint_keep=-1, keep="best"), cut, tmp_path)
-    ended = mip.run(spec(epochs=0, keep="best"), cut, tmp_path)
+    ended = mip.run(spec(epochs=0, keep="best"), cut, tmp_path, overwrite=True)
     assert ended.state.step == 0
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
@@ -178,7 +178,7 @@ def test_a_run_that_was_stopped_stays_so_when_resumed(cut, tmp_path):
 
 def test_no_epochs_give_the_untrained_model_even_in_an_old_folder(cut, tmp_path):
     mip.run(spec(), cut, tmp_path)
-    assert mip.run(spec(epochs=0), cut, tmp_path).state.step == 0
+    assert mip.run(spec(epochs=0), cut, tmp_path, overwrite=True).state.step == 0
 
 
 def test_the_best_epoch_is_the_first_of_equals_and_never_nan():

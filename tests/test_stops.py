@@ -226,7 +226,7 @@ def went_on(laid: Laid, folder: Path, start: Checkpoint, steps: int) -> mip.Stat
     hooks = [lower, mip.checkpoint(folder, laid.plan, every=1)]
     given = {"steps": steps, "hooks": hooks, "history": start.history}
     ended = mip.fit(laid.step, laid.batches, start.state, **given)
-    mip.save(folder / "model.safetensors", laid.plan, ended)
+    mip.save(folder / "model.safetensors", laid.plan, ended, overwrite=True)
     return ended
 
 
