@@ -161,7 +161,8 @@ def test_a_step_behind_a_plateau_has_the_rate_that_it_had(table, tmp_path):
     lowered = spec_of("regression", NUMBERS, text.replace("epochs = 3", "epochs = 4"))
     whole = mip.run(lowered, cut, tmp_path)
     (tmp_path / "checkpoints" / "last.safetensors").rename(tmp_path / "kept")
-    mip.run(lowered, cut, tmp_path, hooks=lambda job: [lambda event: STOP.get(event.step)])
+    stopping = lambda job: [lambda event: STOP.get(event.step)]  # noqa: E731
+    mip.run(lowered, cut, tmp_path, overwrite=True, hooks=stopping)
     losses = whole.history.steps["loss"].tolist()
     assert sound(tmp_path / "checkpoints")[-1][0] == 2
     assert [replay(lowered, cut, tmp_path, k).now["loss"] for k in (7, 8)] == losses[6:8]
