@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from attrs import Attribute, field
 from attrs.validators import min_len
@@ -31,10 +31,14 @@ def names(columns: Iterable[str]) -> tuple[str, ...]:
 class Branch(Protocol):
     """The three verbs of a branch. Any frozen attrs class that has them is a kind.
 
-    A kind that also has `augment(inputs, key, rows)` changes its inputs in training, one with
-    `pretrain(module)` starts from given weights, one with `problems(rows)` names rows that
-    cannot be used, one with `oddities(rows)` names what is not read as it stands, and one with
-    `keep(facts, rows, folder)` leaves encoded rows on disk.
+    More verbs are optional, and every branch that has one is asked, at any depth of the tree:
+
+    - `augment(inputs, key, rows)` changes its inputs in training.
+    - `pretrain(module)` loads given weights into its new module.
+    - `keep(facts, rows, folder)` encodes, and leaves encoded rows on disk.
+    - `problems(rows)` names the rows that cannot be used, as `Problem`; see `policy`.
+    - `oddities(rows)` names what is not read as it stands, as pairs of (place, text).
+    - `unknown(facts, rows)` names words that training did not see, as pairs of (column, words).
     """
 
     def adapt(self, rows: Rows) -> Facts:
@@ -48,6 +52,32 @@ class Branch(Protocol):
     def module(self, facts: Facts) -> nn.Module:
         """Build the module: encoded inputs of n rows to float32 [n, width]."""
         ...
+
+
+class Problem(NamedTuple):
+    """Why a row cannot be used as it is: its place among the rows, the column, the reason, and in
+    a few words what reports count it as (the reason itself where empty).
+    """
+
+    place: int
+    column: str
+    reason: str
+    summary: str = ""
+
+
+def problems(branch: Any, rows: Table) -> Iterator[Problem]:
+    """Give the problems that a branch finds in rows; it may give plain tuples too."""
+    return (Problem(*found) for found in branch.problems(rows))
+
+
+def policy(branch: Any) -> str:
+    """Say what becomes of the rows that a branch finds problems in: its field `missing`.
+
+    They are an "error", as for a branch without the field, or `clean` leaves them out ("drop").
+    Under any other policy ("learn") they are kept, and reported. Where they are not kept, `encode`
+    raises DataError for such a row, which names it in predictions.
+    """
+    return str(getattr(branch, "missing", "error"))
 
 
 def by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,6 +104,18 @@ def walk(root: Any) -> Iterator[tuple[str, Branch]]:
     ['a', 'b']
     """
     return ((path, each) for path, each in branches(root.branch) if not hasattr(each, "branch"))
+
+
+def having(root: Any, verb: str) -> Iterator[tuple[str, Any]]:
+    """Walk the branches of a tree, below its root, that have an optional verb, with their dotted
+    paths.
+
+    >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
+    >>> tree = Fuse({"a": Fuse({"b": Continuous(["x"])})})
+    >>> [path for path, _ in having(tree, "oddities")]
+    ['a.b']
+    """
+    return ((path, each) for path, each in branches(root.branch) if hasattr(each, verb))
 
 
 def place(path: str) -> str:

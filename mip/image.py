@@ -53,6 +53,10 @@ TURNS: Mapping[int, Callable[[Tensor], Tensor]] = {
 """EXIF's orientations: what puts an image upright that the camera stored turned or mirrored."""
 
 
+class MissingImageError(DataError):
+    """There is no file of the image's name; what is wrong with one that is there is a DataError."""
+
+
 def locate(root: Path | None, cell: str) -> Path:
     """Find the file an image cell names, inside the table's folder.
 
@@ -79,9 +83,9 @@ def _inside(base: str, cell: str) -> Path:
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(f"{cell} is missing") from error
+        raise MissingImageError(f"{cell} is missing") from error
     if not S_ISREG(found.st_mode):
-        raise DataError(f"{cell} is missing")
+        raise MissingImageError(f"{cell} is missing")
     if not found.st_size:
         raise DataError(f"{cell} is empty (0 bytes)")
     return Path(path)

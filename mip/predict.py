@@ -11,7 +11,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
-from mip.branch import at, walk
+from mip.branch import at, having
 from mip.errors import DataError, FileError, SpecError
 from mip.net import Net, build
 from mip.plan import NO_METRICS, Batch, Metric, Plan
@@ -204,21 +204,21 @@ def check_inputs(plan: Plan, table: Rows) -> None:
 
 def remarks(plan: Plan, table: Rows) -> list[str]:
     """Say, a line each, what predictions have to do without: categories that training did not
-    see, and photos that are not there. Vectors that training learned stand for both.
+    see, and photos that are not there, or what else a branch finds missing. Vectors that training
+    learned stand for both.
     """
-    photos = [told(why, rows) for why, rows in learned(plan.spec, table).items()]
-    return [f"{table.name}: {text}" for text in [*_unseen(plan, table), *photos]]
+    missing = [told(why, rows) for why, rows in learned(plan.spec, table).items()]
+    return [f"{table.name}: {text}" for text in [*_unseen(plan, table), *missing]]
 
 
 def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
-    for path, branch in walk(plan.spec.root):
-        if hasattr(branch, "unknown"):
-            for column, words in branch.unknown(at(plan.facts["branch"], path), table):
-                chunks = table.chunks([column])
-                rows = [row for chunk in chunks for row in _with(chunk, column, words)]
-                shown = ", ".join(f"'{word}'" for word in words[:5])
-                more = ", …" if len(words) > 5 else ""
-                yield told(f"unseen categories in '{column}', {shown}{more}", rows)
+    for path, branch in having(plan.spec.root, "unknown"):
+        for column, words in branch.unknown(at(plan.facts["branch"], path), table):
+            chunks = table.chunks([column])
+            rows = [row for chunk in chunks for row in _with(chunk, column, words)]
+            shown = ", ".join(f"'{word}'" for word in words[:5])
+            more = ", …" if len(words) > 5 else ""
+            yield told(f"unseen categories in '{column}', {shown}{more}", rows)
 
 
 def _with(table: Table, column: str, words: list[str]) -> list[int]:

@@ -13,8 +13,7 @@ import numpy as np
 from attrs import frozen
 from toolz import groupby
 
-from mip.branch import place, walk
-from mip.branches.image import Image, state
+from mip.branch import having, place, policy, problems, walk
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.head import targets
 from mip.read import read
@@ -26,7 +25,7 @@ from mip.table import Rows, Table, digest_of
 R = TypeVar("R", bound=Rows)
 
 STRICT = ("error", "drop")
-"""The policies under which a row without its photo cannot be used."""
+"""The policies under which a row that a branch finds a problem in cannot be used."""
 
 DROP_WARNING = 0.1
 """Dropping more than this share of the rows is worth a warning."""
@@ -67,23 +66,27 @@ def told(reason: str, rows: Sequence[int]) -> str:
 def clean(spec: Spec, table: R) -> tuple[R, Report]:
     """Leave out the rows that cannot be used, by the policies of the spec.
 
-    A row without a target goes (`head.missing = "drop"`) or is an error; a row whose photo is
-    absent is an error, goes, or is kept for its learned vector (`branch.*.missing`). Each path
-    is looked at once, here. Warns with MipWarning when more than a tenth of the rows go.
+    A row without a target goes (`head.missing = "drop"`) or is an error; a row that a branch finds
+    a problem in, such as a photo that is absent, is an error, goes, or is kept for its learned
+    vector (`branch.*.missing`). Each path is looked at once, here. Warns with MipWarning when more
+    than a tenth of the rows go.
     """
     check_columns(spec, table)
     reasons: dict[int, str] = {}
-    for chunk in table.chunks([*target_columns(spec), *_photo_columns(spec, STRICT)]):
-        found = {**dict(_photos(spec, chunk, STRICT)), **_target_reasons(spec, chunk)}
+    strict = _screening(spec, strict=True)
+    for chunk in table.chunks([*target_columns(spec), *_read_by(strict)]):
+        found = {**dict(_problems(strict, chunk)), **_target_reasons(spec, chunk)}
         reasons |= dict(_numbered(chunk, found.items()))
     return _without(table, reasons, learned(spec, table))
 
 
 def learned(spec: Spec, table: Rows) -> dict[str, list[int]]:
-    """Give, by reason, the rows that lack a photo and get a learned vector in its place."""
-    columns = _photo_columns(spec, ("learn",))
-    chunks = table.chunks(columns) if columns else ()
-    found = (_numbered(chunk, _photos(spec, chunk, ("learn",))) for chunk in chunks)
+    """Give, by reason, the rows that are kept although a branch finds a problem in them: those
+    that lack a photo and get a learned vector in its place.
+    """
+    kept = _screening(spec, strict=False)
+    chunks = table.chunks(_read_by(kept)) if kept else ()
+    found = (_numbered(chunk, _problems(kept, chunk)) for chunk in chunks)
     return _by_reason(chain.from_iterable(found))
 
 
@@ -93,7 +96,7 @@ def oddities(spec: Spec, table: Rows) -> dict[str, list[int]]:
 
     Every photo's header is read.
     """
-    branches = [leaf for _, leaf in walk(spec.root) if hasattr(leaf, "oddities")]
+    branches = [branch for _, branch in having(spec.root, "oddities")]
     found = (
         _numbered(chunk, branch.oddities(chunk))
         for chunk in table.chunks(columns_of(spec))
@@ -107,23 +110,24 @@ def _numbered(chunk: Table, found: Iterable[tuple[int, str]]) -> Iterator[tuple[
     return ((numbers[row], text) for row, text in found)
 
 
-def _photo_columns(spec: Spec, policies: tuple[str, ...]) -> list[str]:
-    return [column for _, branch in _image_branches(spec, policies) for column in branch.columns]
+def _screening(spec: Spec, strict: bool) -> list[tuple[str, Any]]:
+    asked = having(spec.root, "problems")
+    return [(path, each) for path, each in asked if (policy(each) in STRICT) == strict]
 
 
-def _image_branches(spec: Spec, policies: tuple[str, ...]) -> Iterator[tuple[str, Image]]:
-    for path, branch in walk(spec.root):
-        if isinstance(branch, Image) and branch.missing in policies:
-            yield path, branch
+def _read_by(branches: Iterable[tuple[str, Any]]) -> list[str]:
+    return [column for _, branch in branches for column in _columns(branch)]
 
 
-def _photos(spec: Spec, table: Table, policies: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    for path, branch in _image_branches(spec, policies):
-        for row, column, reason in branch.problems(table):
-            if branch.missing == "error":
-                cure = f'set {place(path)}.missing to "drop" or "learn"'
+def _problems(asked: Iterable[tuple[str, Any]], table: Table) -> Iterator[tuple[int, str]]:
+    for path, branch in asked:
+        for row, column, reason, summary in problems(branch, table):
+            if policy(branch) == "error":
+                cure = "leave the row out of the table"
+                if hasattr(branch, "missing"):
+                    cure = f'set {place(path)}.missing to "drop" or "learn"'
                 raise DataError(f"{table.where(row, column)}: {reason} ({cure})")
-            yield row, f"{state(reason)} in '{column}'"
+            yield row, f"{summary or reason} in '{column}'"
 
 
 def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:

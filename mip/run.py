@@ -17,7 +17,8 @@ import torch
 from attrs import evolve, frozen
 from toolz import identity, pipe
 
-from mip.branch import walk
+from mip.branch import having
+from mip.branches.fuse import Fuse
 from mip.cache import default_folder
 from mip.errors import DataError, FileError, SpecError
 from mip.finder import Curve, find_rate
@@ -304,7 +305,8 @@ def train_pipe(
 
 def _augmenting(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
     # A stage that changes nothing takes several times as long as gathering a small batch.
-    able = any(hasattr(kind, "augment") for _, kind in walk(plan.spec.root))
+    asked = having(plan.spec.root, "augment")
+    able = any(not isinstance(branch, Fuse) for _, branch in asked)  # which asks those it holds
     return [augment(plan.augment, plan.spec.train.seed)] if able else []
 
 

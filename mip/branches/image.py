@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from mip import image
 from mip.augmentation import Augment
-from mip.branch import Facts, names, widths
+from mip.branch import Facts, Problem, names, widths
 from mip.branches.backbone import OWN, ConvStack, Cut, SmallResNet, fault, frozen_modules, library
 from mip.cache import Lazy, keep
 from mip.errors import DataError, MipWarning
@@ -28,15 +29,23 @@ NONE = "no image is named"
 """Why there is no photo where a cell is blank."""
 
 
-def state(reason: str) -> str:
-    """Say in a few words what is wrong with a photo that cannot be had for this reason.
-
-    >>> state(NONE), state("a.jpg is missing"), state("a.jpg is truncated")
-    ('no image named', 'image file missing', 'image broken')
+class Absence(Enum):
+    """Why there is no photo: the cell is blank, the file is not there, or it is and cannot be had.
+    The values are what reports count such rows as.
     """
-    if reason == NONE:
-        return "no image named"
-    return "image file missing" if reason.endswith("is missing") else "image broken"
+
+    UNNAMED = "no image named"
+    LOST = "image file missing"
+    BROKEN = "image broken"
+
+
+def absence_of(error: DataError) -> Absence:
+    """Give the absence that an error of `mip.image` means.
+
+    >>> absence_of(image.MissingImageError("a.jpg is missing"))
+    <Absence.LOST: 'image file missing'>
+    """
+    return Absence.LOST if isinstance(error, image.MissingImageError) else Absence.BROKEN
 
 
 @frozen
@@ -145,15 +154,17 @@ class Image:
                     yield i, place, column, each
 
     def _photo(self, rows: Table, place: int, column: str, cell: Any) -> Tensor | None:
+        if cell is None:
+            if self.missing != "learn":
+                raise DataError(f"{rows.where(place, column)}: {NONE}")
+            return None
         try:
-            if cell is None:
-                raise DataError(NONE)
             return image.decode(rows.root, cell, self.size, self.decoding == "scaled")
         except DataError as error:
             where = f"{rows.where(place, column)}: {error}"
             if self.missing != "learn":
                 raise DataError(where) from error
-            if state(str(error)) == "image broken":
+            if absence_of(error) is Absence.BROKEN:
                 warnings.warn(f"{where}; it counts as missing", MipWarning, stacklevel=2)
             return None
 
@@ -197,16 +208,16 @@ class Image:
         wanted = module.backbone.state_dict()
         module.backbone.load_state_dict({name: given[name.removeprefix("cut.")] for name in wanted})
 
-    def problems(self, rows: Table) -> Iterator[tuple[int, str, str]]:
-        """Give (place, column, reason) for every photo that is absent, and under policy "drop"
-        for every one that cannot be decoded.
+    def problems(self, rows: Table) -> Iterator[Problem]:
+        """Give every photo that is absent, and under policy "drop" every one that cannot be
+        decoded.
         """
         for column in self.columns:
             for place, cell in enumerate(rows.cells(column)):
                 for photo in image.listed(cell):
-                    reason = self._reason(rows, photo)
-                    if reason:
-                        yield place, column, reason
+                    if found := self._problem(rows, photo):
+                        absence, reason = found
+                        yield Problem(place, column, reason, absence.value)
 
     def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
         """Give (place, text) for every photo whose pixels are not used as they are stored."""
@@ -217,16 +228,16 @@ class Image:
                         for trait in image.traits(rows.root, photo):
                             yield place, f"'{column}' {trait}"
 
-    def _reason(self, rows: Table, cell: Any) -> str | None:
+    def _problem(self, rows: Table, cell: Any) -> tuple[Absence, str] | None:
         if cell is None:
-            return NONE
+            return Absence.UNNAMED, NONE
         try:
             if isinstance(cell, str):
                 image.locate(rows.root, cell)
             if self.missing == "drop":
                 image.decode(rows.root, cell, 8)
         except DataError as error:
-            return str(error)
+            return absence_of(error), str(error)
         return None
 
 
