@@ -36,6 +36,7 @@ class Branch(Protocol):
     - `augment(inputs, key, rows)` changes its inputs in training.
     - `pretrain(module)` loads given weights into its new module.
     - `keep(facts, rows, folder)` encodes, and leaves encoded rows on disk.
+    - `absent(inputs)` says which rows have no inputs, bool [n], for a fusion with `drop`.
     - `problems(rows)` names the rows that cannot be used, as `Problem`; see `policy`.
     - `oddities(rows)` names what is not read as it stands, as pairs of (place, text).
     - `unknown(facts, rows)` names words that training did not see, as pairs of (column, words).

@@ -19,9 +19,6 @@ from mip.plan import Batch
 from mip.rng import derive
 from mip.tree import Tree, leaves, map_tree
 
-PHOTOS = {"pixels", "present"}
-"""The names by which a branch's encoded photos are known."""
-
 
 class Pairs(NamedTuple):
     """What a row is mixed with: `partner` int64 [n], its place in the batch; `own` float32 [n],
@@ -123,7 +120,7 @@ class Mix:
     def _inputs(self, inputs: Tree, pairs: Pairs) -> Tree:
         if not isinstance(inputs, dict):
             return map_tree(lambda leaf: numbers(leaf, pairs), inputs)
-        if inputs.keys() == PHOTOS:
+        if is_photos(inputs):
             return {**inputs, "pixels": self._photos(**inputs, pairs=pairs)}
         return {name: self._inputs(child, pairs) for name, child in inputs.items()}
 
@@ -145,16 +142,32 @@ def _probabilities(target: Tree, classes: Any) -> Tree:
     return F.one_hot(target, classes).float()
 
 
+def is_photos(inputs: Tree) -> bool:
+    """Say whether inputs are what an image branch encodes: pixels uint8 [n, k, 3, h, w] and present
+    int8 [n, k]. Other inputs of these names are not.
+
+    >>> is_photos({"pixels": torch.zeros(2, 9), "present": torch.ones(2, 9)})
+    False
+    """
+    if not isinstance(inputs, dict) or inputs.keys() != {"pixels", "present"}:
+        return False
+    pixels, present = inputs["pixels"], inputs["present"]
+    if not (isinstance(pixels, Tensor) and isinstance(present, Tensor)):
+        return False
+    is_pixels = pixels.dtype == torch.uint8 and pixels.dim() == 5 and pixels.shape[2] == 3
+    return is_pixels and present.dtype == torch.int8 and present.shape == pixels.shape[:2]
+
+
 def has_photos(inputs: Tree) -> bool:
     """Say whether there are photos among the inputs of a batch: what `cutmix` can paste.
 
-    >>> photos = {"pixels": torch.zeros(1, 1, 3, 8, 8), "present": torch.ones(1, 1)}
+    >>> photos = {"pixels": torch.zeros(1, 1, 3, 8, 8).byte(), "present": torch.ones(1, 1).char()}
     >>> has_photos({"size": torch.zeros(1, 2)}), has_photos({"home": {"photo": photos}})
     (False, True)
     """
     if not isinstance(inputs, dict):
         return False
-    return inputs.keys() == PHOTOS or any(map(has_photos, inputs.values()))
+    return is_photos(inputs) or any(map(has_photos, inputs.values()))
 
 
 def can_mix(inputs: Tree) -> bool:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 from conftest import BRANCHES, HEADS, NUMBERS, bits, lay
 from torch import nn
 
 import mip
+from mip.branches.boolean import Boolean
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
+from mip.branches.datetime import Datetime
 from mip.branches.fuse import Attention, Fuse, Fused, Fusion, Hide, absent
 from mip.branches.image import Image
 from mip.branches.stub import Stub
+from mip.branches.tabular import Tabular
+from mip.branches.text import Text
+from mip.branches.vector import Vector
+from mip.gradient import compiled
 from mip.heads.regression import Regression
 from mip.optim import AdamW
 from mip.spec import Spec, Train
@@ -136,34 +144,124 @@ def test_a_spec_without_a_fusion_is_side_by_side():
 # Modality dropout.
 
 
-ABSENT = {
-    "numbers": (torch.tensor([[torch.nan, torch.nan], [1.0, torch.nan]]), [True, False]),
-    "words": (torch.tensor([[0, 0], [0, 2]]), [True, False]),
-    "one number": (torch.tensor([torch.nan, 0.0]), [True, False]),
-    "bytes": (torch.zeros(2, 3, dtype=torch.uint8), [False, False]),
-    "photos": (
-        {
-            "pixels": torch.zeros(3, 2, 3, 8, 8, dtype=torch.uint8),
-            "present": torch.tensor([[0, -1], [-1, -1], [0, 1]], dtype=torch.int8),
-        },
-        [True, True, False],
-    ),
-    "a tree": (
-        {"a": torch.tensor([torch.nan, torch.nan]), "b": {"c": torch.tensor([[0], [1]])}},
-        [True, False],
-    ),
-    "a tuple": ((torch.tensor([torch.nan, 1.0]), torch.tensor([[0], [0]])), [True, False]),
-    "no rows": (torch.zeros(0, 3), []),
+BLANK = {
+    "area": ["", "7", ""],
+    "sold": [None, "2024-02-29", None],
+    "garden": ["", "yes", ""],
+    "town": ["", "Ulm", "new"],
+    "note": ["", "two words", "…"],
+    "place": [None, [1.0, 2.0], None],
+    "photo": [None, np.zeros((8, 8, 3), np.uint8), []],
+}
+ABLE = {
+    "continuous": Continuous(["area"]),
+    "datetime": Datetime(["sold"]),
+    "boolean": Boolean(["garden"]),
+    "categorical": Categorical(["town"]),
+    "text": Text(["note"]),
+    "vector": Vector(["place"]),
+    "image": Image(["photo"], size=8, width=2, missing="learn"),
+    "tabular": Tabular(["area"], ["town"]),
+    "fuse": Fuse({"a": Continuous(["area"]), "b": Fuse({"c": Categorical(["town"])})}),
 }
 
 
-@pytest.mark.parametrize(("inputs", "want"), ABSENT.values(), ids=ABSENT)
-def test_what_a_row_lacks_is_told_from_its_inputs(inputs, want):
-    assert absent(inputs).tolist() == want
+@pytest.mark.parametrize("kind", ABLE.values(), ids=ABLE)
+def test_a_kind_says_which_rows_have_no_inputs(kind):
+    rows = mip.from_columns(BLANK)
+    inputs = kind.encode(kind.adapt(rows.take([1])), rows)
+    assert absent(kind, inputs).tolist() == [True, False, True]
+    assert absent(kind, kind.encode(kind.adapt(rows.take([1])), rows.take([]))).tolist() == []
+
+
+def test_a_part_that_is_there_is_enough():
+    rows = mip.from_columns({**BLANK, "area": ["3", "", ""]})
+    kind = ABLE["fuse"]
+    inputs = kind.encode(kind.adapt(rows.take([0, 1])), rows)
+    assert absent(kind, inputs).tolist() == [False, False, True]
+
+
+@frozen
+class Given:
+    """Numbers of any type, as they are: 0 and NaN are like any other."""
+
+    columns: tuple[str, ...]
+    dtype: str = "int64"
+
+    def adapt(self, rows):
+        return {}
+
+    def encode(self, facts, rows):
+        numbers = [torch.from_numpy(rows.numbers(column)) for column in self.columns]
+        return torch.stack(numbers, dim=1).to(getattr(torch, self.dtype))
+
+    def module(self, facts):
+        return Plus()
+
+
+@frozen
+class Saying(Given):
+    """The same, with -1 for what is not there."""
+
+    def absent(self, inputs):
+        return (inputs == -1).all(dim=1)
+
+
+class Plus(nn.Module):
+    """One more, and 9 for NaN."""
+
+    def forward(self, inputs):
+        return inputs.float().nan_to_num(8.0) + 1
+
+
+def hidden(kind, rows, depth):
+    """What a fusion with drop makes of a kind's rows at prediction, where the vector is 100."""
+    tree = Fuse({"own": kind}, drop=0.5)
+    for _ in range(depth):
+        tree = Fuse({"in": tree})
+    module, inputs = built(tree, rows)
+    for path, param in module.named_parameters():
+        if path.endswith("vector"):
+            nn.init.constant_(param, 100.0)
+    return module.eval()(inputs).flatten().tolist()
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_tensor_of_a_users_own_is_never_absent_unless_its_kind_says_so(depth):
+    rows = mip.from_columns({"a": [0, -1, 5]})
+    assert hidden(Given(("a",)), rows, depth) == [1, 0, 6]
+    assert hidden(Saying(("a",)), rows, depth) == [1, 100, 6]
+    assert hidden(Given(("a",), "int32"), rows, depth) == [1, 0, 6]
+    rows = mip.from_columns({"a": [0, np.nan, 5]})
+    assert hidden(Given(("a",), "float32"), rows, depth) == [1, 9, 6]
+
+
+def test_a_fusion_is_there_where_a_part_of_a_users_own_is():
+    rows = mip.from_columns({"a": [0, 0], "b": [1.0, np.nan]})
+    kind = Fuse({"own": Given(("a",)), "b": Continuous(["b"])})
+    inputs = kind.encode(kind.adapt(rows), rows)
+    assert absent(kind, inputs).tolist() == [False, False]
+    kind = Fuse({"own": Saying(("a",)), "b": Continuous(["b"])})
+    inputs = {**inputs, "own": torch.tensor([[-1], [-1]])}
+    assert absent(kind, inputs).tolist() == [False, True]
+
+
+def test_a_compiled_step_asks_the_kinds_too():
+    rows = mip.from_columns({"a": [0, 0, 3, 4], "b": [1.0, np.nan, 2.0, 3.0], "y": [1, 2, 3, 4]})
+    parts = {"own": Saying(("a",)), "fuse": Fuse({"b": Continuous(["b"])})}
+    plan = mip.adapt(Spec(parts, Regression("y"), fusion=Fusion(drop=0.5)), rows)
+    net, one, batch = mip.build(plan), mip.sgd(0.1), plan.encode(rows)
+    way = partial(compiled, backend="aot_eager")
+    step = mip.train_step(net, plan.loss, one, backward=way)
+    assert step(mip.init(net, one), batch)[1]["loss"].isfinite()
+
+
+def asked(names):
+    return dict.fromkeys(names, lambda inputs: inputs)
 
 
 def test_training_hides_by_chance_and_never_all():
-    hide = Hide("abc", 0.4)
+    hide = Hide(asked("abc"), 0.4)
     torch.manual_seed(0)
     hidden = hide.hidden(torch.zeros(3, 20_000, dtype=torch.bool))
     assert not hidden.all(dim=0).any()
@@ -172,7 +270,7 @@ def test_training_hides_by_chance_and_never_all():
 
 
 def test_what_is_missing_is_hidden_and_does_not_count_as_spared():
-    hide = Hide("abc", 0.999)
+    hide = Hide(asked("abc"), 0.999)
     gone = torch.tensor([[True, False, False]] * 500).T
     hidden = hide.hidden(gone)
     assert hidden[0].all()
@@ -181,14 +279,14 @@ def test_what_is_missing_is_hidden_and_does_not_count_as_spared():
 
 
 def test_a_row_of_nothing_has_all_its_vectors():
-    hide = Hide("ab", 0.5)
+    hide = Hide(asked("ab"), 0.5)
     nothing = torch.ones(2, 3, dtype=torch.bool)
     assert hide.hidden(nothing).all()
     assert hide.eval().hidden(nothing).all()
 
 
 def test_prediction_hides_what_is_missing_alone():
-    hide = Hide("ab", 0.9).eval()
+    hide = Hide(asked("ab"), 0.9).eval()
     gone = torch.tensor([[True, False], [False, False]])
     assert torch.equal(hide.hidden(gone), gone)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mip
 from mip.errors import DataError
-from mip.mix import Pairs, blended, cutmix, draw, either, mixup, numbers, pasted
+from mip.mix import Pairs, blended, cutmix, draw, either, has_photos, mixup, numbers, pasted
 from mip.plan import Batch
 from mip.rng import derive
 
@@ -155,3 +155,24 @@ def test_the_key_of_the_stage_comes_of_seed_and_epoch(table):
     plain, mixed = next(laid.batches.at(0)), next(mip.augment(mixup(1.0), 5)(laid.batches).at(0))
     assert bits(mixed) == bits(mixup(1.0)(plain, derive("augment", 5, 0)))
     assert evolve(mixup(1.0), alpha=2.0) == mixup(2.0)
+
+
+ODD = {
+    "numbers": (torch.arange(8.0).view(4, 2), torch.arange(4.0).view(4, 1)),
+    "whole numbers": (torch.arange(8).view(4, 2), torch.ones(4, 2, dtype=torch.int64)),
+    "bytes": (torch.ones(4, 5, dtype=torch.uint8), torch.ones(4, 5, dtype=torch.int8)),
+    "floats of a photo": (torch.rand(4, 1, 3, 8, 8), torch.ones(4, 1, dtype=torch.int8)),
+    "one number each": (torch.arange(4.0), torch.ones(4, dtype=torch.int8)),
+    "a tree": ({"a": torch.rand(4, 2)}, torch.ones(4, 1, dtype=torch.int8)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("pixels", "present"), ODD.values(), ids=ODD)
+def test_inputs_with_the_names_of_photos_are_mixed_as_what_they_are(way, pixels, present):
+    inputs = {"pixels": pixels, "present": present}
+    assert not has_photos({"own": inputs})
+    found = way(1.0)(Batch({"own": inputs}, torch.rand(4), torch.arange(4)), 3).inputs["own"]
+    other = way(1.0)(Batch({"a": pixels, "b": present}, torch.rand(4), torch.arange(4)), 3).inputs
+    assert bits(found["pixels"]) == bits(other["a"])
+    assert bits(found["present"]) == bits(other["b"])

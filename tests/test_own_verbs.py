@@ -19,7 +19,7 @@ from mip.predict import remarks
 from mip.prepare import learned, oddities
 from mip.run import train_pipe
 
-VERBS = ("augment", "keep", "oddities", "pretrain", "problems", "unknown")
+VERBS = ("absent", "augment", "keep", "oddities", "pretrain", "problems", "unknown")
 CALLS = []
 
 

@@ -97,7 +97,7 @@ def test_what_is_unknown_or_odd_is_said(kind):
 def test_a_row_without_its_table_is_absent(kind):
     kind = kind(["area"], ["town"])
     inputs = kind.encode(kind.adapt(ROWS), ROWS)
-    assert absent(inputs).tolist() == [False, False, True, False, False, False]
+    assert absent(kind, inputs).tolist() == [False, False, True, False, False, False]
 
 
 def signs():

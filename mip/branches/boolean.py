@@ -61,6 +61,10 @@ class Boolean:
             raise DataError(f"{where}: {known[codes[place]][:40]!r} is neither yes nor no")
         return np.array([*(VALUES.get(word, np.nan) for word in words), np.nan], "float32")[codes]
 
+    def absent(self, inputs: Tensor) -> Tensor:
+        """Say which rows have no answer: bool [n]."""
+        return inputs.isnan().flatten(1).all(dim=1)
+
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, columns + those with missing cells]."""
         return Fill([count > 0 for count in facts["missing"]])

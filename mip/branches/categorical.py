@@ -75,6 +75,10 @@ class Categorical:
         ]
         return np.array([*buckets, 0], dtype=np.int64)[codes]
 
+    def absent(self, inputs: Tensor) -> Tensor:
+        """Say which rows have no word that training knows: bool [n]."""
+        return (inputs == 0).flatten(1).all(dim=1)
+
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, sum of the widths], a one-hot's being 1 + its categories."""
         sizes = [1 + len(known) for known in facts["words"]]

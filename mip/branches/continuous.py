@@ -76,6 +76,10 @@ class Continuous:
         limit = np.finfo(np.float32).max
         return torch.from_numpy(np.where(np.abs(scaled) <= limit, scaled, np.nan).astype("float32"))
 
+    def absent(self, inputs: Tensor) -> Tensor:
+        """Say which rows have no number: bool [n]."""
+        return inputs.isnan().flatten(1).all(dim=1)
+
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, columns + those with missing cells], or with an embedding
         [n, columns * width + those with missing cells].

@@ -56,6 +56,10 @@ class Datetime:
         parts = np.stack([trend, *waves], axis=2)
         return torch.from_numpy(parts.astype(np.float32)).flatten(1)
 
+    def absent(self, inputs: Tensor) -> Tensor:
+        """Say which rows have no date: bool [n]."""
+        return inputs.isnan().flatten(1).all(dim=1)
+
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, columns * 7 + those with missing cells]."""
         # Of a date's numbers the first tells whether it is missing.

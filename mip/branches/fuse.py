@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +17,13 @@ from mip.branch import Branch, Facts, by_name, widths
 from mip.errors import SpecError
 from mip.layers import MLP, Tokens, divides
 from mip.table import Rows, Table
-from mip.tree import Tree
+from mip.tree import Tree, leaves
 
 FUSIONS = ("concat", "gated", "attention", "bilinear")
 """The ways to join vectors."""
 
 WIDTH, DEPTH, HEADS = 64, 2, 4
 """What a fusion has where nothing is said."""
-
-PHOTOS = {"pixels", "present"}
-"""The names of an image branch's inputs."""
 
 
 @frozen
@@ -38,7 +36,8 @@ class Fusion:
     of 4 heads). `drop` is the chance that training hides a branch of a row, with a learned vector
     in its place, never all of them (modality dropout; Neverova et al. 2016). The same vector then
     stands for a branch of which a row has no inputs, in training and prediction: no photo, no
-    number, no category that training knows. (An image branch needs `missing = "learn"` for that.)
+    number, no category that training knows. (An image branch needs `missing = "learn"` for that;
+    a kind of your own says so by its verb `absent`.)
 
     >>> Fusion(fusion="attention", width=30, heads=4)
     Traceback (most recent call last):
@@ -108,7 +107,14 @@ class Fuse:
         [n, sum of the branches].
         """
         modules = {name: _built(name, kind, facts[name]) for name, kind in self.branch.items()}
-        return Fused(modules, self.how.module(modules), self.layers, self.dropout, self.drop)
+        asked = {name: partial(absent, kind) for name, kind in self.branch.items()}
+        hide = Hide(asked, self.drop) if self.drop else None
+        return Fused(modules, self.how.module(modules), self.layers, self.dropout, hide)
+
+    def absent(self, inputs: Mapping[str, Tree]) -> Tensor:
+        """Say for which rows none of the branches has inputs: bool [n]."""
+        gone = [absent(kind, inputs[name]) for name, kind in self.branch.items()]
+        return torch.stack(gone).all(dim=0)
 
     def keep(self, facts: Facts, rows: Table, folder: Path) -> Tree:
         """Encode as `encode` does, but leave on disk what a branch can keep there."""
@@ -154,11 +160,11 @@ class Fused(nn.Module):
         fusion: nn.Module,
         layers: Sequence[int] = (),
         dropout: float = 0.0,
-        drop: float = 0.0,
+        hide: Hide | None = None,
     ) -> None:
         super().__init__()
         self.branch = nn.ModuleDict(dict(branches))
-        self.hide = Hide(branches, drop) if drop else None
+        self.hide = hide
         self.fusion = fusion
         self.layers = MLP(layers, dropout)
 
@@ -236,18 +242,20 @@ class Hide(nn.Module):
     """Modality dropout: a learned vector for each branch, which stands for a row's branch that
     has no inputs, and in training for others by chance, but never for all that are there.
 
-    Takes a dict of float32 [n, any] and the branches' inputs; gives such a dict.
+    `absent` tells of each branch's inputs which rows have none: bool [n]. Takes a dict of float32
+    [n, any] and the branches' inputs; gives such a dict.
     """
 
-    def __init__(self, names: Iterable[str], drop: float) -> None:
+    def __init__(self, absent: Mapping[str, Callable[[Tree], Tensor]], drop: float) -> None:
         super().__init__()
-        self.drop = drop
-        self.stand = nn.ModuleDict({name: Stand() for name in names})
+        self.absent, self.drop = dict(absent), drop
+        self.stand = nn.ModuleDict({name: Stand() for name in absent})
 
     def forward(
         self, vectors: Mapping[str, Tensor], inputs: Mapping[str, Tree]
     ) -> dict[str, Tensor]:
-        hidden = self.hidden(torch.stack([absent(inputs[name]) for name in self.stand]))
+        gone = [self.absent[name](inputs[name]) for name in self.stand]
+        hidden = self.hidden(torch.stack(gone))
         pairs = zip(self.stand.items(), hidden, strict=True)
         return {name: stand(vectors[name], rows) for (name, stand), rows in pairs}
 
@@ -274,24 +282,17 @@ class Stand(nn.Module):
         return torch.where(hidden.unsqueeze(1), self.vector, vectors)
 
 
-def absent(inputs: Tree) -> Tensor:
-    """Say of which rows a branch has no inputs: a tree of tensors [n, …] to bool [n].
+def absent(branch: Branch, inputs: Tree) -> Tensor:
+    """Say for which rows a branch has no inputs: encoded inputs of n rows to bool [n]. A kind
+    without the verb `absent` has inputs in every row, whatever its tensors hold.
 
-    Photos are absent where none is present, numbers where all are NaN, words (int64) where all are
-    0, a tree where all of it is. Other tensors are always there.
-
-    >>> absent({"size": torch.tensor([[torch.nan], [1.0]]), "town": torch.tensor([[0], [0]])})
+    >>> from mip.branches.categorical import Categorical; from mip.branches.stub import Stub
+    >>> absent(Categorical(["town"]), torch.tensor([[0], [2]]))
     tensor([ True, False])
+    >>> absent(Stub(1), torch.tensor([[torch.nan], [0.0]]))
+    tensor([False, False])
     """
-    if isinstance(inputs, Tensor):
-        return _blank(inputs).unsqueeze(-1).flatten(1).all(dim=1)
-    if isinstance(inputs, dict) and inputs.keys() == PHOTOS:
-        return (inputs["present"] != 1).all(dim=1)
-    children = inputs.values() if isinstance(inputs, dict) else inputs
-    return torch.stack([absent(child) for child in children]).all(dim=0)
-
-
-def _blank(leaf: Tensor) -> Tensor:
-    if leaf.is_floating_point():
-        return leaf.isnan()
-    return leaf == 0 if leaf.dtype == torch.int64 else torch.zeros_like(leaf, dtype=torch.bool)
+    if hasattr(branch, "absent"):
+        return branch.absent(inputs)
+    leaf = next(leaf for _, leaf in leaves(inputs))
+    return torch.zeros(len(leaf), dtype=torch.bool, device=leaf.device)

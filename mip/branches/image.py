@@ -130,6 +130,10 @@ class Image:
                 pixels[i, j] = photo
         return {"pixels": pixels, "present": present}
 
+    def absent(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Say which rows have no photo: bool [n]."""
+        return (inputs["present"] != 1).all(dim=1)
+
     def keep(self, facts: Facts, rows: Table, folder: Path) -> Any:
         """Give what `encode` gives as rows of a file in the folder, decoded when first taken."""
         k = sum(facts["most"])

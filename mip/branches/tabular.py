@@ -87,6 +87,10 @@ class Tabular:
         """Give numbers float32 [n, numbers], NaN for missing, and words int64 [n, categories]."""
         return self.reads.encode(facts, rows)
 
+    def absent(self, inputs: Tree) -> Tensor:
+        """Say which rows have neither a number nor a word that training knows: bool [n]."""
+        return self.reads.absent(inputs)
+
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, width of the network]."""
         features = self.reads.module(facts)

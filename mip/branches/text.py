@@ -65,6 +65,10 @@ class Text:
     def _bucket(self, run: str) -> int:
         return 1 + crc32(run.encode(errors="surrogatepass")) % self.buckets
 
+    def absent(self, inputs: Tensor) -> Tensor:
+        """Say which rows have no word: bool [n]."""
+        return (inputs == 0).flatten(1).all(dim=1)
+
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, columns * width]; a cell without a word is zeros."""
         return Bags(self.buckets, self.width)

@@ -69,6 +69,10 @@ class Vector:
         limit, scaled = np.finfo(np.float32).max, np.concatenate(parts, axis=1)
         return torch.from_numpy(np.where(np.abs(scaled) <= limit, scaled, np.nan).astype("float32"))
 
+    def absent(self, inputs: Tensor) -> Tensor:
+        """Say which rows have no number: bool [n]."""
+        return inputs.isnan().flatten(1).all(dim=1)
+
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, sum of the lengths + columns with missing cells]."""
         pairs = zip(facts["missing"], facts["mean"], strict=True)
