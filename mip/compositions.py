@@ -218,8 +218,8 @@ class Scale(NamedTuple):
 def loss_scaled(optimizer: Optimizer, start: float = 2.0**16, every: int = 2000) -> Optimizer:
     """Scale the loss for the backward pass, so that small gradients are not 0 in float16
     (Micikevicius et al. 2018), as `torch.amp.GradScaler` does: by twice as much after `every`
-    steps, by half after a step whose gradients are not finite, which moves nothing. For a step
-    in float16 with `guard`.
+    steps, by half after a step whose gradients are not finite, which moves nothing. For
+    `train_step` with precision "float16", which refuses an optimizer without it.
 
     >>> from mip.optim import sgd; one = loss_scaled(sgd(1.0), start=4.0, every=1)
     >>> params = {"w": torch.ones(1)}; state = one.init(params)

@@ -11,6 +11,7 @@ from toolz import identity
 from torch import Tensor, nn
 
 from mip.compositions import averages, loss_scale, lowered
+from mip.errors import MipError
 from mip.gradient import (
     Backward,
     Forward,
@@ -193,9 +194,11 @@ def train_step(
     use it.
 
     `backward` says how gradients are taken: `eager`, or `mip.gradient.compiled`. `precision` is
-    that of the passes; parameters, loss and optimizer stay float32. For "float16" see
-    `mip.optim.loss_scaled`. With `guard` a step whose loss or gradients are not finite leaves
-    parameters, buffers and optimizer as they were, and says so by 1 in its metric `skipped`.
+    that of the passes; parameters, loss and optimizer stay float32. With `guard` a step whose loss
+    or gradients are not finite leaves parameters, buffers and optimizer as they were, and says so
+    by 1 in its metric `skipped`. "float16" is always guarded, and needs an optimizer made by
+    `mip.optim.loss_scaled`; the first step raises MipError without it, and for such an optimizer
+    in another precision.
 
     >>> from attrs import evolve; from mip.optim import sgd
     >>> net = nn.Linear(1, 1, bias=False); one = sgd(0.5)
@@ -209,10 +212,14 @@ def train_step(
     def objective(forward: Forward, batch: Any) -> Tensor:
         return after_loss(loss(after_pred(forward(batch[0])), batch[1]))
 
+    guard = guard or precision == "float16"
+    scale_fits = False
     device = next((param.device for param in net.parameters()), torch.device("cpu"))
     drawn, run = generators(device), backward(net, cast(objective, precision, device))
 
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
+        nonlocal scale_fits
+        scale_fits = scale_fits or _check_scale(precision, state.optimizer)
         if not net.training:
             net.train()
         seed = derive("step", state.seed, state.step)
@@ -236,6 +243,18 @@ def train_step(
         return after, {**metrics, "skipped": 0.0} if guard else metrics
 
     return Step(donate)
+
+
+def _check_scale(precision: Precision, tree: Tree) -> bool:
+    # Looked for once: in a state without a scale every tensor is passed.
+    scaled = loss_scale(tree) is not None
+    if scaled and precision != "float16":
+        cure = 'leave out loss_scaled, or say precision="float16"'
+        raise MipError(f"the optimizer scales the loss, which is for float16 alone: {cure}")
+    if precision == "float16" and not scaled:
+        cure = "init(net, loss_scaled(optimizer)), and loss_scaled(optimizer) in train_step"
+        raise MipError(f"precision float16 needs a loss that is scaled: {cure}")
+    return True
 
 
 def _losses(value: Tensor) -> Metrics:

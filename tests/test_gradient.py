@@ -134,16 +134,51 @@ def score(net, state):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_mixed_precision_ends_near_float32(precision, scaled):
-    one = loss_scaled(optimizer(), start=2.0**8) if scaled else optimizer()
+@pytest.mark.parametrize("guard", [False, True])
+def test_mixed_precision_ends_near_float32(precision, guard):
+    one = loss_scaled(optimizer(), start=2.0**8) if precision == "float16" else optimizer()
     exact, _ = stepped(normed(), 20)
-    mixed, metrics = stepped(normed(), 20, one, precision=precision, guard=True)
+    mixed, metrics = stepped(normed(), 20, one, precision=precision, guard=guard)
     assert {param.dtype for param in mixed.params.values()} == {torch.float32}
     assert metrics["loss"].dtype == torch.float32
     assert bits(mixed.params) != bits(exact.params)
     assert score(normed(), mixed) == pytest.approx(score(normed(), exact), rel=0.05)
     assert score(normed(), exact) < 0.8 * score(normed(), mip.init(normed(), one))
+
+
+def anywhere(one):
+    return {
+        "alone": one,
+        "in a chain": chain(clip_norm(1.0), one),
+        "of each part": mip.optim.masked(mip.optim.matrices, one, one),
+        "behind batches": mip.optim.accumulate(one, 2),
+        "adjustable": mip.optim.adjustable(lambda factor: one),
+    }
+
+
+@pytest.mark.parametrize("place", anywhere(sgd(0.1)))
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_scale_and_a_precision_that_do_not_fit_are_refused_before_a_step(precision, place):
+    fits, other = anywhere(sgd(0.1))[place], anywhere(loss_scaled(sgd(0.1)))[place]
+    if precision == "float16":
+        fits, other = other, fits
+    net, batch = normed(), data()
+    told = "needs a loss that is scaled" if precision == "float16" else "which is for float16 alone"
+    refused = mip.train_step(net, F.mse_loss, other, precision=precision)
+    with pytest.raises(mip.MipError, match=told):
+        mip.fit(refused, [batch], mip.init(net, other), epochs=1)
+    taken = mip.train_step(net, F.mse_loss, fits, precision=precision)
+    assert taken(mip.init(net, fits), batch)[1]["loss"].isfinite()
+
+
+def test_float16_is_guarded_unasked():
+    net, one = normed(), loss_scaled(optimizer(), start=8.0)
+    step = mip.train_step(net, F.mse_loss, one, precision="float16")
+    state = mip.init(net, one)
+    after, metrics = step(state, broken("loss"))
+    assert metrics["skipped"] == 1
+    assert bits(after.params) == bits(state.params)
+    assert float(loss_scale(after.optimizer)) == 4.0
 
 
 def test_a_scaled_loss_is_told_unscaled():
