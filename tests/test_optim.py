@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
+from pathlib import Path
 
+import attrs
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +19,7 @@ from mip import optim
 from mip.errors import MipError
 from mip.fit import History
 from mip.gradient import sharpness_aware
-from mip.optim import Optimizer, OptimizerSpec, constant
+from mip.optim import Optimizer, OptimizerSpec, ScheduleSpec, constant
 from mip.optimizer import matrices
 from mip.schedules import cosine
 from mip.spec import plays
@@ -770,6 +773,46 @@ def test_a_mistake_in_a_spec_is_named(text):
     with pytest.raises(mip.errors.SpecError) as caught:
         mip.parse(TEXT + f"[train]\noptimizer = {{ {text} }}\n")
     assert str(caught.value) == MISTAKES[text]
+
+
+APART = {("sgd", "momentum"): (0.0, 0.9)}
+"""Defaults of a function and of a spec that differ: to change either would change a training."""
+
+PLAYED = {
+    name: kind
+    for name, kind in mip.KINDS.items()
+    if plays(kind, OptimizerSpec) or plays(kind, ScheduleSpec)
+}
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_a_default_is_the_same_in_python_and_in_a_spec(name):
+    asked = inspect.signature(getattr(optim, name)).parameters
+    said = {fields.name: fields.default for fields in attrs.fields(PLAYED[name])}
+    shared = {"lr" if key == "rate" else key: each.default for key, each in asked.items()}
+    pairs = {
+        key: (default, said[key])
+        for key, default in shared.items()
+        if default is not inspect.Parameter.empty and key in said
+    }
+    differ = {(name, key): pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    assert differ == {place: pair for place, pair in APART.items() if place[0] == name}
+    assert len(pairs) >= (3 if plays(PLAYED[name], OptimizerSpec) else 0)
+
+
+def test_the_defaults_that_differ_are_told_where_one_would_look():
+    page = (Path(__file__).parent.parent / "docs/training.md").read_text()
+    assert "in a spec a momentum of 0.9; in Python it is 0" in page
+    assert "a spec's `sgd` has 0.9" in inspect.getdoc(mip.sgd)
+
+
+def test_nesterov_without_momentum_is_refused_and_a_spec_trains_as_it_did():
+    with pytest.raises(ValueError, match="'nesterov' needs a momentum"):
+        mip.sgd(0.1, nesterov=True)
+    plain = optim.SGD(momentum=0.0, nesterov=True).optimizer(constant(0.1))
+    params, grads = {"w": torch.ones(2)}, {"w": torch.ones(2)}
+    after = plain.update(grads, plain.init(params), params, 0)[2]
+    assert bits(after) == bits(mip.sgd(0.1).update(grads, {}, params, 0)[2])
 
 
 def test_all_of_them_are_to_be_had_by_one_name():

@@ -19,10 +19,15 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent by torch's fused kernel; equal to `torch.optim.SGD`.
 
+    Without `momentum` there is none, as in torch; a spec's `sgd` has 0.9 by default. Raises
+    ValueError for `nesterov` without a momentum.
+
     >>> import torch; params = {"w": torch.ones(1)}; one = sgd(0.1)
     >>> one.update({"w": torch.ones(1)}, one.init(params), params, 0)[2]
     {'w': tensor([0.9000])}
     """
+    if nesterov and not momentum:
+        raise ValueError("'nesterov' needs a momentum: sgd(rate, momentum=0.9, nesterov=True)")
 
     def init(params: Params) -> Tree:
         return zeros(params) if momentum else {}
@@ -47,7 +52,10 @@ def sgd(
 
 @frozen
 class SGD:
-    """See `sgd`; `decay` says which weights decay, "all" or "matrices" alone."""
+    """See `sgd`; `decay` says which weights decay, "all" or "matrices" alone. The momentum is 0.9
+    by default, unlike that of the function: specs have been trained with the one, programs with
+    the other, and either would learn something else with another default.
+    """
 
     lr: float = field(default=1e-2, validator=gt(0))
     momentum: float = field(default=0.9, validator=[ge(0), lt(1)])
@@ -57,6 +65,5 @@ class SGD:
 
     def optimizer(self, rate: Schedule) -> Optimizer:
         """Build it with a learning rate that follows a schedule."""
-        return decaying(
-            partial(sgd, rate, self.momentum, self.nesterov), self.weight_decay, self.decay
-        )
+        nesterov = self.nesterov and self.momentum > 0
+        return decaying(partial(sgd, rate, self.momentum, nesterov), self.weight_decay, self.decay)
