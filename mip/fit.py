@@ -282,6 +282,9 @@ def _limit(
 ) -> _Limit:
     if epochs is None and steps is None and not endless:
         raise MipError("fit: say how far, with epochs= or steps=")
+    if isinstance(pipe, Tensor) or not hasattr(pipe, "__iter__"):
+        cure = "a DataLoader makes batches of a Dataset, pipe(rows, mip.batch(32)) of rows"
+        raise MipError(f"fit: {type(pipe).__name__} is no iterable of batches: {cure}")
     if hasattr(pipe, "at") and not len(pipe):
         raise DataError("fit: the pipe gives no batches")
     most = float("inf")

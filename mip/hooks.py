@@ -24,7 +24,7 @@ from attrs import define, evolve, field
 
 from mip.compositions import adjusted
 from mip.curves import curves
-from mip.errors import FileError, MipError, hint
+from mip.errors import DataError, FileError, MipError, hint
 from mip.figure import figure, png
 from mip.fit import Event, History, Hook, Reply, Skip, Stop, stateful
 from mip.net import Net, build
@@ -416,6 +416,8 @@ def evaluate_state(
 ) -> dict[str, float]:
     """Score a state over batches: the loss, the head's metrics, and others."""
     pairs = [(run(state, inputs), target) for inputs, target, *_ in batches]
+    if not pairs:
+        raise DataError("there is no batch to score; they must be iterable again for each epoch")
     logits, target = concat([map_tree(torch.Tensor.cpu, pair) for pair in pairs])
     return plan.score(logits, target, metrics)
 

@@ -20,6 +20,7 @@ from mip.errors import DataError
 from mip.rng import derive
 from mip.sample import Each, Grouped, Labels, Order, Own, Uniform, Weighted, places_of
 from mip.shards import Shards
+from mip.source import source_of
 from mip.tree import Tree, between, concat, map_tree, size, taker
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Stage(Protocol):
 class Pipe:
     """A recipe: where rows come from, in which order, how many at once, and what is done.
 
-    It is a value; nothing runs until `at` lays it out. Iterating gives the first epoch.
+    It is a value; nothing runs until `at` lays it out. Iterating gives the first epoch. The source
+    is a table, or a tree of tensors or numpy arrays of one length; others raise DataError.
 
     >>> from toolz import pipe
     >>> batches = pipe(torch.arange(5), sample(), batch(2), transform(lambda rows: rows * 10))
@@ -65,7 +67,7 @@ class Pipe:
     tensor([20, 30])
     """
 
-    source: Any
+    source: Any = field(converter=source_of)
     order: Order = Each()
     rows: int = field(default=1, validator=gt(0))
     tail: bool = True
@@ -549,10 +551,14 @@ def collect(pipe: Pipe) -> Tree:
 
     All rows are kept once, whatever the pipe's sampler and rank.
 
-    Photos decoded once this way stay in memory as uint8 at the model's size.
+    Photos decoded once this way stay in memory as uint8 at the model's size. Raises DataError for
+    a pipe without rows, and for batches that are no source of rows.
 
     >>> kept = collect(batch(2)(Pipe((torch.arange(3), torch.ones(3)))))
     >>> kept
     (tensor([0, 1, 2]), tensor([1., 1., 1.]))
     """
-    return concat(list(evolve(pipe, order=Each(), tail=True, rank=0, ranks=1)))
+    batches = list(evolve(pipe, order=Each(), tail=True, rank=0, ranks=1))
+    if not batches:
+        raise DataError("collect: the pipe has no rows")
+    return concat([source_of(each) for each in batches])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from toolz import identity
 from torch import Tensor, nn
 
 from mip.compositions import averages, loss_scale, lowered
-from mip.errors import MipError
+from mip.errors import DataError, MipError
 from mip.gradient import (
     Backward,
     Forward,
@@ -134,6 +134,7 @@ def settled(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
     """Measure the statistics of batch norms anew for the averages that a state keeps, by one pass
     over batches (`torch.optim.swa_utils.update_bn`): those in the state are of the weights as they
     were trained. A state without averages, and a module without batch norms, stays as it is.
+    Raises DataError where there are no batches.
 
     >>> from mip.optim import chain, sgd, swa
     >>> net, one = nn.BatchNorm1d(1, affine=False), chain(sgd(0.1), swa())
@@ -147,8 +148,16 @@ def settled(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
     buffers, seed = clone(state.buffers), derive("settled", state.seed)
     device = next((each.device for each in buffers.values()), None)
     with lent(slots_of(net), state.params | means | buffers), seeded(seed, generators(device)):
-        torch.optim.swa_utils.update_bn(batches, net)
+        torch.optim.swa_utils.update_bn(_some(batches), net)
     return evolve(state, buffers=buffers)
+
+
+def _some(batches: Iterable[Any]) -> Iterator[Any]:
+    batch = None
+    for batch in batches:
+        yield batch
+    if batch is None:
+        raise DataError("there is no batch to measure the statistics of batch norms by")
 
 
 def nothing(grads: Params, params: Params) -> Metrics:
@@ -220,6 +229,8 @@ def train_step(
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
         nonlocal scale_fits
         scale_fits = scale_fits or _check_scale(precision, state.optimizer)
+        if isinstance(batch, (Tensor, dict)):
+            raise MipError(f"a batch is (inputs, target), and not one {type(batch).__name__}")
         if not net.training:
             net.train()
         seed = derive("step", state.seed, state.step)
