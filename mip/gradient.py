@@ -58,6 +58,50 @@ def sharpness_aware(radius: float = 0.05) -> Callable[[Gradient, Params], Any]:
     return around
 
 
+WRAPPERS = frozenset(
+    {"DDP", "DTensor", "DataParallel", "DistributedDataParallel", "FSDPModule"}
+    | {"FullyShardedDataParallel", "ReplicateModule"}
+)
+"""What torch makes of a module, or of its parameters, that several processes or devices train."""
+
+
+def check_plain(net: nn.Module) -> None:
+    """Raise MipError for a module that is wrapped for several processes or devices, or holds one:
+    they share gradients in `Tensor.backward`, which is never called.
+
+    >>> check_plain(nn.Sequential(nn.DataParallel(nn.Linear(1, 1))))
+    Traceback (most recent call last):
+    mip.errors.MipError: DataParallel is not supported, its gradients would not be shared: \
+give the plain module, and train in one process and on one device
+    """
+    for part in (*net.modules(), *net.parameters()):
+        for kind in type(part).__mro__:
+            # By name: to import torch.distributed takes a second, and not every build has it.
+            if kind.__name__ in WRAPPERS and kind.__module__.startswith("torch."):
+                cure = "give the plain module, and train in one process and on one device"
+                told = f"{kind.__name__} is not supported, its gradients would not be shared"
+                raise MipError(f"{told}: {cure}")
+
+
+def path_of(name: str) -> str:
+    """Give the path of a parameter or buffer: its name, without what `torch.compile` puts before
+    those of a module that it wraps.
+
+    >>> path_of("_orig_mod.0.weight")
+    '0.weight'
+    """
+    return name.replace("_orig_mod.", "")
+
+
+def trained_of(net: nn.Module) -> Params:
+    """List what a step trains: the parameters that ask for a gradient.
+
+    >>> list(trained_of(nn.Linear(1, 1)))
+    ['weight', 'bias']
+    """
+    return {path_of(name): p for name, p in net.named_parameters() if p.requires_grad}
+
+
 def buffers_of(net: nn.Module) -> Params:
     """List what a step does not train: saved buffers, and parameters that ask for no gradient.
 
@@ -66,7 +110,8 @@ def buffers_of(net: nn.Module) -> Params:
     """
     kept = net.state_dict().keys()
     frozen = {name: param for name, param in net.named_parameters() if not param.requires_grad}
-    return frozen | {name: buffer for name, buffer in net.named_buffers() if name in kept}
+    saved = {name: buffer for name, buffer in net.named_buffers() if name in kept}
+    return {path_of(name): tensor for name, tensor in {**frozen, **saved}.items()}
 
 
 Slots = list[tuple[dict[str, Any], str, str]]
@@ -80,8 +125,8 @@ def slots_of(net: nn.Module) -> Slots:
     >>> [path for _, _, path in slots_of(nn.Linear(1, 1))]
     ['weight', 'bias']
     """
-    named = [*net.named_parameters(), *buffers_of(net).items()]
-    paths = {id(tensor): path for path, tensor in named}
+    named = trained_of(net) | buffers_of(net)
+    paths = {id(tensor): path for path, tensor in named.items()}
     return [
         (store, name, paths[id(tensor)])
         for module in net.modules()
@@ -128,7 +173,7 @@ def eager(net: nn.Module, objective: Objective) -> Backward:
 def _owned(net: nn.Module) -> Callable[[Params], Params]:
     # Batch norm writes into its buffers; a step that fails must leave the state's alone. Frozen
     # parameters stand among them, and nobody writes into those.
-    written = {path for path, _ in net.named_buffers()}
+    written = {path_of(name) for name, _ in net.named_buffers()}
     return lambda buffers: {k: t.clone() if k in written else t for k, t in buffers.items()}
 
 
@@ -141,11 +186,13 @@ def _gradients(loss: Tensor, leaves: Params) -> Params:
 def functional(net: nn.Module, objective: Objective) -> Backward:
     """Take gradients by `torch.func`: what can be compiled, and mapped over stacked tensors."""
     own_of = _owned(net)
+    names = {path_of(name): name for name in net.state_dict()}
 
     def backward(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Any:
         def scaled(params: Params) -> tuple[Tensor, tuple[Tensor, Params]]:
             own = own_of(buffers)
-            forward = lambda inputs: torch.func.functional_call(net, params | own, (inputs,))  # noqa: E731
+            tensors = {names[path]: tensor for path, tensor in (params | own).items()}
+            forward = lambda inputs: torch.func.functional_call(net, tensors, (inputs,))  # noqa: E731
             value = objective(forward, batch)
             return value if scale is None else value * scale, (value, own)
 

@@ -22,10 +22,12 @@ from mip.gradient import (
     all_finite,
     buffers_of,
     cast,
+    check_plain,
     eager,
     lent,
     plain,
     slots_of,
+    trained_of,
 )
 from mip.optimizer import Optimizer, Params
 from mip.rng import derive, generators, seeded
@@ -50,8 +52,13 @@ class State:
 
 
 def init(net: nn.Module, optimizer: Optimizer, seed: int = 0) -> State:
-    """Make the state before step 0 from a module's parameters and buffers, copied."""
-    params = clone({name: p for name, p in net.named_parameters() if p.requires_grad})
+    """Make the state before step 0 from a module's parameters and buffers, copied.
+
+    Raises MipError for a module that is wrapped for several processes or devices, as `train_step`
+    and `eval_step` do.
+    """
+    check_plain(net)
+    params = clone(trained_of(net))
     return State(params, clone(buffers_of(net)), optimizer.init(params), 0, seed)
 
 
@@ -221,6 +228,7 @@ def train_step(
     def objective(forward: Forward, batch: Any) -> Tensor:
         return after_loss(loss(after_pred(forward(batch[0])), batch[1]))
 
+    check_plain(net)
     guard = guard or precision == "float16"
     scale_fits = False
     device = next((param.device for param in net.parameters()), torch.device("cpu"))
@@ -294,6 +302,7 @@ def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:
 
     It needs a module of its own: a training step may be using the other.
     """
+    check_plain(net)
     slots = slots_of(net)
 
     @torch.no_grad()
