@@ -6,6 +6,7 @@ import json
 import math
 import re
 import tomllib
+import traceback
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -479,17 +480,31 @@ def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any
     try:
         return kind(**parts)
     except ValueError as error:
-        raise SpecError(_located(str(error.args[0]), path)) from error
+        raise SpecError(_located(error, kind, path)) from error
 
 
 _hints = cache(get_type_hints)
 
 
-def _located(text: str, path: str) -> str:
+def _located(error: ValueError, kind: type, path: str) -> str:
     # Validators begin with the field's name in quotes; it becomes the end of the path.
+    text = str(error.args[0]) if error.args else "its value is refused"
     text = re.sub(r"^Length of ('\w+') must be >= (\d+): .*", r"\1 must have \2 or more", text)
     found = re.match(r"'(\w+)'(:? .*)", text, re.DOTALL)
-    return f"{_join(path, found[1])}{found[2]}" if found else f"{path}: {text}"
+    if found:
+        return f"{_join(path, found[1])}{found[2]}"
+    name = _field_of(error, kind)
+    return f"{_join(path, name) if name else path}: {text}"
+
+
+def _field_of(error: ValueError, kind: type) -> str | None:
+    # A validator of a user's own may not say the field's name; attrs has handed it the attribute.
+    assert error.__traceback__ is not None
+    for frame, _ in traceback.walk_tb(error.__traceback__.tb_next):
+        for value in frame.f_locals.values():
+            if isinstance(value, attrs.Attribute) and value in attrs.fields(kind):
+                return value.name
+    return None
 
 
 def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from attrs import asdict, evolve, field, frozen
-from attrs.validators import gt
+from attrs.validators import deep_iterable, gt
 from conftest import HEADS, NUMBERS, bits, frame_of, lay, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -729,6 +729,67 @@ def test_an_own_kind_has_the_errors_of_every_kind(months):
     spec = mip.parse(SEASON.replace("month", "mnth") + HEAD, SEASONS)
     with pytest.raises(SpecError, match=r"'mnth' is not a column of table; did you mean 'month'"):
         mip.adapt(spec, months)
+
+
+def large(instance, attribute, value):
+    if value > 3:
+        raise ValueError("width is too large")
+
+
+@frozen
+class Inner:
+    depth: int = field(default=1, validator=large)
+
+
+@frozen
+class Checked:
+    """A kind whose checks do not say the names of its fields."""
+
+    width: int = field(default=1, validator=[gt(0), large])
+    sizes: tuple[int, ...] = field(default=(), converter=tuple, validator=deep_iterable(large))
+    size: int = field(default=1)
+    name: str = field(default="")
+    depth: int = 1
+
+    @size.validator
+    def _bare(self, _, size):
+        if size > 3:
+            raise ValueError
+
+    @name.validator
+    def _other(self, _, name):
+        if name:
+            raise ValueError("'width' and a name exclude each other")
+
+    def __attrs_post_init__(self):
+        Inner(self.depth)
+
+    def adapt(self, rows):
+        return {}
+
+    def encode(self, facts, rows):
+        return torch.zeros(len(rows), 1)
+
+    def module(self, facts):
+        return nn.Identity()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    {
+        "width = 7": "branch.a.branch.b.width: width is too large",
+        "width = 0": "branch.a.branch.b.width must be > 0: 0",
+        "sizes = [1, 9]": "branch.a.branch.b.sizes: width is too large",
+        "size = 9": "branch.a.branch.b.size: its value is refused",
+        "name = 'x'": "branch.a.branch.b.width and a name exclude each other",
+        "depth = 9": "branch.a.branch.b: width is too large",
+    }.items(),
+)
+def test_a_check_of_a_users_own_is_named_with_its_field(text, told):
+    own = f"[branch.a]\nkind = 'fuse'\n[branch.a.branch.b]\nkind = 'checked'\n{text}\n"
+    with pytest.raises(SpecError) as caught:
+        mip.parse(own + HEAD, kinds={**mip.KINDS, "checked": Checked})
+    assert str(caught.value) == told
 
 
 def test_an_own_kind_is_trained_saved_and_loaded(months, tmp_path):
