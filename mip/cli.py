@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import shlex
+import signal
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from json import dumps
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Annotated, Any
 
 import typer
@@ -75,16 +80,37 @@ def say(what: Any = "") -> None:
         # In a narrow terminal a table had better break its lines than cut its names.
         room = console.options.update(max_width=WIDEST)
         console.width = max(console.width, console.measure(what, options=room).maximum)
-    console.print(what, markup=False)
+    with _printing():
+        console.print(what, markup=False)
 
 
 WIDEST = 500
 """Letters of the widest table that is printed whole."""
 
 
+def emit(text: str) -> None:
+    """Print text to standard output as it is, for another program to read."""
+    if sys.stdout is None:
+        raise FileError("standard output: is closed")
+    with _printing():
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever reads has read enough, which ends a command without a word
+    except OSError as error:
+        raise FileError(f"standard output: cannot be written ({error.strerror})") from error
+
+
 def note(text: str) -> None:
-    """Print a line to standard error."""
-    sys.stderr.write(f"mip: {text}\n")
+    """Print a line to standard error, where there is one."""
+    with suppress(OSError):
+        sys.stderr.write(f"mip: {text}\n")
 
 
 def changes(texts: Sequence[str] | None) -> dict[str, Any]:
@@ -235,10 +261,11 @@ def show(
     learned = adapt(read_spec, split_of(read_spec, table, spec).train)
     plan = graft(learned, donors(read_spec, spec.parent))
     net = build(plan, pretrain=False)
+    if svg:
+        write(svg, diagram(summary(plan, net)).encode(), overwrite=force)
     say(tree(str(spec), summary(plan, net, layers)))
     say("layers: " + census(types(measure(net, plan.example()))))
     if svg:
-        write(svg, diagram(summary(plan, net)).encode(), overwrite=force)
         say(f"drew {svg}")
 
 
@@ -252,7 +279,7 @@ def schema_(
 
     text = dumps(schema(), indent=2, ensure_ascii=False, allow_nan=False)
     if out is None:
-        sys.stdout.write(f"{text}\n")
+        emit(f"{text}\n")
     else:
         write(out, f"{text}\n".encode(), overwrite=force)
         say(f"wrote {out}")
@@ -299,16 +326,13 @@ def fit(
 ) -> None:
     """Train a model into a run folder, or resume one."""
     out = out or Path("runs") / spec.stem
-    with locked(out):
+    with _stopping(lambda: _kept(spec, out, set_ or [])), locked(out):
         check_folder(out, resume, force, [spec])
         read_spec, table = opened(spec, set_)
         cut = split_of(read_spec, table, spec)
         told = partial(_told, out=out, resume=resume, board=board)
         training = partial(run, hooks=told, base=spec.parent, cache=cache)
-        try:
-            ended = training(read_spec, cut, out, resume=resume, overwrite=force)
-        except KeyboardInterrupt:
-            raise _interrupted(spec, out, set_ or []) from None
+        ended = training(read_spec, cut, out, resume=resume, overwrite=force)
         _reported(ended, cut, out)
 
 
@@ -361,12 +385,12 @@ def _drawn(laid: Job, out: Path) -> tuple[Hook, ...]:
         return ()
 
 
-def _interrupted(spec: Path, out: Path, texts: Sequence[str]) -> MipError:
-    last = out / "checkpoints" / "last.safetensors"
-    if not last.is_file():
-        return MipError("stopped before the first checkpoint; nothing is kept")
-    given = "".join(f" --set {shlex.quote(text)}" for text in texts)
-    return MipError(f"stopped; go on with: mip fit {spec} --out {out}{given} --resume")
+def _kept(spec: Path, out: Path, texts: Sequence[str]) -> str:
+    if not (out / "checkpoints" / "last.safetensors").is_file():
+        return f"there is no checkpoint yet; {AGAIN}"
+    words = ["mip", "fit", str(spec), "--out", str(out)]
+    given = [word for text in texts for word in ("--set", text)]
+    return f"go on with: {shlex.join([*words, *given, '--resume'])}"
 
 
 def _reported(ended: Any, cut: Parts, out: Path) -> None:
@@ -375,10 +399,10 @@ def _reported(ended: Any, cut: Parts, out: Path) -> None:
 
     named = zip(Parts._fields, cut, strict=True)
     found = {name: evaluate(ended.predict, rows) for name, rows in named if len(rows)}
+    write_json(out / "metrics.json", found, overwrite=True)
     say(scores(f"{out} after {ended.seconds:.0f} s", found))
     if ended.plan.spec.train.keep == "best":
         say(f"kept: epoch {best(ended.history.epochs, 'valid/loss') + 1}, with the best valid loss")
-    write_json(out / "metrics.json", found, overwrite=True)
     wrote = sorted(path.name for path in out.iterdir() if path.name != LOCK)
     say(f"wrote {', '.join(wrote)} in {out}")
 
@@ -404,9 +428,9 @@ def evaluate(
     chosen = _chosen(predict.plans, rows, part)
     _say_remarks(predict, rows)
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
-    say(scores(f"{model.name} on {table.name}", found))
     if json:
         write_json(json, found if part == "each" else found[part], overwrite=force)
+    say(scores(f"{model.name} on {table.name}", found))
 
 
 @app.command()
@@ -432,11 +456,11 @@ def baseline(
     plan = adapt(read_spec, cut.train)
     trained = {"network": network(load(model), plan, cut)} if model else {}
     found = {**baselines(plan, cut), **trained}
+    if json:
+        write_json(json, found, overwrite=force)
     if left_out(plan):
         say(f"left out, for the network alone: {', '.join(left_out(plan))}")
     say(comparison(spec.name, found))
-    if json:
-        write_json(json, found, overwrite=force)
 
 
 def _rows_for(plan: Plan, path: Path) -> Table | Shards:
@@ -510,7 +534,7 @@ def predict(
         bad = frame["error"].dropna()
         note(f"{len(bad)} of {len(frame)} rows have no prediction: {bad.iloc[0]}")
     if out is None:
-        sys.stdout.write(frame.to_csv())
+        emit(frame.to_csv())
     else:
         write_table(out, frame, overwrite=force)
         say(f"wrote {len(frame)} predictions to {out}")
@@ -537,10 +561,11 @@ def sweep(
     as_json, as_csv = out / "sweep.json", out / "sweep.csv"
     check_outputs([as_json, as_csv], force, [spec])
     training = partial(sweep, seeds=seeds, workers=workers, overwrite=force, cache=cache)
-    done = training(spec, choices(set_), out, told=_told_of)
-    say(sweep_grid(f"{spec.name}, seeds {seeds}", done, best(done)))
+    with _stopping(lambda: f"the runs that have ended are kept in {out}: the same command goes on"):
+        done = training(spec, choices(set_), out, told=_told_of)
     write_json(as_json, sweep_json(done, best(done)), overwrite=force)
     write_table(as_csv, sweep_frame(done, best(done)), overwrite=force)
+    say(sweep_grid(f"{spec.name}, seeds {seeds}", done, best(done)))
     say(f"wrote sweep.csv, sweep.json in {out}")
     failed = [each.error for one in done for each in one.outcomes if each.error]
     if failed:
@@ -612,11 +637,11 @@ def crossval_(
     # Bars of several processes would write over each other.
     quiet, base = _quiet(spec.stem) if workers == 1 else no_hooks, spec.parent
     done = crossval(read_spec, rows, column, quiet, cache=cache, base=base, workers=workers)
-    say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))
     if out:
         write_table(out, done.predictions, overwrite=force)
     if json:
         write_json(json, averages(done.scores), overwrite=force)
+    say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))
 
 
 def _quiet(label: str) -> Callable[[Job], tuple[Hook, ...]]:
@@ -679,18 +704,89 @@ def _shortest(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+class Stopped(BaseException):
+    """A signal that ends the command: its number, and what is kept and how to go on."""
+
+
+AGAIN = "nothing is kept: the same command starts again"
+"""What is said of a command that leaves nothing to go on from."""
+
+
+@contextmanager
+def _stopping(kept: Callable[[], str]) -> Iterator[None]:
+    try:
+        yield
+    except Stopped as stop:
+        raise Stopped(stop.args[0], kept()) from None
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Raise Stopped at Ctrl-C, at SIGTERM, and when the terminal is closed."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number, AGAIN)
+
+    is_main = current_thread() is main_thread()  # no other can ask for signals
+    numbers = [getattr(signal, name) for name in SIGNALS if is_main and hasattr(signal, name)]
+    # What is ignored stays so, as nohup wants it.
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
 def main() -> None:
-    """Run the command line; a user's mistake is one line and exit code 2."""
+    """Run the command line; a user's mistake is one line and exit code 2, and so is a file that
+    cannot be read or written. A signal is one line and 128 + its number.
+    """
     told: list[str] = []
     warnings.showwarning = lambda message, *_, **__: _warned(told, str(message))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name can be any bytes
     try:
-        app()
+        with _signals():
+            _check_words(sys.argv[1:])
+            app()
     except MipError as error:
         note(f"error: {error}")
         sys.exit(2)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        note(f"error: {where}{error.strerror}")
+        sys.exit(2)
+    except Stopped as stop:
+        number, kept = stop.args
+        note(f"stopped; {kept}")
+        sys.exit(128 + number)
     finally:
         if len(told) > WARNINGS:
             note(f"warning: … and {len(told) - WARNINGS} more")
+        _drop_unwritten()
+
+
+def _check_words(words: Sequence[str]) -> None:
+    # A path that is empty would be taken for the current folder.
+    for before, word in pairwise(["mip", *words]):
+        if not word or re.fullmatch(r"--[\w-]+=", word):
+            raise MipError(f"the value after '{word.rstrip('=') or before}' is empty")
+
+
+def _drop_unwritten() -> None:
+    # What standard output has refused would be tried again, and told, when Python ends.
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 WARNINGS = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cache as cached
 from functools import partial
 from itertools import chain, product
@@ -205,9 +206,10 @@ def sweep(
     outcomes = []
     one = partial(_swept, base=path.parent, cache=cache, overwrite=overwrite)
     work = partial(_guarded, one, dict(kinds))
-    for outcome in mapped(work, _trials(path, specs, out), workers):
-        told(outcome)
-        outcomes.append(outcome)
+    with closing(mapped(work, _trials(path, specs, out), workers)) as coming:
+        for outcome in coming:
+            told(outcome)
+            outcomes.append(outcome)
     every = range(0, len(outcomes), len(outcomes) // len(changes))
     grouped = [tuple(outcomes[k : k + every.step]) for k in every]
     return [_combined(*each, out) for each in zip(changes, grouped, strict=True)]
