@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from enum import Enum
 from functools import wraps
 from itertools import islice
@@ -314,22 +315,25 @@ def _failed(live: _Live, error: BaseException) -> Loop:
 
 
 def _epochs(step: Callable[..., Any], pipe: Any, live: _Live, limit: _Limit) -> Loop:
-    stream, done = _stream(pipe, live), 0
+    done = 0
     if _unclosed(pipe, live):
         yield from _close_epoch(pipe, live)
         done += 1
-    while done < limit.epochs and live.state.step < limit.steps and not live.control:
-        began = live.state.step
-        yield from _emit(live, "before_epoch")
-        if live.control is None:
-            yield from _batches(step, pipe, stream, live, limit)
-            _some(began, live)
-        if isinstance(live.control, Skip):
-            yield from _emit(live, "after_cancel_epoch")
-            stream = _skip_epoch(pipe, live, began)
-        if live.state.step > began and _at_boundary(pipe, live):
-            yield from _close_epoch(pipe, live)
-            done += 1
+    with ExitStack() as open_streams:
+        stream = _stream(pipe, live, open_streams)
+        while done < limit.epochs and live.state.step < limit.steps and not live.control:
+            began = live.state.step
+            yield from _emit(live, "before_epoch")
+            if live.control is None:
+                yield from _batches(step, pipe, stream, live, limit)
+                _some(began, live)
+            if isinstance(live.control, Skip):
+                yield from _emit(live, "after_cancel_epoch")
+                _skip_epoch(pipe, live, began)
+                stream = _stream(pipe, live, open_streams)
+            if live.state.step > began and _at_boundary(pipe, live):
+                yield from _close_epoch(pipe, live)
+                done += 1
 
 
 def _unclosed(pipe: Any, live: _Live) -> bool:
@@ -338,8 +342,12 @@ def _unclosed(pipe: Any, live: _Live) -> bool:
     return whole and len(live.begun.get("step", ())) > 0 and live.control is None
 
 
-def _stream(pipe: Any, live: _Live) -> Iterator[Any] | None:
-    return pipe.at(live.state.step) if hasattr(pipe, "at") else None
+def _stream(pipe: Any, live: _Live, open_streams: ExitStack) -> Iterator[Any] | None:
+    open_streams.close()  # the threads of the one before end here
+    stream = pipe.at(live.state.step) if hasattr(pipe, "at") else None
+    if hasattr(stream, "close"):
+        open_streams.callback(stream.close)  # not left to a traceback that somebody keeps
+    return stream
 
 
 def _some(began: int, live: _Live) -> None:
@@ -347,11 +355,10 @@ def _some(began: int, live: _Live) -> None:
         raise DataError("fit: the pipe gave no batches; it must be iterable again for each epoch")
 
 
-def _skip_epoch(pipe: Any, live: _Live, began: int) -> Iterator[Any] | None:
+def _skip_epoch(pipe: Any, live: _Live, began: int) -> None:
     live.control = None
     if hasattr(pipe, "at"):
         live.state = evolve(live.state, step=(began // len(pipe) + 1) * len(pipe))
-    return _stream(pipe, live)
 
 
 def _batches(
