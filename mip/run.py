@@ -41,7 +41,7 @@ from mip.split import split
 from mip.step import Metrics, State, Step, averaged, init, nothing, settled, train_step
 from mip.store import Checkpoint, load_checkpoint, load_model, read_file, save, sound
 from mip.table import Table
-from mip.training import by_group, check, clipped, optimizer_of, step_of, watching
+from mip.training import by_group, check, check_batch_norm, clipped, optimizer_of, step_of, watching
 from mip.tree import leaves
 from mip.workers import mapped
 
@@ -105,7 +105,9 @@ def _grown(
     spec: Spec, parts: Parts, given: Donors, kinds: Mapping[str, type], device: str
 ) -> tuple[Plan, Net]:
     plan = graft(adapt(spec, parts.train), given, kinds)
-    return plan, grow(plan, given, spec.train.seed).to(device)
+    net = grow(plan, given, spec.train.seed).to(device)
+    check_batch_norm(plan, net, len(parts.train))
+    return plan, net
 
 
 def rate_curve(

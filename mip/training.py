@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mip.errors import DataError, SpecError, hint
 from mip.fit import Event, Hook, Reply, Stop
@@ -25,8 +31,10 @@ from mip.optim import (
     swa,
 )
 from mip.plan import Plan
+from mip.rng import seeded
 from mip.spec import Group, Train
 from mip.step import Metrics, Step, nothing, train_step
+from mip.tree import map_tree
 
 
 def optimizer_of(how: Train, batches: int) -> Optimizer:
@@ -113,6 +121,44 @@ def check(how: Train, net: Net, batches: int) -> None:
             raise SpecError(f"{where}.match = '{group.match}' fits no parameter{known}")
         if 0 < epochs <= group.start:
             raise SpecError(f"{where}.start = {group.start} never comes in {epochs} epochs")
+
+
+def check_batch_norm(plan: Plan, net: Net, rows: int) -> None:
+    """Raise SpecError where a run over so many training rows would give a batch norm of the net a
+    batch of one value a channel, which has no variance.
+
+    Batches of one row are no trouble where batch norm is frozen, or sees several places of a photo.
+    """
+    how = plan.spec.train
+    alone = _batch_norm_of_one(plan, net) if how.epochs and min(how.batch, rows) == 1 else None
+    if alone and how.batch == 1:
+        cure = "set train.batch to 2 or more"
+        raise SpecError(f"train.batch = 1: batch norm ('{alone}') needs 2 or more rows; {cure}")
+    if alone:
+        cure = "give it more rows in data.split, or take a model without batch norm"
+        raise SpecError(f"the training part has 1 row: batch norm ('{alone}') needs 2; {cure}")
+
+
+@torch.no_grad()
+def _batch_norm_of_one(plan: Plan, net: Net) -> str | None:
+    found: list[str] = []
+
+    def look(name: str, module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if module.training and given[0].numel() == given[0].shape[1]:
+            found.append(spoken(name))
+
+    norms = {name: each for name, each in net.named_modules() if isinstance(each, _BatchNorm)}
+    hooks = [each.register_forward_pre_hook(partial(look, name)) for name, each in norms.items()]
+    place = next(net.parameters(), torch.zeros(0)).device
+    row = map_tree(lambda leaf: leaf.to(place), plan.example())
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    try:
+        with seeded(0), suppress(ValueError):  # torch's, behind what has been found
+            functional_call(net, buffers, (row,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else None
 
 
 def step_of(

@@ -21,7 +21,7 @@ from mip.augmentation import Augment
 from mip.branch import Facts, Problem, names, widths
 from mip.branches.backbone import OWN, ConvStack, Cut, SmallResNet, fault, frozen_modules, library
 from mip.cache import Lazy, keep
-from mip.errors import DataError, MipWarning
+from mip.errors import DataError, MipWarning, SpecError
 from mip.table import Rows, Table
 from mip.tree import Tree
 
@@ -174,14 +174,24 @@ class Image:
 
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, features], or [n, k * features] for pool "concat"."""
-        backbone = self._backbone()
-        with torch.no_grad():
-            features = backbone.eval()(torch.zeros(1, 3, self.size, self.size)).shape[1]
+        backbone, features = self._sized()
         inner = backbone.cut if isinstance(backbone, Cut) else backbone  # whose names are known
         stays = frozen_modules(inner.train(), self.freeze)
         learned = self.missing == "learn"
         about = facts["mean"], facts["std"], learned, stays, self.backbone in OWN
         return Photos(backbone, features, self.pool, *about)
+
+    @torch.no_grad()
+    def _sized(self) -> tuple[nn.Module, int]:
+        try:
+            backbone = self._backbone()
+            return backbone, backbone.eval()(torch.zeros(1, 3, self.size, self.size)).shape[1]
+        except SpecError:
+            raise
+        except Exception as error:  # whatever a model raises for photos that are too small for it
+            why = " ".join(str(error).split()) or type(error).__name__
+            told = f"the backbone '{self.backbone}' cannot take photos of this size ({why})"
+            raise SpecError(f"size = {self.size}: {told}") from error
 
     def _backbone(self) -> nn.Module:
         if self.backbone in OWN:
