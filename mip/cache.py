@@ -131,7 +131,7 @@ def keep(
     length = 1 + -(-sum(prod(shape) for _, shape in shapes.values()) // 8)
     numbers = table.rows
     rows = 1 + max(numbers.tolist(), default=0)
-    about = (FORMAT, str((table.root or Path(".")).resolve()), *key, 8 * length)
+    about = (FORMAT, os.path.realpath(table.root or "."), *key, 8 * length)
     digest = hashlib.blake2b(repr(about).encode(), digest_size=8).hexdigest()
     path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', table.name)}-{digest}.rows"
     if not _reserved(path, 8 * rows * length):

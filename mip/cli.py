@@ -175,14 +175,14 @@ def check_outputs(
     if table:
         with suppress(MipError, OSError, ValueError):  # who reads the table says what is wrong
             files += files_of(table)
-    seen = list[Path]()
+    seen = list[str]()
     for path in filter(None, outputs):
         check_output(path, force, files)
-        if path.resolve() in seen:
+        if os.path.realpath(path) in seen:
             raise FileError(f"{path}: is the name of two outputs; choose another for one of them")
         if table and is_shard(path, table):
             raise FileError(f"{path}: would be read as a part of {table}; choose another folder")
-        seen.append(path.resolve())
+        seen.append(os.path.realpath(path))
 
 
 def rows_of(path: Path, streamed: bool) -> Table | Shards:

@@ -344,7 +344,7 @@ def _unclosed(pipe: Any, live: _Live) -> bool:
 
 def _stream(pipe: Any, live: _Live, open_streams: ExitStack) -> Iterator[Any] | None:
     open_streams.close()  # the threads of the one before end here
-    stream = pipe.at(live.state.step) if hasattr(pipe, "at") else None
+    stream: Any = pipe.at(live.state.step) if hasattr(pipe, "at") else None
     if hasattr(stream, "close"):
         open_streams.callback(stream.close)  # not left to a traceback that somebody keeps
     return stream

@@ -30,7 +30,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     """
     check_local(folder)
     folder = Path(folder)
-    full = folder.resolve()
+    full = Path(os.path.realpath(folder))
     if full in _HELD.get():
         yield
         return
@@ -55,8 +55,9 @@ def _take(folder: Path) -> int:
             raise FileError(f"{folder}: {told}") from error
         # Whoever held it before may have removed the file between the opening and the locking.
         if not held or _is_at(handle, folder / LOCK):
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            with suppress(OSError):  # on a full disk it is held without a name
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return handle
         os.close(handle)
 

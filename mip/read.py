@@ -84,7 +84,7 @@ def is_shard(file: Path, path: Path) -> bool:
     True
     """
     folder, pattern = (path, "*.parquet") if path.is_dir() else (path.parent, path.name)
-    is_there = file.absolute().parent.resolve() == folder.absolute().resolve()
+    is_there = os.path.realpath(file.absolute().parent) == os.path.realpath(folder.absolute())
     return is_there and not path.is_file() and fnmatchcase(file.name, pattern)
 
 

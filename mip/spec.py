@@ -335,13 +335,17 @@ def load_spec(
     naming the file, the path inside it, and the nearest right name.
     """
     path = Path(path)
-    if not path.is_file():
-        near = [each.name for each in path.parent.glob("*.toml")]
-        raise SpecError(f"{path}: there is no such spec{hint(path.name, near)}")
     try:
-        return parse(path.read_text(encoding="utf-8"), kinds, changes)
+        if not path.is_file():
+            near = [each.name for each in path.parent.glob("*.toml")]
+            raise SpecError(f"{path}: there is no such spec{hint(path.name, near)}")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not a text: a spec is a TOML file ({error})") from error
+    try:
+        return parse(text, kinds, changes)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
 

@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from itertools import chain, count, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from threading import Thread
 from traceback import format_exc
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 
@@ -72,7 +72,7 @@ def _processes(number: int) -> Iterator[list[Connection]]:
     # A process that is forked inherits torch's locks as they stand, so each one starts afresh.
     context = get_context("spawn")
     ends: list[Connection] = []
-    started: list[BaseProcess] = []
+    started: list[SpawnProcess] = []
     try:
         for _ in range(number):
             end, theirs = context.Pipe()
@@ -84,8 +84,8 @@ def _processes(number: int) -> Iterator[list[Connection]]:
             theirs.close()
         yield ends
     except BaseException:
-        for process in started:
-            process.terminate()
+        for one in started:
+            one.terminate()
         raise
     finally:
         for end in ends:
@@ -106,7 +106,7 @@ def _without_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _join(processes: Sequence[BaseProcess]) -> None:
+def _join(processes: Sequence[SpawnProcess]) -> None:
     end = time.monotonic() + GRACE
     for process in processes:
         process.join(max(0.0, end - time.monotonic()))
