@@ -326,7 +326,10 @@ def fit(
 ) -> None:
     """Train a model into a run folder, or resume one."""
     out = out or Path("runs") / spec.stem
-    with _stopping(lambda: _kept(spec, out, set_ or [])), locked(out):
+    last = out / "checkpoints" / "last.safetensors"
+    before = 0 if resume else _written(last)  # an earlier run's is nothing to go on from
+    going_on = partial(_go_on, spec, out, set_ or [])
+    with _stopping(lambda: AGAIN if _written(last) == before else going_on()), locked(out):
         check_folder(out, resume, force, [spec])
         read_spec, table = opened(spec, set_)
         cut = split_of(read_spec, table, spec)
@@ -385,9 +388,11 @@ def _drawn(laid: Job, out: Path) -> tuple[Hook, ...]:
         return ()
 
 
-def _kept(spec: Path, out: Path, texts: Sequence[str]) -> str:
-    if not (out / "checkpoints" / "last.safetensors").is_file():
-        return f"there is no checkpoint yet; {AGAIN}"
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _go_on(spec: Path, out: Path, texts: Sequence[str]) -> str:
     words = ["mip", "fit", str(spec), "--out", str(out)]
     given = [word for text in texts for word in ("--set", text)]
     return f"go on with: {shlex.join([*words, *given, '--resume'])}"

@@ -202,6 +202,31 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path, monkeypatch, capsys):
     assert ended.value.code in {0, None}
 
 
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("--resume", "go on with: mip fit houses.toml --out 'a run' --set train.seed=1 --resume"),
+        ("--force", "nothing is kept: the same command starts again"),
+    ],
+)
+def test_a_fit_goes_on_from_its_own_checkpoint_alone(how, told, folder, monkeypatch, capsys):
+    def opened(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    monkeypatch.chdir(folder)
+    last = Path("a run/checkpoints/last.safetensors")
+    last.parent.mkdir(parents=True)
+    last.write_bytes(b"that of an earlier run")
+    monkeypatch.setattr(cli, "opened", opened)
+    words = ["mip", "fit", "houses.toml", "--out", "a run", "--set", "train.seed=1", how]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == f"mip: stopped; {told}\n"
+    assert [each.name for each in Path("a run").iterdir()] == ["checkpoints"]
+
+
 def test_ctrl_c_during_the_import_is_one_line(tmp_path):
     text = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
     (tmp_path / "torch.py").write_text(text)
