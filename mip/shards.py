@@ -268,7 +268,7 @@ def _footer(path: Path) -> tuple[Any, pa.Schema]:
         raise DataError(f"{path}: only .parquet files can be streamed")
     with parquet(path) as file:
         check_unique(file.schema_arrow.names, "in the schema")
-        return file.metadata, file.schema_arrow
+        return file.metadata, file.read_row_groups([]).schema
 
 
 def _groups(files: Sequence[Path], footers: Sequence[Any]) -> Iterator[Group]:
