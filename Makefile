@@ -12,7 +12,7 @@ READY := .venv/ready
 # Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test check slow bench peers accuracy clean
+.PHONY: help demo test check slow oldest newest bench peers accuracy clean
 
 help:    ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -37,6 +37,15 @@ check: $(READY)  ## lint, format and type check
 slow: $(READY)   ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+# In environments of their own, made anew each time: what is newest changes from day to day.
+oldest: VERSIONS := --constraint constraints-oldest.txt
+oldest:          ## run the tests with the lowest versions that pyproject.toml allows
+newest:          ## run the tests with the newest versions
+oldest newest:
+	$(PYTHON) -m venv --clear .venv-$@
+	.venv-$@/bin/pip install --quiet --disable-pip-version-check $(VERSIONS) --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-$@/bin/python -m pytest
+
 bench: $(READY)  ## measure speed, as ratios against loops written by hand, and limits
 	$(BIN)/python -m benchmarks
 
@@ -49,4 +58,4 @@ accuracy: $(READY) ## measure how well specs predict real data, into docs/result
 	$(BIN)/python -m benchmarks.accuracy --data $(DATA) --json build/accuracy.json --page docs/results.md
 
 clean:           ## remove what these targets made
-	rm -rf .venv demo runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-newest demo runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -207,7 +207,8 @@ def compiled(net: nn.Module, objective: Objective, backend: str = "inductor") ->
     makes at the first batch of each size, in seconds to minutes; on a GPU it is replayed as a CUDA
     graph. Dropout draws other masks than `eager` does.
 
-    Raises MipError where module and loss cannot be compiled as a whole.
+    Raises MipError where module and loss cannot be compiled as a whole. A warning of torch's
+    compiler is shown, and never raised, whatever the filters for warnings say.
     """
     cuda = any(param.is_cuda for param in net.parameters())
     how: dict[str, Any] = {"triton.cudagraphs": cuda} if backend == "inductor" else {}
@@ -220,7 +221,8 @@ def compiled(net: nn.Module, objective: Objective, backend: str = "inductor") ->
         if cuda:
             torch.compiler.cudagraph_mark_step_begin()
         try:
-            value, grads, after = graph(params, buffers, tuple(batch[:2]), scale)
+            with _warnings_shown():
+                value, grads, after = graph(params, buffers, tuple(batch[:2]), scale)
         except TorchDynamoException as error:
             why = str(error).strip().splitlines()[0]
             raise MipError(f"the step cannot be compiled: {why}") from error
@@ -228,6 +230,18 @@ def compiled(net: nn.Module, objective: Objective, backend: str = "inductor") ->
         return (value.clone(), grads, clone(after)) if cuda else (value, grads, after)
 
     return backward
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    # What torch warns of while it compiles is about torch. Where warnings are errors (`-W error`,
+    # pytest), it is shown and does not end the step.
+    if not any(action == "error" for action, *_ in warnings.filters):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        yield
 
 
 def vmapped(net: nn.Module, objective: Objective) -> Backward:

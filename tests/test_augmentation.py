@@ -207,13 +207,18 @@ def test_erasing_happens_as_often_and_as_widely_as_said():
 POLICIES = {"rand": v2.RandAugment(), "trivial": v2.TrivialAugmentWide()}
 
 
+def operated(policy, pixels, name, by):
+    fill = {torch.Tensor: None}
+    return policy._apply_image_or_video_transform(pixels, name, by, policy.interpolation, fill)
+
+
 @pytest.mark.parametrize("place", range(31))
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_are_those_of_torchvision(name, place):
     theirs, pixels = POLICIES["trivial"], photos(1, k=2, size=40)[0]
     values = theirs._AUGMENTATION_SPACE[name][0](31, 40, 40)
     by = round(float(values[place]), 4) if values is not None else 0.0
-    want = theirs._apply_image_or_video_transform(pixels, name, by, "nearest", {torch.Tensor: None})
+    want = operated(theirs, pixels, name, by)
     choice = (list(OPERATIONS).index(name) + 0.5) / len(OPERATIONS)
     found = augmentation.trivial(pixels, [choice, 0.9, (place + 0.5) / 31])
     assert (found != want).float().mean() < 0.01  # rounding decides at a threshold
@@ -226,7 +231,7 @@ def test_rand_augment_has_torchvisions_reach(name, sign):
     magnitudes, signed = theirs._AUGMENTATION_SPACE[name]
     values = magnitudes(31, 40, 40)
     by = float(values[9]) * (sign if signed else 1) if values is not None else 0.0
-    want = theirs._apply_image_or_video_transform(pixels, name, by, "nearest", {torch.Tensor: None})
+    want = operated(theirs, pixels, name, by)
     choice = (list(OPERATIONS).index(name) + 0.5) / len(OPERATIONS)
     turn = 0.9 if sign > 0 else 0.1
     found = augmentation.rand(pixels, [choice, turn, 0.0, 0.0])

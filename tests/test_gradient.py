@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import pytest
@@ -123,6 +124,20 @@ def test_what_cannot_be_compiled_is_named():
     step = mip.train_step(net, loss, one, backward=TRACED)
     with pytest.raises(mip.MipError, match="the step cannot be compiled: "):
         step(mip.init(net, one), data())
+
+
+def test_a_warning_of_the_compiler_is_shown_and_ends_no_step():
+    def backend(graph, inputs):
+        warnings.warn("slower on this Python", RuntimeWarning, stacklevel=1)
+        return graph.forward
+
+    net = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("error")
+        stepped(net, 1, backward=partial(compiled, backend=backend))
+        with pytest.raises(UserWarning, match="mine"):
+            warnings.warn("mine", UserWarning, stacklevel=1)
+    assert "slower on this Python" in [str(warning.message) for warning in shown]
 
 
 # Mixed precision.

@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "hooks.md").read_text()
 def test_the_blocks_run_one_after_another(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert set(re.findall(r"```(\w+)\n", PAGE)) == {"python"}
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": __name__}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "hooks.md", "exec"), names)
     assert names["state"].step == 20

@@ -7,6 +7,8 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
@@ -17,6 +19,8 @@ import mip
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "mip").rglob("[a-z]*.py"))
 PATH = re.findall(r"`mip/([\w/]+)\.py`", (ROOT / "README.md").read_text())
+LINTERS = ("mypy", "pre-commit", "ruff")
+"""Tools whose version no test can tell."""
 EDGES = {"new", "schema", "baseline", "report", "drift", "diagram", "demo", "cli"}
 
 
@@ -110,3 +114,12 @@ def test_import_is_light():
     code = f"import sys, mip; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_oldest_environment_has_the_lowest_versions_that_are_allowed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    lowest = {need.replace(">=", "==") for need in needs if ">=" in need}
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    oldest = {line for line in lines if not line.startswith("#")}
+    assert oldest == {version for version in lowest if not version.startswith(LINTERS)}

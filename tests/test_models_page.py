@@ -68,7 +68,7 @@ def test_the_picture_is_that_of_the_spec(tmp_path):
 
 
 def test_the_head_of_ones_own_trains(tmp_path):
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": __name__}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "models.md", "exec"), names)
     text = '[branch.a]\nkind = "continuous"\ncolumns = ["x"]\n[head]\nkind = "steady"\ncolumn = "y"'

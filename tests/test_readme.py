@@ -42,7 +42,7 @@ def test_the_spec_block_means_itself_after_a_round_trip():
 @pytest.mark.filterwarnings("ignore:.*rows.*dropped")
 def test_the_python_blocks_run_one_after_another(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": __name__}
     for text in blocks("python"):
         exec(compile(text.replace("epochs=25", "epochs=2"), "README.md", "exec"), names)
     assert len(names["predict"](names["test"])) == len(names["test"])
@@ -52,7 +52,7 @@ def test_the_python_blocks_run_one_after_another(folder, monkeypatch):
 def test_the_blocks_of_the_page_about_data_run_one_after_another(folder, monkeypatch):
     monkeypatch.chdir(folder)
     text = (ROOT / "docs" / "data.md").read_text()
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": __name__}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, "data.md", "exec"), names)
     pixels = names["batch"].inputs["photos"]["pixels"]

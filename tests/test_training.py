@@ -150,7 +150,9 @@ def test_a_plateau_of_a_metric_that_is_not_measured_is_refused():
 
 
 @pytest.mark.parametrize(
-    "hook", [early_stop("los", 1), restore_best("los"), lambda event: None], ids=str
+    "hook",
+    [early_stop("los", 1), restore_best("los"), lambda event: None],
+    ids=["early_stop", "restore_best", "lambda"],
 )
 def test_a_metric_that_is_not_measured_is_refused(hook, tmp_path):
     step, batches, state = line(mip.sgd(1e-3))

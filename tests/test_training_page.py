@@ -19,7 +19,7 @@ SPECS = [text for language, text in BLOCKS if language == "toml"]
 
 
 def test_the_python_blocks_run_one_after_another():
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": __name__}
     for language, text in BLOCKS:
         if language == "python":
             exec(compile(text, "training.md", "exec"), names)
