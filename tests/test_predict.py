@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import torch
 from attrs import evolve
-from conftest import NUMBERS, draw_photos, exactly, frame_of, lay, nearly, spec_of
+from conftest import NUMBERS, ROWS, draw_photos, exactly, frame_of, lay, nearly, spec_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mip
 from mip.errors import DataError, SpecError
@@ -56,6 +58,23 @@ def test_rows_come_in_the_order_given(predict, table):
     frame = predict(table.take(order))
     assert frame.index.tolist() == order
     nearly(frame, predict(table).loc[order])
+
+
+@given(
+    rows=st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=2 * ROWS),
+    batch=st.integers(1, 2 * ROWS),
+)
+def test_a_prediction_is_its_rows_in_any_order_number_and_batches(rows, batch, predict, table):
+    nearly(evolve(predict, batch=batch)(table.take(rows)), predict(table).loc[rows])
+
+
+@given(
+    place=st.integers(0, ROWS - 1),
+    others=st.lists(st.integers(0, ROWS - 1), min_size=ROWS, max_size=ROWS),
+)
+def test_a_row_keeps_its_bits_whatever_is_in_the_others(place, others, predict, table):
+    others[place] = place
+    exactly(predict(table.take(others)).iloc[[place]], predict(table).iloc[[place]])
 
 
 def test_a_row_may_come_twice(numbers, table):
