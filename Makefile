@@ -12,7 +12,22 @@ READY := .venv/ready
 # Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test check slow oldest newest bench peers accuracy clean
+# The tests that hold numbers to the bit or to a bound, and the settings under which they must pass
+# on any x86-64 CPU: torch and oneDNN use no newer instructions than they are told of, and OpenMP
+# as many threads.
+LAWS := $(patsubst %,tests/test_%.py,backbones ensemble faults fit goldens gradient graft laws optim \
+	own_steps predict run step store versions)
+SETTINGS := portable-default portable-avx2 portable-threads portable-default-threads
+$(SETTINGS): export OMP_NUM_THREADS := 1
+portable-default: export ATEN_CPU_CAPABILITY := default
+portable-avx2: export ATEN_CPU_CAPABILITY := avx2
+portable-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+portable-threads: export OMP_NUM_THREADS := 2
+portable-default-threads: export ATEN_CPU_CAPABILITY := default
+portable-default-threads: export ONEDNN_MAX_CPU_ISA := AVX2
+portable-default-threads: export OMP_NUM_THREADS := 2
+
+.PHONY: help demo test check slow portable $(SETTINGS) oldest newest bench peers accuracy clean
 
 help:    ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -28,6 +43,11 @@ demo: $(READY)   ## draw the demo's houses, fit three models, compare them: the 
 # The nets of the tests are small: a second thread would cost them more than it gives.
 test: $(READY)   ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+portable: $(SETTINGS) ## run the laws and golden numbers as other CPUs would
+
+$(SETTINGS): $(READY)
+	$(BIN)/python -m pytest $(LAWS)
 
 check: $(READY)  ## lint, format and type check
 	$(BIN)/ruff check .

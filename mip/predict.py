@@ -42,6 +42,11 @@ class Predictor:
     policy is not "learn", gets its reason in a column `error` and no prediction; the other rows
     do not notice. Encoded rows are also looked at through each of `views`, and the logits
     averaged; see `tta`.
+
+    On one machine, with one number of threads, the same rows give the same numbers to the bit.
+    In another order, among other rows, or with another `batch`, which is the number of rows that
+    the model sees together, each is within 1e-5 of the largest number of its column: the order of
+    the sums in a matrix product depends on its shape.
     """
 
     plan: Plan
@@ -166,7 +171,7 @@ def _encoded(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
 
 
 def _one_by_one(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
-    # A bad row leaves zeros in its place: in a smaller batch the others would differ in a bit.
+    # A bad row leaves zeros in its place: in a batch of another size the others' bits would differ.
     batches, errors = [], dict[int, str]()
     for place in range(len(part)):
         row = part.take([place])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,10 @@ import mip
 from mip.step import State, Step
 from mip.tree import leaves
 
-# The number of threads changes the last bits, so every process of the tests has one.
-torch.set_num_threads(1)
+# The number of threads changes the last bits, so every process of the tests has the same: one,
+# or as many as OMP_NUM_THREADS says, which their children inherit.
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(1)
 
 settings.register_profile(
     "quick",
@@ -176,6 +179,24 @@ def fold(step: Step, batches: Any, state: State, steps: int) -> State:
     for _ in range(steps):
         state, _ = step(state, next(stream))
     return state
+
+
+def exactly(found: pd.DataFrame, want: pd.DataFrame) -> None:
+    """Hold predictions to the bit: for the same rows in batches of the same shape."""
+    pd.testing.assert_frame_equal(found, want, check_exact=True)
+
+
+def nearly(found: pd.DataFrame, want: pd.DataFrame) -> None:
+    """Hold predictions within 1e-5 of the largest number of their column.
+
+    More cannot be asked across batches: kernels choose the order of their sums by the shape of a
+    batch and by a row's place in it, and no two kinds of CPU choose alike.
+    """
+    for name in want.select_dtypes("number"):
+        size = want[name].abs().max()
+        pd.testing.assert_series_equal(found[name], want[name], rtol=0, atol=1e-5 * size)
+    words = want.select_dtypes(exclude="number")
+    pd.testing.assert_frame_equal(found[words.columns], words)
 
 
 def bits(tree: Any) -> dict[str, tuple]:

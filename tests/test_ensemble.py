@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from attrs import evolve, frozen
-from conftest import BRANCHES, HEADS, NUMBERS, draw_photos, frame_of
+from conftest import BRANCHES, HEADS, NUMBERS, draw_photos, exactly, frame_of
 
 import mip
 from mip import many
@@ -64,10 +64,6 @@ def models(table, kind):
 def pair(table):
     """Two models of a number."""
     return [trained(table, "regression", seed) for seed in (0, 1)]
-
-
-def exactly(found, want):
-    pd.testing.assert_frame_equal(found, want, check_exact=True)
 
 
 def test_an_ensemble_predicts_the_mean_of_numbers_and_probabilities(models, table):

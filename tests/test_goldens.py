@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -212,32 +213,38 @@ def test_gradients_by_hand_leave_the_intercept_where_the_weight_is_raw(cars):
     assert float(state.params["intercept"]) == pytest.approx(35, abs=1e-3)
 
 
-# Networks on the cars. Tolerances are those of five seeds, and exclude what has not been learned.
+# Networks on the cars. Each docstring tells the range of ten seeds; it was the same to four digits with
+# the kernels for AVX-512, for AVX2 and for neither. The bounds lie outside it, for another CPU may end
+# where another seed does, and exclude what has not been learned.
 
 
 def test_adam_nears_least_squares(cars):
     """One linear layer, 70 steps of Adam at a rate of 1: reported 18.776 and 18.797, 3.27 to 3.28.
 
-    Five seeds gave 18.76 to 18.92; the least possible is 18.6766.
+    Seeds gave 18.76 to 18.92, 3.266 to 3.287; the least possible is 18.6766, the mean has 60.76.
     """
     for seed in range(5):
         scores = scored(hidden([]), cars, mip.adam(1.0), 70, seed)
-        assert 18.6766 < scores["loss"] < 18.95
-        assert scores["mae"] == pytest.approx(3.275, abs=0.02)
+        assert 18.6766 < scores["loss"] < 19.1
+        assert scores["mae"] == pytest.approx(3.275, abs=0.03)
 
 
 def test_two_linear_layers_are_one(cars):
-    """Linear behind linear, 100 steps of Adam at a rate of 2.1: reported 18.682, 3.27."""
+    """Linear behind linear, 100 steps of Adam at a rate of 2.1: reported 18.682, 3.27.
+
+    Seeds gave 18.677 to 18.684, 3.273 to 3.288.
+    """
     for seed in range(5):
         scores = scored(mlp([1]), cars, mip.adam(2.1), 100, seed)
         assert scores["loss"] == pytest.approx(18.682, abs=0.01)
-        assert scores["mae"] == pytest.approx(3.275, abs=0.015)
+        assert scores["mae"] == pytest.approx(3.28, abs=0.015)
 
 
 def test_hidden_units_fit_what_a_line_cannot(cars):
     """100 steps of Adam at a rate of 1: reported 18.753 with one hidden ReLU, 18.310 with five.
 
-    One unit may die, so its number is the median of five seeds, 17.7 to 19.1 where it lives.
+    One unit may die, so its number is the median of five seeds, 17.7 to 19.1 where it lives. Five
+    gave 17.34 to 18.35.
     """
     one, five = (
         sorted(scored(hidden([units]), cars, mip.adam(1.0), 100, seed)["loss"] for seed in range(5))
@@ -245,32 +252,32 @@ def test_hidden_units_fit_what_a_line_cannot(cars):
     )
     assert OLS["loss"] > one[2] > five[2]
     assert one[2] == pytest.approx(18.4, abs=0.7)
-    assert 17.2 < five[0] <= five[-1] < 18.4
+    assert 17 < five[0] <= five[-1] < OLS["loss"]
 
 
 def test_a_sigmoid_bends_the_line(cars):
     """One hidden sigmoid, 1,000 steps of Adam at a rate of 0.1: reported 18.017, 3.14.
 
-    Sixteen seeds gave 17.95 to 18.26.
+    Sixteen seeds gave 17.95 to 18.26, 3.128 to 3.169.
     """
     x, y = (column.float()[:, None] for column in columns_of(cars, "WGT", ddof=1))
     torch.manual_seed(0)
     net, one = nn.Sequential(nn.Linear(1, 1), nn.Sigmoid(), nn.Linear(1, 1)), mip.adam(0.1)
     step, batches = mip.train_step(net, F.mse_loss, one), pipe((x, y), mip.batch(392))
     guess = eval_step(net)(mip.fit(step, batches, mip.init(net, one), epochs=1000), x)
-    assert float(F.mse_loss(guess, y)) == pytest.approx(18.1, abs=0.2)
-    assert float(F.l1_loss(guess, y)) == pytest.approx(3.14, abs=0.03)
+    assert float(F.mse_loss(guess, y)) == pytest.approx(18.1, abs=0.3)
+    assert float(F.l1_loss(guess, y)) == pytest.approx(3.15, abs=0.04)
 
 
 @pytest.mark.slow
 def test_a_thousand_units_fit_the_noise(cars):
     """A thousand hidden ReLUs, 1,000 steps of Adam at a rate of 0.1: reported 16.569, 3.01.
 
-    Five seeds gave 16.54 to 16.70, less than any net above.
+    Ten seeds gave 16.54 to 16.70, less than any net above, and 2.969 to 3.030.
     """
     scores = scored(hidden([1000]), cars, mip.adam(0.1), 1000)
-    assert scores["loss"] == pytest.approx(16.62, abs=0.12)
-    assert scores["mae"] == pytest.approx(2.99, abs=0.04)
+    assert scores["loss"] == pytest.approx(16.62, abs=0.25)
+    assert scores["mae"] == pytest.approx(3.0, abs=0.07)
 
 
 def test_a_batch_of_all_rows_is_the_full_batch(cars):
@@ -352,51 +359,59 @@ def test_the_best_epoch_is_scored_again_as_it_was(diabetes):
     """150 hidden ReLUs, Adam at a rate of 0.02: the best of the valid losses is reported as
     3085.759 after 117 epochs, with an r2 of .4209, and .5813 on the train rows.
 
-    Five seeds gave 3046 to 3134 at epochs 112 to 127, .412 to .428 and .575 to .587.
+    Ten seeds gave 3046 to 3134 at epochs 88 to 127, .412 to .428 and .556 to .587. The mean of the
+    train rows has 5367.
     """
     train, valid = diabetes
     epoch, least, predict = best_epoch(diabetes, [150], rate=0.02, epochs=170)
-    assert 100 <= epoch <= 140
-    assert least == pytest.approx(3085.759, rel=0.02)
+    assert 70 <= epoch <= 145
+    assert least == pytest.approx(3085.759, rel=0.03)
     assert mip.evaluate(predict, valid)["loss"] == least
-    assert mip.evaluate(predict, valid)["r2"] == pytest.approx(0.4209, abs=0.015)
-    assert mip.evaluate(predict, train)["r2"] == pytest.approx(0.5813, abs=0.01)
+    assert mip.evaluate(predict, valid)["r2"] == pytest.approx(0.4209, abs=0.025)
+    assert mip.evaluate(predict, train)["r2"] == pytest.approx(0.5813, abs=0.04)
 
 
 def test_two_hidden_layers_do_a_little_better():
     """10 and 10 hidden ReLUs, Adam at a rate of 0.3, on 88 valid rows: reported 2925.281.
 
-    Five seeds gave 2848 to 2990; the mean of the train rows has 5016.
+    Ten seeds gave 2848 to 3055 at epochs 30 to 69; the mean of the train rows has 5016.
     """
     epoch, least, _ = best_epoch(patients_cut(88), [10, 10], rate=0.3, epochs=100)
-    assert 20 <= epoch <= 90
-    assert least == pytest.approx(2925.281, rel=0.035)
+    assert 15 <= epoch < 99
+    assert least == pytest.approx(2925.281, rel=0.06)
 
 
-def held_out(diabetes, rate, epochs, decay=0.0):
+def held_out(diabetes, rate, epochs, decay=0.0, seed=0):
     """Train 150 hidden ReLUs to the end; the loss on either part."""
     train, valid = diabetes
     optimizer = mip.adam(rate, weight_decay=decay)
-    predict = mip.predictor(*trained(patients([150]), train, optimizer, epochs))
+    predict = mip.predictor(*trained(patients([150]), train, optimizer, epochs, seed))
     return [mip.evaluate(predict, part)["loss"] for part in (train, valid)]
 
 
 def test_a_decay_that_is_too_large_leaves_little(diabetes):
-    """A weight decay of 100 by Adam at a rate of 0.05, which has come to rest: reported 5793."""
+    """A weight decay of 100 by Adam at a rate of 0.05, which has come to rest: reported 5793.
+
+    Ten seeds gave 5791.1 to 5793.9.
+    """
     _, valid = held_out(diabetes, rate=0.05, epochs=200, decay=100.0)
-    assert valid == pytest.approx(5793, abs=3)
+    assert valid == pytest.approx(5793, abs=6)
 
 
 @pytest.mark.slow
 def test_some_decay_is_better_than_none_or_too_much(diabetes):
     """Weight decays of 0, .3 and .6, 1,000 epochs: reported 6189, 3892 and 3898.
 
-    Seeds gave 5180 to 7170, 3680 to 4990 and 3630 to 4090.
+    Ten seeds gave 5250 to 7590, 3660 to 5040 and 3230 to 4100. So many steps turn a difference in
+    the last bit into another seed's number, so these are medians. The mean has 5367.
     """
-    none, some, more = (held_out(diabetes, 0.05, 1000, decay)[1] for decay in (0.0, 0.3, 0.6))
-    assert 5000 < none < 7500
-    assert 3500 < some < 5100
-    assert 3500 < more < 4200
+    none, some, more = (
+        median(held_out(diabetes, 0.05, 1000, decay, seed)[1] for seed in range(5))
+        for decay in (0.0, 0.3, 0.6)
+    )
+    assert 5367 < none < 8500
+    assert 3200 < some < 5367
+    assert 3000 < more < 4600
 
 
 @pytest.mark.slow
