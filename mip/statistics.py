@@ -32,9 +32,16 @@ class Moments(NamedTuple):
     squares: np.ndarray
 
     @property
+    def deviation(self) -> np.ndarray:
+        """The standard deviation of the population."""
+        return np.sqrt(self.squares / np.maximum(self.known, 1))
+
+    @property
     def std(self) -> np.ndarray:
-        """The standard deviation of the population, or 1 where values differ by rounding alone."""
-        return spread(self.mean, np.sqrt(self.squares / np.maximum(self.known, 1)))
+        """The standard deviation to divide by: where all values are equal, the size of their mean,
+        or 1 where that is 0.
+        """
+        return spread(self.deviation, np.abs(self.mean))
 
 
 def moments(chunks: Iterable[np.ndarray]) -> Moments:
@@ -64,13 +71,14 @@ def _merged(a: Moments, b: Moments) -> Moments:
     return Moments(known, a.missing + b.missing, a.mean + apart * share, squares)
 
 
-def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Give the standard deviation, or 1 where values differ by rounding alone.
+def spread(deviation: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Give the standard deviation of values of about this size: where they differ by rounding
+    alone, the size itself, which has their unit, or 1 where it is 0.
 
-    >>> spread(np.array([5.0, 5.0]), np.array([0.5, 1e-15])).tolist()
-    [0.5, 1.0]
+    >>> spread(np.array([0.5, 1e-15, 1e-30, 0.0]), np.array([5.0, 5.0, 0.0, 0.0])).tolist()
+    [0.5, 5.0, 1e-30, 1.0]
     """
-    return np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-12), std, 1.0)
+    return np.where(deviation > 1e-12 * size, deviation, np.where(size > 0, size, 1.0))
 
 
 def words(rows: Rows, column: str) -> Counter[str]:

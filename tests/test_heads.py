@@ -257,7 +257,9 @@ def test_scores_are_numbers_by_name(head):
     logits = logits_of(head, facts, len(target))
     scores = head.metrics(facts, logits, target)
     assert {type(score) for score in scores.values()} == {float}
-    assert all(map(math.isfinite, scores.values())) or head.column == "never"
+    undefined = {name for name, score in scores.items() if not math.isfinite(score)}
+    # Beside a target of 1e30, one of 70 is 0 on the scale that is learned.
+    assert undefined <= {"mape", "median_ape"} or head.column == "never"
     assert "loss" not in scores
 
 

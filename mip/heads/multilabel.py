@@ -95,8 +95,9 @@ class Multilabel:
         return chances_of(facts["classes"], columns).logit(eps=SURE)
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Give accuracy (all labels of a row right), f1 over all labels together (micro), and
-        auc, averaged over the labels that some rows have and some have not.
+        """Give accuracy (all labels of a row right), f1 over all labels together (micro; NaN where
+        no row has a label and none is predicted), and auc, averaged over the labels that some rows
+        have and some have not (NaN where there is none of those).
         """
         guess, truth = logits > 0, target > 0.5
         areas = [auc(logits[:, k], truth[:, k].long()) for k in range(target.shape[1])]
