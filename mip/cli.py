@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -67,7 +68,9 @@ Views = Annotated[
 
 
 def say(what: Any = "") -> None:
-    """Print text or a table of text to standard output, as wide as it is."""
+    """Print text or a table of text to standard output, as wide as it is; what its encoding lacks
+    is escaped.
+    """
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=isinstance(what, str))
@@ -75,7 +78,29 @@ def say(what: Any = "") -> None:
         # In a narrow terminal a table had better break its lines than cut its names.
         room = console.options.update(max_width=WIDEST)
         console.width = max(console.width, console.measure(what, options=room).maximum)
-    console.print(what, markup=False)
+    with console.capture() as shown:
+        console.print(what, markup=False)
+    encoding = sys.stdout.encoding or "utf-8"
+    emit(shown.get().encode(encoding, "backslashreplace").decode(encoding))
+
+
+def emit(text: str) -> None:
+    """Write to standard output. Where its reader has gone, the work goes on without it.
+
+    Raises FileError where it cannot be written.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except UnicodeEncodeError as error:
+        letter = error.object[error.start]
+        cure = "set PYTHONIOENCODING=utf-8, or write to a file with --out"
+        raise FileError(f"standard output: {error.encoding} has no {letter!r}; {cure}") from error
+    except OSError as error:
+        # What is left in the buffer must not fail again at the end of the program.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise FileError(f"standard output: {error.strerror}") from error
 
 
 WIDEST = 500
@@ -235,10 +260,11 @@ def show(
     learned = adapt(read_spec, split_of(read_spec, table, spec).train)
     plan = graft(learned, donors(read_spec, spec.parent))
     net = build(plan, pretrain=False)
+    if svg:
+        write(svg, diagram(summary(plan, net)).encode(), overwrite=force)
     say(tree(str(spec), summary(plan, net, layers)))
     say("layers: " + census(types(measure(net, plan.example()))))
     if svg:
-        write(svg, diagram(summary(plan, net)).encode(), overwrite=force)
         say(f"drew {svg}")
 
 
@@ -252,7 +278,7 @@ def schema_(
 
     text = dumps(schema(), indent=2, ensure_ascii=False, allow_nan=False)
     if out is None:
-        sys.stdout.write(f"{text}\n")
+        emit(f"{text}\n")
     else:
         write(out, f"{text}\n".encode(), overwrite=force)
         say(f"wrote {out}")
@@ -373,12 +399,17 @@ def _reported(ended: Any, cut: Parts, out: Path) -> None:
     from mip.predict import evaluate
     from mip.report import scores, write_json
 
-    named = zip(Parts._fields, cut, strict=True)
-    found = {name: evaluate(ended.predict, rows) for name, rows in named if len(rows)}
+    found: dict[str, Mapping[str, float]] = {}
+    try:
+        for name, rows in zip(Parts._fields, cut, strict=True):
+            found |= {name: evaluate(ended.predict, rows)} if len(rows) else {}
+    except MipError as error:
+        raise type(error)(f"the model is saved in {out}, and has no scores: {error}") from error
+    finally:
+        write_json(out / "metrics.json", found, overwrite=True)
     say(scores(f"{out} after {ended.seconds:.0f} s", found))
     if ended.plan.spec.train.keep == "best":
         say(f"kept: epoch {best(ended.history.epochs, 'valid/loss') + 1}, with the best valid loss")
-    write_json(out / "metrics.json", found, overwrite=True)
     wrote = sorted(path.name for path in out.iterdir() if path.name != LOCK)
     say(f"wrote {', '.join(wrote)} in {out}")
 
@@ -404,9 +435,11 @@ def evaluate(
     chosen = _chosen(predict.plans, rows, part)
     _say_remarks(predict, rows)
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
-    say(scores(f"{model.name} on {table.name}", found))
+    if not found:
+        raise DataError(f"{table}: there are no rows in the part '{part}'")
     if json:
         write_json(json, found if part == "each" else found[part], overwrite=force)
+    say(scores(f"{model.name} on {table.name}", found))
 
 
 @app.command()
@@ -432,11 +465,11 @@ def baseline(
     plan = adapt(read_spec, cut.train)
     trained = {"network": network(load(model), plan, cut)} if model else {}
     found = {**baselines(plan, cut), **trained}
+    if json:
+        write_json(json, found, overwrite=force)
     if left_out(plan):
         say(f"left out, for the network alone: {', '.join(left_out(plan))}")
     say(comparison(spec.name, found))
-    if json:
-        write_json(json, found, overwrite=force)
 
 
 def _rows_for(plan: Plan, path: Path) -> Table | Shards:
@@ -510,7 +543,7 @@ def predict(
         bad = frame["error"].dropna()
         note(f"{len(bad)} of {len(frame)} rows have no prediction: {bad.iloc[0]}")
     if out is None:
-        sys.stdout.write(frame.to_csv())
+        emit(frame.to_csv())
     else:
         write_table(out, frame, overwrite=force)
         say(f"wrote {len(frame)} predictions to {out}")
@@ -538,9 +571,9 @@ def sweep(
     check_outputs([as_json, as_csv], force, [spec])
     training = partial(sweep, seeds=seeds, workers=workers, overwrite=force, cache=cache)
     done = training(spec, choices(set_), out, told=_told_of)
-    say(sweep_grid(f"{spec.name}, seeds {seeds}", done, best(done)))
     write_json(as_json, sweep_json(done, best(done)), overwrite=force)
     write_table(as_csv, sweep_frame(done, best(done)), overwrite=force)
+    say(sweep_grid(f"{spec.name}, seeds {seeds}", done, best(done)))
     say(f"wrote sweep.csv, sweep.json in {out}")
     failed = [each.error for one in done for each in one.outcomes if each.error]
     if failed:
@@ -612,11 +645,18 @@ def crossval_(
     # Bars of several processes would write over each other.
     quiet, base = _quiet(spec.stem) if workers == 1 else no_hooks, spec.parent
     done = crossval(read_spec, rows, column, quiet, cache=cache, base=base, workers=workers)
-    say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))
-    if out:
-        write_table(out, done.predictions, overwrite=force)
-    if json:
-        write_json(json, averages(done.scores), overwrite=force)
+    errors = {fold: str(error) for fold, error in done.errors.items()}
+    by_fold = dict(zip(done.folds, done.scores, strict=True))
+    try:
+        if out:
+            write_table(out, done.predictions, overwrite=force)
+        if json:
+            write_json(json, {**averages(done.scores), "errors": errors}, overwrite=force)
+    finally:
+        say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", by_fold))
+    if errors:
+        whole = len(errors) + len(by_fold)
+        raise MipError(f"{len(errors)} of {whole} folds failed; the others are kept")
 
 
 def _quiet(label: str) -> Callable[[Job], tuple[Hook, ...]]:

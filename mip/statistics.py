@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import reduce
@@ -79,6 +80,20 @@ def spread(deviation: np.ndarray, size: np.ndarray) -> np.ndarray:
     [0.5, 5.0, 1e-30, 1.0]
     """
     return np.where(deviation > 1e-12 * size, deviation, np.where(size > 0, size, 1.0))
+
+
+def averaged(values: Iterable[float]) -> tuple[float, float, int]:
+    """Give mean and standard deviation (of a sample) of the values that are not NaN, and how many
+    these are. The mean of none is NaN, and so is the deviation of fewer than two.
+
+    >>> averaged([1.0, 3.0, float("nan")])
+    (2.0, 1.4142135623730951, 2)
+    """
+    known = np.array([value for value in values if value == value])
+    with np.errstate(invalid="ignore", over="ignore"):  # what is infinite has no deviation
+        mean = float(known.mean()) if len(known) else math.nan
+        deviation = float(known.std(ddof=1)) if len(known) > 1 else math.nan
+    return mean, deviation, len(known)
 
 
 def words(rows: Rows, column: str) -> Counter[str]:
