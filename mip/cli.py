@@ -404,7 +404,9 @@ def _reported(ended: Any, cut: Parts, out: Path) -> None:
         for name, rows in zip(Parts._fields, cut, strict=True):
             found |= {name: evaluate(ended.predict, rows)} if len(rows) else {}
     except MipError as error:
-        raise type(error)(f"the model is saved in {out}, and has no scores: {error}") from error
+        raise type(error)(
+            f"the model is saved in {out}, and could not be scored: {error}"
+        ) from error
     finally:
         write_json(out / "metrics.json", found, overwrite=True)
     say(scores(f"{out} after {ended.seconds:.0f} s", found))
@@ -656,7 +658,7 @@ def crossval_(
         say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", by_fold))
     if errors:
         whole = len(errors) + len(by_fold)
-        raise MipError(f"{len(errors)} of {whole} folds failed; the others are kept")
+        raise MipError(f"{len(errors)} of {whole} folds failed; the scores are those of the others")
 
 
 def _quiet(label: str) -> Callable[[Job], tuple[Hook, ...]]:

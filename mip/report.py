@@ -32,7 +32,7 @@ def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
 
     drawn = Grid(
         title=Text(title, no_wrap=True, overflow="ignore"),
-        caption=Text(note) if note else None,
+        caption=Text(note, no_wrap=True, overflow="ignore") if note else None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -147,7 +147,7 @@ def _spread(one: Combination, part: str, metric: str) -> str:
 
 
 def measured(combinations: Sequence[Combination]) -> dict[str, list[tuple[str, str]]]:
-    """Give each (part, metric) that a run of a sweep has, by part; nothing where every run failed."""
+    """Give each (part, metric) that a run of a sweep has, by part; nothing where all failed."""
     found: dict[str, dict[tuple[str, str], None]] = {}
     for outcome in (each for one in combinations for each in one.outcomes):
         for part, metrics in outcome.scores.items():

@@ -151,7 +151,9 @@ def test_numbers_that_are_all_equal_have_no_unit_either(value, unit):
     cells = [unit * value] * 3 + [unit * value * 1.5]
     rows, plain = mip.from_columns({"x": cells}), Regression("x")
     facts = plain.adapt(rows.take([0, 1, 2]))
-    assert plain.encode(facts, rows).tolist() == near([0, 0, 0, math.copysign(0.5, value)], abs=1e-6)
+    assert plain.encode(facts, rows).tolist() == near(
+        [0, 0, 0, math.copysign(0.5, value)], abs=1e-6
+    )
     assert plain.decode(facts, torch.ones(1))["value"][0] == near(
         unit * value + abs(unit * value), abs=1e-12 * unit
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from attrs import field
 from attrs.validators import in_
 from torch import Tensor
@@ -76,6 +75,7 @@ def rescaled(facts: Facts, values: np.ndarray, scale: Scale) -> np.ndarray:
 def average(values: Tensor) -> float:
     """Give the mean of sizes, float64 [n], none below 0, whose sum may be too large for a float64.
 
+    >>> import torch
     >>> average(torch.tensor([1e308, 1e308], dtype=torch.float64))
     1e+308
     """
@@ -87,6 +87,7 @@ def root_mean_square(values: Tensor) -> float:
     """Give the root of the mean square of numbers, float64 [n], whose squares may be too large or
     too small for a float64.
 
+    >>> import torch
     >>> root_mean_square(torch.tensor([3e-200, -3e-200], dtype=torch.float64))
     3e-200
     """
