@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mip.errors import DataError, FileError, MipError, SpecError, hint
+from mip.errors import DataError, FileError, MipError, SpecError, hint, one_line
 from mip.fit import Hook
 from mip.folder import check_folder, files_read
 from mip.graft import donors, graft
@@ -109,7 +109,7 @@ WIDEST = 500
 
 def note(text: str) -> None:
     """Print a line to standard error."""
-    sys.stderr.write(f"mip: {text}\n")
+    sys.stderr.write(f"mip: {one_line(text)}\n")
 
 
 def changes(texts: Sequence[str] | None) -> dict[str, Any]:

@@ -656,12 +656,13 @@ ENCODE = {
         Ordinal("size"),
         "smal",
         "'smal' is not a class of the training rows; did you mean 'small'? (known: large, mid, "
-        "small)",
+        "small); leave such rows out, or train with some (data.split.stratify = 'size')",
     ),
     "multilabel": (
         Multilabel("words"),
         "sun;see",
-        "'see' is not a label of the training rows; did you mean 'sea'? (known: Köln, sea, sun)",
+        "'see' is not a label of the training rows; did you mean 'sea'? (known: Köln, sea, sun); "
+        "leave such rows out, or train with some (another data.split.seed)",
     ),
 }
 

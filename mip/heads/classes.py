@@ -42,9 +42,9 @@ def codes_of(rows: Table, column: str, classes: list[str]) -> np.ndarray:
         shown = ", ".join(map(str, rows.rows[strange[:8]].tolist()))
         more = f" ({len(strange)} rows: {shown}{', …' * (len(strange) > 8)})" * (len(strange) > 1)
         word = cells[strange[0]]
-        raise DataError(
-            f"{where}: '{word}' is not a class of the training rows{more}{hint(word, classes)}"
-        )
+        told = f"'{word}' is not a class of the training rows{more}{hint(word, classes)}"
+        cure = f"leave such rows out, or train with some (data.split.stratify = '{column}')"
+        raise DataError(f"{where}: {told}; {cure}")
     return codes
 
 

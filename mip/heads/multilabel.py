@@ -70,7 +70,8 @@ class Multilabel:
             for word in cell:
                 if word not in at:
                     told = f"'{word}' is not a label of the training rows{hint(word, at)}"
-                    raise DataError(f"{rows.where(place, self.column)}: {told}")
+                    cure = "leave such rows out, or train with some (another data.split.seed)"
+                    raise DataError(f"{rows.where(place, self.column)}: {told}; {cure}")
             target[place] = 0
             target[place, [at[word] for word in cell]] = 1
         return target
