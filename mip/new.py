@@ -79,7 +79,7 @@ def guess(table: Table, column: str) -> Guess:
         return _guess_list(table, column, cells)
     words = [word for word in table.texts(column) if word]
     known = [word for word in words if word.lower() not in BLANK]
-    kinds, told = len(set(known)), _told(known, table)
+    kinds, told = len(set(known)), _counts(known, table)
     if _share(PICTURE, known) > 0.9 and all(isinstance(cell, str) for cell in cells):
         there = any(map(partial(_is_file, table), known))
         return Guess(column, "image" if there else "lost files", f"{told}{'' if there else LOST}")
@@ -91,10 +91,10 @@ def guess(table: Table, column: str) -> Guess:
         return Guess(column, "date", f"{told}, {min(known):.10} to {max(known):.10}")
     if _share(VECTOR, known) == 1 and _is_vector(table, column, known):
         return Guess(column, "vector", f"{told}, each a list of numbers")
-    return _guess_words(column, words, _told(words, table))
+    return _guess_words(column, words, _counts(words, table))
 
 
-def _told(words: list[str], table: Table) -> str:
+def _counts(words: list[str], table: Table) -> str:
     blank = len(table) - len(words)
     return f"{len(set(words))} different values" + (f", {blank} missing" if blank else "")
 
@@ -197,8 +197,8 @@ def draft(table: Table, target: str, path: str) -> str:
     for what, name in (("name of the table's file", path), ("name of the target", target)):
         if not _is_writable(name):
             raise DataError(f"{table.name}: the {what} cannot stand in a spec: rename it")
-    aim = _aim(table, target)
-    rows = table.take(np.flatnonzero(KINDS[aim.kind](target).known(table)))
+    found = _guess_target(table, target)
+    rows = table.take(np.flatnonzero(KINDS[found.kind](target).known(table)))
     guesses = [_read(guess(rows, name), rows) for name in table.columns if name != target]
     roles = {role: [g for g in guesses if g.role == role] for role in _KINDS}
     few = len(rows) < MANY and any(named for role, named in roles.items() if role != "image")
@@ -207,7 +207,13 @@ def draft(table: Table, target: str, path: str) -> str:
     left = [_comment(f"left out: {_named(g)} ({g.role}: {g.reason})") for g in other]
     if not any(blocks):
         raise DataError(f"{table.name}: no column besides '{target}' can be read")
-    texts = [_data(table, rows, path, aim), *blocks, _lines(left), _head(rows, aim), _train(rows)]
+    texts = [
+        _data(table, rows, path, found),
+        *blocks,
+        _lines(left),
+        _head(rows, found),
+        _train(rows),
+    ]
     return "\n".join(filter(None, texts))
 
 
@@ -294,8 +300,8 @@ def _image(guesses: list[Guess], table: Table) -> list[str]:
 
 
 @frozen
-class Aim:
-    """What is predicted: the kind of head, why, and its options beside the column, in TOML."""
+class TargetGuess:
+    """The kind of head that suits a target, why, and its options beside the column, in TOML."""
 
     column: str
     kind: str
@@ -303,16 +309,16 @@ class Aim:
     options: tuple[str, ...] = ()
 
 
-def _aim(table: Table, column: str) -> Aim:
+def _guess_target(table: Table, column: str) -> TargetGuess:
     if any(map(is_list, table.cells(column))):
         Multilabel(column).adapt(table)
-        return Aim(column, "multilabel", "lists: any of several labels")
+        return TargetGuess(column, "multilabel", "lists: any of several labels")
     words = [word for word in table.texts(column) if word]
     known = [word for word in words if word.lower() not in BLANK]
     number = len(set(known)) > 1 and _is_number(table, column)
     if number and len(known) < len(words):
-        aim = _regression(table, column, known)
-        return evolve(aim, reason=f"{aim.reason} (for classes leave the missing cells empty)")
+        found = _regression(table, column, known)
+        return evolve(found, reason=f"{found.reason} (for classes leave the missing cells empty)")
     kinds = len(set(words))
     if kinds < 2:
         raise DataError(f"{table.name}: column '{column}' has {kinds} value, nothing to predict")
@@ -320,31 +326,30 @@ def _aim(table: Table, column: str) -> Aim:
         told = f"{kinds} different words in {len(words)} rows are too many to be classes"
         raise DataError(f"{table.name}: column '{column}': {told}")
     if kinds == 2:
-        return Aim(
-            column, "binary", f"two values: {', '.join(f'{w:.40}' for w in sorted(set(words)))}"
-        )
+        both = ", ".join(f"{word:.40}" for word in sorted(set(words)))
+        return TargetGuess(column, "binary", f"two values: {both}")
     if not number or (kinds <= 10 and kinds < len(words) / 10):
-        return Aim(column, "multiclass", f"{kinds} classes")
+        return TargetGuess(column, "multiclass", f"{kinds} classes")
     return _regression(table, column, known)
 
 
-def _regression(table: Table, column: str, known: list[str]) -> Aim:
-    found = _guess_number(table, column, len(set(known)), _told(known, table))
+def _regression(table: Table, column: str, known: list[str]) -> TargetGuess:
+    found = _guess_number(table, column, len(set(known)), _counts(known, table))
     scale = "log" if found.role == "log number" else "standard"
-    return Aim(column, "regression", found.reason, (f'scale = "{scale}"', 'loss = "mae"'))
+    return TargetGuess(column, "regression", found.reason, (f'scale = "{scale}"', 'loss = "mae"'))
 
 
-def _data(table: Table, rows: Table, path: str, aim: Aim) -> str:
+def _data(table: Table, rows: Table, path: str, found: TargetGuess) -> str:
     used = f", {len(rows)} of them with a target" * (len(rows) < len(table))
     how, why = "seed = 0", []
-    if aim.kind in {"binary", "multiclass"}:
-        how += f", stratify = {_quoted(aim.column)}"
+    if found.kind in {"binary", "multiclass"}:
+        how += f", stratify = {_quoted(found.column)}"
         why = ["# stratified: each class is in train, and in the other parts by its share"]
-    elif aim.kind == "multilabel":
-        how = f"seed = {_seed(rows, aim.column)}"
-    split = f"split = {{ fractions = {list(FRACTIONS)}, {how} }}"
-    head = _comment(f"{table.name}: {len(table)} rows{used}")
-    return _lines([head, "[data]", f"table = {_quoted(path)}", *why, split])
+    elif found.kind == "multilabel":
+        how = f"seed = {_seed(rows, found.column)}"
+    first = _comment(f"{table.name}: {len(table)} rows{used}")
+    parts = f"split = {{ fractions = {list(FRACTIONS)}, {how} }}"
+    return _lines([first, "[data]", f"table = {_quoted(path)}", *why, parts])
 
 
 def _seed(rows: Table, column: str) -> int:
@@ -368,15 +373,15 @@ def _labels(rows: Table, column: str) -> list[str]:
         return []
 
 
-def _head(table: Table, aim: Aim) -> str:
+def _head(table: Table, found: TargetGuess) -> str:
     few = [f"dropout = 0.1           # {len(table)} rows could be learned by heart"]
     return _lines(
         [
-            _comment(aim.reason),
+            _comment(found.reason),
             "[head]",
-            f'kind = "{aim.kind}"',
-            f"column = {_quoted(aim.column)}",
-            *aim.options,
+            f'kind = "{found.kind}"',
+            f"column = {_quoted(found.column)}",
+            *found.options,
             "layers = [128, 128]     # between what is read and what is predicted",
             "members = 8             # networks that share most weights, and predict their mean",
             *few * (len(table) < MANY),
