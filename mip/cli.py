@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shlex
@@ -21,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mip.errors import DataError, FileError, MipError, SpecError, hint
+from mip.errors import DataError, FileError, MipError, SpecError, hint, one_line
 from mip.fit import Hook
 from mip.folder import check_folder, files_read
 from mip.graft import donors, graft
@@ -72,7 +71,9 @@ Views = Annotated[
 
 
 def say(what: Any = "") -> None:
-    """Print text or a table of text to standard output, as wide as it is."""
+    """Print text or a table of text to standard output, as wide as it is; what its encoding lacks
+    is escaped.
+    """
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=isinstance(what, str))
@@ -80,8 +81,10 @@ def say(what: Any = "") -> None:
         # In a narrow terminal a table had better break its lines than cut its names.
         room = console.options.update(max_width=WIDEST)
         console.width = max(console.width, console.measure(what, options=room).maximum)
-    with _printing():
+    with console.capture() as shown:
         console.print(what, markup=False)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    emit(shown.get().encode(encoding, "backslashreplace").decode(encoding))
 
 
 WIDEST = 500
@@ -89,28 +92,31 @@ WIDEST = 500
 
 
 def emit(text: str) -> None:
-    """Print text to standard output as it is, for another program to read."""
+    """Write to standard output. Where its reader has gone, the work goes on without it.
+
+    Raises FileError where it cannot be written.
+    """
     if sys.stdout is None:
         raise FileError("standard output: is closed")
-    with _printing():
+    try:
         sys.stdout.write(text)
         sys.stdout.flush()
-
-
-@contextmanager
-def _printing() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # whoever reads has read enough, which ends a command without a word
+    except UnicodeEncodeError as error:
+        letter = error.object[error.start]
+        cure = "set PYTHONIOENCODING=utf-8, or write to a file with --out"
+        raise FileError(f"standard output: {error.encoding} has no {letter!r}; {cure}") from error
     except OSError as error:
-        raise FileError(f"standard output: cannot be written ({error.strerror})") from error
+        # What is left in the buffer must not fail again at the end of the program.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            why = error.strerror
+            raise FileError(f"standard output: cannot be written ({why})") from error
 
 
 def note(text: str) -> None:
     """Print a line to standard error, where there is one."""
     with suppress(OSError):
-        sys.stderr.write(f"mip: {text}\n")
+        sys.stderr.write(f"mip: {one_line(text)}\n")
 
 
 def changes(texts: Sequence[str] | None) -> dict[str, Any]:
@@ -402,9 +408,16 @@ def _reported(ended: Any, cut: Parts, out: Path) -> None:
     from mip.predict import evaluate
     from mip.report import scores, write_json
 
-    named = zip(Parts._fields, cut, strict=True)
-    found = {name: evaluate(ended.predict, rows) for name, rows in named if len(rows)}
-    write_json(out / "metrics.json", found, overwrite=True)
+    found: dict[str, Mapping[str, float]] = {}
+    try:
+        for name, rows in zip(Parts._fields, cut, strict=True):
+            found |= {name: evaluate(ended.predict, rows)} if len(rows) else {}
+    except MipError as error:
+        raise type(error)(
+            f"the model is saved in {out}, and could not be scored: {error}"
+        ) from error
+    finally:
+        write_json(out / "metrics.json", found, overwrite=True)
     say(scores(f"{out} after {ended.seconds:.0f} s", found))
     if ended.plan.spec.train.keep == "best":
         say(f"kept: epoch {best(ended.history.epochs, 'valid/loss') + 1}, with the best valid loss")
@@ -433,6 +446,8 @@ def evaluate(
     chosen = _chosen(predict.plans, rows, part)
     _say_remarks(predict, rows)
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
+    if not found:
+        raise DataError(f"{table}: there are no rows in the part '{part}'")
     if json:
         write_json(json, found if part == "each" else found[part], overwrite=force)
     say(scores(f"{model.name} on {table.name}", found))
@@ -642,11 +657,18 @@ def crossval_(
     # Bars of several processes would write over each other.
     quiet, base = _quiet(spec.stem) if workers == 1 else no_hooks, spec.parent
     done = crossval(read_spec, rows, column, quiet, cache=cache, base=base, workers=workers)
-    if out:
-        write_table(out, done.predictions, overwrite=force)
-    if json:
-        write_json(json, averages(done.scores), overwrite=force)
-    say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", done.scores))
+    errors = {fold: str(error) for fold, error in done.errors.items()}
+    by_fold = dict(zip(done.folds, done.scores, strict=True))
+    try:
+        if out:
+            write_table(out, done.predictions, overwrite=force)
+        if json:
+            write_json(json, {**averages(done.scores), "errors": errors}, overwrite=force)
+    finally:
+        say(spread(f"{spec.name}, {column}, {done.seconds:.0f} s", by_fold))
+    if errors:
+        whole = len(errors) + len(by_fold)
+        raise MipError(f"{len(errors)} of {whole} folds failed; the scores are those of the others")
 
 
 def _quiet(label: str) -> Callable[[Job], tuple[Hook, ...]]:
@@ -753,8 +775,6 @@ def main() -> None:
     """
     told: list[str] = []
     warnings.showwarning = lambda message, *_, **__: _warned(told, str(message))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name can be any bytes
     try:
         with _signals():
             _check_words(sys.argv[1:])

@@ -33,6 +33,15 @@ class MipWarning(UserWarning):
     """Something that still works and that the user should know."""
 
 
+def one_line(text: str) -> str:
+    r"""Write a text that may quote anything in one line: what cannot be printed is escaped.
+
+    >>> print(one_line("a name of two\nlines"))
+    a name of two\nlines
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """Say the nearest known name, then all of them (twelve at most).
 

@@ -151,12 +151,16 @@ PERCENT = frozenset({"accuracy", "mape", "median_ape", "top2", "top5"})
 
 
 def number(metric: str, value: float) -> str:
-    """Write a metric's value for a person.
+    """Write a metric's value for a person; NaN, where it is not defined, as "n/a".
 
     >>> number("mape", 0.2593), number("mae", 123456.7), number("auc", 0.91234)
     ('25.9%', '123,457', '0.9123')
+    >>> number("mape", math.nan)
+    'n/a'
     """
-    name = metric.split("/")[-1]
+    if math.isnan(value):
+        return "n/a"
+    name = metric.split("/")[-1].split(".")[-1]
     if name in PERCENT:
         return f"{value:.1%}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
@@ -183,7 +187,8 @@ def _check_log(event: Event, path: Path, overwrite: bool, is_log: Callable[[byte
 
 def log(path: str | Path, steps: bool = False, *, overwrite: bool = False) -> Hook:
     """Keep a file with a row for each epoch, or with `steps` for each step: CSV for `.csv`, else
-    JSON lines; written whole after each epoch, so never torn.
+    JSON lines, where a number that is not finite is null; written whole after each epoch, so never
+    torn.
 
     Because it is written from the history, a resumed run goes on where its checkpoint stood. A fit
     without a history raises FileError, before its first step, where the file exists already,
@@ -212,7 +217,8 @@ def _steps(history: History) -> list[Mapping[str, float]]:
 
 
 def _as_json(rows: Sequence[Mapping[str, float]]) -> str:
-    return "".join(json.dumps(dict(row)) + "\n" for row in rows)
+    lines = ({name: x if math.isfinite(x) else None for name, x in row.items()} for row in rows)
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
 def _as_csv(rows: Sequence[Mapping[str, float]]) -> str:

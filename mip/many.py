@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -10,7 +11,6 @@ from functools import cache as cached
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -23,6 +23,7 @@ from mip.read import read
 from mip.run import Run, run
 from mip.shards import stream
 from mip.spec import KINDS, Spec, load_spec
+from mip.statistics import averaged
 from mip.step import State
 from mip.store import save_models
 from mip.workers import mapped
@@ -150,16 +151,16 @@ class Combination:
 
     @property
     def valid(self) -> float:
-        """The mean valid loss over the seeds; NaN where a run failed."""
-        whole = all(each.error is None for each in self.outcomes)
-        return self.average("valid", "loss")[0] if whole else float("nan")
+        """The mean valid loss over the seeds; NaN where a run failed, or its loss is NaN."""
+        mean, _, known = self.average("valid", "loss")
+        return mean if known == len(self.outcomes) else math.nan
 
-    def average(self, part: str, metric: str) -> tuple[float, float | None]:
-        """Give mean and standard deviation of a metric over the seeds that ended; no deviation of
-        one, and NaN of none.
+    def average(self, part: str, metric: str) -> tuple[float, float, int]:
+        """Give mean and standard deviation of a metric over the seeds that ended and in which it is
+        defined, and how many these are: NaN for the mean of none, and the deviation of one.
         """
-        found = [each.scores[part][metric] for each in self.outcomes if each.scores]
-        return mean(found or [float("nan")]), stdev(found) if len(found) > 1 else None
+        found = (each.scores.get(part, {}).get(metric, math.nan) for each in self.outcomes)
+        return averaged(found)
 
 
 def grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomli_w
-from attrs import frozen
+from attrs import evolve, frozen
 
+from mip.branch import Branch
 from mip.branches.boolean import VALUES
+from mip.branches.datetime import Datetime
 from mip.branches.image import Image
-from mip.errors import DataError, hint
+from mip.branches.vector import Vector
+from mip.errors import DataError, hint, one_line
+from mip.heads.multilabel import Multilabel
 from mip.read import IMAGES
+from mip.spec import KINDS
+from mip.split import split
 from mip.table import BLANK, Table, is_image, is_list
 
 PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGES))})", re.IGNORECASE)
@@ -31,6 +38,15 @@ FEW = 30
 SENTENCE = 3
 """So many words a cell, on average, are text."""
 
+LONGEST = 10_000
+"""So many letters has the longest name that is written."""
+
+WIDEST = 200
+"""So many letters has the longest comment."""
+
+SEEDS = 100
+"""So many splits are tried for one that has each label in train."""
+
 MANY = 2000
 """So many rows teach a curve for each column of numbers."""
 
@@ -46,40 +62,62 @@ class Guess:
 
 def guess(table: Table, column: str) -> Guess:
     """Guess a column's role: number, log number, category, yes or no, date, free text, vector,
-    image, or what is left out.
+    image, or what is left out. What stands for a missing number ("none", "-", "NA") is a word
+    among words.
 
-    >>> import pandas as pd; from mip.table import from_frame
-    >>> rows = from_frame(pd.DataFrame({"town": ["Ulm", "Bonn"], "size": [1.5, 2.5]}))
-    >>> guess(rows, "town").role, guess(rows, "size").role
-    ('category', 'number')
+    >>> from mip.read import from_columns
+    >>> rows = from_columns({"town": ["Ulm", "none"], "size": ["1.5", "2.5"], "age": ["none", ""]})
+    >>> [guess(rows, name).role for name in rows.columns]
+    ['category', 'number', 'constant']
     """
+    if not _is_writable(column):
+        return Guess(column, "odd name", "a spec cannot hold it: rename the column")
     cells = [cell for cell in table.cells(column) if cell is not None]
     if any(map(is_image, cells)):
-        return Guess(column, "image", f"{len(cells)} images within the table")
+        return _guess_images(column, cells)
     if any(map(is_list, cells)):
-        return _guess_list(column, cells)
-    words = [word for word in table.texts(column) if word.lower() not in BLANK]
-    kinds, blank = len(set(words)), len(table) - len(words)
-    told = f"{kinds} different values" + (f", {blank} missing" if blank else "")
+        return _guess_list(table, column, cells)
+    words = [word for word in table.texts(column) if word]
+    known = [word for word in words if word.lower() not in BLANK]
+    kinds, told = len(set(known)), _counts(known, table)
+    if _share(PICTURE, known) > 0.9 and all(isinstance(cell, str) for cell in cells):
+        there = any(map(partial(_is_file, table), known))
+        return Guess(column, "image" if there else "lost files", f"{told}{'' if there else LOST}")
+    if kinds == 2 and all(word.lower() in VALUES for word in known):
+        return Guess(column, "yes or no", told)
+    if kinds > 1 and _is_number(table, column):
+        return _guess_number(table, column, kinds, told)
+    if kinds > 1 and _share(ISO, known) == 1 and _fits(Datetime((column,)), table):
+        return Guess(column, "date", f"{told}, {min(known):.10} to {max(known):.10}")
+    if _share(VECTOR, known) == 1 and _is_vector(table, column, known):
+        return Guess(column, "vector", f"{told}, each a list of numbers")
+    return _guess_words(column, words, _counts(words, table))
+
+
+def _counts(words: list[str], table: Table) -> str:
+    blank = len(table) - len(words)
+    return f"{len(set(words))} different values" + (f", {blank} missing" if blank else "")
+
+
+def _is_file(table: Table, word: str) -> bool:
+    try:
+        return (Path(table.root or ".") / word).is_file()
+    except OSError:  # a name too long for any file
+        return False
+
+
+def _is_writable(text: str) -> bool:
+    # TOML is UTF-8, which has no half of a surrogate pair; a line with too many dots is no spec.
+    halves = any("\ud800" <= letter <= "\udfff" for letter in text)
+    return not halves and len(text) <= LONGEST and text.count(".") <= LONGEST // 10
+
+
+def _guess_words(column: str, words: list[str], told: str) -> Guess:
+    kinds = len(set(words))
     if kinds < 2:
         return Guess(column, "constant", f"{told}: nothing to learn")
-    if _share(PICTURE, words) > 0.9:
-        there = any((Path(table.root or ".") / word).is_file() for word in words)
-        return Guess(column, "image" if there else "lost files", f"{told}{'' if there else LOST}")
-    if kinds == 2 and all(word.lower() in VALUES for word in words):
-        return Guess(column, "yes or no", told)
-    if _is_number(table, column):
-        return _guess_number(table, column, kinds, told)
-    return _guess_words(column, words, kinds, told)
-
-
-def _guess_words(column: str, words: list[str], kinds: int, told: str) -> Guess:
-    if _share(ISO, words) == 1:
-        return Guess(column, "date", f"{told}, {min(words):.10} to {max(words):.10}")
     if _share(DATE, words) > 0.9:
         return Guess(column, "foreign date", f"{told}: dates are read as 2024-12-31")
-    if all(map(VECTOR.fullmatch, words)):
-        return Guess(column, "vector", f"{told}, each a list of numbers")
     long = sum(len(word.split()) for word in words) >= SENTENCE * len(words)
     if kinds <= FEW or (kinds <= len(words) // 3 and not long):
         return Guess(column, "category", told)
@@ -88,25 +126,44 @@ def _guess_words(column: str, words: list[str], kinds: int, told: str) -> Guess:
     return Guess(column, "names", f"{told}: too many to be categories, too short to be text")
 
 
-def _guess_list(column: str, cells: list[Any]) -> Guess:
-    words = [str(word) for cell in cells for word in (cell if is_list(cell) else [cell])]
+def _guess_images(column: str, cells: list[Any]) -> Guess:
+    if all(is_image(cell) or isinstance(cell, str) for cell in cells):
+        return Guess(column, "image", f"{len(cells)} images within the table")
+    return Guess(column, "images and others", "some cells are neither images nor paths")
+
+
+def _guess_list(table: Table, column: str, cells: list[Any]) -> Guess:
+    listed = [cell if is_list(cell) else [cell] for cell in cells]
+    words = [word for cell in listed for word in cell]
     told = f"lists of {len(words)} in {len(cells)} rows"
-    if words and _share(PICTURE, words) > 0.9:
+    names = [word for word in words if isinstance(word, str)]
+    if len(names) == len(words) and _share(PICTURE, names) > 0.9:
         return Guess(column, "image", told)
-    lengths = {len(cell) if is_list(cell) else 0 for cell in cells}
-    numbers = all(isinstance(x, (int, float)) for cell in cells for x in cell)
-    if len(lengths) == 1 and words and numbers:
-        return Guess(column, "vector", f"{told}, {lengths.pop()} numbers each")
+    numbers = all(isinstance(word, (int, float)) for word in words)
+    if words and numbers and all(map(is_list, cells)) and _is_vector(table, column, cells):
+        return Guess(column, "vector", f"{told}, {len(listed[0])} numbers each")
     return Guess(column, "list", f"{told}: neither images nor as many numbers in each")
 
 
 def _share(pattern: re.Pattern[str], words: list[str]) -> float:
-    return sum(bool(pattern.fullmatch(word)) for word in words) / len(words)
+    return sum(bool(pattern.fullmatch(word)) for word in words) / max(len(words), 1)
 
 
 def _is_number(table: Table, column: str) -> bool:
     try:
-        table.numbers(column)
+        return not np.isnan(table.numbers(column)).all()
+    except DataError:
+        return False
+
+
+def _is_vector(table: Table, column: str, known: list[Any]) -> bool:
+    # The training rows, more than half of all, tell how long it is.
+    return len(known) > len(table) / 2 and _fits(Vector((column,)), table)
+
+
+def _fits(branch: Branch, table: Table) -> bool:
+    try:
+        branch.encode(branch.adapt(table), table)
     except DataError:
         return False
     return True
@@ -123,29 +180,54 @@ def _guess_number(table: Table, column: str, kinds: int, told: str) -> Guess:
         return Guess(column, "category", f"{told}: a code, not an amount")
     low, high = values.min(), values.max()
     told = f"{told}, {low:g} to {high:g}"
-    if low > 0 and high / low >= 10:
+    if low > 0 and high >= 10 * low:
         return Guess(column, "log number", f"{told}{LOG}")
     return Guess(column, "number", told)
 
 
 def draft(table: Table, target: str, path: str) -> str:
-    """Write a commented spec for a table whose file is at `path` as the spec sees it.
+    """Write a commented spec for a table whose file is at `path` as the spec sees it: one that
+    `mip check` accepts.
 
-    Raises DataError when there is no column `target`, with the nearest name.
+    Raises DataError when there is no column `target`, with the nearest name, when it cannot be
+    predicted or no other column can be read, and for a name that no spec can hold.
     """
     if target not in table.columns:
         raise DataError(f"{table.name}: there is no column '{target}'{hint(target, table.columns)}")
-    guesses = [_read(guess(table, name), table) for name in table.columns if name != target]
+    for what, name in (("name of the table's file", path), ("name of the target", target)):
+        if not _is_writable(name):
+            raise DataError(f"{table.name}: the {what} cannot stand in a spec: rename it")
+    found = _guess_target(table, target)
+    rows = table.take(np.flatnonzero(KINDS[found.kind](target).known(table)))
+    guesses = [_read(guess(rows, name), rows) for name in table.columns if name != target]
     roles = {role: [g for g in guesses if g.role == role] for role in _KINDS}
-    few = len(table) < MANY and any(named for role, named in roles.items() if role != "image")
-    blocks = [_branch(role, named, table, few) for role, named in roles.items()]
+    few = len(rows) < MANY and any(named for role, named in roles.items() if role != "image")
+    blocks = [_branch(role, named, rows, few) for role, named in roles.items()]
     other = [g for g in guesses if g.role not in _KINDS]
-    left = [f"# left out: {g.column} ({g.role}: {g.reason})\n" for g in other]
+    left = [_comment(f"left out: {_named(g)} ({g.role}: {g.reason})") for g in other]
     if not any(blocks):
         raise DataError(f"{table.name}: no column besides '{target}' can be read")
-    data = f"# {table.name}: {len(table)} rows\n[data]\n{tomli_w.dumps({'table': path})}{_SPLIT}"
-    texts = [data, *blocks, "".join(left), _head(table, target), _train(table)]
+    texts = [
+        _data(table, rows, path, found),
+        *blocks,
+        _lines(left),
+        _head(rows, found),
+        _train(rows),
+    ]
     return "\n".join(filter(None, texts))
+
+
+def _comment(text: str) -> str:
+    shown = one_line(text)
+    return f"# {shown if len(shown) <= WIDEST else shown[: WIDEST - 1] + '…'}"
+
+
+def _named(found: Guess) -> str:
+    return found.column if len(found.column) <= WIDEST // 3 else f"{found.column[: WIDEST // 3]}…"
+
+
+def _lines(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _read(found: Guess, table: Table) -> Guess:
@@ -175,7 +257,8 @@ layers = [8]            # few numbers for the photos: {} rows teach no more
 dropout = 0.5
 
 """
-_SPLIT = "split = { fractions = [0.7, 0.15, 0.15], seed = 0 }\n"
+FRACTIONS = (0.7, 0.15, 0.15)
+"""The rows that train, choose and test."""
 
 
 def _branch(role: str, guesses: list[Guess], table: Table, few: bool) -> str:
@@ -189,8 +272,8 @@ def _branch(role: str, guesses: list[Guess], table: Table, few: bool) -> str:
         f'kind = "{kind}"',
         f"columns = {_list([g.column for g in guesses])}",
     ]
-    lines += [f"# {g.column}: {g.reason}" for g in guesses]
-    return "\n".join([*lines, *_options(role, guesses, table)]) + "\n"
+    lines += [_comment(f"{_named(g)}: {g.reason}") for g in guesses]
+    return _lines([*lines, *_options(role, guesses, table)])
 
 
 def _options(role: str, guesses: list[Guess], table: Table) -> list[str]:
@@ -211,40 +294,99 @@ def _image(guesses: list[Guess], table: Table) -> list[str]:
     lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']
     if absent:
         lines += [f"# {len(absent)} of {len(table) * len(guesses)} photos are not there"]
-        lines += [f"# (the first: {absent[0]}); a learned vector stands for them"]
+        lines += [_comment(f"(the first: {absent[0]:.99}); a learned vector stands for them")]
     lines += [f'missing = "{"learn" if absent else "error"}"', "augmentation = { shift = 0.05 }"]
     return lines
 
 
-def _head(table: Table, target: str) -> str:
-    column = tomli_w.dumps({"column": target}).strip()
-    if any(map(is_list, table.cells(target))):
-        return _block(table, "lists: any of several labels", "multilabel", column)
-    words = [word for word in table.texts(target) if word.lower() not in BLANK]
-    kinds, number = len(set(words)), _is_number(table, target)
+@frozen
+class TargetGuess:
+    """The kind of head that suits a target, why, and its options beside the column, in TOML."""
+
+    column: str
+    kind: str
+    reason: str
+    options: tuple[str, ...] = ()
+
+
+def _guess_target(table: Table, column: str) -> TargetGuess:
+    if any(map(is_list, table.cells(column))):
+        Multilabel(column).adapt(table)
+        return TargetGuess(column, "multilabel", "lists: any of several labels")
+    words = [word for word in table.texts(column) if word]
+    known = [word for word in words if word.lower() not in BLANK]
+    number = len(set(known)) > 1 and _is_number(table, column)
+    if number and len(known) < len(words):
+        found = _regression(table, column, known)
+        return evolve(found, reason=f"{found.reason} (for classes leave the missing cells empty)")
+    kinds = len(set(words))
     if kinds < 2:
-        raise DataError(f"{table.name}: column '{target}' has {kinds} value, nothing to predict")
+        raise DataError(f"{table.name}: column '{column}' has {kinds} value, nothing to predict")
     if kinds > max(FEW, len(words) // 2) and not number:
         told = f"{kinds} different words in {len(words)} rows are too many to be classes"
-        raise DataError(f"{table.name}: column '{target}': {told}")
+        raise DataError(f"{table.name}: column '{column}': {told}")
     if kinds == 2:
-        return _block(table, f"two values: {', '.join(sorted(set(words)))}", "binary", column)
+        both = ", ".join(f"{word:.40}" for word in sorted(set(words)))
+        return TargetGuess(column, "binary", f"two values: {both}")
     if not number or (kinds <= 10 and kinds < len(words) / 10):
-        return _block(table, f"{kinds} classes", "multiclass", column)
-    role = _guess_number(table, target, kinds, f"{kinds} different values")
-    scale = "log" if role.role == "log number" else "standard"
-    return _block(table, role.reason, "regression", f'{column}\nscale = "{scale}"\nloss = "mae"')
+        return TargetGuess(column, "multiclass", f"{kinds} classes")
+    return _regression(table, column, known)
 
 
-def _block(table: Table, reason: str, kind: str, lines: str) -> str:
-    dropout = f"dropout = 0.1           # {len(table)} rows could be learned by heart\n"
-    return f'''# {reason}
-[head]
-kind = "{kind}"
-{lines}
-layers = [128, 128]     # between what is read and what is predicted
-members = 8             # networks that share most weights, and predict their mean
-{dropout * (len(table) < MANY)}'''
+def _regression(table: Table, column: str, known: list[str]) -> TargetGuess:
+    found = _guess_number(table, column, len(set(known)), _counts(known, table))
+    scale = "log" if found.role == "log number" else "standard"
+    return TargetGuess(column, "regression", found.reason, (f'scale = "{scale}"', 'loss = "mae"'))
+
+
+def _data(table: Table, rows: Table, path: str, found: TargetGuess) -> str:
+    used = f", {len(rows)} of them with a target" * (len(rows) < len(table))
+    how, why = "seed = 0", []
+    if found.kind in {"binary", "multiclass"}:
+        how += f", stratify = {_quoted(found.column)}"
+        why = ["# stratified: each class is in train, and in the other parts by its share"]
+    elif found.kind == "multilabel":
+        how = f"seed = {_seed(rows, found.column)}"
+    first = _comment(f"{table.name}: {len(table)} rows{used}")
+    parts = f"split = {{ fractions = {list(FRACTIONS)}, {how} }}"
+    return _lines([first, "[data]", f"table = {_quoted(path)}", *why, parts])
+
+
+def _seed(rows: Table, column: str) -> int:
+    """Find a split that has every label in train."""
+    head = Multilabel(column)
+    labels = head.adapt(rows)["classes"]
+    for seed in range(SEEDS):
+        train = split(rows, FRACTIONS, seed)[0]
+        seen = _labels(train, column)
+        if seen == labels:
+            return seed
+    gone = next(label for label in labels if label not in seen)
+    told = f"the label '{gone:.40}' is in too few rows: no split of {SEEDS} has each label in train"
+    raise DataError(f"{rows.name}: column '{column}': {told}; leave rare labels out")
+
+
+def _labels(rows: Table, column: str) -> list[str]:
+    try:
+        return Multilabel(column).adapt(rows)["classes"]
+    except DataError:  # none at all
+        return []
+
+
+def _head(table: Table, found: TargetGuess) -> str:
+    few = [f"dropout = 0.1           # {len(table)} rows could be learned by heart"]
+    return _lines(
+        [
+            _comment(found.reason),
+            "[head]",
+            f'kind = "{found.kind}"',
+            f"column = {_quoted(found.column)}",
+            *found.options,
+            "layers = [128, 128]     # between what is read and what is predicted",
+            "members = 8             # networks that share most weights, and predict their mean",
+            *few * (len(table) < MANY),
+        ]
+    )
 
 
 def _train(table: Table) -> str:
@@ -266,5 +408,10 @@ schedule = {{ kind = "one_cycle" }}
 
 
 def _list(names: list[str]) -> str:
-    quoted = [tomli_w.dumps({"name": name}).strip().removeprefix("name = ") for name in names]
-    return f"[{', '.join(quoted)}]"
+    quoted = [_quoted(name) for name in names]
+    line = f"[{', '.join(quoted)}]"
+    return line if len(line) <= WIDEST // 2 else "[\n    " + ",\n    ".join(quoted) + ",\n]"
+
+
+def _quoted(text: str) -> str:
+    return tomli_w.dumps({"x": text}).strip().removeprefix("x = ")

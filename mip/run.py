@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from toolz import identity, pipe
 
 from mip.branch import having
 from mip.branches.fuse import Fuse
 from mip.cache import default_folder
-from mip.errors import DataError, FileError, SpecError
+from mip.errors import DataError, FileError, MipError, MipWarning, SpecError
 from mip.finder import Curve, find_rate
 from mip.fit import History, Hook, fit
 from mip.folder import check_folder, clear, files_read, last_checkpoint, write_spec
@@ -34,7 +35,7 @@ from mip.optim import Optimizer, Params, Schedule
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.plan import Plan, adapt
 from mip.predict import Predictor, evaluate, predictor
-from mip.prepare import Parts, columns_of
+from mip.prepare import Parts, columns_of, target_columns
 from mip.shards import Shards
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.split import split
@@ -86,6 +87,7 @@ def job(
     `measure` is that of `train_step`.
     """
     plan, net = _grown(spec, parts, given, kinds, device)
+    _check_targets(plan, parts)
     batches = train_pipe(plan, parts.train, device, cache)
     steps = spec.train.epochs * len(batches)
     check(spec.train, net, steps)
@@ -108,6 +110,13 @@ def _grown(
     net = grow(plan, given, spec.train.seed).to(device)
     check_batch_norm(plan, net, len(parts.train))
     return plan, net
+
+
+def _check_targets(plan: Plan, parts: Parts) -> None:
+    # Now and not after the training: a class that train lacks cannot be scored.
+    for held in (parts.valid, parts.test):
+        for chunk in held.chunks(target_columns(plan.spec)):
+            plan.spec.head.encode(plan.facts["head"], chunk)
 
 
 def rate_curve(
@@ -455,11 +464,15 @@ def _flat(tree: Any, path: str = "") -> dict[str, str]:
 
 @frozen
 class CrossValidation:
-    """Out-of-fold predictions, a row each, and the scores of every fold."""
+    """Out-of-fold predictions, a row each, and for each of `folds` its scores. A fold that failed
+    has neither, and its error under its name.
+    """
 
     predictions: pd.DataFrame
     scores: tuple[Mapping[str, float], ...]
     seconds: float
+    folds: tuple[str, ...] = ()
+    errors: Mapping[str, MipError] = field(factory=dict)
 
 
 def crossval(
@@ -478,6 +491,9 @@ def crossval(
     part is set aside for it. A model that a branch is grafted from should not have seen the rows
     either, which nothing here can know. `base` is the folder that the spec's paths are relative to.
     The folds are shared among so many `workers`, processes with a thread of torch's each.
+
+    A fold that fails does not lose the others: it is warned of (MipWarning), and its error is in
+    `errors`. Where every fold fails, the error of the first is raised.
     """
     import pandas as pd
 
@@ -485,20 +501,57 @@ def crossval(
     if len(folds) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(folds)} fold, two are needed")
     training = partial(run, spec, hooks=hooks, kinds=dict(kinds), cache=cache, base=base)
-    outcomes = list(mapped(partial(_held_out, training, spec, table, column), folds, workers))
-    predictions = pd.concat([frame for frame, _ in outcomes]).sort_index().rename_axis("row")
-    scores = tuple(score for _, score in outcomes)
-    return CrossValidation(predictions, scores, time.monotonic() - began)
+    held_out = partial(_held_out, training, spec, table, column)
+    outcomes = dict(_outcomes(partial(_attempted, held_out), folds, workers))
+    errors = {fold: each for fold, each in outcomes.items() if isinstance(each, MipError)}
+    if len(errors) == len(folds):
+        raise errors[folds[0]]
+    for error in errors.values():
+        warnings.warn(str(error), MipWarning, stacklevel=2)
+    done = {fold: each for fold, each in outcomes.items() if not isinstance(each, MipError)}
+    frames, scores = zip(*done.values(), strict=True)
+    predictions = pd.concat(frames).sort_index().rename_axis("row")
+    return CrossValidation(predictions, scores, time.monotonic() - began, tuple(done), errors)
+
+
+Fold = tuple["pd.DataFrame", dict[str, float]]
+"""What one fold gives: its predictions and its scores."""
+
+
+def _outcomes(
+    attempted: Callable[[str], Fold | MipError], folds: Sequence[str], workers: int
+) -> Iterator[tuple[str, Fold | MipError]]:
+    left = list(folds)
+    try:
+        for outcome in mapped(attempted, folds, workers):
+            yield left.pop(0), outcome
+    except MipError as error:  # a process that ended takes the folds with it that it had not sent
+        yield from ((fold, _named(fold, error)) for fold in left)
+
+
+def _attempted(held_out: Callable[[str], Fold], fold: str) -> Fold | MipError:
+    try:
+        return held_out(fold)
+    except Exception as error:  # whatever goes wrong in one fold, the others are not lost
+        return _named(fold, error)
+
+
+def _named(fold: str, error: Exception) -> MipError:
+    if isinstance(error, MipError):
+        return type(error)(f"fold '{fold}': {error}")
+    named = MipError(f"fold '{fold}': {type(error).__name__}: {error}")
+    named.__cause__ = error
+    return named
 
 
 def _held_out(
     training: Callable[[Parts], Run], spec: Spec, table: Table, column: str, fold: str
-) -> tuple[pd.DataFrame, dict[str, float]]:
+) -> Fold:
     own = table.texts(column) == fold
     rest, test = table.take(np.flatnonzero(~own)), table.take(np.flatnonzero(own))
     choosing = spec.train.keep == "best" or spec.train.patience
     shares = (0.85, 0.15) if choosing else (1.0, 0.0)
-    train, valid = split(rest, shares, spec.train.seed)
+    train, valid = split(rest, shares, spec.train.seed, spec.data.split.stratify)
     ended = training(Parts(train, valid, test))
     named = ((path.split(".")[2::2], head.column) for path, head in targets(spec.head))
     truth = {".".join(["target", *names]): test[column] for names, column in named}

@@ -27,7 +27,9 @@ def split(
     Sizes are exact (the largest remainders get the odd rows). One column may say how:
 
     - `stratify`: each part has the column's values in the table's proportions, to within a row
-      (of more than four parts, to within two).
+      (of more than four parts, to within two), and the first part, if its fraction is above 0, has
+      each of them. Values too rare to have a row there by proportion take one from the others;
+      where there are more values than the first part has rows, it is larger by so many.
     - `group`: rows that share a value stay together.
     - `time`: numbers or ISO dates (without a zone: UTC); the earliest rows are the first part,
       the latest the last. Rows of one moment stay together.
@@ -54,17 +56,17 @@ def split(
     _one_way("split", stratify=stratify, group=group, time=time, key=key)
     if isinstance(table, Shards):
         ways = {"stratify": stratify, "group": group, "time": time}
-        for way in (way for way, column in ways.items() if column):
+        for way in (way for way, column in ways.items() if column is not None):
             raise DataError(f"split: shards are cut by fractions or a key; '{way}' needs mip.read")
         return _divided(table, fractions, seed, key)
     order = _shuffled(len(table), "split", seed)
-    if key:
+    if key is not None:
         part = _hashed(table.texts(key), fractions, seed)
-    elif time:
+    elif time is not None:
         part = _unbroken(_moments(table, time), fractions)
-    elif group:
+    elif group is not None:
         part = _unbroken(_turns(table.texts(group), order), fractions)
-    elif stratify:
+    elif stratify is not None:
         part = _stratified(_turns(table.texts(stratify), order), fractions, order)
     else:
         part = _dealt(order, _exact_sizes(fractions, len(table)))
@@ -118,7 +120,7 @@ def folds(
 
 
 def _one_way(caller: str, **columns: str | None) -> None:
-    given = [name for name, column in columns.items() if column]
+    given = [name for name, column in columns.items() if column is not None]
     if len(given) > 1:
         raise DataError(f"{caller}: {given[0]} and {given[1]} exclude each other")
 
@@ -161,7 +163,22 @@ def _unbroken(rank: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
 
 def _stratified(turns: np.ndarray, fractions: Sequence[float], order: np.ndarray) -> np.ndarray:
     order = order[np.argsort(turns[order], kind="stable")]
-    return _dealt(order, _sizes_by_class(np.bincount(turns), fractions))
+    sizes = _sizes_by_class(np.bincount(turns), fractions)
+    return _dealt(order, _whole_first(sizes) if fractions[0] > 0 else sizes)
+
+
+def _whole_first(sizes: np.ndarray) -> np.ndarray:
+    """Give each class a row in the first part: sizes int64 [classes, parts]; the class that has the
+    largest share there hands back a row of its own.
+    """
+    sizes, counts = sizes.copy(), sizes.sum(axis=1)
+    for row in np.flatnonzero(sizes[:, 0] == 0):
+        part = sizes[row].argmax()
+        sizes[row, [0, part]] += 1, -1
+        share = np.where(sizes[:, 0] > 1, sizes[:, 0] / counts, 0)
+        if share.any():
+            sizes[share.argmax(), [0, part]] += -1, 1
+    return sizes
 
 
 def _sizes_by_class(counts: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
@@ -207,7 +224,7 @@ def _divided(
     ends, draw = np.cumsum(fractions)[:-1], derive("split", seed, len(shards))
 
     def part(group: Group) -> np.ndarray:
-        if key:
+        if key is not None:
             words = [chunk.texts(key) for chunk in shards.pieces(group, [key])]
             return _hashed(np.concatenate(words), fractions, seed)
         numbers = torch.from_numpy(group.first + group.places())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import reduce
@@ -32,9 +33,16 @@ class Moments(NamedTuple):
     squares: np.ndarray
 
     @property
+    def deviation(self) -> np.ndarray:
+        """The standard deviation of the population."""
+        return np.sqrt(self.squares / np.maximum(self.known, 1))
+
+    @property
     def std(self) -> np.ndarray:
-        """The standard deviation of the population, or 1 where values differ by rounding alone."""
-        return spread(self.mean, np.sqrt(self.squares / np.maximum(self.known, 1)))
+        """The standard deviation to divide by: where all values are equal, the size of their mean,
+        or 1 where that is 0.
+        """
+        return spread(self.deviation, np.abs(self.mean))
 
 
 def moments(chunks: Iterable[np.ndarray]) -> Moments:
@@ -64,13 +72,28 @@ def _merged(a: Moments, b: Moments) -> Moments:
     return Moments(known, a.missing + b.missing, a.mean + apart * share, squares)
 
 
-def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Give the standard deviation, or 1 where values differ by rounding alone.
+def spread(deviation: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Give the standard deviation of values of about this size: where they differ by rounding
+    alone, the size itself, which has their unit, or 1 where it is 0.
 
-    >>> spread(np.array([5.0, 5.0]), np.array([0.5, 1e-15])).tolist()
-    [0.5, 1.0]
+    >>> spread(np.array([0.5, 1e-15, 1e-30, 0.0]), np.array([5.0, 5.0, 0.0, 0.0])).tolist()
+    [0.5, 5.0, 1e-30, 1.0]
     """
-    return np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-12), std, 1.0)
+    return np.where(deviation > 1e-12 * size, deviation, np.where(size > 0, size, 1.0))
+
+
+def averaged(values: Iterable[float]) -> tuple[float, float, int]:
+    """Give mean and standard deviation (of a sample) of the values that are not NaN, and how many
+    these are. The mean of none is NaN, and so is the deviation of fewer than two.
+
+    >>> averaged([1.0, 3.0, float("nan")])
+    (2.0, 1.4142135623730951, 2)
+    """
+    known = np.array([value for value in values if value == value])
+    with np.errstate(invalid="ignore", over="ignore"):  # what is infinite has no deviation
+        mean = float(known.mean()) if len(known) else math.nan
+        deviation = float(known.std(ddof=1)) if len(known) > 1 else math.nan
+    return mean, deviation, len(known)
 
 
 def words(rows: Rows, column: str) -> Counter[str]:

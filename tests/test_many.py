@@ -179,7 +179,7 @@ def test_a_sweep_is_a_grid_with_seeds(folder, tmp_path):
     assert best(done) == int(np.argmin([each.valid for each in done]))
     losses = [each.scores["valid"]["loss"] for each in done[0].outcomes]
     assert done[0].average("valid", "loss") == pytest.approx(
-        (np.mean(losses), np.std(losses, ddof=1))
+        (np.mean(losses), np.std(losses, ddof=1), 2)
     )
     assert all((path / "model.safetensors").is_file() for each in done for path in each.folders)
 

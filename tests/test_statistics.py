@@ -53,9 +53,12 @@ def test_a_large_offset_does_not_hide_the_spread(offset, chunk):
     )
 
 
-def test_a_constant_column_has_spread_one_however_it_is_cut():
-    column = np.full((1_000, 1), 0.1)
-    assert moments(np.split(column, range(7, 1_000, 7))).std.tolist() == [1.0]
+@pytest.mark.parametrize("value", [0.1, -0.1, 1e-30, 3e30])
+def test_a_constant_column_has_the_spread_of_its_size_however_it_is_cut(value):
+    column = np.full((1_000, 1), value)
+    found = moments(np.split(column, range(7, 1_000, 7))).std.tolist()
+    assert found == [pytest.approx(abs(value), rel=1e-9)]
+    assert moments(np.split(0 * column, [300])).std.tolist() == [1.0]
 
 
 @given(layout=layouts, seed=st.integers(0, 9), data=st.data())

@@ -15,7 +15,7 @@ from mip.branch import Facts, names
 from mip.errors import DataError
 from mip.layers import Fill
 from mip.statistics import Moments, moments
-from mip.table import Rows, Table, is_list
+from mip.table import BLANK, Rows, Table, is_list
 
 
 @frozen
@@ -23,14 +23,14 @@ class Vector:
     """Lists of numbers, in each column as long in every row, standardised place by place unless
     the scale is "none".
 
-    A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2". A missing one is filled
-    and flagged.
+    A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2". A missing one (or "NA", as
+    of a number) is filled and flagged.
 
     >>> from mip.read import from_columns
     >>> rows = from_columns({"embedding": [[1.0, 4.0], "[3, 4]", None]})
     >>> kind = Vector(["embedding"]); facts = kind.adapt(rows)
     >>> facts
-    {'mean': [[2.0, 4.0]], 'std': [[1.0, 1.0]], 'missing': [1]}
+    {'mean': [[2.0, 4.0]], 'std': [[1.0, 4.0]], 'missing': [1]}
     >>> kind.encode(facts, rows).tolist()
     [[-1.0, 0.0], [1.0, 0.0], [nan, nan]]
     """
@@ -85,7 +85,7 @@ class Vector:
 def _length(rows: Rows, column: str) -> int:
     for chunk in rows.chunks([column]):
         for place, cell in enumerate(chunk.cells(column)):
-            if cell is not None:
+            if not _is_missing(cell):
                 return len(_numbers(cell, chunk.where(place, column)))
     raise DataError(f"{rows.name}: column '{column}' has no vector")
 
@@ -93,7 +93,7 @@ def _length(rows: Rows, column: str) -> int:
 def _vectors(rows: Table, column: str, length: int) -> np.ndarray:
     values = np.full((len(rows), length), np.nan)
     for place, cell in enumerate(rows.cells(column)):
-        if cell is not None:
+        if not _is_missing(cell):
             numbers = _numbers(cell, rows.where(place, column))
             if len(numbers) != length:
                 where = rows.where(place, column)
@@ -102,11 +102,15 @@ def _vectors(rows: Table, column: str, length: int) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
+def _is_missing(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and cell.strip().lower() in BLANK)
+
+
 def _numbers(cell: Any, where: str) -> np.ndarray:
     parts = re.findall(r"[^\s,;]+", cell.strip("[]() ")) if isinstance(cell, str) else cell
     try:
         values = np.asarray(list(parts) if is_list(parts) else parts, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise DataError(f"{where}: {str(cell)[:40]!r} is no list of numbers") from error
     if values.ndim != 1 or not len(values):
         raise DataError(f"{where}: a vector is a list of numbers, not {list(values.shape)}")

@@ -42,9 +42,9 @@ def codes_of(rows: Table, column: str, classes: list[str]) -> np.ndarray:
         shown = ", ".join(map(str, rows.rows[strange[:8]].tolist()))
         more = f" ({len(strange)} rows: {shown}{', …' * (len(strange) > 8)})" * (len(strange) > 1)
         word = cells[strange[0]]
-        raise DataError(
-            f"{where}: '{word}' is not a class of the training rows{more}{hint(word, classes)}"
-        )
+        told = f"'{word}' is not a class of the training rows{more}{hint(word, classes)}"
+        cure = f"leave such rows out, or train with some (data.split.stratify = '{column}')"
+        raise DataError(f"{where}: {told}; {cure}")
     return codes
 
 
@@ -172,7 +172,9 @@ class Binary:
         return chances_of(facts["classes"], columns)[:, 1].logit(eps=SURE)
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Give accuracy at one half, auc, and log_loss (natural logarithm)."""
+        """Give accuracy at one half, auc (NaN where one class alone is present), and log_loss
+        (natural logarithm).
+        """
         return {
             "accuracy": float(((logits > 0) == (target > 0.5)).double().mean()),
             "auc": auc(logits, target.long()),
@@ -238,7 +240,8 @@ class Multiclass:
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Give accuracy, top2 and top5 where there are more classes, auc (each class against
-        the rest, averaged over the classes present), and log_loss (natural logarithm).
+        the rest, averaged over the classes present; NaN where one alone is), and log_loss (natural
+        logarithm).
         """
         rank = (logits > logits.gather(1, target[:, None])).sum(dim=1)
         tops = [k for k in (2, 5) if k < logits.shape[1]]
@@ -253,20 +256,20 @@ class Multiclass:
 
 
 def auc(score: Tensor, target: Tensor) -> float:
-    """Give the area under the ROC curve of scores [n] against 0 and 1, int64 [n]; NaN where the
-    target is one class alone.
+    """Give the area under the ROC curve of scores [n] against 0 and 1, int64 [n]: the share of
+    pairs of a 0 and a 1 in which the 1 has the higher score, where equal ones count one half. NaN
+    where the target is one class alone.
 
     >>> auc(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([0, 1, 0]))
     1.0
     """
-    import torchmetrics.functional as tm
-
-    if len(target.unique()) < 2:
-        return float("nan")  # with one class alone the area is not defined
-    # By rank, because torchmetrics squashes logits to float32, where near ones would tie.
-    rank = score.unique(return_inverse=True)[1].double()
-    area: Any = tm.auroc(rank / len(rank), target, task="binary")
-    return float(area)
+    positive, negative = int((target == 1).sum()), int((target == 0).sum())
+    if not positive or not negative:
+        return math.nan
+    _, place, count = score.unique(return_inverse=True, return_counts=True)
+    rank = count.cumsum(0) - (count.double() - 1) / 2  # from 1; equal scores share their mean rank
+    above = rank[place[target == 1]].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * negative))
 
 
 def labelled(classes: list[str], chances: np.ndarray) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mip.branch import Facts, widths
 from mip.errors import DataError
 from mip.head import Criterion, checked, dropout_field, members_field, missing_field
-from mip.heads.scale import LARGEST
+from mip.heads.scale import LARGEST, average, root_mean_square
 from mip.table import Rows, Table
 
 
@@ -95,7 +95,7 @@ class Count:
         error = log_rate.exp() - truth
         lost = truth.xlogy(truth) - truth * log_rate + error
         return {
-            "mae": float(error.abs().mean()),
-            "rmse": float(error.square().mean().sqrt()),
+            "mae": average(error.abs()),
+            "rmse": root_mean_square(error),
             "poisson_deviance": float(2 * lost.mean()),
         }

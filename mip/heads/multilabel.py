@@ -70,7 +70,8 @@ class Multilabel:
             for word in cell:
                 if word not in at:
                     told = f"'{word}' is not a label of the training rows{hint(word, at)}"
-                    raise DataError(f"{rows.where(place, self.column)}: {told}")
+                    cure = "leave such rows out, or train with some (another data.split.seed)"
+                    raise DataError(f"{rows.where(place, self.column)}: {told}; {cure}")
             target[place] = 0
             target[place, [at[word] for word in cell]] = 1
         return target
@@ -95,8 +96,9 @@ class Multilabel:
         return chances_of(facts["classes"], columns).logit(eps=SURE)
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Give accuracy (all labels of a row right), f1 over all labels together (micro), and
-        auc, averaged over the labels that some rows have and some have not.
+        """Give accuracy (all labels of a row right), f1 over all labels together (micro; NaN where
+        no row has a label and none is predicted), and auc, averaged over the labels that some rows
+        have and some have not (NaN where there is none of those).
         """
         guess, truth = logits > 0, target > 0.5
         areas = [auc(logits[:, k], truth[:, k].long()) for k in range(target.shape[1])]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mip.branch import Facts, widths
 from mip.head import Criterion, dropout_field, members_field, missing_field, wide
-from mip.heads.scale import Scale, learn, rescaled, scale_field, scaled, unscaled
+from mip.heads.scale import Scale, average, learn, rescaled, scale_field, scaled, unscaled
 from mip.table import Rows, Table
 
 
@@ -100,12 +100,14 @@ class Quantile:
         """Give pinball and the mae of `value` in the target's unit and, of two levels or more,
         coverage: the share of targets from the lowest quantile to the highest.
         """
-        found = self._quantiles(facts, logits)
+        found, ranked = self._quantiles(facts, logits), logits.sort(dim=1).values
         truth = unscaled(facts, target.double().numpy(), self.scale)
-        inside = (found[:, 0] <= truth) & (truth <= found[:, -1])
+        # On the scale that is learned, where no rounding makes two numbers equal.
+        inside = (ranked[:, 0] <= target) & (target <= ranked[:, -1])
         cost = pinball(torch.from_numpy(found), torch.from_numpy(truth), self.levels)
+        error = np.abs(self.decode(facts, logits)["value"] - truth)
         return {
             "pinball": float(cost),
-            **({"coverage": float(inside.mean())} if len(self.levels) > 1 else {}),
-            "mae": float(np.abs(self.decode(facts, logits)["value"] - truth).mean()),
+            **({"coverage": float(inside.double().mean())} if len(self.levels) > 1 else {}),
+            "mae": average(torch.from_numpy(error)),
         }

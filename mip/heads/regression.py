@@ -16,7 +16,16 @@ from torch import Tensor
 
 from mip.branch import Facts, widths
 from mip.head import Criterion, checked, dropout_field, members_field, missing_field
-from mip.heads.scale import Scale, learn, rescaled, scale_field, scaled, unscaled
+from mip.heads.scale import (
+    Scale,
+    average,
+    learn,
+    rescaled,
+    root_mean_square,
+    scale_field,
+    scaled,
+    unscaled,
+)
 from mip.table import Rows, Table
 
 
@@ -136,18 +145,36 @@ class Regression:
         return torch.from_numpy(rescaled(facts, columns["value"], self.scale))
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Give mae and rmse in the target's unit, mape and median_ape as fractions, and r2."""
+        """Give mae and rmse in the target's unit, mape and median_ape as fractions, and r2.
+
+        NaN where one is not defined: mape where a target is 0, median_ape where half of them are,
+        and r2 of targets that are all equal.
+        """
         return in_unit(partial(self.decode, facts), _scores)(logits, target)
 
 
 def _scores(guess: Tensor, truth: Tensor) -> dict[str, float]:
-    import torchmetrics.functional as tm
-
-    scores = {
-        "mae": tm.mean_absolute_error(guess, truth),
-        "rmse": tm.mean_squared_error(guess, truth, squared=False),
-        "mape": tm.mean_absolute_percentage_error(guess, truth),
-        "median_ape": ((guess - truth).abs() / truth.abs().clamp_min(1.17e-06)).median(),
-        "r2": tm.r2_score(guess, truth) if len(truth) > 1 else torch.tensor(float("nan")),
+    error = (guess - truth).abs()
+    rmse = root_mean_square(error)
+    return {
+        "mae": average(error),
+        "rmse": rmse,
+        "mape": float((error / truth.abs()).mean()) if truth.all() else math.nan,
+        "median_ape": _median_ape(error, truth.abs()),
+        "r2": _r2(rmse, truth),
     }
-    return {name: float(score) for name, score in scores.items()}
+
+
+def _median_ape(error: Tensor, size: Tensor) -> float:
+    # No error is a percentage of a target of 0: it counts as larger than all that are.
+    median = torch.where(error == 0, 0.0, error / size).median()
+    return float(median) if median < torch.inf else math.nan
+
+
+def _r2(rmse: float, truth: Tensor) -> float:
+    mean = float(truth.mean())
+    deviation = root_mean_square(truth - mean)
+    if not deviation > 1e-12 * abs(mean):  # targets that differ by rounding alone
+        return math.nan
+    share = rmse / deviation
+    return 1 - share * share

@@ -7,10 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from attrs import field
 from attrs.validators import in_
+from torch import Tensor
 
 from mip.branch import Facts
 from mip.errors import DataError
-from mip.statistics import moments
+from mip.statistics import moments, spread
 from mip.table import Rows, Table
 
 Scale = Literal["standard", "log", "none"]
@@ -34,7 +35,9 @@ def learn(rows: Rows, column: str, scale: Scale) -> Facts:
     found = moments(_raw(chunk, column, scale)[:, None] for chunk in rows.chunks([column]))
     if not found.known[0]:
         raise DataError(f"{rows.name}: column '{column}' has no training target")
-    return {"mean": found.mean.item(), "std": found.std.item()}
+    # Another unit moves logarithms, and leaves their differences as they are.
+    std = spread(found.deviation, np.ones(1)) if scale == "log" else found.std
+    return {"mean": found.mean.item(), "std": std.item()}
 
 
 def scaled(facts: Facts, rows: Table, column: str, scale: Scale) -> np.ndarray:
@@ -46,13 +49,16 @@ def scaled(facts: Facts, rows: Table, column: str, scale: Scale) -> np.ndarray:
 
 
 def unscaled(facts: Facts, values: np.ndarray, scale: Scale) -> np.ndarray:
-    """Give values, float64 of any shape, in the target's own unit.
+    """Give values, float64 of any shape, in the target's own unit. What encodes 0, a float32,
+    decodes to 0, and not to what rounding leaves of it.
 
     >>> unscaled({"mean": 2.0, "std": 0.5}, np.array([0.0, 2.0]), "standard").tolist()
     [2.0, 3.0]
     """
-    values = values * facts["std"] + facts["mean"]
-    return np.exp(np.minimum(values, LARGEST)) if scale == "log" else values
+    numbers = values * facts["std"] + facts["mean"]
+    if scale == "log":
+        return np.exp(np.minimum(numbers, LARGEST))
+    return np.where(values == np.float32(-facts["mean"] / facts["std"]), 0.0, numbers)
 
 
 def rescaled(facts: Facts, values: np.ndarray, scale: Scale) -> np.ndarray:
@@ -64,6 +70,31 @@ def rescaled(facts: Facts, values: np.ndarray, scale: Scale) -> np.ndarray:
     # A value too small for a float64 has been decoded to 0, which has no logarithm.
     values = np.log(np.maximum(values, np.finfo(float).tiny)) if scale == "log" else values
     return (values - facts["mean"]) / facts["std"]
+
+
+def average(values: Tensor) -> float:
+    """Give the mean of sizes, float64 [n], none below 0, whose sum may be too large for a float64.
+
+    >>> import torch
+    >>> average(torch.tensor([1e308, 1e308], dtype=torch.float64))
+    1e+308
+    """
+    largest = values.max()
+    return float(largest * (values / largest).mean()) if largest > 0 else float(values.mean())
+
+
+def root_mean_square(values: Tensor) -> float:
+    """Give the root of the mean square of numbers, float64 [n], whose squares may be too large or
+    too small for a float64.
+
+    >>> import torch
+    >>> root_mean_square(torch.tensor([3e-200, -3e-200], dtype=torch.float64))
+    3e-200
+    """
+    largest = values.abs().max()
+    if not largest > 0:
+        return float(largest)
+    return float(largest * (values / largest).square().mean().sqrt())
 
 
 def _raw(rows: Table, column: str, scale: Scale) -> np.ndarray:
