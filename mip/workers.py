@@ -6,15 +6,15 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import chain, count, islice
-from multiprocessing import get_context, parent_process
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from threading import Thread
-from traceback import format_exc
-from typing import TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 GRACE = 2.0
-"""Seconds that a process has to clean up when it is stopped, before it is killed."""
+"""Seconds that a process has to clean up when it is stopped, before it ends itself."""
 
 
 def mapped(
@@ -46,18 +46,39 @@ def mapped(
     if workers == 1:
         yield from map(function, items)
         return
-    works = (_sent((function, item)) for item in items)
-    first = list(islice(works, workers))
-    with _processes(len(first)) as ends:
-        for answer in _answers(ends, chain(first, works), 2 * workers):
-            result, error = pickle.loads(answer)  # noqa: S301 - a process of ours wrote it
-            if error is not None:
-                raise error
-            yield result
+    # A process that is forked inherits torch's locks as they stand, so each one starts afresh.
+    context = get_context("spawn")
+    alive, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _begin, (alive,))
+    try:
+        for future in _ahead(pool, function, items, 2 * workers):
+            yield pickle.loads(future.result())  # noqa: S301 - a process of ours wrote it
+    except BrokenProcessPool as error:
+        raise MipError(
+            "a worker process ended without an answer: out of memory, or a script that starts "
+            "workers outside of `if __name__ == '__main__':`"
+        ) from error
+    finally:
+        ours.close()  # which stops whoever is still at work
+        pool.shutdown(cancel_futures=True)
+        alive.close()
+
+
+def _ahead(
+    pool: ProcessPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], most: int
+) -> Iterator[Future[bytes]]:
+    waiting: deque[Future[bytes]] = deque()
+    for item in items:
+        work = _sent((function, item))
+        with _without_ctrl_c():
+            waiting.append(pool.submit(_applied, work))
+        while waiting and (waiting[0].done() or len(waiting) >= most):
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _sent(work: object) -> bytes:
-    # Sent as they are, tensors would travel as shared memory, which ends with its process.
+    # Left to the pool, tensors would travel as shared memory, which ends with its process.
     try:
         return pickle.dumps(work)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -65,32 +86,6 @@ def _sent(work: object) -> bytes:
             f"cannot be sent to a worker process ({error}): define kinds and hooks at the top of a "
             "module, or take one worker"
         ) from error
-
-
-@contextmanager
-def _processes(number: int) -> Iterator[list[Connection]]:
-    # A process that is forked inherits torch's locks as they stand, so each one starts afresh.
-    context = get_context("spawn")
-    ends: list[Connection] = []
-    started: list[SpawnProcess] = []
-    try:
-        for _ in range(number):
-            end, theirs = context.Pipe()
-            ends.append(end)
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            with _without_ctrl_c():
-                process.start()
-            started.append(process)
-            theirs.close()
-        yield ends
-    except BaseException:
-        for one in started:
-            one.terminate()
-        raise
-    finally:
-        for end in ends:
-            end.close()
-        _join(started)
 
 
 @contextmanager
@@ -106,85 +101,42 @@ def _without_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _join(processes: Sequence[SpawnProcess]) -> None:
-    end = time.monotonic() + GRACE
-    for process in processes:
-        process.join(max(0.0, end - time.monotonic()))
-        process.kill()
-        process.join()
-
-
-def _answers(ends: Sequence[Connection], works: Iterator[bytes], most: int) -> Iterator[bytes]:
-    """Hand works to idle processes, `most` of them ahead; give the answers in the works' order."""
-    idle, doing, taken = list(ends), dict[Connection, int](), 0
-    answers: dict[int, bytes] = {}
-    for due in count():
-        while True:
-            while idle and taken < due + most and (work := next(works, None)) is not None:
-                with _death_told():
-                    idle[-1].send_bytes(work)
-                doing[idle.pop()] = taken
-                taken += 1
-            if due in answers or not doing:
-                break
-            for end in cast(list[Connection], wait(list(doing))):
-                with _death_told():
-                    answers[doing.pop(end)] = end.recv_bytes()
-                idle.append(end)
-        if due not in answers:
-            return
-        yield answers.pop(due)
-
-
-@contextmanager
-def _death_told() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, ConnectionError) as error:
-        raise MipError(
-            "a worker process ended without an answer: out of memory, or a script that starts "
-            "workers outside of `if __name__ == '__main__':`"
-        ) from error
-
-
 # In the processes.
 
 
-def _serve(end: Connection) -> None:
+def _begin(alive: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit)
-    Thread(target=_end_with_parent, daemon=True).start()
+    Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     torch.set_num_threads(1)
-    with suppress(EOFError, ConnectionError):  # there is no more to do, or nobody to do it for
-        while True:
-            end.send_bytes(_answer(end.recv_bytes()))
 
 
-def _exit(number: int, frame: object) -> None:
+def _exit(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)  # so that temporary folders are removed
 
 
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
+def _end_with_parent(alive: Connection) -> None:
+    wait([alive])  # until its other end is closed, by the parent or with it
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os._exit(1)
 
 
-def _answer(work: bytes) -> bytes:
+def _applied(work: bytes) -> bytes:
     try:
         function, item = pickle.loads(work)  # noqa: S301 - `_sent` wrote it
-        return pickle.dumps((function(item), None))
+        return pickle.dumps(function(item))
+    except SystemExit:
+        os._exit(1)  # stopped: nobody waits for an answer
     except Exception as error:
-        error.add_note(f"in a worker process:\n{format_exc()}")  # a traceback cannot be sent
-        return pickle.dumps((None, _sendable(error)))
+        if _is_sendable(error):
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
-def _sendable(error: Exception) -> Exception:
+def _is_sendable(error: Exception) -> bool:
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - what was just written
     except Exception:  # an error of a class that pickle cannot make again
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        return False
+    return True

@@ -213,9 +213,9 @@ def test_gradients_by_hand_leave_the_intercept_where_the_weight_is_raw(cars):
     assert float(state.params["intercept"]) == pytest.approx(35, abs=1e-3)
 
 
-# Networks on the cars. Each docstring tells the range of ten seeds; it was the same to four digits with
-# the kernels for AVX-512, for AVX2 and for neither. The bounds lie outside it, for another CPU may end
-# where another seed does, and exclude what has not been learned.
+# Networks on the cars. Each docstring tells the range of ten seeds; it was the same to four digits
+# with the kernels for AVX-512, for AVX2 and for neither. The bounds lie outside it, for another CPU
+# may end where another seed does, and exclude what has not been learned.
 
 
 def test_adam_nears_least_squares(cars):

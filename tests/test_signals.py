@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from toolz import pipe
 import mip
 import mip.demo
 from mip import cli
-from mip.workers import _answer, mapped
+from mip.workers import mapped
 
 SPEC = (
     '[data]\ntable = "houses.csv"\nsplit = { fractions = [0.7, 0.3, 0.0] }\n'
@@ -101,7 +100,7 @@ def test_what_a_process_raises_is_raised_and_ends_the_others():
     works = mapped(raised_or_slow, [None, 1000.0], workers=2)
     with pytest.raises(LookupError, match="there is no None") as caught:
         within(60, partial(next, works))
-    assert "in refused" in caught.value.__notes__[0]
+    assert "in refused" in str(caught.value.__cause__)
     assert not multiprocessing.active_children()
 
 
@@ -121,9 +120,8 @@ def odd(_):
 
 
 def test_an_error_that_cannot_be_sent_keeps_its_text():
-    _, error = pickle.loads(_answer(pickle.dumps((odd, 1))))
-    assert type(error) is RuntimeError
-    assert str(error) == "OddError: a b"
+    with pytest.raises(RuntimeError, match=r"^OddError: a b$"):
+        list(mapped(odd, [1, 2], workers=2))
 
 
 def test_a_sweep_hears_ctrl_c_alone_and_goes_on(folder):
@@ -142,7 +140,8 @@ def test_a_sweep_hears_ctrl_c_alone_and_goes_on(folder):
 def test_workers_end_with_a_parent_that_is_killed(folder):
     until = "sweep/*/checkpoints/last.safetensors"
     code, err = stopped(folder, signal.SIGKILL, PARENT, until, *SWEEP, "--workers", "2")
-    assert (code, err) == (-9, "")
+    assert code == -signal.SIGKILL
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow
