@@ -15,8 +15,8 @@ export OMP_WAIT_POLICY := PASSIVE
 # The tests that hold numbers to the bit or to a bound, and the settings under which they must pass
 # on any x86-64 CPU: torch and oneDNN use no newer instructions than they are told of, and OpenMP
 # as many threads.
-LAWS := $(patsubst %,tests/test_%.py,backbones ensemble faults fit goldens gradient graft laws optim \
-	own_steps predict run step store versions)
+LAWS := $(patsubst %,tests/test_%.py, \
+	backbones fit goldens gradient laws optim own_steps predict step store versions)
 SETTINGS := portable-default portable-avx2 portable-threads portable-default-threads
 $(SETTINGS): export OMP_NUM_THREADS := 1
 portable-default: export ATEN_CPU_CAPABILITY := default
