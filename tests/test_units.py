@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mip
@@ -118,6 +118,7 @@ SCALES = {"standard": Regression("y"), "log": Regression("y", "log"), "quantile"
 @pytest.mark.parametrize("name", SCALES)
 @settings(max_examples=4)
 @given(unit=UNITS, measured=UNITS)
+@example(unit=1e-9, measured=1e-27)
 def test_a_model_of_another_unit_is_the_same_model(name, unit, measured):
     spec = spec_of(SCALES[name], epochs=3)
     one, other = (mip.run(spec, cut_of(*units), device="cpu") for units in [(), (unit, measured)])
@@ -167,6 +168,7 @@ def test_logarithms_that_are_all_equal_have_the_deviation_one(unit):
 
 @settings(max_examples=3)
 @given(unit=UNITS)
+@example(unit=1e-9)
 def test_baselines_do_not_depend_on_the_unit(unit):
     pytest.importorskip("sklearn")
     spec = spec_of(Regression("y"), epochs=1)
