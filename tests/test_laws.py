@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from statistics import median
 import pytest
 
 import mip
+from mip.errors import MipWarning
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "mip").rglob("[a-z]*.py"))
@@ -123,3 +125,22 @@ def test_the_oldest_environment_has_the_lowest_versions_that_are_allowed():
     lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
     oldest = {line for line in lines if not line.startswith("#")}
     assert oldest == {version for version in lowest if not version.startswith(LINTERS)}
+
+
+def warn(category, module):
+    """Warn as a line of a module does."""
+    names = {"__name__": module, "warn": warnings.warn, "category": category}
+    exec("warn('old', category)", names)
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning, RuntimeWarning])
+def test_a_warning_fails_a_test_where_it_concerns_our_code(category):
+    for module in ["mip", "mip.branches.image", "benchmarks.loops", "conftest", "test_read"]:
+        with pytest.raises(category):
+            warn(category, module)
+    with pytest.raises(MipWarning):
+        warn(MipWarning, "torch.utils.data")
+    with warnings.catch_warnings(record=True) as shown:
+        for module in ["torch.utils.data", "mipmap", "typer"]:
+            warn(category, module)
+    assert len(shown) == 3
