@@ -8,6 +8,8 @@ LOOPS := train-mlp train-mlp-2-threads train-mlp-default train-mlp-watched train
 	train-stacked train-many checkpoint-25m fit-once fit-once-hooked checkpoint-blocked compile-mlp \
 	compile-mixed
 BIN := .venv/bin
+# A process for each core; a file's tests stay together, for they share what is trained once.
+PARALLEL := -n auto --dist loadfile
 READY := .venv/ready
 # Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
@@ -42,12 +44,12 @@ demo: $(READY)   ## draw the demo's houses, fit three models, compare them: the 
 
 # The nets of the tests are small: a second thread would cost them more than it gives.
 test: $(READY)   ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 portable: $(SETTINGS) ## run the laws and golden numbers as other CPUs would
 
 $(SETTINGS): $(READY)
-	$(BIN)/python -m pytest $(LAWS)
+	$(BIN)/python -m pytest $(PARALLEL) $(LAWS)
 
 check: $(READY)  ## lint, format and type check
 	$(BIN)/ruff check .
@@ -64,7 +66,7 @@ newest:          ## run the tests with the newest versions
 oldest newest:
 	$(PYTHON) -m venv --clear .venv-$@
 	.venv-$@/bin/pip install --quiet --disable-pip-version-check $(VERSIONS) --editable '.[dev]'
-	OMP_NUM_THREADS=1 .venv-$@/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-$@/bin/python -m pytest $(PARALLEL)
 
 bench: $(READY)  ## measure speed, as ratios against loops written by hand, and limits
 	$(BIN)/python -m benchmarks
