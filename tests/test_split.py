@@ -389,7 +389,7 @@ def test_a_fold_that_is_none_names_the_known(tmp_path):
     ("rows", "error"),
     [
         (["0", "1"], "folds.csv: no fold for row 2 of table"),
-        (["0", "1", "1"], "folds.csv: a row number stands twice in column 'row'"),
+        (["0", "1", "1"], "folds.csv: a row stands twice in column 'row'"),
         (["0", "1", ""], "folds.csv row 2, column 'row': not the number of a row"),
         (["0", "1", "1.5"], "folds.csv row 2, column 'row': not the number of a row"),
     ],
