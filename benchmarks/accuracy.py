@@ -157,7 +157,7 @@ def digits(folder: Path, part: str) -> Table:
     names = (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz")
     table = read_idx(*(folder / name for name in names))
     pixels = [cell.ravel() / np.float32(255) for cell in table.frame["image"]]
-    return Table(table.frame.assign(pixels=pixels), table.name, table.root)
+    return evolve(table, frame=table.frame.assign(pixels=pixels))
 
 
 def rows_of(run: CrossValidation, spec: Spec) -> pd.Series:

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
+from mip.cell import content
 from mip.errors import MipWarning
 from mip.image import listed
-from mip.table import Table, content
+from mip.table import Table
 from mip.tree import Tree
 
 FORMAT = 1

@@ -549,9 +549,9 @@ def predict(
     read_model = _loaded(model, views)
     rows = _rows_for(read_model.plan, table)
     frame = read_model(rows).rename_axis("row")
-    _say_remarks(read_model, rows)
-    if "error" in frame:
-        bad = frame["error"].dropna()
+    bad = frame["error"].dropna() if "error" in frame else frame.iloc[:0, 0]
+    _say_remarks(read_model, rows.without(bad.index) if len(bad) else rows)
+    if len(bad):
         note(f"{len(bad)} of {len(frame)} rows have no prediction: {bad.iloc[0]}")
     if out is None:
         emit(frame.to_csv())
@@ -661,7 +661,7 @@ def crossval_(
     by_fold = dict(zip(done.folds, done.scores, strict=True))
     try:
         if out:
-            write_table(out, done.predictions, overwrite=force)
+            write_table(out, done.predictions.rename_axis("row"), overwrite=force)
         if json:
             write_json(json, {**averages(done.scores), "errors": errors}, overwrite=force)
     finally:

@@ -50,10 +50,23 @@ def hint(name: str, known: Iterable[str]) -> str:
     >>> hint("x", [])
     ''
     """
-    names = sorted(map(str, known))
+    names = [shown(name)[1:-1] for name in sorted(map(str, known))]
     if not names:
         return ""
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = get_close_matches(str(name)[:80], names, n=1, cutoff=0.5)
     guess = f"; did you mean '{near[0]}'?" if near else ""
-    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-    return f"{guess} (known: {shown})"
+    listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"{guess} (known: {listed})"
+
+
+def shown(value: object, most: int = 40) -> str:
+    r"""Write a value for a line of text: in quotes, what is not printable escaped, and cut.
+
+    >>> shown("a\nb"), shown(12.5), shown("x" * 50, most=4)
+    ("'a\\nb'", "'12.5'", "'xxxx…'")
+    """
+    try:
+        text = str(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = hex(value) if isinstance(value, int) else type(value).__name__
+    return repr(text if len(text) <= most else f"{text[:most]}…")

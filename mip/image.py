@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from toolz import identity
 from torch import Tensor
 
-from mip.errors import DataError
-from mip.table import is_list
+from mip.cell import array_of, is_list, photo
+from mip.errors import DataError, shown
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
 Cell = Any
-"""A path, the bytes of a file, a PIL image, or pixels uint8 [h, w] or [h, w, 3]."""
+"""A path, a file's bytes, a dict with either, a PIL image, or pixels uint8 [h, w] or [h, w, 3]."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """The only decoders that are ever tried, whatever the file's ending says."""
@@ -68,48 +68,59 @@ def locate(root: Path | None, cell: str) -> Path:
     mip.errors.DataError: ../secret.png leaves the table's folder
     """
     if "\0" in cell or "\\" in cell:
-        raise DataError(f"{cell!r} has a character that no image path may have")
+        raise DataError(f"{shown(cell, 80)} has a character that no image path may have")
     try:
         return _inside(os.path.realpath(root or "."), cell)
     except (OSError, ValueError) as error:  # too long, a loop of links, no access
-        raise DataError(f"{cell[:80]!r} cannot be looked up ({error})"[:200]) from error
+        raise DataError(f"{shown(cell, 80)} cannot be looked up ({error})"[:200]) from error
+
+
+def _plain(path: str) -> str:
+    return path if path.isprintable() and len(path) <= 200 else shown(path, 200)
 
 
 def _inside(base: str, cell: str) -> Path:
     # With texts instead of Paths, for this is done for every photo.
     path = os.path.realpath(os.path.join(base, cell))
     if os.path.isabs(cell) or not f"{path}{os.sep}".startswith(f"{base.rstrip(os.sep)}{os.sep}"):
-        raise DataError(f"{cell} leaves the table's folder")
+        raise DataError(f"{_plain(cell)} leaves the table's folder")
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingImageError(f"{cell} is missing") from error
+        raise MissingImageError(f"{_plain(cell)} is missing") from error
     if not S_ISREG(found.st_mode):
-        raise MissingImageError(f"{cell} is missing")
+        raise MissingImageError(f"{_plain(cell)} is missing")
     if not found.st_size:
-        raise DataError(f"{cell} is empty (0 bytes)")
+        raise DataError(f"{_plain(cell)} is empty (0 bytes)")
     return Path(path)
 
 
 def decode(root: Path | None, cell: Cell, size: int, scaled: bool = False) -> Tensor:
     """Decode one image to uint8 [3, size, size], squeezed to a square (bilinear, antialiased).
 
-    A cell is a path inside `root`, the bytes of a file, a PIL image, or pixels uint8 [h, w] or
-    [h, w, 3] (an array or a tensor). The camera's rotation is applied, colours are converted to
-    sRGB, alpha is laid on white, 16-bit greys are scaled, and of an animation the first frame
-    counts. `scaled` lets a JPEG be decoded at an eighth, a quarter or half of its size where that
-    is still enough: faster, and not quite the same pixels. Raises DataError with the reason when
-    the file is missing, truncated, no image, or too large.
+    A cell is a path inside `root`, the bytes of a file, a dict {"bytes": …, "path": …} with either,
+    a PIL image, or pixels uint8 [h, w] or [h, w, 3] (an array or a tensor). The camera's rotation
+    is applied, colours are converted to sRGB, alpha is laid on white, 16-bit greys are scaled, and
+    of an animation the first frame counts. `scaled` lets a JPEG be decoded at an eighth, a quarter
+    or half of its size where that is still enough: faster, and not quite the same pixels. Raises
+    DataError with the reason when the file is missing, truncated, no image, or too large.
 
     >>> decode(None, torch.full((2, 4), 7, dtype=torch.uint8), 1).flatten().tolist()
     [7, 7, 7]
     """
-    with _named(cell if isinstance(cell, str) else "the image"):
+    with _read(root, cell) as (image, data):
+        pixels = _decoded(image, data, _factor(image, size) if scaled else 1)
+        turn = image.getexif().get(ORIENTATION, 1)
+        return TURNS.get(turn, identity)(_squeezed(pixels, size)).contiguous()
+
+
+@contextmanager
+def _read(root: Path | None, cell: Cell) -> Iterator[tuple[Image.Image, Any]]:
+    cell = photo(cell)
+    with _named(_plain(cell) if isinstance(cell, str) else "the image"):
         data = locate(root, cell).read_bytes() if isinstance(cell, str) else cell
         with _opened(data) as image:
-            pixels = _decoded(image, data, _factor(image, size) if scaled else 1)
-            turn = image.getexif().get(ORIENTATION, 1)
-        return TURNS.get(turn, identity)(_squeezed(pixels, size)).contiguous()
+            yield image, data
 
 
 @contextmanager
@@ -125,8 +136,12 @@ def _named(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name} has more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # decoders raise whatever a broken file provokes
-        reason = "truncated" if "truncated" in str(error).lower() else f"broken ({error})"
+        reason = "truncated" if "truncated" in str(error).lower() else f"broken ({_line(error)})"
         raise DataError(f"{name} is {reason}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _opened(data: Any) -> Image.Image:
@@ -145,7 +160,7 @@ def _from_pixels(data: Any) -> Image.Image:
     import numpy as np
     from PIL import Image
 
-    pixels = np.asarray(data)
+    pixels = array_of(data)
     if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3} or pixels.shape[2:] not in {(), (3,)}:
         told = f"{type(data).__name__} of {pixels.dtype} {list(pixels.shape)}"
         cure = "; colours come last: permute(1, 2, 0)" if pixels.shape[:1] == (3,) else ""
@@ -240,10 +255,8 @@ def traits(root: Path | None, cell: Cell) -> list[str]:
     >>> traits(None, Image.new("CMYK", (2, 2)))
     ['CMYK']
     """
-    with _named(cell if isinstance(cell, str) else "the image"):
-        data = locate(root, cell).read_bytes() if isinstance(cell, str) else cell
-        with _opened(data) as image:
-            return [name for name, holds in TRAITS.items() if holds(image)]
+    with _read(root, cell) as (image, _):
+        return [name for name, holds in TRAITS.items() if holds(image)]
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -296,10 +309,10 @@ TRAITS: Mapping[str, Callable[[Image.Image], bool]] = {
 def listed(cell: Any) -> list[Cell]:
     """Give the photos of a cell as a list: [None] where there is none.
 
-    >>> listed("a.jpg"), listed(["a.jpg", "b.jpg"]), listed([]), listed(None)
+    >>> listed("a.jpg"), listed([Path("a.jpg"), "b.jpg"]), listed([]), listed(None)
     (['a.jpg'], ['a.jpg', 'b.jpg'], [None], [None])
     """
-    return (list(cell) or [None]) if is_list(cell) else [cell]
+    return [*map(photo, cell if is_list(cell) else [cell])] or [None]
 
 
 def version() -> str:

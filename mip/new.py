@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,13 @@ from mip.branches.boolean import VALUES
 from mip.branches.datetime import Datetime
 from mip.branches.image import Image
 from mip.branches.vector import Vector
+from mip.cell import BLANK, is_image, is_list
 from mip.errors import DataError, hint, one_line
 from mip.heads.multilabel import Multilabel
 from mip.read import IMAGES
 from mip.spec import KINDS
 from mip.split import split
-from mip.table import BLANK, Table, is_image, is_list
+from mip.table import Table
 
 PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGES))})", re.IGNORECASE)
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
@@ -80,7 +82,7 @@ def guess(table: Table, column: str) -> Guess:
     words = [word for word in table.texts(column) if word]
     known = [word for word in words if word.lower() not in BLANK]
     kinds, told = len(set(known)), _counts(known, table)
-    if _share(PICTURE, known) > 0.9 and all(isinstance(cell, str) for cell in cells):
+    if _share(PICTURE, known) > 0.9 and all(isinstance(cell, (str, os.PathLike)) for cell in cells):
         there = any(map(partial(_is_file, table), known))
         return Guess(column, "image" if there else "lost files", f"{told}{'' if there else LOST}")
     if kinds == 2 and all(word.lower() in VALUES for word in known):
@@ -127,7 +129,7 @@ def _guess_words(column: str, words: list[str], told: str) -> Guess:
 
 
 def _guess_images(column: str, cells: list[Any]) -> Guess:
-    if all(is_image(cell) or isinstance(cell, str) for cell in cells):
+    if all(is_image(cell) or isinstance(cell, (str, os.PathLike)) for cell in cells):
         return Guess(column, "image", f"{len(cells)} images within the table")
     return Guess(column, "images and others", "some cells are neither images nor paths")
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial, reduce
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from attrs import evolve, field, frozen
-from torch import Tensor
 
 from mip.branch import at, having
-from mip.errors import DataError, FileError, SpecError
+from mip.errors import DataError, FileError, SpecError, shown
 from mip.net import Net, build
 from mip.plan import NO_METRICS, Batch, Metric, Plan
 from mip.pool import check_alike, logits_of, means
-from mip.prepare import check_columns, clean, columns_of, learned, target_columns, told
-from mip.read import read
+from mip.prepare import check_columns, clean, columns_of, learned, oddities, target_columns, told
+from mip.read import arrow, from_arrow, from_columns, from_rows, read
 from mip.rng import derive
 from mip.shards import Shards
 from mip.spec import KINDS
@@ -29,13 +31,17 @@ from mip.tree import Tree, between, concat, leaves, map_tree, mean
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-    AnyRows = Table | Shards | pd.DataFrame | str | Path
+    AnyRows: TypeAlias = (
+        Table | Shards | pd.DataFrame | pa.Table | Mapping | Sequence[Mapping] | str | Path
+    )
 
 
 @frozen
 class Predictor:
-    """A model that predicts: rows to a DataFrame, one row each, in their order.
+    """A model that predicts: rows to a DataFrame, one row each, in their order and with the index
+    that they come with; rows of a file are numbered from 0.
 
     Columns are `value`, with `q<level>` for every quantile that is learned, or `label` and a
     probability `p_<class>` for every class. A row whose photo cannot be had, where the spec's
@@ -56,19 +62,13 @@ class Predictor:
     views: tuple[Callable[[Batch], Batch], ...] = ()
 
     def __call__(self, table: AnyRows) -> pd.DataFrame:
-        import pandas as pd
-
         inputs = inputs_of(self.plan, as_table(table))
         outcomes = [self._predicted(part) for part in _parts(inputs, self.batch)]
-        rows, logits, bad = zip(*outcomes, strict=True)
-        errors = {row: text for part in bad for row, text in part.items()}
-        if errors and len(errors) == len(inputs):
-            raise DataError(next(iter(errors.values())))
-        frame = pd.DataFrame(self.plan.decode(concat(list(logits))), index=torch.cat(rows).numpy())
-        if not errors:
-            return frame
-        texts = pd.Series([errors.get(row) for row in frame.index], frame.index, dtype=object)
-        return frame.mask(texts.notna()).assign(error=texts)
+        logits, bad = zip(*outcomes, strict=True)
+        errors = [text for part in bad for text in part]
+        if errors and None not in errors:
+            raise DataError(errors[0])
+        return _frame(self.plan.decode(concat(list(logits))), inputs.labels, errors)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -80,9 +80,9 @@ class Predictor:
         batch = self.plan.encode(part)
         return self.forward(batch), batch.target
 
-    def _predicted(self, part: Table) -> tuple[Tensor, Tree, dict[int, str]]:
+    def _predicted(self, part: Table) -> tuple[Tree, list[str | None]]:
         batch, errors = _encoded(self.plan, part)
-        return batch.row, self.forward(batch), errors
+        return self.forward(batch), errors
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tree:
@@ -136,18 +136,13 @@ class Ensemble:
         return self.members[0].batch
 
     def __call__(self, table: AnyRows) -> pd.DataFrame:
-        import pandas as pd
-
         given = as_table(table)
         frames = [each(given) for each in self.members]
-        texts = [frame.pop("error") for frame in frames if "error" in frame]
+        texts = [frame.pop("error").tolist() for frame in frames if "error" in frame]
         columns = means([{str(name): frame[name] for name in frame} for frame in frames])
         whole = {**self.plan.decode(logits_of(self.plan, columns)), **columns}
-        frame = pd.DataFrame(whole, index=frames[0].index)
-        if not texts:
-            return frame
-        why = reduce(lambda one, other: one.where(one.notna(), other), texts)
-        return frame.mask(why.notna()).assign(error=why)
+        errors = [next(filter(None, row), None) for row in zip(*texts, strict=True)]
+        return _frame(whole, frames[0].index, errors)
 
     def scored(self, part: Table) -> tuple[Tree, Tree]:
         """Give the logits of the mean, float32, and the target, of rows that can be used."""
@@ -157,29 +152,42 @@ class Ensemble:
         return map_tree(torch.Tensor.float, logits_of(self.plan, columns)), batches[0].target
 
 
+def _frame(
+    columns: Mapping[str, np.ndarray], labels: pd.Index, errors: Sequence[str | None]
+) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame(columns)
+    if any(errors):
+        texts = pd.Series(list[Any](errors), dtype=object)
+        frame = frame.mask(texts.notna()).assign(error=texts)
+    return frame.set_axis(labels.copy())  # only now, since labels may stand twice
+
+
 def _parts(table: Rows, rows: int) -> Iterator[Table]:
     for chunk in table.chunks():
         for k in range(0, max(len(chunk), 1), rows):
             yield chunk.take(range(k, min(k + rows, len(chunk))))
 
 
-def _encoded(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
+def _encoded(plan: Plan, part: Table) -> tuple[Batch, list[str | None]]:
     try:
-        return plan.encode(part), {}
+        return plan.encode(part), [None] * len(part)
     except DataError:
         return _one_by_one(plan, part)
 
 
-def _one_by_one(plan: Plan, part: Table) -> tuple[Batch, dict[int, str]]:
+def _one_by_one(plan: Plan, part: Table) -> tuple[Batch, list[str | None]]:
     # A bad row leaves zeros in its place: in a batch of another size the others' bits would differ.
-    batches, errors = [], dict[int, str]()
+    batches, errors = [], list[str | None]()
     for place in range(len(part)):
         row = part.take([place])
         try:
             batches.append(plan.encode(row))
+            errors.append(None)
         except DataError as error:
             batches.append(Batch(plan.example(), None, row.rows))
-            errors[int(row.rows)] = str(error)
+            errors.append(str(error))
     return concat(batches), errors
 
 
@@ -193,10 +201,43 @@ def inputs_of(plan: Plan, table: Table | Shards) -> Table | Shards:
 
 
 def as_table(rows: AnyRows) -> Table | Shards:
-    """Make rows of what can be predicted."""
+    """Make rows of what can be predicted.
+
+    Raises DataError for what is no table, with what to write instead.
+
+    >>> as_table([{"area": 70, "town": "Ulm"}])
+    Table(table: 1 rows, columns area, town)
+    >>> as_table({"area": [70, 95]})
+    Table(table: 2 rows, columns area)
+    >>> as_table(None)
+    Traceback (most recent call last):
+    mip.errors.DataError: rows are a DataFrame, a Table, a file's path, an Arrow table, a dict of
+    columns, or a list of dicts, not NoneType
+    """
+    import pandas as pd
+
     if isinstance(rows, (Table, Shards)):
         return rows
-    return read(rows) if isinstance(rows, (str, Path)) else from_frame(rows)
+    if isinstance(rows, (str, os.PathLike)):
+        return read(Path(rows))
+    if isinstance(rows, pd.DataFrame):
+        return from_frame(rows)
+    if isinstance(rows, Mapping):
+        return from_columns(rows)
+    if isinstance(rows, (list, tuple)):
+        return from_rows(rows)
+    if hasattr(rows, "__arrow_c_stream__") and not isinstance(rows, pd.Series):
+        with suppress(TypeError, ValueError):  # a column of Arrow's
+            return from_arrow(arrow().table(rows))
+    held = type(rows).__name__
+    raise DataError(f"rows are {_ROWS}, not {held}{_CURES.get(held, '')}")
+
+
+_ROWS = "a DataFrame, a Table, a file's path, an Arrow table, a dict of columns, or a list of dicts"
+_CURES = {
+    "Series": "; one row is series.to_frame().T",
+    "ndarray": "; name its columns: pandas.DataFrame(array, columns=[…])",
+}
 
 
 def check_inputs(plan: Plan, table: Rows) -> None:
@@ -209,11 +250,12 @@ def check_inputs(plan: Plan, table: Rows) -> None:
 
 def remarks(plan: Plan, table: Rows) -> list[str]:
     """Say, a line each, what predictions have to do without: categories that training did not
-    see, and photos that are not there, or what else a branch finds missing. Vectors that training
-    learned stand for both.
+    see, photos that are not there, or what else a branch finds missing, and numbers and dates that
+    count as missing. What training learned stands for them.
     """
-    missing = [told(why, rows) for why, rows in learned(plan.spec, table).items()]
-    return [f"{table.name}: {text}" for text in [*_unseen(plan, table), *missing]]
+    lost = {**learned(plan.spec, table), **oddities(plan.spec, table, photos=False)}
+    said = [told(why, rows) for why, rows in lost.items()]
+    return [f"{table.name}: {text}" for text in [*_unseen(plan, table), *said]]
 
 
 def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
@@ -221,13 +263,13 @@ def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
         for column, words in branch.unknown(at(plan.facts["branch"], path), table):
             chunks = table.chunks([column])
             rows = [row for chunk in chunks for row in _with(chunk, column, words)]
-            shown = ", ".join(f"'{word}'" for word in words[:5])
+            named = ", ".join(map(shown, words[:5]))
             more = ", …" if len(words) > 5 else ""
-            yield told(f"unseen categories in '{column}', {shown}{more}", rows)
+            yield told(f"unseen categories in '{column}', {named}{more}", rows)
 
 
-def _with(table: Table, column: str, words: list[str]) -> list[int]:
-    return table.rows[places(table, column, words) >= 0].tolist()
+def _with(table: Table, column: str, words: list[str]) -> list[Any]:
+    return table.labels[places(table, column, words) >= 0].tolist()
 
 
 def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:

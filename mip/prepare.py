@@ -14,15 +14,19 @@ from attrs import frozen
 from toolz import groupby
 
 from mip.branch import having, place, policy, problems, walk
+from mip.cell import digest_of
 from mip.errors import DataError, MipWarning, SpecError, hint
 from mip.head import targets
 from mip.read import read
 from mip.shards import AnyTable, Shards
 from mip.spec import Spec
 from mip.split import split, split_by, with_folds
-from mip.table import Rows, Table, digest_of
+from mip.table import Rows, Table, label
 
 R = TypeVar("R", bound=Rows)
+
+Found = tuple[int, Any, str]
+"""What was found of a row: its number, its label, and the text."""
 
 STRICT = ("error", "drop")
 """The policies under which a row that a branch finds a problem in cannot be used."""
@@ -33,13 +37,14 @@ DROP_WARNING = 0.1
 
 @frozen
 class Report:
-    """What cleaning did: rows before, and by reason the numbers of the rows it left out
-    (`dropped`) or kept with a learned vector for what is missing (`filled`).
+    """What cleaning did: rows before, and by reason the labels of the rows it left out
+    (`dropped`) or kept with a learned vector for what is missing (`filled`). The label of a row
+    that was read from a file is its number.
     """
 
     rows: int
-    dropped: dict[str, list[int]]
-    filled: dict[str, list[int]]
+    dropped: dict[str, list[Any]]
+    filled: dict[str, list[Any]]
 
     def __str__(self) -> str:
         parts = [f"{self.rows} rows, {self.rows - self.lost} used"]
@@ -53,13 +58,13 @@ class Report:
         return sum(map(len, self.dropped.values()))
 
 
-def told(reason: str, rows: Sequence[int]) -> str:
-    """Say a reason with how many rows it holds for, and which they are.
+def told(reason: str, rows: Sequence[Any]) -> str:
+    """Say a reason with how many rows it holds for, and which they are by their labels.
 
     >>> told("target 'price' missing", [4, 7, 9, 12])
     "target 'price' missing: 4 rows (4, 7, 9, …)"
     """
-    named = ", ".join(map(str, rows[:3])) + (", …" if len(rows) > 3 else "")
+    named = ", ".join(map(label, rows[:3])) + (", …" if len(rows) > 3 else "")
     return f"{reason}: {len(rows)} row{'s' * (len(rows) > 1)} ({named})"
 
 
@@ -72,42 +77,46 @@ def clean(spec: Spec, table: R) -> tuple[R, Report]:
     than a tenth of the rows go.
     """
     check_columns(spec, table)
-    reasons: dict[int, str] = {}
-    strict = _screening(spec, strict=True)
+    strict, gone = _screening(spec, strict=True), list[Found]()
     for chunk in table.chunks([*target_columns(spec), *_read_by(strict)]):
-        found = {**dict(_problems(strict, chunk)), **_target_reasons(spec, chunk)}
-        reasons |= dict(_numbered(chunk, found.items()))
-    return _without(table, reasons, learned(spec, table))
+        reasons = {**dict(_problems(strict, chunk)), **_target_reasons(spec, chunk)}
+        gone += _labelled(chunk, reasons.items())
+    return _without(table, gone, learned(spec, table))
 
 
-def learned(spec: Spec, table: Rows) -> dict[str, list[int]]:
-    """Give, by reason, the rows that are kept although a branch finds a problem in them: those
-    that lack a photo and get a learned vector in its place.
+def learned(spec: Spec, table: Rows) -> dict[str, list[Any]]:
+    """Give, by reason, the labels of the rows that are kept although a branch finds a problem in
+    them: those that lack a photo and get a learned vector in its place.
     """
     kept = _screening(spec, strict=False)
     chunks = table.chunks(_read_by(kept)) if kept else ()
-    found = (_numbered(chunk, _problems(kept, chunk)) for chunk in chunks)
+    found = (_labelled(chunk, _problems(kept, chunk)) for chunk in chunks)
     return _by_reason(chain.from_iterable(found))
 
 
-def oddities(spec: Spec, table: Rows) -> dict[str, list[int]]:
-    """Give, by what it is, the rows with something that is not read as it stands: a number that
-    counts as missing, a photo that is turned, converted or cut to its first frame.
+def oddities(spec: Spec, table: Rows, photos: bool = True) -> dict[str, list[Any]]:
+    """Give, by what it is, the labels of the rows with something that is not read as it stands: a
+    number or a date that counts as missing, a photo that is turned, converted or cut to its first
+    frame.
 
-    Every photo's header is read.
+    Every photo's header is read, unless `photos` are to be left out.
     """
-    branches = [branch for _, branch in having(spec.root, "oddities")]
+    every = [branch for _, branch in having(spec.root, "oddities")]
+    branches = [branch for branch in every if photos or not hasattr(branch, "problems")]
     found = (
-        _numbered(chunk, branch.oddities(chunk))
+        _labelled(chunk, branch.oddities(chunk))
         for chunk in table.chunks(columns_of(spec))
         for branch in branches
     )
     return _by_reason(chain.from_iterable(found))
 
 
-def _numbered(chunk: Table, found: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    numbers = chunk.rows.tolist()
-    return ((numbers[row], text) for row, text in found)
+def _labelled(chunk: Table, found: Iterable[tuple[int, str]]) -> list[Found]:
+    pairs = list(found)
+    places = [place for place, _ in pairs]
+    numbers, labels = chunk.row[places].tolist(), chunk.labels[places].tolist()
+    texts = [text for _, text in pairs]
+    return list(zip(numbers, labels, texts, strict=True))
 
 
 def _screening(spec: Spec, strict: bool) -> list[tuple[str, Any]]:
@@ -140,21 +149,21 @@ def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
     return reasons
 
 
-def _without(table: R, reasons: dict[int, str], filled: dict[str, list[int]]) -> tuple[R, Report]:
-    report = Report(len(table), _by_reason(reasons.items()), filled)
+def _without(table: R, gone: list[Found], filled: dict[str, list[Any]]) -> tuple[R, Report]:
+    report = Report(len(table), _by_reason(gone), filled)
     for reason, rows in filled.items():
         if len(rows) == len(table):
             warnings.warn(f"{table.name}: {reason} in every row", MipWarning, stacklevel=3)
-    if len(reasons) == len(table):
+    if len(gone) == len(table):
         raise DataError(f"{table.name}: no row is left ({report})")
-    if len(reasons) > DROP_WARNING * len(table):
+    if len(gone) > DROP_WARNING * len(table):
         warnings.warn(f"{table.name}: {report}", MipWarning, stacklevel=3)
-    return table.without(reasons) if reasons else table, report
+    return table.without([row for row, _, _ in gone]) if gone else table, report
 
 
-def _by_reason(found: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
-    groups = groupby(itemgetter(1), sorted(set(found)))
-    return {why: [row for row, _ in pairs] for why, pairs in sorted(groups.items())}
+def _by_reason(found: Iterable[Found]) -> dict[str, list[Any]]:
+    groups = groupby(itemgetter(2), sorted(set(found), key=itemgetter(0)))
+    return {why: [name for _, name, _ in rows] for why, rows in sorted(groups.items())}
 
 
 def check_columns(spec: Spec, table: Rows, target: bool = True) -> None:

@@ -114,7 +114,8 @@ def _joined(files: Sequence[Path], root: Path, name: str) -> Table:
 
     kind = files[0].suffix.lower()
     if kind == ".parquet":
-        return from_arrow(_shards(files, name), root, name)
+        frame = _frame(_shards(files, name), name)
+        return from_frame(frame.reset_index(drop=True), root, name)
     if kind in {".jsonl", ".ndjson"}:
         return from_frame(_objects(files), root, name)
     frames = [_csv(file) for file in files]
@@ -280,7 +281,8 @@ def arrow() -> Any:
 
 
 def from_arrow(table: pa.Table, root: str | Path | None = None, name: str = "table") -> Table:
-    """Make a table of a pyarrow Table; the cells of list columns become Python lists.
+    """Make a table of a pyarrow Table; the cells of list columns become Python lists, and rows keep
+    the labels of the DataFrame that the Arrow table was made of.
 
     Raises DataError for a column that stands twice, and for cells that pandas cannot hold.
 
@@ -288,13 +290,17 @@ def from_arrow(table: pa.Table, root: str | Path | None = None, name: str = "tab
     >>> from_arrow(pa.table({"photos": [["a.png", "b.png"], None]})).cells("photos")
     [['a.png', 'b.png'], None]
     """
+    return from_frame(_frame(table, name), root, name)
+
+
+def _frame(table: pa.Table, name: str) -> pd.DataFrame:
     try:
-        frame = table.to_pandas().reset_index(drop=True).rename(columns=str)
+        frame = table.to_pandas().rename(columns=str)
         columns = {name: table.column(name) for name in table.column_names if name in frame}
-        odd = {name: _odd(cells) for name, cells in columns.items() if _is_odd(cells)}
+        odd = {name: _odd(each).array for name, each in columns.items() if _is_odd(each)}
     except Exception as error:  # as above: a date of the year 300000, a foreign type
         raise DataError(f"{name}: an Arrow table that pandas cannot hold: {error}") from error
-    return from_frame(frame.assign(**odd), root, name)
+    return frame.assign(**odd)
 
 
 def _is_odd(cells: pa.ChunkedArray) -> bool:
@@ -325,8 +331,9 @@ def from_columns(
 ) -> Table:
     """Make a table of sequences by column name: lists, arrays, tensors, whatever has a length.
 
-    The entries of an array or tensor [n, …] are cells and stay views of it. Raises DataError
-    when lengths differ.
+    The entries of an array or tensor [n, …] are cells and stay views of it. Rows have the labels of
+    the Series among the columns. Raises DataError when lengths or the labels of Series differ, and
+    for what is no sequence of cells, a text among them.
 
     >>> from_columns({"image": np.zeros((2, 8, 8), dtype="uint8"), "label": ["cat", "dog"]})
     Table(table: 2 rows, columns image, label)
@@ -336,14 +343,48 @@ def from_columns(
     """
     import pandas as pd
 
+    for column, cells in columns.items():
+        if isinstance(cells, (str, bytes, Mapping)) or not hasattr(cells, "__len__"):
+            told = f"column '{column}' is {type(cells).__name__}, not a sequence of cells"
+            raise DataError(f"{name}: {told}")
     sizes = {str(column): len(cells) for column, cells in columns.items()}
     first = next(iter(sizes), "")
     for column, size in sizes.items():
         if size != sizes[first]:
             told = f"column '{column}' has {size} cells, and column '{first}' {sizes[first]}"
             raise DataError(f"{name}: {told}")
+    labels = _labels(columns, name)
     frame = pd.DataFrame({column: _series(cells) for column, cells in columns.items()})
-    return from_frame(frame, root, name)
+    return from_frame(frame if labels is None else frame.set_axis(labels), root, name)
+
+
+def _labels(columns: Mapping[str, Any], name: str) -> pd.Index | None:
+    import pandas as pd
+
+    series = [(column, cells) for column, cells in columns.items() if isinstance(cells, pd.Series)]
+    for column, cells in series:
+        if not cells.index.equals(series[0][1].index):
+            told = f"column '{column}' has another index than column '{series[0][0]}'"
+            raise DataError(f"{name}: {told}; reset_index(drop=True) takes cells as they stand")
+    return series[0][1].index if series else None
+
+
+def from_rows(
+    rows: Sequence[Mapping[str, Any]], root: str | Path | None = None, name: str = "table"
+) -> Table:
+    """Make a table of dicts, a row each; a key that one lacks is a missing cell.
+
+    Raises DataError, naming the row, for what is no dict.
+
+    >>> from_rows([{"area": 70}, {"area": 95, "town": "Ulm"}]).texts("town").tolist()
+    ['', 'Ulm']
+    """
+    for place, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{name} row {place}: {type(row).__name__} is not a dict of cells")
+    columns = dict.fromkeys(column for row in rows for column in row)
+    cells = {column: [row.get(column) for row in rows] for column in columns}
+    return from_columns(cells, root, name)
 
 
 def _series(cells: Any) -> pd.Series:
@@ -357,7 +398,11 @@ def _series(cells: Any) -> pd.Series:
     objects = np.empty(len(cells), dtype=object)
     for place in range(len(cells)):
         objects[place] = _plain(cells[place])
-    return pd.Series(objects).infer_objects()
+    series = pd.Series(objects, dtype=object)
+    try:
+        return series.infer_objects()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return series
 
 
 def _plain(value: Any) -> Any:

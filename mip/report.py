@@ -284,7 +284,7 @@ def write_table(path: str | Path, frame: pd.DataFrame, *, overwrite: bool = Fals
     where the file exists already, unless `overwrite` says to replace it.
     """
     is_parquet = Path(path).suffix.lower() == ".parquet"
-    data = frame.to_parquet() if is_parquet else frame.to_csv().encode()
+    data = frame.to_parquet(index=True) if is_parquet else frame.to_csv().encode()
     write(path, data, overwrite=overwrite)
 
 

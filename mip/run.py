@@ -464,8 +464,8 @@ def _flat(tree: Any, path: str = "") -> dict[str, str]:
 
 @frozen
 class CrossValidation:
-    """Out-of-fold predictions, a row each, and for each of `folds` its scores. A fold that failed
-    has neither, and its error under its name.
+    """Out-of-fold predictions, a row each with its label, in the table's order, and for each of
+    `folds` its scores. A fold that failed has neither, and its error under its name.
     """
 
     predictions: pd.DataFrame
@@ -497,7 +497,8 @@ def crossval(
     """
     import pandas as pd
 
-    began, folds = time.monotonic(), sorted(set(table.texts(column)))
+    began, words = time.monotonic(), table.texts(column)
+    folds = sorted(set(words))
     if len(folds) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(folds)} fold, two are needed")
     training = partial(run, spec, hooks=hooks, kinds=dict(kinds), cache=cache, base=base)
@@ -510,7 +511,9 @@ def crossval(
         warnings.warn(str(error), MipWarning, stacklevel=2)
     done = {fold: each for fold, each in outcomes.items() if not isinstance(each, MipError)}
     frames, scores = zip(*done.values(), strict=True)
-    predictions = pd.concat(frames).sort_index().rename_axis("row")
+    places = np.concatenate([np.flatnonzero(words == fold) for fold in done])
+    joined = pd.concat(frames, ignore_index=True).iloc[np.argsort(places)]
+    predictions = joined.set_axis(table.labels[np.sort(places)])
     return CrossValidation(predictions, scores, time.monotonic() - began, tuple(done), errors)
 
 
@@ -554,5 +557,5 @@ def _held_out(
     train, valid = split(rest, shares, spec.train.seed, spec.data.split.stratify)
     ended = training(Parts(train, valid, test))
     named = ((path.split(".")[2::2], head.column) for path, head in targets(spec.head))
-    truth = {".".join(["target", *names]): test[column] for names, column in named}
+    truth = {".".join(["target", *names]): test[column].array for names, column in named}
     return ended.predict(test).assign(fold=fold, **truth), evaluate(ended.predict, test)

@@ -23,6 +23,7 @@ from mip.table import Table
 from mip.tree import concat, leaves, map_tree
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 PIECE = 32_768
@@ -97,6 +98,13 @@ class Shards:
         """The names of the columns that are read, in the files' order."""
         return self.schema.names
 
+    @property
+    def labels(self) -> pd.Index:
+        """The label of each row: its number."""
+        import pandas as pd
+
+        return pd.Index(self.row_numbers(torch.arange(len(self))).numpy())
+
     def map(self, function: Callable[[Any], Any]) -> Self:
         """Apply a function to rows as they are read, many at once, such as `plan.encode`: a
         window then holds what it gives. It must treat each row by itself.
@@ -118,7 +126,8 @@ class Shards:
         for part in _decoded(group, read) if group.size else [read.empty_table()]:
             inside = places[slice(*np.searchsorted(places, [begin, begin + len(part)]))]
             frame = from_arrow(part, self.root, self.name).frame.iloc[inside - begin]
-            yield Table(frame.set_axis(group.first + inside), self.name, self.root)
+            numbers = group.first + inside
+            yield Table(frame.set_axis(numbers), self.name, self.root, numbers)
             begin += len(part)
 
     def take(self, index: Any) -> Any:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from attrs import evolve
 
-from mip.errors import DataError
+from mip.cell import dates, number, word
+from mip.errors import DataError, shown
 from mip.rng import derive, generator, uniform
 from mip.shards import AnyTable, Group, Shards
-from mip.table import Table
+from mip.table import Table, label
 
 
 def split(
@@ -116,7 +118,7 @@ def folds(
         columns[f"fold_{repeat}"] = _by_group(turns, k) if group else _by_turn(turns, order, k)
     for twice in columns.keys() & set(table.columns):
         raise DataError(f"folds: {table.name} has a column '{twice}' already")
-    return Table(table.frame.assign(**columns), table.name, table.root)
+    return evolve(table, frame=table.frame.assign(**columns))
 
 
 def _one_way(caller: str, **columns: str | None) -> None:
@@ -235,17 +237,14 @@ def _divided(
 
 def _moments(table: Table, column: str) -> np.ndarray:
     # Ranks from 0, the same for the same moment, in whichever form more of the cells read.
-    import pandas as pd
-
-    words = pd.Series(table.texts(column))
-    numbers = pd.to_numeric(words, errors="coerce")
-    dates = pd.to_datetime(words, format="ISO8601", errors="coerce", utc=True)
-    found = min((numbers, dates), key=lambda read: read.isna().sum())
-    for place in np.flatnonzero(found.isna())[:1]:
-        word = words[int(place)]
-        what = f"{word[:40]!r} is neither a number nor an ISO date" if word else "no time is given"
-        raise DataError(f"{table.where(int(place), column)}: {what}")
-    return pd.factorize(found, sort=True)[0]
+    words = table.texts(column)
+    numbers = np.array([number(each) for each in words], dtype=np.float64)
+    found = min((numbers, dates(words.tolist())), key=lambda read: np.isnan(read).sum())
+    for place in np.flatnonzero(np.isnan(found))[:1].tolist():
+        text = words[place]
+        what = f"{shown(text)} is neither a number nor an ISO date" if text else "no time is given"
+        raise DataError(f"{table.where(place, column)}: {what}")
+    return np.unique(found, return_inverse=True)[1]
 
 
 def _by_turn(turns: np.ndarray, order: np.ndarray, k: int) -> np.ndarray:
@@ -290,19 +289,24 @@ def _by_word(shards: Shards, column: str, names: list[str]) -> tuple[Shards, ...
 
 
 def with_folds(table: Table, folds: Table, column: str = "fold") -> Table:
-    """Add a column from a folds file, whose column `row` holds row numbers of the table.
+    """Add a column from a folds file, whose column `row` holds the labels of the table's rows: of
+    a table that was read from a file, their numbers.
 
     Raises DataError when a row of the table has no fold, or a row has two.
     """
-    numbers = folds.numbers("row")
-    for place in np.flatnonzero(np.isnan(numbers) | (numbers % 1 != 0))[:1]:
-        raise DataError(f"{folds.where(int(place), 'row')}: not the number of a row")
-    rows = numbers.astype(np.int64)
+    labels, rows = table.labels.tolist(), folds.texts("row").tolist()
+    if table.labels.dtype.kind in "iu":
+        numbers = folds.numbers("row")
+        for place in np.flatnonzero(np.isnan(numbers) | (numbers % 1 != 0))[:1].tolist():
+            raise DataError(f"{folds.where(place, 'row')}: not the number of a row")
+        rows = numbers.astype(np.int64).tolist()
+    else:
+        labels = [*map(word, labels)]
     if len(set(rows)) != len(rows):
-        raise DataError(f"{folds.name}: a row number stands twice in column 'row'")
-    fold = dict(zip(rows.tolist(), folds.texts(column), strict=True))
-    missing = [row for row in table.rows.tolist() if row not in fold]
-    if missing:
-        raise DataError(f"{folds.name}: no fold for row {missing[0]} of {table.name}")
-    values = [fold[row] for row in table.rows.tolist()]
-    return Table(table.frame.assign(**{column: values}), table.name, table.root)
+        raise DataError(f"{folds.name}: a row stands twice in column 'row'")
+    fold = dict(zip(rows, folds.texts(column), strict=True))
+    for row in labels:
+        if row not in fold:
+            raise DataError(f"{folds.name}: no fold for row {label(row)} of {table.name}")
+    values = [fold[row] for row in labels]
+    return evolve(table, frame=table.frame.assign(**{column: values}))

@@ -638,7 +638,7 @@ ADAPT = {
     "labels of images": (
         Multilabel("x"),
         [b"GIF89a", b"GIF89a"],
-        "table: column 'x' holds images, not words",
+        "table row 0, column 'x': an image (bytes) is not a word",
     ),
 }
 

@@ -218,7 +218,10 @@ WRONG = {
         "table row 0, column 'town': 'Ulm' is no list of numbers",
     ),
     "no vector": (Vector(["empty"]), "table: column 'empty' has no vector"),
-    "image as text": (Text(["photo"]), "table: column 'photo' holds images, not words"),
+    "image as text": (
+        Text(["photo"]),
+        "table row 0, column 'photo': an image (ndarray) is not a word",
+    ),
 }
 
 

@@ -26,9 +26,9 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 import mip
 from mip import image
+from mip.cell import is_image
 from mip.errors import DataError
 from mip.read import IMAGES, from_arrow, from_columns, from_dataset, read_folder, read_idx
-from mip.table import is_image
 
 FILES = {
     "csv": lambda frame, path: frame.to_csv(path, index=False),

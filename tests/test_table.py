@@ -134,8 +134,9 @@ def objects(*cells):
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: type(image).__name__)
 def test_images_within_the_table_are_no_words(image):
     table = objects("a.png", image, None)
-    for read, wanted in ((table.texts, "words"), (table.numbers, "numbers")):
-        with pytest.raises(DataError, match=f"^table: column 'x' holds images, not {wanted}$"):
+    for read, wanted in ((table.texts, "a word"), (table.numbers, "a number")):
+        want = f"table row 1, column 'x': an image ({type(image).__name__}) is not {wanted}"
+        with pytest.raises(DataError, match=f"^{re.escape(want)}$"):
             read("x")
 
 

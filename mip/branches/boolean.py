@@ -11,9 +11,10 @@ from attrs.validators import min_len
 from torch import Tensor, nn
 
 from mip.branch import Facts, names
-from mip.errors import DataError
+from mip.cell import BLANK
+from mip.errors import DataError, shown
 from mip.layers import Fill
-from mip.table import BLANK, Rows, Table
+from mip.table import Rows, Table
 
 VALUES: Mapping[str, float] = {
     **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), 1.0),
@@ -58,7 +59,7 @@ class Boolean:
         strange = [k for k, word in enumerate(words) if word not in VALUES and word not in BLANK]
         for place in np.flatnonzero(np.isin(codes, strange))[:1].tolist():
             where = rows.where(place, column)
-            raise DataError(f"{where}: {known[codes[place]][:40]!r} is neither yes nor no")
+            raise DataError(f"{where}: {shown(known[codes[place]])} is neither yes nor no")
         return np.array([*(VALUES.get(word, np.nan) for word in words), np.nan], "float32")[codes]
 
     def absent(self, inputs: Tensor) -> Tensor:

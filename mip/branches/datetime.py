@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from attrs import field, frozen
@@ -9,6 +11,7 @@ from attrs.validators import min_len
 from torch import Tensor, nn
 
 from mip.branch import Facts, names
+from mip.cell import YEARS
 from mip.layers import Fill
 from mip.statistics import moments
 from mip.table import Rows, Table
@@ -25,7 +28,8 @@ class Datetime:
     """ISO dates and times: the trend, standardised, and sine and cosine of the time of day, the
     day of the week and the day of the year. A missing one is filled and flagged.
 
-    Without a zone a time is UTC.
+    Without a zone a time is UTC. What lies outside of the years 1678 to 2261, such as 9999-12-31
+    for "no end", counts as missing.
 
     >>> import pandas as pd; from mip.table import from_frame
     >>> rows = from_frame(pd.DataFrame({"sold": ["2024-01-01", "2024-01-03 06:00", ""]}))
@@ -64,6 +68,12 @@ class Datetime:
         """Give float32 [n, columns * 7 + those with missing cells]."""
         # Of a date's numbers the first tells whether it is missing.
         return Fill([flag for count in facts["missing"] for flag in (count > 0, *[False] * 6)])
+
+    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
+        """Give (place, text) for every date that counts as missing though it is there."""
+        for column in self.columns:
+            for place in rows.far(column).tolist():
+                yield place, f"'{column}' outside of {YEARS[0]} to {YEARS[1]}, counts as missing"
 
     def _days(self, rows: Table) -> np.ndarray:
         return np.stack([rows.times(column) for column in self.columns], axis=1)

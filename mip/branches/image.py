@@ -52,7 +52,8 @@ def absence_of(error: DataError) -> Absence:
 class Image:
     """Photos: one image column or several, one backbone for all, pooled to one vector a row.
 
-    A cell holds a photo (a path, bytes, a PIL image, pixels) or a list of them, none included.
+    A cell holds a photo (a path, bytes, a dict with either, a PIL image, pixels) or a list of them,
+    none included.
     `backbone` is "small" (a residual net of `width`, 2 * `width`, 4 * `width` channels), "conv" (a
     convolution of stride 2 for each of `channels`), the name of any torchvision classification
     model, or "timm/" and the name of any model of timm's, where that is installed; `weights` names

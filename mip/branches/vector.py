@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +13,13 @@ from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
 from mip.branch import Facts, names
-from mip.errors import DataError
+from mip.cell import BLANK, FLOAT32, array_of, is_list, number
+from mip.errors import DataError, shown
 from mip.layers import Fill
 from mip.statistics import Moments, moments
-from mip.table import BLANK, Rows, Table, is_list
+from mip.table import Rows, Table
+
+_PART = re.compile(r"[^\s,;]+")
 
 
 @frozen
@@ -61,7 +65,9 @@ class Vector:
         return found.mean.tolist(), found.std.tolist()
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give float32 [n, sum of the lengths]; NaN where a cell is missing, or a number of it."""
+        """Give float32 [n, sum of the lengths]; NaN where a cell is missing, or a number of it is
+        missing, infinite or past float32.
+        """
         parts = [
             (_vectors(rows, column, len(mean)) - np.array(mean)) / np.array(std)
             for column, mean, std in zip(self.columns, facts["mean"], facts["std"], strict=True)
@@ -72,6 +78,17 @@ class Vector:
     def absent(self, inputs: Tensor) -> Tensor:
         """Say which rows have no number: bool [n]."""
         return inputs.isnan().flatten(1).all(dim=1)
+
+    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
+        """Give (place, text) for every vector with a number that counts as missing though it is
+        there.
+        """
+        for column in self.columns:
+            for place, cell in enumerate(rows.cells(column)):
+                numbers = np.zeros(0) if _is_missing(cell) else _numbers(rows, place, column, cell)
+                if (np.abs(numbers) > FLOAT32).any():
+                    told = "a number infinite or past float32, counts as missing"
+                    yield place, f"'{column}' has {told}"
 
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, sum of the lengths + columns with missing cells]."""
@@ -86,7 +103,7 @@ def _length(rows: Rows, column: str) -> int:
     for chunk in rows.chunks([column]):
         for place, cell in enumerate(chunk.cells(column)):
             if not _is_missing(cell):
-                return len(_numbers(cell, chunk.where(place, column)))
+                return len(_numbers(chunk, place, column, cell))
     raise DataError(f"{rows.name}: column '{column}' has no vector")
 
 
@@ -94,24 +111,36 @@ def _vectors(rows: Table, column: str, length: int) -> np.ndarray:
     values = np.full((len(rows), length), np.nan)
     for place, cell in enumerate(rows.cells(column)):
         if not _is_missing(cell):
-            numbers = _numbers(cell, rows.where(place, column))
+            numbers = _numbers(rows, place, column, cell)
             if len(numbers) != length:
                 where = rows.where(place, column)
                 raise DataError(f"{where}: a vector of {len(numbers)} numbers, not {length}")
             values[place] = numbers
-    return np.where(np.isfinite(values), values, np.nan)
+    return np.where(np.abs(values) <= FLOAT32, values, np.nan)
 
 
 def _is_missing(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and cell.strip().lower() in BLANK)
 
 
-def _numbers(cell: Any, where: str) -> np.ndarray:
-    parts = re.findall(r"[^\s,;]+", cell.strip("[]() ")) if isinstance(cell, str) else cell
+def _numbers(rows: Table, place: int, column: str, cell: Any) -> np.ndarray:
+    values = _array(cell)
+    if values is not None and values.ndim == 1 and len(values):
+        return values
+    told = f"{shown(cell)} is no list of numbers"
+    if values is not None:
+        told = f"a vector is a list of numbers, not {list(values.shape)}"
+    raise DataError(f"{rows.where(place, column)}: {told}")
+
+
+def _array(cell: Any) -> np.ndarray | None:
+    parts = _PART.findall(cell.strip("[]() ")) if isinstance(cell, str) else cell
     try:
-        values = np.asarray(list(parts) if is_list(parts) else parts, dtype=np.float64)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: {str(cell)[:40]!r} is no list of numbers") from error
-    if values.ndim != 1 or not len(values):
-        raise DataError(f"{where}: a vector is a list of numbers, not {list(values.shape)}")
-    return values
+        values = array_of(list(parts) if is_list(parts) else parts)
+    except (TypeError, ValueError, RuntimeError):  # lists of many lengths, tensors of no array
+        return None
+    if values.dtype.kind not in "biuf" and values.ndim == 1:
+        found = [number(each) for each in parts]
+        values = np.array(found, dtype=np.float64 if None not in found else object)
+    with np.errstate(over="ignore"):  # of long doubles
+        return values.astype(np.float64) if values.dtype.kind in "biuf" else None

@@ -16,10 +16,10 @@ from attrs.validators import ge, in_, lt
 from torch import Tensor
 
 from mip.branch import Facts, widths
-from mip.errors import DataError, hint
+from mip.errors import DataError, hint, shown
 from mip.head import Criterion, checked, dropout_field, members_field, missing_field, wide
 from mip.statistics import places, words
-from mip.table import Rows, Table
+from mip.table import Rows, Table, label
 
 Weights = Literal["none", "balanced"]
 
@@ -39,10 +39,10 @@ def codes_of(rows: Table, column: str, classes: list[str]) -> np.ndarray:
     strange = np.flatnonzero((codes < 0) & (cells != "")).tolist()
     if strange:
         where = rows.where(strange[0], column)
-        shown = ", ".join(map(str, rows.rows[strange[:8]].tolist()))
-        more = f" ({len(strange)} rows: {shown}{', …' * (len(strange) > 8)})" * (len(strange) > 1)
+        named = ", ".join(map(label, rows.labels[strange[:8]].tolist()))
+        more = f" ({len(strange)} rows: {named}{', …' * (len(strange) > 8)})" * (len(strange) > 1)
         word = cells[strange[0]]
-        told = f"'{word}' is not a class of the training rows{more}{hint(word, classes)}"
+        told = f"{shown(word)} is not a class of the training rows{more}{hint(word, classes)}"
         cure = f"leave such rows out, or train with some (data.split.stratify = '{column}')"
         raise DataError(f"{where}: {told}; {cure}")
     return codes
@@ -136,7 +136,8 @@ class Binary:
         counts = words(rows, self.column)
         classes = sorted(counts)
         if len(classes) != 2:
-            found = f"{len(classes)} values ({', '.join(classes[:5])})"
+            named = ", ".join(shown(word)[1:-1] for word in classes[:5])
+            found = f"{len(classes)} values ({named})"
             raise DataError(f"{rows.name}: column '{self.column}' has {found}, and binary needs 2")
         if self.positive is not None and self.positive not in classes:
             known = hint(self.positive, classes)

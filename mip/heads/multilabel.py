@@ -13,10 +13,11 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.branch import Facts, widths
-from mip.errors import DataError, hint
+from mip.cell import content, is_list
+from mip.errors import DataError, hint, shown
 from mip.head import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.classes import SURE, auc, chances_of, named
-from mip.table import Rows, Table, content, is_list
+from mip.table import Rows, Table
 
 
 @frozen
@@ -69,7 +70,7 @@ class Multilabel:
         for place, cell in self._known(rows):
             for word in cell:
                 if word not in at:
-                    told = f"'{word}' is not a label of the training rows{hint(word, at)}"
+                    told = f"{shown(word)} is not a label of the training rows{hint(word, at)}"
                     cure = "leave such rows out, or train with some (another data.split.seed)"
                     raise DataError(f"{rows.where(place, self.column)}: {told}; {cure}")
             target[place] = 0

@@ -13,7 +13,8 @@ from attrs import field, frozen
 from torch import Tensor
 
 from mip.branch import Facts, widths
-from mip.errors import DataError, hint
+from mip.cell import number
+from mip.errors import DataError, hint, shown
 from mip.head import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.classes import SURE, chances_of, codes_of, named
 from mip.statistics import words
@@ -76,7 +77,7 @@ class Ordinal:
             found = sorted(found)
         strange = [word for word in found if word not in self.order] if self.order else []
         if strange:
-            told = f"'{strange[0]}' of column '{self.column}' is not in 'order'"
+            told = f"{shown(strange[0])} of column '{self.column}' is not in 'order'"
             raise DataError(f"{rows.name}: {told}{hint(strange[0], self.order)}")
         if len(found) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has {len(found)} class")
@@ -152,7 +153,5 @@ def _median(logits: Tensor) -> Tensor:
 
 
 def _rank(word: str) -> tuple[float, str]:
-    try:
-        return float(word), word
-    except ValueError:
-        return math.inf, word
+    rank = number(word)
+    return math.inf if rank is None or math.isnan(rank) else rank, word

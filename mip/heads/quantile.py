@@ -65,8 +65,7 @@ class Quantile:
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n], NaN for none."""
-        values = scaled(facts, rows, self.column, self.scale)
-        return torch.from_numpy(values.astype(np.float32))
+        return scaled(facts, rows, self.column, self.scale)
 
     def outputs(self, facts: Facts) -> int | None:
         """Give the number of levels: logits are [n, levels]."""

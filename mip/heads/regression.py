@@ -123,8 +123,7 @@ class Regression:
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give float32 [n]."""
-        values = scaled(facts, rows, self.column, self.scale)
-        return torch.from_numpy(values.astype(np.float32))
+        return scaled(facts, rows, self.column, self.scale)
 
     def outputs(self, facts: Facts) -> int | None:
         """Give None: logits are [n]."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from attrs import field
 from attrs.validators import in_
 from torch import Tensor
 
 from mip.branch import Facts
-from mip.errors import DataError
+from mip.cell import FLOAT32
+from mip.errors import DataError, shown
 from mip.statistics import moments, spread
 from mip.table import Rows, Table
 
@@ -40,12 +42,17 @@ def learn(rows: Rows, column: str, scale: Scale) -> Facts:
     return {"mean": found.mean.item(), "std": std.item()}
 
 
-def scaled(facts: Facts, rows: Table, column: str, scale: Scale) -> np.ndarray:
-    """Give the target as it is learned: float64 [n], NaN where it is missing.
+def scaled(facts: Facts, rows: Table, column: str, scale: Scale) -> Tensor:
+    """Give the target as it is learned: float32 [n], NaN where it is missing.
 
-    Raises DataError for what is not a number, and for one that has no logarithm.
+    Raises DataError for what is not a number, for one that has no logarithm, and for one that is
+    past float32 on this scale.
     """
-    return (_raw(rows, column, scale) - facts["mean"]) / facts["std"]
+    values = (_raw(rows, column, scale) - facts["mean"]) / facts["std"]
+    for place in np.flatnonzero(np.abs(values) > FLOAT32)[:1].tolist():
+        told = f"{shown(rows[column].iloc[place])} is too far from the training rows for float32"
+        raise DataError(f"{rows.where(place, column)}: {told}")
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def unscaled(facts: Facts, values: np.ndarray, scale: Scale) -> np.ndarray:
