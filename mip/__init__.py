@@ -22,7 +22,7 @@ from mip.hooks import checkpoint, early_stop, log, progress, validate
 from mip.predict import evaluate, load, predictor
 from mip.run import crossval, run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "KINDS",
