@@ -75,6 +75,10 @@ def take(tree: Tree, index: Tensor) -> Tree:
     return taker(tree)(index)
 
 
+_UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
+# Of these dtypes torch 2.11's index_select takes no vectors.
+
+
 def taker(tree: Tree) -> Callable[[Tensor], Tree]:
     """Prepare `take` from one tree, so that its shape is walked once and not at every batch.
 
@@ -83,6 +87,8 @@ def taker(tree: Tree) -> Callable[[Tensor], Tree]:
     ({'a': tensor([3, 1])}, {'a': tensor([2])})
     """
     if isinstance(tree, Tensor):
+        if tree.dtype in _UNSIGNED:
+            return tree.__getitem__
         return partial(tree.index_select, 0)  # the function takes twice the method's overhead
     if isinstance(tree, dict):
         named = {name: taker(child) for name, child in tree.items()}
