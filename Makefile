@@ -14,20 +14,22 @@ READY := .venv/ready
 # Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
 
-# The tests that hold numbers to the bit or to a bound, and the settings under which they must pass
-# on any x86-64 CPU: torch and oneDNN use no newer instructions than they are told of, and OpenMP
-# as many threads.
+# The tests that hold numbers to the bit or to a bound, and the settings under which they must pass,
+# so that they do on any x86-64 CPU: torch, oneDNN and MKL use no newer instructions than they are
+# told of, and OpenMP as many threads.
 LAWS := $(patsubst %,tests/test_%.py, \
 	backbones fit goldens gradient laws optim own_steps predict step store versions)
-SETTINGS := portable-default portable-avx2 portable-threads portable-default-threads
+SETTINGS := portable-default portable-avx2 portable-threads portable-oldest-threads
 $(SETTINGS): export OMP_NUM_THREADS := 1
 portable-default: export ATEN_CPU_CAPABILITY := default
 portable-avx2: export ATEN_CPU_CAPABILITY := avx2
 portable-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+portable-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
 portable-threads: export OMP_NUM_THREADS := 2
-portable-default-threads: export ATEN_CPU_CAPABILITY := default
-portable-default-threads: export ONEDNN_MAX_CPU_ISA := AVX2
-portable-default-threads: export OMP_NUM_THREADS := 2
+portable-oldest-threads: export ATEN_CPU_CAPABILITY := default
+portable-oldest-threads: export ONEDNN_MAX_CPU_ISA := AVX2
+portable-oldest-threads: export MKL_CBWR := COMPATIBLE
+portable-oldest-threads: export OMP_NUM_THREADS := 2
 
 .PHONY: help demo test check slow portable $(SETTINGS) oldest newest bench peers accuracy clean
 

@@ -419,11 +419,11 @@ def test_a_net_that_trains_on_learns_the_patients_by_heart(diabetes):
     """8,000 epochs at a rate of 0.02: reported 1.385 and 3.513 on the train rows, 11644 on the
     valid ones.
 
-    Seeds gave 0.2 to 11.7 and 6800 to 15600, and no CPU keeps to one of them for so long. The mean
-    has 6074 and 5367: what is learned by heart is worse than nothing on the valid rows.
+    Seeds gave 0.2 to 27 and 6800 to 15600, and one of them 10400 or 15600 by the kernels. The
+    mean has 6074 and 5367: what is learned by heart is worse than nothing on the valid rows.
     """
     train, valid = held_out(diabetes, rate=0.02, epochs=8000)
-    assert train < 60
+    assert train < 200
     assert 5367 < valid < 40_000
 
 
