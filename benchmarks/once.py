@@ -41,7 +41,7 @@ def _beyond(hooks: Callable[[], Sequence[Hook]]) -> Callable[[], float]:
 def _hooked() -> Callable[[], float]:
     # What `mip fit` has at a terminal but for checkpoints; the bar finds none here to draw on.
     file = scratch("once-") / "history.jsonl"
-    one = _beyond(lambda: [mip.log(file), mip.progress(1), console(str)])
+    one = _beyond(lambda: [mip.log(file, overwrite=True), mip.progress(1), console(str)])
 
     def measured() -> float:
         with redirect_stderr(StringIO()):  # the bar would leave empty lines

@@ -41,7 +41,8 @@ def _raw(state: State, path: Path) -> Contender:
 
 def _pair() -> tuple[Contender, Contender]:
     state, folder = _state(), scratch("mip-checkpoint-")
-    ours = partial(save_checkpoint, folder / "ours.safetensors", state, History())
+    file = folder / "ours.safetensors"
+    ours = partial(save_checkpoint, file, state, History(), overwrite=True)
     return ours, _raw(state, folder / "raw.safetensors")
 
 
@@ -60,7 +61,7 @@ def _waited() -> Callable[[], float]:
         return evolve(state, step=state.step + 1), {"loss": torch.zeros(())}
 
     def measured() -> float:
-        keep, told = mip.checkpoint(folder, every=1), []
+        keep, told = mip.checkpoint(folder, every=1, overwrite=True), []
 
         def timed(event: Event) -> None:
             seconds = _seconds(lambda: keep(event))

@@ -59,7 +59,7 @@ def _watched(drawn: tuple[Tensor, Tensor], checked: tuple[Tensor, Tensor]) -> Co
     digits = mip.from_columns({"place": list(range(10)), "label": list(range(10))})
     plan, folder = mip.adapt(mip.parse(DIGITS), digits), scratch("watched-")
     score = mip.validate(plan, mip.batch(256)(checked), net=mlp())
-    keep = mip.log(folder / "history.jsonl")
+    keep = mip.log(folder / "history.jsonl", overwrite=True)
 
     def run() -> State:
         watching = [mip.progress(2 * len(batches)), score, keep]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,10 @@ from mip.tree import leaves
 # or as many as OMP_NUM_THREADS says, which their children inherit.
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)
+
+# A suite that is started in the background ignores Ctrl-C, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile(
     "quick",

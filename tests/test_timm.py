@@ -204,7 +204,7 @@ WRONG = {
         "backbone": "timm/vit_tiny_patch16_224",
         "cut": "blocks.0.attn.attn_drop",
     },
-    "branch.photo: the module cannot be built: ": {
+    "branch.photo.size = 40: the backbone 'timm/hiera_tiny_224' cannot take photos of this size ": {
         "backbone": "timm/hiera_tiny_224",
         "size": 40,
     },

@@ -34,7 +34,7 @@ def mixed_() -> Fresh:
 
 
 def _laid(step: Step, batches: Pipe, state: State, epochs: int) -> Run:
-    keep = mip.log(scratch("ours-") / "history.jsonl")
+    keep = mip.log(scratch("ours-") / "history.jsonl", overwrite=True)
     hooks = [keep, mip.progress(epochs * len(batches)), console(epochs=epochs)]
 
     def run() -> Done:
