@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from numbers import Real
@@ -88,8 +89,8 @@ def word(cell: Any) -> str:
         return f"{{{', '.join(sorted(map(word, cell)))}}}"
     try:
         text = str(int(cell)) if _is_whole(cell) else str(cell).strip()
-    except ValueError:  # a whole number of more digits than Python writes
-        text = hex(cell)
+    except Exception:  # a whole number of more digits than Python writes, an object without text
+        text = hex(cell) if isinstance(cell, int) else type(cell).__name__
     text = text if text.isascii() else _paired(text)
     return text[: text.index(".")] if _WHOLE.fullmatch(text) else text
 
@@ -177,7 +178,9 @@ def is_image(cell: Any) -> bool:
     (True, False, True)
     """
     if is_list(cell):
-        return any(map(is_image, cell))
+        with suppress(RecursionError):  # a list that holds itself
+            return any(map(is_image, cell))
+        return False
     held = (bytes, bytearray, memoryview, np.ndarray, Tensor)
     return isinstance(cell, held) or _is_pillow(cell) or _is_file(cell)
 
@@ -223,14 +226,19 @@ def array_of(cell: Any) -> np.ndarray:
 def content(cell: Any) -> str:
     """Give a word for one cell, equal where the contents are."""
     if is_list(cell):
-        return digest_of([map(content, cell)])
+        with suppress(RecursionError):  # a list that holds itself
+            return digest_of([map(content, cell)])
+        return word(cell)
     if _is_file(cell):
         return content(photo(cell))
     if isinstance(cell, (np.ndarray, Tensor)):
         array = array_of(cell)
         return _sha256(f"{array.dtype.str}{array.shape}", array.tobytes())
     if _is_pillow(cell):
-        return _sha256(f"{cell.mode}{cell.size}{cell.getpalette()}", cell.tobytes())
+        try:
+            return _sha256(f"{cell.mode}{cell.size}{cell.getpalette()}", cell.tobytes())
+        except Exception as error:  # closed before it was read, or broken: the decoder says so
+            return _sha256("broken", f"{cell.mode}{cell.size}{type(error).__name__}".encode())
     return _sha256("bytes", bytes(cell)) if is_image(cell) else word(cell)
 
 

@@ -67,6 +67,6 @@ def shown(value: object, most: int = 40) -> str:
     """
     try:
         text = str(value)
-    except ValueError:  # a whole number of more digits than Python writes
+    except Exception:  # a whole number of more digits than Python writes, an object without text
         text = hex(value) if isinstance(value, int) else type(value).__name__
     return repr(text if len(text) <= most else f"{text[:most]}…")

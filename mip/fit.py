@@ -229,6 +229,8 @@ def _answered(loop: Loop, event: Event, hooks: Sequence[Hook], live: _Live) -> E
     for hook in hooks:
         try:
             reply = hook(event)
+            if isinstance(reply, Mapping):
+                reply = {name: _number(name, value) for name, value in reply.items()}
         except BaseException as error:
             name = getattr(hook, "__qualname__", repr(hook)).split(".")[0]
             error.add_note(f"in the hook {name} at {event.name}, step {event.step}")
@@ -240,6 +242,14 @@ def _answered(loop: Loop, event: Event, hooks: Sequence[Hook], live: _Live) -> E
         elif reply is not None:
             replies.append(reply)
     return loop.send(replies)
+
+
+def _number(name: str, value: Any) -> float:
+    # As Python's own: what a hook measured goes into histories, logs and checkpoints.
+    try:
+        return value if isinstance(value, (int, float)) else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MipError(f"'{name}' is a {type(value).__name__}; a number is needed") from error
 
 
 def scan(

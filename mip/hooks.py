@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -24,7 +25,7 @@ from attrs import define, evolve, field
 
 from mip.compositions import adjusted
 from mip.curves import curves
-from mip.errors import DataError, FileError, MipError, hint
+from mip.errors import DataError, FileError, MipError, MipWarning, hint
 from mip.figure import figure, png
 from mip.fit import Event, History, Hook, Reply, Skip, Stop, stateful
 from mip.net import Net, build
@@ -491,6 +492,9 @@ def plateau(
 def restore_best(metric: str, mode: str | None = None) -> Hook:
     """End the fit with the state of the best epoch: its parameters and buffers, and its optimizer's
     tensors. A copy of the best state is held in memory.
+
+    A fit that goes on with a history warns (MipWarning) where the best epoch came before it: its
+    state is only in a checkpoint.
     """
 
     def hook(kept: list[State], event: Event) -> Reply:
@@ -499,15 +503,28 @@ def restore_best(metric: str, mode: str | None = None) -> Hook:
             _check_metric(epochs, metric, mode)
             if best(epochs, metric, mode) == len(epochs) - 1:
                 kept[:] = [event.state]
-        return kept[0] if kept and event.name == "after_fit" else None
+        if event.name != "after_fit":
+            return None
+        before = best(event.history.epochs, metric, mode)
+        if not kept and before >= 0 and event.error is None:
+            where = f"checkpoint(metric='{metric}') keeps it as best.safetensors"
+            warnings.warn(
+                f"restore_best: epoch {before + 1} was the best and came before this fit; {where}",
+                MipWarning,
+                stacklevel=2,
+            )
+        return kept[0] if kept else None
 
     return stateful(list, hook)
 
 
 def early_stop(metric: str, patience: int, mode: str | None = None) -> Hook:
     """Stop after `patience` epochs without a better value; a function of the history alone, so
-    that a run which was stopped stays so when it is resumed.
+    that a run which was stopped stays so when it is resumed. Raises ValueError for a patience of
+    less than one epoch.
     """
+    if patience < 1:
+        raise ValueError(f"'patience' must be 1 or more: {patience}")
 
     def hook(event: Event) -> Reply:
         if event.name not in {"before_fit", "after_epoch"}:

@@ -16,8 +16,9 @@ CELLS = (bool, int, float, complex, str, bytes, np.generic)
 
 
 def source_of(given: Any) -> Any:
-    """Check a source of rows, and make tensors of its numpy arrays: a table or anything else with
-    a length and a method `take`, or a tree of these and of tensors, with None for what is missing.
+    """Check a source of rows, and make tensors of its numpy arrays and pandas columns: a table or
+    anything else with a length and a method `take`, or a tree (tuples and dicts) of these and of
+    tensors, with None for what is missing.
 
     Raises DataError with the cure for anything else, and for rows of different numbers.
 
@@ -43,12 +44,13 @@ def source_of(given: Any) -> Any:
 def _readable(given: Any, path: str, counts: dict[str, int]) -> Any:
     if isinstance(given, dict):
         return {name: _readable(each, _join(path, name), counts) for name, each in given.items()}
-    if isinstance(given, (tuple, list)):
+    if isinstance(given, tuple):
         parts = [_readable(each, _join(path, k), counts) for k, each in enumerate(given)]
         return getattr(given, "_make", type(given))(parts)
     if given is None and path:
         return None
-    source = _tensor(given) if isinstance(given, np.ndarray) else given
+    array = given.to_numpy() if hasattr(given, "to_numpy") else given
+    source = _tensor(array) if isinstance(array, np.ndarray) else given
     if not _has_rows(source):
         where = f" at '{path}'" if path else ""
         raise DataError(f"a pipe cannot read rows from {_described(given)}{where}: {_cure(given)}")
@@ -84,6 +86,8 @@ def _described(given: Any) -> str:
 
 
 def _cure(given: Any) -> str:
+    if isinstance(given, list):
+        return "stack a list of rows (torch.utils.data.default_collate), or name columns in a dict"
     if isinstance(given, str):
         return "mip.read makes a table of a file, mip.from_columns of columns of words"
     if isinstance(given, CELLS):
@@ -92,6 +96,8 @@ def _cure(given: Any) -> str:
         return "mip.from_columns makes a table of columns"
     if hasattr(given, "to_pandas"):
         return "mip.from_frame(table.to_pandas()) makes a table"
+    if hasattr(given, "iloc"):
+        return "mip.from_frame makes a table of a DataFrame"
     if hasattr(given, "tensors"):
         return "give the tensors of a TensorDataset, its `tensors`"
     if isinstance(given, Dataset) and not isinstance(given, IterableDataset):

@@ -63,6 +63,19 @@ TEXTS = [
     "../a.png", "/etc/passwd", "a.png\0", "b\\c.png", "x" * 300 + ".png", "\ud83d.png", "[1 2]",
     "[1_0 2]", "[1e39 2]", "[nan nan]", "[1 2 3]", "[]",
 ]  # fmt: skip
+
+
+class Mute:
+    """An object that has no text."""
+
+    def __str__(self):
+        raise RuntimeError("mute")
+
+
+LOOP: list[object] = []
+LOOP.append(LOOP)
+CLOSED = Image.new("L", (4, 4))
+CLOSED.close()
 OBJECTS = [
     None, pd.NA, pd.NaT, np.nan, np.datetime64("NaT"), True, np.True_, 0, -7, 10**400, -(10**5000),
     1.5, -0.0, np.inf, 1e300, *(kind(1) for kind in (np.int8, np.uint64, np.float16, np.float32)),
@@ -85,6 +98,7 @@ OBJECTS = [
     np.array(None, dtype=object), np.array(["2024"], dtype="datetime64[s]"), torch.zeros(2),
     torch.zeros(2, requires_grad=True), torch.zeros(2, dtype=torch.bfloat16), torch.tensor(1.0),
     Image.new("L", (4, 4)), Image.new("F", (4, 4)), SimpleNamespace(), Ellipsis, int, len,
+    Mute(), LOOP, CLOSED,
 ]  # fmt: skip
 CELLS = st.one_of(st.sampled_from(TEXTS), st.text(max_size=9), st.sampled_from(OBJECTS))
 

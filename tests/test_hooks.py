@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,8 @@ from toolz import pipe
 from torch import nn
 
 import mip
-from mip.errors import FileError
-from mip.fit import EVENTS, Skip
+from mip.errors import FileError, MipError, MipWarning
+from mip.fit import EVENTS, History, Skip
 from mip.hooks import (
     RISING,
     console,
@@ -464,3 +465,44 @@ def test_watching_changes_nothing(hook):
     step, batches, state = line()
     watched = mip.fit(step, batches, state, epochs=2, hooks=[hook])
     assert bits(watched) == bits(mip.fit(step, batches, state, epochs=2))
+
+
+# What hooks answer.
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.int64(2), torch.tensor(0.25), np.array(3.0)])
+def test_any_kind_of_number_goes_into_histories_logs_and_checkpoints(value, tmp_path):
+    step, batches, state = line()
+    measure = lambda event: {"mine": value} if event.name == "validate" else None  # noqa: E731
+    files = [mip.log(tmp_path / "log.jsonl"), mip.checkpoint(tmp_path / "kept")]
+    mip.fit(step, batches, state, epochs=1, hooks=[measure, *files])
+    [row] = mip.load_checkpoint(tmp_path / "kept" / "last.safetensors", state).history.epochs
+    assert row["mine"] == float(value)
+    assert json.loads((tmp_path / "log.jsonl").read_text())["mine"] == float(value)
+
+
+@pytest.mark.parametrize("value", ["high", None, torch.ones(2)])
+def test_what_is_no_number_is_told_with_the_hook_that_gave_it(value):
+    step, batches, state = line()
+
+    def measure(event):
+        return {"mine": value} if event.name == "validate" else None
+
+    with pytest.raises(MipError, match=r"^'mine' is a \w+; a number is needed") as caught:
+        mip.fit(step, batches, state, epochs=1, hooks=[measure])
+    assert "in the hook" in caught.value.__notes__[0]
+
+
+def test_a_best_epoch_before_the_fit_is_told():
+    step, batches, state = line()
+    rising = lambda event: {"m": event.epoch} if event.name == "validate" else None  # noqa: E731
+    first = {"epoch": 0, "step": 4, "loss": 1.0, "m": -1.0}
+    hooks = [rising, mip.hooks.restore_best("m")]
+    with pytest.warns(MipWarning, match="epoch 1 was the best and came before this fit"):
+        mip.fit(step, batches, state, epochs=1, history=History((first,)), hooks=hooks)
+
+
+@pytest.mark.parametrize("patience", [0, -1])
+def test_early_stop_waits_for_one_epoch_at_least(patience):
+    with pytest.raises(ValueError, match="'patience' must be 1 or more"):
+        mip.early_stop("loss", patience)

@@ -61,7 +61,6 @@ SHAPES = {
     "a tuple": (X, Y),
     "a dict": {"x": X, "y": Y},
     "a named tuple": Pairs(X, {"y": Y, "none": None}),
-    "a list": [X, Y],
     "deep": ({"a": {"b": (X, X)}}, Y),
 }
 
@@ -102,16 +101,19 @@ def test_an_array_that_torch_cannot_share_is_copied():
 
 def test_what_has_the_two_verbs_is_read():
     assert bits(torch.cat(read(Own()))) == bits(X)
-    frame = pd.DataFrame({"a": range(5)})
-    assert [part["a"].tolist() for part in read(frame)] == [[0, 1], [2, 3], [4]]
+    frame = pd.DataFrame({"a": range(5), "b": 0.5}, index=[7, 7, 3, 1, 0])
+    assert torch.cat(read(frame)).tolist() == [[k, 0.5] for k in range(5)]
+    assert read({"a": frame["a"], "both": frame})[0]["a"].tolist() == [0, 1]
     assert [len(part) for part in read(mip.from_frame(frame))] == [2, 2, 1]
 
 
 WRONG = {
-    "numbers": ([1, 2, 3], r"the int 1 at '0': make a tensor"),
-    "numbers beside a tensor": ((X, [0, 1, 0, 1, 0]), r"the int 0 at '1/0': make a tensor"),
-    "numbers in a dict": ({"x": X, "y": [0.5] * 5}, r"the float 0.5 at 'y/0'"),
-    "words": ({"x": X, "name": ["a"] * 5}, r"the str 'a' at 'name/0'"),
+    "numbers": ([1, 2, 3], r"a list: stack a list of rows \(torch.utils.data.default_collate\)"),
+    "numbers beside a tensor": ((X, [0, 1, 0, 1, 0]), r"a list at '1': stack a list of rows"),
+    "a number in a dict": ({"x": X, "y": 0.5}, r"the float 0.5 at 'y': make a tensor"),
+    "words": ({"x": X, "name": ["a"] * 5}, r"a list at 'name': stack a list of rows"),
+    "columns": ([X, Y], r"a list: .*or name columns in a dict"),
+    "a frame of words": (pd.DataFrame({"a": ["x"]}), r"a DataFrame: mip.from_frame"),
     "a name": ("houses.csv", r"the str 'houses.csv': mip.read makes a table"),
     "an array of words": (np.array(["a", "b"]), r"a ndarray of <U1 \[2\]: mip.from_columns"),
     "an array of objects": (np.array([None, {}]), r"a ndarray of object \[2\]"),
@@ -132,7 +134,7 @@ WRONG = {
     "a shorter target": ((X, Y[:4]), r"5 rows in '0' and 4 rows in '1'"),
     "a longer target": ((X, torch.ones(7)), r"5 rows in '0' and 7 rows in '1'"),
     "a table beside": ((mip.from_columns({"a": [1]}), X), r"1 rows in '0' and 5 rows in '1'"),
-    "rows one by one": ([(X[0], Y[0]), (X[1], Y[1])], r"2 rows in '0/0' and 1 rows in '0/1'"),
+    "rows one by one": ([(X[0], Y[0]), (X[1], Y[1])], r"a list: stack a list of rows"),
 }
 STAGES = {
     "batch": mip.batch(2),
@@ -164,7 +166,7 @@ def test_what_is_collected_is_whole():
     kept = collect(pipe((X, Y), mip.batch(2), mip.transform(lambda both: both[0].numpy())))
     assert bits(kept) == bits(X)
     named = pipe(X, mip.batch(2), mip.transform(lambda x: {"x": x, "name": ["a"] * len(x)}))
-    with pytest.raises(DataError, match="the str 'a' at 'name/0'"):
+    with pytest.raises(DataError, match="a list at 'name': stack"):
         collect(named)
     with pytest.raises(DataError, match="collect: the pipe has no rows"):
         collect(pipe(X[:0], mip.batch(2)))
