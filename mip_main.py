@@ -16,6 +16,11 @@ def main() -> None:
 
     try:
         command()
+    except SystemExit as ended:
+        if isinstance(ended.code, int) and ended.code > 128:
+            # A thread that the signal came upon while it was started would be waited for, for ever.
+            os._exit(ended.code)
+        raise
     finally:
         # All is said, so that Ctrl-C has nothing to add while Python ends.
         for number in numbers:

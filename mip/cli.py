@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from json import dumps
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -22,14 +22,15 @@ import typer
 
 from mip.errors import DataError, FileError, MipError, SpecError, hint, one_line
 from mip.fit import Hook
-from mip.folder import check_folder, files_read
+from mip.folder import check_folder, files_of_run, files_read, is_run
 from mip.graft import donors, graft
 from mip.hooks import best, console, plots, progress, tensorboard
+from mip.image import listed
 from mip.lock import LOCK, locked
-from mip.output import check_output, write
+from mip.output import check_output, same_file, write
 from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, oddities, parts, told
-from mip.read import files_of, is_shard, read
+from mip.read import files_of, read, takes_in
 from mip.run import Job, crossval, job, no_hooks, run
 from mip.shards import Shards, stream
 from mip.spec import Spec, load_spec
@@ -161,7 +162,9 @@ def opened(
     files = [path, *files_read(spec, path.parent), *inputs]
     check_outputs(outputs, force, files, path.parent / spec.data.table)
     try:
-        table, report = clean(spec, rows_of(path.parent / spec.data.table, spec.data.stream))
+        rows = rows_of(path.parent / spec.data.table, spec.data.stream)
+        check_photos(outputs, rows)
+        table, report = clean(spec, rows)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
     say(f"{table.name}: {report}")
@@ -186,9 +189,36 @@ def check_outputs(
         check_output(path, force, files)
         if os.path.realpath(path) in seen:
             raise FileError(f"{path}: is the name of two outputs; choose another for one of them")
-        if table and is_shard(path, table):
-            raise FileError(f"{path}: would be read as a part of {table}; choose another folder")
+        check_place(path, table)
         seen.append(os.path.realpath(path))
+
+
+def check_place(path: Path, table: Path | None) -> None:
+    """Raise FileError for an output that would be read as a part of the table from then on."""
+    if table and takes_in(table, path):
+        raise FileError(f"{path}: would be read as a part of {table}; choose another folder")
+
+
+def check_photos(outputs: Sequence[Path | None], table: Rows) -> None:
+    """Raise FileError for an output that a cell of the table names: a photo is an input too."""
+    for path in [path for path in outputs if path and path.exists()]:
+        for chunk in table.chunks():
+            cells = chain.from_iterable(map(chunk.cells, chunk.columns))
+            names = [name for cell in cells for name in listed(cell) if isinstance(name, str)]
+            near = [name for name in names if name.endswith(path.name)]
+            if any(same_file(path, Path(chunk.root or ".", name)) for name in near):
+                raise FileError(f"{path}: is an input and is not written over; choose another name")
+
+
+def files_beside(model: Path) -> list[Path]:
+    """List a model's file and, where it lies in a run's folder, the other files of the run."""
+    return [model, *(files_of_run(model.parent) if is_run(model.parent) else [])]
+
+
+def table_of(spec: Path, texts: Sequence[str] | None) -> Path | None:
+    """Find the table of a spec, where it names one."""
+    table = load_spec(spec, changes=changes(texts)).data.table
+    return spec.parent / table if table else None
 
 
 def rows_of(path: Path, streamed: bool) -> Table | Shards:
@@ -215,7 +245,9 @@ def new(
 
     out = out or _beside(table)
     check_outputs([out], force, table=table)
-    text = draft(read(table), target, _relative(table, out.parent))
+    rows = read(table)
+    check_photos([out], rows)
+    text = draft(rows, target, _relative(table, out.parent))
     write(out, text.encode(), overwrite=force)
     say(f"wrote {out}; next: mip check {out}")
 
@@ -337,6 +369,7 @@ def fit(
     going_on = partial(_go_on, spec, out, set_ or [])
     with _stopping(lambda: AGAIN if _written(last) == before else going_on()), locked(out):
         check_folder(out, resume, force, [spec])
+        check_place(out, table_of(spec, set_))
         read_spec, table = opened(spec, set_)
         cut = split_of(read_spec, table, spec)
         told = partial(_told, out=out, resume=resume, board=board)
@@ -440,9 +473,10 @@ def evaluate(
     from mip.predict import evaluate
     from mip.report import scores, write_json
 
-    check_outputs([json], force, [model], table)
+    check_outputs([json], force, files_beside(model), table)
     predict = _loaded(model, views)
     rows = _rows_for(predict.plan, table)
+    check_photos([json], rows)
     chosen = _chosen(predict.plans, rows, part)
     _say_remarks(predict, rows)
     found = {name: evaluate(predict, each) for name, each in chosen.items() if len(each)}
@@ -450,6 +484,9 @@ def evaluate(
         raise DataError(f"{table}: there are no rows in the part '{part}'")
     if json:
         write_json(json, found if part == "each" else found[part], overwrite=force)
+    report = clean(predict.plan.spec, rows)[1]
+    if report.lost:
+        note(f"{table.name}: {report}")
     say(scores(f"{model.name} on {table.name}", found))
 
 
@@ -545,7 +582,7 @@ def predict(
 
     if out and out.suffix.lower() not in {".csv", ".parquet"}:
         raise FileError(f"{out}: predictions are written to a .csv or .parquet file")
-    check_outputs([out], force, [model], table)
+    check_outputs([out], force, files_beside(model), table)
     read_model = _loaded(model, views)
     rows = _rows_for(read_model.plan, table)
     frame = read_model(rows).rename_axis("row")
@@ -579,7 +616,7 @@ def sweep(
 
     out = out or Path("sweeps") / spec.stem
     as_json, as_csv = out / "sweep.json", out / "sweep.csv"
-    check_outputs([as_json, as_csv], force, [spec])
+    check_outputs([as_json, as_csv], force, [spec], table_of(spec, None))
     training = partial(sweep, seeds=seeds, workers=workers, overwrite=force, cache=cache)
     with _stopping(lambda: f"the runs that have ended are kept in {out}: the same command goes on"):
         done = training(spec, choices(set_), out, told=_told_of)
@@ -629,7 +666,7 @@ def ensemble_(
     from mip.predict import load
 
     paths = [path / "model.safetensors" if path.is_dir() else path for path in models]
-    check_outputs([out], force, paths)
+    check_outputs([out], force, [file for path in paths for file in files_beside(path)])
     made = ensemble([load(path) for path in paths])
     save(out, made, overwrite=force)
     say(f"wrote {out}: the mean of {len(made.members)} models")
@@ -695,7 +732,7 @@ def cache(
 @app.command(name="demo-data")
 def demo_data(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to draw.")],
-    rows: Annotated[int, typer.Option(help="How many houses.")] = 800,
+    rows: Annotated[int, typer.Option(min=1, help="How many houses.")] = 800,
     force: Force = False,
 ) -> None:
     """Draw the demo's houses: a table with two pictures a row."""

@@ -581,8 +581,10 @@ def checkpoint(
             names = _names(event, history, metric, mode, keep)
             content = (file.copy, history, *about)
             writer = ThreadPoolExecutor(1)
-            file.begun = writer.submit(_write, Path(folder), names, content, keep)
-            writer.shutdown(wait=False)  # the thread ends with the file
+            try:
+                file.begun = writer.submit(_write, Path(folder), names, content, keep)
+            finally:  # the thread ends with the file, also where Ctrl-C comes while it is started
+                writer.shutdown(wait=False)
         if ends:
             file.copy = None
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -146,6 +147,9 @@ def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
         if empty and head.missing == "error":
             raise DataError(f"{table.where(empty[0], head.column)}: the target is missing")
         reasons |= dict.fromkeys(empty, f"target '{head.column}' missing")
+        with suppress(DataError):  # of words, which are never too large
+            far = set(table.beyond(head.column).tolist()) & set(empty)
+            reasons |= dict.fromkeys(far, f"target '{head.column}' infinite or past float32")
     return reasons
 
 

@@ -77,15 +77,18 @@ def files_of(path: Path) -> list[Path]:
     return files
 
 
-def is_shard(file: Path, path: Path) -> bool:
-    """Whether the path of a table, that of a folder or a pattern, takes in this file.
+def takes_in(path: Path, file: Path) -> bool:
+    """Whether the path of a table, that of a folder or a pattern, takes in this file: as a shard,
+    or anywhere in a folder of class folders.
 
-    >>> is_shard(Path("data/part-2.csv"), Path("data/part-*.csv"))
+    >>> takes_in(Path("data/part-*.csv"), Path("data/part-2.csv"))
     True
     """
     folder, pattern = (path, "*.parquet") if path.is_dir() else (path.parent, path.name)
-    is_there = os.path.realpath(file.absolute().parent) == os.path.realpath(folder.absolute())
-    return is_there and not path.is_file() and fnmatchcase(file.name, pattern)
+    inside, base = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
+    if path.is_dir() and not files_of(path):
+        return inside.is_relative_to(base)
+    return inside.parent == base and not path.is_file() and fnmatchcase(file.name, pattern)
 
 
 def _matching(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import NUMBERS, frame_of, spec_of
+from conftest import NUMBERS, draw_photos, frame_of, spec_of
+from PIL import Image
 from toolz import pipe
 
 import mip
@@ -453,3 +454,50 @@ def test_an_address_is_refused(verb, here, command):
     code, err = command("fit houses.toml --out memory://run")
     assert (code, snapshot(here)) == (2, before)
     assert err == "mip: error: memory:/run: is an address; give a path on this machine\n"
+
+
+def test_a_photo_of_the_table_is_an_input(here, command):
+    draw_photos(here)
+    before = snapshot(here)
+    photo = "photos/3.png"
+    for verb in VERBS:
+        if "schema" in verb or "ensemble" in verb:  # which read no table
+            continue
+        code, err = command(verb.format(photo) + " --force")
+        wrong = "predictions are written to a .csv or .parquet file"
+        text = wrong if "predict" in verb else INPUT
+        assert (code, err) == (2, f"mip: error: {photo}: {text}\n"), verb
+        assert snapshot(here) == before, verb
+
+
+def test_the_files_of_a_run_are_inputs_with_its_model(here, command):
+    before = snapshot(here)
+    for words in (
+        f"evaluate {MODEL} houses.csv --json a/spec.toml --force",
+        "ensemble a b --out b/checkpoints/last.safetensors --force",
+    ):
+        code, err = command(words)
+        assert (code, snapshot(here)) == (2, before)
+        assert err.endswith(f": {INPUT}\n"), err
+
+
+def test_no_output_lies_in_a_class_folder_that_is_read(here, command):
+    for k in range(8):
+        (here / "pets" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (30 * k, 9, 9)).save(here / "pets" / "ab"[k % 2] / f"{k}.png")
+    assert command("new pets --target label")[0] == 0
+    before = snapshot(here)
+    for words in ("fit pets.toml --out pets/run", "lr pets.toml --steps 3 --out pets/lr.png"):
+        code, err = command(words)
+        assert (code, snapshot(here)) == (2, before)
+        assert "would be read as a part of pets; choose another folder" in err
+
+
+def test_a_row_that_is_left_out_of_a_score_is_told(here, command):
+    frame = frame_of(40)
+    frame["price"] = frame["price"].astype(object)
+    frame.loc[3, "price"] = "1e308"
+    frame.to_csv("large.csv", index=False)
+    code, err = command(f"evaluate {MODEL} large.csv")
+    assert code == 0
+    assert "dropped, target 'price' infinite or past float32: 1 row (3)" in err
