@@ -150,7 +150,8 @@ def test_groups_of_one_are_split_near_the_fractions():
     dates=st.booleans(),
 )
 def test_the_past_trains_and_the_future_tests(times, fractions, dates):
-    cells = [str(np.datetime64("2020-01-01") + t) for t in times] if dates else times
+    days = [str(np.datetime64("2020-01-01") + np.timedelta64(t, "D")) for t in times]
+    cells = days if dates else times
     parts = mip.split(of(t=cells), fractions, time="t")
     assert sorted(sum(numbers(parts), [])) == list(range(len(times)))  # noqa: RUF017
     told = [[times[row] for row in part] for part in numbers(parts) if part]
