@@ -185,7 +185,11 @@ def test_rows_lack_a_target_by_their_own_heads_policy():
     head = Joint({"price": HEADS["regression"], "style": HEADS["multiclass"]})
     with pytest.warns(MipWarning):
         _, report = mip.clean(spec_of(head), rows_of())
-    assert report.dropped == {"target 'price' missing": [3, 4], "target 'style' missing": [2]}
+    assert report.dropped == {
+        "target 'price' infinite or past float32": [3],
+        "target 'price' missing": [4],
+        "target 'style' missing": [2],
+    }
     strict = Joint({**head.head, "style": evolve(HEADS["multiclass"], missing="error")})
     with pytest.raises(DataError, match=r"row 2, column 'style': the target is missing$"):
         mip.clean(spec_of(strict), rows_of())
