@@ -59,7 +59,7 @@ check: $(READY)  ## lint, format and type check
 	$(BIN)/mypy
 
 slow: $(READY)   ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m slow
 
 # In environments of their own, made anew each time: what is newest changes from day to day.
 oldest: VERSIONS := --constraint constraints-oldest.txt
