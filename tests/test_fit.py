@@ -143,8 +143,10 @@ def test_what_should_change_the_outcome_does(table, laid, states):
 
 
 SCRIPT = """
-import sys, hashlib
+import sys, hashlib, warnings
 sys.path.insert(0, {tests!r})
+from mip.errors import MipWarning
+warnings.simplefilter("error", MipWarning)
 from conftest import bits, lay, spec_of
 import mip
 laid = lay(spec_of(), mip.read({table!r}), workers={workers})
@@ -155,7 +157,7 @@ print(hashlib.sha256(repr(bits(ended)).encode()).hexdigest())
 
 
 def started(script: str) -> subprocess.Popen:
-    run = [sys.executable, "-W", "error", "-c", script]
+    run = [sys.executable, "-c", script]
     return subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
