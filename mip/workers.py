@@ -49,7 +49,8 @@ def mapped(
     # A process that is forked inherits torch's locks as they stand, so each one starts afresh.
     context = get_context("spawn")
     alive, ours = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _begin, (alive,))
+    with _unheard():
+        pool = ProcessPoolExecutor(workers, context, _begin, (alive,))
     try:
         for future in _ahead(pool, function, items, 2 * workers):
             yield pickle.loads(future.result())  # noqa: S301 - a process of ours wrote it
@@ -70,7 +71,7 @@ def _ahead(
     waiting: deque[Future[bytes]] = deque()
     for item in items:
         work = _sent((function, item))
-        with _without_ctrl_c():
+        with _unheard():
             waiting.append(pool.submit(_applied, work))
         while waiting and (waiting[0].done() or len(waiting) >= most):
             yield waiting.popleft()
@@ -89,12 +90,12 @@ def _sent(work: object) -> bytes:
 
 
 @contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    # A process that is started here never hears the Ctrl-C of its terminal: its parent does.
+def _unheard() -> Iterator[None]:
+    # A process that is started here never hears Ctrl-C, or its terminal's end: its parent does.
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:

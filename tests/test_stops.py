@@ -26,6 +26,7 @@ from mip import cli
 from mip.errors import FileError
 from mip.fit import History
 from mip.hooks import plateau
+from mip.lock import LOCK
 from mip.optim import adjustable, ema
 from mip.prepare import Parts
 from mip.step import averaged
@@ -75,15 +76,15 @@ def spec_file(folder: Path, place: Path, epochs: int, seed: int) -> Path:
 
 def killed(spec: Path, workers: int, writes: int, pause: float) -> None:
     """Fit in a fresh process, from the last checkpoint where there is one; kill it so many
-    checkpoints and so long after it has begun to write into its folder.
+    checkpoints and so long after it has taken its folder.
     """
     out = spec.parent / "killed"
     last = out / "checkpoints" / "last.safetensors"
     going = ["--resume", "--set", f"train.workers={workers}"] if last.exists() else []
     fit = [sys.executable, "-m", "mip.cli", "fit", str(spec), "--out", str(out), *going]
-    before = written(out / "spec.toml")
+    before = written(out / LOCK)
     process = subprocess.Popen(fit, stdout=subprocess.DEVNULL, env=ONE_THREAD)
-    for path in [out / "spec.toml"] + [last] * writes:
+    for path in [out / LOCK] + [last] * writes:
         while written(path) == before and process.poll() is None:
             time.sleep(0.001)
         before = written(last)
