@@ -77,7 +77,8 @@ LOOP.append(LOOP)
 CLOSED = Image.new("L", (4, 4))
 CLOSED.close()
 OBJECTS = [
-    None, pd.NA, pd.NaT, np.nan, np.datetime64("NaT"), True, np.True_, 0, -7, 10**400, -(10**5000),
+    None, pd.NA, pd.NaT, np.nan, np.datetime64("NaT", "ns"), True, np.True_, 0, -7, 10**400,
+    -(10**5000),
     1.5, -0.0, np.inf, 1e300, *(kind(1) for kind in (np.int8, np.uint64, np.float16, np.float32)),
     np.longdouble("1e4000"), 1j, np.complex64(1), Decimal("1.5"), Decimal("NaN"), Decimal("sNaN"),
     Decimal("1e999999"), Fraction(1, 3), Fraction(10**400), Fraction(-(10**400)),
