@@ -27,7 +27,7 @@ from mip.graft import donors, graft
 from mip.hooks import best, console, plots, progress, tensorboard
 from mip.image import listed
 from mip.lock import LOCK, locked
-from mip.output import check_output, same_file, write
+from mip.output import check_output, write
 from mip.plan import Plan
 from mip.prepare import Parts, clean, fingerprint, oddities, parts, told
 from mip.read import files_of, read, takes_in
@@ -107,11 +107,15 @@ def emit(text: str) -> None:
         cure = "set PYTHONIOENCODING=utf-8, or write to a file with --out"
         raise FileError(f"standard output: {error.encoding} has no {letter!r}; {cure}") from error
     except OSError as error:
-        # What is left in the buffer must not fail again at the end of the program.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         if not isinstance(error, BrokenPipeError):
             why = error.strerror
             raise FileError(f"standard output: cannot be written ({why})") from error
+
+
+def _discard_output() -> None:
+    # What is left in the buffer would be tried again, and fail again, when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
@@ -206,8 +210,7 @@ def check_photos(outputs: Sequence[Path | None], table: Rows) -> None:
             cells = chain.from_iterable(map(chunk.cells, chunk.columns))
             names = [name for cell in cells for name in listed(cell) if isinstance(name, str)]
             near = [name for name in names if name.endswith(path.name)]
-            if any(same_file(path, Path(chunk.root or ".", name)) for name in near):
-                raise FileError(f"{path}: is an input and is not written over; choose another name")
+            check_output(path, True, [Path(chunk.root or ".", name) for name in near])
 
 
 def files_beside(model: Path) -> list[Path]:
@@ -843,12 +846,11 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def _drop_unwritten() -> None:
-    # What standard output has refused would be tried again, and told, when Python ends.
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
 
 
 WARNINGS = 10

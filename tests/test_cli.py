@@ -79,18 +79,6 @@ def model(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "model.safetensors"
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mip", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
-
-
 def edit(folder: Path, old: str, new: str) -> None:
     path = folder / "houses.toml"
     assert old in path.read_text()
