@@ -58,8 +58,10 @@ check: $(READY)  ## lint, format and type check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-slow: $(READY)   ## run the tests that take minutes
+slow: $(READY)   ## run the tests that take minutes, and the laws on many more examples
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=thorough \
+		$$(grep -rl --include='test_*.py' '^@given' tests)
 
 # In environments of their own, made anew each time: what is newest changes from day to day.
 oldest: VERSIONS := --constraint constraints-oldest.txt

@@ -127,6 +127,13 @@ def test_adapting_is_total(frame, way, other, folder):
     assert not encoded.inputs["sizes"].isinf().any()
 
 
+def test_numbers_that_hardly_differ_in_training_may_be_anything_later():
+    near = [2.225e-309, 0.0] * 5
+    plan = mip.adapt(spec_of("regression", NUMBERS), mip.from_frame(frame_of(10).assign(area=near)))
+    encoded = plan.encode(mip.from_frame(frame_of(10)))
+    assert encoded.inputs["sizes"][:, 0].isnan().all()
+
+
 def with_classes(frame, folder):
     """Training needs two classes, whatever else stands in the rows."""
     twice = pd.concat([frame.assign(style="flat"), frame.assign(style="loft")])

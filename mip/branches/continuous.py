@@ -112,7 +112,8 @@ class Continuous:
         if self.scale == "quantile":
             pairs = zip(values.T, facts["quantiles"], strict=True)
             return np.stack([normal(column, marks) for column, marks in pairs], axis=1)
-        return (values - np.array(facts["mean"])) / np.array(facts["std"])
+        with np.errstate(over="ignore"):
+            return (values - np.array(facts["mean"])) / np.array(facts["std"])
 
 
 class Embedded(nn.Module):
