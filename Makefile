@@ -17,8 +17,9 @@ export OMP_WAIT_POLICY := PASSIVE
 # The tests that hold numbers to the bit or to a bound, and the settings under which they must pass,
 # so that they do on any x86-64 CPU: torch, oneDNN and MKL use no newer instructions than they are
 # told of, and OpenMP as many threads.
-LAWS := $(patsubst %,tests/test_%.py, \
-	backbones fit goldens gradient laws optim own_steps predict step store versions)
+LAWS := $(patsubst %,tests/%.py, nn/test_backbones train/test_fit laws/test_goldens \
+	train/test_gradient laws/test_laws optim/test_optim train/test_own_steps predict/test_predict \
+	train/test_step files/test_store files/test_versions)
 SETTINGS := portable-default portable-avx2 portable-threads portable-oldest-threads
 $(SETTINGS): export OMP_NUM_THREADS := 1
 portable-default: export ATEN_CPU_CAPABILITY := default

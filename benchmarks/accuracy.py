@@ -24,14 +24,12 @@ import torch
 from attrs import evolve, frozen
 
 import mip
+from mip.data import Table, read_idx, with_folds
 from mip.errors import hint
+from mip.model import Parts, target_columns
 from mip.output import write
-from mip.prepare import Parts, target_columns
-from mip.read import read_idx
-from mip.run import CrossValidation
+from mip.runs import CrossValidation
 from mip.spec import Spec
-from mip.split import with_folds
-from mip.table import Table
 
 Result = dict[str, Any]
 """What FILE keeps of a case: `scores` by repeat, `spread`, `seconds` a training, `errors` a row."""

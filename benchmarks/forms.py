@@ -17,9 +17,8 @@ from torch.nn.functional import mse_loss
 import mip
 from benchmarks import by_hand, mixed, train
 from benchmarks.harness import Benchmark, Contender, Limit
-from mip.gradient import compiled, vmapped
 from mip.optim import each_of
-from mip.step import stack
+from mip.train import compiled, stack, vmapped
 
 MODELS, BATCH, STEPS = 16, 16, 50
 
@@ -83,7 +82,7 @@ FIRST = """
 import sys
 from time import perf_counter
 from benchmarks import {module}
-from mip.gradient import compiled
+from mip.train import compiled
 work = {work}
 start = perf_counter()
 work()

@@ -57,7 +57,7 @@ def _resident() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def _batches(plan: mip.plan.Plan, table: mip.Table) -> mip.pipe.Pipe:
+def _batches(plan: mip.model.Plan, table: mip.Table) -> mip.pipe.Pipe:
     stages = mip.sample(shuffle=True), mip.batch(32), mip.transform(plan.encode)
     return pipe(table, *stages)
 

@@ -11,8 +11,8 @@ from attrs import evolve
 
 import mip
 from benchmarks.harness import Benchmark, Contender
-from mip.many import Trial, runs
-from mip.prepare import Parts
+from mip.model import Parts
+from mip.runs import Trial, runs
 
 RUNS, ROWS, COLUMNS = 8, 4096, 32
 

@@ -13,9 +13,9 @@ from torch.nn.functional import mse_loss
 import mip
 from benchmarks import by_hand
 from benchmarks.harness import Benchmark, Contender
-from mip.branches.backbone import SmallResNet
-from mip.prepare import Parts
-from mip.run import Job, job
+from mip.model import Parts
+from mip.nn import SmallResNet
+from mip.runs import Job, job
 
 ROWS, BATCH, SIZE, NUMBERS, WORDS, WIDTH = 500, 32, 64, 4, 46, 8
 PHOTOS = ("frontal", "kitchen", "bedroom", "bathroom")

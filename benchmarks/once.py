@@ -13,8 +13,8 @@ from torch.nn.functional import mse_loss
 
 import mip
 from benchmarks.harness import Limit, scratch
-from mip.fit import Hook
 from mip.hooks import console
+from mip.train import Hook
 
 FITS = 20
 

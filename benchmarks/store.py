@@ -16,9 +16,8 @@ from torch import nn
 
 import mip
 from benchmarks.harness import Benchmark, Contender, Limit, scratch
-from mip.fit import Event, History
-from mip.step import State, Step
-from mip.store import save_checkpoint
+from mip.files import save_checkpoint
+from mip.train import Event, History, State, Step
 from mip.tree import leaves
 
 

@@ -21,9 +21,9 @@ from toolz import pipe
 
 import mip
 from benchmarks.harness import Benchmark, Contender, Limit, scratch
+from mip.model import Plan
 from mip.pipe import Pipe
-from mip.plan import Plan
-from mip.step import State
+from mip.train import State
 
 ROWS, SHARD, BATCH = 1_000_000, 1_000_000, 1024
 CATEGORIES = (2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)

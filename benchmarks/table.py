@@ -14,8 +14,8 @@ from torch.nn.functional import mse_loss
 import mip
 from benchmarks import by_hand
 from benchmarks.harness import Benchmark, Contender
-from mip.prepare import Parts
-from mip.run import Job, job
+from mip.model import Parts
+from mip.runs import Job, job
 
 ROWS, BATCH, NUMBERS, CATEGORIES, WORDS, WIDTH = 200_000, 256, 20, 10, 50, 14
 

@@ -15,8 +15,7 @@ from torch.nn.functional import cross_entropy
 import mip
 from benchmarks import by_hand
 from benchmarks.harness import Benchmark, Contender, scratch
-from mip.gradient import eager
-from mip.step import State, Step
+from mip.train import State, Step, eager
 
 BATCH, STEPS, RATE, CHECKED = 64, 200, 1e-3, 1024
 

@@ -76,6 +76,8 @@ def take(tree: Tree, index: Tensor) -> Tree:
 
 
 _UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
+
+
 # Of these dtypes torch 2.11's index_select takes no vectors.
 
 

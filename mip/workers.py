@@ -21,7 +21,10 @@ import torch
 from mip.errors import MipError
 
 Item = TypeVar("Item")
+
+
 Result = TypeVar("Result")
+
 
 GRACE = 2.0
 """Seconds that a process has to clean up when it is stopped, before it ends itself."""

@@ -19,7 +19,7 @@ from PIL import Image
 from toolz import pipe
 
 import mip
-from mip.step import State, Step
+from mip.train import State, Step
 from mip.tree import leaves
 
 # The number of threads changes the last bits, so every process of the tests has the same: one,
@@ -162,12 +162,12 @@ def head(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """The command line as a function of its words: exit code, standard output and error."""
-    from mip import cli
+    from mip.cli.app import main
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["mip", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main()
         captured = capsys.readouterr()
         return int(ended.value.code or 0), captured.out, captured.err
 
@@ -177,7 +177,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 class Laid(NamedTuple):
     """All that stands before the first step."""
 
-    plan: mip.plan.Plan
+    plan: mip.model.Plan
     net: torch.nn.Module
     step: Step
     state: State

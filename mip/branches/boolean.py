@@ -10,11 +10,10 @@ from attrs import field, frozen
 from attrs.validators import min_len
 from torch import Tensor, nn
 
-from mip.branch import Facts, names
-from mip.cell import BLANK
+from mip.branches.protocol import Facts, names
+from mip.data import BLANK, Rows, Table
 from mip.errors import DataError, shown
-from mip.layers import Fill
-from mip.table import Rows, Table
+from mip.nn import Fill
 
 VALUES: Mapping[str, float] = {
     **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), 1.0),
@@ -27,7 +26,7 @@ VALUES: Mapping[str, float] = {
 class Boolean:
     """Yes or no, in any of the usual words: 1 and -1. A missing one is filled and flagged.
 
-    >>> import pandas as pd; from mip.table import from_frame
+    >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"garden": ["yes", "no", ""], "new": [True, False, True]}))
     >>> kind = Boolean(["garden", "new"]); facts = kind.adapt(rows)
     >>> facts

@@ -14,9 +14,8 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from torch import Tensor, nn
 
-from mip.branch import Facts, names
-from mip.statistics import places, words
-from mip.table import Rows, Table
+from mip.branches.protocol import Facts, names
+from mip.data import Rows, Table, places, words
 
 
 @frozen
@@ -29,7 +28,7 @@ class Categorical:
     training rows are rare; `unseen` is the share of cells that training shows as unseen, so that
     the bucket is learned.
 
-    >>> import pandas as pd; from mip.table import from_frame
+    >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"zip": ["85255", "36372", "85255"]}))
     >>> kind = Categorical(["zip"]); facts = kind.adapt(rows)
     >>> facts

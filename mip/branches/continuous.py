@@ -12,10 +12,9 @@ from attrs import field, frozen
 from attrs.validators import gt, in_, le, min_len
 from torch import Tensor, nn
 
-from mip.branch import Facts, names
-from mip.layers import Fill
-from mip.statistics import LEVELS, Moments, edges, moments, normal, quantiles, sample
-from mip.table import Rows, Table
+from mip.branches.protocol import Facts, names
+from mip.data import LEVELS, Moments, Rows, Table, edges, moments, normal, quantiles, sample
+from mip.nn import Fill
 
 
 @frozen
@@ -29,7 +28,7 @@ class Continuous:
     "periodic" (sines and cosines of learned frequencies, drawn with deviation `frequency`);
     each through a linear layer of the column's own and ReLU.
 
-    >>> import pandas as pd; from mip.table import from_frame
+    >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"area": ["70", "90", ""]}))
     >>> kind = Continuous(["area"]); facts = kind.adapt(rows)
     >>> facts

@@ -10,14 +10,13 @@ from attrs import field, frozen
 from attrs.validators import min_len
 from torch import Tensor, nn
 
-from mip.branch import Facts, names
-from mip.cell import YEARS
-from mip.layers import Fill
-from mip.statistics import moments
-from mip.table import Rows, Table
+from mip.branches.protocol import Facts, names
+from mip.data import YEARS, Rows, Table, moments
+from mip.nn import Fill
 
 CYCLES = (1.0, 7.0, 365.2425)
 """The day, the week and the year, in days."""
+
 
 EPOCH = 3.0
 """Days from a Monday at midnight to the first of January 1970."""
@@ -31,7 +30,7 @@ class Datetime:
     Without a zone a time is UTC. What lies outside of the years 1678 to 2261, such as 9999-12-31
     for "no end", counts as missing.
 
-    >>> import pandas as pd; from mip.table import from_frame
+    >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"sold": ["2024-01-01", "2024-01-03 06:00", ""]}))
     >>> kind = Datetime(["sold"]); facts = kind.adapt(rows)
     >>> facts["mean"], facts["missing"]

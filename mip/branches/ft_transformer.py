@@ -9,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le, lt
 from torch import Tensor, nn
 
-from mip.layers import Fill, Tokens, divides
+from mip.nn import Fill, Tokens, divides
 from mip.tree import Tree
 
 

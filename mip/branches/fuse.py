@@ -13,14 +13,15 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from torch import Tensor, nn
 
-from mip.branch import Branch, Facts, by_name, widths
+from mip.branches.protocol import Branch, Facts, by_name, widths
+from mip.data import Rows, Table
 from mip.errors import SpecError
-from mip.layers import MLP, Tokens, divides
-from mip.table import Rows, Table
+from mip.nn import MLP, Tokens, divides
 from mip.tree import Tree, leaves
 
 FUSIONS = ("concat", "gated", "attention", "bilinear")
 """The ways to join vectors."""
+
 
 WIDTH, DEPTH, HEADS = 64, 2, 4
 """What a fusion has where nothing is said."""

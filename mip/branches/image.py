@@ -16,13 +16,12 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_, instance_of, le, min_len
 from torch import Tensor, nn
 
-from mip import image
-from mip.augmentation import Augment
-from mip.branch import Facts, Problem, names, widths
-from mip.branches.backbone import OWN, ConvStack, Cut, SmallResNet, fault, frozen_modules, library
-from mip.cache import Lazy, keep
+from mip.branches.protocol import Facts, Problem, names, widths
+from mip.data import Rows, Table
 from mip.errors import DataError, MipWarning, SpecError
-from mip.table import Rows, Table
+from mip.images import Augment, Lazy, MissingImageError, decode, keep, listed, locate, traits
+from mip.images import version as decoder
+from mip.nn import OWN, ConvStack, Cut, SmallResNet, fault, frozen_modules, library
 from mip.tree import Tree
 
 NONE = "no image is named"
@@ -42,10 +41,10 @@ class Absence(Enum):
 def absence_of(error: DataError) -> Absence:
     """Give the absence that an error of `mip.image` means.
 
-    >>> absence_of(image.MissingImageError("a.jpg is missing"))
+    >>> absence_of(MissingImageError("a.jpg is missing"))
     <Absence.LOST: 'image file missing'>
     """
-    return Absence.LOST if isinstance(error, image.MissingImageError) else Absence.BROKEN
+    return Absence.LOST if isinstance(error, MissingImageError) else Absence.BROKEN
 
 
 @frozen
@@ -143,7 +142,7 @@ class Image:
             "pixels": (torch.uint8, (k, 3, self.size, self.size)),
         }
         how = (self.size, self.decoding, self.missing)
-        key = (self.columns, facts["most"], *how, image.version())
+        key = (self.columns, facts["most"], *how, decoder())
         encode = partial(self.encode, facts)
         return keep(rows, self.columns, encode, shapes, key, folder) or Lazy(rows, encode)
 
@@ -151,7 +150,7 @@ class Image:
         first = np.cumsum([0, *most])
         for j, column in enumerate(self.columns):
             for i, cell in enumerate(rows.cells(column)):
-                photos = image.listed(cell)
+                photos = listed(cell)
                 if len(photos) > most[j]:
                     told = f"{len(photos)} photos, of which the first {most[j]} count"
                     warnings.warn(f"{rows.where(i, column)}: {told}", MipWarning, stacklevel=2)
@@ -164,7 +163,7 @@ class Image:
                 raise DataError(f"{rows.where(place, column)}: {NONE}")
             return None
         try:
-            return image.decode(rows.root, cell, self.size, self.decoding == "scaled")
+            return decode(rows.root, cell, self.size, self.decoding == "scaled")
         except DataError as error:
             where = f"{rows.where(place, column)}: {error}"
             if self.missing != "learn":
@@ -229,7 +228,7 @@ class Image:
         """
         for column in self.columns:
             for place, cell in enumerate(rows.cells(column)):
-                for photo in image.listed(cell):
+                for photo in listed(cell):
                     if found := self._problem(rows, photo):
                         absence, reason = found
                         yield Problem(place, column, reason, absence.value)
@@ -238,9 +237,9 @@ class Image:
         """Give (place, text) for every photo whose pixels are not used as they are stored."""
         for column in self.columns:
             for place, cell in enumerate(rows.cells(column)):
-                for photo in filter(lambda each: each is not None, image.listed(cell)):
+                for photo in filter(lambda each: each is not None, listed(cell)):
                     with suppress(DataError):  # one that cannot be had is named by `problems`
-                        for trait in image.traits(rows.root, photo):
+                        for trait in traits(rows.root, photo):
                             yield place, f"'{column}' {trait}"
 
     def _problem(self, rows: Table, cell: Any) -> tuple[Absence, str] | None:
@@ -248,9 +247,9 @@ class Image:
             return Absence.UNNAMED, NONE
         try:
             if isinstance(cell, str):
-                image.locate(rows.root, cell)
+                locate(rows.root, cell)
             if self.missing == "drop":
-                image.decode(rows.root, cell, 8)
+                decode(rows.root, cell, 8)
         except DataError as error:
             return absence_of(error), str(error)
         return None
@@ -258,7 +257,7 @@ class Image:
 
 def _most(rows: Rows, column: str) -> int:
     cells = (cell for chunk in rows.chunks([column]) for cell in chunk.cells(column))
-    return max(len(image.listed(cell)) for cell in cells)
+    return max(len(listed(cell)) for cell in cells)
 
 
 class Photos(nn.Module):

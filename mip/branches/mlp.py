@@ -8,8 +8,8 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 from torch import nn
 
-from mip.branch import widths
-from mip.layers import ACTIVATIONS, BATCH_NORM, Dense
+from mip.branches.protocol import widths
+from mip.nn import ACTIVATIONS, BATCH_NORM, Dense
 
 
 @frozen

@@ -6,16 +6,16 @@ from attrs import field, frozen
 from attrs.validators import gt, le
 from torch import Tensor, nn
 
-from mip.branch import Facts
+from mip.branches.protocol import Facts
+from mip.data import Rows, Table
 from mip.rng import derive, uniform
-from mip.table import Rows, Table
 
 
 @frozen
 class Stub:
     """A vector of `width` random numbers, always the same for a row; reads no column.
 
-    >>> from mip.read import from_columns
+    >>> from mip.data import from_columns
     >>> Stub(5).encode({}, from_columns({"x": [1, 2]})).shape
     torch.Size([2, 5])
     """

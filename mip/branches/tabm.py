@@ -8,8 +8,8 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le, lt
 from torch import Tensor, nn
 
-from mip.branch import widths
-from mip.layers import adapted, together
+from mip.branches.protocol import widths
+from mip.nn import adapted, together
 
 
 @frozen

@@ -10,15 +10,17 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 from torch import Tensor, nn
 
-from mip.branch import Branch, Facts, names
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
 from mip.branches.fuse import Fuse
 from mip.branches.mlp import Mlp
-from mip.table import Rows, Table
+from mip.branches.protocol import Branch, Facts, names
+from mip.data import Rows, Table
 from mip.tree import Tree
 
 Scale = Literal["standard", "log", "quantile", "none"]
+
+
 Embedding = Literal["none", "linear", "piecewise", "periodic"]
 
 
@@ -41,7 +43,7 @@ class Tabular:
     """Numbers as `continuous` reads them and words as `categorical` does, either of them or both,
     and a `network` over all: `mlp`, `resnet_mlp`, `ft_transformer` or `tabm`.
 
-    >>> from mip.read import from_columns
+    >>> from mip.data import from_columns
     >>> rows = from_columns({"area": ["70", "90", ""], "zip": ["1", "2", "1"]})
     >>> kind = Tabular(["area"], ["zip"]); facts = kind.adapt(rows)
     >>> facts["words"]

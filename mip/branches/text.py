@@ -11,8 +11,8 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le, min_len
 from torch import Tensor, nn
 
-from mip.branch import Facts, names
-from mip.table import Rows, Table
+from mip.branches.protocol import Facts, names
+from mip.data import Rows, Table
 
 _WORD = re.compile(r"\w+")
 
@@ -25,7 +25,7 @@ class Text:
     Embeddings are shared by hash among `buckets`, so that no word is unknown (Weinberger et al.
     2009; Joulin et al. 2017). Of a cell the first `length` runs count.
 
-    >>> from mip.read import from_columns
+    >>> from mip.data import from_columns
     >>> kind = Text(["note"], words=2, length=4)
     >>> kind.encode({}, from_columns({"note": ["Two rooms, bright", ""]}))
     tensor([[[2663, 2711, 3580, 2640]],

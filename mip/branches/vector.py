@@ -12,12 +12,10 @@ from attrs import field, frozen
 from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
-from mip.branch import Facts, names
-from mip.cell import BLANK, FLOAT32, array_of, is_list, number
+from mip.branches.protocol import Facts, names
+from mip.data import BLANK, FLOAT32, Moments, Rows, Table, array_of, is_list, moments, number
 from mip.errors import DataError, shown
-from mip.layers import Fill
-from mip.statistics import Moments, moments
-from mip.table import Rows, Table
+from mip.nn import Fill
 
 _PART = re.compile(r"[^\s,;]+")
 
@@ -30,7 +28,7 @@ class Vector:
     A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2". A missing one (or "NA", as
     of a number) is filled and flagged.
 
-    >>> from mip.read import from_columns
+    >>> from mip.data import from_columns
     >>> rows = from_columns({"embedding": [[1.0, 4.0], "[3, 4]", None]})
     >>> kind = Vector(["embedding"]); facts = kind.adapt(rows)
     >>> facts

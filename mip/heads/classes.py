@@ -15,13 +15,13 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 from torch import Tensor
 
-from mip.branch import Facts, widths
+from mip.branches import Facts, widths
+from mip.data import Rows, Table, label, places, words
 from mip.errors import DataError, hint, shown
-from mip.head import Criterion, checked, dropout_field, members_field, missing_field, wide
-from mip.statistics import places, words
-from mip.table import Rows, Table, label
+from mip.heads.protocol import Criterion, checked, dropout_field, members_field, missing_field, wide
 
 Weights = Literal["none", "balanced"]
+
 
 SURE = 1e-16
 """The chance, and the distance from 1, that counts as none where logits are made of chances."""
@@ -110,7 +110,7 @@ class Binary:
 
     `weights`, `focal` and `smoothing` are as in `weighed`.
 
-    >>> from mip.read import from_columns
+    >>> from mip.data import from_columns
     >>> rows = from_columns({"sold": ["yes", "no", "no", ""]})
     >>> head = Binary("sold", weights="balanced"); facts = head.adapt(rows)
     >>> facts
@@ -187,7 +187,7 @@ class Binary:
 class Multiclass:
     """One of several classes; `weights`, `focal` and `smoothing` are as in `weighed`.
 
-    >>> from mip.read import from_columns
+    >>> from mip.data import from_columns
     >>> rows = from_columns({"style": ["loft", "flat", ""]})
     >>> head = Multiclass("style", smoothing=0.1); facts = head.adapt(rows)
     >>> head.encode(facts, rows).tolist()

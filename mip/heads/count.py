@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.branch import Facts, widths
+from mip.branches import Facts, widths
+from mip.data import Rows, Table
 from mip.errors import DataError
-from mip.head import Criterion, checked, dropout_field, members_field, missing_field
+from mip.heads.protocol import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.scale import LARGEST, average, root_mean_square
-from mip.table import Rows, Table
 
 
 @frozen
@@ -25,7 +25,7 @@ class Count:
 
     Logits are logarithms of the rate over the training mean, so that a model starts near it.
 
-    >>> import pandas as pd; from mip.table import from_frame
+    >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"visits": [0, 3, 6]}))
     >>> head = Count("visits"); facts = head.adapt(rows)
     >>> head.encode(facts, rows).tolist()

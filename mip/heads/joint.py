@@ -12,13 +12,14 @@ from attrs import field, frozen
 from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
-from mip.branch import Facts, by_name
+from mip.branches import Facts, by_name
+from mip.data import Rows, Table
 from mip.errors import hint
-from mip.head import Criterion, Head, loss_of, recoded, scores, tower
-from mip.table import Rows, Table
+from mip.heads.protocol import Criterion, Head, loss_of, recoded, scores, tower
 
 DOUBT = "log variance"
 """The name of the learned weights among the logits, which no head can have: it has a space."""
+
 
 Weighting = Literal["fixed", "learned"]
 
@@ -35,7 +36,7 @@ class Joint:
 
     >>> from mip.heads.classes import Binary; from mip.heads.regression import Regression
     >>> head = Joint({"price": Regression("price"), "sold": Binary("sold")}, weight={"sold": 0.5})
-    >>> from mip.read import from_columns
+    >>> from mip.data import from_columns
     >>> rows = from_columns({"price": [70, 90], "sold": ["yes", "no"]})
     >>> facts = head.adapt(rows); target = head.encode(facts, rows)
     >>> target

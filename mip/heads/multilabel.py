@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.branch import Facts, widths
-from mip.cell import content, is_list
+from mip.branches import Facts, widths
+from mip.data import Rows, Table, content, is_list
 from mip.errors import DataError, hint, shown
-from mip.head import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.classes import SURE, auc, chances_of, named
-from mip.table import Rows, Table
+from mip.heads.protocol import Criterion, checked, dropout_field, members_field, missing_field
 
 
 @frozen
@@ -25,7 +24,7 @@ class Multilabel:
     """Any number of several labels, one column whose cells are lists of words, or words that
     ";" divides. An empty list has none of the labels; an empty cell is a missing target.
 
-    >>> from mip.read import from_columns
+    >>> from mip.data import from_columns
     >>> rows = from_columns({"tags": ["sea; sun", ["sun"], [], ""]})
     >>> head = Multilabel("tags"); facts = head.adapt(rows)
     >>> facts

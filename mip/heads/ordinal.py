@@ -12,13 +12,11 @@ import torch.nn.functional as F
 from attrs import field, frozen
 from torch import Tensor
 
-from mip.branch import Facts, widths
-from mip.cell import number
+from mip.branches import Facts, widths
+from mip.data import Rows, Table, number, words
 from mip.errors import DataError, hint, shown
-from mip.head import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.classes import SURE, chances_of, codes_of, named
-from mip.statistics import words
-from mip.table import Rows, Table
+from mip.heads.protocol import Criterion, checked, dropout_field, members_field, missing_field
 
 
 def conditional(logits: Tensor, levels: Tensor) -> Tensor:
@@ -44,7 +42,7 @@ class Ordinal:
     The model is CORN, for neural networks without shared thresholds: P(y > k) is a product of
     conditional probabilities, and so never rises with k, whatever the logits are.
 
-    >>> from mip.read import from_columns
+    >>> from mip.data import from_columns
     >>> rows = from_columns({"stars": ["10", "9", "8", ""]})
     >>> head = Ordinal("stars"); facts = head.adapt(rows)
     >>> facts

@@ -11,10 +11,10 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from mip.branch import Facts, widths
-from mip.head import Criterion, dropout_field, members_field, missing_field, wide
+from mip.branches import Facts, widths
+from mip.data import Rows, Table
+from mip.heads.protocol import Criterion, dropout_field, members_field, missing_field, wide
 from mip.heads.scale import Scale, average, learn, rescaled, scale_field, scaled, unscaled
-from mip.table import Rows, Table
 
 
 def pinball(guess: Tensor, target: Tensor, levels: tuple[float, ...]) -> Tensor:
@@ -33,7 +33,7 @@ def pinball(guess: Tensor, target: Tensor, levels: tuple[float, ...]) -> Tensor:
 class Quantile:
     """Quantiles of one number, scaled as for `regression`, at sorted `levels` in (0, 1).
 
-    >>> import pandas as pd; from mip.table import from_frame
+    >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"price": [2.0, 4.0]}))
     >>> head = Quantile("price", levels=[0.1, 0.6]); facts = head.adapt(rows)
     >>> columns = head.decode(facts, torch.tensor([[1.0, 0.0]]))

@@ -14,8 +14,9 @@ from attrs import field, frozen
 from attrs.validators import in_
 from torch import Tensor
 
-from mip.branch import Facts, widths
-from mip.head import Criterion, checked, dropout_field, members_field, missing_field
+from mip.branches import Facts, widths
+from mip.data import Rows, Table
+from mip.heads.protocol import Criterion, checked, dropout_field, members_field, missing_field
 from mip.heads.scale import (
     Scale,
     average,
@@ -26,7 +27,6 @@ from mip.heads.scale import (
     scaled,
     unscaled,
 )
-from mip.table import Rows, Table
 
 
 def log_cosh(guess: Tensor, target: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = {
 class Regression:
     """One number. The target is standardised, after a logarithm for scale "log".
 
-    >>> import pandas as pd; from mip.table import from_frame
+    >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"price": [100.0, 10000.0]}))
     >>> head = Regression("price", scale="log"); facts = head.adapt(rows)
     >>> head.encode(facts, rows)

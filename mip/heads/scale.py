@@ -10,13 +10,12 @@ from attrs import field
 from attrs.validators import in_
 from torch import Tensor
 
-from mip.branch import Facts
-from mip.cell import FLOAT32
+from mip.branches import Facts
+from mip.data import FLOAT32, Rows, Table, moments, spread
 from mip.errors import DataError, shown
-from mip.statistics import moments, spread
-from mip.table import Rows, Table
 
 Scale = Literal["standard", "log", "none"]
+
 
 LARGEST = 709.0
 """The logarithm of about the largest float64: what lies above decodes to its power."""

@@ -11,7 +11,7 @@ from benchmarks.peers import workloads
 from benchmarks.peers.workloads import Done, Fresh, Run
 from mip.hooks import console
 from mip.pipe import Pipe
-from mip.step import State, Step
+from mip.train import State, Step
 
 
 def mlp() -> Fresh:

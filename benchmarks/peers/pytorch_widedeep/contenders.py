@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks import mixed, table
 from benchmarks.peers import workloads
 from benchmarks.peers.workloads import Done, Fresh, Run
-from mip.branches.backbone import SmallResNet
+from mip.nn import SmallResNet
 
 
 class Columns(nn.Module):

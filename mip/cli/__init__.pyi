@@ -1,0 +1,2 @@
+from . import train as train
+from .app import main as main

@@ -1,0 +1,46 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file (TOML).")]
+
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors file.")]
+
+
+TableFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="TABLE",
+        help="A .csv, .tsv, .jsonl or .parquet file, a quoted pattern of such, a folder of "
+        ".parquet files, or a folder of class folders.",
+    ),
+]
+
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as train.epochs=3."),
+]
+
+
+Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep photos decoded.")]
+
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics too.")]
+
+
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace files that are there already; never one that is read."),
+]
+
+
+Views = Annotated[
+    int, typer.Option("--views", metavar="N", help="Average over N augmented views of each row.")
+]

@@ -1,0 +1,14 @@
+from .checkpoints import checkpoint as checkpoint
+from .history import log as log
+from .history import plots as plots
+from .history import record as record
+from .stopping import early_stop as early_stop
+from .stopping import limit as limit
+from .stopping import nan_guard as nan_guard
+from .stopping import plateau as plateau
+from .stopping import restore_best as restore_best
+from .terminal import console as console
+from .terminal import progress as progress
+from .terminal import timing as timing
+from .trackers import tensorboard as tensorboard
+from .validation import validate as validate

@@ -1,0 +1,13 @@
+from .augmentation import Augment as Augment
+from .augmentation import inside as inside
+from .cache import Lazy as Lazy
+from .cache import caches as caches
+from .cache import clear as clear
+from .cache import default_folder as default_folder
+from .cache import keep as keep
+from .decoding import MissingImageError as MissingImageError
+from .decoding import decode as decode
+from .decoding import listed as listed
+from .decoding import locate as locate
+from .decoding import traits as traits
+from .decoding import version as version

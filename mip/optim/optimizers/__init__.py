@@ -1,0 +1,1 @@
+"""The kinds of optimizers, one a file, and any of torch's."""

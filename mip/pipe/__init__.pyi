@@ -1,0 +1,12 @@
+from .datapipe import Datapipe as Datapipe
+from .recipe import Pipe as Pipe
+from .samplers import balance as balance
+from .stages import augment as augment
+from .stages import batch as batch
+from .stages import collect as collect
+from .stages import prefetch as prefetch
+from .stages import sample as sample
+from .stages import shard as shard
+from .stages import subset as subset
+from .stages import to as to
+from .stages import transform as transform

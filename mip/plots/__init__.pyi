@@ -1,0 +1,11 @@
+from .diagrams import diagram as diagram
+from .figures import figure as figure
+from .figures import legend as legend
+from .figures import panels as panels
+from .figures import png as png
+from .figures import write_figure as write_figure
+from .histories import curves as curves
+from .losses import plot_losses as plot_losses
+from .losses import plot_rates as plot_rates
+from .notebook import in_notebook as in_notebook
+from .notebook import in_place as in_place

@@ -1,0 +1,12 @@
+from .ensembles import ensemble as ensemble
+from .ensembles import save_ensemble as save_ensemble
+from .predictors import Ensemble as Ensemble
+from .predictors import Predictor as Predictor
+from .predictors import evaluate as evaluate
+from .predictors import load as load
+from .predictors import predictor as predictor
+from .predictors import remarks as remarks
+from .predictors import tta as tta
+from .simple_models import baselines as baselines
+from .simple_models import left_out as left_out
+from .simple_models import network as network

@@ -1,0 +1,11 @@
+from .drafts import draft as draft
+from .json_schema import schema as schema
+from .kinds import KINDS as KINDS
+from .reading import from_dict as from_dict
+from .reading import load_spec as load_spec
+from .reading import parse as parse
+from .values import Group as Group
+from .values import Spec as Spec
+from .values import Train as Train
+from .writing import dump as dump
+from .writing import to_dict as to_dict

@@ -1,0 +1,5 @@
+"""Training: gradients, the pure step, and `fit`, which folds it over a pipe."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,313 @@
+"""The step: a pure function (state, batch) -> (state, metrics), and its in-place form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from attrs import evolve, frozen
+from toolz import identity
+from torch import Tensor, nn
+
+from mip.errors import DataError, MipError
+from mip.optim import Optimizer, Params, averages, loss_scale, lowered
+from mip.rng import derive, generators, seeded
+from mip.train.gradient import (
+    Backward,
+    Forward,
+    Gradient,
+    Objective,
+    Precision,
+    aligned,
+    all_finite,
+    buffers_of,
+    cast,
+    check_plain,
+    eager,
+    lent,
+    plain,
+    slots_of,
+    trained_of,
+)
+from mip.tree import Tree, clone, map_tree, stacked
+
+Metrics = dict[str, Any]
+"""Names to numbers, or to tensors of no dimensions that stay on their device until read."""
+
+
+@frozen
+class State:
+    """All that a run is at one moment: tensors and two integers.
+
+    `step` counts the steps taken; with `seed` it fixes every draw that comes.
+    """
+
+    params: Params
+    buffers: Params
+    optimizer: Tree
+    step: int = 0
+    seed: int = 0
+
+
+def init(net: nn.Module, optimizer: Optimizer, seed: int = 0) -> State:
+    """Make the state before step 0 from a module's parameters and buffers, copied.
+
+    Raises MipError for a module that is wrapped for several processes or devices, as `train_step`
+    and `eval_step` do.
+    """
+    check_plain(net)
+    params = clone(trained_of(net))
+    return State(params, clone(buffers_of(net)), optimizer.init(params), 0, seed)
+
+
+def copy(state: State, into: State | None = None) -> State:
+    """Copy a state's tensors; into those of `into`, which is lost to the caller, where given."""
+    trees = [(each.params, each.buffers, each.optimizer) for each in (state, into) if each]
+    params, buffers, optimizer = clone(*trees)
+    return State(params, buffers, optimizer, state.step, state.seed)
+
+
+def stack(states: Sequence[State]) -> State:
+    """Make one state of those of several models of one shape: parameters and buffers [models, …],
+    and a tuple of the optimizers' states. A step of them all is
+    `train_step(net, loss, each_of(optimizers), backward=vmapped)`.
+
+    >>> from mip.optim import sgd
+    >>> both = stack([init(nn.Linear(3, 1), sgd(0.1)) for _ in range(2)])
+    >>> both.params["weight"].shape, len(unstack(both))
+    (torch.Size([2, 1, 3]), 2)
+    """
+    params, buffers = stacked([(each.params, each.buffers) for each in states])
+    return evolve(
+        states[0], params=params, buffers=buffers, optimizer=tuple(s.optimizer for s in states)
+    )
+
+
+def unstack(state: State) -> list[State]:
+    """Give the states that `stack` put together: views, not copies."""
+    pairs = [
+        map_tree(lambda leaf: leaf[k], (state.params, state.buffers))  # noqa: B023
+        for k in range(len(state.optimizer))
+    ]
+    return [
+        evolve(state, params=params, buffers=buffers, optimizer=own)
+        for (params, buffers), own in zip(pairs, state.optimizer, strict=True)
+    ]
+
+
+@frozen
+class Step:
+    """A training step in two forms with one meaning, bit for bit on the CPU.
+
+    Called, it is pure: neither the state, the batch, the module nor the global random state
+    changes. `donate` does the same and may write into the state it is given, which is lost to
+    the caller; `fit` uses it for states that nobody else can see. A pure function is both, so any
+    can be a step. Its state must have counted one step more, its metrics the same names each time.
+
+    >>> def halve(state, batch):
+    ...     params = {path: param / 2 for path, param in state.params.items()}
+    ...     return State(params, state.buffers, state.optimizer, state.step + 1, state.seed), {}
+    >>> Step(halve)(State({"w": torch.ones(1)}, {}, ()), None)[0].params
+    {'w': tensor([0.5000])}
+    """
+
+    donate: Callable[[State, Any], tuple[State, Metrics]]
+
+    def __call__(self, state: State, batch: Any) -> tuple[State, Metrics]:
+        return self.donate(copy(state), batch)
+
+
+def averaged(state: State) -> State:
+    """Give the state whose parameters are the averages that `ema`, `swa` or `schedule_free` keep;
+    where none does it is the state itself. A state is validated, predicts and is saved as a model
+    by them; it trains on, and is kept in checkpoints, as it is.
+
+    >>> from mip.optim import chain, ema, sgd
+    >>> net, one = nn.Linear(1, 1, bias=False), chain(sgd(1.0), ema(0.5)); state = init(net, one)
+    >>> averaged(state).params["weight"].equal(net.weight)
+    True
+    """
+    means = _means(state)
+    return evolve(state, params={**state.params, **clone(means)}) if means else state
+
+
+def _means(state: State) -> Params:
+    return {path: mean for each in averages(state.optimizer) for path, mean in each.items()}
+
+
+def settled(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
+    """Measure the statistics of batch norms anew for the averages that a state keeps, by one pass
+    over batches (`torch.optim.swa_utils.update_bn`): those in the state are of the weights as they
+    were trained. A state without averages, and a module without batch norms, stays as it is.
+    Raises DataError where there are no batches.
+
+    >>> from mip.optim import chain, sgd, swa
+    >>> net, one = nn.BatchNorm1d(1, affine=False), chain(sgd(0.1), swa())
+    >>> state = evolve(init(net, one), optimizer=chain(sgd(0.1), swa()).init({"w": torch.ones(1)}))
+    >>> settled(net, state, [(torch.tensor([[1.0], [3.0]]),)]).buffers["running_mean"]
+    tensor([2.])
+    """
+    means = _means(state)
+    if not means:
+        return state
+    buffers, seed = clone(state.buffers), derive("settled", state.seed)
+    device = next((each.device for each in buffers.values()), None)
+    with lent(slots_of(net), state.params | means | buffers), seeded(seed, generators(device)):
+        torch.optim.swa_utils.update_bn(_some(batches), net)
+    return evolve(state, buffers=buffers)
+
+
+def _some(batches: Iterable[Any]) -> Iterator[Any]:
+    batch = None
+    for batch in batches:
+        yield batch
+    if batch is None:
+        raise DataError("there is no batch to measure the statistics of batch norms by")
+
+
+def nothing(grads: Params, params: Params) -> Metrics:
+    """Measure nothing."""
+    return {}
+
+
+def norms(grads: Params, params: Params) -> Metrics:
+    """Measure the joint 2-norms of all gradients and of all parameters: tensors of no dimensions.
+
+    >>> some = {"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}
+    >>> {name: float(norm) for name, norm in norms(some, some).items()}
+    {'grad_norm': 5.0, 'weight_norm': 5.0}
+    """
+    total = torch.nn.utils.get_total_norm
+    return {"grad_norm": total(list(grads.values())), "weight_norm": total(list(params.values()))}
+
+
+def train_step(
+    net: nn.Module,
+    loss: Callable[[Any, Any], Tensor],
+    optimizer: Optimizer,
+    *,
+    around: Callable[[Gradient, Params], Any] = plain,
+    after_pred: Callable[[Any], Any] = identity,
+    after_loss: Callable[[Tensor], Tensor] = identity,
+    after_backward: Callable[[Params], Params] = identity,
+    after_step: Callable[[Params], Params] = identity,
+    measure: Callable[[Params, Params], Metrics] = nothing,
+    backward: Callable[[nn.Module, Objective], Backward] = eager,
+    precision: Precision = "float32",
+    guard: bool = False,
+) -> Step:
+    """Make a training step of a module, a loss and an optimizer.
+
+    A batch begins with (inputs, target); the loss is a mean over its rows. The `after_`
+    functions are value events: each takes the logits, the loss, the gradients or the new
+    parameters and gives them back, changed or not. `around` takes the gradients, once (`plain`) or
+    more often (`sharpness_aware`), each time with the same draws. `measure` takes the gradients,
+    not clipped yet, and the parameters before the step; what it gives joins the metrics (see
+    `norms`). A parameter that asks for no gradient stays as it is; one that the loss does not
+    depend on has gradient 0. The module is scratch space: one step, and one thread at a time, may
+    use it.
+
+    `backward` says how gradients are taken: `eager`, or `mip.train.compiled`. `precision` is
+    that of the passes; parameters, loss and optimizer stay float32. With `guard` a step whose loss
+    or gradients are not finite leaves parameters, buffers and optimizer as they were, and says so
+    by 1 in its metric `skipped`. "float16" is always guarded, and needs an optimizer made by
+    `mip.optim.loss_scaled`; the first step raises MipError without it, and for such an optimizer
+    in another precision.
+
+    >>> from attrs import evolve; from mip.optim import sgd
+    >>> net = nn.Linear(1, 1, bias=False); one = sgd(0.5)
+    >>> step = train_step(net, nn.functional.mse_loss, one)
+    >>> state = evolve(init(net, one), params={"weight": torch.zeros(1, 1)})
+    >>> after, metrics = step(state, (torch.ones(4, 1), torch.ones(4, 1)))
+    >>> float(metrics["loss"]), float(after.params["weight"]), float(state.params["weight"])
+    (1.0, 1.0, 0.0)
+    """
+
+    def objective(forward: Forward, batch: Any) -> Tensor:
+        return after_loss(loss(after_pred(forward(batch[0])), batch[1]))
+
+    check_plain(net)
+    guard = guard or precision == "float16"
+    scale_fits = False
+    device = next((param.device for param in net.parameters()), torch.device("cpu"))
+    drawn, run = generators(device), backward(net, cast(objective, precision, device))
+
+    def donate(state: State, batch: Any) -> tuple[State, Metrics]:
+        nonlocal scale_fits
+        scale_fits = scale_fits or _check_scale(precision, state.optimizer)
+        if isinstance(batch, (Tensor, dict)):
+            raise MipError(f"a batch is (inputs, target), and not one {type(batch).__name__}")
+        if not net.training:
+            net.train()
+        seed = derive("step", state.seed, state.step)
+        scale = loss_scale(state.optimizer) if precision == "float16" else None
+
+        def gradient(params: Params) -> tuple[Tensor, Params, Params]:
+            with seeded(seed, drawn):
+                value, grads, buffers = run(params, state.buffers, batch, scale)
+            return value, after_backward(_unscaled(grads, scale)), buffers
+
+        value, grads, buffers = around(gradient, state.params)
+        with torch.no_grad():
+            # Now, since the optimizer may clip and write in place.
+            metrics = {**_losses(value), **measure(grads, state.params), **_scale_of(scale)}
+            if guard and not all_finite(value, grads):
+                return _held(state), {**metrics, "skipped": 1.0}
+            grads = aligned(grads, state.params)
+            _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
+            params = after_step(params)
+        after = State(params, buffers, tree, state.step + 1, state.seed)
+        return after, {**metrics, "skipped": 0.0} if guard else metrics
+
+    return Step(donate)
+
+
+def _check_scale(precision: Precision, tree: Tree) -> bool:
+    # Looked for once: in a state without a scale every tensor is passed.
+    scaled = loss_scale(tree) is not None
+    if scaled and precision != "float16":
+        cure = 'leave out loss_scaled, or say precision="float16"'
+        raise MipError(f"the optimizer scales the loss, which is for float16 alone: {cure}")
+    if precision == "float16" and not scaled:
+        cure = "init(net, loss_scaled(optimizer)), and loss_scaled(optimizer) in train_step"
+        raise MipError(f"precision float16 needs a loss that is scaled: {cure}")
+    return True
+
+
+def _losses(value: Tensor) -> Metrics:
+    # Those of stacked models have a name each.
+    each = {f"loss.{k}": loss for k, loss in enumerate(value)} if value.dim() else {}
+    return {"loss": value.mean(), **each} if each else {"loss": value}
+
+
+def _unscaled(grads: Params, scale: Tensor | None) -> Params:
+    if scale is None:
+        return grads
+    return {path: grad / scale for path, grad in grads.items()}
+
+
+def _scale_of(scale: Tensor | None) -> Metrics:
+    return {} if scale is None else {"loss_scale": scale.clone()}
+
+
+def _held(state: State) -> State:
+    return evolve(state, optimizer=lowered(state.optimizer), step=state.step + 1)
+
+
+def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:
+    """Make a pure function (state, inputs) -> logits, in evaluation mode and without gradients, by
+    the averages of the parameters where the state keeps some.
+
+    It needs a module of its own: a training step may be using the other.
+    """
+    check_plain(net)
+    slots = slots_of(net)
+
+    @torch.no_grad()
+    def logits(state: State, inputs: Any) -> Tensor:
+        net.eval()
+        with lent(slots, state.params | _means(state) | state.buffers):
+            return net(inputs)
+
+    return logits

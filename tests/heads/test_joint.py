@@ -1,0 +1,234 @@
+"""Several heads: the laws of one head hold for all of them together."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from attrs import evolve
+from every_head import HEADS, ROWS, known_of, logits_of, rows_of
+from test_heads import refusal, spec_of
+
+import mip
+from mip.errors import DataError, MipWarning, SpecError
+from mip.heads import Joint
+from mip.heads.joint import DOUBT
+from mip.tree import map_tree, take
+
+ALL = {type(head).__name__: head for head in HEADS.values()}
+"""One head of each kind, the last of them."""
+
+PAIR = {"price": HEADS["regression"], "style": HEADS["multiclass"]}
+JOINTS = {
+    "all": Joint(ALL),
+    "learned": Joint(ALL, weighting="learned"),
+    "nested": Joint({"one": HEADS["count"], "two": Joint(PAIR, weight={"style": 0.5})}),
+    "weighed": Joint(PAIR, weight={"price": 2.0, "style": 0.0}),
+}
+
+every = pytest.mark.parametrize("head", JOINTS.values(), ids=JOINTS)
+
+
+def whole() -> mip.Table:
+    """The rows that have every target."""
+    rows = rows_of()
+    for head in HEADS.values():
+        rows = rows.take([k for k, row in enumerate(rows.rows.tolist()) if row in kept(head)])
+    return rows
+
+
+def kept(head) -> list[int]:
+    return known_of(head).rows.tolist()
+
+
+def logits(head, facts, rows: int):
+    if not hasattr(head, "head"):
+        return logits_of(head, facts, rows)
+    each = {name: logits(child, facts[name], rows) for name, child in head.head.items()}
+    doubt = torch.linspace(-1, 1, len(each)).expand(rows, -1)
+    return {**each, **({DOUBT: doubt} if getattr(head, "weighting", "") == "learned" else {})}
+
+
+@every
+def test_facts_are_json_and_those_of_each_head(head):
+    facts = head.adapt(whole())
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+    assert all(facts[name] == child.adapt(whole()) for name, child in head.head.items())
+
+
+@every
+def test_encoding_treats_each_row_by_itself(head):
+    facts, places = head.adapt(rows_of()), [3, 0, 2, 2]
+    apart = head.encode(facts, rows_of(places))
+    together = take(head.encode(facts, rows_of()), torch.tensor(places))
+    same = map_tree(lambda leaf: leaf.nan_to_num(-7), [apart, together])
+    assert json.dumps(map_tree(torch.Tensor.tolist, same[0])) == json.dumps(
+        map_tree(torch.Tensor.tolist, same[1])
+    )
+
+
+@every
+def test_the_loss_is_the_weighed_sum_and_the_mean_of_its_rows(head):
+    facts, rows = head.adapt(whole()), whole()
+    target, guess = head.encode(facts, rows), logits(head, facts, len(rows))
+    loss = head.criterion(facts)
+    each = [
+        child.criterion(facts[name])(guess[name], target[name]) for name, child in head.head.items()
+    ]
+    if head.weighting == "learned":
+        pairs = zip(torch.linspace(-1, 1, len(each)), each, strict=True)
+        want = sum((-doubt).exp() * value + doubt for doubt, value in pairs)
+    else:
+        weights = [head.weight.get(name, 1.0) for name in head.head]
+        want = sum(weight * value for weight, value in zip(weights, each, strict=True))
+    torch.testing.assert_close(loss(guess, target), want)
+    alone = [
+        loss(take(guess, torch.tensor([k])), take(target, torch.tensor([k])))
+        for k in range(len(rows))
+    ]
+    torch.testing.assert_close(torch.stack(alone).mean(), want)
+
+
+@every
+def test_columns_and_scores_stand_behind_their_heads_name(head):
+    facts, rows = head.adapt(whole()), whole()
+    target, guess = head.encode(facts, rows), logits(head, facts, len(rows))
+    columns, scores = head.decode(facts, guess), head.metrics(facts, guess, target)
+    for name, child in head.head.items():
+        own = child.decode(facts[name], guess[name])
+        assert all((columns[f"{name}.{key}"] == values).all() for key, values in own.items())
+        found = child.metrics(facts[name], guess[name], target[name])
+        assert {key: scores[f"{name}.{key}"] for key in found} == pytest.approx(found, nan_ok=True)
+        assert scores[f"{name}.loss"] == pytest.approx(
+            float(child.criterion(facts[name])(guess[name], target[name]))
+        )
+
+
+@every
+def test_it_round_trips_through_a_spec_in_any_order(head):
+    spec = spec_of(head)
+    assert mip.parse(mip.dump(spec)) == spec
+    turned = Joint(dict(reversed(head.head.items())), head.weighting, head.weight)
+    assert list(turned.head) == list(head.head)
+
+
+@every
+def test_a_model_of_it_predicts_from_its_file_as_in_memory(head, tmp_path):
+    parts = mip.model.Parts(whole(), whole(), whole().take([]))
+    ended = mip.run(spec_of(head), parts, tmp_path, device="cpu")
+    loaded = mip.load(tmp_path / "model.safetensors")
+    told = loaded(rows_of())
+    assert told.equals(ended.predict(rows_of()))
+    assert len(told) == ROWS
+    assert len(loaded(rows_of([]))) == 0
+    scores = mip.evaluate(loaded, whole())
+    row = ended.history.epochs[-1]
+    assert {f"valid/{name}" for name in scores} <= row.keys()
+    assert scores["loss"] == pytest.approx(row["valid/loss"], rel=1e-5)
+
+
+@every
+def test_every_parameter_is_reached_and_learns(head):
+    spec, rows = spec_of(head), whole()
+    plan = mip.adapt(spec, rows)
+    net, one = mip.build(plan), mip.adamw(0.03)
+    step, batch, state = mip.train_step(net, plan.loss, one), plan.encode(rows), mip.init(net, one)
+    loss = plan.loss(net(batch.inputs), batch.target)
+    some = [param for param in net.parameters() if param.numel()]
+    reached = torch.autograd.grad(loss, some, allow_unused=True)
+    assert all(grad is not None for grad in reached)
+    losses = []
+    for _ in range(30):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+
+
+@every
+def test_mixed_rows_train(head, tmp_path):
+    parts = mip.model.Parts(whole(), whole().take([]), whole().take([]))
+    ended = mip.run(spec_of(head, mixup=0.4), parts, tmp_path, device="cpu")
+    assert all(value.isfinite().all() for value in ended.state.params.values())
+
+
+def test_one_head_alone_is_that_head_to_the_bit():
+    one = HEADS["multiclass"]
+    rows = known_of(one)
+    parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
+    alone = mip.run(spec_of(one), parts, device="cpu")
+    joint = mip.run(spec_of(Joint({"it": one})), parts, device="cpu")
+    assert torch.equal(
+        alone.state.params["head.0.weight"], joint.state.params["head.head.it.0.weight"]
+    )
+    columns = joint.predict(rows_of())
+    assert columns.rename(columns=lambda name: name.removeprefix("it.")).equals(
+        alone.predict(rows_of())
+    )
+
+
+def test_learned_weights_follow_the_noise():
+    # One target is exact and the other noise: training trusts the first more.
+    chance = torch.Generator().manual_seed(0)
+    x = torch.randn(256, generator=chance)
+    noise = torch.randn(256, generator=chance)
+    frame = pd.DataFrame({"area": x, "exact": 2 * x, "noise": noise})
+    heads = {name: evolve(HEADS["regression"], column=name) for name in ("exact", "noise")}
+    rows = mip.from_frame(frame)
+    spec = spec_of(Joint(heads, weighting="learned"))
+    parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
+    how = evolve(spec.train, epochs=20, optimizer=mip.optim.AdamW(0.03, 0.0))
+    doubt = mip.run(evolve(spec, train=how), parts).state.params["head.doubt"]
+    assert doubt[0] < -1 < -0.3 < doubt[1] < 0.3
+
+
+def test_rows_lack_a_target_by_their_own_heads_policy():
+    head = Joint({"price": HEADS["regression"], "style": HEADS["multiclass"]})
+    with pytest.warns(MipWarning):
+        _, report = mip.clean(spec_of(head), rows_of())
+    assert report.dropped == {
+        "target 'price' infinite or past float32": [3],
+        "target 'price' missing": [4],
+        "target 'style' missing": [2],
+    }
+    strict = Joint({**head.head, "style": evolve(HEADS["multiclass"], missing="error")})
+    with pytest.raises(DataError, match=r"row 2, column 'style': the target is missing$"):
+        mip.clean(spec_of(strict), rows_of())
+    plan = mip.adapt(spec_of(head), whole())
+    with pytest.raises(DataError, match=r"row 2, column 'price': the target is missing; mip.clean"):
+        plan.encode(rows_of())
+    assert plan.encode(mip.from_columns({"area": [1.0], "price": [2.0]})).target is None
+
+
+ERRORS = {
+    '[head.head.a]\nkind = "regresion"\ncolumn = "x"': (
+        "head.head.a.kind = 'regresion' is not a kind; did you mean 'regression'? (known: binary, "
+        "count, joint, multiclass, multilabel, ordinal, quantile, regression)"
+    ),
+    "[head.head]": "head.head must have 1 or more",
+    '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.weight]\nb = 1.0': (
+        "head.weight names 'b', which is no head (known: a)"
+    ),
+    '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.weight]\na = -1': (
+        "head.weight of 'a' must be 0 or more: -1.0"
+    ),
+    'weighting = "learned"\nweight = { a = 1 }\n[head.head.a]\nkind = "count"\ncolumn = "x"': (
+        "head.weight must be left out: the weighting is learned"
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "error"), ERRORS.items(), ids=ERRORS)
+def test_a_joint_head_that_cannot_be_is_refused(text, error):
+    assert refusal(f'kind = "joint"\n{text}') == error
+
+
+def test_a_column_that_is_not_there_is_named_by_its_head():
+    head = Joint({"price": evolve(HEADS["regression"], column="prize")})
+    told = r"head\.head\.price\.column = 'prize' is not a column of table"
+    with pytest.raises(SpecError, match=told):
+        mip.clean(spec_of(head), rows_of())
+    head = Joint({"price": evolve(HEADS["regression"], column="area")})
+    with pytest.raises(SpecError, match=r"branch\.one\.columns: 'area' is the target"):
+        mip.clean(spec_of(head), rows_of())

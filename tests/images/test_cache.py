@@ -1,0 +1,325 @@
+"""Kept photos: the rows that encoding gives, decoded once, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import bits, spec_of
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from toolz import pipe
+
+import mip
+from mip.cli.app import main
+from mip.errors import DataError, MipWarning
+from mip.images import Lazy, caches, clear
+from mip.images.cache import Kept
+
+LINES = '[branch.photo]\nkind = "image"\ncolumns = ["a", "b"]\nsize = 8\nwidth = 2\n'
+LEARN = LINES + 'missing = "learn"\n'
+
+
+@pytest.fixture
+def table(tmp_path):
+    draws = np.random.default_rng(0)
+    for k in range(12):
+        pixels = draws.integers(0, 256, (10, 10, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+    names = [f"{k}.png" for k in range(12)]
+    frame = pd.DataFrame({"a": names[:6], "b": names[6:], "price": range(6)})
+    frame.loc[4, "b"] = "gone.png"
+    return mip.from_frame(frame, tmp_path, "houses.csv")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "kept"
+
+
+@pytest.fixture
+def plan(table):
+    return mip.adapt(spec_of("regression", LEARN), table)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The cells that have been decoded so far."""
+    seen, decode = [], mip.images.decode
+
+    def watched(root, cell, *rest):
+        seen.append(cell)
+        return decode(root, cell, *rest)
+
+    monkeypatch.setattr("mip.branches.image.decode", watched)
+    return seen
+
+
+def taken(kept, *places):
+    return mip.tree.take(kept, torch.tensor(places))
+
+
+def same(one, other):
+    return bits(one.inputs) == bits(other.inputs) and bits(one.row) == bits(other.row)
+
+
+@given(places=st.lists(st.integers(0, 5), min_size=1, max_size=9))
+def test_kept_rows_are_encoded_rows(places, tmp_path_factory):
+    # A folder for all examples: some records are there already, some are not.
+    base = tmp_path_factory.getbasetemp() / "law"
+    base.mkdir(exist_ok=True)
+    for k in range(6):
+        if not (base / f"{k}.png").exists():
+            Image.new("RGB", (4, 4), (40 * k, 9, 250 - k)).save(base / f"{k}.png")
+    frame = pd.DataFrame({"a": [f"{k}.png" for k in range(6)], "price": range(6)}).assign(b="0.png")
+    rows = mip.from_frame(frame, base)
+    plan = mip.adapt(spec_of("regression", LEARN), rows)
+    kept = plan.keep(rows, base / "kept")
+    assert same(taken(kept, *places), plan.encode(rows.take(places)))
+
+
+def test_photos_are_decoded_once(plan, table, folder, decoded):
+    for _ in range(3):
+        taken(plan.keep(table, folder), *range(6))
+    assert len(decoded) == 12  # eleven photos, and one that is looked for and not found
+
+
+def test_parts_of_a_table_share_a_file(plan, table, folder, decoded):
+    taken(plan.keep(table.take([0, 2, 3]), folder), 0, 1, 2)
+    before = len(decoded)
+    taken(plan.keep(table.take([3, 0, 2]), folder), 0, 1, 2)
+    assert len(decoded) == before
+    assert len(caches(folder)) == 1
+
+
+def test_a_photo_that_has_changed_is_decoded_anew_and_no_other(plan, table, folder, decoded):
+    taken(plan.keep(table, folder), *range(6))
+    decoded.clear()
+    Image.new("RGB", (5, 5), "red").save(table.root / "3.png")
+    kept = plan.keep(table, folder)
+    assert same(taken(kept, *range(6)), plan.encode(table))
+    assert decoded[:2] == ["3.png", "9.png"]
+    assert taken(kept, 3).inputs["photo"]["pixels"][0, 0, 0].unique().tolist() == [255]
+
+
+def test_a_photo_that_has_come_is_found(plan, table, folder):
+    taken(plan.keep(table, folder), *range(6))
+    Image.new("RGB", (5, 5), "red").save(table.root / "gone.png")
+    found = taken(plan.keep(table, folder), 4).inputs["photo"]
+    assert found["present"].tolist() == [[1, 1]]
+
+
+def test_rows_that_are_added_make_the_file_longer(plan, table, folder, decoded):
+    taken(plan.keep(table.take([0, 1]), folder), 0, 1)
+    decoded.clear()
+    taken(plan.keep(table, folder), *range(6))
+    assert sorted(decoded) == sorted(table.cells("a")[2:] + table.cells("b")[2:])
+
+
+@pytest.mark.parametrize("change", ["size = 9", 'size = 8\ndecoding = "scaled"'])
+def test_another_way_of_decoding_has_a_file_of_its_own(change, plan, table, folder):
+    taken(plan.keep(table, folder), 0)
+    other = mip.adapt(spec_of("regression", LEARN.replace("size = 8", change)), table)
+    assert same(taken(other.keep(table, folder), 0), other.encode(table.take([0])))
+    assert len(caches(folder)) == 2
+
+
+def test_what_stands_in_the_cell_counts_as_content(folder):
+    frame = pd.DataFrame({"a": [b"", b""], "price": [1, 2]})
+    for k, colour in enumerate(["red", "blue"]):
+        frame.at[k, "a"] = np.array(Image.new("RGB", (4, 4), colour))
+    rows = mip.from_frame(frame)
+    lines = LEARN.replace('"a", "b"', '"a"')
+    plan = mip.adapt(spec_of("regression", lines), rows)
+    taken(plan.keep(rows, folder), 0, 1)
+    turned = mip.from_frame(frame.iloc[::-1])
+    assert same(taken(plan.keep(turned, folder), 0, 1), plan.encode(turned))
+
+
+def test_a_photo_that_cannot_be_had_is_still_an_error(table, folder):
+    plan = mip.adapt(spec_of("regression", LINES), table)
+    kept = plan.keep(table, folder)
+    taken(kept, 0, 1)
+    with pytest.raises(DataError, match=r"^houses\.csv row 4, column 'b': gone\.png is missing$"):
+        taken(kept, 3, 4)
+    assert same(taken(kept, 3, 1), plan.encode(table.take([3, 1])))
+
+
+def test_a_photo_learned_around_is_still_an_error_where_the_policy_says_so(table, folder):
+    learns, refuses = (mip.adapt(spec_of("regression", lines), table) for lines in (LEARN, LINES))
+    taken(learns.keep(table, folder), 4)
+    with pytest.raises(DataError, match=r"^houses\.csv row 4, column 'b': gone\.png is missing$"):
+        taken(refuses.keep(table, folder), 4)
+
+
+# A cache is never the reason why a run ends.
+
+
+def test_a_budget_that_is_too_small_is_said_and_rows_are_decoded_each_time(
+    plan, table, folder, monkeypatch
+):
+    monkeypatch.setenv("MIP_CACHE_BYTES", "100")
+    with pytest.warns(
+        MipWarning, match=r"photos are not cached: 2,.* bytes are needed, the budget"
+    ):
+        kept = plan.keep(table, folder)
+    assert isinstance(kept.inputs["photo"], Lazy)
+    assert same(taken(kept, 2, 0), plan.encode(table.take([2, 0])))
+    assert caches(folder) == []
+
+
+def test_a_folder_that_cannot_be_written_is_said(plan, table, folder):
+    folder.write_text("a file")
+    with pytest.warns(MipWarning, match="photos are not cached"):
+        kept = plan.keep(table, folder)
+    assert same(taken(kept, 1), plan.encode(table.take([1])))
+
+
+def test_the_files_not_used_for_longest_make_room(plan, table, folder, monkeypatch):
+    sizes = [8, 9, 10]
+    plans = [
+        mip.adapt(spec_of("regression", LEARN.replace("size = 8", f"size = {size}")), table)
+        for size in sizes
+    ]
+    for age, each in zip((300, 200), plans, strict=False):
+        path = each.keep(table, folder).inputs["photo"].path
+        os.utime(path, (time.time() - age,) * 2)
+    before = {name for name, _, _ in caches(folder)}
+    room = sum(size for _, size, _ in caches(folder)) + 100
+    monkeypatch.setenv("MIP_CACHE_BYTES", str(room))
+    newest = plans[2].keep(table, folder).inputs["photo"].path.name
+    after = {name for name, _, _ in caches(folder)}
+    assert newest in after
+    assert len(before - after) >= 1
+    assert sum(size for _, size, _ in caches(folder)) <= room
+
+
+def test_a_cache_in_use_may_be_cleared(plan, table, folder):
+    kept = plan.keep(table, folder)
+    taken(kept, 0, 1)
+    assert clear(folder) > 0
+    assert caches(folder) == []
+    assert same(taken(kept, 1, 5, 0), plan.encode(table.take([1, 5, 0])))
+
+
+def test_threads_may_fill_it_together(plan, table, folder):
+    kept, found = plan.keep(table, folder), {}
+
+    def work(k):
+        found[k] = taken(kept, *range(6))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(same(each, plan.encode(table)) for each in found.values())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import pandas, torch, mip
+from mip.images import cache
+table = mip.from_frame(pandas.read_csv(sys.argv[1]), sys.argv[2], "houses.csv")
+plan = mip.adapt(mip.load_spec(sys.argv[3]), table)
+sync, left = cache._sync, [int(sys.argv[5])]
+def die(path):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(path)
+cache._sync = die
+kept = plan.keep(table, Path(sys.argv[4]))
+for k in range(6):
+    mip.tree.take(kept, torch.tensor([k]))
+"""
+
+
+@pytest.mark.parametrize("writes", [0, 2, 5])
+def test_a_process_killed_while_it_fills_leaves_nothing_wrong(
+    writes, plan, table, folder, tmp_path
+):
+    table.frame.to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "s.toml").write_text(mip.dump(plan.spec))
+    given = [tmp_path / "t.csv", table.root, tmp_path / "s.toml", folder, writes]
+    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, given)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert same(taken(plan.keep(table, folder), *range(6)), plan.encode(table))
+
+
+def test_a_pipe_over_kept_rows_gives_the_batches_of_one_over_encoded_rows(plan, table, folder):
+    stages = mip.sample(shuffle=True, seed=3), mip.batch(4), mip.augment(plan.augment, seed=1)
+    kept = pipe(plan.keep(table, folder), *stages)
+    encoded = pipe(plan.encode(table), *stages)
+    for step in (0, 1, 5):
+        assert same(next(kept.at(step)), next(encoded.at(step)))
+
+
+def test_the_default_folder_can_be_chosen(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    monkeypatch.delenv("MIP_CACHE", raising=False)
+    assert mip.images.default_folder() == Path("/somewhere/mip")
+    monkeypatch.setenv("MIP_CACHE", "/elsewhere")
+    assert mip.images.default_folder() == Path("/elsewhere")
+
+
+def test_a_kept_leaf_counts_its_rows(plan, table, folder):
+    kept = plan.keep(table, folder).inputs["photo"]
+    assert isinstance(kept, Kept)
+    assert len(kept) == 6
+
+
+def trained(table, cut, **options):
+    train = "[train]\nepochs = 2\nbatch = 2\nworkers = 2\n"
+    lines = LEARN + "augmentation = { flip = true }\n"
+    return mip.run(mip.parse(lines + HEAD + train), cut, **options).state
+
+
+HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n'
+
+
+@pytest.fixture
+def cut(table):
+    return mip.model.Parts(table.take([0, 1, 2, 3]), table.take([4, 5]), table.take([]))
+
+
+def test_a_run_from_the_cache_is_the_run_without(table, cut, folder, decoded):
+    plain = trained(table, cut)
+    first = trained(table, cut, cache=folder)
+    decoded.clear()
+    second = trained(table, cut, cache=folder)
+    assert bits(plain.params) == bits(first.params) == bits(second.params)
+    assert decoded == []
+
+
+def test_rows_that_do_not_fit_into_memory_are_kept_where_the_user_says(
+    table, cut, folder, monkeypatch
+):
+    plain = trained(table, cut)
+    monkeypatch.setattr("mip.runs.feeding.MEMORY", 0)
+    monkeypatch.setenv("MIP_CACHE", str(folder))
+    assert bits(plain.params) == bits(trained(table, cut).params)
+    assert len(caches(folder)) == 1
+
+
+def test_the_command_shows_and_clears(plan, table, folder, monkeypatch, capsys):
+    taken(plan.keep(table, folder), 0)
+    monkeypatch.setenv("MIP_CACHE", str(folder))
+    monkeypatch.setattr(sys, "argv", ["mip", "cache"])
+    for arguments, told in ([], "houses.csv-"), (["--clear"], "bytes removed"), ([], "total"):
+        monkeypatch.setattr(sys, "argv", ["mip", "cache", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        assert told in capsys.readouterr().out
+    assert caches(folder) == []

@@ -1,0 +1,87 @@
+"""How the specs are scored on real data: what is kept, and how the page is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import mip
+from benchmarks.accuracy import CASES, figure, main, page, paired
+from mip.spec import draft
+
+ROOT = Path(__file__).parents[2]
+DRAFTED = {
+    "adult": "income",
+    "california": "median_house_value",
+    "cars": "MPG",
+    "diabetes": "target",
+    "houses-table": "price",
+    "titanic": "Survived",
+    "wine": "target",
+}
+"""The specs that are as `mip new` writes them, with their targets."""
+
+
+def fake(name, case, data):
+    errors = {"houses-table": [[0.2, 0.4], [0.3, 0.3]], "houses": [[0.1, 0.2], [0.2, 0.1]]}
+    scores = [[case.aim + k / 100, case.aim - k / 100] for k in range(2)]
+    return {"scores": scores, "seconds": 1.6, "errors": errors.get(name, [])}
+
+
+def test_every_case_has_its_spec():
+    for case in CASES.values():
+        mip.load_spec(ROOT / "specs" / f"{case.spec}.toml")
+
+
+def test_results_are_kept_and_measured_once(tmp_path):
+    file, seen = tmp_path / "all.json", []
+
+    def measure(name, case, data):
+        seen.append(name)
+        return fake(name, case, data)
+
+    told = ["--json", str(file)]
+    assert main(["wine", *told], CASES, measure) == 0
+    assert main(told, CASES, measure) == 0
+    assert main(["wine", *told], CASES, measure) == 0
+    assert seen == ["wine", *[name for name in CASES if name != "wine"], "wine"]
+    assert json.loads(file.read_text()).keys() == CASES.keys()
+
+
+def test_an_unknown_case_is_one_line_and_exit_2(tmp_path, capsys):
+    assert main(["whine", "--json", str(tmp_path / "x.json")], CASES, fake) == 2
+    assert capsys.readouterr().err.startswith("'whine' is not a case; did you mean 'wine'? (known")
+
+
+def test_the_page_has_a_row_for_each_case(tmp_path):
+    told = ["--json", str(tmp_path / "x.json"), "--page", str(tmp_path / "page.md")]
+    assert main(told, CASES, fake) == 0
+    text = (tmp_path / "page.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| [")]
+    assert len(rows) == len(CASES)
+    assert "| rmse | **47,507 ± 0** |" in text
+    assert "| ≥ .925 | 2 s |" in text
+    assert "-15.0% ± 5.0% in MAPE" in text
+    assert "The photos help." in text
+    assert "paired row by row" not in page({"wine": fake("wine", CASES["wine"], None)})
+
+
+def test_two_models_are_compared_row_by_row():
+    gap, error = paired([[0.1, 0.3, 0.2]], [[0.2, 0.4, 0.3]])
+    assert (gap, error) == (pytest.approx(0.1), pytest.approx(0.0))
+    assert figure(-0.5, CASES["wine"]) == "-.500"
+
+
+@pytest.mark.skipif("MIP_DATA" not in os.environ, reason="MIP_DATA names no folder of real data")
+@pytest.mark.parametrize("name", DRAFTED)
+def test_the_plain_specs_are_what_mip_new_writes(name):
+    table = mip.read(Path(os.environ["MIP_DATA"]) / CASES[name].table)
+    photos = {"bathroom", "bedroom", "frontal", "kitchen"}
+    table = table.select(set(table.columns) - photos)
+    text = draft(table, DRAFTED[name], f"../data/{CASES[name].table}")
+    kept = (ROOT / "specs" / f"{name}.toml").read_text()
+    assert kept.endswith(text.partition("\n")[2])
+    assert mip.parse(kept) == mip.parse(text)

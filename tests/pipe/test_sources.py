@@ -1,0 +1,232 @@
+"""No source of rows is read in part, or not at all, without a word."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from conftest import bits
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from toolz import pipe
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, TensorDataset
+
+import mip
+from mip.errors import DataError, MipError
+from mip.pipe import collect
+from mip.tree import leaves, map_tree
+
+X, Y = torch.arange(10.0).view(5, 2), torch.arange(5.0).view(5, 1)
+
+
+class Pairs(NamedTuple):
+    x: object
+    y: object
+
+
+class Squares(Dataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, row):
+        return torch.tensor([float(row)]), torch.tensor([float(row**2)])
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([torch.ones(2)])
+
+
+class Own:
+    """Rows of a user's own, by the two verbs that a pipe asks for."""
+
+    def __len__(self):
+        return 5
+
+    def take(self, index):
+        return torch.stack([X[row] for row in index.tolist()])
+
+
+def array_of(leaf):
+    return leaf.numpy()
+
+
+SHAPES = {
+    "one": X,
+    "a tuple": (X, Y),
+    "a dict": {"x": X, "y": Y},
+    "a named tuple": Pairs(X, {"y": Y, "none": None}),
+    "deep": ({"a": {"b": (X, X)}}, Y),
+}
+
+
+def read(source, rows=2):
+    return list(pipe(source, mip.batch(rows)))
+
+
+@pytest.mark.parametrize("source", SHAPES.values(), ids=SHAPES)
+def test_arrays_are_read_as_tensors_are(source):
+    found = read(map_tree(array_of, source))
+    assert len(found) == 3
+    assert [bits(batch) for batch in found] == [bits(batch) for batch in read(source)]
+    assert type(found[0]) is type(read(source)[0])
+
+
+NUMBERS = (*"bBhHiIlLefd?", "complex64")
+
+
+@given(
+    st.sampled_from(NUMBERS).flatmap(
+        lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=1, max_dims=3))
+    )
+)
+def test_every_number_of_an_array_comes_through(array):
+    found = torch.cat(read(array)).numpy()
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+
+
+def test_an_array_that_torch_cannot_share_is_copied():
+    still = np.arange(5)
+    still.flags.writeable = False
+    assert torch.cat(read(still)).tolist() == [0, 1, 2, 3, 4]
+    assert torch.cat(read(np.arange(5)[::-1])).tolist() == [4, 3, 2, 1, 0]
+    assert still.flags.writeable is False
+
+
+def test_what_has_the_two_verbs_is_read():
+    assert bits(torch.cat(read(Own()))) == bits(X)
+    frame = pd.DataFrame({"a": range(5), "b": 0.5}, index=[7, 7, 3, 1, 0])
+    assert torch.cat(read(frame)).tolist() == [[k, 0.5] for k in range(5)]
+    assert read({"a": frame["a"], "both": frame})[0]["a"].tolist() == [0, 1]
+    assert [len(part) for part in read(mip.from_frame(frame))] == [2, 2, 1]
+
+
+WRONG = {
+    "numbers": ([1, 2, 3], r"a list: stack a list of rows \(torch.utils.data.default_collate\)"),
+    "numbers beside a tensor": ((X, [0, 1, 0, 1, 0]), r"a list at '1': stack a list of rows"),
+    "a number in a dict": ({"x": X, "y": 0.5}, r"the float 0.5 at 'y': make a tensor"),
+    "words": ({"x": X, "name": ["a"] * 5}, r"a list at 'name': stack a list of rows"),
+    "columns": ([X, Y], r"a list: .*or name columns in a dict"),
+    "a frame of words": (pd.DataFrame({"a": ["x"]}), r"a DataFrame: mip.from_frame"),
+    "a name": ("houses.csv", r"the str 'houses.csv': mip.read makes a table"),
+    "an array of words": (np.array(["a", "b"]), r"a ndarray of <U1 \[2\]: mip.from_columns"),
+    "an array of objects": (np.array([None, {}]), r"a ndarray of object \[2\]"),
+    "a foreign order of bytes": (np.zeros(2, ">f4"), r"a ndarray of >f4 \[2\]"),
+    "one number": (torch.tensor(3.0), r"a Tensor of torch.float32 \[\]"),
+    "an array of one number": (np.array(3.0), r"a ndarray of float64 \[\]"),
+    "a dataset": (Squares(), r"a Squares: mip.data.from_dataset"),
+    "datasets": (ConcatDataset([Squares()]), r"a ConcatDataset: mip.data.from_dataset"),
+    "a dataset of tensors": (TensorDataset(X, Y), r"a TensorDataset: .* its `tensors`"),
+    "a stream": (Stream(), r"a Stream: an iterable of batches is given to fit"),
+    "a loader": (DataLoader(Squares()), r"a DataLoader: an iterable of batches"),
+    "a generator": ((x for x in [X]), r"a generator: an iterable of batches"),
+    "an Arrow table": (pa.table({"a": [1, 2]}), r"a Table: mip.from_frame\(table.to_pandas\(\)\)"),
+    "a function": (len, r"a builtin_function_or_method: give a table, or tensors"),
+    "nothing": (None, r"a NoneType: give a table"),
+    "no tensors": ((), r"holds no tensors: tuple"),
+    "nothing within": ({"x": None, "y": {}}, r"holds no tensors: dict"),
+    "a shorter target": ((X, Y[:4]), r"5 rows in '0' and 4 rows in '1'"),
+    "a longer target": ((X, torch.ones(7)), r"5 rows in '0' and 7 rows in '1'"),
+    "a table beside": ((mip.from_columns({"a": [1]}), X), r"1 rows in '0' and 5 rows in '1'"),
+    "rows one by one": ([(X[0], Y[0]), (X[1], Y[1])], r"a list: stack a list of rows"),
+}
+STAGES = {
+    "batch": mip.batch(2),
+    "sample": mip.sample(shuffle=True),
+    "transform": mip.transform(len),
+    "subset": mip.pipe.stages.subset([0]),
+    "shard": mip.pipe.shard(0, 1),
+    "pipe": mip.pipe.Pipe,
+}
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+@pytest.mark.parametrize(("source", "told"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_read_is_refused_when_the_pipe_is_made(source, told, stage):
+    with pytest.raises(DataError, match=told) as caught:
+        stage(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_array_of_bytes_that_are_numbers_has_all_its_rows_in_a_training():
+    net, one = torch.nn.Linear(2, 1), mip.sgd(0.01)
+    step = mip.train_step(net, torch.nn.functional.mse_loss, one)
+    state = mip.init(net, one)
+    ended = mip.fit(step, pipe((X.numpy(), Y.numpy()), mip.batch(2)), state, epochs=2)
+    assert bits(ended) == bits(mip.fit(step, pipe((X, Y), mip.batch(2)), state, epochs=2))
+
+
+def test_what_is_collected_is_whole():
+    kept = collect(pipe((X, Y), mip.batch(2), mip.transform(lambda both: both[0].numpy())))
+    assert bits(kept) == bits(X)
+    named = pipe(X, mip.batch(2), mip.transform(lambda x: {"x": x, "name": ["a"] * len(x)}))
+    with pytest.raises(DataError, match="a list at 'name': stack"):
+        collect(named)
+    with pytest.raises(DataError, match="collect: the pipe has no rows"):
+        collect(pipe(X[:0], mip.batch(2)))
+
+
+# What is given to fit.
+
+
+def trained(batches, **how):
+    net, one = torch.nn.Linear(2, 1), mip.sgd(0.01)
+    step = mip.train_step(net, torch.nn.functional.mse_loss, one)
+    return mip.fit(step, batches, mip.init(net, one), **(how or {"epochs": 2}))
+
+
+REFUSED = {
+    "a dataset of tensors": (
+        TensorDataset(X, Y),
+        "TensorDataset is no iterable of batches",
+    ),
+    "a dataset": (Squares(), "Squares is no iterable of batches: a DataLoader makes batches"),
+    "a part of one": (torch.utils.data.Subset(Squares(), [1]), "Subset is no iterable of batches"),
+    "a tensor": (X, "Tensor is no iterable of batches"),
+    "a table": (mip.from_columns({"a": [1]}), "Table is no iterable of batches"),
+    "a number": (3, "int is no iterable of batches"),
+    "a pair of tensors": ((X, Y), r"a batch is \(inputs, target\), and not one Tensor"),
+    "tensors": ([X, X], r"a batch is \(inputs, target\), and not one Tensor"),
+    "dicts": ([{"x": X, "y": Y}], r"a batch is \(inputs, target\), and not one dict"),
+    "no batches": ([], "the pipe gave no batches"),
+    "no rows": (pipe((X[:0], Y[:0]), mip.batch(2)), "the pipe gives no batches"),
+    "no whole batch": (pipe((X, Y), mip.batch(9, tail=False)), "the pipe gives no batches"),
+    "an exhausted generator": ((batch for batch in [(X, Y)]), "it must be iterable again"),
+}
+
+
+@pytest.mark.parametrize(("batches", "told"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_iterable_of_batches_is_refused(batches, told):
+    with pytest.raises(MipError, match=told):
+        trained(batches)
+
+
+def test_fewer_batches_than_steps_are_no_end():
+    with pytest.raises(DataError, match="it must be iterable again"):
+        trained(iter([(X, Y)] * 3), steps=5)
+
+
+def test_scores_and_statistics_of_no_batches_are_refused():
+    rows = mip.from_columns({"x": [1.0, 2.0], "y": [3.0, 4.0]})
+    plan = mip.adapt(
+        mip.parse(
+            'branch.x = { kind = "continuous", columns = ["x"] }\n'
+            'head = { kind = "regression", column = "y" }\n'
+        ),
+        rows,
+    )
+    net, one, batch = mip.build(plan), mip.sgd(0.1), plan.encode(rows)
+    step, once = mip.train_step(net, plan.loss, one), iter([batch])
+    with pytest.raises(DataError, match="there is no batch to score"):
+        mip.fit(step, [batch], mip.init(net, one), epochs=2, hooks=[mip.validate(plan, once)])
+    net, one = torch.nn.Sequential(torch.nn.BatchNorm1d(2)), mip.optim.ema(0.9)
+    state = mip.init(net, one)
+    with pytest.raises(DataError, match="no batch to measure the statistics"):
+        mip.train.settled(net, state, [])
+    assert len(list(leaves(mip.train.settled(net, state, [(X, Y)]).buffers))) == 3

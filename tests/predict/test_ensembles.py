@@ -1,0 +1,321 @@
+"""Several models as one: the mean of what they decode, in one file, for every head."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from attrs import evolve, frozen
+from conftest import BRANCHES, HEADS, NUMBERS, draw_photos, exactly, frame_of
+
+import mip
+from mip.errors import FileError, SpecError
+from mip.files import load_model, read_file, save_models
+from mip.files.format import pack
+from mip.heads import Regression
+from mip.predict import Ensemble, remarks, tta
+
+TRAIN = "[train]\nepochs = 2\nbatch = 4\nworkers = 0\n"
+ALL = HEADS | {
+    "quantile": '[head]\nkind = "quantile"\ncolumn = "price"\nscale = "log"\n',
+    "count": '[head]\nkind = "count"\ncolumn = "visits"\n',
+    "ordinal": '[head]\nkind = "ordinal"\ncolumn = "style"\n',
+    "multilabel": '[head]\nkind = "multilabel"\ncolumn = "style"\n',
+}
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    """The small table with more columns to predict."""
+    frame = mip.read(folder / "houses.csv").frame
+    more = {"visits": np.arange(len(frame)) % 4, "rent": np.arange(len(frame)) / 7}
+    return mip.from_frame(frame.assign(**more), folder, "houses.csv")
+
+
+def trained(table, head, seed=0, branches=NUMBERS, rows=None):
+    """A model of a head; other `rows` give other facts."""
+    text = branches + ALL.get(head, head) + TRAIN
+    spec = mip.parse(text, changes={"train.seed": seed})
+    own = table if rows is None else table.take(rows)
+    parts = mip.model.Parts(own, table.take([]), table.take([]))
+    return mip.run(spec, parts, device="cpu").predict
+
+
+@pytest.fixture(scope="module", params=ALL)
+def kind(request):
+    """The name of every kind of head in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def models(table, kind):
+    """Models of other seeds, other rows and other branches."""
+    return [
+        trained(table, kind),
+        trained(table, kind, 1, rows=range(9)),
+        trained(table, kind, 2, branches=BRANCHES),
+    ]
+
+
+@pytest.fixture(scope="module")
+def pair(table):
+    """Two models of a number."""
+    return [trained(table, "regression", seed) for seed in (0, 1)]
+
+
+def test_an_ensemble_predicts_the_mean_of_numbers_and_probabilities(models, table):
+    frames = [model(table) for model in models]
+    found = mip.predict.ensemble(models)(table)
+    assert list(found) == list(frames[0])
+    for name in found.select_dtypes("number"):
+        want = np.mean([frame[name] for frame in frames], axis=0)
+        np.testing.assert_array_equal(found[name], want)
+
+
+def test_labels_are_those_of_the_mean(models, table, kind):
+    found = mip.predict.ensemble(models)(table)
+    if kind in {"binary", "multiclass"}:
+        likely = found.filter(like="p_").idxmax(axis=1).str.removeprefix("p_")
+        assert found["label"].tolist() == likely.tolist()
+    if kind == "multilabel":
+        chances = found.filter(like="p_")
+        words = [";".join(row.index[row > 0.5]).replace("p_", "") for _, row in chances.iterrows()]
+        assert found["label"].tolist() == words
+    if kind == "ordinal":
+        above = 1 - found.filter(like="p_").cumsum(axis=1).to_numpy()
+        classes = np.array(["flat", "house", "loft"])
+        assert found["label"].tolist() == classes[(above > 0.5).sum(axis=1)].tolist()
+
+
+def test_a_file_holds_the_ensemble_to_the_bit(models, table, tmp_path):
+    made = mip.predict.ensemble(models)
+    mip.predict.save_ensemble(tmp_path / "a.safetensors", made)
+    mip.predict.save_ensemble(tmp_path / "b.safetensors", mip.load(tmp_path / "a.safetensors"))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    read = mip.load(tmp_path / "a.safetensors")
+    assert isinstance(read, Ensemble)
+    exactly(read(table), made(table))
+    assert mip.evaluate(read, table) == mip.evaluate(made, table)
+
+
+def test_an_ensemble_of_equals_scores_as_one_of_them(models, table, kind):
+    alone = mip.evaluate(models[0], table)
+    found = mip.evaluate(mip.predict.ensemble([models[0]] * 2), table)
+    assert found.keys() == alone.keys()
+    # Quantiles that cross are sorted when they are decoded, which can only lower their loss.
+    for name in alone.keys() - ({"loss"} if kind == "quantile" else set()):
+        assert found[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+def test_scores_are_those_of_the_averaged_prediction(pair, table):
+    made = mip.predict.ensemble(pair)
+    error = made(table)["value"] - table.numbers("price")
+    scores = mip.evaluate(made, table)
+    assert scores["mae"] == pytest.approx(error.abs().mean(), rel=1e-5)
+    own = {"own": lambda logits, target: len(target)}
+    assert mip.evaluate(made, table, own)["own"] == len(table)
+    losses = [mip.evaluate(each, table)["loss"] for each in pair]
+    assert scores["loss"] <= np.mean(losses)
+
+
+def test_metrics_of_probabilities_are_those_of_their_mean(table):
+    made = mip.predict.ensemble([trained(table, "multiclass", seed) for seed in range(3)])
+    found, truth = made(table), table.texts("style")
+    chance = [found.loc[row, f"p_{word}"] for row, word in enumerate(truth)]
+    scores = mip.evaluate(made, table)
+    assert scores["log_loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-5)
+    assert scores["accuracy"] == (found["label"] == truth).mean()
+
+
+def test_ensembles_may_be_put_together(pair, table):
+    made = mip.predict.ensemble([mip.predict.ensemble(pair), pair[0]])
+    assert made.members == (*pair, pair[0])
+
+
+def test_no_rows_give_no_predictions(models, table):
+    assert len(mip.predict.ensemble(models)(table.take([]))) == 0
+
+
+def test_a_row_that_one_model_cannot_predict_has_no_prediction(tmp_path, pair):
+    draw_photos(tmp_path)
+    table = mip.from_frame(frame_of(), tmp_path, "shots.csv")
+    photo = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\nwidth = 2\n'
+    made = mip.predict.ensemble([pair[0], trained(table, "regression", branches=photo + NUMBERS)])
+    whole = made(table)
+    (tmp_path / "photos" / "4.png").unlink()
+    found = made(table)
+    assert found["error"].dropna().to_dict() == {
+        4: "shots.csv row 4, column 'front': photos/4.png is missing"
+    }
+    exactly(found.drop(columns="error").drop(index=4), whole.drop(index=4))
+    assert found["value"].isna().sum() == 1
+
+
+def test_remarks_are_given_for_each_plan(pair, table):
+    assert mip.predict.ensemble(pair).plans == tuple(each.plan for each in pair)
+    assert all(remarks(plan, table) == [] for plan in mip.predict.ensemble(pair).plans)
+
+
+# What cannot be averaged.
+
+JOINT = """
+[head]
+kind = "joint"
+[head.head.price]
+kind = "regression"
+column = "price"
+[head.head.style]
+kind = "regression"
+column = "rent"
+"""
+REGRESSION = '[head]\nkind = "regression"\ncolumn = "price"\n'
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ("regression", "binary", "head.kind is regression in model 1 and binary in model 2"),
+        ("regression", REGRESSION.replace("price", "rent"), "head.column is price in model 1 and "
+         "rent in model 2"),
+        ("regression", f'{REGRESSION}scale = "log"\n', "head.scale is standard in model 1 and log "
+         "in model 2"),
+        ("quantile", ALL["quantile"] + "levels = [0.5]\n", "head.levels is [0.1, 0.5, 0.9] in "
+         "model 1 and [0.5] in model 2"),
+        ("joint", JOINT, "head.head.style.kind is multiclass in model 1 and regression in model 2"),
+    ],
+)  # fmt: skip
+def test_other_heads_are_named(one, other, told, table):
+    models = [trained(table, one), trained(table, other)]
+    with pytest.raises(SpecError) as caught:
+        mip.predict.ensemble(models)
+    assert str(caught.value) == f"models with different heads cannot be averaged: {told}"
+
+
+def test_other_classes_are_named(table):
+    some = [k for k in range(len(table)) if table.texts("style")[k] != "loft"]
+    models = [trained(table, "multiclass"), trained(table, "multiclass", rows=some)]
+    with pytest.raises(SpecError) as caught:
+        mip.predict.ensemble(models)
+    assert str(caught.value) == (
+        "models with different heads cannot be averaged: head.classes is "
+        "['flat', 'house', 'loft'] in model 1 and ['flat', 'house'] in model 2"
+    )
+
+
+def test_towers_may_differ(table, pair):
+    other = trained(table, f"{REGRESSION}layers = [3]\ndropout = 0.5\nmembers = 2\n")
+    assert len(mip.predict.ensemble([*pair, other])(table)) == len(table)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_ensemble_has_two_models_at_least(count, pair):
+    with pytest.raises(SpecError) as caught:
+        mip.predict.ensemble(pair[:count])
+    assert str(caught.value) == f"an ensemble needs two models or more, and there is {count}"
+
+
+def test_there_are_no_views_of_an_ensemble(table, pair):
+    seen = tta(trained(table, "regression", branches=BRANCHES), 2)
+    with pytest.raises(SpecError) as caught:
+        mip.predict.ensemble([seen, *pair])
+    assert str(caught.value) == "an ensemble averages models without test-time views"
+    with pytest.raises(SpecError) as caught:
+        tta(mip.predict.ensemble(pair), 2)
+    assert str(caught.value) == "an ensemble is predicted without test-time views"
+
+
+def test_a_head_without_the_way_back_is_named(pair, table):
+    @frozen
+    class Plain:
+        column: str = "price"
+
+        def __getattr__(self, name):
+            if name == "logits":
+                raise AttributeError(name)
+            return getattr(Regression("price"), name)
+
+    plans = [evolve(each.plan, spec=evolve(each.plan.spec, head=Plain())) for each in pair]
+    changed = [evolve(each, plan=plan) for each, plan in zip(pair, plans, strict=True)]
+    with pytest.raises(SpecError) as caught:
+        mip.predict.ensemble(changed)(table)
+    assert str(caught.value) == (
+        "models with the head Plain cannot be averaged: it has no verb 'logits'"
+    )
+
+
+def test_an_ensemble_is_not_taken_for_a_model(pair, tmp_path):
+    path = tmp_path / "both.safetensors"
+    mip.predict.save_ensemble(path, mip.predict.ensemble(pair))
+    with pytest.raises(FileError) as caught:
+        load_model(path)
+    assert str(caught.value) == f"{path}: an ensemble of 2 models, where one is needed"
+
+
+@pytest.mark.parametrize("models", [[], {}, "x", 3, [{}, {}], [None]])
+def test_a_file_whose_models_cannot_be_read(models, tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(pack({}, {"models": models}))
+    with pytest.raises(FileError, match=r"cannot be read$"):
+        mip.load(path)
+
+
+def test_a_file_whose_heads_differ_is_refused(pair, table, tmp_path):
+    other = trained(table, "binary")
+    found = []
+    for k, each in enumerate((pair[0], other)):
+        mip.save(tmp_path / f"{k}", each.plan, mip.train.State(dict(each.net.state_dict()), {}, ()))
+        found.append(load_model(tmp_path / f"{k}"))
+    save_models(tmp_path / "both", found)
+    with pytest.raises(FileError, match=r"both: its plan makes no model \(models with different"):
+        mip.load(tmp_path / "both")
+
+
+def test_nothing_else_is_in_the_file(pair, tmp_path):
+    mip.predict.save_ensemble(tmp_path / "a.safetensors", mip.predict.ensemble(pair))
+    tensors, meta = read_file(tmp_path / "a.safetensors")
+    assert meta.keys() == {"format", "models", "sha256"}
+    assert {name.split("/")[0] for name in tensors} == {"0", "1"}
+
+
+# On the command line.
+
+
+def called(*words):
+    command = [sys.executable, "-m", "mip", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path):
+    spec = mip.parse(NUMBERS + ALL["binary"] + TRAIN)
+    parts = mip.parts(spec, table)
+    for seed in (0, 1):
+        seeded = evolve(spec, train=evolve(spec.train, seed=seed))
+        mip.run(seeded, parts, tmp_path / f"{seed}", device="cpu")
+    out, csv = tmp_path / "both.safetensors", tmp_path / "found.csv"
+    done = called("ensemble", tmp_path / "0", tmp_path / "1/model.safetensors", "--out", out)
+    assert (done.returncode, done.stdout) == (0, f"wrote {out}: the mean of 2 models\n")
+    assert called("predict", out, folder / "houses.csv", "--out", csv).returncode == 0
+    want = mip.load(out)(table)
+    pd.testing.assert_frame_equal(pd.read_csv(csv, index_col="row"), want.rename_axis("row"))
+    scored = called("evaluate", out, folder / "houses.csv", "--split", "test")
+    assert scored.returncode == 0
+    assert "accuracy" in scored.stdout
+    refused = called("predict", out, folder / "houses.csv", "--views", 2)
+    assert refused.stderr == "mip: error: an ensemble is predicted without test-time views\n"
+
+
+def test_parts_that_models_do_not_share_are_not_scored(table, folder, tmp_path):
+    for seed in (0, 1):
+        change = {"data.split": {"fractions": [0.5, 0.25, 0.25], "seed": seed}}
+        spec = mip.parse(NUMBERS + ALL["regression"] + TRAIN, changes=change)
+        mip.run(spec, mip.parts(spec, table), tmp_path / f"{seed}", device="cpu")
+    models = [mip.load(tmp_path / f"{seed}" / "model.safetensors") for seed in (0, 1)]
+    mip.predict.save_ensemble(tmp_path / "both.safetensors", mip.predict.ensemble(models))
+    done = called("evaluate", tmp_path / "both.safetensors", folder / "houses.csv", "--split=test")
+    assert done.stderr == (
+        "mip: error: houses.csv: the models were trained on other parts of it, so that some have "
+        "seen what is held out from others; leave out --split\n"
+    )

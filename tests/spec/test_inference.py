@@ -1,0 +1,212 @@
+"""The first spec of a table: what each column seems to be, and that it trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mip
+from mip.data import from_columns, from_frame
+from mip.errors import DataError
+from mip.spec import draft
+from mip.spec.inference import guess
+
+
+@pytest.fixture
+def table():
+    n = 90
+    rng = np.random.default_rng(0)
+    return from_frame(
+        pd.DataFrame(
+            {
+                "id": np.arange(n),
+                "visit": 1000 - np.arange(n),
+                "zipcode": rng.choice([85255, 36372, 92677], n),
+                "area": rng.uniform(50, 5000, n).round(1),
+                "age": rng.integers(0, 60, n),
+                "town": rng.choice(["Ulm", "Bonn"], n),
+                "sold": pd.date_range("2020-01-01", periods=n).astype(str),
+                "note": [f"a house with the number {k}" for k in range(n)],
+                "same": 1,
+                "price": rng.uniform(1e5, 5e6, n).round(),
+                "cheap": rng.choice(["yes", "no"], n),
+                "kind": rng.choice(["flat", "house", "barn"], n),
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "role"),
+    [
+        ("id", "row name"),
+        ("visit", "row name"),
+        ("zipcode", "category"),
+        ("area", "log number"),
+        ("age", "number"),
+        ("town", "category"),
+        ("sold", "date"),
+        ("note", "free text"),
+        ("same", "constant"),
+        ("cheap", "yes or no"),
+    ],
+)
+def test_roles(table, column, role):
+    assert guess(table, column).role == role
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"), [("price", "Regression"), ("cheap", "Binary"), ("kind", "Multiclass")]
+)
+def test_a_draft_is_a_spec_that_adapts(table, target, kind):
+    spec = mip.parse(draft(table, target, "houses.csv"))
+    assert type(spec.head).__name__ == kind
+    assert spec.data.table == "houses.csv"
+    cut = mip.parts(spec, mip.clean(spec, table)[0])
+    mip.build(mip.adapt(spec, cut.train))
+
+
+def test_dates_answers_and_vectors_get_their_branches(table):
+    frame = table.frame.assign(v=[[1.0, float(k)] for k in range(90)])
+    spec = mip.parse(draft(from_frame(frame), "price", "t.csv"))
+    found = {name: branch.columns for name, branch in spec.branch.items()}
+    assert found["dates"] == ("sold",)
+    assert found["answers"] == ("cheap",)
+    assert found["vectors"] == ("v",)
+
+
+def many(table, rows=2000):
+    """The table with the rows again and again, and other notes."""
+    frame = pd.concat([table.frame] * (rows // len(table) + 1), ignore_index=True)[:rows]
+    return from_frame(frame.assign(note=[f"house number {k} in Ulm" for k in range(rows)]))
+
+
+def test_many_rows_teach_curves_and_words(table):
+    few, more = draft(table, "price", "t.csv"), draft(many(table), "price", "t.csv")
+    spec = mip.parse(few)
+    assert "texts" not in spec.branch
+    assert spec.branch["numbers"].embedding == "none"
+    assert spec.branch["amounts"].scale == "log"
+    assert "# left out: note (rare text: 90 different values: too many to be categories, and" in few
+    spec = mip.parse(more)
+    assert spec.branch["texts"].columns == ("note",)
+    assert "amounts" not in spec.branch
+    assert (spec.branch["numbers"].embedding, spec.branch["numbers"].bins) == ("piecewise", 128)
+    assert "area" in spec.branch["numbers"].columns
+    assert "# 2000 rows teach a curve for each column" in more
+
+
+def test_photos_beside_few_rows_of_a_table_get_few_words():
+    photos = [np.full((4, 4, 3), k, dtype="uint8") for k in range(20)]
+    rows = {"x": np.linspace(0, 1, 20), "photo": photos, "y": np.linspace(5, 6, 20)}
+    text = draft(from_columns(rows), "y", "t.csv")
+    assert "layers = [8]            # few numbers for the photos: 20 rows teach no more" in text
+    assert mip.parse(text).branch["looks"].branch["photos"].columns == ("photo",)
+    alone = draft(from_columns({"photo": photos, "y": rows["y"]}), "y", "t.csv")
+    assert list(mip.parse(alone).branch) == ["photos"]
+
+
+def test_lists_of_words_are_labels():
+    rows = from_columns({"x": [1.5, 2.0, 3.0], "tags": [["sea"], ["sea", "sun"], []]})
+    assert type(mip.parse(draft(rows, "tags", "t.csv")).head).__name__ == "Multilabel"
+
+
+def test_a_target_that_spans_decades_is_predicted_on_a_log_scale(table):
+    assert mip.parse(draft(table, "price", "t.csv")).head.scale == "log"
+    assert mip.parse(draft(table, "age", "t.csv")).head.scale == "standard"
+
+
+def test_columns_left_out_say_why(table):
+    frame = table.frame.assign(
+        agent=[f"agent {k}" for k in range(90)], built=[f"{1 + k % 28}.2.1990" for k in range(90)]
+    )
+    text = draft(from_frame(frame), "price", "t.csv")
+    names = "90 different values: too many to be categories, too short to be text"
+    assert f"# left out: agent (names: {names})" in text
+    dates = "28 different values: dates are read as 2024-12-31"
+    assert f"# left out: built (foreign date: {dates})" in text
+    assert "# zipcode: 3 different values: a code, not an amount" in text
+
+
+def test_names_with_quotes_and_brackets_stay_whole(table):
+    frame = table.frame.rename(columns={"area": 'area "net" [m²]'})
+    spec = mip.parse(draft(from_frame(frame), "price", "t.csv"))
+    assert 'area "net" [m²]' in spec.branch["amounts"].columns
+
+
+def test_an_unknown_target_is_named(table):
+    with pytest.raises(mip.MipError, match=r"there is no column 'prize'; did you mean 'price'\?"):
+        draft(table, "prize", "t.csv")
+
+
+def test_a_constant_target_is_refused(table):
+    with pytest.raises(mip.MipError, match="column 'same' has 1 value, nothing to predict"):
+        draft(table, "same", "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("cells", "role"),
+    [
+        ([["a.png", "b.JPG"], "c.tiff", None], "image"),
+        ([b"GIF89a", None, b"GIF89a"], "image"),
+        ([np.zeros((4, 4)), np.ones((4, 4)), None], "image"),
+        ([["red", "green"], ["blue"], []], "list"),
+        ([[], [], []], "list"),
+        ([[1, 2.5], None, [3, 4]], "vector"),
+        ([[1, 2.5], [3]], "list"),
+        ([[1, 2.5], "1 2"], "list"),
+    ],
+)
+def test_roles_of_cells_that_are_no_words(cells, role):
+    assert guess(from_columns({"x": cells}), "x").role == role
+
+
+def test_lists_of_words_are_left_out(table):
+    frame = table.frame.assign(tags=[["red", "green"]] * len(table))
+    assert "# left out: tags (list: lists of 180 in 90 rows: neither images nor" in draft(
+        from_frame(frame), "price", "t.csv"
+    )
+
+
+def test_photos_that_are_not_there_are_counted_and_the_first_is_named(tmp_path):
+    cells = ["a.png", "b.png", "", "c.png"] * 5
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "c.png").write_bytes(b"x")
+    frame = pd.DataFrame({"photo": cells, "price": np.arange(20.0)})
+    text = draft(from_frame(frame, root=tmp_path), "price", "t.csv")
+    assert "# 10 of 20 photos are not there\n" in text
+    assert "(the first: row 1: b.png is missing); a learned" in text
+    assert mip.parse(text).branch["photos"].missing == "learn"
+
+
+def test_names_of_files_that_are_not_there_are_left_out(tmp_path):
+    frame = pd.DataFrame(
+        {"photo": ["a.png", "b.png"] * 9, "size": np.arange(18) % 7, "y": range(18)}
+    )
+    found = guess(from_frame(frame, root=tmp_path), "photo")
+    assert (found.role, found.reason) == (
+        "lost files",
+        "2 different values: none of these files is there",
+    )
+    assert "# left out: photo (lost files" in draft(from_frame(frame, root=tmp_path), "y", "t.csv")
+
+
+@pytest.mark.parametrize("target", ["id", "note", "sold"])
+def test_a_target_of_too_many_words_is_refused(table, target):
+    words = table.frame.assign(id=[f"no. {k}" for k in range(90)])
+    told = rf"'{target}': 90 different words in 90 rows are too many to be classes$"
+    with pytest.raises(DataError, match=told):
+        draft(from_frame(words), target, "t.csv")
+
+
+def test_sentences_are_no_categories_and_lists_of_numbers_no_text(table):
+    rows = from_columns(
+        {
+            "note": [f"a house with {k % 50} rooms" for k in range(300)],
+            "made": [f"[{k}.5, -1e-3, {k}]" for k in range(300)],
+            "code": [f"c{k % 50}" for k in range(300)],
+        }
+    )
+    found = {name: guess(rows, name).role for name in rows.columns}
+    assert found == {"note": "free text", "made": "vector", "code": "category"}
