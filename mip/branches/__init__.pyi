@@ -1,4 +1,3 @@
-from .boolean import VALUES as VALUES
 from .boolean import Boolean as Boolean
 from .categorical import Categorical as Categorical
 from .continuous import Continuous as Continuous

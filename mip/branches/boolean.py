@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from attrs import field, frozen
@@ -11,15 +9,9 @@ from attrs.validators import min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, names
-from mip.data import BLANK, Rows, Table
+from mip.data import ANSWERS, BLANK, Rows, Table
 from mip.errors import DataError, shown
 from mip.nn import Fill
-
-VALUES: Mapping[str, float] = {
-    **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), 1.0),
-    **dict.fromkeys(("0", "f", "false", "n", "no", "off"), -1.0),
-}
-"""The words that say yes and no, in lower case."""
 
 
 @frozen
@@ -55,11 +47,11 @@ class Boolean:
     def _values(self, rows: Table, column: str) -> np.ndarray:
         codes, known = rows.coded(column)
         words = [word.lower() for word in known]
-        strange = [k for k, word in enumerate(words) if word not in VALUES and word not in BLANK]
+        strange = [k for k, word in enumerate(words) if word not in ANSWERS and word not in BLANK]
         for place in np.flatnonzero(np.isin(codes, strange))[:1].tolist():
             where = rows.where(place, column)
             raise DataError(f"{where}: {shown(known[codes[place]])} is neither yes nor no")
-        return np.array([*(VALUES.get(word, np.nan) for word in words), np.nan], "float32")[codes]
+        return np.array([*(ANSWERS.get(word, np.nan) for word in words), np.nan], "float32")[codes]
 
     def absent(self, inputs: Tensor) -> Tensor:
         """Say which rows have no answer: bool [n]."""

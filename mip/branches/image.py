@@ -17,9 +17,9 @@ from attrs.validators import ge, gt, in_, instance_of, le, min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, Problem, names, widths
-from mip.data import Rows, Table
+from mip.data import Rows, Table, photos_of
 from mip.errors import DataError, MipWarning, SpecError
-from mip.images import Augment, Lazy, MissingImageError, decode, keep, listed, locate, traits
+from mip.images import Augment, Lazy, MissingImageError, decode, keep, locate, traits
 from mip.images import version as decoder
 from mip.nn import OWN, ConvStack, Cut, SmallResNet, fault, frozen_modules, library
 from mip.tree import Tree
@@ -150,7 +150,7 @@ class Image:
         first = np.cumsum([0, *most])
         for j, column in enumerate(self.columns):
             for i, cell in enumerate(rows.cells(column)):
-                photos = listed(cell)
+                photos = photos_of(cell)
                 if len(photos) > most[j]:
                     told = f"{len(photos)} photos, of which the first {most[j]} count"
                     warnings.warn(f"{rows.where(i, column)}: {told}", MipWarning, stacklevel=2)
@@ -228,7 +228,7 @@ class Image:
         """
         for column in self.columns:
             for place, cell in enumerate(rows.cells(column)):
-                for photo in listed(cell):
+                for photo in photos_of(cell):
                     if found := self._problem(rows, photo):
                         absence, reason = found
                         yield Problem(place, column, reason, absence.value)
@@ -237,7 +237,7 @@ class Image:
         """Give (place, text) for every photo whose pixels are not used as they are stored."""
         for column in self.columns:
             for place, cell in enumerate(rows.cells(column)):
-                for photo in filter(lambda each: each is not None, listed(cell)):
+                for photo in filter(lambda each: each is not None, photos_of(cell)):
                     with suppress(DataError):  # one that cannot be had is named by `problems`
                         for trait in traits(rows.root, photo):
                             yield place, f"'{column}' {trait}"
@@ -257,7 +257,7 @@ class Image:
 
 def _most(rows: Rows, column: str) -> int:
     cells = (cell for chunk in rows.chunks([column]) for cell in chunk.cells(column))
-    return max(len(listed(cell)) for cell in cells)
+    return max(len(photos_of(cell)) for cell in cells)
 
 
 class Photos(nn.Module):

@@ -102,7 +102,7 @@ def check_photos(outputs: Sequence[Path | None], table: mip.data.Rows) -> None:
         for chunk in table.chunks():
             cells = chain.from_iterable(map(chunk.cells, chunk.columns))
             names = [
-                name for cell in cells for name in mip.images.listed(cell) if isinstance(name, str)
+                name for cell in cells for name in mip.data.photos_of(cell) if isinstance(name, str)
             ]
             near = [name for name in names if name.endswith(path.name)]
             check_output(path, True, [Path(chunk.root or ".", name) for name in near])

@@ -1,5 +1,6 @@
 from .arrow import from_arrow as from_arrow
 from .arrow import import_pyarrow as import_pyarrow
+from .cells import ANSWERS as ANSWERS
 from .cells import BLANK as BLANK
 from .cells import FLOAT32 as FLOAT32
 from .cells import YEARS as YEARS
@@ -10,6 +11,7 @@ from .cells import is_image as is_image
 from .cells import is_list as is_list
 from .cells import number as number
 from .cells import photo as photo
+from .cells import photos_of as photos_of
 from .idx import read_idx as read_idx
 from .memory import from_columns as from_columns
 from .memory import from_dataset as from_dataset

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,11 +15,16 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 BLANK = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "<na>"})
 """What stands for a missing number, in lower case. A category keeps its words ("NA" too)."""
+
+
+ANSWERS: Mapping[str, float] = {
+    **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), 1.0),
+    **dict.fromkeys(("0", "f", "false", "n", "no", "off"), -1.0),
+}
+"""The words that say yes and no, in lower case."""
 
 
 FLOAT32 = float(np.finfo(np.float32).max)
@@ -177,6 +183,12 @@ def is_list(cell: Any) -> bool:
     return objects or isinstance(cell, (list, tuple))
 
 
+def is_tensor(cell: Any) -> bool:
+    """Whether a cell is a tensor of torch, which is not imported to find out."""
+    torch = sys.modules.get("torch")
+    return isinstance(cell, getattr(torch, "Tensor", ()))
+
+
 def is_image(cell: Any) -> bool:
     """Whether a cell holds images themselves (an array, a file's bytes, a Pillow image, a dict as
     Hugging Face has them, or a list with one of these) rather than a word, a number or paths.
@@ -188,8 +200,8 @@ def is_image(cell: Any) -> bool:
         with suppress(RecursionError):  # a list that holds itself
             return any(map(is_image, cell))
         return False
-    held = (bytes, bytearray, memoryview, np.ndarray, Tensor)
-    return isinstance(cell, held) or _is_pillow(cell) or _is_file(cell)
+    held = (bytes, bytearray, memoryview, np.ndarray)
+    return isinstance(cell, held) or is_tensor(cell) or _is_pillow(cell) or _is_file(cell)
 
 
 def _is_pillow(cell: Any) -> bool:
@@ -220,14 +232,23 @@ def photo(cell: Any) -> Any:
     return None if is_missing(cell) else cell
 
 
+def photos_of(cell: Any) -> list[Any]:
+    """Give the photos of a cell as a list: [None] where there is none.
+
+    >>> photos_of("a.jpg"), photos_of(["a.jpg", "b.jpg"]), photos_of([]), photos_of(None)
+    (['a.jpg'], ['a.jpg', 'b.jpg'], [None], [None])
+    """
+    return [*map(photo, cell if is_list(cell) else [cell])] or [None]
+
+
 def array_of(cell: Any) -> np.ndarray:
     """Give what can be an array as one: also a tensor that a gradient hangs on, one of bfloat16,
     and one on another device.
     """
-    if not isinstance(cell, Tensor):
+    if not is_tensor(cell):
         return np.asarray(cell)
     plain = cell.detach().cpu().to_dense()
-    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
 
 
 def content(cell: Any) -> str:
@@ -238,7 +259,7 @@ def content(cell: Any) -> str:
         return word(cell)
     if _is_file(cell):
         return content(photo(cell))
-    if isinstance(cell, (np.ndarray, Tensor)):
+    if isinstance(cell, np.ndarray) or is_tensor(cell):
         array = array_of(cell)
         return _sha256(f"{array.dtype.str}{array.shape}", array.tobytes())
     if _is_pillow(cell):

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
-from torch.utils.data import IterableDataset
 
+from mip.data.cells import is_tensor
 from mip.data.table import Table, from_frame
 from mip.errors import DataError, hint
 
@@ -100,7 +99,7 @@ def _series(cells: Any) -> pd.Series:
 
 
 def _plain(value: Any) -> Any:
-    if not isinstance(value, Tensor):
+    if not is_tensor(value):
         return value
     array = value.detach().cpu().numpy()
     return array if array.ndim else array.item()
@@ -118,6 +117,8 @@ def from_dataset(dataset: Any, columns: Sequence[str] | None = None, name: str =
     >>> from_dataset(pairs, columns=["image", "label"]).numbers("label")
     array([1., 0., 1.])
     """
+    from torch.utils.data import IterableDataset
+
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         raise DataError(f"{name}: {type(dataset).__name__} is no map-style dataset (len and [])")
     items = [dataset[row] for row in range(len(dataset))]

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, final
 
 import numpy as np
-import torch
 from attrs import evolve, field, frozen
-from torch import Tensor
 
 from mip.data.cells import (
     BLANK,
@@ -30,6 +28,7 @@ from mip.errors import DataError, hint, shown
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 
 _BEGIN, _END = days(np.array([f"{YEARS[0]}-01-01", f"{YEARS[1] + 1}-01-01"], dtype="datetime64[D]"))
@@ -113,6 +112,8 @@ class Table:
     @property
     def rows(self) -> Tensor:
         """The number of each row: int64 [n]."""
+        import torch
+
         return torch.from_numpy(self.row.copy())
 
     @property

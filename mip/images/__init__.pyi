@@ -7,7 +7,6 @@ from .cache import default_folder as default_folder
 from .cache import keep as keep
 from .decoding import MissingImageError as MissingImageError
 from .decoding import decode as decode
-from .decoding import listed as listed
 from .decoding import locate as locate
 from .decoding import traits as traits
 from .decoding import version as version

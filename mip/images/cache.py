@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.data import Table, content
+from mip.data import Table, content, photos_of
 from mip.errors import MipWarning
-from mip.images.decoding import listed
 from mip.tree import Tree
 
 FORMAT = 1
@@ -153,7 +152,7 @@ def _mark(cells: Sequence[Any], root: Path) -> int:
     hashed = hashlib.blake2b(digest_size=8)
     for cell in cells:
         hashed.update(b"|")
-        for photo in listed(cell):
+        for photo in photos_of(cell):
             hashed.update(_content(photo, root).encode(errors="surrogatepass"))
     return int.from_bytes(hashed.digest(), "little", signed=True) or 1  # an empty record has 0
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from toolz import identity
 from torch import Tensor
 
-from mip.data import array_of, is_list, photo
+from mip.data import array_of, photo
 from mip.errors import DataError, shown
 
 if TYPE_CHECKING:
@@ -311,15 +311,6 @@ TRAITS: Mapping[str, Callable[[Image.Image], bool]] = {
     "an animation": lambda image: getattr(image, "is_animated", False),
 }
 """What of an image does not stay as it is stored, and how to tell."""
-
-
-def listed(cell: Any) -> list[Cell]:
-    """Give the photos of a cell as a list: [None] where there is none.
-
-    >>> listed("a.jpg"), listed([Path("a.jpg"), "b.jpg"]), listed([]), listed(None)
-    (['a.jpg'], ['a.jpg', 'b.jpg'], [None], [None])
-    """
-    return [*map(photo, cell if is_list(cell) else [cell])] or [None]
 
 
 def version() -> str:

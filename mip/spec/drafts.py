@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import tomli_w
 
-from mip.branches import Image
-from mip.data import Table, split
+from mip import branches, data, heads
+from mip.data import Table
 from mip.errors import DataError, hint, one_line
-from mip.heads import Multilabel
 from mip.spec.inference import LOG, Guess, TargetGuess, guess, guess_target, is_writable
-from mip.spec.kinds import KINDS
 
 WIDEST = 200
 """So many letters has the longest comment."""
@@ -37,7 +35,7 @@ def draft(table: Table, target: str, path: str) -> str:
         if not is_writable(name):
             raise DataError(f"{table.name}: the {what} cannot stand in a spec: rename it")
     found = guess_target(table, target)
-    rows = table.take(np.flatnonzero(KINDS[found.kind](target).known(table)))
+    rows = table.take(np.flatnonzero(_has_target(table, found)))
     guesses = [_read(guess(rows, name), rows) for name in table.columns if name != target]
     roles = {role: [g for g in guesses if g.role == role] for role in _KINDS}
     few = len(rows) < MANY and any(named for role, named in roles.items() if role != "image")
@@ -54,6 +52,12 @@ def draft(table: Table, target: str, path: str) -> str:
         _train(rows),
     ]
     return "\n".join(filter(None, texts))
+
+
+def _has_target(table: Table, found: TargetGuess) -> np.ndarray:
+    if found.kind == "regression":
+        return ~np.isnan(table.numbers(found.column))
+    return table.texts(found.column) != ""
 
 
 def _comment(text: str) -> str:
@@ -132,7 +136,7 @@ def _options(role: str, guesses: list[Guess], table: Table) -> list[str]:
 
 def _image(guesses: list[Guess], table: Table) -> list[str]:
     # The policy "learn" is the one under which problems are looked up and nothing is decoded.
-    branch = Image(tuple(g.column for g in guesses), missing="learn")
+    branch = branches.Image(tuple(g.column for g in guesses), missing="learn")
     absent = [f"row {table.rows[each.place]}: {each.reason}" for each in branch.problems(table)]
     lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']
     if absent:
@@ -157,10 +161,10 @@ def _data(table: Table, rows: Table, path: str, found: TargetGuess) -> str:
 
 def _seed(rows: Table, column: str) -> int:
     """Find a split that has every label in train."""
-    head = Multilabel(column)
+    head = heads.Multilabel(column)
     labels = head.adapt(rows)["classes"]
     for seed in range(SEEDS):
-        train = split(rows, FRACTIONS, seed)[0]
+        train = data.split(rows, FRACTIONS, seed)[0]
         seen = _labels(train, column)
         if seen == labels:
             return seed
@@ -171,7 +175,7 @@ def _seed(rows: Table, column: str) -> int:
 
 def _labels(rows: Table, column: str) -> list[str]:
     try:
-        return Multilabel(column).adapt(rows)["classes"]
+        return heads.Multilabel(column).adapt(rows)["classes"]
     except DataError:  # none at all
         return []
 

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from attrs import evolve, frozen
 
-from mip.branches import VALUES, Branch, Datetime, Vector
-from mip.data import BLANK, IMAGES, Table, is_image, is_list
+from mip import branches, heads
+from mip.data import ANSWERS, BLANK, IMAGES, Table, is_image, is_list
 from mip.errors import DataError
-from mip.heads import Multilabel
 
 PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGES))})", re.IGNORECASE)
 
@@ -84,11 +83,11 @@ def guess(table: Table, column: str) -> Guess:
     if _share(PICTURE, known) > 0.9 and all(isinstance(cell, (str, os.PathLike)) for cell in cells):
         there = any(map(partial(_is_file, table), known))
         return Guess(column, "image" if there else "lost files", f"{told}{'' if there else LOST}")
-    if kinds == 2 and all(word.lower() in VALUES for word in known):
+    if kinds == 2 and all(word.lower() in ANSWERS for word in known):
         return Guess(column, "yes or no", told)
     if kinds > 1 and _is_number(table, column):
         return _guess_number(table, column, kinds, told)
-    if kinds > 1 and _share(ISO, known) == 1 and _fits(Datetime((column,)), table):
+    if kinds > 1 and _share(ISO, known) == 1 and _is_date(table, column):
         return Guess(column, "date", f"{told}, {min(known):.10} to {max(known):.10}")
     if _share(VECTOR, known) == 1 and _is_vector(table, column, known):
         return Guess(column, "vector", f"{told}, each a list of numbers")
@@ -160,12 +159,19 @@ def _is_number(table: Table, column: str) -> bool:
 
 def _is_vector(table: Table, column: str, known: list[Any]) -> bool:
     # The training rows, more than half of all, tell how long it is.
-    return len(known) > len(table) / 2 and _fits(Vector((column,)), table)
-
-
-def _fits(branch: Branch, table: Table) -> bool:
+    if len(known) <= len(table) / 2:
+        return False
+    branch = branches.Vector((column,))
     try:
         branch.encode(branch.adapt(table), table)
+    except DataError:
+        return False
+    return True
+
+
+def _is_date(table: Table, column: str) -> bool:
+    try:
+        table.times(column)
     except DataError:
         return False
     return True
@@ -200,7 +206,7 @@ class TargetGuess:
 def guess_target(table: Table, column: str) -> TargetGuess:
     """Guess the head for a target column, and its reason."""
     if any(map(is_list, table.cells(column))):
-        Multilabel(column).adapt(table)
+        heads.Multilabel(column).adapt(table)
         return TargetGuess(column, "multilabel", "lists: any of several labels")
     words = [word for word in table.texts(column) if word]
     known = [word for word in words if word.lower() not in BLANK]
