@@ -17,7 +17,8 @@ from torch import nn
 
 from mip.errors import SpecError, hint
 from mip.spec.kinds import KINDS, missing_verbs, plays
-from mip.spec.values import VERSION, Spec
+from mip.spec.values import Spec
+from mip.spec.versions import check_version, upgrade
 
 
 def load_spec(
@@ -81,19 +82,11 @@ def from_dict(tree: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Spe
     Raises SpecError with the path for an unknown kind or field, a missing field, a wrong type
     and a value out of range, and for a version that is yet to come.
     """
-    _check_version(tree)
+    check_version(tree)
     try:
-        return _build(Spec, tree, "", kinds)
+        return _build(Spec, upgrade(tree), "", kinds)
     except RecursionError as error:
         raise SpecError("branches are nested too deep") from error
-
-
-def _check_version(tree: Any) -> None:
-    # Looked at first, for the fields of a later version would be called mistakes.
-    found = tree.get("version") if isinstance(tree, Mapping) else None
-    if type(found) is int and found > VERSION:
-        told = f"this mip reads specs up to version {VERSION}; upgrade mip"
-        raise SpecError(f"version = {found}: {told}")
 
 
 def _put(tree: dict[str, Any], names: list[str], value: Any, path: str) -> None:

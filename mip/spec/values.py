@@ -16,13 +16,8 @@ from mip.errors import hint
 from mip.heads import Head
 from mip.nn import INITIALISERS, strange, unknown
 from mip.optim import AdamW, Constant, OneCycle, OptimizerSpec, ScheduleFree, ScheduleSpec
+from mip.spec.versions import VERSION
 from mip.train import Precision
-
-VERSION = 1
-"""The version of specs that this code writes; it reads earlier ones, and a file that says none. A
-field that is added takes its default where a file lacks it, and needs no new version.
-"""
-
 
 ON_NAN = ("stop", "skip", "roll_back")
 """What can happen to a step whose loss or gradients are not finite."""

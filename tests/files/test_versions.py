@@ -15,7 +15,7 @@ import mip
 from mip.errors import FileError, SpecError
 from mip.files import read_file
 from mip.files.format import FORMAT, pack, unpack
-from mip.spec.values import VERSION
+from mip.spec.versions import VERSION
 
 FILES = Path(__file__).parents[1] / "saved"
 FOLDERS = sorted(path for path in FILES.iterdir() if path.is_dir())
@@ -130,21 +130,21 @@ def test_a_checkpoint_of_another_spec_is_still_told_apart(old, tmp_path):
 # What is yet to come.
 
 TEXT = NUMBERS + HEADS["regression"]
-TOO_NEW = "version = 2: this mip reads specs up to version 1; upgrade mip"
+TOO_NEW = "version = 3: this mip reads specs up to version 2; upgrade mip"
 
 
 def test_a_spec_says_its_version_first():
-    assert mip.dump(mip.parse(TEXT)).startswith("version = 1\n")
-    assert mip.parse("version = 1\n" + TEXT) == mip.parse(TEXT)
-    assert (VERSION, FORMAT) == (1, 1)
+    assert mip.dump(mip.parse(TEXT)).startswith("version = 2\n")
+    assert mip.parse("version = 1\n" + TEXT) == mip.parse("version = 2\n" + TEXT) == mip.parse(TEXT)
+    assert (VERSION, FORMAT) == (2, 1)
 
 
 @pytest.mark.parametrize("more", ["", "field_to_come = 1\n"])
 def test_a_later_spec_is_refused(more, tmp_path):
     with pytest.raises(SpecError) as caught:
-        mip.parse("version = 2\n" + more + TEXT)
+        mip.parse("version = 3\n" + more + TEXT)
     assert str(caught.value) == TOO_NEW
-    (tmp_path / "a.toml").write_text("version = 2\n" + TEXT)
+    (tmp_path / "a.toml").write_text("version = 3\n" + TEXT)
     with pytest.raises(SpecError) as caught:
         mip.load_spec(tmp_path / "a.toml")
     assert str(caught.value) == f"{tmp_path}/a.toml: {TOO_NEW}"
@@ -178,7 +178,7 @@ def test_a_later_file_is_refused():
 def test_a_file_with_a_later_spec_is_refused(tmp_path):
     def change(meta):
         for part in ("plan", "extra"):
-            meta[part]["spec"]["version"] = 2
+            meta[part]["spec"]["version"] = 3
         return meta
 
     last = tmp_path / "checkpoints" / "last.safetensors"

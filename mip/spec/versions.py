@@ -1,0 +1,89 @@
+"""Versions of specs: what earlier ones called the fields, and how a tree of them is upgraded.
+
+Version 2 took the field's terms; every name of version 1 that it changed is in the tables below.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mip.errors import MipWarning, SpecError
+
+VERSION = 2
+"""The version of specs that this code writes; it reads earlier ones, and a file without one. A
+field that is added takes its default where a file lacks it, and needs no new version.
+"""
+
+Change = str | tuple[str, Callable[[Any], Any]]
+"""The new name of a field, or that and what makes the new value of the old one."""
+
+SECTIONS: Mapping[str, Mapping[str, Change]] = {
+    "": {},
+    "data": {},
+    "fusion": {},
+    "init": {},
+    "train": {},
+    "train.group": {},
+}
+"""What version 1 called the fields of the sections of a spec."""
+
+FIELDS: Mapping[str, Mapping[str, Change]] = {}
+"""What version 1 called the fields of a kind, by the kind's name in version 2."""
+
+KIND_NAMES: Mapping[str, str] = {}
+"""What version 1 called the kinds."""
+
+
+def check_version(tree: Any) -> None:
+    """Raise SpecError for a version that is yet to come: its fields would be called mistakes."""
+    found = tree.get("version") if isinstance(tree, Mapping) else None
+    if type(found) is int and found > VERSION:
+        told = f"this mip reads specs up to version {VERSION}; upgrade mip"
+        raise SpecError(f"version = {found}: {told}")
+
+
+def upgrade(tree: Any) -> Any:
+    """Turn a tree of plain values of version 1, or of none, into one of this version.
+
+    Names of this version stay as they are, and so does whatever is no spec at all. Warns with
+    MipWarning of old names in a spec that does not say its version.
+
+    >>> upgrade({"version": 2, "train": {"epochs": 3}})
+    {'version': 2, 'train': {'epochs': 3}}
+    >>> upgrade({"version": 1, "train": {"epochs": 3}})
+    {'version': 2, 'train': {'epochs': 3}}
+    """
+    if not isinstance(tree, Mapping) or ("version" in tree and repr(tree["version"]) != "1"):
+        return tree
+    renamed: list[str] = []
+    upgraded = _upgraded(tree, "", renamed)
+    if "version" in tree:
+        return {**upgraded, "version": VERSION}
+    if renamed:
+        text = f"this spec has names of version 1: {', '.join(renamed)}"
+        warnings.warn(f"{text} (or say version = 1 at its top)", MipWarning, stacklevel=2)
+    return upgraded
+
+
+def _upgraded(value: Any, path: str, renamed: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_upgraded(child, path, renamed) for child in value]
+    if not isinstance(value, Mapping):
+        return value
+    kind = value.get("kind")
+    kind = KIND_NAMES.get(kind, kind) if isinstance(kind, str) else kind
+    changes = FIELDS.get(kind, {}) if isinstance(kind, str) else SECTIONS.get(path, {})
+    fields = {"kind": kind} if "kind" in value else {}
+    for name, child in value.items():
+        new, convert = _change(changes.get(name, name))
+        if name != "kind" and (new == name or new not in value):
+            where = f"{path}.{new}".lstrip(".")
+            fields[new] = _upgraded(convert(child), where, renamed)
+            renamed += [f"'{name}' is now {where}"] if new != name else []
+    return fields
+
+
+def _change(change: Change) -> tuple[str, Callable[[Any], Any]]:
+    return (change, lambda value: value) if isinstance(change, str) else change
