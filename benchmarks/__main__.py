@@ -12,13 +12,13 @@ from attrs import asdict
 
 from benchmarks import (
     forms,
-    imports,
     limits,
     many,
     mixed,
     once,
     photos,
     pipe,
+    start,
     store,
     stream,
     table,
@@ -30,7 +30,7 @@ from mip.errors import MipError
 from mip.output import write
 
 Asked = Benchmark | Limit
-RUN = (pipe, photos, stream, train, table, mixed, forms, many, store, imports, limits, once)
+RUN = (pipe, photos, stream, train, table, mixed, forms, many, store, limits, once, start)
 BENCHMARKS = tuple(each for module in RUN for each in module.ALL)
 
 

@@ -13,12 +13,17 @@ LIMITS = "what it takes, to stay under the aim"
 
 
 def chosen_of(names: Sequence[str], benchmarks: Sequence[Any]) -> Sequence[Any]:
-    """Find benchmarks by name, all without names; MipError for a name that is not known."""
-    known = {each.name: each for each in benchmarks}
+    """Find benchmarks by name or by area (`start` is all of `start-…`), all without names.
+
+    Raises MipError for a name that is not known.
+    """
+    known = {each.name: [each] for each in benchmarks}
+    areas = {name.split("-")[0] for name in known}
+    by_area = {a: [each for each in benchmarks if each.name.startswith(f"{a}-")] for a in areas}
     for name in names:
-        if name not in known:
+        if name not in known | by_area:
             raise MipError(f"'{name}' is not a benchmark{hint(name, known)}")
-    return [known[name] for name in names] or benchmarks
+    return [each for name in names for each in (by_area | known)[name]] or benchmarks
 
 
 def listed(benchmarks: Sequence[Any]) -> str:

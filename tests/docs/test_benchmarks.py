@@ -30,7 +30,7 @@ FAKE = Benchmark(
 
 def test_names_begin_with_their_area_and_are_unique():
     names = [each.name for each in BENCHMARKS]
-    areas = {"pipe", "train", "compile", "checkpoint", "import", "fit"}
+    areas = {"pipe", "train", "compile", "checkpoint", "fit", "start"}
     assert {name.split("-")[0] for name in names} <= areas
     assert len(set(names)) == len(names)
 
@@ -39,6 +39,13 @@ def test_list_gives_a_line_for_each_and_runs_nothing(capsys):
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [each.name for each in BENCHMARKS]
+
+
+def test_the_name_of_an_area_is_that_of_all_in_it(capsys):
+    assert main(["--list", "start"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [each.name for each in BENCHMARKS if each.name.startswith("start-")]
+    assert len(names) > 5
 
 
 def test_results_are_printed_and_written(tmp_path, capsys):
