@@ -41,7 +41,7 @@ def _stacks() -> tuple[Contender, Contender]:
     nets, optimizers = [_small(k) for k in range(MODELS)], [mip.adam()] * MODELS
     states = [mip.init(net, one) for net, one in zip(nets, optimizers, strict=True)]
     alone = [mip.train_step(net, mse_loss, one) for net, one in zip(nets, optimizers, strict=True)]
-    together = mip.train_step(nets[0], mse_loss, each_of(optimizers), backward=vmapped)
+    together = mip.train_step(nets[0], mse_loss, each_of(optimizers), gradient_engine=vmapped)
     draws = torch.Generator().manual_seed(0)
     inputs = torch.randn(BATCH * STEPS, 20, generator=draws)
     batches, start = mip.batch(BATCH)((inputs, inputs.sum(1))), stack(states)

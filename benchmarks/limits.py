@@ -47,7 +47,7 @@ def _standing(rows: int) -> Callable[[], float]:
 
     def measured() -> float:
         order = _milliseconds(lambda: torch.randperm(rows))
-        return _milliseconds(lambda: next(batches.at(STEP))) - order
+        return _milliseconds(lambda: next(batches.iter_from(STEP))) - order
 
     return measured
 
@@ -87,7 +87,7 @@ def _fresh() -> float:
 
 AT = Limit(
     name="pipe-at",
-    work="pipe.at(1_000_000) of 200,000 shuffled rows to its first batch, beyond one randperm",
+    work="pipe.iter_from(1_000_000) of 200,000 shuffled rows to the first batch, beyond a randperm",
     unit="ms",
     aim=50.0,
     lay=partial(_standing, 200_000),

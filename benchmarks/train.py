@@ -43,7 +43,7 @@ def rows(count: int = BATCH * STEPS) -> tuple[Tensor, Tensor]:
 def ours(backward: Callable = eager) -> tuple[Step, State]:
     """Give the step and the state of ours, with Adam."""
     net, optimizer = mlp(), mip.adam(RATE)
-    step = mip.train_step(net, cross_entropy, optimizer, backward=backward)
+    step = mip.train_step(net, cross_entropy, optimizer, gradient_engine=backward)
     return step, mip.init(net, optimizer)
 
 

@@ -202,7 +202,7 @@ def lay(spec: Any, table: mip.Table, seed: int = 0, workers: int = 0, rows: int 
 
 def fold(step: Step, batches: Any, state: State, steps: int) -> State:
     """Fold the pure step over a pipe, plainly: what `fit` must equal."""
-    stream = batches.at(state.step)
+    stream = batches.iter_from(state.step)
     for _ in range(steps):
         state, _ = step(state, next(stream))
     return state

@@ -12,7 +12,7 @@ from mip.errors import FileError, SpecError
 from mip.files.format import read_file, write_packed
 from mip.model import Plan, from_json, to_json
 from mip.spec import KINDS
-from mip.train import State, averaged
+from mip.train import State, with_averaged_params
 from mip.tree import leaves
 
 
@@ -34,7 +34,7 @@ def save(
 
 
 def _kept(state: State) -> dict[str, Any]:
-    return {"params": averaged(state).params, "buffers": state.buffers}
+    return {"params": with_averaged_params(state).params, "buffers": state.buffers}
 
 
 def load_model(path: str | Path, kinds: Mapping[str, type] = KINDS) -> tuple[Plan, State]:

@@ -65,7 +65,7 @@ def limit(
 
 
 def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
-    """Watch for a step whose loss is not finite, or that was skipped by the `guard` of
+    """Watch for a step whose loss is not finite, or that was skipped by the `skip_nonfinite` of
     `train_step`: stop the fit, or go on with the next batch from the state of the epoch's begin
     ("roll_back").
 
@@ -74,7 +74,7 @@ def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
     The loss is read at every step, for which a GPU is waited for.
     """
     if action not in {"stop", "roll_back"}:
-        cure = "to skip, make the step with guard=True and leave the hook out"
+        cure = "to skip, make the step with skip_nonfinite=True and leave the hook out"
         raise ValueError(f"'action' must be 'stop' or 'roll_back', not {action!r}; {cure}")
 
     def hook(kept: list[State], event: Event) -> Reply:

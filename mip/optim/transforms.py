@@ -137,7 +137,7 @@ def each_of(optimizers: Sequence[Optimizer]) -> Optimizer:
 
 class Average(NamedTuple):
     """A mean of the parameters, and how many of them are in it: a part of an optimizer's state
-    that `mip.train.averaged` finds.
+    that `mip.train.with_averaged_params` finds.
     """
 
     taken: Tensor
@@ -153,8 +153,8 @@ def ema(decay: Hyper = 0.999) -> Optimizer:
     """Keep an exponential moving average of the parameters (Polyak and Juditsky 1992), which
     begins with those of the first step; a link that stands behind the optimizer in a chain.
 
-    `mip.train.averaged(state)` gives the state that has the averages as its parameters, and
-    `mip.train.settled` the statistics of batch norms that go with them.
+    `mip.train.with_averaged_params(state)` gives the state that has the averages as its
+    parameters, and `mip.train.update_bn` the statistics of batch norms that go with them.
 
     >>> one = ema(0.5); state = one.init({"w": torch.zeros(1)})
     >>> for step in range(3):

@@ -34,21 +34,21 @@ class Stage(Protocol):
 class Pipe:
     """A recipe: where rows come from, in which order, how many at once, and what is done.
 
-    It is a value; nothing runs until `at` lays it out. Iterating gives the first epoch. The source
-    is a table, or a tree of tensors or numpy arrays of one length; others raise DataError.
+    A pipe is a value; nothing runs until it is iterated. `iter(pipe)` yields the first epoch. The
+    source is a table, or a tree of tensors or numpy arrays of one length; others raise DataError.
 
     >>> from toolz import pipe; from mip.pipe import batch, sample, transform
     >>> batches = pipe(torch.arange(5), sample(), batch(2), transform(lambda rows: rows * 10))
     >>> [rows.tolist() for rows in batches]
     [[0, 10], [20, 30], [40]]
-    >>> next(batches.at(4))
+    >>> next(batches.iter_from(4))
     tensor([20, 30])
     """
 
     source: Any = field(converter=source_of)
     order: Order = Each()
-    rows: int = field(default=1, validator=gt(0))
-    tail: bool = True
+    batch_size: int = field(default=1, validator=gt(0))
+    drop_last: bool = False
     stages: tuple[Stage, ...] = ()
     ranks: int = field(default=1, validator=gt(0))
     rank: int = field(default=0)
@@ -66,11 +66,11 @@ class Pipe:
 
     def __repr__(self) -> str:
         source = self.source if isinstance(self.source, Subset) else f"{count(self.source)} rows"
-        rows = f"batch({self.rows})" if self.tail else f"batch({self.rows}, tail=False)"
+        rows = f"batch({self.batch_size}{', drop_last=True' if self.drop_last else ''})"
         shared = [f"shard({self.rank}, {self.ranks})"] if self.ranks > 1 else []
         return " | ".join(map(str, [source, self.order, rows, *shared, *self.stages]))
 
-    def at(self, step: int) -> Iterator[Any]:
+    def iter_from(self, step: int) -> Iterator[Any]:
         """Stand before a step: give its batch, then those after it, epoch after epoch.
 
         An error in a stage is raised here, with the rows it happened in as a note; the
@@ -163,13 +163,15 @@ def _numbers(source: Any, places: Tensor) -> Tensor:
 
 def _size(pipe: Pipe) -> int:
     order = pipe.order
-    if isinstance(pipe.source, Shards) and (not isinstance(order, Each) or order.draws is not None):
+    if isinstance(pipe.source, Shards) and (
+        not isinstance(order, Each) or order.num_samples is not None
+    ):
         raise DataError(f"sample: shards are read in order or shuffled; {order} needs mip.read")
     return order.size(count(pipe.source))
 
 
 def _batches(pipe: Pipe, size: int) -> int:
-    return -(-size // pipe.rows) if pipe.tail else size // pipe.rows
+    return size // pipe.batch_size if pipe.drop_last else -(-size // pipe.batch_size)
 
 
 def works_of(pipe: Pipe, step: int = 0, once: bool = False) -> Iterator[Work]:
@@ -181,12 +183,12 @@ def works_of(pipe: Pipe, step: int = 0, once: bool = False) -> Iterator[Work]:
     first, done = divmod(step, batches)
     epochs = [first] if once else itertools.count(first)
     if isinstance(pipe.source, Shards):
-        return _streamed(pipe, pipe.source, epochs, done * pipe.rows)
-    return _gathered(pipe, epochs, done * pipe.rows)
+        return _streamed(pipe, pipe.source, epochs, done * pipe.batch_size)
+    return _gathered(pipe, epochs, done * pipe.batch_size)
 
 
 def _gathered(pipe: Pipe, epochs: Iterable[int], skip: int) -> Iterator[Work]:
-    rows, size, gather = pipe.rows, _size(pipe), _gatherer(pipe.source)
+    rows, size, gather = pipe.batch_size, _size(pipe), _gatherer(pipe.source)
     for epoch in epochs:
         order = capture_error(lambda now: _ordered(pipe, now, size), epoch, epoch, torch.arange(0))
         if order.error is not None:
@@ -231,19 +233,19 @@ def _cut(windows: Iterator[Work], pipe: Pipe) -> Iterator[Work]:
     held: Work | None = None
     for work in windows:
         if held and held.epoch != work.epoch:
-            yield from [_share(held, pipe)] if pipe.tail else []
+            yield from [] if pipe.drop_last else [_share(held, pipe)]
             held = None
         begin = 0
         while begin < len(work.places) and work.error is None:
-            part = _part(work, begin, begin + pipe.rows - (len(held.places) if held else 0))
+            part = _part(work, begin, begin + pipe.batch_size - (len(held.places) if held else 0))
             begin += len(part.places)
             held = _joined(held, part) if held else part
-            if len(held.places) == pipe.rows:
+            if len(held.places) == pipe.batch_size:
                 yield _share(held, pipe)
                 held = None
         if work.error is not None:
             yield work
-    if held and pipe.tail:
+    if held and not pipe.drop_last:
         yield _share(held, pipe)
 
 

@@ -40,23 +40,27 @@ def _draws() -> Any:
 
 @frozen
 class Each:
-    """Each row once, as they stand or shuffled; with `draws`, only so many of them."""
+    """Each row once, as they stand or shuffled; with `num_samples`, only so many of them."""
 
     shuffle: bool = False
     seed: int = 0
-    draws: int | None = _draws()
+    num_samples: int | None = _draws()
 
     def size(self, rows: int) -> int:
-        """Count the places; raises DataError for more draws than rows."""
-        if rows and (self.draws or 0) > rows:
-            raise DataError(f"sample: {self.draws} draws from {rows} rows need replacement=True")
-        return min(self.draws or rows, rows)
+        """Count the places; raises DataError for more samples than rows."""
+        if rows and (self.num_samples or 0) > rows:
+            raise DataError(
+                f"sample: {self.num_samples} samples from {rows} rows need replacement=True"
+            )
+        return min(self.num_samples or rows, rows)
 
     def __call__(self, rows: int, epoch: int) -> Tensor:
         """Give places, int64 [size], none of them twice."""
         if not self.shuffle:
-            return torch.arange(rows)[: self.draws]
-        return torch.randperm(rows, generator=generator("shuffle", self.seed, epoch))[: self.draws]
+            return torch.arange(rows)[: self.num_samples]
+        return torch.randperm(rows, generator=generator("shuffle", self.seed, epoch))[
+            : self.num_samples
+        ]
 
 
 @frozen
@@ -64,11 +68,11 @@ class Uniform:
     """Rows drawn with replacement, each as likely as any other."""
 
     seed: int = 0
-    draws: int | None = _draws()
+    num_samples: int | None = _draws()
 
     def size(self, rows: int) -> int:
-        """Count the places: as many as rows, unless `draws` says otherwise."""
-        return (self.draws or rows) if rows else 0
+        """Count the places: as many as rows, unless `num_samples` says otherwise."""
+        return (self.num_samples or rows) if rows else 0
 
     def __call__(self, rows: int, epoch: int) -> Tensor:
         """Give places, int64 [size]."""
@@ -95,12 +99,12 @@ class Weighted:
 
     weights: Tensor = field(converter=_numbers, validator=_can_be_drawn, repr=_counted)
     seed: int = 0
-    draws: int | None = _draws()
+    num_samples: int | None = _draws()
 
     def size(self, rows: int) -> int:
         """Count the places; raises DataError unless there is a weight for each row."""
         _fits("weights", self.weights, rows)
-        return self.draws or rows
+        return self.num_samples or rows
 
     def __call__(self, rows: int, epoch: int) -> Tensor:
         """Give places, int64 [size]."""

@@ -92,7 +92,7 @@ def sample(
     shuffle: bool = False,
     seed: int = 0,
     *,
-    draws: int | None = None,
+    num_samples: int | None = None,
     replacement: bool = False,
     weights: Any = None,
     groups: Labels | None = None,
@@ -100,7 +100,7 @@ def sample(
 ) -> Callable[[Any], Pipe]:
     """Choose which rows an epoch has and in which order, anew each epoch from (seed, epoch).
 
-    Each row once, as they stand or with `shuffle`; with `draws`, only so many of them. With
+    Each row once, as they stand or with `shuffle`; with `num_samples`, only so many of them. With
     `replacement` a row may come again, and there may be more draws than rows. With `weights`
     (one a row, see `balance`) rows are drawn with replacement, a weight of 0 never. With
     `groups` (a label a row) the rows of a group come one after another, groups and rows
@@ -113,22 +113,22 @@ def sample(
 
     >>> from toolz import pipe
     >>> rows = torch.arange(6)
-    >>> list(pipe(rows, sample(weights=[0, 0, 1, 0, 0, 0], draws=4), batch(3)))
+    >>> list(pipe(rows, sample(weights=[0, 0, 1, 0, 0, 0], num_samples=4), batch(3)))
     [tensor([2, 2, 2]), tensor([2])]
     >>> def every_other(rows, epoch):
     ...     return torch.arange(epoch % 2, rows, 2)
     >>> other = pipe(rows, sample(order=every_other), batch(3))
-    >>> len(other), list(other), next(other.at(1))
+    >>> len(other), list(other), next(other.iter_from(1))
     (1, [tensor([0, 2, 4])], tensor([1, 3, 5]))
     """
-    options = {"order": order, "groups": groups, "weights": weights, "draws": draws}
+    options = {"order": order, "groups": groups, "weights": weights, "num_samples": num_samples}
     options["replacement"] = replacement or None
     given = [name for name, value in options.items() if value is not None]
     if len(given) > 1 and given[0] in ("order", "groups"):
         raise DataError(f"sample: {given[0]} and {given[1]} exclude each other")
-    chosen: Order = Uniform(seed, draws) if replacement else Each(shuffle, seed, draws)
+    chosen: Order = Uniform(seed, num_samples) if replacement else Each(shuffle, seed, num_samples)
     if weights is not None:
-        chosen = Weighted(weights, seed, draws)
+        chosen = Weighted(weights, seed, num_samples)
     if groups is not None:
         chosen = Grouped(groups, seed)
     if order is not None:
@@ -136,7 +136,7 @@ def sample(
     return lambda source: evolve(_pipe(source), order=chosen)
 
 
-def subset(places: Any) -> Callable[[Any], Pipe]:
+def subset(indices: Any) -> Callable[[Any], Pipe]:
     """Choose some rows of the source by their places (int64 [n]): what is sampled from then on.
 
     Weights and groups then count the rows of the subset. Raises DataError for a place that the
@@ -144,14 +144,14 @@ def subset(places: Any) -> Callable[[Any], Pipe]:
 
     >>> from toolz import pipe
     >>> pipe(torch.arange(10), subset([7, 1, 4]), batch(2))
-    3 of 10 rows | Each(shuffle=False, seed=0, draws=None) | batch(2)
+    3 of 10 rows | Each(shuffle=False, seed=0, num_samples=None) | batch(2)
     >>> list(pipe(torch.arange(10), subset([7, 1, 4]), batch(2)))
     [tensor([7, 1]), tensor([4])]
     """
 
     def put(source: Any) -> Pipe:
         pipe = _pipe(source)
-        kept = places_of(places, count(pipe.source))
+        kept = places_of(indices, count(pipe.source))
         return evolve(pipe, source=Subset(pipe.source, kept))
 
     return put
@@ -162,7 +162,7 @@ def shard(rank: int, ranks: int) -> Callable[[Any], Pipe]:
 
     All ranks have as many batches, and together the rows of the whole pipe's, in its order;
     their sizes differ by one at most. A batch of fewer rows than ranks leaves some without:
-    `batch(rows, tail=False)` has none of these. Raises ValueError unless 0 <= rank < ranks.
+    `batch(size, drop_last=True)` has none of these. Raises ValueError unless 0 <= rank < ranks.
 
     >>> from toolz import pipe
     >>> [list(pipe(torch.arange(5), batch(3), shard(rank, 2))) for rank in (0, 1)]
@@ -171,9 +171,9 @@ def shard(rank: int, ranks: int) -> Callable[[Any], Pipe]:
     return lambda source: evolve(_pipe(source), rank=rank, ranks=ranks)
 
 
-def batch(rows: int, tail: bool = True) -> Callable[[Any], Pipe]:
-    """Choose how many rows a batch has, and whether a shorter last one counts."""
-    return lambda source: evolve(_pipe(source), rows=rows, tail=tail)
+def batch(size: int, drop_last: bool = False) -> Callable[[Any], Pipe]:
+    """Set the number of rows in a batch; with `drop_last` a shorter last batch is left out."""
+    return lambda source: evolve(_pipe(source), batch_size=size, drop_last=drop_last)
 
 
 def transform(function: Callable[[Any], Any], workers: int = 0) -> Callable[[Any], Pipe]:
@@ -222,7 +222,7 @@ def collect(pipe: Pipe) -> Tree:
     >>> kept
     (tensor([0, 1, 2]), tensor([1., 1., 1.]))
     """
-    batches = list(evolve(pipe, order=Each(), tail=True, rank=0, ranks=1))
+    batches = list(evolve(pipe, order=Each(), drop_last=False, rank=0, ranks=1))
     if not batches:
         raise DataError("collect: the pipe has no rows")
     return concat([source_of(each) for each in batches])

@@ -46,7 +46,7 @@ from mip.model import (
 from mip.predict.averaging import check_alike, logits_of, means
 from mip.rng import derive
 from mip.spec import KINDS
-from mip.train import State, averaged
+from mip.train import State, with_averaged_params
 from mip.tree import Tree, between, concat, leaves, map_tree, mean
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:
     """Make a predictor of a plan and a state; it owns its module and copies the weights."""
     net = build(plan, pretrain=False)
     try:
-        net.load_state_dict({**averaged(state).params, **state.buffers})
+        net.load_state_dict({**with_averaged_params(state).params, **state.buffers})
     except RuntimeError as error:
         raise FileError(f"the weights do not fit the model of the spec: {error}") from error
     return Predictor(plan, net.eval().to(device), device)

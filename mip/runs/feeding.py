@@ -35,8 +35,8 @@ def train_pipe(
     how = plan.spec.train
     rows = _encoded_rows(plan, table, how.batch, cache)
     # Batch norm has no variance over one row; a last batch of one is left to another epoch.
-    tail = len(table) < how.batch or len(table) % how.batch != 1
-    shuffled = evolve(sample(shuffle=True, seed=how.seed)(rows), tail=tail)
+    drop_last = len(table) >= how.batch and len(table) % how.batch == 1
+    shuffled = evolve(sample(shuffle=True, seed=how.seed)(rows), drop_last=drop_last)
     return pipe(shuffled, *_augmenting(plan), *_mixing(plan), *_moving(device))
 
 

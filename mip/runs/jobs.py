@@ -53,14 +53,14 @@ from mip.train import (
     Metrics,
     State,
     Step,
-    averaged,
     best,
     find_rate,
     fit,
     init,
-    nothing,
-    settled,
+    no_metrics,
     train_step,
+    update_bn,
+    with_averaged_params,
 )
 
 
@@ -86,7 +86,7 @@ def job(
     kinds: Mapping[str, type] = KINDS,
     cache: str | Path | None = None,
     given: Donors = MappingProxyType({}),
-    measure: Callable[[Params, Params], Metrics] = nothing,
+    measure: Callable[[Params, Params], Metrics] = no_metrics,
 ) -> Job:
     """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state.
 
@@ -247,17 +247,17 @@ def _trained(
     _fold(laid, out, hooks, kinds)
     last = _read(out, "last", laid.start) if laid.steps else laid.start
     kept = _read(out, "best", last) if laid.plan.spec.train.keep == "best" else last
-    kept = evolve(kept, state=_settled(laid, kept.state))
+    kept = evolve(kept, state=_with_updated_bn(laid, kept.state))
     check_numbers(kept.state, out)
     return last, kept
 
 
-def _settled(laid: Job, state: State) -> State:
-    if averaged(state) is state:
+def _with_updated_bn(laid: Job, state: State) -> State:
+    if with_averaged_params(state) is state:
         return state
     device = next((param.device for param in state.params.values()), None)
     net = build(laid.plan, pretrain=False).to(device)
-    return settled(net, state, islice(laid.batches.at(0), len(laid.batches)))
+    return update_bn(net, state, islice(laid.batches.iter_from(0), len(laid.batches)))
 
 
 def check_numbers(state: State, out: str | Path) -> None:

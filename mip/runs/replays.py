@@ -78,7 +78,7 @@ def replay(
 
 def _taken(laid: Job, start: Checkpoint, step: int) -> tuple[tuple[int, ...], dict[str, float]]:
     before = _before(laid, start, step - 1 - start.state.step)
-    batch = next(laid.batches.at(step - 1))
+    batch = next(laid.batches.iter_from(step - 1))
     _, metrics = laid.step(before, batch)
     told = {name: float(value) for name, value in metrics.items()}
     # That a step was not skipped goes without saying.

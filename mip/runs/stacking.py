@@ -97,7 +97,7 @@ def _stacked(first: Job, plans: Sequence[Plan], nets: Sequence[Net]) -> tuple[St
     states = [init(net, one, plan.spec.train.seed) for net, one, plan in pairs]
     how, all_of_them = first.plan.spec.train, each_of(optimizers)
     step = train_step(
-        nets[0], first.plan.loss, all_of_them, backward=vmapped, precision=how.precision
+        nets[0], first.plan.loss, all_of_them, gradient_engine=vmapped, precision=how.precision
     )
     histories = [History()]
 

@@ -39,9 +39,9 @@ from mip.train import (
     Stop,
     compiled,
     eager,
-    nothing,
-    plain,
+    no_metrics,
     sharpness_aware,
+    standard_gradient,
     train_step,
 )
 from mip.tree import map_tree
@@ -175,7 +175,7 @@ def step_of(
     plan: Plan,
     net: Net,
     optimizer: Optimizer,
-    measure: Callable[[Params, Params], Metrics] = nothing,
+    measure: Callable[[Params, Params], Metrics] = no_metrics,
 ) -> Step:
     """Make the step of a plan's `[train]`."""
     how = plan.spec.train
@@ -183,11 +183,11 @@ def step_of(
         net,
         plan.loss,
         optimizer,
-        around=sharpness_aware(how.sam) if how.sam else plain,
+        gradient_rule=sharpness_aware(how.sam) if how.sam else standard_gradient,
         measure=measure,
-        backward=compiled if how.compile else eager,
+        gradient_engine=compiled if how.compile else eager,
         precision=how.precision,
-        guard=True,
+        skip_nonfinite=True,
     )
 
 

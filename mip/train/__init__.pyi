@@ -12,8 +12,8 @@ from .gradient import Precision as Precision
 from .gradient import aligned as aligned
 from .gradient import compiled as compiled
 from .gradient import eager as eager
-from .gradient import plain as plain
 from .gradient import sharpness_aware as sharpness_aware
+from .gradient import standard_gradient as standard_gradient
 from .gradient import vmapped as vmapped
 from .loop import fit as fit
 from .loop import scan as scan
@@ -24,12 +24,12 @@ from .metrics import number as number
 from .step import Metrics as Metrics
 from .step import State as State
 from .step import Step as Step
-from .step import averaged as averaged
 from .step import eval_step as eval_step
 from .step import init as init
+from .step import no_metrics as no_metrics
 from .step import norms as norms
-from .step import nothing as nothing
-from .step import settled as settled
 from .step import stack as stack
 from .step import train_step as train_step
 from .step import unstack as unstack
+from .step import update_bn as update_bn
+from .step import with_averaged_params as with_averaged_params

@@ -38,15 +38,15 @@ Precision = Literal["float32", "bfloat16", "float16"]
 """The dtype of most arithmetic of the forward and the backward pass."""
 
 
-def plain(gradient: Gradient, params: Params) -> tuple[Tensor, Params, Params]:
+def standard_gradient(gradient: Gradient, params: Params) -> tuple[Tensor, Params, Params]:
     """Take the gradients where the parameters are."""
     return gradient(params)
 
 
 def sharpness_aware(radius: float = 0.05) -> Callable[[Gradient, Params], Any]:
     """Take the gradients where the loss is worst within `radius` of the parameters, to first
-    order: SAM (Foret et al. 2021), the `around` of a step, which takes two forward passes. Loss
-    and buffers are those of the parameters themselves.
+    order: SAM (Foret et al. 2021), a `gradient_rule` of `train_step`, with two forward passes a
+    step. Loss and buffers are those of the parameters themselves.
 
     >>> def gradient(params): return params["w"] ** 2, {"w": 2 * params["w"]}, {}
     >>> sharpness_aware(0.5)(gradient, {"w": torch.tensor([1.0])})

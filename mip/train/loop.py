@@ -127,7 +127,7 @@ def _limit(
     if isinstance(pipe, Tensor) or not hasattr(pipe, "__iter__"):
         cure = "a DataLoader makes batches of a Dataset, pipe(rows, mip.batch(32)) of rows"
         raise MipError(f"fit: {type(pipe).__name__} is no iterable of batches: {cure}")
-    if hasattr(pipe, "at") and not len(pipe):
+    if hasattr(pipe, "iter_from") and not len(pipe):
         raise DataError("fit: the pipe gives no batches")
     most = float("inf")
     return _Limit(most if epochs is None else epochs, most if steps is None else state.step + steps)
@@ -179,13 +179,13 @@ def _epochs(step: Callable[..., Any], pipe: Any, live: Live, limit: _Limit) -> L
 
 def _unclosed(pipe: Any, live: Live) -> bool:
     # A checkpoint after an epoch's last batch, from which the epoch's row is still to come.
-    whole = hasattr(pipe, "at") and _at_boundary(pipe, live)
+    whole = hasattr(pipe, "iter_from") and _at_boundary(pipe, live)
     return whole and len(live.begun.get("step", ())) > 0 and live.control is None
 
 
 def _stream(pipe: Any, live: Live, open_streams: ExitStack) -> Iterator[Any] | None:
     open_streams.close()  # the threads of the one before end here
-    stream: Any = pipe.at(live.state.step) if hasattr(pipe, "at") else None
+    stream: Any = pipe.iter_from(live.state.step) if hasattr(pipe, "iter_from") else None
     if hasattr(stream, "close"):
         open_streams.callback(stream.close)  # not left to a traceback that somebody keeps
     return stream
@@ -198,7 +198,7 @@ def _some(began: int, live: Live) -> None:
 
 def _skip_epoch(pipe: Any, live: Live, began: int) -> None:
     live.control = None
-    if hasattr(pipe, "at"):
+    if hasattr(pipe, "iter_from"):
         live.state = evolve(live.state, step=(began // len(pipe) + 1) * len(pipe))
 
 
@@ -235,7 +235,7 @@ def _note(live: Live, metrics: Metrics, batch: Any) -> None:
 
 
 def _at_boundary(pipe: Any, live: Live) -> bool:
-    return not hasattr(pipe, "at") or live.state.step % len(pipe) == 0
+    return not hasattr(pipe, "iter_from") or live.state.step % len(pipe) == 0
 
 
 def _close_epoch(pipe: Any, live: Live) -> Loop:

@@ -26,8 +26,8 @@ from mip.train.gradient import (
     check_plain,
     eager,
     lent,
-    plain,
     slots_of,
+    standard_gradient,
     trained_of,
 )
 from mip.tree import Tree, clone, map_tree, stacked
@@ -71,7 +71,7 @@ def copy(state: State, into: State | None = None) -> State:
 def stack(states: Sequence[State]) -> State:
     """Make one state of those of several models of one shape: parameters and buffers [models, …],
     and a tuple of the optimizers' states. A step of them all is
-    `train_step(net, loss, each_of(optimizers), backward=vmapped)`.
+    `train_step(net, loss, each_of(optimizers), gradient_engine=vmapped)`.
 
     >>> from mip.optim import sgd
     >>> both = stack([init(nn.Linear(3, 1), sgd(0.1)) for _ in range(2)])
@@ -118,14 +118,14 @@ class Step:
         return self.donate(copy(state), batch)
 
 
-def averaged(state: State) -> State:
+def with_averaged_params(state: State) -> State:
     """Give the state whose parameters are the averages that `ema`, `swa` or `schedule_free` keep;
     where none does it is the state itself. A state is validated, predicts and is saved as a model
     by them; it trains on, and is kept in checkpoints, as it is.
 
     >>> from mip.optim import chain, ema, sgd
     >>> net, one = nn.Linear(1, 1, bias=False), chain(sgd(1.0), ema(0.5)); state = init(net, one)
-    >>> averaged(state).params["weight"].equal(net.weight)
+    >>> with_averaged_params(state).params["weight"].equal(net.weight)
     True
     """
     means = _means(state)
@@ -136,7 +136,7 @@ def _means(state: State) -> Params:
     return {path: mean for each in averages(state.optimizer) for path, mean in each.items()}
 
 
-def settled(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
+def update_bn(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
     """Measure the statistics of batch norms anew for the averages that a state keeps, by one pass
     over batches (`torch.optim.swa_utils.update_bn`): those in the state are of the weights as they
     were trained. A state without averages, and a module without batch norms, stays as it is.
@@ -145,7 +145,7 @@ def settled(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
     >>> from mip.optim import chain, sgd, swa
     >>> net, one = nn.BatchNorm1d(1, affine=False), chain(sgd(0.1), swa())
     >>> state = evolve(init(net, one), optimizer=chain(sgd(0.1), swa()).init({"w": torch.ones(1)}))
-    >>> settled(net, state, [(torch.tensor([[1.0], [3.0]]),)]).buffers["running_mean"]
+    >>> update_bn(net, state, [(torch.tensor([[1.0], [3.0]]),)]).buffers["running_mean"]
     tensor([2.])
     """
     means = _means(state)
@@ -166,7 +166,7 @@ def _some(batches: Iterable[Any]) -> Iterator[Any]:
         raise DataError("there is no batch to measure the statistics of batch norms by")
 
 
-def nothing(grads: Params, params: Params) -> Metrics:
+def no_metrics(grads: Params, params: Params) -> Metrics:
     """Measure nothing."""
     return {}
 
@@ -187,33 +187,41 @@ def train_step(
     loss: Callable[[Any, Any], Tensor],
     optimizer: Optimizer,
     *,
-    around: Callable[[Gradient, Params], Any] = plain,
-    after_pred: Callable[[Any], Any] = identity,
-    after_loss: Callable[[Tensor], Tensor] = identity,
-    after_backward: Callable[[Params], Params] = identity,
-    after_step: Callable[[Params], Params] = identity,
-    measure: Callable[[Params, Params], Metrics] = nothing,
-    backward: Callable[[nn.Module, Objective], Backward] = eager,
+    gradient_rule: Callable[[Gradient, Params], Any] = standard_gradient,
+    map_logits: Callable[[Any], Any] = identity,
+    map_loss: Callable[[Tensor], Tensor] = identity,
+    map_grads: Callable[[Params], Params] = identity,
+    map_params: Callable[[Params], Params] = identity,
+    measure: Callable[[Params, Params], Metrics] = no_metrics,
+    gradient_engine: Callable[[nn.Module, Objective], Backward] = eager,
     precision: Precision = "float32",
-    guard: bool = False,
+    skip_nonfinite: bool = False,
 ) -> Step:
     """Make a training step of a module, a loss and an optimizer.
 
-    A batch begins with (inputs, target); the loss is a mean over its rows. The `after_`
-    functions are value events: each takes the logits, the loss, the gradients or the new
-    parameters and gives them back, changed or not. `around` takes the gradients, once (`plain`) or
-    more often (`sharpness_aware`), each time with the same draws. `measure` takes the gradients,
-    not clipped yet, and the parameters before the step; what it gives joins the metrics (see
-    `norms`). A parameter that asks for no gradient stays as it is; one that the loss does not
-    depend on has gradient 0. The module is scratch space: one step, and one thread at a time, may
-    use it.
+    A batch begins with (inputs, target); the loss is a mean over its rows. The module is scratch
+    space: only one step, in one thread at a time, may use it. A parameter with
+    `requires_grad=False` is never changed; one that the loss does not depend on has gradient 0.
 
-    `backward` says how gradients are taken: `eager`, or `mip.train.compiled`. `precision` is
-    that of the passes; parameters, loss and optimizer stay float32. With `guard` a step whose loss
-    or gradients are not finite leaves parameters, buffers and optimizer as they were, and says so
-    by 1 in its metric `skipped`. "float16" is always guarded, and needs an optimizer made by
-    `mip.optim.loss_scaled`; the first step raises MipError without it, and for such an optimizer
-    in another precision.
+    Args:
+        net: The module that is trained, wrapped for one process and one device at most.
+        loss: (logits, target) to a tensor without dimensions, the mean over the rows.
+        optimizer: The rule by which parameters change.
+        gradient_rule: May evaluate the gradient several times per step (`sharpness_aware` needs
+            two); every evaluation uses the same dropout masks.
+        map_logits: Applied to the logits before the loss.
+        map_loss: Applied to the loss before the backward pass. The parameters of `net` are those
+            of the state while it runs, so a penalty of the weights can be added here.
+        map_grads: Applied to the gradients, by path, as soon as they are taken.
+        map_params: Applied to the new parameters, by path.
+        measure: (gradients before clipping, parameters before the step) to more metrics, as
+            `norms`.
+        gradient_engine: How gradients are computed: `eager`, `compiled` or `vmapped`.
+        precision: The dtype of most arithmetic in the passes; parameters, loss and optimizer stay
+            float32. "float16" needs an optimizer made by `mip.optim.loss_scaled`, and sets
+            `skip_nonfinite`; the first step raises MipError if scale and precision do not match.
+        skip_nonfinite: Leave parameters, buffers and optimizer as they were in a step whose loss
+            or gradients are not finite, and report it as 1 in the metric `skipped`.
 
     >>> from attrs import evolve; from mip.optim import sgd
     >>> net = nn.Linear(1, 1, bias=False); one = sgd(0.5)
@@ -225,13 +233,13 @@ def train_step(
     """
 
     def objective(forward: Forward, batch: Any) -> Tensor:
-        return after_loss(loss(after_pred(forward(batch[0])), batch[1]))
+        return map_loss(loss(map_logits(forward(batch[0])), batch[1]))
 
     check_plain(net)
-    guard = guard or precision == "float16"
+    skip_nonfinite = skip_nonfinite or precision == "float16"
     scale_fits = False
     device = next((param.device for param in net.parameters()), torch.device("cpu"))
-    drawn, run = generators(device), backward(net, cast(objective, precision, device))
+    drawn, run = generators(device), gradient_engine(net, cast(objective, precision, device))
 
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
         nonlocal scale_fits
@@ -246,19 +254,19 @@ def train_step(
         def gradient(params: Params) -> tuple[Tensor, Params, Params]:
             with seeded(seed, drawn):
                 value, grads, buffers = run(params, state.buffers, batch, scale)
-            return value, after_backward(_unscaled(grads, scale)), buffers
+            return value, map_grads(_unscaled(grads, scale)), buffers
 
-        value, grads, buffers = around(gradient, state.params)
+        value, grads, buffers = gradient_rule(gradient, state.params)
         with torch.no_grad():
             # Now, since the optimizer may clip and write in place.
             metrics = {**_losses(value), **measure(grads, state.params), **_scale_of(scale)}
-            if guard and not all_finite(value, grads):
+            if skip_nonfinite and not all_finite(value, grads):
                 return _held(state), {**metrics, "skipped": 1.0}
             grads = aligned(grads, state.params)
             _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
-            params = after_step(params)
+            params = map_params(params)
         after = State(params, buffers, tree, state.step + 1, state.seed)
-        return after, {**metrics, "skipped": 0.0} if guard else metrics
+        return after, {**metrics, "skipped": 0.0} if skip_nonfinite else metrics
 
     return Step(donate)
 

@@ -256,7 +256,7 @@ def test_a_compiled_step_asks_the_kinds_too():
     plan = mip.adapt(Spec(parts, Regression("y"), fusion=Fusion(drop=0.5)), rows)
     net, one, batch = mip.build(plan), mip.sgd(0.1), plan.encode(rows)
     way = partial(compiled, backend="aot_eager")
-    step = mip.train_step(net, plan.loss, one, backward=way)
+    step = mip.train_step(net, plan.loss, one, gradient_engine=way)
     assert step(mip.init(net, one), batch)[1]["loss"].isfinite()
 
 
@@ -315,7 +315,7 @@ def test_without_drop_there_is_nothing_to_learn():
 def test_a_step_with_modality_dropout_is_pure(table):
     text = '[fusion]\nfusion = "gated"\nwidth = 8\ndrop = 0.5\n' + BRANCHES + HEADS["regression"]
     laid = lay(mip.parse(text), table)
-    batch = next(laid.batches.at(0))
+    batch = next(laid.batches.iter_from(0))
     (one, first), (two, second) = laid.step(laid.state, batch), laid.step(laid.state, batch)
     assert bits(one) == bits(two)
     assert float(first["loss"]) == float(second["loss"])

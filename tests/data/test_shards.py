@@ -247,7 +247,7 @@ def places(batches) -> list[list[int]]:
 
 
 def epochs(batches, count) -> list[list[int]]:
-    stream = batches.at(0)
+    stream = batches.iter_from(0)
     return [[*concat(places(islice(stream, len(batches))))] for _ in range(count)]
 
 
@@ -277,26 +277,26 @@ def test_an_epoch_has_every_row_once(layout, window, size, seed, shuffle):
     window=st.integers(1, 25),
     size=st.integers(2, 30),
     shuffle=st.booleans(),
-    tail=st.booleans(),
+    drop_last=st.booleans(),
     ranks=st.integers(1, 3),
 )
 def test_standing_before_any_step_equals_dropping_the_batches_before(
-    layout, window, size, shuffle, tail, ranks
+    layout, window, size, shuffle, drop_last, ranks
 ):
     with tempfile.TemporaryDirectory() as folder:
         written(Path(folder), pa.table({"x": range(total(layout))}), layout)
         shards = mip.stream(folder, window)
-        batches = pipe(shards, mip.sample(shuffle, 1), mip.batch(size, tail))
+        batches = pipe(shards, mip.sample(shuffle, 1), mip.batch(size, drop_last))
         assert len(list(batches)) == len(batches)
-        want = places(islice(batches.at(0), 3 * len(batches)))
+        want = places(islice(batches.iter_from(0), 3 * len(batches)))
         parts = [shard(rank, ranks)(batches) for rank in range(ranks)]
         for step in range(3 * len(batches)):
-            assert next(batches.at(step)).rows.tolist() == want[step]
+            assert next(batches.iter_from(step)).rows.tolist() == want[step]
         for step in {0, len(want) // 2, len(want) - 1} if want else ():
-            own = [next(part.at(step)).rows.tolist() for part in parts]
+            own = [next(part.iter_from(step)).rows.tolist() for part in parts]
             assert [*concat(own)] == want[step]
             assert max(map(len, own)) - min(map(len, own)) <= 1
-        assert len(batches) or list(batches.at(2)) == []
+        assert len(batches) or list(batches.iter_from(2)) == []
 
 
 @pytest.fixture(scope="module")
@@ -349,7 +349,7 @@ def test_batches_are_the_same_however_they_are_made(folder):
         pipe(mapped, *order, mip.transform(lambda rows: rows, workers=3), keep),
         pipe(mapped, *order, mip.prefetch(3)),
     ]
-    want, *others = [bits([*islice(way.at(2), 11)]) for way in ways]
+    want, *others = [bits([*islice(way.iter_from(2), 11)]) for way in ways]
     assert all(found == want for found in others)
     assert len(want) > 11
 
@@ -398,13 +398,13 @@ def test_a_pass_reads_every_row_group_once_and_none_of_a_next_epoch(many, stages
 def test_standing_late_in_an_epoch_reads_no_window_before(many, monkeypatch):
     shards, seen = watched(many, monkeypatch)
     batches = pipe(shards, mip.batch(100))
-    assert next(batches.at(15)).rows.tolist() == [*range(1_500, 1_600)]
+    assert next(batches.iter_from(15)).rows.tolist() == [*range(1_500, 1_600)]
     assert min(seen) >= 1_200
 
 
 def test_one_window_is_read_ahead_and_no_more(many, monkeypatch):
     shards, seen = watched(many, monkeypatch)
-    stream = pipe(shards, mip.batch(400)).at(0)
+    stream = pipe(shards, mip.batch(400)).iter_from(0)
     next(stream)
     time.sleep(0.2)
     assert sorted(seen) == [*range(0, 800, 100)]
@@ -414,7 +414,7 @@ def test_one_window_is_read_ahead_and_no_more(many, monkeypatch):
 def test_a_stream_dropped_half_way_leaves_no_thread(many, stages):
     before = {*threading.enumerate()}
     mapped = many.map(lambda rows: torch.from_numpy(rows.numbers("x")))
-    stream = pipe(mapped, mip.sample(True), mip.batch(50), *stages).at(3)
+    stream = pipe(mapped, mip.sample(True), mip.batch(50), *stages).iter_from(3)
     assert len(next(stream)) == 50
     del stream
     gc.collect()
@@ -427,16 +427,16 @@ def test_a_stream_dropped_half_way_leaves_no_thread(many, stages):
 @pytest.mark.parametrize(
     ("order", "named"),
     [
-        ({"weights": [1.0] * 20}, "Weighted(weights=20, seed=0, draws=None)"),
+        ({"weights": [1.0] * 20}, "Weighted(weights=20, seed=0, num_samples=None)"),
         ({"groups": [0] * 20}, "Grouped("),
-        ({"replacement": True}, "Uniform(seed=0, draws=None)"),
-        ({"draws": 5}, "Each(shuffle=False, seed=0, draws=5)"),
+        ({"replacement": True}, "Uniform(seed=0, num_samples=None)"),
+        ({"num_samples": 5}, "Each(shuffle=False, seed=0, num_samples=5)"),
         ({"order": lambda rows, epoch: torch.arange(rows)}, "Own("),
     ],
 )
 def test_other_orders_are_refused(shards, order, named):
     batches = pipe(shards, mip.sample(**order), mip.batch(4))
-    for run in (lambda: batches.at(0), lambda: list(batches)):
+    for run in (lambda: batches.iter_from(0), lambda: list(batches)):
         with pytest.raises(DataError) as caught:
             run()
         told = str(caught.value)
@@ -454,7 +454,7 @@ def test_a_subset_of_shards_is_a_source(shards, folder):
 def test_an_error_in_a_stage_names_rows_by_their_number(shards):
     odd = shards.without(range(0, 20, 2))
     for source in (odd, odd.map(lambda rows: {"x": torch.zeros(len(rows))})):
-        stream = pipe(source, mip.batch(3), mip.transform(lambda rows: 1 / 0)).at(1)
+        stream = pipe(source, mip.batch(3), mip.transform(lambda rows: 1 / 0)).iter_from(1)
         with pytest.raises(ZeroDivisionError) as caught:
             next(stream)
         assert caught.value.__notes__ == ["in rows 7, 9, 11 of epoch 0"]
@@ -518,7 +518,7 @@ def test_a_part_is_a_source_as_all_rows_are(many):
     batches = pipe(part, mip.sample(True, 1), mip.batch(7))
     for rows in epochs(batches, 2):
         assert sorted(rows) == own
-    assert next(batches.at(30)).rows.tolist() == places(islice(batches.at(0), 31))[-1]
+    assert next(batches.iter_from(30)).rows.tolist() == places(islice(batches.iter_from(0), 31))[-1]
     left = part.without(own[:-1])
     assert (len(left), rows_of(left), left.take([0]).rows.tolist()) == (1, own[-1:], own[-1:])
 
@@ -528,7 +528,7 @@ def test_a_part_without_rows_is_usable(shards, folder):
     none = mip.split(shards, (1.0, 0.0))[1]
     assert (len(none), len(joined(none.chunks())), rows_of(none)) == (0, 0, [])
     assert none.take([]).columns == shards.columns
-    assert [*pipe(none, mip.sample(True), mip.batch(3))] == [] == [*mip.batch(3)(none).at(2)]
+    assert [*pipe(none, mip.sample(True), mip.batch(3))] == [] == [*mip.batch(3)(none).iter_from(2)]
     assert len(none.map(plan.encode).take([]).row) == 0
     with pytest.raises(IndexError):
         none.take([0])
@@ -839,7 +839,7 @@ def test_damage_behind_an_open_footer_is_an_error_in_its_window(tmp_path, how, a
     written(tmp_path, pa.table({"x": range(3_000), "w": words}), [[1_000]] * 3)
     shards = mip.stream(tmp_path, window=500)
     stages = [mip.transform(len, workers=2), mip.prefetch(ahead)] if ahead else []
-    stream, seen = pipe(shards, mip.batch(300), *stages).at(0), []
+    stream, seen = pipe(shards, mip.batch(300), *stages).iter_from(0), []
     damaged(tmp_path / "part-1.parquet", how)
 
     def run():

@@ -174,7 +174,7 @@ def test_the_network_by_hand_learns_as_ours_does(name):
     state = laid.start.state
     _same_weights(net, state)
     optimizer, columns = OPTIMIZERS[name](net.parameters()), module.columns(rows)
-    for batch, _ in zip(laid.batches.at(0), range(3), strict=False):
+    for batch, _ in zip(laid.batches.iter_from(0), range(3), strict=False):
         state, metrics = laid.step(state, batch)
         own = [column[batch.row] for column in columns]
         loss = by_hand.step(net, optimizer, mse_loss, own)

@@ -407,7 +407,7 @@ def values(records):
 
 def test_a_pure_step_taken_twice_gives_the_same_records(table):
     laid = lay(spec_of(), table)
-    batch = next(laid.batches.at(0))
+    batch = next(laid.batches.iter_from(0))
     before = bits(dict(laid.net.named_parameters()))
     with probe(laid.net) as records:
         laid.step(laid.state, batch)
@@ -434,7 +434,7 @@ def test_an_evaluation_is_seen_with_the_states_weights(table):
     laid = lay(spec_of(), table)
     state = mip.fit(laid.step, laid.batches, laid.state, steps=2)
     net = mip.build(laid.plan, seed=9)
-    run, inputs = eval_step(net), next(laid.batches.at(0))[0]
+    run, inputs = eval_step(net), next(laid.batches.iter_from(0))[0]
     plain = run(state, inputs)
     with probe(net, "head", containers=True) as records:
         assert torch.equal(run(state, inputs), plain)

@@ -261,7 +261,7 @@ def stream(plan, table, workers):
     """Two epochs in batches of odd sizes, shuffled, encoded in threads."""
     stages = mip.sample(shuffle=True, seed=3), mip.batch(5), mip.transform(plan.encode, workers)
     batches = pipe(table, *stages)
-    return islice(batches.at(0), 2 * len(batches))
+    return islice(batches.iter_from(0), 2 * len(batches))
 
 
 def test_policy_drop_reports_every_bad_row_and_no_other(shots):
@@ -602,7 +602,7 @@ def test_whatever_a_worker_raises_comes_at_its_batch_with_its_rows(kind, ahead, 
     batches = mip.prefetch(ahead)(batches) if ahead else batches
 
     def run():
-        seen.extend(batch.tolist() for batch in batches.at(0))
+        seen.extend(batch.tolist() for batch in batches.iter_from(0))
 
     with pytest.raises(kind, match="no such thing") as caught:
         within(5, run)

@@ -45,7 +45,7 @@ def test_all_events_of_an_epoch_in_their_order_those_within_the_step_too():
     def told(name):
         return lambda value: seen.append(name) or value
 
-    inside = ("after_pred", "after_loss", "after_backward", "after_step")
+    inside = ("map_logits", "map_loss", "map_grads", "map_params")
     step, batches, state = line(rows=4, **{name: told(name) for name in inside})
     mip.fit(step, batches, state, epochs=1, hooks=[names(seen)])
     batch = ["before_batch", *inside, "after_batch"]
@@ -114,7 +114,7 @@ def test_a_limit_below_nothing_is_refused(wrong):
 def spoiled(at):
     """A loss that is not a number at one step."""
     count = iter(range(1000))
-    return {"after_loss": lambda loss: loss * (float("nan") if next(count) == at else 1)}
+    return {"map_loss": lambda loss: loss * (float("nan") if next(count) == at else 1)}
 
 
 def test_a_loss_that_is_nan_stops_the_fit_and_says_where():
@@ -126,7 +126,7 @@ def test_a_loss_that_is_nan_stops_the_fit_and_says_where():
 
 
 def test_a_spoiled_batch_is_skipped_as_if_it_had_not_been():
-    step, batches, state = line(**spoiled(2), guard=True)
+    step, batches, state = line(**spoiled(2), skip_nonfinite=True)
     ended = mip.fit(step, batches, state, epochs=1)
     plain, _, _ = line()
     want = fold(plain, batches, state, 2)

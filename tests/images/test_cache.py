@@ -263,7 +263,7 @@ def test_a_pipe_over_kept_rows_gives_the_batches_of_one_over_encoded_rows(plan, 
     kept = pipe(plan.keep(table, folder), *stages)
     encoded = pipe(plan.encode(table), *stages)
     for step in (0, 1, 5):
-        assert same(next(kept.at(step)), next(encoded.at(step)))
+        assert same(next(kept.iter_from(step)), next(encoded.iter_from(step)))
 
 
 def test_the_default_folder_can_be_chosen(monkeypatch):

@@ -158,7 +158,7 @@ def test_a_learning_rate_of_its_own_equals_torchs_groups(table):
     groups = GROUP.format(match="place.*", lr=0.1, start=0)
     clip = "clip = 0.0\nschedule = { kind = 'constant' }\n"
     run = laid(table, groups=clip + groups, epochs=2)
-    state, stream = run.start.state, run.batches.at(0)
+    state, stream = run.start.state, run.batches.iter_from(0)
     batches = [next(stream) for _ in range(5)]
     for batch in batches:
         state, _ = run.step(state, batch)

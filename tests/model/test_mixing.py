@@ -146,13 +146,18 @@ def test_every_head_trains_on_mixed_rows_and_resumes_anywhere(table, head, way):
     batches = mip.augment(way(0.4, classes), 5)(laid.batches)
     whole = mip.fit(laid.step, batches, laid.state, epochs=2)
     assert all(value.isfinite().all() for value in whole.params.values())
-    for want, got in zip(islice(batches.at(0), 3, 6), islice(batches.at(3), 3), strict=True):
+    for want, got in zip(
+        islice(batches.iter_from(0), 3, 6), islice(batches.iter_from(3), 3), strict=True
+    ):
         assert bits(got) == bits(want)
 
 
 def test_the_key_of_the_stage_comes_of_seed_and_epoch(table):
     laid = lay(spec_of("regression"), table)
-    plain, mixed = next(laid.batches.at(0)), next(mip.augment(mixup(1.0), 5)(laid.batches).at(0))
+    plain, mixed = (
+        next(laid.batches.iter_from(0)),
+        next(mip.augment(mixup(1.0), 5)(laid.batches).iter_from(0)),
+    )
     assert bits(mixed) == bits(mixup(1.0)(plain, derive("augment", 5, 0)))
     assert evolve(mixup(1.0), alpha=2.0) == mixup(2.0)
 

@@ -20,7 +20,7 @@ from mip.errors import MipError
 from mip.files import load_checkpoint, save_checkpoint
 from mip.optim import Optimizer, OptimizerSpec, ScheduleSpec, constant, cosine, matrices
 from mip.spec.kinds import plays
-from mip.train import History, averaged, eval_step, sharpness_aware
+from mip.train import History, eval_step, sharpness_aware, with_averaged_params
 from mip.tree import clone
 
 LAYERS = {"weight": (4, 3), "bias": (4,), "deep.weight": (2, 3, 2, 2), "wide.weight": (2, 6)}
@@ -512,7 +512,7 @@ def test_a_state_is_evaluated_by_its_averages(one):
     step, state, net = begun(one)
     for k in range(5):
         state, _ = step(state, batch(k))
-    mean, before = averaged(state), bits(state)
+    mean, before = with_averaged_params(state), bits(state)
     assert bits(mean.params) != bits(state.params)
     assert (bits(mean.buffers), mean.step) == (bits(state.buffers), 5)
     net.load_state_dict(mean.params | mean.buffers, strict=False)
@@ -524,7 +524,7 @@ def test_a_state_is_evaluated_by_its_averages(one):
 
 def test_without_an_average_a_state_is_itself():
     _, state, _ = begun(mip.adamw())
-    assert averaged(state) is state
+    assert with_averaged_params(state) is state
 
 
 def test_a_run_saves_and_validates_the_averages(table, tmp_path):
@@ -535,7 +535,7 @@ def test_a_run_saves_and_validates_the_averages(table, tmp_path):
     assert run.predict(rows).equals(saved(rows))
     raw = mip.predictor(run.plan, mip.files.load_model(tmp_path / "model.safetensors")[1])
     assert raw(rows).equals(saved(rows))
-    assert bits(run.state.params) != bits(averaged(run.state).params)
+    assert bits(run.state.params) != bits(with_averaged_params(run.state).params)
     score = mip.evaluate(saved, rows)
     assert score["loss"] == pytest.approx(run.history.epochs[-1]["valid/loss"], rel=1e-5)
 
@@ -544,7 +544,7 @@ def test_sharpness_aware_steps_are_the_papers():
     torch.manual_seed(0)
     net, radius = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0)), 0.1
     one = mip.sgd(0.1)
-    step = mip.train_step(net, F.mse_loss, one, around=sharpness_aware(radius))
+    step = mip.train_step(net, F.mse_loss, one, gradient_rule=sharpness_aware(radius))
     after, metrics = step(mip.init(net, one), batch(0))
     x, y = batch(0)
     loss = F.mse_loss(net(x), y)
@@ -561,7 +561,7 @@ def test_sharpness_aware_steps_are_the_papers():
 
 
 def test_sharpness_aware_steps_are_pure_and_count_a_batch_once():
-    step, state, net = begun(mip.adamw(0.1), around=sharpness_aware())
+    step, state, net = begun(mip.adamw(0.1), gradient_rule=sharpness_aware())
     before = bits(state)
     pure, _ = step(state, batch(0))
     assert bits(state) == before

@@ -27,9 +27,9 @@ sizes = st.integers(1, 12)
 stages = st.tuples(st.integers(0, 2), st.integers(0, 2))
 
 
-def numbers(rows, size, shuffle=True, seed=0, tail=True, workers=0, ahead=0):
+def numbers(rows, size, shuffle=True, seed=0, drop_last=False, workers=0, ahead=0):
     """A pipe of row numbers."""
-    stages = [mip.sample(shuffle, seed), mip.batch(size, tail)]
+    stages = [mip.sample(shuffle, seed), mip.batch(size, drop_last)]
     stages += [mip.transform(torch.clone, workers)] if workers else []
     stages += [mip.prefetch(ahead)] if ahead else []
     return pipe(torch.arange(rows), *stages)
@@ -50,9 +50,10 @@ def test_the_last_batch_is_smaller():
 
 
 def test_an_epoch_of_many_batches_is_cut_as_one_of_few():
-    for skip, tail in ((0, True), (63, False), (64, True), (130, False)):
-        batches = islice(numbers(263, 2, shuffle=False, tail=tail).at(skip), 131 + tail - skip)
-        assert flat(batches) == list(range(2 * skip, 262 + tail))
+    for skip, drop_last in ((0, False), (63, True), (64, False), (130, True)):
+        batches = numbers(263, 2, shuffle=False, drop_last=drop_last)
+        batches = islice(batches.iter_from(skip), 132 - drop_last - skip)
+        assert flat(batches) == list(range(2 * skip, 263 - drop_last))
 
 
 @pytest.mark.parametrize(("workers", "ahead"), [(0, 0), (2, 0), (0, 3), (2, 3)])
@@ -68,8 +69,8 @@ def test_a_pass_asks_for_every_row_once_however_far_ahead_it_reads(workers, ahea
     assert sorted(asked) == list(range(10))
 
 
-def test_without_a_tail_only_whole_batches_come():
-    batches = numbers(10, 3, tail=False)
+def test_drop_last_leaves_only_whole_batches():
+    batches = numbers(10, 3, drop_last=True)
     assert [len(batch) for batch in batches] == [3, 3, 3]
     assert len(batches) == 3
 
@@ -81,11 +82,11 @@ def test_a_pipe_can_be_iterated_again():
 
 def test_the_order_is_a_function_of_seed_and_epoch():
     orders = {
-        (seed, epoch): tuple(flat(islice(numbers(40, 8, seed=seed).at(5 * epoch), 5)))
+        (seed, epoch): tuple(flat(islice(numbers(40, 8, seed=seed).iter_from(5 * epoch), 5)))
         for seed in (0, 1)
         for epoch in (0, 1, 2)
     }
-    again = tuple(flat(islice(numbers(40, 8, seed=1).at(10), 5)))
+    again = tuple(flat(islice(numbers(40, 8, seed=1).iter_from(10), 5)))
     assert len(set(orders.values())) == 6
     assert orders[1, 2] == again
 
@@ -102,7 +103,7 @@ def test_the_order_does_not_depend_on_the_size_of_a_batch_or_on_the_global_state
 @given(rows=st.integers(1, 30), size=sizes, seed=st.integers(0, 9), epoch=st.integers(0, 3))
 def test_every_row_comes_once_an_epoch(rows, size, seed, epoch):
     batches = numbers(rows, size, seed=seed)
-    one = list(islice(batches.at(epoch * len(batches)), len(batches)))
+    one = list(islice(batches.iter_from(epoch * len(batches)), len(batches)))
     assert sorted(flat(one)) == list(range(rows))
 
 
@@ -111,36 +112,36 @@ def test_every_row_comes_once_an_epoch(rows, size, seed, epoch):
     size=sizes,
     step=st.integers(0, 40),
     shuffle=st.booleans(),
-    tail=st.booleans(),
+    drop_last=st.booleans(),
     stage=stages,
 )
 def test_standing_before_a_step_equals_dropping_the_batches_before_it(
-    rows, size, step, shuffle, tail, stage
+    rows, size, step, shuffle, drop_last, stage
 ):
-    batches = numbers(rows, size, shuffle, tail=tail, workers=stage[0], ahead=stage[1])
+    batches = numbers(rows, size, shuffle, drop_last=drop_last, workers=stage[0], ahead=stage[1])
     if not len(batches):
-        assert list(batches.at(step)) == []
+        assert list(batches.iter_from(step)) == []
         return
-    plain = numbers(rows, size, shuffle, tail=tail)
-    want = lists(islice(plain.at(0), step, step + 4))
-    assert lists(islice(batches.at(step), 4)) == want
+    plain = numbers(rows, size, shuffle, drop_last=drop_last)
+    want = lists(islice(plain.iter_from(0), step, step + 4))
+    assert lists(islice(batches.iter_from(step), 4)) == want
 
 
-@given(rows=st.integers(0, 30), size=sizes, tail=st.booleans())
-def test_the_length_is_the_number_of_batches(rows, size, tail):
-    batches = numbers(rows, size, tail=tail)
+@given(rows=st.integers(0, 30), size=sizes, drop_last=st.booleans())
+def test_the_length_is_the_number_of_batches(rows, size, drop_last):
+    batches = numbers(rows, size, drop_last=drop_last)
     assert len(batches) == len(list(batches))
 
 
 def test_an_empty_source_gives_no_batches():
     assert list(numbers(0, 4)) == []
-    assert list(islice(numbers(0, 4).at(3), 2)) == []
+    assert list(islice(numbers(0, 4).iter_from(3), 2)) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_give_the_same_as_none(table, workers):
     plain, laid = (lay(spec_of(), table, workers=k).batches for k in (0, workers))
-    for want, got in zip(islice(plain.at(1), 7), islice(laid.at(1), 7), strict=True):
+    for want, got in zip(islice(plain.iter_from(1), 7), islice(laid.iter_from(1), 7), strict=True):
         assert bits(got) == bits(want)
 
 
@@ -172,7 +173,7 @@ every_way = pytest.mark.parametrize(("workers", "ahead"), [(0, 0), (0, 2), (2, 0
 
 @every_way
 def test_an_error_in_a_stage_is_raised_at_its_batch_with_its_rows(workers, ahead):
-    stream, seen = faulty(ValueError, workers, ahead).at(0), []
+    stream, seen = faulty(ValueError, workers, ahead).iter_from(0), []
 
     def run():
         seen.extend(batch.tolist() for batch in stream)
@@ -205,7 +206,7 @@ def test_an_error_in_a_later_epoch_names_it():
     seen = []
     batches = pipe(torch.arange(4), mip.batch(2), mip.transform(transform))
     with pytest.raises(ValueError, match="late") as caught:
-        list(islice(batches.at(0), 9))
+        list(islice(batches.iter_from(0), 9))
     assert caught.value.__notes__ == ["in rows 2, 3 of epoch 2"]
 
 
@@ -265,7 +266,9 @@ def test_the_augmentation_of_a_row_does_not_depend_on_its_batch(table, rows, wor
 
 def test_every_epoch_augments_anew(table):
     batches = lay(spec_of(), table).batches
-    first, second = (by_row(islice(batches.at(k * len(batches)), len(batches))) for k in (0, 1))
+    first, second = (
+        by_row(islice(batches.iter_from(k * len(batches)), len(batches))) for k in (0, 1)
+    )
     assert first.keys() == second.keys()
     assert sum(first[row] != second[row] for row in first) > len(first) // 2
 
@@ -289,7 +292,9 @@ def test_a_pipe_over_collected_rows_gives_the_same_batches(table):
     laid = lay(spec_of(), table)
     kept = mip.collect(pipe(table, mip.batch(3), mip.transform(laid.plan.encode)))
     memory = pipe(kept, mip.sample(True, 0), mip.batch(4), mip.augment(laid.plan.augment, 0))
-    for want, got in zip(islice(laid.batches.at(2), 5), islice(memory.at(2), 5), strict=True):
+    for want, got in zip(
+        islice(laid.batches.iter_from(2), 5), islice(memory.iter_from(2), 5), strict=True
+    ):
         assert bits(got) == bits(want)
 
 
@@ -338,7 +343,7 @@ def test_threads_of_a_pipe_leave_the_number_of_torchs_threads_alone():
 
 
 def test_a_stream_can_be_dropped_half_way():
-    stream = numbers(100, 2, workers=2, ahead=2).at(0)
+    stream = numbers(100, 2, workers=2, ahead=2).iter_from(0)
     assert np.size(next(stream).numpy()) == 2
     within(5, lambda: stream.close())
 

@@ -21,11 +21,11 @@ from mip.pipe import shard
 WAYS = {
     "sequential": lambda rows: {},
     "shuffled": lambda rows: {"shuffle": True},
-    "fewer": lambda rows: {"shuffle": True, "draws": max(1, rows // 2)},
+    "fewer": lambda rows: {"shuffle": True, "num_samples": max(1, rows // 2)},
     "uniform": lambda rows: {"replacement": True},
-    "many": lambda rows: {"replacement": True, "draws": 2 * rows + 1},
+    "many": lambda rows: {"replacement": True, "num_samples": 2 * rows + 1},
     "weighted": lambda rows: {"weights": torch.arange(1, rows + 1)},
-    "weighted few": lambda rows: {"weights": torch.arange(1, rows + 1), "draws": 3},
+    "weighted few": lambda rows: {"weights": torch.arange(1, rows + 1), "num_samples": 3},
     "grouped": lambda rows: {"groups": torch.arange(rows) % 3},
     "own": lambda rows: {"order": lambda n, epoch: (torch.arange(n) + epoch) % n},
 }
@@ -33,9 +33,9 @@ ways = st.sampled_from(sorted(WAYS))
 sizes = st.integers(1, 12)
 
 
-def laid(way, rows, size, tail=True, seed=0, more=()):
+def laid(way, rows, size, drop_last=False, seed=0, more=()):
     sampled = mip.sample(seed=seed, **WAYS[way](rows))
-    return pipe(torch.arange(rows), sampled, mip.batch(size, tail), *more)
+    return pipe(torch.arange(rows), sampled, mip.batch(size, drop_last), *more)
 
 
 def lists(batches):
@@ -44,23 +44,27 @@ def lists(batches):
 
 def epochs(batches, count=1, first=0):
     """The rows of so many epochs, a list each."""
-    stream = batches.at(first * len(batches))
+    stream = batches.iter_from(first * len(batches))
     return [list(concat(lists(islice(stream, len(batches))))) for _ in range(count)]
 
 
-@given(way=ways, rows=st.integers(1, 20), size=sizes, tail=st.booleans())
-def test_the_length_is_the_number_of_batches(way, rows, size, tail):
-    batches = laid(way, rows, size, tail)
+@given(way=ways, rows=st.integers(1, 20), size=sizes, drop_last=st.booleans())
+def test_the_length_is_the_number_of_batches(way, rows, size, drop_last):
+    batches = laid(way, rows, size, drop_last)
     assert len(batches) == len(list(batches))
 
 
-@given(way=ways, rows=st.integers(1, 20), size=sizes, step=st.integers(0, 30), tail=st.booleans())
-def test_standing_before_a_step_equals_dropping_the_batches_before_it(way, rows, size, step, tail):
-    batches = laid(way, rows, size, tail)
-    want = lists(islice(batches.at(0), step, step + 4))
-    assert lists(islice(batches.at(step), 4)) == want
+@given(
+    way=ways, rows=st.integers(1, 20), size=sizes, step=st.integers(0, 30), drop_last=st.booleans()
+)
+def test_standing_before_a_step_equals_dropping_the_batches_before_it(
+    way, rows, size, step, drop_last
+):
+    batches = laid(way, rows, size, drop_last)
+    want = lists(islice(batches.iter_from(0), step, step + 4))
+    assert lists(islice(batches.iter_from(step), 4)) == want
     threads = [mip.transform(torch.clone, workers=2), mip.prefetch(2)]
-    assert lists(islice(laid(way, rows, size, tail, more=threads).at(step), 4)) == want
+    assert lists(islice(laid(way, rows, size, drop_last, more=threads).iter_from(step), 4)) == want
 
 
 @pytest.mark.parametrize("way", sorted({*WAYS} - {"sequential", "own"}))
@@ -82,20 +86,22 @@ def test_an_empty_source_gives_no_batches(way):
 
 @given(st.lists(st.sampled_from([0.0, 0.5, 3.0]), min_size=1, max_size=20).filter(any), sizes)
 def test_a_weight_of_zero_is_never_drawn(weights, draws):
-    batches = pipe(torch.arange(len(weights)), mip.sample(weights=weights, draws=draws))
+    batches = pipe(torch.arange(len(weights)), mip.sample(weights=weights, num_samples=draws))
     assert len(batches) == draws
     assert all(weights[row] > 0 for row in concat(epochs(batches, 3)))
 
 
 def test_rows_are_drawn_as_often_as_their_weights_say():
     weights = torch.tensor([1.0, 0.0, 2.0, 5.0])
-    batches = pipe(torch.arange(4), mip.sample(weights=weights, draws=20_000), mip.batch(500))
+    batches = pipe(torch.arange(4), mip.sample(weights=weights, num_samples=20_000), mip.batch(500))
     counts = np.bincount(epochs(batches)[0], minlength=4)
     assert counts / 20_000 == pytest.approx([0.125, 0, 0.25, 0.625], abs=0.015)
 
 
 def test_weights_may_be_as_large_as_numbers_are():
-    batches = pipe(torch.arange(3), mip.sample(weights=[1e308, 0, 1e308], draws=50), mip.batch(50))
+    batches = pipe(
+        torch.arange(3), mip.sample(weights=[1e308, 0, 1e308], num_samples=50), mip.batch(50)
+    )
     assert set(epochs(batches)[0]) == {0, 2}
 
 
@@ -120,7 +126,7 @@ def test_weights_that_cannot_be_drawn_from_are_refused(weights, error):
     [
         ({"weights": [1, 1]}, "sample: 2 weights for 3 rows"),
         ({"groups": ["a"]}, "sample: 1 groups for 3 rows"),
-        ({"draws": 4}, "sample: 4 draws from 3 rows need replacement=True"),
+        ({"num_samples": 4}, "sample: 4 samples from 3 rows need replacement=True"),
         ({"order": lambda rows, epoch: [0, 3]}, "place 3 is not one of 3 rows, counted from 0"),
         ({"order": lambda rows, epoch: [-1]}, "place -1 is not one of 3 rows, counted from 0"),
         ({"order": lambda rows, epoch: [0.5]}, "places must be int64 [n], not float32 [1]"),
@@ -128,7 +134,7 @@ def test_weights_that_cannot_be_drawn_from_are_refused(weights, error):
 )
 def test_a_sampler_that_does_not_fit_is_refused_when_the_pipe_is_laid_out(options, error):
     batches = pipe(torch.arange(3), mip.sample(**options), mip.prefetch(2))
-    for laid_out in (len, iter, lambda batches: batches.at(0)):
+    for laid_out in (len, iter, lambda batches: batches.iter_from(0)):
         with pytest.raises(DataError, match=f"^{re.escape(error)}$"):
             laid_out(batches)
 
@@ -137,7 +143,7 @@ def test_a_sampler_that_does_not_fit_is_refused_when_the_pipe_is_laid_out(option
     ("options", "names"),
     [
         ({"groups": [0], "weights": [1]}, "groups and weights"),
-        ({"groups": [0], "draws": 1}, "groups and draws"),
+        ({"groups": [0], "num_samples": 1}, "groups and num_samples"),
         ({"order": len, "replacement": True}, "order and replacement"),
     ],
 )
@@ -146,9 +152,9 @@ def test_options_that_exclude_each_other_are_refused(options, names):
         mip.sample(**options)
 
 
-def test_draws_are_positive():
-    with pytest.raises(ValueError, match="'draws' must be > 0"):
-        mip.sample(draws=0)
+def test_the_number_of_samples_is_positive():
+    with pytest.raises(ValueError, match="'num_samples' must be > 0"):
+        mip.sample(num_samples=0)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +172,7 @@ def test_balance_weighs_a_row_by_the_size_of_its_class(labels):
 
 def test_balanced_classes_are_drawn_alike():
     labels = np.array(["rare"] * 5 + ["common"] * 95)
-    draw = mip.sample(weights=mip.balance(labels), draws=10_000)
+    draw = mip.sample(weights=mip.balance(labels), num_samples=10_000)
     rows = epochs(pipe(torch.arange(100), draw, mip.batch(1000)))[0]
     assert (labels[rows] == "rare").mean() == pytest.approx(0.5, abs=0.02)
 
@@ -180,13 +186,13 @@ def test_labels_of_two_columns_are_refused():
 
 
 def test_without_replacement_no_row_comes_twice_and_all_come_in_time():
-    seen = epochs(pipe(torch.arange(20), mip.sample(True, draws=8), mip.batch(3)), 12)
+    seen = epochs(pipe(torch.arange(20), mip.sample(True, num_samples=8), mip.batch(3)), 12)
     assert all(len(set(epoch)) == len(epoch) == 8 for epoch in seen)
     assert set(concat(seen)) == set(range(20))
 
 
 def test_with_replacement_rows_come_as_chance_has_it():
-    draw = mip.sample(replacement=True, draws=20_000)
+    draw = mip.sample(replacement=True, num_samples=20_000)
     counts = np.bincount(epochs(pipe(torch.arange(4), draw, mip.batch(999)))[0], minlength=4)
     assert counts / 20_000 == pytest.approx([0.25] * 4, abs=0.015)
     assert sum(counts) == 20_000
@@ -220,7 +226,9 @@ def test_an_order_that_changes_its_length_is_an_error_where_it_happens():
     def shrinking(rows, epoch):
         return torch.arange(rows - epoch)
 
-    stream = pipe(torch.arange(4), mip.sample(order=shrinking), mip.batch(2), mip.prefetch(2)).at(0)
+    stream = pipe(
+        torch.arange(4), mip.sample(order=shrinking), mip.batch(2), mip.prefetch(2)
+    ).iter_from(0)
     assert lists(islice(stream, 2)) == [[0, 1], [2, 3]]
     error = "^sample: the order has 3 places and not 4"
     with pytest.raises(DataError, match=error) as caught:
@@ -232,7 +240,9 @@ def test_an_order_that_raises_does_not_hang():
     def late(rows, epoch):
         return torch.arange(rows) if not epoch else next(iter(()))
 
-    stream = pipe(torch.arange(2), mip.sample(order=late), mip.transform(len, workers=2)).at(0)
+    stream = pipe(torch.arange(2), mip.sample(order=late), mip.transform(len, workers=2)).iter_from(
+        0
+    )
     assert list(islice(stream, 2)) == [1, 1]
     with pytest.raises(DataError, match="StopIteration in epoch 1"):
         within(5, lambda: next(stream))
@@ -281,14 +291,16 @@ def test_places_that_the_source_lacks_are_refused(places):
     size=sizes,
     ranks=st.integers(1, 4),
     step=st.integers(0, 9),
-    tail=st.booleans(),
+    drop_last=st.booleans(),
 )
-def test_the_ranks_share_every_batch_evenly_and_in_its_order(way, rows, size, ranks, step, tail):
-    whole = laid(way, rows, size, tail)
-    shared = [laid(way, rows, size, tail, more=[shard(k, ranks)]) for k in range(ranks)]
+def test_the_ranks_share_every_batch_evenly_and_in_its_order(
+    way, rows, size, ranks, step, drop_last
+):
+    whole = laid(way, rows, size, drop_last)
+    shared = [laid(way, rows, size, drop_last, more=[shard(k, ranks)]) for k in range(ranks)]
     assert {len(each) for each in shared} == {len(whole)}
-    streams = [lists(islice(each.at(step), 4)) for each in shared]
-    for batch, *parts in zip(lists(islice(whole.at(step), 4)), *streams, strict=True):
+    streams = [lists(islice(each.iter_from(step), 4)) for each in shared]
+    for batch, *parts in zip(lists(islice(whole.iter_from(step), 4)), *streams, strict=True):
         assert list(concat(parts)) == batch
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -312,8 +324,12 @@ def test_all_rows_are_collected_whatever_the_sampler_and_the_rank():
 
 
 def test_a_pipe_says_what_it_is():
-    stages = [mip.subset(range(4)), mip.sample(weights=[1] * 4, draws=9), mip.batch(2, tail=False)]
+    stages = [
+        mip.subset(range(4)),
+        mip.sample(weights=[1] * 4, num_samples=9),
+        mip.batch(2, drop_last=True),
+    ]
     assert repr(pipe(torch.arange(6), *stages, shard(1, 3), mip.prefetch(2))) == (
-        "4 of 6 rows | Weighted(weights=4, seed=0, draws=9) | batch(2, tail=False) | shard(1, 3) | "
-        "Prefetch(batches=2)"
+        "4 of 6 rows | Weighted(weights=4, seed=0, num_samples=9) | batch(2, drop_last=True) | "
+        "shard(1, 3) | Prefetch(batches=2)"
     )

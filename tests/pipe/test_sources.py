@@ -196,7 +196,7 @@ REFUSED = {
     "dicts": ([{"x": X, "y": Y}], r"a batch is \(inputs, target\), and not one dict"),
     "no batches": ([], "the pipe gave no batches"),
     "no rows": (pipe((X[:0], Y[:0]), mip.batch(2)), "the pipe gives no batches"),
-    "no whole batch": (pipe((X, Y), mip.batch(9, tail=False)), "the pipe gives no batches"),
+    "no whole batch": (pipe((X, Y), mip.batch(9, drop_last=True)), "the pipe gives no batches"),
     "an exhausted generator": ((batch for batch in [(X, Y)]), "it must be iterable again"),
 }
 
@@ -228,5 +228,5 @@ def test_scores_and_statistics_of_no_batches_are_refused():
     net, one = torch.nn.Sequential(torch.nn.BatchNorm1d(2)), mip.optim.ema(0.9)
     state = mip.init(net, one)
     with pytest.raises(DataError, match="no batch to measure the statistics"):
-        mip.train.settled(net, state, [])
-    assert len(list(leaves(mip.train.settled(net, state, [(X, Y)]).buffers))) == 3
+        mip.train.update_bn(net, state, [])
+    assert len(list(leaves(mip.train.update_bn(net, state, [(X, Y)]).buffers))) == 3

@@ -263,8 +263,8 @@ def test_the_pipe_that_trains_mixes_behind_the_augmentation(head, houses, asked)
     plain = [mip.sample(shuffle=True, seed=3), mip.batch(4), mip.augment(plan.augment, 3)]
     byhand = pipe(encoded, *plain, *([mip.augment(either(*ways), 3)] if ways else []))
     batches = train_pipe(plan, houses)
-    assert bits(list(islice(batches.at(0), 6))) == bits(list(islice(byhand.at(0), 6)))
-    assert bits(next(batches.at(4))) == bits(list(islice(batches.at(0), 5))[4])
+    assert bits(list(islice(batches.iter_from(0), 6))) == bits(list(islice(byhand.iter_from(0), 6)))
+    assert bits(next(batches.iter_from(4))) == bits(list(islice(batches.iter_from(0), 5))[4])
 
 
 def test_a_mixed_run_goes_on_from_any_step_with_the_same_bits(head, houses):

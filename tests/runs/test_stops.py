@@ -28,7 +28,7 @@ from mip.files import LOCK, Checkpoint, sound
 from mip.hooks import plateau
 from mip.model import Parts
 from mip.optim import adjustable, ema
-from mip.train import History, averaged
+from mip.train import History, with_averaged_params
 
 TRAIN = "[train]\nepochs = {epochs}\nbatch = 4\nworkers = 0\ncheckpoint_every = 1\n"
 FILES = ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors")
@@ -259,7 +259,7 @@ def test_every_step_of_three_epochs_is_one_to_go_on_from_in_a_fresh_process(
     ended = went_on(laid, tmp_path / "whole", start, STEPS)
     assert float(ended.optimizer["factor"].value) == 0.5
     assert any("running_mean" in path for path in ended.buffers)
-    assert bits(averaged(ended).params) != bits(ended.params)
+    assert bits(with_averaged_params(ended).params) != bits(ended.params)
     for at in range(1, STEPS):
         went_on(laid, tmp_path / str(at), start, at)
     names = {"tests": str(Path(__file__).parent), "table": str(folder / "houses.csv")}

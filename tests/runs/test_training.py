@@ -90,7 +90,7 @@ def steps(optimizer, count=12):
     step, state = mip.train_step(net, F.mse_loss, optimizer), mip.init(net, optimizer)
     for inputs in rows:
         state, _ = step.donate(state, (inputs, inputs.sum(1)))
-    return mip.train.averaged(state).params
+    return mip.train.with_averaged_params(state).params
 
 
 RATE = cosine(1e-3, 6)
@@ -180,7 +180,7 @@ def test_a_run_of_too_few_batches_for_a_step_is_refused(cut):
 
 
 def test_words_of_functions_are_checked():
-    with pytest.raises(ValueError, match=r"to skip, make the step with guard=True"):
+    with pytest.raises(ValueError, match=r"to skip, make the step with skip_nonfinite=True"):
         nan_guard("skip")
     net = nn.Linear(1, 1)
     with pytest.raises(ValueError, match=r"'precision' must be one of float32, bfloat16, float16"):

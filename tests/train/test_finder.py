@@ -62,13 +62,13 @@ def test_rates_rise_by_equal_factors_and_end_where_the_loss_diverges():
 
 def test_rates_begin_at_the_state_that_is_given():
     _, train, batches, state = line()
-    later, _ = train(lambda step: 0.0)(state, next(batches.at(0)))
+    later, _ = train(lambda step: 0.0)(state, next(batches.iter_from(0)))
     assert find_rate(train, batches, later, steps=5).rates[0] == pytest.approx(1e-6)
 
 
 def test_the_first_smoothed_loss_is_the_first_loss():
     _, train, batches, state = line()
-    _, metrics = train(lambda step: 1e-6)(state, next(batches.at(0)))
+    _, metrics = train(lambda step: 1e-6)(state, next(batches.iter_from(0)))
     curve = find_rate(train, batches, state, steps=5)
     assert curve.losses[0] == pytest.approx(float(metrics["loss"]))
 
@@ -84,7 +84,7 @@ def test_a_loss_that_is_never_finite_is_said():
     _, _, batches, state = line()
     net = nn.Sequential(nn.Linear(4, 1, bias=False), nn.Flatten(0))
     train = lambda rate: mip.train_step(  # noqa: E731
-        net, F.mse_loss, mip.sgd(rate), after_loss=lambda loss: loss * float("nan")
+        net, F.mse_loss, mip.sgd(rate), map_loss=lambda loss: loss * float("nan")
     )
     with pytest.raises(MipError, match=r"the loss is not finite after 0 steps with rates from"):
         find_rate(train, batches, state)

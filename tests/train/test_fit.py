@@ -306,7 +306,7 @@ def test_a_hook_sees_the_batch_and_the_metrics():
         seen.setdefault(event.name, (event.batch, event.metrics))
 
     mip.fit(step, batches, state, steps=1, hooks=[hook])
-    want = next(batches.at(0))
+    want = next(batches.iter_from(0))
     assert bits(seen["before_batch"][0]) == bits(want)
     assert bits(seen["after_batch"][0]) == bits(want)
     assert seen["before_batch"][1] == {}
@@ -318,7 +318,7 @@ def test_a_skipped_batch_changes_nothing_but_the_count():
     seen = []
     skip = when("before_batch", mip.Skip.BATCH, at=0)
     ended = mip.fit(step, batches, state, steps=2, hooks=[skip, names(seen)])
-    stream = batches.at(1)
+    stream = batches.iter_from(1)
     want, _ = step(evolve(state, step=1), next(stream))
     assert bits(ended) == bits(want)
     middle = ["before_batch", "after_cancel_batch", *BATCH]
@@ -329,7 +329,7 @@ def test_a_skipped_epoch_goes_on_with_the_next():
     step, batches, state = line(rows=9)
     seen, skip = [], when("after_batch", mip.Skip.EPOCH, at=1)
     ended = mip.fit(step, batches, state, epochs=2, hooks=[skip, names(seen)])
-    first, _ = step(state, next(batches.at(0)))
+    first, _ = step(state, next(batches.iter_from(0)))
     want = fold(step, batches, evolve(first, step=3), 3)
     assert bits(ended) == bits(want)
     one = ["before_epoch", *BATCH, "after_cancel_epoch", *CLOSE]
@@ -392,7 +392,7 @@ def test_a_new_state_is_taken_over_and_not_written_into():
     zero = evolve(state, params={path: torch.zeros_like(p) for path, p in state.params.items()})
     given = bits(zero)
     ended = mip.fit(step, batches, state, steps=2, hooks=[when("after_batch", zero, at=1)])
-    want, _ = step(evolve(zero, step=1), next(batches.at(1)))
+    want, _ = step(evolve(zero, step=1), next(batches.iter_from(1)))
     assert bits(ended) == bits(want)
     assert bits(zero) == given
 
@@ -552,7 +552,7 @@ def test_an_epoch_row_is_the_mean_over_rows():
     rows = []
     mip.fit(step, batches, state, epochs=2, hooks=[mip.hooks.record(rows)])
     whole = pipe(batches.source, mip.batch(7))
-    want = float(step(state, next(whole.at(0)))[1]["loss"])
+    want = float(step(state, next(whole.iter_from(0)))[1]["loss"])
     assert [row["loss"] for row in rows] == [pytest.approx(want)] * 2
     assert [(row["epoch"], row["step"]) for row in rows] == [(0, 3), (1, 6)]
 

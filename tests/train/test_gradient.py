@@ -76,7 +76,7 @@ def near(one, other):
 @pytest.mark.parametrize("make", NETS.values(), ids=NETS)
 @pytest.mark.parametrize("backward", [functional, TRACED], ids=["functional", "compiled"])
 def test_another_way_of_taking_gradients_takes_the_same_steps(make, backward):
-    near(stepped(make()), stepped(make(), backward=backward))
+    near(stepped(make()), stepped(make(), gradient_engine=backward))
 
 
 @pytest.mark.parametrize("backward", [functional, TRACED], ids=["functional", "compiled"])
@@ -85,7 +85,11 @@ def test_another_way_of_taking_gradients_is_as_pure(backward):
         nn.Sequential(normed()[:3], nn.Dropout(0.5), nn.Linear(8, 1), nn.Flatten(0)),
         sgd(0.1),
     )
-    step, state, batch = mip.train_step(net, F.mse_loss, one, backward=backward), None, data()
+    step, state, batch = (
+        mip.train_step(net, F.mse_loss, one, gradient_engine=backward),
+        None,
+        data(),
+    )
     state = mip.init(net, one)
     given = bits(state), bits(batch), bits(net.state_dict()), torch.get_rng_state().tolist()
     first, second = step(state, batch), step(state, batch)
@@ -97,22 +101,23 @@ def test_another_way_of_taking_gradients_is_as_pure(backward):
 def test_the_net_of_a_spec_can_be_compiled(table):
     laid = lay(spec_of(), table)
     one = optimizer()
-    batch = next(laid.batches.at(0))
+    batch = next(laid.batches.iter_from(0))
     plain, graph = (
-        mip.train_step(laid.net, laid.plan.loss, one, backward=how) for how in (functional, TRACED)
+        mip.train_step(laid.net, laid.plan.loss, one, gradient_engine=how)
+        for how in (functional, TRACED)
     )
     near(graph(laid.state, batch), plain(laid.state, batch))
 
 
 @pytest.mark.slow
 def test_the_code_that_is_generated_takes_the_same_steps():
-    near(stepped(tied()), stepped(tied(), backward=compiled))
+    near(stepped(tied()), stepped(tied(), gradient_engine=compiled))
 
 
 def test_many_steps_can_be_compiled_in_one_process():
     for width in range(1, 11):
         net = nn.Sequential(nn.Linear(3, width), nn.Linear(width, 1), nn.Flatten(0))
-        stepped(net, 1, backward=partial(compiled, backend="eager"))
+        stepped(net, 1, gradient_engine=partial(compiled, backend="eager"))
 
 
 def test_what_cannot_be_compiled_is_named():
@@ -120,7 +125,7 @@ def test_what_cannot_be_compiled_is_named():
         return F.mse_loss(logits, target) if float(logits.sum()) > 0 else F.l1_loss(logits, target)
 
     net, one = normed(), sgd(0.1)
-    step = mip.train_step(net, loss, one, backward=TRACED)
+    step = mip.train_step(net, loss, one, gradient_engine=TRACED)
     with pytest.raises(mip.MipError, match="the step cannot be compiled: "):
         step(mip.init(net, one), data())
 
@@ -133,7 +138,7 @@ def test_a_warning_of_the_compiler_is_shown_and_ends_no_step():
     net = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("error")
-        stepped(net, 1, backward=partial(compiled, backend=backend))
+        stepped(net, 1, gradient_engine=partial(compiled, backend=backend))
         with pytest.raises(UserWarning, match="mine"):
             warnings.warn("mine", UserWarning, stacklevel=1)
     assert "slower on this Python" in [str(warning.message) for warning in shown]
@@ -152,7 +157,7 @@ def score(net, state):
 def test_mixed_precision_ends_near_float32(precision, guard):
     one = loss_scaled(optimizer(), start=2.0**8) if precision == "float16" else optimizer()
     exact, _ = stepped(normed(), 20)
-    mixed, metrics = stepped(normed(), 20, one, precision=precision, guard=guard)
+    mixed, metrics = stepped(normed(), 20, one, precision=precision, skip_nonfinite=guard)
     assert {param.dtype for param in mixed.params.values()} == {torch.float32}
     assert metrics["loss"].dtype == torch.float32
     assert bits(mixed.params) != bits(exact.params)
@@ -199,7 +204,7 @@ def test_a_scaled_loss_is_told_unscaled():
     one = loss_scaled(sgd(0.1), start=1024.0)
     seen = []
     look = lambda grads: seen.append(grads) or grads  # noqa: E731
-    state, metrics = stepped(tied(), 1, one, precision="float16", after_backward=look)
+    state, metrics = stepped(tied(), 1, one, precision="float16", map_grads=look)
     plain, told = stepped(tied(), 1, sgd(0.1))
     torch.testing.assert_close(metrics["loss"], told["loss"], rtol=0.01, atol=0.01)
     torch.testing.assert_close(state.params, plain.params, rtol=0.01, atol=0.01)
@@ -249,7 +254,7 @@ def several(make):
 def test_models_that_are_stacked_take_the_steps_that_each_takes_alone(make):
     nets, optimizers = several(make)
     states = [mip.init(net, one) for net, one in zip(nets, optimizers, strict=True)]
-    step = mip.train_step(nets[0], F.mse_loss, each_of(optimizers), backward=vmapped)
+    step = mip.train_step(nets[0], F.mse_loss, each_of(optimizers), gradient_engine=vmapped)
     batches = [data(seed=k) for k in range(5)]
     rows = []
     ended = mip.fit(step, batches, stack(states), epochs=2, hooks=[mip.hooks.record(rows)])
@@ -279,7 +284,7 @@ def test_a_stacked_step_is_pure_and_each_model_draws_its_own_dropout():
     net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1), nn.Flatten(0))
     optimizers = [sgd(0.1), sgd(0.1)]
     both = stack([mip.init(net, one) for one in optimizers])
-    step = mip.train_step(net, F.mse_loss, each_of(optimizers), backward=vmapped)
+    step = mip.train_step(net, F.mse_loss, each_of(optimizers), gradient_engine=vmapped)
     given = bits(both)
     first, metrics = step(both, data())
     assert bits(first) == bits(step(both, data())[0])
@@ -300,7 +305,7 @@ def broken(kind):
 @pytest.mark.parametrize("kind", ["loss", "inputs"])
 def test_a_guarded_step_that_fails_leaves_the_state_as_it_was(kind):
     net, one = normed(), optimizer()
-    step = mip.train_step(net, F.mse_loss, one, guard=True)
+    step = mip.train_step(net, F.mse_loss, one, skip_nonfinite=True)
     state, metrics = step(mip.init(net, one), data())
     assert float(metrics["skipped"]) == 0.0
     after, told = step(state, broken(kind))
@@ -316,18 +321,18 @@ def test_an_infinite_gradient_under_a_finite_loss_is_caught():
     free, told = mip.train_step(net, root, one)(state, data())
     assert told["loss"].isfinite()
     assert not free.params["0.weight"].isfinite().all()
-    held, told = mip.train_step(net, root, one, guard=True)(state, data())
+    held, told = mip.train_step(net, root, one, skip_nonfinite=True)(state, data())
     assert told["loss"].isfinite()
     assert bits(held.params) == bits(state.params)
 
 
 def test_a_guard_that_is_not_needed_changes_nothing():
-    assert bits(stepped(normed())[0]) == bits(stepped(normed(), guard=True)[0])
+    assert bits(stepped(normed())[0]) == bits(stepped(normed(), skip_nonfinite=True)[0])
 
 
 def test_a_scale_is_lowered_by_a_step_that_fails():
     net, one = normed(), loss_scaled(optimizer(), start=8.0)
-    step = mip.train_step(net, F.mse_loss, one, guard=True, precision="float16")
+    step = mip.train_step(net, F.mse_loss, one, skip_nonfinite=True, precision="float16")
     state = mip.init(net, one)
     after, _ = step(state, broken("loss"))
     assert float(loss_scale(after.optimizer)) == 4.0
@@ -336,7 +341,7 @@ def test_a_scale_is_lowered_by_a_step_that_fails():
 
 def test_a_scale_that_is_looked_for_does_not_stop_a_fit():
     net, one, reasons = normed(), loss_scaled(optimizer(), start=2.0**30), []
-    step = mip.train_step(net, F.mse_loss, one, precision="float16", guard=True)
+    step = mip.train_step(net, F.mse_loss, one, precision="float16", skip_nonfinite=True)
     told = [nan_guard(), lambda event: reasons.append(event.reason)]
     ended = mip.fit(step, [data()], mip.init(net, one), epochs=30, hooks=told)
     assert set(reasons) == {None}
@@ -346,7 +351,7 @@ def test_a_scale_that_is_looked_for_does_not_stop_a_fit():
 def test_a_guarded_step_that_is_not_finite_stops_a_fit_and_says_why():
     net, one, reasons = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Flatten(0)), sgd(0.1), []
     root = lambda logits, target: (logits - logits.detach()).abs().sqrt().mean()  # noqa: E731
-    step = mip.train_step(net, root, one, guard=True)
+    step = mip.train_step(net, root, one, skip_nonfinite=True)
     told = [nan_guard(), lambda event: reasons.append(event.reason)]
     mip.fit(step, [data()], mip.init(net, one), epochs=3, hooks=told)
     assert "a gradient is not finite at step 1" in reasons
@@ -354,7 +359,7 @@ def test_a_guarded_step_that_is_not_finite_stops_a_fit_and_says_why():
 
 def test_skipped_steps_are_not_in_the_mean_loss_of_an_epoch():
     net, one = normed(), optimizer()
-    step = mip.train_step(net, F.mse_loss, one, guard=True)
+    step = mip.train_step(net, F.mse_loss, one, skip_nonfinite=True)
     rows = []
     batches = [data(seed=1), broken("loss"), data(seed=2)]
     mip.fit(step, batches, mip.init(net, one), epochs=1, hooks=[mip.hooks.record(rows)])

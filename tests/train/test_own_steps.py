@@ -84,7 +84,7 @@ def play():
 
 
 def test_each_network_has_parameters_and_an_optimizer_of_its_own(play):
-    after, losses = play.step(play.start, next(play.batches.at(0)))
+    after, losses = play.step(play.start, next(play.batches.iter_from(0)))
     owners = {path.split(".")[0] for path in after.params}
     assert owners == after.optimizer.keys() == losses.keys() == {"generator", "discriminator"}
     for owner in owners:
@@ -103,7 +103,7 @@ def mistakes(state, real, noise):
 
 
 def test_the_generator_meets_a_discriminator_that_has_moved(play):
-    first, (real,) = play.start, next(play.batches.at(0))
+    first, (real,) = play.start, next(play.batches.iter_from(0))
     after, losses = play.step(first, (real,))
     noise = torch.randn(64, 1, generator=generator("noise", 0, 0))
     moved = {k: v for k, v in after.params.items() if k.startswith("discriminator.")}
@@ -116,7 +116,7 @@ def test_the_generator_meets_a_discriminator_that_has_moved(play):
 
 
 def test_the_pure_form_touches_nothing(play):
-    batch = next(play.batches.at(0))
+    batch = next(play.batches.iter_from(0))
     before, world = (bits(play.start), bits(batch)), torch.get_rng_state()
     one, other = play.step(play.start, batch), play.step(play.start, batch)
     assert bits(one[0]) == bits(other[0])

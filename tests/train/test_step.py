@@ -13,7 +13,7 @@ from conftest import bits, fold, lay, spec_of
 from torch import nn
 
 import mip
-from mip.train import averaged, eval_step, settled
+from mip.train import eval_step, update_bn, with_averaged_params
 from mip.train.step import copy
 
 
@@ -105,7 +105,7 @@ def clipped_adamw():
 
 def test_a_step_twice_gives_the_same_bits_and_touches_nothing(table):
     laid = lay(spec_of(), table)
-    batch = next(laid.batches.at(0))
+    batch = next(laid.batches.iter_from(0))
     given = bits(laid.state), bits(batch), bits(laid.net.state_dict()), world()
     first, told = laid.step(laid.state, batch)
     second, retold = laid.step(laid.state, batch)
@@ -164,7 +164,7 @@ def test_in_place_equals_pure_over_twenty_steps(table):
     laid = lay(spec_of(), table)
     pure = donated = laid.state
     donated = copy(donated)
-    stream = laid.batches.at(0)
+    stream = laid.batches.iter_from(0)
     for _ in range(20):
         batch = next(stream)
         pure, told = laid.step(pure, batch)
@@ -305,21 +305,21 @@ def test_events_come_once_each_in_their_order():
 
         return event
 
-    names = ["after_pred", "after_loss", "after_backward", "after_step"]
+    names = ["map_logits", "map_loss", "map_grads", "map_params"]
     stepped(Unused(), data(), **{name: note(name) for name in names})
     assert seen == names
 
 
 def test_after_pred_changes_the_logits():
     net, (x, y) = Unused(), data()
-    _, metrics = stepped(net, (x, y), after_pred=lambda logits: 2 * logits)
+    _, metrics = stepped(net, (x, y), map_logits=lambda logits: 2 * logits)
     assert float(metrics["loss"]) == pytest.approx(F.mse_loss(2 * net(x), y).item())
 
 
 def test_after_loss_changes_the_loss_and_its_gradients():
     torch.manual_seed(0)
     net = Unused()
-    doubled, told = stepped(net, data(), after_loss=lambda loss: 2 * loss)
+    doubled, told = stepped(net, data(), map_loss=lambda loss: 2 * loss)
     plainly, base = stepped(net, data(), rate=0.2)
     torch.testing.assert_close(doubled.params, plainly.params)
     assert float(told["loss"]) == pytest.approx(2 * float(base["loss"]))
@@ -334,7 +334,7 @@ def test_a_penalty_of_the_weights_is_a_term_of_the_loss(power):
     def penalised(loss):
         return loss + share * sum(param.abs().pow(power).sum() for param in net.parameters())
 
-    after, metrics = stepped(net, data(), rate, after_loss=penalised)
+    after, metrics = stepped(net, data(), rate, map_loss=penalised)
     plainly, base = stepped(net, data(), rate)
     added = share * sum(float(param.abs().pow(power).sum()) for param in begin.values())
     assert float(metrics["loss"]) == pytest.approx(float(base["loss"]) + added)
@@ -348,7 +348,7 @@ def test_a_squared_penalty_is_the_decay_of_plain_descent():
     penalised, _ = stepped(
         net,
         data(),
-        after_loss=lambda loss: loss + 0.05 * sum(p.square().sum() for p in net.parameters()),
+        map_loss=lambda loss: loss + 0.05 * sum(p.square().sum() for p in net.parameters()),
     )
     one = mip.sgd(0.1, weight_decay=0.1)
     decayed, _ = mip.train_step(net, F.mse_loss, one)(mip.init(net, one), data())
@@ -377,7 +377,7 @@ def test_after_backward_sees_gradients_by_path_and_may_change_them():
 
     net = Unused()
     before = bits(dict(net.named_parameters()))
-    after, _ = stepped(net, data(), after_backward=hold)
+    after, _ = stepped(net, data(), map_grads=hold)
     shapes = {path: param.shape for path, param in net.named_parameters()}
     assert {path: grad.shape for path, grad in seen.items()} == shapes
     assert float(seen["used.weight"].abs().sum()) > 0
@@ -386,7 +386,7 @@ def test_after_backward_sees_gradients_by_path_and_may_change_them():
 
 def test_gradients_may_come_back_in_any_order():
     net = Tied()
-    turned, _ = stepped(net, data(), after_backward=lambda grads: dict(reversed(grads.items())))
+    turned, _ = stepped(net, data(), map_grads=lambda grads: dict(reversed(grads.items())))
     straight, _ = stepped(net, data())
     assert bits(turned.params) == bits(straight.params)
 
@@ -395,7 +395,7 @@ def test_after_step_changes_the_parameters():
     after, _ = stepped(
         Unused(),
         data(),
-        after_step=lambda params: {
+        map_params=lambda params: {
             path: param.clamp(-0.125, 0.125) for path, param in params.items()
         },
     )
@@ -411,9 +411,9 @@ def test_gradients_accumulate_over_parts_of_a_batch():
         kept.append(grads)
         return grads
 
-    stepped(net, (x, y), after_backward=keep)
+    stepped(net, (x, y), map_grads=keep)
     for part in range(3):
-        stepped(net, (x[4 * part : 4 * part + 4], y[4 * part : 4 * part + 4]), after_backward=keep)
+        stepped(net, (x[4 * part : 4 * part + 4], y[4 * part : 4 * part + 4]), map_grads=keep)
     whole, *parts = kept
     for path in whole:
         mean = torch.stack([part[path] for part in parts]).mean(0)
@@ -451,9 +451,9 @@ def test_statistics_of_batch_norms_are_measured_anew_for_averages():
     batches = [data(seed=k) for k in range(8)]
     state = mip.fit(step, batches, state, epochs=3)
     given = bits(state), bits(net.state_dict()), world()
-    after = settled(net, state, batches)
+    after = update_bn(net, state, batches)
     assert (bits(state), bits(net.state_dict()), world()) == given
-    first = averaged(state).params
+    first = with_averaged_params(state).params
     rows = torch.cat([F.linear(x, first["0.weight"], first["0.bias"]) for x, _ in batches])
     torch.testing.assert_close(after.buffers["1.running_mean"], rows.mean(0))
     assert not torch.allclose(state.buffers["1.running_mean"], rows.mean(0), atol=1e-3)
@@ -463,4 +463,4 @@ def test_statistics_of_batch_norms_are_measured_anew_for_averages():
 def test_a_state_without_averages_is_settled():
     net, one = plain(), mip.sgd(0.5)
     state = mip.init(net, one)
-    assert settled(net, state, [data()]) is state
+    assert update_bn(net, state, [data()]) is state

@@ -102,7 +102,7 @@ def compiled_in_part(net):
 # torch's own, of any compiled layer behind another one.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("make", [compiled_whole, compiled_in_place, compiled_in_part])
-@pytest.mark.parametrize("how", [{}, {"backward": functional}], ids=["eager", "functional"])
+@pytest.mark.parametrize("how", [{}, {"gradient_engine": functional}], ids=["eager", "functional"])
 def test_a_compiled_module_takes_the_same_steps_under_the_same_names(make, how):
     net, one = plain(), mip.adam(0.1)
     net[2] = nn.Dropout(0.0)  # whose masks a compiler draws otherwise

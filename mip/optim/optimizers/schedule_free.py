@@ -25,7 +25,7 @@ def schedule_free(
 ) -> Optimizer:
     """Schedule-free AdamW (Defazio et al. 2024): gradients are taken between a point that AdamW
     moves and the average of where it has been. The average is the model, which
-    `mip.train.averaged(state)` gives. The rate stays constant, but for a warm-up.
+    `mip.train.with_averaged_params(state)` gives. The rate stays constant, but for a warm-up.
 
     >>> params = {"w": torch.ones(1)}; one = schedule_free(0.1)
     >>> one.update({"w": torch.ones(1)}, one.init(params), params, 0)[2]
