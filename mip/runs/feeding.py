@@ -95,7 +95,7 @@ def _encoded_rows(plan: Plan, table: Table | Shards, rows: int, cache: str | Pat
         encoded = pipe(kept, some, transform(identity, workers))
     if fits:
         return pipe(collect(encoded), batch(rows))
-    return pipe(evolve(encoded, rows=rows), prefetch(2))
+    return pipe(evolve(encoded, batch_size=rows), prefetch(2))
 
 
 def _encoded(plan: Plan, shards: Shards) -> Pipe:
