@@ -25,16 +25,18 @@ SIZES = ["tiny", "small", "mid", "large"]
 LEVELS = [0.025, 0.3, 0.6, 0.975]
 HEADS = {
     "binary": Binary("sold"),
-    "binary balanced": Binary("sold", "no", weights="balanced"),
-    "binary focal": Binary("sold", focal=0.5),
-    "binary smooth": Binary("sold", weights="balanced", focal=2.0, smoothing=0.1),
+    "binary balanced": Binary("sold", "no", class_weight="balanced"),
+    "binary focal": Binary("sold", focal_gamma=0.5),
+    "binary smooth": Binary("sold", class_weight="balanced", focal_gamma=2.0, label_smoothing=0.1),
     "count": Count("visits"),
     "count of nothing": Count("never"),
     "multiclass": Multiclass("style"),
-    "multiclass balanced": Multiclass("style", weights="balanced"),
-    "multiclass focal": Multiclass("style", focal=0.5),
-    "multiclass smooth": Multiclass("style", weights="balanced", focal=2.0, smoothing=0.1),
-    "multiclass members": Multiclass("style", smoothing=0.1, layers=[5], members=3),
+    "multiclass balanced": Multiclass("style", class_weight="balanced"),
+    "multiclass focal": Multiclass("style", focal_gamma=0.5),
+    "multiclass smooth": Multiclass(
+        "style", class_weight="balanced", focal_gamma=2.0, label_smoothing=0.1
+    ),
+    "multiclass members": Multiclass("style", label_smoothing=0.1, layers=[5], members=3),
     "multilabel": Multilabel("tags"),
     "multilabel of words": Multilabel("words"),
     "ordinal": Ordinal("stars"),

@@ -1,5 +1,6 @@
 from .classes import Binary as Binary
 from .classes import Multiclass as Multiclass
+from .classes import log_loss as log_loss
 from .classes import named as named
 from .count import Count as Count
 from .joint import Joint as Joint

@@ -20,7 +20,7 @@ from mip.data import Rows, Table, label, places, words
 from mip.errors import DataError, hint, shown
 from mip.heads.protocol import Criterion, checked, dropout_field, members_field, missing_field, wide
 
-Weights = Literal["none", "balanced"]
+ClassWeight = Literal["none", "balanced"]
 
 
 SURE = 1e-16
@@ -89,30 +89,29 @@ def _of_several(logits: Tensor, target: Tensor, loss: Criterion) -> Tensor:
     return loss(logits.log_softmax(dim=1), soft.to(logits.dtype))
 
 
-def weights_field() -> Any:
+def class_weight_field() -> Any:
     """Declare whether classes are weighed: "balanced" makes rare ones count as much as others."""
     return field(default="none", validator=in_(("none", "balanced")))
 
 
-def focal_field() -> Any:
+def focal_gamma_field() -> Any:
     """Declare gamma of the focal loss: how little a row counts that is already right."""
     return field(default=0.0, validator=[ge(0), lt(math.inf)])
 
 
-def smoothing_field() -> Any:
+def label_smoothing_field() -> Any:
     """Declare the share of each target that goes to all classes alike."""
     return field(default=0.0, validator=[ge(0), lt(1)])
 
 
 @frozen
 class Binary:
-    """One of two classes; the positive one is `positive`, or the later in sorted order.
-
-    `weights`, `focal` and `smoothing` are as in `weighed`.
+    """One of two classes; the positive one is `pos_label`, or the later in sorted order.
+    The options of the loss are those of `weighed`.
 
     >>> from mip.data import from_columns
     >>> rows = from_columns({"sold": ["yes", "no", "no", ""]})
-    >>> head = Binary("sold", weights="balanced"); facts = head.adapt(rows)
+    >>> head = Binary("sold", class_weight="balanced"); facts = head.adapt(rows)
     >>> facts
     {'classes': ['no', 'yes'], 'weights': [0.75, 1.5]}
     >>> head.encode(facts, rows).tolist()
@@ -122,10 +121,10 @@ class Binary:
     """
 
     column: str
-    positive: str | None = None
-    weights: Weights = weights_field()
-    focal: float = focal_field()
-    smoothing: float = smoothing_field()
+    pos_label: str | None = None
+    class_weight: ClassWeight = class_weight_field()
+    focal_gamma: float = focal_gamma_field()
+    label_smoothing: float = label_smoothing_field()
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     members: int = members_field()
@@ -139,11 +138,13 @@ class Binary:
             named = ", ".join(shown(word)[1:-1] for word in classes[:5])
             found = f"{len(classes)} values ({named})"
             raise DataError(f"{rows.name}: column '{self.column}' has {found}, and binary needs 2")
-        if self.positive is not None and self.positive not in classes:
-            known = hint(self.positive, classes)
-            raise DataError(f"{rows.name}: '{self.positive}' is no value of '{self.column}'{known}")
-        classes = sorted(classes, key=lambda word: (word == self.positive, word))
-        return _facts(classes, counts, self.weights)
+        if self.pos_label is not None and self.pos_label not in classes:
+            known = hint(self.pos_label, classes)
+            raise DataError(
+                f"{rows.name}: '{self.pos_label}' is no value of '{self.column}'{known}"
+            )
+        classes = sorted(classes, key=lambda word: (word == self.pos_label, word))
+        return _facts(classes, counts, self.class_weight)
 
     def known(self, rows: Table) -> np.ndarray:
         """Say which rows have a word: bool [n]."""
@@ -173,23 +174,23 @@ class Binary:
         return chances_of(facts["classes"], columns)[:, 1].logit(eps=SURE)
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Give accuracy at one half, auc (NaN where one class alone is present), and log_loss
-        (natural logarithm).
+        """Compute accuracy at 0.5, auc (NaN if one class alone is present) and, unless it is the
+        loss, log_loss.
         """
         return {
             "accuracy": float(((logits > 0) == (target > 0.5)).double().mean()),
             "auc": auc(logits, target.long()),
-            "log_loss": float(F.binary_cross_entropy_with_logits(logits.double(), target.double())),
+            **({"log_loss": log_loss(logits, target)} if _changed(self, facts) else {}),
         }
 
 
 @frozen
 class Multiclass:
-    """One of several classes; `weights`, `focal` and `smoothing` are as in `weighed`.
+    """One of several classes. The options of the loss are those of `weighed`.
 
     >>> from mip.data import from_columns
     >>> rows = from_columns({"style": ["loft", "flat", ""]})
-    >>> head = Multiclass("style", smoothing=0.1); facts = head.adapt(rows)
+    >>> head = Multiclass("style", label_smoothing=0.1); facts = head.adapt(rows)
     >>> head.encode(facts, rows).tolist()
     [1, 0, -1]
     >>> round(head.criterion(facts)(torch.tensor([[0.0, 9.0]]), torch.tensor([1])).item(), 3)
@@ -197,9 +198,9 @@ class Multiclass:
     """
 
     column: str
-    weights: Weights = weights_field()
-    focal: float = focal_field()
-    smoothing: float = smoothing_field()
+    class_weight: ClassWeight = class_weight_field()
+    focal_gamma: float = focal_gamma_field()
+    label_smoothing: float = label_smoothing_field()
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     members: int = members_field()
@@ -211,7 +212,7 @@ class Multiclass:
         classes = sorted(counts)
         if len(classes) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has {len(classes)} class")
-        return _facts(classes, counts, self.weights)
+        return _facts(classes, counts, self.class_weight)
 
     def known(self, rows: Table) -> np.ndarray:
         """Say which rows have a word: bool [n]."""
@@ -240,9 +241,9 @@ class Multiclass:
         return chances_of(facts["classes"], columns).clamp_min(SURE).log()
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Give accuracy, top2 and top5 where there are more classes, auc (each class against
-        the rest, averaged over the classes present; NaN where one alone is), and log_loss (natural
-        logarithm).
+        """Compute accuracy, top2 and top5 if there are more classes, auc (one class against the
+        rest, averaged over the classes present; NaN if there is only one) and, unless it is the
+        loss, log_loss.
         """
         rank = (logits > logits.gather(1, target[:, None])).sum(dim=1)
         tops = [k for k in (2, 5) if k < logits.shape[1]]
@@ -252,8 +253,20 @@ class Multiclass:
             "accuracy": float((logits.argmax(dim=1) == target).double().mean()),
             **{f"top{k}": float((rank < k).double().mean()) for k in tops},
             "auc": float(np.mean(areas)),
-            "log_loss": float(F.cross_entropy(logits.double(), target)),
+            **({"log_loss": log_loss(logits, target)} if _changed(self, facts) else {}),
         }
+
+
+def log_loss(logits: Tensor, target: Tensor) -> float:
+    """Compute the mean negative log-likelihood (natural logarithm) of classes, as 0 and 1 of
+    logits [n], as int64 [n] of logits [n, k].
+
+    >>> round(log_loss(torch.zeros(2), torch.tensor([0.0, 1.0])), 4)
+    0.6931
+    """
+    if logits.dim() == 1:
+        return float(F.binary_cross_entropy_with_logits(logits.double(), target.double()))
+    return float(F.cross_entropy(logits.double(), target))
 
 
 def auc(score: Tensor, target: Tensor) -> float:
@@ -293,13 +306,13 @@ def chances_of(classes: list[str], columns: Mapping[str, np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack([columns[f"p_{word}"] for word in classes], axis=1))
 
 
-def _facts(classes: list[str], counts: Counter[str], weights: Weights) -> Facts:
+def _facts(classes: list[str], counts: Counter[str], weights: ClassWeight) -> Facts:
     more = {"weights": balanced(counts, classes)} if weights == "balanced" else {}
     return {"classes": classes, **more}
 
 
 def _changed(head: Binary | Multiclass, facts: Facts) -> Criterion | None:
     weights = facts.get("weights", [])
-    if not (weights or head.focal or head.smoothing):
+    if not (weights or head.focal_gamma or head.label_smoothing):
         return None
-    return partial(weighed, weights=weights, focal=head.focal, smoothing=head.smoothing)
+    return partial(weighed, weights=weights, focal=head.focal_gamma, smoothing=head.label_smoothing)

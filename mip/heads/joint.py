@@ -28,14 +28,15 @@ Weighting = Literal["fixed", "learned"]
 class Joint:
     """Several heads over the same branches, each with a column of its own, learned together.
 
-    The loss is the sum of theirs, each times its `weight` (1 where none is given). With the
+    The loss is the sum of theirs, each times its `loss_weights` (1 where none is given). With the
     weighting "learned" it is the sum of exp(-s) * loss + s, with a number s for each head that
     training learns from 0 on: the logarithm of a variance (Kendall, Gal and Cipolla 2018,
     without their factors of one half). Each name of a prediction, a target or a metric stands
     behind its head's: `price.value`.
 
     >>> from mip.heads.classes import Binary; from mip.heads.regression import Regression
-    >>> head = Joint({"price": Regression("price"), "sold": Binary("sold")}, weight={"sold": 0.5})
+    >>> heads = {"price": Regression("price"), "sold": Binary("sold")}
+    >>> head = Joint(heads, loss_weights={"sold": 0.5})
     >>> from mip.data import from_columns
     >>> rows = from_columns({"price": [70, 90], "sold": ["yes", "no"]})
     >>> facts = head.adapt(rows); target = head.encode(facts, rows)
@@ -50,18 +51,18 @@ class Joint:
 
     head: Mapping[str, Head] = field(converter=by_name, validator=min_len(1))
     weighting: Weighting = field(default="fixed", validator=in_(("fixed", "learned")))
-    weight: Mapping[str, float] = field(factory=dict, converter=by_name)
+    loss_weights: Mapping[str, float] = field(factory=dict, converter=by_name)
 
-    @weight.validator
+    @loss_weights.validator
     def _of_heads(self, _: Any, weight: Mapping[str, float]) -> None:
         if weight and self.weighting == "learned":
-            raise ValueError("'weight' must be left out: the weighting is learned")
+            raise ValueError("'loss_weights' must be left out: the weighting is learned")
         for name, value in weight.items():
             if name not in self.head:
                 known = hint(name, self.head)
-                raise ValueError(f"'weight' names '{name}', which is no head{known}")
+                raise ValueError(f"'loss_weights' names '{name}', which is no head{known}")
             if not 0 <= value < math.inf:
-                raise ValueError(f"'weight' of '{name}' must be 0 or more: {value}")
+                raise ValueError(f"'loss_weights' of '{name}' must be 0 or more: {value}")
 
     def adapt(self, rows: Rows) -> Facts:
         """Give each head's facts by name."""
@@ -83,7 +84,7 @@ class Joint:
     def criterion(self, facts: Facts) -> Criterion:
         """Give the weighted sum of the heads' losses."""
         losses = {name: loss_of(head, facts[name]) for name, head in self.head.items()}
-        fixed = torch.tensor([self.weight.get(name, 1.0) for name in self.head])
+        fixed = torch.tensor([self.loss_weights.get(name, 1.0) for name in self.head])
 
         def criterion(logits: dict[str, Any], target: dict[str, Any]) -> Tensor:
             values = [loss(logits[name], target[name]) for name, loss in losses.items()]

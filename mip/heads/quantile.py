@@ -31,29 +31,29 @@ def pinball(guess: Tensor, target: Tensor, levels: tuple[float, ...]) -> Tensor:
 
 @frozen
 class Quantile:
-    """Quantiles of one number, scaled as for `regression`, at sorted `levels` in (0, 1).
+    """Quantiles of one number, scaled as for `regression`, at sorted `quantiles` in (0, 1).
 
     >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"price": [2.0, 4.0]}))
-    >>> head = Quantile("price", levels=[0.1, 0.6]); facts = head.adapt(rows)
+    >>> head = Quantile("price", quantiles=[0.1, 0.6]); facts = head.adapt(rows)
     >>> columns = head.decode(facts, torch.tensor([[1.0, 0.0]]))
     >>> {name: column.tolist() for name, column in columns.items()}
     {'q0.1': [3.0], 'q0.6': [4.0], 'value': [4.0]}
     """
 
     column: str
-    levels: tuple[float, ...] = field(default=(0.1, 0.5, 0.9), converter=tuple)
+    quantiles: tuple[float, ...] = field(default=(0.1, 0.5, 0.9), converter=tuple)
     scale: Scale = scale_field()
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Literal["drop", "error"] = missing_field()
 
-    @levels.validator
+    @quantiles.validator
     def _rising(self, _: Any, levels: tuple[float, ...]) -> None:
         ends = zip((0.0, *levels), (*levels, 1.0), strict=True)
         if not levels or not all(below < above for below, above in ends):
-            raise ValueError(f"'levels' must rise between 0 and 1: {list(levels)}")
+            raise ValueError(f"'quantiles' must increase within (0, 1): {list(levels)}")
 
     def adapt(self, rows: Rows) -> Facts:
         """Give mean and standard deviation of the scaled target."""
@@ -69,11 +69,11 @@ class Quantile:
 
     def outputs(self, facts: Facts) -> int | None:
         """Give the number of levels: logits are [n, levels]."""
-        return len(self.levels)
+        return len(self.quantiles)
 
     def criterion(self, facts: Facts) -> Criterion:
         """Give the pinball loss on the target's scale, averaged over the levels."""
-        return wide(partial(pinball, levels=self.levels), len(self.levels), soft=False)
+        return wide(partial(pinball, levels=self.quantiles), len(self.quantiles), soft=False)
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Give `q<level>` for every level, float64 in the target's unit, and `value`, that of
@@ -83,8 +83,8 @@ class Quantile:
         (Chernozhukov, Fernández-Val and Galichon 2010); a scale keeps their order.
         """
         found = self._quantiles(facts, logits)
-        middle = int(np.argmin(np.abs(np.array(self.levels) - 0.5)))
-        named = {f"q{level}": found[:, k] for k, level in enumerate(self.levels)}
+        middle = int(np.argmin(np.abs(np.array(self.quantiles) - 0.5)))
+        named = {f"q{level}": found[:, k] for k, level in enumerate(self.quantiles)}
         return {**named, "value": found[:, middle]}
 
     def _quantiles(self, facts: Facts, logits: Tensor) -> np.ndarray:
@@ -92,7 +92,7 @@ class Quantile:
 
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
         """Give the logits, float64 [n, levels], that decode to these columns."""
-        found = np.stack([columns[f"q{level}"] for level in self.levels], axis=1)
+        found = np.stack([columns[f"q{level}"] for level in self.quantiles], axis=1)
         return torch.from_numpy(rescaled(facts, found, self.scale))
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
@@ -103,10 +103,10 @@ class Quantile:
         truth = unscaled(facts, target.double().numpy(), self.scale)
         # On the scale that is learned, where no rounding makes two numbers equal.
         inside = (ranked[:, 0] <= target) & (target <= ranked[:, -1])
-        cost = pinball(torch.from_numpy(found), torch.from_numpy(truth), self.levels)
+        cost = pinball(torch.from_numpy(found), torch.from_numpy(truth), self.quantiles)
         error = np.abs(self.decode(facts, logits)["value"] - truth)
         return {
             "pinball": float(cost),
-            **({"coverage": float(inside.double().mean())} if len(self.levels) > 1 else {}),
+            **({"coverage": float(inside.double().mean())} if len(self.quantiles) > 1 else {}),
             "mae": average(torch.from_numpy(error)),
         }

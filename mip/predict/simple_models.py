@@ -14,8 +14,8 @@ from torch import Tensor
 from mip.branches import Branch, at, place, walk
 from mip.data import Table
 from mip.errors import DataError, MipError, SpecError
-from mip.heads import Binary, Multiclass, Regression, named, recoded
-from mip.model import Parts, Plan, fingerprint, target_columns
+from mip.heads import Binary, Multiclass, Regression, log_loss, named, recoded
+from mip.model import Metric, Parts, Plan, fingerprint, target_columns
 from mip.predict.predictors import Ensemble, Predictor, check_inputs, evaluate
 from mip.rng import derive
 from mip.tree import leaves
@@ -33,7 +33,8 @@ Scores = dict[str, dict[str, float]]
 
 
 def baselines(plan: Plan, cut: Parts[Table], trees: int = TREES) -> dict[str, Scores]:
-    """Score simple models on each part that has rows: the head's metrics, by model and part.
+    """Score simple models on each part that has rows: the head's metrics, and for classes the
+    log loss, by model and part.
 
     These are scikit-learn's: the mean or the most frequent class, least squares or a logistic
     regression (with the default penalty), and a random forest of so many trees. They learn from
@@ -59,18 +60,19 @@ def baselines(plan: Plan, cut: Parts[Table], trees: int = TREES) -> dict[str, Sc
     seen = {part: features(plan, rows) for part, rows in _filled(cut).items()}
     numbers, codes = (each.shape[1] for each in seen["train"])
     inputs = {part: np.hstack(both) for part, both in seen.items()}
-    head, facts = plan.spec.head, plan.facts["head"]
+    head, facts, metrics = plan.spec.head, plan.facts["head"], _metrics(plan)
     target = {part: head.encode(facts, rows) for part, rows in _filled(cut).items()}
     found = {}
     for name, model in _models(plan, numbers, codes, trees).items():
         _fit(model, inputs["train"], target["train"].double().numpy())
         logits = {part: _logits(plan, model, rows) for part, rows in inputs.items()}
-        found[name] = {part: head.metrics(facts, logits[part], target[part]) for part in logits}
+        scores = {part: plan.score(logits[part], target[part], metrics) for part in logits}
+        found[name] = {part: dissoc(values, "loss") for part, values in scores.items()}
     return found
 
 
 def network(predict: Predictor | Ensemble, plan: Plan, cut: Parts[Table]) -> Scores:
-    """Score a model as `baselines` does simple ones: the head's metrics by part.
+    """Score a model as `baselines` does simple ones: by the same metrics, by part.
 
     Raises SpecError for a model that predicts something else, and DataError for one that was
     trained on other rows, for it may have seen those that are held out here.
@@ -83,8 +85,8 @@ def network(predict: Predictor | Ensemble, plan: Plan, cut: Parts[Table]) -> Sco
                 f"{cut.train.name}: the model was not trained on the train rows of this spec, so "
                 "that it may have seen what is held out"
             )
-    filled = _filled(cut).items()
-    return {part: dissoc(evaluate(predict, rows), "loss") for part, rows in filled}
+    metrics, filled = _metrics(plan), _filled(cut).items()
+    return {part: dissoc(evaluate(predict, rows, metrics), "loss") for part, rows in filled}
 
 
 def features(plan: Plan, rows: Table) -> tuple[np.ndarray, np.ndarray]:
@@ -196,6 +198,11 @@ def _fit(model: Any, inputs: np.ndarray, target: np.ndarray) -> None:
     # Trees grow at once; predictions of several threads would be summed in any order.
     with parallel_config(n_jobs=-1):
         model.fit(inputs, target)
+
+
+def _metrics(plan: Plan) -> dict[str, Metric]:
+    # Each model is trained with a loss of its own, so that only this one compares them.
+    return {} if isinstance(plan.spec.head, Regression) else {"log_loss": log_loss}
 
 
 def _logits(plan: Plan, model: Any, inputs: np.ndarray) -> Tensor:

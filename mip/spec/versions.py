@@ -29,7 +29,21 @@ SECTIONS: Mapping[str, Mapping[str, Change]] = {
 }
 """What version 1 called the fields of the sections of a spec."""
 
-FIELDS: Mapping[str, Mapping[str, Change]] = {}
+FIELDS: Mapping[str, Mapping[str, Change]] = {
+    "binary": {
+        "focal": "focal_gamma",
+        "positive": "pos_label",
+        "smoothing": "label_smoothing",
+        "weights": "class_weight",
+    },
+    "joint": {"weight": "loss_weights"},
+    "multiclass": {
+        "focal": "focal_gamma",
+        "smoothing": "label_smoothing",
+        "weights": "class_weight",
+    },
+    "quantile": {"levels": "quantiles"},
+}
 """What version 1 called the fields of a kind, by the kind's name in version 2."""
 
 KIND_NAMES: Mapping[str, str] = {}

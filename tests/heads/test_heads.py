@@ -33,6 +33,7 @@ from mip.heads import (
     Quantile,
     Regression,
     in_unit,
+    log_loss,
     loss_of,
     msle,
     percent_close,
@@ -371,7 +372,7 @@ def test_scores_of_quantiles_by_hand():
     scores = head.metrics(facts, logits, target)
     costs = [0.4, 1.0, 0.0, 0.9, 1.5, 0.5, 0.1, 0.5, 0.9]
     assert scores == pytest.approx({"pinball": sum(costs) / 9, "coverage": 1 / 3, "mae": 2.0})
-    assert list(evolve(head, levels=[0.5]).metrics(facts, logits[:, :1], target)) == [
+    assert list(evolve(head, quantiles=[0.5]).metrics(facts, logits[:, :1], target)) == [
         "pinball",
         "mae",
     ]
@@ -425,9 +426,9 @@ def test_plain_classes_have_torchs_loss_to_the_bit_and_no_new_facts():
 
 
 def test_balanced_weights_make_classes_count_alike():
-    facts = Multiclass("style", weights="balanced").adapt(rows_of())
+    facts = Multiclass("style", class_weight="balanced").adapt(rows_of())
     assert facts["weights"] == pytest.approx([11 / 4, 11 / 32, 11 / 4, 11 / 4])
-    facts = Binary("sold", "no", weights="balanced").adapt(rows_of())
+    facts = Binary("sold", "no", class_weight="balanced").adapt(rows_of())
     assert facts == {"classes": ["yes", "no"], "weights": pytest.approx([11 / 6, 11 / 16])}
     counts = mip.data.words(rows_of(), "style")
     weights = balanced(counts, sorted(counts))
@@ -436,7 +437,7 @@ def test_balanced_weights_make_classes_count_alike():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_weights_and_smoothing_are_torchs(smoothing):
-    head = Multiclass("style", weights="balanced", smoothing=smoothing)
+    head = Multiclass("style", class_weight="balanced", label_smoothing=smoothing)
     facts = head.adapt(rows_of())
     logits, target = logits_of(head, facts, 8), torch.arange(8) % 4
     weights = torch.tensor(facts["weights"])
@@ -444,19 +445,35 @@ def test_weights_and_smoothing_are_torchs(smoothing):
     torch.testing.assert_close(head.criterion(facts)(logits, target), want.mean())
 
 
+@pytest.mark.parametrize("name", ["binary", "multiclass"])
+def test_the_log_loss_is_a_metric_unless_it_is_the_loss(name):
+    plain, *others = (head for title, head in HEADS.items() if title.startswith(name))
+    facts = plain.adapt(rows_of())
+    target = plain.encode(facts, known_of(plain))
+    logits = logits_of(plain, facts, len(target))
+    loss = float(plain.criterion(facts)(logits, target))
+    assert log_loss(logits, target) == pytest.approx(loss, rel=1e-6)
+    assert "log_loss" not in plain.metrics(facts, logits, target)
+    for head in others:
+        facts = head.adapt(rows_of())
+        target = head.encode(facts, known_of(head))
+        scores = head.metrics(facts, logits, target)
+        assert scores["log_loss"] == log_loss(logits, target)
+
+
 @pytest.mark.parametrize("focal", [0.5, 1.0, 2.0, 5.0])
 def test_the_focal_loss_is_torchvisions(focal):
     logits, target = torch.linspace(-4, 4, 9), torch.arange(9.0) % 2
-    head, facts = Binary("sold", focal=focal), {"classes": ["no", "yes"]}
+    head, facts = Binary("sold", focal_gamma=focal), {"classes": ["no", "yes"]}
     want = sigmoid_focal_loss(logits, target, alpha=-1, gamma=focal, reduction="mean")
     torch.testing.assert_close(head.criterion(facts)(logits, target), want)
-    both = Multiclass("sold", focal=focal).criterion(facts)
+    both = Multiclass("sold", focal_gamma=focal).criterion(facts)
     pairs = torch.stack([torch.zeros(9), logits], dim=1)
     torch.testing.assert_close(both(pairs, target.long()), want)
 
 
 def test_two_classes_of_either_head_cost_the_same():
-    changes = {"weights": "balanced", "focal": 1.5, "smoothing": 0.1}
+    changes = {"class_weight": "balanced", "focal_gamma": 1.5, "label_smoothing": 0.1}
     one, two = Binary("sold", **changes), Multiclass("sold", **changes)
     facts, logits = one.adapt(rows_of()), torch.linspace(-3, 3, 11)
     assert facts == two.adapt(rows_of())
@@ -631,21 +648,27 @@ def test_a_target_that_training_did_not_see_is_named(head, cell, text):
 
 
 SPECS = {
-    'kind = "quantile"\nlevels = [0.5, 0.1]': "head.levels must rise between 0 and 1: [0.5, 0.1]",
-    'kind = "quantile"\nlevels = [0.5, 0.5]': "head.levels must rise between 0 and 1: [0.5, 0.5]",
-    'kind = "quantile"\nlevels = [0, 0.5]': "head.levels must rise between 0 and 1: [0.0, 0.5]",
-    'kind = "quantile"\nlevels = [nan]': "head.levels must rise between 0 and 1: [nan]",
-    'kind = "quantile"\nlevels = []': "head.levels must rise between 0 and 1: []",
+    'kind = "quantile"\nquantiles = [0.5, 0.1]': (
+        "head.quantiles must increase within (0, 1): [0.5, 0.1]"
+    ),
+    'kind = "quantile"\nquantiles = [0.5, 0.5]': (
+        "head.quantiles must increase within (0, 1): [0.5, 0.5]"
+    ),
+    'kind = "quantile"\nquantiles = [0, 0.5]': (
+        "head.quantiles must increase within (0, 1): [0.0, 0.5]"
+    ),
+    'kind = "quantile"\nquantiles = [nan]': ("head.quantiles must increase within (0, 1): [nan]"),
+    'kind = "quantile"\nquantiles = []': ("head.quantiles must increase within (0, 1): []"),
     'kind = "ordinal"\norder = ["a"]': "head.order must name 2 classes or more, each once: ['a']",
     'kind = "ordinal"\norder = ["a", "a"]': (
         "head.order must name 2 classes or more, each once: ['a', 'a']"
     ),
     'kind = "ordinal"\norder = [1, 2]': "head.order[0] = 1 must be text, not a whole number",
-    'kind = "binary"\nfocal = -1': "head.focal must be >= 0: -1.0",
-    'kind = "binary"\nsmoothing = 1': "head.smoothing must be < 1: 1.0",
-    'kind = "multiclass"\nfocal = inf': "head.focal must be < inf: inf",
-    'kind = "multiclass"\nweights = "balancd"': (
-        "head.weights = 'balancd' is not one of its words; did you mean 'balanced'? "
+    'kind = "binary"\nfocal_gamma = -1': "head.focal_gamma must be >= 0: -1.0",
+    'kind = "binary"\nlabel_smoothing = 1': "head.label_smoothing must be < 1: 1.0",
+    'kind = "multiclass"\nfocal_gamma = inf': "head.focal_gamma must be < inf: inf",
+    'kind = "multiclass"\nclass_weight = "balancd"': (
+        "head.class_weight = 'balancd' is not one of its words; did you mean 'balanced'? "
         "(known: balanced, none)"
     ),
     'kind = "regression"\nloss = "logcosh"': (
@@ -657,6 +680,28 @@ SPECS = {
         "head.scale is not a field (known: column, dropout, layers, members, missing)"
     ),
 }
+
+
+VERSION_1 = {
+    'kind = "binary"\npositive = "yes"\nweights = "balanced"\nfocal = 2.0\nsmoothing = 0.1': Binary(
+        "x", pos_label="yes", class_weight="balanced", focal_gamma=2.0, label_smoothing=0.1
+    ),
+    'kind = "multiclass"\nweights = "balanced"\nfocal = 2.0\nsmoothing = 0.1': Multiclass(
+        "x", class_weight="balanced", focal_gamma=2.0, label_smoothing=0.1
+    ),
+    'kind = "quantile"\nlevels = [0.2, 0.7]': Quantile("x", quantiles=[0.2, 0.7]),
+}
+
+
+@pytest.mark.parametrize(("text", "head"), VERSION_1.items(), ids=lambda case: str(case)[:20])
+def test_a_head_of_version_1_is_read(text, head):
+    branch = 'version = 1\n[branch.one]\nkind = "continuous"\ncolumns = ["area"]\n'
+    alone = mip.parse(f'{branch}[head]\ncolumn = "x"\n{text}\n')
+    joint = mip.parse(
+        f'{branch}[head]\nkind = "joint"\nweight.a = 0.5\n[head.head.a]\ncolumn = "x"\n{text}\n'
+    )
+    assert alone.head == head
+    assert joint.head == Joint({"a": head}, loss_weights={"a": 0.5})
 
 
 @pytest.mark.parametrize(("text", "error"), SPECS.items(), ids=SPECS)

@@ -24,8 +24,8 @@ PAIR = {"price": HEADS["regression"], "style": HEADS["multiclass"]}
 JOINTS = {
     "all": Joint(ALL),
     "learned": Joint(ALL, weighting="learned"),
-    "nested": Joint({"one": HEADS["count"], "two": Joint(PAIR, weight={"style": 0.5})}),
-    "weighed": Joint(PAIR, weight={"price": 2.0, "style": 0.0}),
+    "nested": Joint({"one": HEADS["count"], "two": Joint(PAIR, loss_weights={"style": 0.5})}),
+    "weighed": Joint(PAIR, loss_weights={"price": 2.0, "style": 0.0}),
 }
 
 every = pytest.mark.parametrize("head", JOINTS.values(), ids=JOINTS)
@@ -81,7 +81,7 @@ def test_the_loss_is_the_weighed_sum_and_the_mean_of_its_rows(head):
         pairs = zip(torch.linspace(-1, 1, len(each)), each, strict=True)
         want = sum((-doubt).exp() * value + doubt for doubt, value in pairs)
     else:
-        weights = [head.weight.get(name, 1.0) for name in head.head]
+        weights = [head.loss_weights.get(name, 1.0) for name in head.head]
         want = sum(weight * value for weight, value in zip(weights, each, strict=True))
     torch.testing.assert_close(loss(guess, target), want)
     alone = [
@@ -110,7 +110,7 @@ def test_columns_and_scores_stand_behind_their_heads_name(head):
 def test_it_round_trips_through_a_spec_in_any_order(head):
     spec = spec_of(head)
     assert mip.parse(mip.dump(spec)) == spec
-    turned = Joint(dict(reversed(head.head.items())), head.weighting, head.weight)
+    turned = Joint(dict(reversed(head.head.items())), head.weighting, head.loss_weights)
     assert list(turned.head) == list(head.head)
 
 
@@ -207,14 +207,14 @@ ERRORS = {
         "count, joint, multiclass, multilabel, ordinal, quantile, regression)"
     ),
     "[head.head]": "head.head must have 1 or more",
-    '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.weight]\nb = 1.0': (
-        "head.weight names 'b', which is no head (known: a)"
+    '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.loss_weights]\nb = 1.0': (
+        "head.loss_weights names 'b', which is no head (known: a)"
     ),
-    '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.weight]\na = -1': (
-        "head.weight of 'a' must be 0 or more: -1.0"
+    '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.loss_weights]\na = -1': (
+        "head.loss_weights of 'a' must be 0 or more: -1.0"
     ),
-    'weighting = "learned"\nweight = { a = 1 }\n[head.head.a]\nkind = "count"\ncolumn = "x"': (
-        "head.weight must be left out: the weighting is learned"
+    'weighting = "learned"\nloss_weights.a = 1\n[head.head.a]\nkind = "count"\ncolumn = "x"': (
+        "head.loss_weights must be left out: the weighting is learned"
     ),
 }
 

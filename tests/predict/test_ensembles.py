@@ -126,7 +126,7 @@ def test_metrics_of_probabilities_are_those_of_their_mean(table):
     found, truth = made(table), table.texts("style")
     chance = [found.loc[row, f"p_{word}"] for row, word in enumerate(truth)]
     scores = mip.evaluate(made, table)
-    assert scores["log_loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-5)
+    assert scores["loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-5)
     assert scores["accuracy"] == (found["label"] == truth).mean()
 
 
@@ -182,8 +182,8 @@ REGRESSION = '[head]\nkind = "regression"\ncolumn = "price"\n'
          "rent in model 2"),
         ("regression", f'{REGRESSION}scale = "log"\n', "head.scale is standard in model 1 and log "
          "in model 2"),
-        ("quantile", ALL["quantile"] + "levels = [0.5]\n", "head.levels is [0.1, 0.5, 0.9] in "
-         "model 1 and [0.5] in model 2"),
+        ("quantile", ALL["quantile"] + "quantiles = [0.5]\n", "head.quantiles is [0.1, 0.5, 0.9] "
+         "in model 1 and [0.5] in model 2"),
         ("joint", JOINT, "head.head.style.kind is multiclass in model 1 and regression in model 2"),
     ],
 )  # fmt: skip

@@ -189,16 +189,16 @@ branches = st.recursive(leaves, lambda below: st.builds(fused, forest(below), fu
 gaps = st.sampled_from(["drop", "error"])
 scales = st.sampled_from(["standard", "log", "none"])
 losses = st.sampled_from(["mse", "mae", "huber", "log_cosh"])
-levels = st.lists(st.floats(1e-9, 0.999), min_size=1, max_size=4, unique=True).map(sorted)
-weights = st.sampled_from(["none", "balanced"])
+quantiles = st.lists(st.floats(1e-9, 0.999), min_size=1, max_size=4, unique=True).map(sorted)
+class_weights = st.sampled_from(["none", "balanced"])
 gammas = st.floats(0, 1e6)
 orders = st.just(()) | st.lists(texts.filter(bool), min_size=2, max_size=4, unique=True)
 single = st.one_of(
     st.builds(Regression, texts, scales, losses, layers, shares, counts, gaps),
-    st.builds(Quantile, texts, levels, scales, layers, shares, counts, gaps),
+    st.builds(Quantile, texts, quantiles, scales, layers, shares, counts, gaps),
     st.builds(Count, texts, layers, shares, counts, gaps),
-    st.builds(Binary, texts, reserved, weights, gammas, shares, layers, shares, counts, gaps),
-    st.builds(Multiclass, texts, weights, gammas, shares, layers, shares, counts, gaps),
+    st.builds(Binary, texts, reserved, class_weights, gammas, shares, layers, shares, counts, gaps),
+    st.builds(Multiclass, texts, class_weights, gammas, shares, layers, shares, counts, gaps),
     st.builds(Ordinal, texts, orders, layers, shares, counts, gaps),
     st.builds(Multilabel, texts, layers, shares, counts, gaps),
 )
@@ -209,8 +209,8 @@ def joined(draw, below):
     named = draw(st.dictionaries(names, below, min_size=1, max_size=3))
     if draw(st.booleans()):
         return Joint(named, "learned")
-    weight = st.dictionaries(st.sampled_from(sorted(named)), st.floats(0, 1e6))
-    return Joint(named, weight=draw(weight))
+    weights = st.dictionaries(st.sampled_from(sorted(named)), st.floats(0, 1e6))
+    return Joint(named, loss_weights=draw(weights))
 
 
 heads = st.recursive(single, joined, max_leaves=4)
