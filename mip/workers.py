@@ -30,7 +30,7 @@ GRACE = 2.0
 """Seconds that a process has to clean up when it is stopped, before it ends itself."""
 
 
-def mapped(
+def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int = 1
 ) -> Generator[Result, None, None]:
     """Apply a function to items, in so many processes with a thread of torch's each; with one
@@ -41,7 +41,7 @@ def mapped(
     where something cannot be sent to a process, and where a process ends without an answer;
     ValueError for fewer than one worker; and what the function raises.
 
-    >>> list(mapped(abs, [-1, 2]))
+    >>> list(parallel_map(abs, [-1, 2]))
     [1, 2]
     """
     if workers < 1:

@@ -33,7 +33,8 @@ def lr(
     if out:
         mip.plots.plot_rates(out, curve, overwrite=force)
         say(f"drew {out}")
-    say(f"the smoothed loss is least at {curve.least:.2g}; a tenth of that is well before it rises")
+    least = f"{curve.minimum:.2g}"
+    say(f"the smoothed loss is least at {least}; a tenth of that is well before it rises")
     say(f"try: mip fit {spec} --set train.optimizer.lr={curve.suggestion:.2g}")
 
 
@@ -113,7 +114,7 @@ def _reported(ended: Any, cut: mip.model.Parts, out: Path) -> None:
         mip.runs.write_json(out / "metrics.json", found, overwrite=True)
     say(mip.runs.scores(f"{out} after {ended.seconds:.0f} s", found))
     if ended.plan.spec.train.keep == "best":
-        epoch = mip.train.best(ended.history.epochs, "valid/loss") + 1
+        epoch = mip.train.best_epoch(ended.history.epochs, "valid/loss") + 1
         say(f"kept: epoch {epoch}, with the best valid loss")
     wrote = sorted(path.name for path in out.iterdir() if path.name != mip.files.LOCK)
     say(f"wrote {', '.join(wrote)} in {out}")

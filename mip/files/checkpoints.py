@@ -16,8 +16,8 @@ from mip.files.format import read_file, write_packed
 from mip.files.models import part_of
 from mip.model import Plan, to_json
 from mip.spec import KINDS
-from mip.train import History, State, aligned
-from mip.tree import leaves, like
+from mip.train import History, State, match_strides
+from mip.tree import leaves, unflatten_as
 
 
 @frozen
@@ -72,7 +72,10 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
     placed = {name: tensors[name].to(leaf.device) for name, leaf in named.items()}
     # A file does not say how tensors lay in memory, and that decides the last bits of what follows.
     state = evolve(
-        start, **like(trees, aligned(placed, named)), step=meta["step"], seed=meta["seed"]
+        start,
+        **unflatten_as(trees, match_strides(placed, named)),
+        step=meta["step"],
+        seed=meta["seed"],
     )
     history = History(tuple(map(_row, meta["history"])), _numbered(tensors, state.step))
     return Checkpoint(state, history, meta["extra"])

@@ -13,7 +13,7 @@ from mip.files import list_checkpoints, peek, save_checkpoint
 from mip.model import Plan
 from mip.output import check_output
 from mip.spec import KINDS
-from mip.train import Event, History, Hook, Reply, State, best, check_metric, stateful
+from mip.train import Event, History, Hook, Reply, State, best_epoch, check_metric, stateful
 
 
 def checkpoint(
@@ -92,7 +92,7 @@ def _names(
     epochs, ended = history.epochs, event.name == "after_epoch"
     if ended and metric:
         check_metric(epochs, metric, mode)
-    better = ended and metric and best(epochs, metric, mode) == len(epochs) - 1
+    better = ended and metric and best_epoch(epochs, metric, mode) == len(epochs) - 1
     # The last one last, so that a run which is killed before writes the others again.
     asked = {"best": better, f"epoch-{event.epoch:04}": ended and keep, "last": True}
     return [name for name in asked if asked[name]]

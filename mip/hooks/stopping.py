@@ -20,7 +20,7 @@ from mip.train import (
     Skip,
     State,
     Stop,
-    best,
+    best_epoch,
     check_metric,
     direction,
     stateful,
@@ -140,11 +140,11 @@ def restore_best(metric: str, mode: str | None = None) -> Hook:
         if event.name == "after_epoch":
             epochs = event.history.epochs
             check_metric(epochs, metric, mode)
-            if best(epochs, metric, mode) == len(epochs) - 1:
+            if best_epoch(epochs, metric, mode) == len(epochs) - 1:
                 kept[:] = [event.state]
         if event.name != "after_fit":
             return None
-        before = best(event.history.epochs, metric, mode)
+        before = best_epoch(event.history.epochs, metric, mode)
         if not kept and before >= 0 and event.error is None:
             where = f"checkpoint(metric='{metric}') keeps it as best.safetensors"
             warnings.warn(
@@ -170,7 +170,7 @@ def early_stop(metric: str, patience: int, mode: str | None = None) -> Hook:
             return None
         epochs = event.history.epochs
         check_metric(epochs, metric, mode)
-        at = best(epochs, metric, mode)
+        at = best_epoch(epochs, metric, mode)
         waited = len(epochs) - 1 - at
         if waited < patience:
             return None

@@ -16,8 +16,8 @@ from attrs import define, field
 
 from mip.hooks.stopping import Count
 from mip.plots import in_notebook, in_place
-from mip.train import Event, Hook, Reply, number, stateful
-from mip.tree import size
+from mip.train import Event, Hook, Reply, format_metric, stateful
+from mip.tree import count_rows
 
 
 def progress(total: int | None = None, label: str = "fit") -> Hook:
@@ -123,7 +123,7 @@ def _lines(row: Mapping[str, float]) -> tuple[str, str]:
     room = shutil.get_terminal_size().columns - len("epoch  seconds")
     shown = names[: sum(end <= room for end in ends)]
     header = "".join(f"  {name:>{widths[name]}}" for name in shown)
-    values = "".join(f"  {number(name, row[name]):>{widths[name]}}" for name in shown)
+    values = "".join(f"  {format_metric(name, row[name]):>{widths[name]}}" for name in shown)
     return f"epoch{header}  seconds", f"{row['epoch'] + 1:>5}{values}  {row['seconds']:>7.2f}"
 
 
@@ -138,7 +138,7 @@ def timing() -> Hook:
         if event.name == "before_epoch":
             count.began, count.rows = time.monotonic(), 0
         elif event.name == "after_batch":
-            count.rows += size(event.batch)
+            count.rows += count_rows(event.batch)
         elif event.name == "before_validate":
             if torch.cuda.is_available():
                 torch.cuda.synchronize()

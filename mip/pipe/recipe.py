@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from mip.errors import DataError
 from mip.pipe.nodes import Work, capture_error, run_threaded
 from mip.pipe.samplers import Each, Order
 from mip.pipe.sources import source_of
-from mip.tree import between, concat, size, taker
+from mip.tree import concat, count_rows, slice_rows, taker
 
 if TYPE_CHECKING:
     from torchdata.nodes import BaseNode
@@ -65,7 +65,9 @@ class Pipe:
         return run_works(self, works_of(self, once=True))
 
     def __repr__(self) -> str:
-        source = self.source if isinstance(self.source, Subset) else f"{count(self.source)} rows"
+        source = (
+            self.source if isinstance(self.source, Subset) else f"{count_rows(self.source)} rows"
+        )
         rows = f"batch({self.batch_size}{', drop_last=True' if self.drop_last else ''})"
         shared = [f"shard({self.rank}, {self.ranks})"] if self.ranks > 1 else []
         return " | ".join(map(str, [source, self.order, rows, *shared, *self.stages]))
@@ -91,7 +93,7 @@ class Subset:
         return len(self.places)
 
     def __repr__(self) -> str:
-        return f"{len(self)} of {count(self.source)} rows"
+        return f"{len(self)} of {count_rows(self.source)} rows"
 
     @property
     def rows(self) -> Tensor:
@@ -100,19 +102,7 @@ class Subset:
 
     def take(self, index: Tensor) -> Any:
         """Gather rows by their place in the subset."""
-        return _gatherer(self.source)(self.places[index])
-
-
-def count(source: Any) -> int:
-    """Count the rows of a table or of a tree of tensors."""
-    return (
-        len(source) if hasattr(source, "take") and not isinstance(source, Tensor) else size(source)
-    )
-
-
-def _gatherer(source: Any) -> Callable[[Tensor], Any]:
-    tensors = isinstance(source, Tensor) or not hasattr(source, "take")
-    return taker(source) if tensors else source.take
+        return taker(self.source)(self.places[index])
 
 
 def run_works(pipe: Pipe, works: Iterator[Work]) -> Iterator[Any]:
@@ -158,7 +148,7 @@ def _numbers(source: Any, places: Tensor) -> Tensor:
     # Rows are named as in the file where the source knows: a table, or encoded rows.
     if isinstance(source, Shards):
         return source.row_numbers(places)
-    return getattr(source, "rows", getattr(source, "row", torch.arange(count(source))))[places]
+    return getattr(source, "rows", getattr(source, "row", torch.arange(count_rows(source))))[places]
 
 
 def _size(pipe: Pipe) -> int:
@@ -167,7 +157,7 @@ def _size(pipe: Pipe) -> int:
         not isinstance(order, Each) or order.num_samples is not None
     ):
         raise DataError(f"sample: shards are read in order or shuffled; {order} needs mip.read")
-    return order.size(count(pipe.source))
+    return order.size(count_rows(pipe.source))
 
 
 def _batches(pipe: Pipe, size: int) -> int:
@@ -188,7 +178,7 @@ def works_of(pipe: Pipe, step: int = 0, once: bool = False) -> Iterator[Work]:
 
 
 def _gathered(pipe: Pipe, epochs: Iterable[int], skip: int) -> Iterator[Work]:
-    rows, size, gather = pipe.batch_size, _size(pipe), _gatherer(pipe.source)
+    rows, size, gather = pipe.batch_size, _size(pipe), taker(pipe.source)
     for epoch in epochs:
         order = capture_error(lambda now: _ordered(pipe, now, size), epoch, epoch, torch.arange(0))
         if order.error is not None:
@@ -251,7 +241,7 @@ def _cut(windows: Iterator[Work], pipe: Pipe) -> Iterator[Work]:
 
 def _part(work: Work, begin: int, end: int) -> Work:
     places = work.places[begin:end]
-    return Work(work.epoch, places, between(work.made, begin, begin + len(places)))
+    return Work(work.epoch, places, slice_rows(work.made, begin, begin + len(places)))
 
 
 def _joined(a: Work, b: Work) -> Work:
@@ -267,7 +257,7 @@ def _share(work: Work, pipe: Pipe) -> Work:
 
 
 def _ordered(pipe: Pipe, epoch: int, size: int) -> Tensor:
-    places = pipe.order(count(pipe.source), epoch)
+    places = pipe.order(count_rows(pipe.source), epoch)
     if len(places) != size:
         raise DataError(f"sample: the order has {len(places)} places and not {size}")
     return places

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mip.errors import DataError
 from mip.pipe.nodes import Work, mapped_node, run_threaded
-from mip.pipe.recipe import Pipe, Stage, Subset, count
+from mip.pipe.recipe import Pipe, Stage, Subset
 from mip.pipe.samplers import Each, Grouped, Labels, Order, Own, Uniform, Weighted, places_of
 from mip.pipe.sources import source_of
 from mip.rng import derive
-from mip.tree import Tree, concat, map_tree
+from mip.tree import Tree, concat, count_rows, map_tree
 
 if TYPE_CHECKING:
     from torchdata.nodes import BaseNode
@@ -151,7 +151,7 @@ def subset(indices: Any) -> Callable[[Any], Pipe]:
 
     def put(source: Any) -> Pipe:
         pipe = _pipe(source)
-        kept = places_of(indices, count(pipe.source))
+        kept = places_of(indices, count_rows(pipe.source))
         return evolve(pipe, source=Subset(pipe.source, kept))
 
     return put

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mip.optim import Schedule
 from mip.plots.figures import legend, panels
-from mip.train import COUNTS, History
+from mip.train import STEP_INFO, History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def curves(
 
 
 def _lines(history: History) -> Lines:
-    lines: Lines = {name: {} for name in history.steps if name not in COUNTS}
+    lines: Lines = {name: {} for name in history.steps if name not in STEP_INFO}
     for row in history.epochs:
         for name in [name for name in row if name not in {"epoch", "step"}]:
             part, _, metric = name.rpartition("/")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mip.plots.figures import figure, write_figure
-from mip.train import Curve
+from mip.train import LRCurve
 
 
 def plot_losses(
@@ -32,7 +32,7 @@ def plot_losses(
     write_figure(path, drawn, overwrite=overwrite)
 
 
-def plot_rates(path: str | Path, curve: Curve, *, overwrite: bool = False) -> None:
+def plot_rates(path: str | Path, curve: LRCurve, *, overwrite: bool = False) -> None:
     """Draw the smoothed loss by learning rate, with the suggestion.
 
     Needs the `plot` extra; raises FileError with the cure without it, and where the file exists
@@ -40,8 +40,8 @@ def plot_rates(path: str | Path, curve: Curve, *, overwrite: bool = False) -> No
     """
     drawn = figure(path, 7, 4)
     axes = drawn.subplots()
-    axes.plot(curve.rates, curve.losses)
-    axes.axvline(curve.least, linestyle=":", color="C7", label=f"least at {curve.least:.2g}")
+    axes.plot(curve.lrs, curve.losses)
+    axes.axvline(curve.minimum, linestyle=":", color="C7", label=f"least at {curve.minimum:.2g}")
     axes.axvline(curve.suggestion, color="C1", label=f"suggested {curve.suggestion:.2g}")
     axes.set(xlabel="learning rate", ylabel="smoothed loss", xscale="log")
     axes.spines[["top", "right"]].set_visible(False)

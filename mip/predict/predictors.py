@@ -47,7 +47,7 @@ from mip.predict.averaging import check_alike, logits_of, means
 from mip.rng import derive
 from mip.spec import KINDS
 from mip.train import State, with_averaged_params
-from mip.tree import Tree, between, concat, leaves, map_tree, mean
+from mip.tree import Tree, concat, leaves, map_tree, mean, slice_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,7 @@ class Predictor:
         are several.
         """
         if not len(batch.row):
-            return between(self._logits(self.plan.example()), 0, 0)
+            return slice_rows(self._logits(self.plan.example()), 0, 0)
         seen = [self._logits(each.inputs) for each in (batch, *(see(batch) for see in self.views))]
         return mean(seen) if self.views else seen[0]
 

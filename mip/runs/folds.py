@@ -20,7 +20,7 @@ from mip.predict import evaluate
 from mip.runs.jobs import Job, Run, no_hooks, run
 from mip.spec import KINDS, Spec
 from mip.train import Hook
-from mip.workers import mapped
+from mip.workers import parallel_map
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def _outcomes(
 ) -> Iterator[tuple[str, Fold | MipError]]:
     left = list(folds)
     try:
-        for outcome in mapped(attempted, folds, workers):
+        for outcome in parallel_map(attempted, folds, workers):
             yield left.pop(0), outcome
     except MipError as error:  # a process that ended takes the folds with it that it had not sent
         yield from ((fold, _named(fold, error)) for fold in left)

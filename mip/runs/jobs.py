@@ -47,14 +47,14 @@ from mip.runs.training import (
 )
 from mip.spec import KINDS, Spec
 from mip.train import (
-    Curve,
     History,
     Hook,
+    LRCurve,
     Metrics,
     State,
     Step,
-    best,
-    find_rate,
+    best_epoch,
+    find_lr,
     fit,
     init,
     no_metrics,
@@ -132,8 +132,8 @@ def rate_curve(
     kinds: Mapping[str, type] = KINDS,
     cache: str | Path | None = None,
     base: str | Path = ".",
-) -> Curve:
-    """Try learning rates on a spec's model and training rows; see `find_rate`. Nothing is kept.
+) -> LRCurve:
+    """Try learning rates on a spec's model and training rows; see `find_lr`. Nothing is kept.
 
     A group of parameters is trained with its multiple of the rate that is tried, and from the
     epoch on at which it starts.
@@ -148,7 +148,7 @@ def rate_curve(
 
     state = init(net, optimizer(lambda step: 0.0), spec.train.seed)
     train = lambda rate: train_step(net, plan.loss, optimizer(rate))  # noqa: E731
-    return find_rate(train, batches, state, steps=steps)
+    return find_lr(train, batches, state, steps=steps)
 
 
 @frozen
@@ -228,7 +228,7 @@ def device_here() -> str:
 
 def _check_best(out: Path, laid: Job) -> None:
     # Now and not after the training: where no epoch to come is better, that file is the model.
-    at = best(laid.start.history.epochs, "valid/loss")
+    at = best_epoch(laid.start.history.epochs, "valid/loss")
     if at < 0 or laid.plan.spec.train.keep != "best":
         return
     path = out / "checkpoints" / "best.safetensors"
@@ -281,7 +281,7 @@ def _moved(spec: Spec, base: Path, out: Path) -> Spec:
 def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]) -> None:
     at, how = laid.start, laid.plan.spec.train
     left = laid.steps - at.state.step
-    if left <= 0 and not at.history.begun.any():
+    if left <= 0 and not at.history.unfinished.any():
         return
     asked = (laid.metric, "min", how.checkpoint_every, at.extra, kinds)
     folder, kept = out / "checkpoints", how.checkpoint_keep

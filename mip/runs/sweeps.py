@@ -22,7 +22,7 @@ from mip.model import Parts, clean, fingerprint, parts
 from mip.predict import Ensemble, Predictor, evaluate, load
 from mip.runs.jobs import Run, run
 from mip.spec import KINDS, Spec, load_spec
-from mip.workers import mapped
+from mip.workers import parallel_map
 
 Scores = Mapping[str, Mapping[str, float]]
 """The loss and the metrics by part: `valid` and `test`, where these have rows."""
@@ -68,7 +68,7 @@ def runs(
     A folder that holds a run already is such an error, unless `overwrite` says to replace it.
     """
     with_run = partial(_ran, base=Path(base), cache=cache, overwrite=overwrite)
-    return mapped(partial(_guarded, with_run, dict(kinds)), trials, workers)
+    return parallel_map(partial(_guarded, with_run, dict(kinds)), trials, workers)
 
 
 def _ran(
@@ -177,7 +177,7 @@ def sweep(
     outcomes = []
     one = partial(_swept, base=path.parent, cache=cache, overwrite=overwrite)
     work = partial(_guarded, one, dict(kinds))
-    with closing(mapped(work, _trials(path, specs, out), workers)) as coming:
+    with closing(parallel_map(work, _trials(path, specs, out), workers)) as coming:
         for outcome in coming:
             told(outcome)
             outcomes.append(outcome)

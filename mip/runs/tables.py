@@ -13,7 +13,7 @@ from mip.data import averaged
 from mip.model import Node, memory, shape
 from mip.output import write
 from mip.runs.sweeps import Combination
-from mip.train import number
+from mip.train import format_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,9 @@ def undefined(found: Iterable[Mapping[str, float]]) -> str:
 def scores(title: str, by_part: Mapping[str, Mapping[str, float]]) -> Grid:
     """Lay out metrics, a row each, with a column for every part of the rows."""
     names = list(next(iter(by_part.values())))
-    rows = [[name, *(number(name, part[name]) for part in by_part.values())] for name in names]
+    rows = [
+        [name, *(format_metric(name, part[name]) for part in by_part.values())] for name in names
+    ]
     return grid(title, ["metric", *by_part], rows, undefined(by_part.values()))
 
 
@@ -82,7 +84,7 @@ def comparison(title: str, found: Mapping[str, Mapping[str, Mapping[str, float]]
     for part in first:
         rows.append([part, *("" for _ in metrics)])
         for name, scores in found.items():
-            values = [number(metric, scores[part][metric]) for metric in metrics]
+            values = [format_metric(metric, scores[part][metric]) for metric in metrics]
             rows.append([f"  {name}", *values])
     every = (scores for by_part in found.values() for scores in by_part.values())
     return grid(title, ["model", *metrics], rows, undefined(every))
@@ -95,8 +97,8 @@ def spread(title: str, folds: Mapping[str, Mapping[str, float]]) -> Grid:
         values = [fold.get(name, math.nan) for fold in folds.values()]
         mean, deviation, known = averaged(values)
         few = f" ({known} of {len(values)})" * (known < len(values))
-        rows.append([name, number(name, mean) + few, number(name, deviation)])
-        rows[-1] += [number(name, value) for value in values]
+        rows.append([name, format_metric(name, mean) + few, format_metric(name, deviation)])
+        rows[-1] += [format_metric(name, value) for value in values]
     return grid(title, ["metric", "mean", "±", *folds], rows, undefined(folds.values()))
 
 
@@ -139,9 +141,9 @@ def sweep_grid(title: str, combinations: Sequence[Combination], best: int) -> Gr
 
 def _spread(one: Combination, part: str, metric: str) -> str:
     mean, deviation, known = one.average(part, metric)
-    more = f" ± {number(metric, deviation)}" if known > 1 else ""
+    more = f" ± {format_metric(metric, deviation)}" if known > 1 else ""
     seeds = len(one.outcomes)
-    return number(metric, mean) + more + f" ({known} of {seeds})" * (0 < known < seeds)
+    return format_metric(metric, mean) + more + f" ({known} of {seeds})" * (0 < known < seeds)
 
 
 def measured(combinations: Sequence[Combination]) -> dict[str, list[tuple[str, str]]]:

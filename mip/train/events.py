@@ -70,7 +70,7 @@ class History:
     steps: Mapping[str, Tensor] = field(factory=dict)
 
     @property
-    def begun(self) -> Tensor:
+    def unfinished(self) -> Tensor:
         """Say which steps belong to no finished epoch: bool [steps]."""
         last = self.epochs[-1]["step"] if self.epochs else 0
         return self.steps["step"] > last if self.steps else torch.zeros(0, dtype=torch.bool)
@@ -92,7 +92,7 @@ class Live:
 
     @classmethod
     def of(cls, state: State, history: History, watched: bool) -> Self:
-        done = int((~history.begun).sum())
+        done = int((~history.unfinished).sum())
         now = {name: values[done:] for name, values in history.steps.items()}
         past = {name: values[:done] for name, values in history.steps.items()}
         return cls(copy(state), list(history.epochs), [past], now, {}, watched)
@@ -187,7 +187,7 @@ def stateful(
     return hook
 
 
-COUNTS = frozenset({"rows", "skipped", "step"})
+STEP_INFO = frozenset({"rows", "skipped", "step"})
 """What the history says of a step besides what it measured."""
 
 

@@ -23,35 +23,35 @@ DIVERGED = 4.0
 
 
 @frozen
-class Curve:
+class LRCurve:
     """What the finder saw: a learning rate and a smoothed loss for each step it took."""
 
-    rates: tuple[float, ...]
+    lrs: tuple[float, ...]
     losses: tuple[float, ...]
 
     @property
-    def least(self) -> float:
+    def minimum(self) -> float:
         """The rate at which the smoothed loss is least: with more it rises again."""
-        return self.rates[self.losses.index(min(self.losses))]
+        return self.lrs[self.losses.index(min(self.losses))]
 
     @property
     def suggestion(self) -> float:
         """A tenth of that: where the loss still falls, well before it rises.
 
-        >>> Curve((0.001, 0.01, 0.1, 1.0), (5.0, 4.0, 1.0, 9.0)).suggestion
+        >>> LRCurve((0.001, 0.01, 0.1, 1.0), (5.0, 4.0, 1.0, 9.0)).suggestion
         0.01
         """
-        return self.least / 10
+        return self.minimum / 10
 
 
-def find_rate(
+def find_lr(
     train: Callable[[Schedule], Step],
     pipe: Iterable[Any],
     state: State,
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 100,
-) -> Curve:
+) -> LRCurve:
     """Train from a state with rates that rise from `low` to `high` by equal factors, until the
     steps are taken or the loss has diverged (Smith 2017).
 
@@ -65,7 +65,7 @@ def find_rate(
     >>> x = torch.randn(64, 2, generator=draws)
     >>> batches = pipe((x, x @ torch.ones(2, 1)), mip.batch(8))
     >>> train = lambda rate: mip.train_step(net, torch.nn.functional.mse_loss, mip.sgd(rate))
-    >>> curve = find_rate(train, batches, mip.init(net, mip.sgd()), low=1e-4, high=100.0)
+    >>> curve = find_lr(train, batches, mip.init(net, mip.sgd()), low=1e-4, high=100.0)
     >>> 0.005 < curve.suggestion < 2
     True
     """
@@ -78,7 +78,7 @@ def find_rate(
     fit(train(schedule), pipe, evolve(state), steps=steps, hooks=[_watch(losses)])
     if len(losses) < 3:
         raise MipError(f"the loss is not finite after {len(losses)} steps with rates from {low:g}")
-    return Curve(tuple(schedule(start + k) for k in range(len(losses))), tuple(losses))
+    return LRCurve(tuple(schedule(start + k) for k in range(len(losses))), tuple(losses))
 
 
 def _watch(losses: list[float]) -> Callable[[Event], Reply]:

@@ -294,11 +294,11 @@ def cast(objective: Objective, precision: Precision, device: torch.device) -> Ob
     return objective if precision == "float32" else mixed
 
 
-def aligned(grads: Params, params: Params) -> Params:
+def match_strides(grads: Params, params: Params) -> Params:
     """Lay gradients out in memory as their parameters are: torch's fused kernels take that for
     given, and `torch.autograd.grad` does not see to it, as `Tensor.backward` does.
 
-    >>> aligned({"w": torch.ones(3, 2).t()}, {"w": torch.zeros(2, 3)})["w"].stride()
+    >>> match_strides({"w": torch.ones(3, 2).t()}, {"w": torch.zeros(2, 3)})["w"].stride()
     (3, 1)
     """
     return {

@@ -12,9 +12,9 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from mip.errors import DataError, MipError
-from mip.train.events import COUNTS, ROW_EVENTS, Event, History, Hook, Live, Reply, Skip, Stop
+from mip.train.events import ROW_EVENTS, STEP_INFO, Event, History, Hook, Live, Reply, Skip, Stop
 from mip.train.step import Metrics, State, Step, copy
-from mip.tree import size
+from mip.tree import count_rows
 
 Loop = Generator[Event, list[Reply], None]
 
@@ -230,7 +230,7 @@ def _counted(step: Callable[..., Any], state: State, batch: Any) -> tuple[State,
 
 
 def _note(live: Live, metrics: Metrics, batch: Any) -> None:
-    for name, value in {**metrics, "rows": size(batch), "step": live.state.step}.items():
+    for name, value in {**metrics, "rows": count_rows(batch), "step": live.state.step}.items():
         live.steps.setdefault(name, []).append(value)
 
 
@@ -254,7 +254,7 @@ def _means(steps: Mapping[str, Tensor]) -> dict[str, float]:
     # A step that was skipped has no loss to speak of; how many were is said where some were.
     taken = steps.get("skipped", torch.zeros(len(rows))) != 1
     share = {} if taken.all() else {"skipped": float((~taken).double().mean())}
-    measured = {name: values[taken] for name, values in steps.items() if name not in COUNTS}
+    measured = {name: values[taken] for name, values in steps.items() if name not in STEP_INFO}
     return {name: _mean(values, rows[taken]) for name, values in measured.items()} | share
 
 

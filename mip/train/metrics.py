@@ -1,4 +1,4 @@
-"""Metrics: which direction is better, the best epoch, how a number is written."""
+"""Metrics: which direction is better, the best epoch, how a value is printed."""
 
 from __future__ import annotations
 
@@ -8,44 +8,53 @@ from typing import Literal
 
 from mip.errors import MipError, hint
 
+Mode = Literal["min", "max"]
+"""Whether a lower or a higher value of a metric is better."""
+
+
 PERCENT = frozenset({"accuracy", "mape", "median_ape", "top2", "top5"})
 """Metrics that are fractions and read best as percentages."""
 
 
-def number(metric: str, value: float) -> str:
-    """Write a metric's value for a person; NaN, where it is not defined, as "n/a".
+HIGHER_IS_BETTER = frozenset(
+    {"accuracy", "auc", "coverage", "f1", "kappa", "percent_close", "r2", "top2", "top5"}
+)
+"""Metrics of which a higher value is better; of all others a lower one is."""
 
-    >>> number("mape", 0.2593), number("mae", 123456.7), number("auc", 0.91234)
+
+def format_metric(metric: str, value: float) -> str:
+    """Format a metric's value for display; NaN, an undefined value, as "n/a".
+
+    >>> format_metric("mape", 0.2593), format_metric("mae", 123456.7), format_metric("auc", 0.91234)
     ('25.9%', '123,457', '0.9123')
-    >>> number("mape", math.nan)
+    >>> format_metric("mape", math.nan)
     'n/a'
     """
     if math.isnan(value):
         return "n/a"
-    name = metric.split("/")[-1].split(".")[-1]
-    if name in PERCENT:
+    if _base_name(metric) in PERCENT:
         return f"{value:.1%}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
-RISING = ("accuracy", "auc", "coverage", "f1", "kappa", "percent_close", "r2", "top2", "top5")
-"""The metrics of which more is better; of all others, less is."""
-
-
-def direction(metric: str) -> Literal["min", "max"]:
-    """Say which end of a metric is better, by the last part of its name.
+def direction(metric: str) -> Mode:
+    """Return which end of a metric is better, by the last part of its name.
 
     >>> direction("valid/loss"), direction("valid/auc"), direction("valid/style.accuracy")
     ('min', 'max', 'max')
     """
-    return "max" if metric.split("/")[-1].split(".")[-1] in RISING else "min"
+    return "max" if _base_name(metric) in HIGHER_IS_BETTER else "min"
 
 
-def best(epochs: tuple[Mapping[str, float], ...], metric: str, mode: str | None = None) -> int:
-    """Find the first epoch with the best value; NaN never wins. -1 where there is none. `mode` is
-    "min" or "max"; by default the metric's own direction.
+def _base_name(metric: str) -> str:
+    return metric.split("/")[-1].split(".")[-1]
 
-    >>> best(({"valid/loss": 2.0}, {"valid/loss": 1.0}, {"valid/loss": 1.0}), "valid/loss")
+
+def best_epoch(epochs: Sequence[Mapping[str, float]], metric: str, mode: str | None = None) -> int:
+    """Return the index of the first epoch with the best value of a metric, or -1 if no epoch has
+    one. NaN never wins. `mode` is "min" or "max"; the default is the metric's own direction.
+
+    >>> best_epoch(({"valid/loss": 2.0}, {"valid/loss": 1.0}, {"valid/loss": 1.0}), "valid/loss")
     1
     """
     sign = 1 if (mode or direction(metric)) == "min" else -1
@@ -54,7 +63,7 @@ def best(epochs: tuple[Mapping[str, float], ...], metric: str, mode: str | None 
 
 
 def check_metric(epochs: Sequence[Mapping[str, float]], metric: str, mode: str | None) -> None:
-    """Raise ValueError for a mode or a metric that the epochs do not have."""
+    """Raise ValueError for an unknown mode, and MipError if none of the epochs has the metric."""
     if mode not in {None, "min", "max"}:
         raise ValueError(f"'mode' must be 'min' or 'max', not {mode!r}")
     if epochs and not any(metric in row for row in epochs):

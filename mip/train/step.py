@@ -19,18 +19,18 @@ from mip.train.gradient import (
     Gradient,
     Objective,
     Precision,
-    aligned,
     all_finite,
     buffers_of,
     cast,
     check_plain,
     eager,
     lent,
+    match_strides,
     slots_of,
     standard_gradient,
     trained_of,
 )
-from mip.tree import Tree, clone, map_tree, stacked
+from mip.tree import Tree, clone, map_tree, stack_trees
 
 Metrics = dict[str, Any]
 """Names to numbers, or to tensors of no dimensions that stay on their device until read."""
@@ -78,7 +78,7 @@ def stack(states: Sequence[State]) -> State:
     >>> both.params["weight"].shape, len(unstack(both))
     (torch.Size([2, 1, 3]), 2)
     """
-    params, buffers = stacked([(each.params, each.buffers) for each in states])
+    params, buffers = stack_trees([(each.params, each.buffers) for each in states])
     return evolve(
         states[0], params=params, buffers=buffers, optimizer=tuple(s.optimizer for s in states)
     )
@@ -262,7 +262,7 @@ def train_step(
             metrics = {**_losses(value), **measure(grads, state.params), **_scale_of(scale)}
             if skip_nonfinite and not all_finite(value, grads):
                 return _held(state), {**metrics, "skipped": 1.0}
-            grads = aligned(grads, state.params)
+            grads = match_strides(grads, state.params)
             _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
             params = map_params(params)
         after = State(params, buffers, tree, state.step + 1, state.seed)

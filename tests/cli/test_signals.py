@@ -20,7 +20,7 @@ from toolz import pipe
 import mip
 import mip.demo
 from mip.cli.app import main
-from mip.workers import mapped
+from mip.workers import parallel_map
 
 SPEC = (
     '[data]\ntable = "houses.csv"\nsplit = { fractions = [0.7, 0.3, 0.0] }\n'
@@ -87,7 +87,7 @@ def slow(seconds):
 
 def test_processes_end_with_the_iterator():
     before = set(multiprocessing.active_children())
-    found = mapped(slow, [0.0, 1000.0], workers=2)
+    found = parallel_map(slow, [0.0, 1000.0], workers=2)
     assert next(found) == 0.0
     within(60, found.close)
     assert set(multiprocessing.active_children()) <= before
@@ -99,7 +99,7 @@ def refused(item):
 
 def test_what_a_process_raises_is_raised_and_ends_the_others():
     before = set(multiprocessing.active_children())
-    works = mapped(raised_or_slow, [None, 1000.0], workers=2)
+    works = parallel_map(raised_or_slow, [None, 1000.0], workers=2)
     with pytest.raises(LookupError, match="there is no None") as caught:
         within(60, partial(next, works))
     assert "in refused" in str(caught.value.__cause__)
@@ -123,7 +123,7 @@ def odd(_):
 
 def test_an_error_that_cannot_be_sent_keeps_its_text():
     with pytest.raises(RuntimeError, match=r"^OddError: a b$"):
-        list(mapped(odd, [1, 2], workers=2))
+        list(parallel_map(odd, [1, 2], workers=2))
 
 
 def test_a_sweep_hears_ctrl_c_alone_and_goes_on(folder):

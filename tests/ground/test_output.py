@@ -27,7 +27,7 @@ from mip.model import Parts
 from mip.output import check_output, write
 from mip.plots import figure, write_figure
 from mip.runs import run
-from mip.train import Curve, History
+from mip.train import History, LRCurve
 
 EXISTS = (
     "exists already; choose another name, or replace it with --force (overwrite=True in Python)"
@@ -130,7 +130,7 @@ WRITERS = {
     "write_table": lambda path, t, **k: mip.runs.write_table(path, pd.DataFrame({"a": [1]}), **k),
     "plot_losses": lambda path, t, **k: mip.plots.plot_losses(path, {}, **k),
     "plot_rates": lambda path, t, **k: mip.plots.plot_rates(
-        path, Curve((0.1, 1.0), (2.0, 1.0)), **k
+        path, LRCurve((0.1, 1.0), (2.0, 1.0)), **k
     ),
     "write_figure": lambda path, t, **k: write_figure(path, figure(path, 1, 1), **k),
     "plot_drift": lambda path, t, **k: plot_drift(path, records(t), **k),

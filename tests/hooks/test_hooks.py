@@ -26,7 +26,7 @@ from mip.files import save_checkpoint
 from mip.hooks import console, limit, nan_guard, record, restore_best, tensorboard, timing
 from mip.train import History, Skip, direction, norms
 from mip.train.events import EVENTS
-from mip.train.metrics import RISING
+from mip.train.metrics import HIGHER_IS_BETTER
 
 EPOCH = ["before_validate", "validate", "after_validate", "after_epoch"]
 
@@ -392,7 +392,7 @@ def test_every_metric_of_every_head_knows_its_direction():
     falling = {"log_loss", "mae", "mape", "median_ape", "pinball", "poisson_deviance", "rmse"}
     seen = {name for head in HEADS.values() for name in metrics_of(head)}
     assert {name for name in seen if direction(f"valid/{name}") == "max"} == seen - falling
-    assert {direction(f"valid/it.{name}") for name in RISING} == {"max"}
+    assert {direction(f"valid/it.{name}") for name in HIGHER_IS_BETTER} == {"max"}
     assert {direction(name) for name in ("loss", "valid/loss", "grad_norm")} == {"min"}
 
 
@@ -403,8 +403,8 @@ def metrics_of(head):
 
 def test_the_best_epoch_is_that_of_the_metrics_direction():
     rows = ({"valid/auc": 0.7}, {"valid/auc": 0.9}, {"valid/auc": 0.8})
-    assert mip.train.best(rows, "valid/auc") == 1
-    assert mip.train.best(rows, "valid/auc", "min") == 0
+    assert mip.train.best_epoch(rows, "valid/auc") == 1
+    assert mip.train.best_epoch(rows, "valid/auc", "min") == 0
 
 
 def test_tensorboard_gets_a_curve_for_each_metric(tmp_path):

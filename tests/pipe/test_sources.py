@@ -107,6 +107,11 @@ def test_what_has_the_two_verbs_is_read():
     assert [len(part) for part in read(mip.from_frame(frame))] == [2, 2, 1]
 
 
+def test_a_table_in_a_dict_has_its_rows():
+    batches = list(pipe({"rows": mip.from_columns({"a": range(5)})}, mip.batch(2)))
+    assert [batch["rows"]["a"].tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+
+
 WRONG = {
     "numbers": ([1, 2, 3], r"a list: stack a list of rows \(torch.utils.data.default_collate\)"),
     "numbers beside a tensor": ((X, [0, 1, 0, 1, 0]), r"a list at '1': stack a list of rows"),

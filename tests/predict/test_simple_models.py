@@ -299,7 +299,9 @@ def test_the_command_prints_what_it_writes(here, run):
         assert list(scores) == ["train", "valid", "test"]
         rows = [line for line in lines if line[: len(name.split())] == name.split()]
         shown = [line[len(name.split()) :] for line in rows]
-        want = [[mip.train.number(*pair) for pair in part.items()] for part in scores.values()]
+        want = [
+            [mip.train.format_metric(*pair) for pair in part.items()] for part in scores.values()
+        ]
         assert shown == want
         assert all(header[1:] == list(part) for part in scores.values())
 

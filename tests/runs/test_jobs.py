@@ -21,7 +21,7 @@ from mip.model import Parts, cutmix, either, fits, mixup
 from mip.runs import job
 from mip.runs.feeding import rows_pipe, train_pipe
 from mip.runs.jobs import Run
-from mip.train import best, eval_step
+from mip.train import best_epoch, eval_step
 
 SPEC = """
 [branch.size]
@@ -64,7 +64,7 @@ def same(one: Run, other: Run) -> bool:
 
 def test_the_best_epoch_is_the_model_and_scores_as_it_did(cut, tmp_path):
     ended = mip.run(spec(keep="best", epochs=12), cut, tmp_path)
-    row = ended.history.epochs[best(ended.history.epochs, "valid/loss")]
+    row = ended.history.epochs[best_epoch(ended.history.epochs, "valid/loss")]
     assert ended.state.step == row["step"]
     assert mip.evaluate(ended.predict, cut.valid)["loss"] == row["valid/loss"]
     assert row["valid/loss"] == min(each["valid/loss"] for each in ended.history.epochs)
@@ -117,7 +117,7 @@ def test_a_damaged_best_checkpoint_is_told_before_the_training(cut, tmp_path, ke
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
     with pytest.raises(mip.MipError) as caught:
         mip.run(asked, cut, tmp_path, resume=True)
-    name = f"epoch-{best(ended.history.epochs, 'valid/loss'):04}.safetensors"
+    name = f"epoch-{best_epoch(ended.history.epochs, 'valid/loss'):04}.safetensors"
     cure = f"{name} is the same: copy it over best.safetensors" if keep else "start anew"
     wrong = "the file is damaged (its checksum does not match)"
     assert str(caught.value) == f"{path}: {wrong}; {cure}"
@@ -162,7 +162,7 @@ def test_choosing_needs_valid_rows(cut):
 
 def test_patience_stops_a_run_that_gets_no_better(cut, tmp_path):
     ended = mip.run(spec(epochs=200, patience=3), cut, tmp_path)
-    at = best(ended.history.epochs, "valid/loss")
+    at = best_epoch(ended.history.epochs, "valid/loss")
     assert len(ended.history.epochs) == at + 1 + 3 < 200
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [dict(row) for row in ended.history.epochs]
@@ -182,9 +182,9 @@ def test_no_epochs_give_the_untrained_model_even_in_an_old_folder(cut, tmp_path)
 
 def test_the_best_epoch_is_the_first_of_equals_and_never_nan():
     rows = tuple({"valid/loss": loss} for loss in (3.0, 1.0, float("nan"), 2.0))
-    assert best(rows, "valid/loss") == 1
-    assert best(rows, "valid/loss", mode="max") == 0
-    assert best((), "valid/loss") == -1
+    assert best_epoch(rows, "valid/loss") == 1
+    assert best_epoch(rows, "valid/loss", mode="max") == 0
+    assert best_epoch((), "valid/loss") == -1
 
 
 def test_early_stop_counts_epochs_without_a_better_one(cut):

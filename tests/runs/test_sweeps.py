@@ -20,7 +20,7 @@ from mip.cli.inputs import choices
 from mip.errors import FileError, MipError, SpecError
 from mip.runs import Trial, best, runs, sweep
 from mip.runs.sweeps import grid, name_of
-from mip.workers import mapped
+from mip.workers import parallel_map
 
 TEXT = (
     NUMBERS
@@ -62,13 +62,13 @@ def slow(seconds):
 
 
 def test_results_come_in_the_order_given():
-    assert list(mapped(slow, [0.4, 0.0, 0.2, 0.0], workers=2)) == [0.4, 0.0, 0.2, 0.0]
+    assert list(parallel_map(slow, [0.4, 0.0, 0.2, 0.0], workers=2)) == [0.4, 0.0, 0.2, 0.0]
 
 
 def test_items_are_taken_as_they_are_needed():
     taken = []
     items = (taken.append(k) or k for k in range(50))
-    found = mapped(abs, items, workers=2)
+    found = parallel_map(abs, items, workers=2)
     assert next(found) == 0
     assert len(taken) < 50
     found.close()
@@ -76,7 +76,7 @@ def test_items_are_taken_as_they_are_needed():
 
 @pytest.mark.slow
 def test_a_worker_has_one_thread():
-    assert list(mapped(threads, [0, 0], workers=2)) == [1, 1]
+    assert list(parallel_map(threads, [0, 0], workers=2)) == [1, 1]
 
 
 def threads(_):
@@ -85,7 +85,7 @@ def threads(_):
 
 def test_what_cannot_be_sent_is_said():
     with pytest.raises(MipError) as caught:
-        list(mapped(lambda item: item, [1], workers=2))
+        list(parallel_map(lambda item: item, [1], workers=2))
     assert str(caught.value).startswith("cannot be sent to a worker process (")
     assert str(caught.value).endswith(
         "): define kinds and hooks at the top of a module, or take one worker"
@@ -94,7 +94,7 @@ def test_what_cannot_be_sent_is_said():
 
 def test_no_workers_are_refused():
     with pytest.raises(ValueError, match="'workers' must be >= 1: 0"):
-        list(mapped(abs, [1], workers=0))
+        list(parallel_map(abs, [1], workers=0))
 
 
 def killed(_):
@@ -105,7 +105,7 @@ def killed(_):
 
 def test_a_process_that_dies_is_said():
     with pytest.raises(MipError) as caught:
-        list(mapped(killed, [1], workers=2))
+        list(parallel_map(killed, [1], workers=2))
     assert str(caught.value) == (
         "a worker process ended without an answer: out of memory, or a script that starts workers "
         "outside of `if __name__ == '__main__':`"

@@ -19,7 +19,7 @@ from mip.cli.app import make_app
 from mip.errors import MipError, SpecError
 from mip.model import Parts
 from mip.runs import job, rate_curve
-from mip.train import Curve, find_rate
+from mip.train import LRCurve, find_lr
 
 
 def line(scale=1.0):
@@ -35,7 +35,7 @@ def line(scale=1.0):
 def test_nothing_changes():
     net, train, batches, state = line()
     before, random = bits((state, net.state_dict())), torch.get_rng_state()
-    one, two = (find_rate(train, batches, state) for _ in range(2))
+    one, two = (find_lr(train, batches, state) for _ in range(2))
     assert bits((state, net.state_dict())) == before
     assert torch.get_rng_state().equal(random)
     assert one == two
@@ -44,32 +44,32 @@ def test_nothing_changes():
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
 def test_the_rate_follows_the_problem(scale):
     _, train, batches, state = line(scale)
-    curve = find_rate(train, batches, state, low=1e-6, high=1e4)
+    curve = find_lr(train, batches, state, low=1e-6, high=1e4)
     largest = 1 / scale**2
     assert 0.005 * largest < curve.suggestion < 1.5 * largest
 
 
 def test_rates_rise_by_equal_factors_and_end_where_the_loss_diverges():
     _, train, batches, state = line()
-    curve = find_rate(train, batches, state, low=1e-3, high=1e3, steps=60)
-    assert len(curve.rates) == len(curve.losses) < 60
-    assert np.diff(np.log(curve.rates)) == pytest.approx(math.log(1e6) / 59)
-    assert curve.rates[0] == pytest.approx(1e-3)
+    curve = find_lr(train, batches, state, low=1e-3, high=1e3, steps=60)
+    assert len(curve.lrs) == len(curve.losses) < 60
+    assert np.diff(np.log(curve.lrs)) == pytest.approx(math.log(1e6) / 59)
+    assert curve.lrs[0] == pytest.approx(1e-3)
     assert all(map(math.isfinite, curve.losses))
-    whole = find_rate(train, batches, state, low=1e-6, high=1e-4, steps=10)
-    assert whole.rates[-1] == pytest.approx(1e-4)
+    whole = find_lr(train, batches, state, low=1e-6, high=1e-4, steps=10)
+    assert whole.lrs[-1] == pytest.approx(1e-4)
 
 
 def test_rates_begin_at_the_state_that_is_given():
     _, train, batches, state = line()
     later, _ = train(lambda step: 0.0)(state, next(batches.iter_from(0)))
-    assert find_rate(train, batches, later, steps=5).rates[0] == pytest.approx(1e-6)
+    assert find_lr(train, batches, later, steps=5).lrs[0] == pytest.approx(1e-6)
 
 
 def test_the_first_smoothed_loss_is_the_first_loss():
     _, train, batches, state = line()
     _, metrics = train(lambda step: 1e-6)(state, next(batches.iter_from(0)))
-    curve = find_rate(train, batches, state, steps=5)
+    curve = find_lr(train, batches, state, steps=5)
     assert curve.losses[0] == pytest.approx(float(metrics["loss"]))
 
 
@@ -77,7 +77,7 @@ def test_the_first_smoothed_loss_is_the_first_loss():
 def test_rates_that_do_not_rise_are_refused(wrong):
     _, train, batches, state = line()
     with pytest.raises(ValueError, match="rates must rise from above 0, in 3 steps or more"):
-        find_rate(train, batches, state, **wrong)
+        find_lr(train, batches, state, **wrong)
 
 
 def test_a_loss_that_is_never_finite_is_said():
@@ -87,12 +87,12 @@ def test_a_loss_that_is_never_finite_is_said():
         net, F.mse_loss, mip.sgd(rate), map_loss=lambda loss: loss * float("nan")
     )
     with pytest.raises(MipError, match=r"the loss is not finite after 0 steps with rates from"):
-        find_rate(train, batches, state)
+        find_lr(train, batches, state)
 
 
 def test_the_suggestion_is_a_tenth_of_the_rate_with_the_least_loss():
-    curve = Curve((1.0, 2.0, 3.0), (3.0, 1.0, 2.0))
-    assert (curve.least, curve.suggestion) == (2.0, 0.2)
+    curve = LRCurve((1.0, 2.0, 3.0), (3.0, 1.0, 2.0))
+    assert (curve.minimum, curve.suggestion) == (2.0, 0.2)
 
 
 SPEC = """
@@ -148,7 +148,7 @@ def test_a_group_is_trained_with_its_multiple_of_the_rate():
     one = lambda rate: mip.chain(mip.clip_norm(how.clip), how.optimizer.optimizer(rate))  # noqa: E731
     train = lambda rate: mip.train_step(net, laid.plan.loss, one(rate))  # noqa: E731
     state = mip.init(net, one(0.0), how.seed)
-    want = find_rate(train, laid.batches, state, low=0.25e-6, high=2.5, steps=30)
+    want = find_lr(train, laid.batches, state, low=0.25e-6, high=2.5, steps=30)
     assert rate_curve(spec, cut, steps=30).losses == want.losses
 
 

@@ -567,7 +567,7 @@ def test_the_history_holds_every_step_and_knows_those_of_the_epoch_begun():
 
     mip.fit(step, batches, state, steps=4, hooks=[hook])
     assert [each.steps["rows"].tolist() for each in seen] == [[3], [3, 3], [3, 3, 1], [3, 3, 1, 3]]
-    assert [int(each.begun.sum()) for each in seen] == [1, 2, 3, 1]
+    assert [int(each.unfinished.sum()) for each in seen] == [1, 2, 3, 1]
     assert seen[-1].steps["step"].tolist() == [1, 2, 3, 4]
     assert len(seen[-1].steps["loss"]) == 4
 
@@ -579,7 +579,7 @@ def test_an_epoch_whose_batches_are_over_is_closed_first_and_counts():
     after = lambda event: see(event) if event.name == "after_batch" else None  # noqa: E731
     mip.fit(step, batches, state, epochs=1, hooks=[after])
     state, history = told[-1]
-    assert (state.step, len(history.epochs), history.begun.tolist()) == (2, 0, [True, True])
+    assert (state.step, len(history.epochs), history.unfinished.tolist()) == (2, 0, [True, True])
     rows = []
     hooks = [names(seen), rows.append]
     ended = mip.fit(step, batches, state, epochs=1, hooks=hooks, history=history)
