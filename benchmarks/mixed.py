@@ -30,13 +30,13 @@ kind = "image"
 columns = {list(PHOTOS)}
 size = {SIZE}
 backbone = "small"
-width = {WIDTH}
+base_channels = {WIDTH}
 pool = "mean"
 
 [branch.words]
 kind = "categorical"
 columns = ["zipcode"]
-unseen = 0.0
+unseen_rate = 0.0
 
 [head]
 kind = "regression"

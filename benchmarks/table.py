@@ -27,7 +27,7 @@ columns = {[f"x{k}" for k in range(NUMBERS)]}
 [branch.words]
 kind = "categorical"
 columns = {[f"c{k}" for k in range(CATEGORIES)]}
-unseen = 0.0
+unseen_rate = 0.0
 
 [head]
 kind = "regression"

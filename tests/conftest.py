@@ -54,7 +54,7 @@ BRANCHES = """
 kind = "image"
 columns = ["front", "back"]
 size = 8
-width = 2
+base_channels = 2
 pool = "attention"
 missing = "learn"
 augmentation = { flip = true, shift = 0.2, brightness = 0.3 }
@@ -62,7 +62,7 @@ augmentation = { flip = true, shift = 0.2, brightness = 0.3 }
 [branch.place]
 kind = "categorical"
 columns = ["town"]
-unseen = 0.3
+unseen_rate = 0.3
 
 [branch.rooms]
 kind = "fuse"

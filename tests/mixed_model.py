@@ -18,10 +18,14 @@ def mixed():
         [branch.photos]
         kind = "fuse"
         layers = [50, 20, 10]
-        branch.net = {{ kind = "image", columns = ["photo"], backbone = "resnet34", cut = "fc" }}
+        [branch.photos.branch.net]
+        kind = "image"
+        columns = ["photo"]
+        backbone = "resnet34"
+        feature_layer = "fc"
         [branch.table]
         kind = "tabular"
-        numbers = {list(frame)}
+        continuous = {list(frame)}
         network = {{ kind = "mlp", layers = [10, 4] }}
         [head]
         kind = "regression"

@@ -20,13 +20,13 @@ from mip.data import Rows, Table, places, words
 
 @frozen
 class Categorical:
-    """Words: a vector per column; 0 is the bucket of the unseen, the rare and the missing.
+    """Categories: one vector per column. Unseen, rare and missing categories share code 0.
 
-    `encoding` is "embedding" (each of `width`; default: min(50, round(1.6 * categories ** 0.56))),
-    "one_hot" for columns of few categories, or "hash" for very many: embeddings of `buckets` that
-    words share by their hash, so that none has to be known. Values with fewer than `least`
-    training rows are rare; `unseen` is the share of cells that training shows as unseen, so that
-    the bucket is learned.
+    `encoding` is "embedding" (of `embedding_dim` numbers; default: min(50, round(1.6 * n ** 0.56))
+    for n categories), "one_hot" for columns of few categories, or "hash" for very many: categories
+    share `buckets` embeddings by their hash, so no vocabulary is needed. Categories with fewer
+    than `min_count` training rows are rare. Training replaces a random share of `unseen_rate` of
+    the cells by code 0, so that its embedding is learned.
 
     >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"zip": ["85255", "36372", "85255"]}))
@@ -38,16 +38,16 @@ class Categorical:
     """
 
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
-    width: int | None = field(default=None, validator=optional([gt(0), le(4096)]))
-    least: int = field(default=1, validator=ge(1))
-    unseen: float = field(default=0.05, validator=[ge(0), lt(1)])
+    embedding_dim: int | None = field(default=None, validator=optional([gt(0), le(4096)]))
+    min_count: int = field(default=1, validator=ge(1))
+    unseen_rate: float = field(default=0.05, validator=[ge(0), lt(1)])
     encoding: Literal["embedding", "one_hot", "hash"] = field(
         default="embedding", validator=in_(("embedding", "one_hot", "hash"))
     )
     buckets: int = field(default=1024, validator=[gt(1), le(1 << 24)])
 
     def adapt(self, rows: Rows) -> Facts:
-        """Give the sorted words of each column that stand in at least `least` rows; none for
+        """Give the sorted words of each column that stand in at least `min_count` rows; none for
         "hash".
         """
         if self.encoding == "hash":
@@ -55,7 +55,7 @@ class Categorical:
         return {"words": [self._words(words(rows, column)) for column in self.columns]}
 
     def _words(self, counts: Mapping[str, int]) -> list[str]:
-        return sorted(word for word, count in counts.items() if count >= self.least)
+        return sorted(word for word, count in counts.items() if count >= self.min_count)
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Give int64 [n, columns]: 1 + place in the vocabulary, or the bucket, or 0."""
@@ -84,9 +84,9 @@ class Categorical:
         if self.encoding == "hash":
             sizes = [1 + self.buckets for _ in self.columns]
         if self.encoding == "one_hot":
-            return OneHot(sizes, self.unseen)
-        widths = [self.width or min(50, round(1.6 * size**0.56)) for size in sizes]
-        return Embeddings(sizes, widths, self.unseen)
+            return OneHot(sizes, self.unseen_rate)
+        widths = [self.embedding_dim or min(50, round(1.6 * size**0.56)) for size in sizes]
+        return Embeddings(sizes, widths, self.unseen_rate)
 
     def unknown(self, facts: Facts, rows: Rows) -> Iterator[tuple[str, list[str]]]:
         """Give (column, words) for every column with words that training did not see."""

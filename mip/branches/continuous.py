@@ -19,14 +19,13 @@ from mip.nn import Fill
 
 @frozen
 class Continuous:
-    """Numbers, a missing cell filled and flagged: standardised (after a signed logarithm for
-    "log"), or for "quantile" spread like a normal distribution by their rank among the training
-    rows.
+    """Numbers, standardized (for "log" after a signed logarithm), or for "quantile" mapped by
+    their rank in the training rows to a normal distribution. Missing cells are filled and flagged.
 
-    `embedding` gives each column a vector of `width` instead of its number (Gorishniy et al. 2022):
-    "linear", "piecewise" (linear within up to `bins` bins of the training rows), or
-    "periodic" (sines and cosines of learned frequencies, drawn with deviation `frequency`);
-    each through a linear layer of the column's own and ReLU.
+    `embedding` replaces each number by a vector of `embedding_dim` numbers (Gorishniy et al. 2022):
+    "linear", "piecewise" (linear within up to `bins` bins of the training rows), or "periodic"
+    (sines and cosines of learned frequencies with initial standard deviation `frequency`). Each
+    column then has its own linear layer, followed by ReLU.
 
     >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"area": ["70", "90", ""]}))
@@ -44,7 +43,7 @@ class Continuous:
     embedding: Literal["none", "linear", "piecewise", "periodic"] = field(
         default="none", validator=in_(("none", "linear", "piecewise", "periodic"))
     )
-    width: int = field(default=16, validator=[gt(0), le(1024)])
+    embedding_dim: int = field(default=16, validator=[gt(0), le(1024)])
     bins: int = field(default=32, validator=[gt(1), le(1024)])
     frequency: float = field(default=0.1, validator=gt(0))
 
@@ -81,18 +80,18 @@ class Continuous:
 
     def module(self, facts: Facts) -> nn.Module:
         """Give float32 [n, columns + those with missing cells], or with an embedding
-        [n, columns * width + those with missing cells].
+        [n, columns * embedding_dim + those with missing cells].
         """
         fill = Fill([count > 0 for count in facts["missing"]])
         if self.embedding == "none":
             return fill
-        return Embedded(fill, len(self.columns), self._spread(facts), self.width)
+        return Embedded(fill, len(self.columns), self._spread(facts), self.embedding_dim)
 
     def _spread(self, facts: Facts) -> Spread:
         if self.embedding == "piecewise":
             return Piecewise(facts["edges"])
         if self.embedding == "periodic":
-            return Periodic(len(self.columns), self.width, self.frequency)
+            return Periodic(len(self.columns), self.embedding_dim, self.frequency)
         return Plain()
 
     def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:

@@ -16,29 +16,30 @@ from mip.tree import Tree
 @frozen
 class FtTransformer:
     """A feature tokenizer and a transformer (FT-Transformer, Gorishniy et al. 2021): each column
-    is a token of `width`, and `depth` layers of `heads` heads let them attend to each other.
+    becomes a token of `embedding_dim` numbers, followed by `depth` attention layers of `num_heads`
+    heads.
     """
 
-    width: int = field(default=64, validator=[gt(0), le(4096)])
+    embedding_dim: int = field(default=64, validator=[gt(0), le(4096)])
     depth: int = field(default=2, validator=[gt(0), le(64)])
-    heads: int = field(default=4, validator=[gt(0), le(1024)])
+    num_heads: int = field(default=4, validator=[gt(0), le(1024)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
-    @heads.validator
+    @num_heads.validator
     def _dividing(self, _: Any, heads: int) -> None:
-        divides(heads, self.width)
+        divides(heads, self.embedding_dim)
 
     def words(self) -> int | None:
         """Give the width of a token, which is a word's vector too."""
-        return self.width
+        return self.embedding_dim
 
     def network(self, features: nn.Module, width: int, numbers: int) -> nn.Module:
-        """Give float32 [n, width]."""
+        """Give float32 [n, embedding_dim]."""
         branches: Any = features.branch
         if numbers:
-            branches["numbers"] = Scaled(branches["numbers"], numbers, self.width)
-        tokens = Tokens(self.width, self.depth, self.heads, self.dropout)
-        return nn.Sequential(Tokenizer(branches, self.width), tokens)
+            branches["numbers"] = Scaled(branches["numbers"], numbers, self.embedding_dim)
+        tokens = Tokens(self.embedding_dim, self.depth, self.num_heads, self.dropout)
+        return nn.Sequential(Tokenizer(branches, self.embedding_dim), tokens)
 
 
 class Tokenizer(nn.Module):

@@ -29,48 +29,50 @@ WIDTH, DEPTH, HEADS = 64, 2, 4
 
 @frozen
 class Fusion:
-    """How vectors of branches become one, and what comes behind: linear layers with ReLU.
+    """How the vectors of branches become one. Linear `layers` with ReLU and `dropout` follow.
 
-    `fusion` is "concat" (side by side), "gated" (a weighted sum; Arevalo et al. 2017), "attention"
-    (a token a branch, `depth` transformer layers of `heads` heads) or "bilinear" (a product; Kim
-    et al. 2017); all but the first bring each branch to `width` first (default: 64, with 2 layers
-    of 4 heads). `drop` is the chance that training hides a branch of a row, with a learned vector
-    in its place, never all of them (modality dropout; Neverova et al. 2016). The same vector then
-    stands for a branch of which a row has no inputs, in training and prediction: no photo, no
-    number, no category that training knows. (An image branch needs `missing = "learn"` for that;
-    a kind of your own says so by its verb `absent`.)
+    `method` is "concat", "gated" (a weighted sum; Arevalo et al. 2017), "attention" (one token per
+    branch, `depth` transformer layers of `num_heads` heads) or "bilinear" (a product; Kim et al.
+    2017). All but "concat" project each branch to `embedding_dim` first (default: 64, with 2 layers
+    of 4 heads).
 
-    >>> Fusion(fusion="attention", width=30, heads=4)
+    `modality_dropout` is the probability that training replaces a branch of a row by a learned
+    vector, though never all branches of a row (Neverova et al. 2016). The same vector then replaces
+    any branch for which a row has no inputs, in training and prediction: no photo, no number, no
+    category seen in training. (An image branch needs `missing = "learn"` for that; a kind of your
+    own implements `absent`.)
+
+    >>> Fusion(method="attention", embedding_dim=30, num_heads=4)
     Traceback (most recent call last):
-    ValueError: 'heads' must divide the width 30: 4
+    ValueError: 'num_heads' must divide 30: 4
     """
 
     layers: tuple[int, ...] = widths()
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
-    fusion: Literal["concat", "gated", "attention", "bilinear"] = field(
+    method: Literal["concat", "gated", "attention", "bilinear"] = field(
         default="concat", validator=in_(FUSIONS)
     )
-    width: int | None = field(default=None, validator=optional([gt(0), le(65_536)]))
+    embedding_dim: int | None = field(default=None, validator=optional([gt(0), le(65_536)]))
     depth: int | None = field(default=None, validator=optional([gt(0), le(64)]))
-    heads: int | None = field(default=None, validator=optional([gt(0), le(1024)]))
-    drop: float = field(default=0.0, validator=[ge(0), lt(1)])
+    num_heads: int | None = field(default=None, validator=optional([gt(0), le(1024)]))
+    modality_dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
     def __attrs_post_init__(self) -> None:
-        strange = {"concat": ["width", "depth", "heads"], "attention": []}
-        for name in strange.get(self.fusion, ["depth", "heads"]):
+        strange = {"concat": ["embedding_dim", "depth", "num_heads"], "attention": []}
+        for name in strange.get(self.method, ["depth", "num_heads"]):
             if getattr(self, name) is not None:
-                raise ValueError(f"'{name}' must be left out: fusion '{self.fusion}' has none")
-        if self.fusion == "attention":
-            divides(self.heads or HEADS, self.width or WIDTH)
+                raise ValueError(f"'{name}' must be left out: method '{self.method}' has none")
+        if self.method == "attention":
+            divides(self.num_heads or HEADS, self.embedding_dim or WIDTH)
 
     def module(self, names: Iterable[str]) -> nn.Module:
         """Build what joins vectors of these names: a dict of float32 [n, any] to [n, width]."""
-        width = self.width or WIDTH
-        if self.fusion == "gated":
+        width = self.embedding_dim or WIDTH
+        if self.method == "gated":
             return Gated(names, width)
-        if self.fusion == "attention":
-            return Attention(names, width, self.depth or DEPTH, self.heads or HEADS)
-        return Bilinear(names, width) if self.fusion == "bilinear" else Concat()
+        if self.method == "attention":
+            return Attention(names, width, self.depth or DEPTH, self.num_heads or HEADS)
+        return Bilinear(names, width) if self.method == "bilinear" else Concat()
 
 
 @frozen
@@ -80,11 +82,11 @@ class Fuse:
     branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
     layers: tuple[int, ...] = widths()
     dropout: float = 0.0
-    fusion: Literal["concat", "gated", "attention", "bilinear"] = "concat"
-    width: int | None = None
+    method: Literal["concat", "gated", "attention", "bilinear"] = "concat"
+    embedding_dim: int | None = None
     depth: int | None = None
-    heads: int | None = None
-    drop: float = 0.0
+    num_heads: int | None = None
+    modality_dropout: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         self.how  # noqa: B018 - whose validators say what is wrong
@@ -104,12 +106,12 @@ class Fuse:
         return {name: kind.encode(facts[name], rows) for name, kind in self.branch.items()}
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, last of the layers]; without layers [n, width], or for "concat"
+        """Give float32 [n, last of the layers]; without layers [n, embedding_dim], or for "concat"
         [n, sum of the branches].
         """
         modules = {name: _built(name, kind, facts[name]) for name, kind in self.branch.items()}
         asked = {name: partial(absent, kind) for name, kind in self.branch.items()}
-        hide = Hide(asked, self.drop) if self.drop else None
+        hide = Hide(asked, self.modality_dropout) if self.modality_dropout else None
         return Fused(modules, self.how.module(modules), self.layers, self.dropout, hide)
 
     def absent(self, inputs: Mapping[str, Tree]) -> Tensor:

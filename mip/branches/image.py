@@ -49,29 +49,30 @@ def absence_of(error: DataError) -> Absence:
 
 @frozen
 class Image:
-    """Photos: one image column or several, one backbone for all, pooled to one vector a row.
+    """Photos: one or more image columns, one backbone for all, pooled to one vector per row.
 
-    A cell holds a photo (a path, bytes, a dict with either, a PIL image, pixels) or a list of them,
-    none included.
-    `backbone` is "small" (a residual net of `width`, 2 * `width`, 4 * `width` channels), "conv" (a
-    convolution of stride 2 for each of `channels`), the name of any torchvision classification
-    model, or "timm/" and the name of any model of timm's, where that is installed; `weights` names
-    its pretrained weights (of timm's a tag; "DEFAULT" for those that the library prefers). Its
-    features are those before its classifier, or those of the module `cut`, averaged over the
-    image. `freeze` keeps "all" of the backbone as it is, or all up to the module that it names;
-    its batch norms then use the statistics that they have.
+    A cell holds a photo (a path, bytes, a dict with either, a PIL image, pixels) or a list of
+    photos, which may be empty.
 
-    `missing` says what to do with a row whose photo is absent or broken: "error" names it, "drop"
-    leaves the row out, "learn" gives it a learned vector, with a MipWarning for a photo that is
-    there and broken. `decoding = "scaled"` decodes large JPEGs at a fraction of their size:
-    faster, and not quite the same pixels.
+    `backbone` is "small" (a residual net of `base_channels`, twice and four times as many
+    channels), "conv" (a convolution of stride 2 for each of `channels`), the name of a torchvision
+    classification model, or "timm/" and the name of a timm model, if timm is installed.
+    `pretrained` names its weights (a tag for timm; "DEFAULT" for those the library recommends). The
+    features are those before the classifier, or those of the module `feature_layer`, averaged over
+    the image. `freeze` freezes "all" of the backbone, or everything up to the named module; frozen
+    batch norms use their running statistics.
+
+    `missing` decides about rows whose photo is missing or broken: "error" raises, "drop" leaves the
+    row out, "learn" replaces the photo by a learned vector, with a MipWarning if the file exists
+    but is broken. `decoding = "scaled"` decodes large JPEGs at a fraction of their size: faster,
+    with slightly different pixels.
     """
 
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
     size: int = field(default=64, validator=[instance_of(int), ge(8), le(1024)])
     backbone: str = field(default="small")
-    width: int = field(default=16, validator=[gt(0), le(1024)])
-    weights: str | None = field(default=None)
+    base_channels: int = field(default=16, validator=[gt(0), le(1024)])
+    pretrained: str | None = field(default=None)
     pool: Literal["mean", "max", "concat", "attention"] = field(
         default="mean", validator=in_(("mean", "max", "concat", "attention"))
     )
@@ -81,7 +82,7 @@ class Image:
     decoding: Literal["full", "scaled"] = field(default="full", validator=in_(("full", "scaled")))
     augmentation: Augment = Augment()
     channels: tuple[int, ...] = widths((16, 32, 64), least=1)
-    cut: str | None = field(default=None)
+    feature_layer: str | None = field(default=None)
     freeze: str | None = None
 
     @backbone.validator
@@ -89,15 +90,19 @@ class Image:
         if told := fault(name):
             raise ValueError(f"'backbone' = '{name}' {told}")
 
-    @cut.validator
+    @feature_layer.validator
     def _foreign(self, _: Any, name: str | None) -> None:
         if name is not None and self.backbone in OWN:
-            raise ValueError(f"'cut' must be left out: the {self.backbone} backbone has no such")
+            raise ValueError(
+                f"'feature_layer' must be left out: the {self.backbone} backbone has none"
+            )
 
-    @weights.validator
+    @pretrained.validator
     def _fitting(self, _: Any, name: str | None) -> None:
         if name is not None and self.backbone in OWN:
-            raise ValueError(f"'weights' must be left out: the {self.backbone} backbone has none")
+            raise ValueError(
+                f"'pretrained' must be left out: the {self.backbone} backbone has none"
+            )
 
     def adapt(self, rows: Rows) -> Facts:
         """Give the mean and standard deviation that the backbone expects, by channel, and
@@ -108,9 +113,9 @@ class Image:
             raise DataError(
                 "pool 'concat' needs the same photos in every row, and no lists of them"
             )
-        if self.weights is None:
+        if self.pretrained is None:
             return {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "most": most}
-        mean, std = library(self.backbone).normal(self.weights)
+        mean, std = library(self.backbone).normal(self.pretrained)
         return {"mean": mean, "std": std, "most": most}
 
     def encode(self, facts: Facts, rows: Table) -> Tree:
@@ -195,11 +200,15 @@ class Image:
 
     def _backbone(self) -> nn.Module:
         if self.backbone in OWN:
-            own = SmallResNet(self.width) if self.backbone == "small" else ConvStack(self.channels)
+            own = (
+                SmallResNet(self.base_channels)
+                if self.backbone == "small"
+                else ConvStack(self.channels)
+            )
             return own.to(memory_format=torch.channels_last)
-        whole = self.cut is not None
-        model = library(self.backbone).model(self.weights, self.size, whole)
-        return model if self.cut is None else Cut(model, self.cut)
+        whole = self.feature_layer is not None
+        model = library(self.backbone).model(self.pretrained, self.size, whole)
+        return model if self.feature_layer is None else Cut(model, self.feature_layer)
 
     def augment(self, inputs: Tree, key: int, rows: Tensor) -> Tree:
         """Change the pixels of a training batch; a row's draws depend on key and row alone."""
@@ -212,13 +221,13 @@ class Image:
 
         Raises DataError for weights that neither the library's cache nor the network has.
         """
-        if self.weights is None:
+        if self.pretrained is None:
             return
         try:
-            given = library(self.backbone).trained(self.weights, self.size)
+            given = library(self.backbone).trained(self.pretrained, self.size)
         except Exception as error:  # whatever a network, a cache or a file does to a library
             why = f"cannot be had: {' '.join(str(error).split())}"
-            raise DataError(f"{self.backbone}: the weights '{self.weights}' {why}") from error
+            raise DataError(f"{self.backbone}: the weights '{self.pretrained}' {why}") from error
         wanted = module.backbone.state_dict()
         module.backbone.load_state_dict({name: given[name.removeprefix("cut.")] for name in wanted})
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 @frozen
 class ResnetMlp:
-    """A residual MLP (Gorishniy et al. 2021): a linear layer to `width`, `depth` residual blocks,
+    """A residual MLP (Gorishniy et al. 2021): a linear layer to `hidden`, `depth` residual blocks,
     batch norm and ReLU.
     """
 
-    width: int = field(default=128, validator=[gt(0), le(65_536)])
+    hidden: int = field(default=128, validator=[gt(0), le(65_536)])
     depth: int = field(default=2, validator=[gt(0), le(256)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
@@ -22,10 +22,10 @@ class ResnetMlp:
         return None
 
     def network(self, features: nn.Module, width: int, numbers: int) -> nn.Module:
-        """Give float32 [n, width]."""
-        blocks = [Residual(self.width, self.dropout) for _ in range(self.depth)]
-        end = [nn.BatchNorm1d(self.width), nn.ReLU()]
-        return nn.Sequential(features, nn.Linear(width, self.width), *blocks, *end)
+        """Give float32 [n, hidden]."""
+        blocks = [Residual(self.hidden, self.dropout) for _ in range(self.depth)]
+        end = [nn.BatchNorm1d(self.hidden), nn.ReLU()]
+        return nn.Sequential(features, nn.Linear(width, self.hidden), *blocks, *end)
 
 
 class Residual(nn.Module):

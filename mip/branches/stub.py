@@ -13,23 +13,23 @@ from mip.rng import derive, uniform
 
 @frozen
 class Stub:
-    """A vector of `width` random numbers, always the same for a row; reads no column.
+    """A vector of `out_features` random numbers, always the same for a row; reads no column.
 
     >>> from mip.data import from_columns
     >>> Stub(5).encode({}, from_columns({"x": [1, 2]})).shape
     torch.Size([2, 5])
     """
 
-    width: int = field(default=8, validator=[gt(0), le(65_536)])
+    out_features: int = field(default=8, validator=[gt(0), le(65_536)])
 
     def adapt(self, rows: Rows) -> Facts:
         """Give nothing: a stub learns nothing."""
         return {}
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give float32 [n, width], each from -1 to 1, drawn from the row's number."""
-        return uniform(derive("stub"), rows.rows, self.width) * 2 - 1
+        """Give float32 [n, out_features], each from -1 to 1, drawn from the row's number."""
+        return uniform(derive("stub"), rows.rows, self.out_features) * 2 - 1
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, width]: what it is given."""
+        """Give float32 [n, out_features]: what it is given."""
         return nn.Identity()

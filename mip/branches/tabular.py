@@ -52,33 +52,33 @@ class Tabular:
     {'numbers': [-1.0, 1.0, nan], 'words': [1, 2, 1]}
     """
 
-    numbers: tuple[str, ...] = field(default=(), converter=names)
-    categories: tuple[str, ...] = field(default=(), converter=names)
+    continuous: tuple[str, ...] = field(default=(), converter=names)
+    categorical: tuple[str, ...] = field(default=(), converter=names)
     network: Network = Mlp()
     scale: Scale = field(default="standard", validator=in_(get_args(Scale)))
     embedding: Embedding = field(default="none", validator=in_(get_args(Embedding)))
-    unseen: float = field(default=0.05, validator=[ge(0), lt(1)])
+    unseen_rate: float = field(default=0.05, validator=[ge(0), lt(1)])
 
     def __attrs_post_init__(self) -> None:
         if not self.columns:
-            raise ValueError("'numbers' or 'categories' must name a column")
+            raise ValueError("'continuous' or 'categorical' must name a column")
         if self.embedding != "none" and self.network.words() is not None:
             raise ValueError("'embedding' must be left out: the network makes its own")
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of all columns, in the order in which they are read."""
-        return self.numbers + self.categories
+        return self.continuous + self.categorical
 
     @property
     def reads(self) -> Fuse:
         """The kinds that read the columns, side by side."""
         kinds: dict[str, Branch] = {}
-        if self.numbers:
-            kinds["numbers"] = Continuous(self.numbers, self.scale, self.embedding)
-        if self.categories:
+        if self.continuous:
+            kinds["numbers"] = Continuous(self.continuous, self.scale, self.embedding)
+        if self.categorical:
             width = self.network.words()
-            kinds["words"] = Categorical(self.categories, width, unseen=self.unseen)
+            kinds["words"] = Categorical(self.categorical, width, unseen_rate=self.unseen_rate)
         return Fuse(kinds)
 
     def adapt(self, rows: Rows) -> Facts:
@@ -98,11 +98,11 @@ class Tabular:
         features = self.reads.module(facts)
         with torch.no_grad():
             width = features.eval()(self._zeros()).shape[1]
-        return self.network.network(features.train(), width, len(self.numbers))
+        return self.network.network(features.train(), width, len(self.continuous))
 
     def _zeros(self) -> dict[str, Tensor]:
-        words = torch.zeros(1, len(self.categories), dtype=torch.int64)
-        return {"numbers": torch.zeros(1, len(self.numbers)), "words": words}
+        words = torch.zeros(1, len(self.categorical), dtype=torch.int64)
+        return {"numbers": torch.zeros(1, len(self.continuous)), "words": words}
 
     def unknown(self, facts: Facts, rows: Rows) -> Iterator[tuple[str, list[str]]]:
         """Give (column, words) for every column with words that training did not see."""

@@ -19,14 +19,15 @@ _WORD = re.compile(r"\w+")
 
 @frozen
 class Text:
-    """Sentences: an embedding for each word, for each run of up to `words` of them, and, if asked,
-    for each run of `letters` within a word, averaged over the cell.
+    """Free text: the mean over a cell of the embeddings of its n-grams.
 
-    Embeddings are shared by hash among `buckets`, so that no word is unknown (Weinberger et al.
-    2009; Joulin et al. 2017). Of a cell the first `length` runs count.
+    These are all runs of 1 to `word_ngrams` words and, unless `char_ngrams` is 0, of `char_ngrams`
+    letters within a word. N-grams share `buckets` embeddings of `embedding_dim` numbers by their
+    hash, so no word is unknown (Weinberger et al. 2009; Joulin et al. 2017). Only the first
+    `max_length` n-grams of a cell count.
 
     >>> from mip.data import from_columns
-    >>> kind = Text(["note"], words=2, length=4)
+    >>> kind = Text(["note"], word_ngrams=2, max_length=4)
     >>> kind.encode({}, from_columns({"note": ["Two rooms, bright", ""]}))
     tensor([[[2663, 2711, 3580, 2640]],
     <BLANKLINE>
@@ -34,33 +35,35 @@ class Text:
     """
 
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
-    words: int = field(default=2, validator=[ge(1), le(8)])
-    letters: int = field(default=0, validator=[ge(0), le(8)])
+    word_ngrams: int = field(default=2, validator=[ge(1), le(8)])
+    char_ngrams: int = field(default=0, validator=[ge(0), le(8)])
     buckets: int = field(default=4096, validator=[gt(1), le(1 << 24)])
-    width: int = field(default=32, validator=[gt(0), le(4096)])
-    length: int = field(default=128, validator=[gt(0), le(65_536)])
+    embedding_dim: int = field(default=32, validator=[gt(0), le(4096)])
+    max_length: int = field(default=128, validator=[gt(0), le(65_536)])
 
     def adapt(self, rows: Rows) -> Facts:
         """Give nothing: a hash needs to know no words."""
         return {}
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give int64 [n, columns, length]: buckets from 1 on, 0 behind the last."""
-        codes = torch.zeros(len(rows), len(self.columns), self.length, dtype=torch.int64)
+        """Give int64 [n, columns, max_length]: buckets from 1 on, 0 behind the last."""
+        codes = torch.zeros(len(rows), len(self.columns), self.max_length, dtype=torch.int64)
         for j, column in enumerate(self.columns):
             for i, cell in enumerate(rows.texts(column)):
-                found = [self._bucket(run) for run in self._runs(cell)][: self.length]
+                found = [self._bucket(run) for run in self._runs(cell)][: self.max_length]
                 codes[i, j, : len(found)] = torch.tensor(found, dtype=torch.int64)
         return codes
 
     def _runs(self, cell: str) -> Iterator[str]:
         words = _WORD.findall(cell.lower())
-        for size in range(1, self.words + 1):
+        for size in range(1, self.word_ngrams + 1):
             yield from map(" ".join, zip(*(words[k:] for k in range(size)), strict=False))
-        if self.letters:
+        if self.char_ngrams:
             for word in words:
                 held = f"<{word}>"
-                yield from (held[k:][: self.letters] for k in range(len(held) - self.letters + 1))
+                yield from (
+                    held[k:][: self.char_ngrams] for k in range(len(held) - self.char_ngrams + 1)
+                )
 
     def _bucket(self, run: str) -> int:
         return 1 + crc32(run.encode(errors="surrogatepass")) % self.buckets
@@ -70,8 +73,8 @@ class Text:
         return (inputs == 0).flatten(1).all(dim=1)
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, columns * width]; a cell without a word is zeros."""
-        return Bags(self.buckets, self.width)
+        """Give float32 [n, columns * embedding_dim]; a cell without a word is zeros."""
+        return Bags(self.buckets, self.embedding_dim)
 
 
 class Bags(nn.Module):

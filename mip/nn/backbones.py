@@ -234,7 +234,9 @@ class Cut(nn.Module):
         super().__init__()
         known = [path for path, _ in model.named_modules() if path]
         if name not in known:
-            raise SpecError(f"cut = '{name}' is not a module of the backbone{hint(name, known)}")
+            raise SpecError(
+                f"feature_layer = '{name}' is not a module of the backbone{hint(name, known)}"
+            )
         # Swins hold the channels last, as do some more of timm's, which say so.
         said = getattr(model, "output_fmt", "") == "NHWC"
         self.last = said or type(model).__name__.startswith("Swin")
@@ -242,7 +244,9 @@ class Cut(nn.Module):
             self.cut = _followed(model, name)
         except Exception as error:  # whatever the code of a model does to one who follows it
             why = f"{type(error).__name__}: {str(error).partition('. ')[0]}"
-            raise SpecError(f"cut = '{name}': the backbone cannot be cut there: {why}") from error
+            raise SpecError(
+                f"feature_layer = '{name}': the backbone cannot be cut there: {why}"
+            ) from error
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.cut(images)["features"]

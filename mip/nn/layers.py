@@ -219,4 +219,4 @@ def _encoder(width: int, heads: int, dropout: float) -> nn.Module:
 def divides(heads: int, width: int) -> None:
     """Raise ValueError unless attention's heads can share the width."""
     if width % heads:
-        raise ValueError(f"'heads' must divide the width {width}: {heads}")
+        raise ValueError(f"'num_heads' must divide {width}: {heads}")

@@ -95,7 +95,7 @@ def features(plan: Plan, rows: Table) -> tuple[np.ndarray, np.ndarray]:
 
     >>> import mip
     >>> spec = mip.parse('''
-    ... branch.place = { kind = "tabular", numbers = ["area"], categories = ["town"] }
+    ... branch.place = { kind = "tabular", continuous = ["area"], categorical = ["town"] }
     ... head = { kind = "regression", column = "price" }
     ... ''')
     >>> rows = mip.from_columns({"area": [1, 3], "town": ["Ulm", "Bonn"], "price": [10, 20]})

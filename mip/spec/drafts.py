@@ -130,7 +130,7 @@ def _options(role: str, guesses: list[Guess], table: Table) -> list[str]:
         return ['scale = "log"']
     if role == "number" and len(table) >= MANY:
         note = f"# {len(table)} rows teach a curve for each column: a vector between bins"
-        return [note, 'embedding = "piecewise"', "bins = 128", "width = 8"]
+        return [note, 'embedding = "piecewise"', "bins = 128", "embedding_dim = 8"]
     return []
 
 

@@ -22,7 +22,12 @@ Change = str | tuple[str, Callable[[Any], Any]]
 SECTIONS: Mapping[str, Mapping[str, Change]] = {
     "": {},
     "data": {},
-    "fusion": {},
+    "fusion": {
+        "fusion": "method",
+        "width": "embedding_dim",
+        "heads": "num_heads",
+        "drop": "modality_dropout",
+    },
     "init": {},
     "train": {},
     "train.group": {},
@@ -36,6 +41,16 @@ FIELDS: Mapping[str, Mapping[str, Change]] = {
         "smoothing": "label_smoothing",
         "weights": "class_weight",
     },
+    "categorical": {"width": "embedding_dim", "least": "min_count", "unseen": "unseen_rate"},
+    "continuous": {"width": "embedding_dim"},
+    "ft_transformer": {"width": "embedding_dim", "heads": "num_heads"},
+    "fuse": {
+        "fusion": "method",
+        "width": "embedding_dim",
+        "heads": "num_heads",
+        "drop": "modality_dropout",
+    },
+    "image": {"width": "base_channels", "weights": "pretrained", "cut": "feature_layer"},
     "joint": {"weight": "loss_weights"},
     "multiclass": {
         "focal": "focal_gamma",
@@ -43,6 +58,15 @@ FIELDS: Mapping[str, Mapping[str, Change]] = {
         "weights": "class_weight",
     },
     "quantile": {"levels": "quantiles"},
+    "resnet_mlp": {"width": "hidden"},
+    "stub": {"width": "out_features"},
+    "tabular": {"numbers": "continuous", "categories": "categorical", "unseen": "unseen_rate"},
+    "text": {
+        "words": "word_ngrams",
+        "letters": "char_ngrams",
+        "length": "max_length",
+        "width": "embedding_dim",
+    },
 }
 """What version 1 called the fields of a kind, by the kind's name in version 2."""
 

@@ -51,7 +51,7 @@ def built(kind, rows):
 
 def loss_of_product(fusion):
     rows = mip.from_columns(SIGNS)
-    module, inputs = built(Fuse(BOTH, fusion=fusion), rows)
+    module, inputs = built(Fuse(BOTH, method=fusion), rows)
     net = nn.Sequential(module, nn.Linear(module(inputs).shape[1], 1))
     target = inputs["a"] * inputs["b"]
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
@@ -74,7 +74,7 @@ def test_side_by_side_a_line_cannot_tell_a_product():
 
 def test_fusions_differ():
     rows = mip.from_columns(SIGNS)
-    outs = [built(Fuse(BOTH, fusion=way, layers=[3]), rows) for way in WAYS]
+    outs = [built(Fuse(BOTH, method=way, layers=[3]), rows) for way in WAYS]
     values = [module(inputs) for module, inputs in outs]
     pairs = [(i, j) for i in range(4) for j in range(i)]
     assert not any(torch.allclose(values[i], values[j]) for i, j in pairs)
@@ -97,12 +97,14 @@ def test_concat_is_what_it_was():
 # Two branches of 2 and 5 numbers, a width of 6: the projections have 3 * 6 + 6 * 6 = 54.
 COUNTS = {
     "concat": (Fuse({"a": Stub(2), "b": Stub(5)}), 0),
-    "concat and drop": (Fuse({"a": Stub(2), "b": Stub(5)}, drop=0.1), 7),
-    "gated": (Fuse({"a": Stub(2), "b": Stub(5)}, fusion="gated", width=6), 54 + 8 * 12),
-    "bilinear": (Fuse({"a": Stub(2), "b": Stub(5)}, fusion="bilinear", width=6), 54),
+    "concat and drop": (Fuse({"a": Stub(2), "b": Stub(5)}, modality_dropout=0.1), 7),
+    "gated": (Fuse({"a": Stub(2), "b": Stub(5)}, method="gated", embedding_dim=6), 54 + 8 * 12),
+    "bilinear": (Fuse({"a": Stub(2), "b": Stub(5)}, method="bilinear", embedding_dim=6), 54),
     # CLS and the last norm 18; a layer: attention 4 * 42, forward 84 + 78, two norms 24.
     "attention": (
-        Fuse({"a": Stub(2), "b": Stub(5)}, fusion="attention", width=6, depth=3, heads=2),
+        Fuse(
+            {"a": Stub(2), "b": Stub(5)}, method="attention", embedding_dim=6, depth=3, num_heads=2
+        ),
         54 + 18 + 3 * (168 + 162 + 24),
     ),
 }
@@ -128,11 +130,13 @@ def test_layers_of_attention_begin_apart():
 
 
 def test_the_spec_says_how_the_root_is_fused(table):
-    told = '[fusion]\nfusion = "attention"\nwidth = 8\ndepth = 1\nheads = 2\n'
-    told += "layers = [5]\ndrop = 0.1\n"
+    told = '[fusion]\nmethod = "attention"\nembedding_dim = 8\ndepth = 1\nnum_heads = 2\n'
+    told += "layers = [5]\nmodality_dropout = 0.1\n"
     spec = mip.parse(told + NUMBERS + HEADS["regression"])
-    assert spec.fusion == Fusion([5], fusion="attention", width=8, depth=1, heads=2, drop=0.1)
-    assert (spec.root.fusion, spec.root.layers, spec.root.how) == ("attention", (5,), spec.fusion)
+    assert spec.fusion == Fusion(
+        [5], method="attention", embedding_dim=8, depth=1, num_heads=2, modality_dropout=0.1
+    )
+    assert (spec.root.method, spec.root.layers, spec.root.how) == ("attention", (5,), spec.fusion)
     assert mip.parse(mip.dump(spec)) == spec
     net = mip.build(mip.adapt(spec, table))
     assert isinstance(net.body.fusion, Attention)
@@ -164,7 +168,7 @@ ABLE = {
     "categorical": Categorical(["town"]),
     "text": Text(["note"]),
     "vector": Vector(["place"]),
-    "image": Image(["photo"], size=8, width=2, missing="learn"),
+    "image": Image(["photo"], size=8, base_channels=2, missing="learn"),
     "tabular": Tabular(["area"], ["town"]),
     "fuse": Fuse({"a": Continuous(["area"]), "b": Fuse({"c": Categorical(["town"])})}),
 }
@@ -220,7 +224,7 @@ class Plus(nn.Module):
 
 def hidden(kind, rows, depth):
     """What a fusion with drop makes of a kind's rows at prediction, where the vector is 100."""
-    tree = Fuse({"own": kind}, drop=0.5)
+    tree = Fuse({"own": kind}, modality_dropout=0.5)
     for _ in range(depth):
         tree = Fuse({"in": tree})
     module, inputs = built(tree, rows)
@@ -253,7 +257,7 @@ def test_a_fusion_is_there_where_a_part_of_a_users_own_is():
 def test_a_compiled_step_asks_the_kinds_too():
     rows = mip.from_columns({"a": [0, 0, 3, 4], "b": [1.0, np.nan, 2.0, 3.0], "y": [1, 2, 3, 4]})
     parts = {"own": Saying(("a",)), "fuse": Fuse({"b": Continuous(["b"])})}
-    plan = mip.adapt(Spec(parts, Regression("y"), fusion=Fusion(drop=0.5)), rows)
+    plan = mip.adapt(Spec(parts, Regression("y"), fusion=Fusion(modality_dropout=0.5)), rows)
     net, one, batch = mip.build(plan), mip.sgd(0.1), plan.encode(rows)
     way = partial(compiled, backend="aot_eager")
     step = mip.train_step(net, plan.loss, one, gradient_engine=way)
@@ -297,7 +301,7 @@ def test_prediction_hides_what_is_missing_alone():
 
 def test_the_learned_vector_stands_for_what_is_missing():
     rows = mip.from_columns({"a": [1.0, np.nan, 2.0], "b": ["x", "y", None], "c": [1, 2, 3]})
-    kind = Fuse({"a": Continuous(["a", "c"]), "b": Categorical(["b"], 3)}, drop=0.5)
+    kind = Fuse({"a": Continuous(["a", "c"]), "b": Categorical(["b"], 3)}, modality_dropout=0.5)
     module, _ = built(kind, rows)
     torch.nn.init.normal_(module.hide.stand["b"].vector)
     facts = kind.adapt(rows)
@@ -313,7 +317,11 @@ def test_without_drop_there_is_nothing_to_learn():
 
 
 def test_a_step_with_modality_dropout_is_pure(table):
-    text = '[fusion]\nfusion = "gated"\nwidth = 8\ndrop = 0.5\n' + BRANCHES + HEADS["regression"]
+    text = (
+        '[fusion]\nmethod = "gated"\nembedding_dim = 8\nmodality_dropout = 0.5\n'
+        + BRANCHES
+        + HEADS["regression"]
+    )
     laid = lay(mip.parse(text), table)
     batch = next(laid.batches.iter_from(0))
     (one, first), (two, second) = laid.step(laid.state, batch), laid.step(laid.state, batch)
@@ -333,11 +341,11 @@ def test_a_row_without_its_photo_is_predicted_from_the_rest(tmp_path):
     size, bright = rng.uniform(-1, 1, 96), rng.integers(0, 2, 96)
     columns = {"size": size, "photo": photos(range(96), bright), "price": 2 * size + bright}
     branches = {
-        "photo": Image(["photo"], size=8, width=4, missing="learn"),
+        "photo": Image(["photo"], size=8, base_channels=4, missing="learn"),
         "size": Continuous(["size"]),
     }
     spec = Spec(branches, Regression("price"), train=Train(30, 16, AdamW(2e-2), workers=0))
-    spec = evolve(spec, fusion=Fusion(drop=0.3))
+    spec = evolve(spec, fusion=Fusion(modality_dropout=0.3))
     rows = mip.from_columns(columns)
     parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
     predict = mip.run(spec, parts, tmp_path, device="cpu").predict

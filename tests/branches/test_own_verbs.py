@@ -115,7 +115,7 @@ DEPTHS = {
         "branch.a.branch.b.branch.own",
     ),
 }
-OTHER = '[branch.t]\nkind = "tabular"\nnumbers = ["mass"]\ncategories = ["town"]\n'
+OTHER = '[branch.t]\nkind = "tabular"\ncontinuous = ["mass"]\ncategorical = ["town"]\n'
 HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n[train]\noptimizer.kind = "sgd"\n'
 
 

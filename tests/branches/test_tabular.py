@@ -61,7 +61,7 @@ def test_columns_are_checked_and_named(kind):
 
 @every
 def test_no_columns_are_refused(kind):
-    with pytest.raises(ValueError, match="'numbers' or 'categories' must name a column"):
+    with pytest.raises(ValueError, match="'continuous' or 'categorical' must name a column"):
         kind()
 
 
@@ -71,7 +71,7 @@ def test_a_name_alone_is_no_list(kind):
         kind("area")
 
 
-@pytest.mark.parametrize("given", [{"scale": "lgo"}, {"embedding": "plr"}, {"unseen": 1.0}])
+@pytest.mark.parametrize("given", [{"scale": "lgo"}, {"embedding": "plr"}, {"unseen_rate": 1.0}])
 def test_options_are_checked_with_any_columns(given):
     for columns in (["x"], []), ([], ["x"]):
         with pytest.raises(ValueError, match=f"'{next(iter(given))}' must be"):
@@ -108,7 +108,7 @@ def signs():
 def test_it_learns_what_only_both_columns_tell(kind):
     torch.manual_seed(0)
     rows, price = signs()
-    kind = kind(["size"], ["town"], unseen=0.0)
+    kind = kind(["size"], ["town"], unseen_rate=0.0)
     facts = kind.adapt(rows)
     net = nn.Sequential(kind.module(facts), nn.LazyLinear(1))
     inputs = kind.encode(facts, rows)
@@ -187,7 +187,7 @@ def test_dropout_stands_behind_relu():
 
 
 def test_a_transformer_has_a_token_for_each_column():
-    kind = Tabular(*BOTH, FtTransformer(width=4, heads=2))
+    kind = Tabular(*BOTH, FtTransformer(embedding_dim=4, num_heads=2))
     tokenizer = kind.module(kind.adapt(ROWS))[0]
     tokens = tokenizer(torch_inputs(kind, ROWS))
     assert tokens.shape == (6, 3, 4)

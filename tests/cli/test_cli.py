@@ -33,13 +33,13 @@ columns = ["area", "age", "rooms"]
 [branch.place]
 kind = "categorical"
 columns = ["district"]
-width = 4
+embedding_dim = 4
 
 [branch.photos]
 kind = "image"
 columns = ["front", "garden"]
 size = 16
-width = 4
+base_channels = 4
 missing = "learn"
 
 [head]
@@ -396,9 +396,9 @@ def test_number_column_with_text(folder, run):
             "houses.toml: branch.photos.sise is not a field; did you mean 'size'?",
         ),
         (
-            "width = 4\nmissing",
-            'width = "64"\nmissing',
-            "houses.toml: branch.photos.width = '64' must be a whole number, not text",
+            "base_channels = 4\nmissing",
+            'base_channels = "64"\nmissing',
+            "houses.toml: branch.photos.base_channels = '64' must be a whole number, not text",
         ),
         ("size = 16", "size = -16", "houses.toml: branch.photos.size must be >= 8: -16"),
         ("[head]", "[head", "houses.toml: not valid TOML:"),

@@ -37,10 +37,10 @@ branch.town = { kind = "categorical", columns = ["town"] }
 branch.hash = { kind = "categorical", columns = ["code"], encoding = "hash", buckets = 8 }
 branch.new = { kind = "boolean", columns = ["new"] }
 branch.sold = { kind = "datetime", columns = ["sold"] }
-branch.note = { kind = "text", columns = ["note"], buckets = 16, width = 2, letters = 2 }
+branch.note = { kind = "text", columns = ["note"], buckets = 16, char_ngrams = 2 }
 branch.made = { kind = "vector", columns = ["made"] }
-branch.both = { kind = "tabular", numbers = ["high"], categories = ["kind"] }
-branch.photo = { kind = "image", columns = ["photo"], size = 8, width = 1 }
+branch.both = { kind = "tabular", continuous = ["high"], categorical = ["kind"] }
+branch.photo = { kind = "image", columns = ["photo"], size = 8, base_channels = 1 }
 """
 HEADS = {
     "regression": [1.0, 2.0, 3.0, 4.0],

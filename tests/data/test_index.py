@@ -149,7 +149,7 @@ def test_cleaned_rows_keep_labels_and_are_reported_by_them(index):
 @over_indexes
 def test_what_is_drawn_for_a_row_hangs_on_its_number(index):
     spec = mip.parse("""
-        branch.noise = { kind = "stub", width = 4 }
+        branch.noise = { kind = "stub", out_features = 4 }
         head = { kind = "regression", column = "price" }
     """)
     tables = [mip.from_frame(rows_of(each)) for each in (INDEXES["counted"], index)]

@@ -145,7 +145,7 @@ def test_the_specs_differ_only_in_what_they_read_and_for_how_long():
 def small(drawn):
     """The demo's specs, made small and laid beside the data."""
     less = {"data.table": "houses.csv", "train.epochs": 2}
-    pixels = {"branch.photos.size": 16, "branch.photos.width": 4}
+    pixels = {"branch.photos.size": 16, "branch.photos.base_channels": 4}
     paths = []
     for name in NAMES:
         changes = less if name == "table" else {**less, **pixels}

@@ -181,7 +181,13 @@ def shots(tmp_path_factory):
 
 
 def seeing(missing: str, columns: str = '"front", "photo"') -> mip.spec.Spec:
-    lines = ["[branch.views]", 'kind = "image"', f"columns = [{columns}]", "size = 8", "width = 2"]
+    lines = [
+        "[branch.views]",
+        'kind = "image"',
+        f"columns = [{columns}]",
+        "size = 8",
+        "base_channels = 2",
+    ]
     return spec_of("regression", "\n".join([*lines, f'missing = "{missing}"', ""]))
 
 
@@ -540,7 +546,7 @@ def predict(tmp_path_factory):
     draw_photos(folder)
     (folder / "photos" / "cut.jpg").write_bytes(half(noise(), b"\xff\xd9"))
     table = mip.from_frame(frame_of(), folder, "mixed.csv")
-    lines = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\nwidth = 2\n'
+    lines = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\nbase_channels = 2\n'
     laid = lay(spec_of("multiclass", lines + NUMBERS), table)
     predictor = mip.predictor(laid.plan, mip.fit(laid.step, laid.batches, laid.state, steps=3))
     return evolve(predictor, batch=4), table

@@ -26,7 +26,7 @@ from mip.errors import DataError, MipWarning
 from mip.images import Lazy, caches, clear
 from mip.images.cache import Kept
 
-LINES = '[branch.photo]\nkind = "image"\ncolumns = ["a", "b"]\nsize = 8\nwidth = 2\n'
+LINES = '[branch.photo]\nkind = "image"\ncolumns = ["a", "b"]\nsize = 8\nbase_channels = 2\n'
 LEARN = LINES + 'missing = "learn"\n'
 
 

@@ -334,7 +334,13 @@ def shots(tmp_path_factory):
 
 
 def seeing(missing):
-    lines = "[branch.photo]", 'kind = "image"', 'columns = ["photo"]', "size = 8", "width = 2"
+    lines = (
+        "[branch.photo]",
+        'kind = "image"',
+        'columns = ["photo"]',
+        "size = 8",
+        "base_channels = 2",
+    )
     return spec_of("regression", "\n".join([*lines, f'missing = "{missing}"', ""]))
 
 
@@ -414,7 +420,7 @@ def test_any_torchvision_model_is_a_backbone(shots):
 
 
 def test_weights_that_are_not_known_name_the_known(shots):
-    photo = PhotoBranch(["photo"], backbone="resnet18", weights="IMAGENET1K_V9")
+    photo = PhotoBranch(["photo"], backbone="resnet18", pretrained="IMAGENET1K_V9")
     with pytest.raises(
         (DataError, SpecError), match="has no weights 'IMAGENET1K_V9'; did you mean"
     ):

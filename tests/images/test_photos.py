@@ -92,7 +92,7 @@ def test_a_turned_jpeg_is_put_upright(orientation, scaled):
 
 def test_a_spec_says_how_photos_are_decoded_and_the_plan_keeps_it(tmp_path):
     frame = pd.DataFrame({"photo": [photo(200, 150)] * 4, "price": range(4)})
-    lines = '[branch.photo]\nkind = "image"\ncolumns = ["photo"]\nsize = 16\nwidth = 2\n'
+    lines = '[branch.photo]\nkind = "image"\ncolumns = ["photo"]\nsize = 16\nbase_channels = 2\n'
     spec = spec_of("regression", lines + 'decoding = "scaled"\n')
     plan = mip.model.from_json(mip.model.to_json(mip.adapt(spec, mip.from_frame(frame))))
     found = plan.encode(mip.from_frame(frame)).inputs["photo"]["pixels"]
@@ -140,7 +140,7 @@ def test_broken_bytes_are_named(cell, reason):
 
 # Lists of photos.
 
-LISTED = '[branch.photo]\nkind = "image"\ncolumns = ["photo"]\nsize = 8\nwidth = 2\n'
+LISTED = '[branch.photo]\nkind = "image"\ncolumns = ["photo"]\nsize = 8\nbase_channels = 2\n'
 
 
 def album(*lists):

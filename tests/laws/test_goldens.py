@@ -36,7 +36,7 @@ def hidden(units):
 def mlp(layers):
     """A spec of the cars with layers of its own before the head's."""
     network = f'{{ kind = "mlp", layers = {layers} }}'
-    return f'branch.x = {{ kind = "tabular", numbers = ["WGT"], network = {network} }}\n' + MPG
+    return f'branch.x = {{ kind = "tabular", continuous = ["WGT"], network = {network} }}\n' + MPG
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ kind = "image"
 columns = ["front"]
 size = {size}
 backbone = "{backbone}"
-width = 2
+base_channels = 2
 freeze = {freeze}
 """
 TRAIN = "[train]\nepochs = 1\nbatch = {batch}\nworkers = 0\n"
@@ -91,11 +91,11 @@ def test_it_is_told_wherever_a_run_begins(table):
 
 @pytest.mark.parametrize("network", ["mlp", "resnet_mlp"])
 def test_layers_of_a_table_are_looked_at_too(network, table):
-    more = 'layers = [4, 4], batch_norm = "after"' if network == "mlp" else "width = 4"
+    more = 'layers = [4, 4], batch_norm = "after"' if network == "mlp" else "hidden = 4"
     branches = f"""
 [branch.all]
 kind = "tabular"
-numbers = ["rooms"]
+continuous = ["rooms"]
 network = {{ kind = "{network}", {more} }}
 """
     with pytest.raises(SpecError, match=r"^train.batch = 1: batch norm \('all\."):

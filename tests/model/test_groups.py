@@ -75,7 +75,7 @@ def test_unknown_modules_are_named(table):
 
 @pytest.mark.parametrize(("name", "width"), [("layer2", 128), ("avgpool", 512), ("fc", 1000)])
 def test_a_backbone_is_cut_anywhere(name, width):
-    kind = Image(["photo"], size=32, backbone="resnet18", cut=name)
+    kind = Image(["photo"], size=32, backbone="resnet18", feature_layer=name)
     facts = {"mean": [0.5] * 3, "std": [0.5] * 3, "most": [1]}
     pixels = torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8)
     module = kind.module(facts)
@@ -110,7 +110,7 @@ def test_where_the_channels_are_is_asked_where_the_shape_says_nothing():
 def test_a_cut_where_none_can_be_made_says_why():
     with pytest.raises(SpecError) as caught:
         Cut(nn.ModuleDict({"unused": nn.Identity()}), "unused")
-    told = "cut = 'unused': the backbone cannot be cut there: NotImplementedError: "
+    told = "feature_layer = 'unused': the backbone cannot be cut there: NotImplementedError: "
     assert str(caught.value).startswith(told)
 
 
@@ -125,9 +125,11 @@ channels = [5, 7, 10, 14] }
     assert sum(param.numel() for param in net.parameters()) == 2_897
 
 
-@pytest.mark.parametrize(("option", "text"), [("cut", "cut"), ("weights", "weights")])
-def test_what_is_for_torchvisions_models_is_refused_elsewhere(option, text):
-    with pytest.raises(ValueError, match=f"'{text}' must be left out: the conv backbone has no"):
+@pytest.mark.parametrize("option", ["feature_layer", "pretrained"])
+def test_what_is_for_torchvisions_models_is_refused_elsewhere(option):
+    with pytest.raises(
+        ValueError, match=f"'{option}' must be left out: the conv backbone has none"
+    ):
         Image(["photo"], backbone="conv", **{option: "x"})
 
 

@@ -218,7 +218,7 @@ def test_categories_are_places_in_a_sorted_vocabulary(plan, table):
 
 @pytest.mark.parametrize(("share", "learned"), [(0.5, True), (0.0, False)])
 def test_training_shows_some_cells_as_unseen_so_that_their_bucket_learns(share, learned, table):
-    place = Categorical(["town"], unseen=share)
+    place = Categorical(["town"], unseen_rate=share)
     plan = mip.adapt(mip.spec.Spec({"place": place}, spec_of().head), table)
     net, one = mip.build(plan), mip.sgd(0.1)
     step, batch = mip.train_step(net, plan.loss, one), plan.encode(table)
@@ -373,7 +373,7 @@ def test_every_input_reaches_the_prediction(plan, table):
     ("pool", "width"), [("mean", 8), ("max", 8), ("concat", 16), ("attention", 8)]
 )
 def test_photos_are_pooled_to_one_vector(table, pool, width):
-    kind = Image(["front", "back"], size=8, width=2, pool=pool, missing="learn")
+    kind = Image(["front", "back"], size=8, base_channels=2, pool=pool, missing="learn")
     plan = mip.adapt(mip.spec.Spec({"photos": kind}, spec_of().head), table)
     assert mip.build(plan).body(plan.encode(table).inputs).shape == (ROWS, width)
 

@@ -46,7 +46,7 @@ def cached(tmp_path, monkeypatch):
 
 
 def test_pretrained_weights_come_through_torchvisions_own_loader(photos, cached):
-    plan = mip.adapt(spec("resnet18", weights="DEFAULT", size=32), photos)
+    plan = mip.adapt(spec("resnet18", pretrained="DEFAULT", size=32), photos)
     net = mip.build(plan)
     loaded = net.body.branch["photo"].backbone.state_dict()
     assert "fc.weight" not in loaded
@@ -55,7 +55,7 @@ def test_pretrained_weights_come_through_torchvisions_own_loader(photos, cached)
 
 
 def test_a_saved_model_needs_no_weights_to_load(photos, cached, tmp_path, monkeypatch):
-    plan = mip.adapt(spec("resnet18", weights="DEFAULT", size=32), photos)
+    plan = mip.adapt(spec("resnet18", pretrained="DEFAULT", size=32), photos)
     optimizer = mip.sgd(0.1)
     mip.save(tmp_path / "model.safetensors", plan, mip.init(mip.build(plan), optimizer))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing-here"))
@@ -66,7 +66,7 @@ def test_unknown_weights_are_named(photos):
     with pytest.raises(
         mip.MipError, match=r"resnet18 has no weights 'IMAGENET1K_V9'; did you mean"
     ):
-        mip.adapt(spec("resnet18", weights="IMAGENET1K_V9"), photos)
+        mip.adapt(spec("resnet18", pretrained="IMAGENET1K_V9"), photos)
 
 
 def test_unknown_backbones_are_named():
@@ -92,14 +92,14 @@ def test_weights_that_cannot_be_had_are_named(photos, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", none)
     with pytest.raises(mip.errors.DataError) as caught:
-        mip.build(mip.adapt(spec("resnet18", weights="DEFAULT", size=32), photos))
+        mip.build(mip.adapt(spec("resnet18", pretrained="DEFAULT", size=32), photos))
     why = "cannot be had: no way to the network"
     assert str(caught.value) == f"resnet18: the weights 'DEFAULT' {why}"
 
 
 def test_the_small_backbone_has_no_weights():
-    with pytest.raises(mip.MipError, match=r"branch\.photo\.weights must be left out"):
-        spec("small", weights="DEFAULT")
+    with pytest.raises(mip.MipError, match=r"branch\.photo\.pretrained must be left out"):
+        spec("small", pretrained="DEFAULT")
 
 
 def test_a_photo_too_small_for_its_backbone_names_the_branch(photos):
@@ -129,19 +129,19 @@ def test_every_torchvision_backbone_builds(photos, name):
 def test_photos_of_a_row_are_pooled(photos, pool):
     frame = photos.frame.assign(other=photos.frame["photo"])
     rows = from_frame(frame, root=photos.root)
-    branch = Image(("photo", "other"), size=16, width=4, pool=pool)
+    branch = Image(("photo", "other"), size=16, base_channels=4, pool=pool)
     module = branch.module(branch.adapt(rows)).eval()
     vectors = module(branch.encode(branch.adapt(rows), rows))
     assert vectors.shape == (4, 32 if pool == "concat" else 16)
 
 
 def test_modules_before_a_cut_are_frozen_by_their_own_names(photos):
-    cut = spec("mobilenet_v3_small", cut="features.4", freeze="features.1", size=32)
+    cut = spec("mobilenet_v3_small", feature_layer="features.4", freeze="features.1", size=32)
     net = mip.build(mip.adapt(cut, photos))
     held = [path for path, param in net.named_parameters() if not param.requires_grad]
     assert held
     assert all(".features.0." in path or ".features.1." in path for path in held)
-    wrong = spec("mobilenet_v3_small", cut="features.4", freeze="feature.1", size=32)
+    wrong = spec("mobilenet_v3_small", feature_layer="features.4", freeze="feature.1", size=32)
     with pytest.raises(mip.errors.SpecError, match=r"freeze = 'feature\.1' .* 'features\.1'\?"):
         mip.build(mip.adapt(wrong, photos))
 

@@ -187,7 +187,7 @@ columns = ["area", "rooms"]
 kind = "image"
 columns = ["front"]
 size = 8
-width = 32
+base_channels = 32
 missing = "learn"
 """
 

@@ -100,7 +100,7 @@ def test_a_start_is_a_function_of_the_seed(photos):
 @pytest.mark.parametrize("weights", ["DEFAULT", "ra_in1k"])
 def test_weights_come_from_the_cache_of_the_hub(photos, hub, weights):
     given = put(hub, "efficientnet_b0.ra_in1k")
-    plan = mip.adapt(spec("timm/efficientnet_b0", weights=weights), photos)
+    plan = mip.adapt(spec("timm/efficientnet_b0", pretrained=weights), photos)
     before = torch.get_rng_state()
     loaded = backbone_of(mip.build(plan)).state_dict()
     assert torch.equal(before, torch.get_rng_state())
@@ -111,7 +111,7 @@ def test_weights_come_from_the_cache_of_the_hub(photos, hub, weights):
 
 def test_weights_of_a_transformer_are_fitted_to_the_size(photos, hub):
     given = put(hub, "vit_tiny_patch16_224.augreg_in21k_ft_in1k")
-    plan = mip.adapt(spec("timm/vit_tiny_patch16_224", weights="DEFAULT"), photos)
+    plan = mip.adapt(spec("timm/vit_tiny_patch16_224", pretrained="DEFAULT"), photos)
     loaded = backbone_of(mip.build(plan)).state_dict()
     assert (given["pos_embed"].shape[1], loaded["pos_embed"].shape[1]) == (14 * 14 + 1, 2 * 2 + 1)
     same = loaded.keys() - {"pos_embed"}
@@ -121,7 +121,7 @@ def test_weights_of_a_transformer_are_fitted_to_the_size(photos, hub):
 
 def test_weights_of_a_cut_model_are_those_before_the_cut(photos, hub):
     given = put(hub, "mobilenetv3_small_050.lamb_in1k")
-    plan = mip.adapt(spec(SMALL, weights="DEFAULT", cut="blocks.1"), photos)
+    plan = mip.adapt(spec(SMALL, pretrained="DEFAULT", feature_layer="blocks.1"), photos)
     loaded = backbone_of(mip.build(plan)).state_dict()
     assert all(torch.equal(loaded[name], given[name.removeprefix("cut.")]) for name in loaded)
     assert len(loaded) < len(given) / 2
@@ -130,8 +130,8 @@ def test_weights_of_a_cut_model_are_those_before_the_cut(photos, hub):
 @pytest.mark.parametrize("cut", [None, "blocks.2"])
 def test_a_saved_model_needs_no_weights_to_load(photos, hub, tmp_path, monkeypatch, cut):
     put(hub, "mobilenetv3_small_050.lamb_in1k")
-    more = {"cut": cut} if cut else {}
-    plan = mip.adapt(spec(SMALL, weights="DEFAULT", **more), photos)
+    more = {"feature_layer": cut} if cut else {}
+    plan = mip.adapt(spec(SMALL, pretrained="DEFAULT", **more), photos)
     state = mip.init(mip.build(plan), mip.sgd(0.1))
     mip.save(tmp_path / "model.safetensors", plan, state)
     (hub / "models--timm--mobilenetv3_small_050.lamb_in1k").rename(tmp_path / "elsewhere")
@@ -155,7 +155,7 @@ CUTS = {
 
 @pytest.mark.parametrize(("name", "cut", "width"), [(*key, CUTS[key]) for key in CUTS])
 def test_a_model_is_cut_anywhere(name, cut, width):
-    module = Image(["photo"], size=32, backbone=name, cut=cut).module(
+    module = Image(["photo"], size=32, backbone=name, feature_layer=cut).module(
         {"mean": [0.5] * 3, "std": [0.5] * 3, "most": [1]}
     )
     pixels = torch.zeros(3, 1, 3, 32, 32, dtype=torch.uint8)
@@ -189,20 +189,20 @@ WRONG = {
     },
     "timm/resnet18 has no weights 'a4_in1k'; did you mean 'a3_in1k'? (known: DEFAULT, a1_in1k,": {
         "backbone": "timm/resnet18",
-        "weights": "a4_in1k",
+        "pretrained": "a4_in1k",
     },
     "timm/resnet18 has no weights 'IMAGENET1K_V1'": {
         "backbone": "timm/resnet18",
-        "weights": "IMAGENET1K_V1",
+        "pretrained": "IMAGENET1K_V1",
     },
-    "branch.photo.cut = 'layer9' is not a module of the backbone; did you mean 'layer4'?": {
+    "branch.photo.feature_layer = 'layer9' is not a module of the backbone; did you mean": {
         "backbone": "timm/resnet18",
-        "cut": "layer9",
+        "feature_layer": "layer9",
     },
-    "branch.photo.cut = 'blocks.0.attn.attn_drop': the backbone cannot be cut there: ValueError: "
-    "node: 'blocks.0.attn.attn_drop' is not present in model": {
+    "branch.photo.feature_layer = 'blocks.0.attn.attn_drop': the backbone cannot be cut there: "
+    "ValueError: node: 'blocks.0.attn.attn_drop' is not present in model": {
         "backbone": "timm/vit_tiny_patch16_224",
-        "cut": "blocks.0.attn.attn_drop",
+        "feature_layer": "blocks.0.attn.attn_drop",
     },
     "branch.photo.size = 40: the backbone 'timm/hiera_tiny_224' cannot take photos of this size ": {
         "backbone": "timm/hiera_tiny_224",
@@ -210,7 +210,7 @@ WRONG = {
     },
     "timm/mobilenetv3_small_050: the weights 'DEFAULT' cannot be had: ": {
         "backbone": SMALL,
-        "weights": "DEFAULT",
+        "pretrained": "DEFAULT",
     },
 }
 
@@ -227,5 +227,5 @@ def test_a_model_without_weights_has_none(photos):
     named = {name.partition(".")[0] for name in timm.list_pretrained()}
     none = next(f"timm/{name}" for name in timm.list_models() if name not in named)
     with pytest.raises(DataError) as caught:
-        mip.adapt(spec(none, weights="DEFAULT"), photos)
+        mip.adapt(spec(none, pretrained="DEFAULT"), photos)
     assert str(caught.value) == f"{none} has no weights 'DEFAULT'"

@@ -142,7 +142,7 @@ def test_no_rows_give_no_predictions(models, table):
 def test_a_row_that_one_model_cannot_predict_has_no_prediction(tmp_path, pair):
     draw_photos(tmp_path)
     table = mip.from_frame(frame_of(), tmp_path, "shots.csv")
-    photo = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\nwidth = 2\n'
+    photo = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\nbase_channels = 2\n'
     made = mip.predict.ensemble([pair[0], trained(table, "regression", branches=photo + NUMBERS)])
     whole = made(table)
     (tmp_path / "photos" / "4.png").unlink()

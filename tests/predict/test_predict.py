@@ -29,7 +29,7 @@ PHOTO = """
 kind = "image"
 columns = ["front"]
 size = 8
-width = 2
+base_channels = 2
 """
 
 

@@ -29,7 +29,7 @@ dropout = 0.5
 [branch.rooms.branch.place]
 kind = "categorical"
 columns = ["town"]
-unseen = 0.3
+unseen_rate = 0.3
 
 [branch.rooms.branch.sizes]
 kind = "continuous"
@@ -41,7 +41,7 @@ PHOTOS = """
 kind = "image"
 columns = ["front", "back"]
 size = 8
-width = 2
+base_channels = 2
 pool = "attention"
 missing = "learn"
 """

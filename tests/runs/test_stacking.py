@@ -40,7 +40,9 @@ WAYS = {
 @pytest.mark.parametrize("head", HEADS)
 def test_each_is_the_run_that_it_is_alone(head, cut):
     # What is drawn within a step is drawn for each of a stack.
-    still = {"branch.place.unseen": 0.0} | ({"head.dropout": 0.0} if head == "regression" else {})
+    still = {"branch.place.unseen_rate": 0.0} | (
+        {"head.dropout": 0.0} if head == "regression" else {}
+    )
     asked = trials(cut, {name: how | still for name, how in WAYS.items()}, head=head)
     for one, alone in zip(together(asked), runs(asked), strict=True):
         assert one.name == alone.name

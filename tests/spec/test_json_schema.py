@@ -56,13 +56,13 @@ WRONG = [
     TEXT.replace("[branch.place]", "[branch.items]"),
     TEXT.replace("[branch.place]", '[branch."2nd"]'),
     TEXT.replace("[branch.place]", '[branch."a b"]'),
-    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nwidht = 3'),
-    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nwidth = 0'),
-    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nwidth = 4097'),
-    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nwidth = 6.5'),
-    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nwidth = "64"'),
-    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nwidth = true'),
-    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nunseen = 1.0'),
+    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nembeding_dim = 3'),
+    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nembedding_dim = 0'),
+    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nembedding_dim = 4097'),
+    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nembedding_dim = 6.5'),
+    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nembedding_dim = "64"'),
+    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nembedding_dim = true'),
+    TEXT.replace('columns = ["town"]', 'columns = ["town"]\nunseen_rate = 1.0'),
     TEXT + 'scale = "lgo"\n',
     TEXT + "[trian]\nepochs = 3\n",
     TEXT + "[train]\nepochs = -1\n",
@@ -128,8 +128,8 @@ def test_kinds_are_told_apart_by_their_word():
 
 def test_a_field_has_its_type_range_and_default():
     fields = SCHEMA["$defs"]["kind.categorical"]["properties"]
-    assert fields["width"] == {"type": "integer", "exclusiveMinimum": 0, "maximum": 4096}
-    assert fields["unseen"] == {
+    assert fields["embedding_dim"] == {"type": "integer", "exclusiveMinimum": 0, "maximum": 4096}
+    assert fields["unseen_rate"] == {
         "type": "number",
         "minimum": 0,
         "exclusiveMaximum": 1,

@@ -164,7 +164,7 @@ leaves = st.one_of(
         columns,
         size=st.integers(8, 1024),
         backbone=st.sampled_from(["small", "resnet18"]),
-        width=counts,
+        base_channels=counts,
         pool=st.sampled_from(["mean", "max", "concat", "attention"]),
         missing=st.sampled_from(["error", "drop", "learn"]),
         augmentation=augments,
@@ -172,14 +172,18 @@ leaves = st.one_of(
 )
 forest = lambda trees: st.dictionaries(names, trees, min_size=1, max_size=3)  # noqa: E731
 fusions = st.one_of(
-    st.builds(Fusion, layers, shares, drop=shares),
+    st.builds(Fusion, layers, shares, modality_dropout=shares),
     st.builds(
         *(Fusion, layers, shares, st.sampled_from(["gated", "bilinear"]), st.none() | counts),
-        drop=shares,
+        modality_dropout=shares,
     ),
     st.builds(
         lambda heads, times, depth, drop: Fusion(
-            fusion="attention", width=heads * times, depth=depth, heads=heads, drop=drop
+            method="attention",
+            embedding_dim=heads * times,
+            depth=depth,
+            num_heads=heads,
+            modality_dropout=drop,
         ),
         *(st.integers(1, 8), st.integers(1, 64), st.none() | st.integers(1, 64), shares),
     ),
@@ -373,16 +377,20 @@ def test_a_spec_keeps_its_branches_sorted():
 
 def test_every_field_is_written_with_its_value():
     text = mip.dump(spec_of("regression", NUMBERS))
-    for line in ('scale = "standard"', "unseen = 0.05", "epochs = 20", 'kind = "one_cycle"'):
+    for line in ('scale = "standard"', "unseen_rate = 0.05", "epochs = 20", 'kind = "one_cycle"'):
         assert line in text
 
 
 def test_a_spec_is_read_from_a_file_with_changes(tmp_path):
     path = tmp_path / "houses.toml"
     path.write_text(NUMBERS + HEADS["regression"], encoding="utf-8")
-    changes = {"train.epochs": 3, "branch.place.width": 7, "train.optimizer": {"kind": "sgd"}}
+    changes = {
+        "train.epochs": 3,
+        "branch.place.embedding_dim": 7,
+        "train.optimizer": {"kind": "sgd"},
+    }
     spec = mip.load_spec(path, changes=changes)
-    assert (spec.train.epochs, spec.branch["place"].width) == (3, 7)
+    assert (spec.train.epochs, spec.branch["place"].embedding_dim) == (3, 7)
     assert spec.train.optimizer == SGD()
 
 
@@ -399,7 +407,7 @@ PLACE = '[branch.place]\nkind = "categorical"\ncolumns = ["town"]\n'
 TOPS = "binary, count, joint, multiclass, multilabel, ordinal, quantile, regression"
 LEAVES = "boolean, categorical, continuous, datetime, fuse, image, stub, tabular, text, vector"
 
-TABULAR = '[branch.all]\nkind = "tabular"\nnumbers = ["area"]\n'
+TABULAR = '[branch.all]\nkind = "tabular"\ncontinuous = ["area"]\n'
 
 ERRORS = {
     PHOTO.replace("image", "imgae") + HEAD: (
@@ -419,23 +427,27 @@ ERRORS = {
         f"branch.place.kind is missing (known: {LEAVES})"
     ),
     "[branch.place]\nkind = 3\n" + HEAD: f"branch.place.kind = 3 is not a kind (known: {LEAVES})",
-    PLACE + "widht = 3\n" + HEAD: (
-        "branch.place.widht is not a field; did you mean 'width'? "
-        "(known: buckets, columns, encoding, least, unseen, width)"
+    PLACE + "embeding_dim = 3\n" + HEAD: (
+        "branch.place.embeding_dim is not a field; did you mean 'embedding_dim'? "
+        "(known: buckets, columns, embedding_dim, encoding, min_count, unseen_rate)"
     ),
     PLACE + HEAD + "[trian]\nepochs = 3\n": (
         "trian is not a field; did you mean 'train'? "
         "(known: branch, data, fusion, graft, head, init, train, version)"
     ),
-    PLACE + 'width = "64"\n' + HEAD: "branch.place.width = '64' must be a whole number, not text",
-    PLACE + "width = 6.5\n" + HEAD: "branch.place.width = 6.5 must be a whole number, not a number",
-    PLACE + "width = true\n" + HEAD: (
-        "branch.place.width = true must be a whole number, not true or false"
+    PLACE + 'buckets = "64"\n' + HEAD: (
+        "branch.place.buckets = '64' must be a whole number, not text"
+    ),
+    PLACE + "buckets = 6.5\n" + HEAD: (
+        "branch.place.buckets = 6.5 must be a whole number, not a number"
+    ),
+    PLACE + "buckets = true\n" + HEAD: (
+        "branch.place.buckets = true must be a whole number, not true or false"
     ),
     PHOTO + "size = -64\n" + HEAD: "branch.photos.size must be >= 8: -64",
-    PLACE + "width = 0\n" + HEAD: "branch.place.width must be > 0: 0",
-    PLACE + "unseen = 1.0\n" + HEAD: "branch.place.unseen must be < 1: 1.0",
-    PLACE + "unseen = nan\n" + HEAD: "branch.place.unseen must be >= 0: nan",
+    PLACE + "embedding_dim = 0\n" + HEAD: "branch.place.embedding_dim must be > 0: 0",
+    PLACE + "unseen_rate = 1.0\n" + HEAD: "branch.place.unseen_rate must be < 1: 1.0",
+    PLACE + "unseen_rate = nan\n" + HEAD: "branch.place.unseen_rate must be >= 0: nan",
     PLACE.replace('["town"]', '"town"') + HEAD: (
         "branch.place.columns = 'town' must be a list, not text"
     ),
@@ -456,8 +468,8 @@ ERRORS = {
     PHOTO
     + 'backbone = "resnet19"\n'
     + HEAD: "branch.photos.backbone = 'resnet19' is not a backbone",
-    PHOTO + 'weights = "DEFAULT"\n' + HEAD: (
-        "branch.photos.weights must be left out: the small backbone has none"
+    PHOTO + 'pretrained = "DEFAULT"\n' + HEAD: (
+        "branch.photos.pretrained must be left out: the small backbone has none"
     ),
     PHOTO + "augmentation = { shift = 0.7 }\n" + HEAD: (
         "branch.photos.augmentation.shift must be < 0.5: 0.7"
@@ -477,30 +489,30 @@ ERRORS = {
     PHOTO + 'augmentation = { auto = "radn" }\n' + HEAD: (
         "branch.photos.augmentation.auto = 'radn' is not one of its words; did you mean 'rand'?"
     ),
-    PLACE + HEAD + '[fusion]\nfusion = "gatde"\n': (
-        "fusion.fusion = 'gatde' is not one of its words; did you mean 'gated'?"
+    PLACE + HEAD + '[fusion]\nmethod = "gatde"\n': (
+        "fusion.method = 'gatde' is not one of its words; did you mean 'gated'?"
     ),
-    PLACE + HEAD + "[fusion]\nwidth = 8\n": (
-        "fusion.width must be left out: fusion 'concat' has none"
+    PLACE + HEAD + "[fusion]\nembedding_dim = 8\n": (
+        "fusion.embedding_dim must be left out: method 'concat' has none"
     ),
-    PLACE + HEAD + '[fusion]\nfusion = "gated"\nheads = 2\n': (
-        "fusion.heads must be left out: fusion 'gated' has none"
+    PLACE + HEAD + '[fusion]\nmethod = "gated"\nnum_heads = 2\n': (
+        "fusion.num_heads must be left out: method 'gated' has none"
     ),
-    PLACE + HEAD + '[fusion]\nfusion = "bilinear"\ndepth = 2\n': (
-        "fusion.depth must be left out: fusion 'bilinear' has none"
+    PLACE + HEAD + '[fusion]\nmethod = "bilinear"\ndepth = 2\n': (
+        "fusion.depth must be left out: method 'bilinear' has none"
     ),
-    PLACE + HEAD + '[fusion]\nfusion = "attention"\nwidth = 10\n': (
-        "fusion.heads must divide the width 10: 4"
+    PLACE + HEAD + '[fusion]\nmethod = "attention"\nembedding_dim = 10\n': (
+        "fusion.num_heads must divide 10: 4"
     ),
-    PLACE + HEAD + "[fusion]\ndrop = 1.0\n": "fusion.drop must be < 1: 1.0",
+    PLACE + HEAD + "[fusion]\nmodality_dropout = 1.0\n": "fusion.modality_dropout must be < 1: 1.0",
     PLACE + HEAD + "[fusion]\nlayers = [0]\n": (
         "fusion.layers must hold widths of 1 to 65536: [0]"
     ),
-    '[branch.all]\nkind = "fuse"\nfusion = "attention"\nheads = 3\n'
+    '[branch.all]\nkind = "fuse"\nmethod = "attention"\nnum_heads = 3\n'
     + PLACE.replace("branch.", "branch.all.branch.")
-    + HEAD: ("branch.all.heads must divide the width 64: 3"),
+    + HEAD: ("branch.all.num_heads must divide 64: 3"),
     '[branch.all]\nkind = "tabular"\n' + HEAD: (
-        "branch.all.numbers or 'categories' must name a column"
+        "branch.all.continuous or 'categorical' must name a column"
     ),
     TABULAR + 'network = { kind = "mlp", layers = [] }\n' + HEAD: (
         "branch.all.network.layers must have 1 or more"
@@ -508,9 +520,9 @@ ERRORS = {
     TABULAR + 'network = { kind = "tabm", layers = [0] }\n' + HEAD: (
         "branch.all.network.layers must hold widths of 1 to 65536: [0]"
     ),
-    TABULAR + "unseen = 1.0\n" + HEAD: "branch.all.unseen must be < 1: 1.0",
-    TABULAR + 'network = { kind = "ft_transformer", width = 30 }\n' + HEAD: (
-        "branch.all.network.heads must divide the width 30: 4"
+    TABULAR + "unseen_rate = 1.0\n" + HEAD: "branch.all.unseen_rate must be < 1: 1.0",
+    TABULAR + 'network = { kind = "ft_transformer", embedding_dim = 30 }\n' + HEAD: (
+        "branch.all.network.num_heads must divide 30: 4"
     ),
     TABULAR + 'network = { kind = "ft_transformer" }\nembedding = "linear"\n' + HEAD: (
         "branch.all.embedding must be left out: the network makes its own"
