@@ -27,6 +27,7 @@ class Boolean:
     [[1.0, 1.0], [-1.0, -1.0], [nan, 1.0]]
     """
 
+    kind = "boolean"
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
 
     def adapt(self, rows: Rows) -> Facts:

@@ -37,6 +37,7 @@ class Categorical:
     [[2], [0]]
     """
 
+    kind = "categorical"
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
     embedding_dim: int | None = field(default=None, validator=optional([gt(0), le(4096)]))
     min_count: int = field(default=1, validator=ge(1))

@@ -36,6 +36,7 @@ class Continuous:
     [-1.0, 1.0, nan]
     """
 
+    kind = "continuous"
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
     scale: Literal["standard", "log", "quantile", "none"] = field(
         default="standard", validator=in_(("standard", "log", "quantile", "none"))

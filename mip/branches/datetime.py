@@ -41,6 +41,7 @@ class Datetime:
             [nan, nan, nan]])
     """
 
+    kind = "datetime"
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
 
     def adapt(self, rows: Rows) -> Facts:

@@ -20,6 +20,7 @@ class FtTransformer:
     heads.
     """
 
+    kind = "ft_transformer"
     embedding_dim: int = field(default=64, validator=[gt(0), le(4096)])
     depth: int = field(default=2, validator=[gt(0), le(64)])
     num_heads: int = field(default=4, validator=[gt(0), le(1024)])

@@ -79,6 +79,7 @@ class Fusion:
 class Fuse:
     """Branches joined to one vector as a `Fusion` of these options says."""
 
+    kind = "fuse"
     branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
     layers: tuple[int, ...] = widths()
     dropout: float = 0.0

@@ -68,6 +68,7 @@ class Image:
     with slightly different pixels.
     """
 
+    kind = "image"
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
     size: int = field(default=64, validator=[instance_of(int), ge(8), le(1024)])
     backbone: str = field(default="small")

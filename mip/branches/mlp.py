@@ -26,6 +26,7 @@ class Mlp:
     )
     """
 
+    kind = "mlp"
     layers: tuple[int, ...] = widths((128, 128), least=1)
     activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = field(
         default="relu", validator=in_(tuple(ACTIVATIONS))

@@ -29,7 +29,8 @@ def names(columns: Iterable[str]) -> tuple[str, ...]:
 
 
 class Branch(Protocol):
-    """The three verbs of a branch. Any frozen attrs class that has them is a kind.
+    """The three verbs of a branch. Any frozen attrs class that has them is a kind; its attribute
+    `kind` is its name in specs.
 
     More verbs are optional, and every branch that has one is asked, at any depth of the tree:
 
@@ -41,6 +42,8 @@ class Branch(Protocol):
     - `oddities(rows)` names what is not read as it stands, as pairs of (place, text).
     - `unknown(facts, rows)` names words that training did not see, as pairs of (column, words).
     """
+
+    kind: str
 
     def adapt(self, rows: Rows) -> Facts:
         """Learn from training rows what encoding and building need; JSON-able."""

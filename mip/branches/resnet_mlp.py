@@ -13,6 +13,7 @@ class ResnetMlp:
     batch norm and ReLU.
     """
 
+    kind = "resnet_mlp"
     hidden: int = field(default=128, validator=[gt(0), le(65_536)])
     depth: int = field(default=2, validator=[gt(0), le(256)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])

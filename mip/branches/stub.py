@@ -20,6 +20,7 @@ class Stub:
     torch.Size([2, 5])
     """
 
+    kind = "stub"
     out_features: int = field(default=8, validator=[gt(0), le(65_536)])
 
     def adapt(self, rows: Rows) -> Facts:

@@ -21,6 +21,7 @@ class TabM:
     each predict, and are trained each by its own loss, as the `members` of a head are.
     """
 
+    kind = "tabm"
     layers: tuple[int, ...] = widths((128, 128), least=1)
     members: int = field(default=32, validator=[gt(0), le(1024)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])

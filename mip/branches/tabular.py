@@ -27,6 +27,8 @@ Embedding = Literal["none", "linear", "piecewise", "periodic"]
 class Network(Protocol):
     """The verbs of a network over columns. Any frozen attrs class that has them is a kind."""
 
+    kind: str
+
     def words(self) -> int | None:
         """Say how wide a word's vector must be; None for any width."""
         ...
@@ -52,6 +54,7 @@ class Tabular:
     {'numbers': [-1.0, 1.0, nan], 'words': [1, 2, 1]}
     """
 
+    kind = "tabular"
     continuous: tuple[str, ...] = field(default=(), converter=names)
     categorical: tuple[str, ...] = field(default=(), converter=names)
     network: Network = Mlp()

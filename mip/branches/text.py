@@ -34,6 +34,7 @@ class Text:
             [[   0,    0,    0,    0]]])
     """
 
+    kind = "text"
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
     word_ngrams: int = field(default=2, validator=[ge(1), le(8)])
     char_ngrams: int = field(default=0, validator=[ge(0), le(8)])

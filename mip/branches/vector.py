@@ -37,6 +37,7 @@ class Vector:
     [[-1.0, 0.0], [1.0, 0.0], [nan, nan]]
     """
 
+    kind = "vector"
     columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
     scale: Literal["standard", "none"] = field(
         default="standard", validator=in_(("standard", "none"))

@@ -15,7 +15,6 @@ from mip.errors import FileError
 from mip.files.format import read_file, write_packed
 from mip.files.models import part_of
 from mip.model import Plan, to_json
-from mip.spec import KINDS
 from mip.train import History, State, match_strides
 from mip.tree import leaves, unflatten_as
 
@@ -35,7 +34,6 @@ def save_checkpoint(
     history: History,
     plan: Plan | None = None,
     extra: Mapping[str, Any] | None = None,
-    kinds: Mapping[str, type] = KINDS,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -46,7 +44,7 @@ def save_checkpoint(
     meta = {"step": state.step, "seed": state.seed, "extra": dict(extra or {})}
     meta["history"] = [_finite(row) for row in history.epochs]
     if plan is not None:
-        meta["plan"] = to_json(plan, kinds)
+        meta["plan"] = to_json(plan)
     tensors = dict(leaves({**trees, "steps": dict(history.steps)}))
     write_packed(path, tensors, meta, overwrite=overwrite)
 

@@ -20,7 +20,6 @@ def save(
     path: str | Path,
     plan: Plan,
     state: State,
-    kinds: Mapping[str, type] = KINDS,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -29,7 +28,7 @@ def save(
 
     Raises FileError where the file exists already, unless `overwrite` says to replace it.
     """
-    meta = {"plan": to_json(plan, kinds), "step": state.step}
+    meta = {"plan": to_json(plan), "step": state.step}
     write_packed(path, dict(leaves(_kept(state))), meta, overwrite=overwrite)
 
 
@@ -48,7 +47,6 @@ def load_model(path: str | Path, kinds: Mapping[str, type] = KINDS) -> tuple[Pla
 def save_models(
     path: str | Path,
     models: Sequence[tuple[Plan, State]],
-    kinds: Mapping[str, type] = KINDS,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -56,7 +54,7 @@ def save_models(
     FileError as `save` does.
     """
     trees = {str(k): _kept(state) for k, (_, state) in enumerate(models)}
-    plans = [to_json(plan, kinds) for plan, _ in models]
+    plans = [to_json(plan) for plan, _ in models]
     write_packed(path, dict(leaves(trees)), {"models": plans}, overwrite=overwrite)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mip.errors import FileError, MipError
 from mip.files.checkpoints import list_checkpoints
 from mip.files.format import peek
 from mip.output import check_output, write
-from mip.spec import KINDS, Spec, dump, parse
+from mip.spec import Spec, dump
 
 SPEC = "spec.toml"
 
@@ -93,9 +94,10 @@ def clear(out: Path) -> None:
         path.unlink()
 
 
-def write_spec(out: Path, spec: Spec, kinds: Mapping[str, type] = KINDS) -> None:
+def write_spec(out: Path, spec: Spec) -> None:
     """Write a run's spec into its folder; a file that says the same already keeps its comments."""
-    with suppress(OSError, ValueError, MipError):
-        if parse((out / SPEC).read_text(encoding="utf-8"), kinds) == spec:
+    text = dump(spec)
+    with suppress(OSError, ValueError):
+        if tomllib.loads((out / SPEC).read_text(encoding="utf-8")) == tomllib.loads(text):
             return
-    write(out / SPEC, (MARK + dump(spec, kinds)).encode(), overwrite=True)
+    write(out / SPEC, (MARK + text).encode(), overwrite=True)

@@ -120,6 +120,7 @@ class Binary:
     ['no', 'yes']
     """
 
+    kind = "binary"
     column: str
     pos_label: str | None = None
     class_weight: ClassWeight = class_weight_field()
@@ -197,6 +198,7 @@ class Multiclass:
     0.45
     """
 
+    kind = "multiclass"
     column: str
     class_weight: ClassWeight = class_weight_field()
     focal_gamma: float = focal_gamma_field()

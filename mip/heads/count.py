@@ -34,6 +34,7 @@ class Count:
     [3.0, 1.104]
     """
 
+    kind = "count"
     column: str
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()

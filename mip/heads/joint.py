@@ -49,6 +49,7 @@ class Joint:
     ['price.value', 'sold.label', 'sold.p_no', 'sold.p_yes']
     """
 
+    kind = "joint"
     head: Mapping[str, Head] = field(converter=by_name, validator=min_len(1))
     weighting: Weighting = field(default="fixed", validator=in_(("fixed", "learned")))
     loss_weights: Mapping[str, float] = field(factory=dict, converter=by_name)

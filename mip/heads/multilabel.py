@@ -35,6 +35,7 @@ class Multilabel:
     ['sea;sun', '']
     """
 
+    kind = "multilabel"
     column: str
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()

@@ -53,6 +53,7 @@ class Ordinal:
     {'label': ['8'], 'p_8': [0.5], 'p_9': [0.25], 'p_10': [0.25]}
     """
 
+    kind = "ordinal"
     column: str
     order: tuple[str, ...] = field(default=(), converter=tuple)
     layers: tuple[int, ...] = widths()

@@ -21,13 +21,16 @@ Criterion = Callable[[Any, Any], Tensor]
 
 
 class Head(Protocol):
-    """The verbs of a head. Any frozen attrs class that has them is a kind.
+    """The verbs of a head. Any frozen attrs class that has them is a kind; its attribute `kind` is
+    its name in specs.
 
     One over a column also has the fields of a `Target`; one over several heads has them in the
     field `head`, and its target, logits and outputs are dicts by their names. A kind that also has
     `tower(facts, width)` builds what stands between the branches and the logits by itself. One
     with `logits(facts, columns)`, which is `decode` backwards, can be averaged in an ensemble.
     """
+
+    kind: str
 
     def adapt(self, rows: Rows) -> Facts:
         """Learn from training rows what the target means; JSON-able."""

@@ -41,6 +41,7 @@ class Quantile:
     {'q0.1': [3.0], 'q0.6': [4.0], 'value': [4.0]}
     """
 
+    kind = "quantile"
     column: str
     quantiles: tuple[float, ...] = field(default=(0.1, 0.5, 0.9), converter=tuple)
     scale: Scale = scale_field()

@@ -103,6 +103,7 @@ class Regression:
     [100.0, 1000.0]
     """
 
+    kind = "regression"
     column: str
     scale: Scale = scale_field()
     loss: Literal["mse", "mae", "huber", "log_cosh"] = field(

@@ -12,7 +12,6 @@ from attrs import define
 from mip.files import list_checkpoints, peek, save_checkpoint
 from mip.model import Plan
 from mip.output import check_output
-from mip.spec import KINDS
 from mip.train import Event, History, Hook, Reply, State, best_epoch, check_metric, stateful
 
 
@@ -23,7 +22,6 @@ def checkpoint(
     mode: str | None = None,
     every: int | None = None,
     extra: Mapping[str, Any] | None = None,
-    kinds: Mapping[str, type] = KINDS,
     keep: int = 0,
     *,
     overwrite: bool = False,
@@ -42,7 +40,7 @@ def checkpoint(
     `overwrite` says to replace them, or the last of them is of the very step that the fit goes on
     from.
     """
-    about = (plan, extra, kinds)
+    about = (plan, extra)
 
     def hook(file: _File, event: Event) -> Reply:
         if event.name == "before_fit":

@@ -143,9 +143,9 @@ def _zeros(shapes: Any, rows: int) -> Tree:
     return torch.zeros(rows, *shape, dtype=getattr(torch, dtype))
 
 
-def to_json(plan: Plan, kinds: Mapping[str, type] = KINDS) -> dict[str, Any]:
+def to_json(plan: Plan) -> dict[str, Any]:
     """Turn a plan into plain JSON values."""
-    return {"spec": to_dict(plan.spec, kinds), "facts": plan.facts, "shapes": plan.shapes}
+    return {"spec": to_dict(plan.spec), "facts": plan.facts, "shapes": plan.shapes}
 
 
 def from_json(value: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Plan:

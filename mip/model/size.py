@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from mip.model.net import Net
 from mip.model.plan import Plan
 from mip.rng import seeded
-from mip.spec import KINDS
 from mip.tree import Tree, leaves
 
 
@@ -187,8 +186,7 @@ def _parts(part: Any, below: str, where: str, path: str) -> Iterator[tuple[str, 
 
 
 def _kind(value: Any) -> str:
-    named = (name for name, kind in KINDS.items() if kind is type(value))
-    return next(named, type(value).__name__.lower())
+    return getattr(value, "kind", type(value).__name__.lower())
 
 
 def _owned(nodes: Sequence[Node], parts: Sequence[str]) -> dict[str, list[Node]]:

@@ -198,6 +198,8 @@ def decaying(build: Callable[[float], Optimizer], weight_decay: float, how: Deca
 class OptimizerSpec(Protocol):
     """An optimizer as a spec file describes it; `lr` is the schedule's peak."""
 
+    kind: str
+
     @property
     def lr(self) -> float: ...
 

@@ -31,6 +31,8 @@ from mip.optim.schedules import (
 class ScheduleSpec(Protocol):
     """A schedule of the learning rate as a spec file describes it."""
 
+    kind: str
+
     def schedule(self, peak: float, steps: int) -> Schedule:
         """Build it for a run of `steps` steps."""
         ...
@@ -45,6 +47,7 @@ def _warm(make: Callable[[int], Schedule], warmup: float, steps: int) -> Schedul
 class Constant:
     """See `constant`; `warmup` is a fraction of the run."""
 
+    kind = "constant"
     warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
 
     def schedule(self, peak: float, steps: int) -> Schedule:
@@ -56,6 +59,7 @@ class Constant:
 class Linear:
     """See `linear`; `start` and `end` are factors of the peak, `warmup` a fraction of the run."""
 
+    kind = "linear"
     start: float = field(default=1.0, validator=[ge(0), lt(math.inf)])
     end: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
     warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
@@ -69,6 +73,7 @@ class Linear:
 class Cosine:
     """See `cosine`; `warmup` is a fraction of the run, `end` a factor of the peak."""
 
+    kind = "cosine"
     warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
     end: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
 
@@ -83,6 +88,7 @@ class Exponential:
     fraction of the run.
     """
 
+    kind = "exponential"
     end: float = field(default=0.01, validator=[gt(0), lt(math.inf)])
     warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
 
@@ -95,6 +101,7 @@ class Exponential:
 class MultiStep:
     """See `multi_step`; `at` are fractions of the run behind its warm-up, and `warmup` of all."""
 
+    kind = "multi_step"
     at: tuple[float, ...] = field(default=(0.5, 0.75), converter=tuple)
     factor: float = field(default=0.1, validator=[ge(0), lt(math.inf)])
     warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
@@ -117,6 +124,7 @@ class MultiStep:
 class Polynomial:
     """See `polynomial`; `end` is a factor of the peak, `warmup` a fraction of the run."""
 
+    kind = "polynomial"
     power: float = field(default=1.0, validator=[gt(0), lt(math.inf)])
     end: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
     warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
@@ -131,6 +139,7 @@ class Polynomial:
 class OneCycle:
     """See `one_cycle`."""
 
+    kind = "one_cycle"
     warmup: float = field(default=0.3, validator=[gt(0), le(1)])
 
     def schedule(self, peak: float, steps: int) -> Schedule:
@@ -144,6 +153,7 @@ class WarmRestarts:
     before it; `end` is a factor of the peak, `warmup` a fraction of the run.
     """
 
+    kind = "warm_restarts"
     cycles: int = field(default=3, validator=[gt(0), le(1000)])
     factor: int = field(default=1, validator=[gt(0), le(1000)])
     end: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
@@ -163,6 +173,7 @@ class WarmRestarts:
 class InverseSqrt:
     """See `inverse_sqrt`; `warmup` is a fraction of the run."""
 
+    kind = "inverse_sqrt"
     warmup: float = field(default=0.1, validator=[ge(0), lt(1)])
 
     def schedule(self, peak: float, steps: int) -> Schedule:
@@ -183,6 +194,7 @@ class Part:
 class Joined:
     """See `joined`; the shares of its parts add up to 1."""
 
+    kind = "joined"
     part: tuple[Part, ...] = field(converter=tuple, validator=min_len(1))
 
     @part.validator

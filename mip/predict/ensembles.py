@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from mip.files import save_models
 from mip.predict.predictors import Ensemble, Predictor
-from mip.spec import KINDS
 from mip.train import State
 
 
@@ -22,17 +21,11 @@ def ensemble(models: Sequence[Predictor | Ensemble]) -> Ensemble:
     return Ensemble(tuple(chain.from_iterable(each)))
 
 
-def save_ensemble(
-    path: str | Path,
-    models: Ensemble,
-    kinds: Mapping[str, type] = KINDS,
-    *,
-    overwrite: bool = False,
-) -> None:
+def save_ensemble(path: str | Path, models: Ensemble, *, overwrite: bool = False) -> None:
     """Write an ensemble into one safetensors file, which `mip.load` reads as it does a model's.
     Equal ensembles give equal bytes. Raises FileError where the file exists already, unless
     `overwrite` says to replace it.
     """
     states = [State(dict(each.net.state_dict()), {}, optimizer=()) for each in models.members]
     pairs = list(zip(models.plans, states, strict=True))
-    save_models(path, pairs, kinds, overwrite=overwrite)
+    save_models(path, pairs, overwrite=overwrite)

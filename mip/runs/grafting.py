@@ -36,7 +36,7 @@ def _read(path: str, file: Path, kinds: Mapping[str, type]) -> tuple[Plan, State
         raise FileError(f"graft.{path}: {error}") from error
 
 
-def graft(plan: Plan, donors: Donors, kinds: Mapping[str, type] = KINDS) -> Plan:
+def graft(plan: Plan, donors: Donors) -> Plan:
     """Put the donors' facts in the place of those learned anew, for each branch of `[graft]`.
 
     Weights mean something only with the facts that they were trained with: means, vocabularies.
@@ -45,20 +45,20 @@ def graft(plan: Plan, donors: Donors, kinds: Mapping[str, type] = KINDS) -> Plan
     """
     facts, shapes = plan.facts["branch"], plan.shapes
     for path in plan.spec.graft:
-        donor = _checked(plan, path, donors, kinds)
+        donor = _checked(plan, path, donors)
         facts = _placed(facts, path.split("."), _part(donor.facts.get("branch"), plan, path))
         shapes = _placed(shapes, path.split("."), _part(donor.shapes, plan, path))
     return evolve(plan, facts={**plan.facts, "branch": facts}, shapes=shapes)
 
 
-def _checked(plan: Plan, path: str, donors: Donors, kinds: Mapping[str, type]) -> Plan:
+def _checked(plan: Plan, path: str, donors: Donors) -> Plan:
     file = plan.spec.graft[path]
     if path not in donors:
         raise SpecError(f"graft.{path}: {file} is not read; give mip.runs.donors(spec, folder)")
     own, other = (dict(branches(each.spec.branch)) for each in (plan, donors[path][0]))
     if path not in other:
         raise SpecError(f"graft.{path}: {file} has no such branch{hint(path, other)}")
-    pair = to_dict(own[path], kinds), to_dict(other[path], kinds)
+    pair = to_dict(own[path]), to_dict(other[path])
     for name, here, there in differences(*pair, place(path)):
         raise SpecError(f"graft.{path}: {name} is {here} here and {there} in {file}")
     return donors[path][0]

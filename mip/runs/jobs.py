@@ -83,7 +83,6 @@ def job(
     spec: Spec,
     parts: Parts,
     device: str = "cpu",
-    kinds: Mapping[str, type] = KINDS,
     cache: str | Path | None = None,
     given: Donors = MappingProxyType({}),
     measure: Callable[[Params, Params], Metrics] = no_metrics,
@@ -93,13 +92,13 @@ def job(
     `given` are the models that branches are grafted from, which `mip.runs.donors` reads;
     `measure` is that of `train_step`.
     """
-    plan, net = _grown(spec, parts, given, kinds, device)
+    plan, net = _grown(spec, parts, given, device)
     _check_targets(plan, parts)
     batches = train_pipe(plan, parts.train, device, cache)
     steps = spec.train.epochs * len(batches)
     check(spec.train, net, steps)
     optimizer = optimizer_of(spec.train, steps)
-    start = Checkpoint(init(net, optimizer, spec.train.seed), History(), origin(spec, parts, kinds))
+    start = Checkpoint(init(net, optimizer, spec.train.seed), History(), origin(spec, parts))
     hooks = (
         *_validation(plan, parts, device, cache),
         *watching(spec.train, bool(len(parts.valid))),
@@ -108,10 +107,8 @@ def job(
     return Job(plan, step_of(plan, net, optimizer, measure), batches, start, hooks, steps, metric)
 
 
-def _grown(
-    spec: Spec, parts: Parts, given: Donors, kinds: Mapping[str, type], device: str
-) -> tuple[Plan, Net]:
-    plan = graft(adapt(spec, parts.train), given, kinds)
+def _grown(spec: Spec, parts: Parts, given: Donors, device: str) -> tuple[Plan, Net]:
+    plan = graft(adapt(spec, parts.train), given)
     net = grow(plan, given, spec.train.seed).to(device)
     check_batch_norm(plan, net, len(parts.train))
     return plan, net
@@ -138,7 +135,7 @@ def rate_curve(
     A group of parameters is trained with its multiple of the rate that is tried, and from the
     epoch on at which it starts.
     """
-    plan, net = _grown(spec, parts, donors(spec, base, kinds), kinds, device)
+    plan, net = _grown(spec, parts, donors(spec, base, kinds), device)
     batches = train_pipe(plan, parts.train, device, cache)
     check(spec.train, net, spec.train.epochs * len(batches))
 
@@ -208,16 +205,16 @@ def run(
     with locked(out):
         check_folder(out, resume, overwrite, files_read(spec, Path(base)))
         given = own(spec, last_checkpoint(out), kinds) if resume else donors(spec, base, kinds)
-        laid = job(spec, parts, device, kinds, cache, given)
+        laid = job(spec, parts, device, cache, given)
         if resume:
             laid = evolve(laid, start=resumed(out, laid.start, kinds))
             _check_best(out, laid)
         told = hooks(laid)
         if not resume:
             clear(out)
-        write_spec(out, _moved(spec, Path(base), out), kinds)
-        last, kept = _trained(laid, out, told, kinds)
-        save(out / "model.safetensors", laid.plan, kept.state, kinds, overwrite=True)
+        write_spec(out, _moved(spec, Path(base), out))
+        last, kept = _trained(laid, out, told)
+        save(out / "model.safetensors", laid.plan, kept.state, overwrite=True)
     return Run(laid.plan, kept.state, last.history, time.monotonic() - began, device)
 
 
@@ -241,10 +238,8 @@ def _check_best(out: Path, laid: Job) -> None:
         raise FileError(f"{error}; {cure}") from error
 
 
-def _trained(
-    laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]
-) -> tuple[Checkpoint, Checkpoint]:
-    _fold(laid, out, hooks, kinds)
+def _trained(laid: Job, out: Path, hooks: Sequence[Hook]) -> tuple[Checkpoint, Checkpoint]:
+    _fold(laid, out, hooks)
     last = _read(out, "last", laid.start) if laid.steps else laid.start
     kept = _read(out, "best", last) if laid.plan.spec.train.keep == "best" else last
     kept = evolve(kept, state=_with_updated_bn(laid, kept.state))
@@ -278,12 +273,12 @@ def _moved(spec: Spec, base: Path, out: Path) -> Spec:
     return evolve(spec, data=data, graft={name: path(file) for name, file in spec.graft.items()})
 
 
-def _fold(laid: Job, out: Path, hooks: Sequence[Hook], kinds: Mapping[str, type]) -> None:
+def _fold(laid: Job, out: Path, hooks: Sequence[Hook]) -> None:
     at, how = laid.start, laid.plan.spec.train
     left = laid.steps - at.state.step
     if left <= 0 and not at.history.unfinished.any():
         return
-    asked = (laid.metric, "min", how.checkpoint_every, at.extra, kinds)
+    asked = (laid.metric, "min", how.checkpoint_every, at.extra)
     folder, kept = out / "checkpoints", how.checkpoint_keep
     keep = checkpoint(folder, laid.plan, *asked, kept, overwrite=True)
     # What guards a step comes before what keeps it; the checkpoint waits for what it writes before

@@ -65,7 +65,7 @@ def replay(
         raise FileError(f"{out}: there is no whole checkpoint of a run in checkpoints/")
     path = next((path for taken, path in reversed(known) if taken < step), None)
     given = own(spec, path, kinds) if path else donors(spec, base or out, kinds)
-    laid = job(spec, parts, device or device_here(), kinds, cache, given, norms)
+    laid = job(spec, parts, device or device_here(), cache, given, norms)
     if not 1 <= step <= laid.steps:
         raise MipError(f"{out}: there is no step {step}; its steps are 1 to {laid.steps}")
     history = verified(known[-1][1], laid.start, kinds).history

@@ -13,10 +13,10 @@ from mip.runs.grafting import Donors
 from mip.spec import KINDS, Spec, from_dict, to_dict
 
 
-def origin(spec: Spec, parts: Parts, kinds: Mapping[str, type]) -> dict[str, Any]:
+def origin(spec: Spec, parts: Parts) -> dict[str, Any]:
     """Describe what a run is made of: its spec, and digests of its rows."""
     rows = {f"{name} rows": part.digest() for name, part in zip(parts._fields, parts, strict=True)}
-    return {"spec": to_dict(spec, kinds), **rows}
+    return {"spec": to_dict(spec), **rows}
 
 
 def resumed(out: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
@@ -40,7 +40,7 @@ def own(spec: Spec, path: Path, kinds: Mapping[str, type] = KINDS) -> Donors:
     if not spec.graft:
         return {}
     before = _before(path, kinds).get("spec", {})
-    _check_same(path, {"spec": before}, {"spec": to_dict(spec, kinds)})
+    _check_same(path, {"spec": before}, {"spec": to_dict(spec)})
     return dict.fromkeys(spec.graft, load_model(path, kinds))
 
 
@@ -53,7 +53,7 @@ def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
         return extra
     try:
         # A field that has been added since has its default in an older file.
-        return {**extra, "spec": to_dict(from_dict(extra["spec"], kinds), kinds)}
+        return {**extra, "spec": to_dict(from_dict(extra["spec"], kinds))}
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
 

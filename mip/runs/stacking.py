@@ -53,14 +53,14 @@ def together(
             check_output(trial.out / "model.safetensors", overwrite)
     began, device = time.monotonic(), device or device_here()
     given = donors(trials[0].spec, base, kinds)
-    first = job(trials[0].spec, trials[0].parts, device, kinds, cache, given)
+    first = job(trials[0].spec, trials[0].parts, device, cache, given)
     plans = [evolve(first.plan, spec=each.spec) for each in trials]
     nets = [grow(plan, given, plan.spec.train.seed).to(device) for plan in plans]
     state, history = _stacked(first, plans, nets)
     seconds = time.monotonic() - began
     each = zip(trials, plans, unstack(state), strict=True)
     return [
-        _ended(trial, Run(plan, own, _of(history, k), seconds, device), kinds, overwrite)
+        _ended(trial, Run(plan, own, _of(history, k), seconds, device), overwrite)
         for k, (trial, plan, own) in enumerate(each)
     ]
 
@@ -114,12 +114,12 @@ def _of(history: History, k: int) -> History:
     return History(tuple({name: row[name] for name in ("epoch", "step", "loss")} for row in rows))
 
 
-def _ended(trial: Trial, run: Run, kinds: Mapping[str, type], overwrite: bool) -> Outcome:
+def _ended(trial: Trial, run: Run, overwrite: bool) -> Outcome:
     try:
         check_numbers(run.state, trial.out or trial.name)
         if trial.out:
             path = trial.out / "model.safetensors"
-            save(path, run.plan, run.state, kinds, overwrite=overwrite)
+            save(path, run.plan, run.state, overwrite=overwrite)
         return Outcome(trial.name, scores_of(run.predict, trial.parts), run)
     except MipError as error:
         return failed(trial, error)

@@ -6,15 +6,13 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from torch import nn
 
-from mip.errors import SpecError
-from mip.spec.kinds import KINDS, plays
+from mip.spec.kinds import KINDS, name_of, plays
 from mip.spec.values import Spec
 from mip.spec.writing import to_dict
 
@@ -126,9 +124,9 @@ def _default(value: Any, kinds: Mapping[str, type]) -> Schema:
         return {}
     if hasattr(value, "takes_self"):  # a factory: only one that asks for nothing can be called
         return {} if value.takes_self else _default(value.factory(), kinds)
-    with suppress(SpecError):  # a table of kinds need not hold that of a default
-        return {"default": to_dict(value, kinds)}
-    return {}
+    name = name_of(type(value))
+    # A table of kinds need not hold that of a default.
+    return {"default": to_dict(value)} if name is None or name in kinds else {}
 
 
 def _flat(validator: Any) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -64,59 +64,84 @@ from mip.optim import (
     WarmRestarts,
 )
 
-KINDS: Mapping[str, type] = MappingProxyType(
-    {
-        "adafactor": Adafactor,
-        "adagrad": Adagrad,
-        "adam": Adam,
-        "adamw": AdamW,
-        "binary": Binary,
-        "boolean": Boolean,
-        "categorical": Categorical,
-        "constant": Constant,
-        "continuous": Continuous,
-        "cosine": Cosine,
-        "count": Count,
-        "datetime": Datetime,
-        "exponential": Exponential,
-        "ft_transformer": FtTransformer,
-        "fuse": Fuse,
-        "image": Image,
-        "inverse_sqrt": InverseSqrt,
-        "joined": Joined,
-        "joint": Joint,
-        "lamb": Lamb,
-        "linear": Linear,
-        "lion": Lion,
-        "mlp": Mlp,
-        "multi_step": MultiStep,
-        "multiclass": Multiclass,
-        "multilabel": Multilabel,
-        "muon": Muon,
-        "nadam": NAdam,
-        "one_cycle": OneCycle,
-        "ordinal": Ordinal,
-        "polynomial": Polynomial,
-        "quantile": Quantile,
-        "radam": RAdam,
-        "regression": Regression,
-        "resnet_mlp": ResnetMlp,
-        "rmsprop": RMSprop,
-        "schedule_free": ScheduleFree,
-        "sgd": SGD,
-        "stub": Stub,
-        "tabm": TabM,
-        "tabular": Tabular,
-        "text": Text,
-        "vector": Vector,
-        "warm_restarts": WarmRestarts,
-    }
+
+class Kind(Protocol):
+    """A class that specs name by its attribute `kind`: `kind = "season"`."""
+
+    kind: str
+
+
+_CLASSES: tuple[type[Kind], ...] = (
+    Adafactor,
+    Adagrad,
+    Adam,
+    AdamW,
+    Binary,
+    Boolean,
+    Categorical,
+    Constant,
+    Continuous,
+    Cosine,
+    Count,
+    Datetime,
+    Exponential,
+    FtTransformer,
+    Fuse,
+    Image,
+    InverseSqrt,
+    Joined,
+    Joint,
+    Lamb,
+    Linear,
+    Lion,
+    Mlp,
+    MultiStep,
+    Multiclass,
+    Multilabel,
+    Muon,
+    NAdam,
+    OneCycle,
+    Ordinal,
+    Polynomial,
+    Quantile,
+    RAdam,
+    Regression,
+    ResnetMlp,
+    RMSprop,
+    ScheduleFree,
+    SGD,
+    Stub,
+    TabM,
+    Tabular,
+    Text,
+    Vector,
+    WarmRestarts,
 )
-"""Every kind a file can name. Add your own: `kinds={**mip.KINDS, "season": Season}`."""
+
+
+KINDS: Mapping[str, type] = MappingProxyType({each.kind: each for each in _CLASSES})
+"""Every kind that a file can name. Readers take a table with your own, whose classes have the
+attribute `kind`: `kinds={**mip.KINDS, "season": Season}`.
+"""
 
 
 ROLES = (Branch, Head, Network, OptimizerSpec, ScheduleSpec)
 """What a kind can be."""
+
+
+def name_of(kind: type) -> str | None:
+    """Return the name that specs have for a class, which it states itself as `kind`; or None.
+
+    >>> name_of(Image), name_of(type("Thumbnail", (Image,), {}))
+    ('image', None)
+    """
+    name = vars(kind).get("kind")  # not by getattr: a subclass is another kind
+    return name if isinstance(name, str) else None
+
+
+def lacks_name(kind: type, name: str) -> str:
+    """Write the error for a class that does not state its name, or states another one."""
+    return f'class {kind.__name__} needs the attribute kind = "{name}", its name in specs'
 
 
 def plays(kind: type, role: Any) -> bool:

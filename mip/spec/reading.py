@@ -16,7 +16,7 @@ import attrs
 from torch import nn
 
 from mip.errors import SpecError, hint
-from mip.spec.kinds import KINDS, missing_verbs, plays
+from mip.spec.kinds import KINDS, lacks_name, missing_verbs, name_of, plays
 from mip.spec.values import Spec
 from mip.spec.versions import check_version, upgrade
 
@@ -167,6 +167,8 @@ def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     if not isinstance(name, str) or name not in known:
         lacking = missing_verbs(kinds.get(name) if isinstance(name, str) else None, role)
         raise SpecError(f"{where} = {_show(name)} is not a kind{lacking or hint(str(name), known)}")
+    if name_of(known[name]) != name:  # a spec of it could be written and not be read again
+        raise SpecError(f"{where} = {_show(name)}: {lacks_name(known[name], name)}")
     fields = {key: child for key, child in value.items() if key != "kind"}
     return _record(known[name], fields, path, kinds)
 

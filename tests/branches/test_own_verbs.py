@@ -25,6 +25,7 @@ CALLS = []
 class Mass:
     """Numbers above 0, with all the optional verbs."""
 
+    kind = "mass"
     column: str
     missing: str = "drop"
 
@@ -66,6 +67,7 @@ class Mass:
 class Summed:
     """A problem in few words for reports; no policy."""
 
+    kind = "summed"
     column: str
 
     def adapt(self, rows):
@@ -86,6 +88,7 @@ class Summed:
 class Both:
     """A fusion of a user's own, which screens rows itself."""
 
+    kind = "both"
     branch: dict = field(converter=dict)
     columns: tuple = ()
     missing: str = "drop"

@@ -262,6 +262,7 @@ def test_the_last_rule_of_a_spec_counts(table):
 class Given:
     """A kind whose weights are given."""
 
+    kind = "given"
     columns: tuple[str, ...] = ("area",)
 
     def adapt(self, rows):

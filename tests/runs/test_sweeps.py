@@ -151,6 +151,8 @@ def test_what_is_no_mistake_of_the_user_is_named_too(cut):
 class Doubled(Continuous):
     """A kind of one's own."""
 
+    kind = "doubled"
+
 
 @pytest.mark.slow
 def test_kinds_of_ones_own_are_sent(cut):

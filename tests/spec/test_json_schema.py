@@ -171,6 +171,7 @@ def test_every_class_is_described_by_a_sentence():
 class Own(Continuous):
     """A kind of one's own. With more to say."""
 
+    kind = "own"
     word: str = field(default="a", validator=[min_len(1), max_len(9), in_(["a", "b"])])
     part: float | None = field(default=None, validator=optional(and_(le(2), le(1.5))))
     deep: tuple[tuple[int, ...], ...] = field(factory=tuple)
@@ -191,7 +192,7 @@ def test_a_kind_of_ones_own_is_in_the_schema():
     assert own["properties"]["deep"]["items"]["items"] == {"type": "integer"}
     assert own["properties"]["deep"]["default"] == []
     spec = mip.parse(TEXT.replace("continuous", "own"), {**mip.KINDS, "own": Own})
-    Validator(found).validate(to_dict(spec, {**mip.KINDS, "own": Own}))
+    Validator(found).validate(to_dict(spec))
 
 
 def test_a_table_of_kinds_need_not_hold_the_defaults():

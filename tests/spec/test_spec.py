@@ -685,11 +685,12 @@ def test_a_hostile_text_is_refused_at_once(text):
 def test_what_toml_cannot_say_is_refused():
     @frozen
     class Bounded(Continuous):
+        kind = "bounded"
         limit: float | None = 1.0
 
     spec = Spec({"a": Bounded(["x"], limit=None)}, Regression("y"))
     with pytest.raises(SpecError, match=r"^Bounded\.limit is None, which TOML cannot say$"):
-        mip.dump(spec, {**mip.KINDS, "bounded": Bounded})
+        mip.dump(spec)
 
 
 # Kinds: only those of the table given.
@@ -699,6 +700,7 @@ def test_what_toml_cannot_say_is_refused():
 class Season:
     """The time of the year, on a circle; an own kind with its three verbs."""
 
+    kind = "season"
     column: str
     out: int = field(default=2, validator=gt(0))
 
@@ -728,7 +730,7 @@ def months():
 def test_an_own_kind_is_read_and_written():
     spec = mip.parse(SEASON + "out = 3\n" + HEAD, kinds=SEASONS)
     assert spec.branch["season"] == Season("month", 3)
-    assert mip.parse(mip.dump(spec, SEASONS), SEASONS) == spec
+    assert mip.parse(mip.dump(spec), SEASONS) == spec
 
 
 def test_an_own_kind_has_the_errors_of_every_kind(months):
@@ -755,6 +757,7 @@ class Inner:
 class Checked:
     """A kind whose checks do not say the names of its fields."""
 
+    kind = "checked"
     width: int = field(default=1, validator=[gt(0), large])
     sizes: tuple[int, ...] = field(default=(), converter=tuple, validator=deep_iterable(large))
     size: int = field(default=1)
@@ -828,17 +831,20 @@ def test_a_kind_that_is_not_in_the_table_cannot_be_named(months, tmp_path):
         mip.parse(SEASON + HEAD)
     spec = mip.parse(SEASON + HEAD, SEASONS)
     laid = lay(spec, months)
-    mip.save(tmp_path / "model.safetensors", laid.plan, laid.state, SEASONS)
+    mip.save(tmp_path / "model.safetensors", laid.plan, laid.state)
     with pytest.raises(FileError, match=r"branch\.season\.kind = 'season' is not a kind"):
         mip.load(tmp_path / "model.safetensors")
 
 
+@frozen
+class Month(Season):
+    """A kind that does not state its name: a base class's is another kind's."""
+
+
 def test_a_kind_without_a_name_is_not_written(months, tmp_path):
-    spec = mip.parse(SEASON + HEAD, SEASONS)
+    spec = Spec({"season": Month("month")}, Regression("price"))
     laid = lay(spec, months)
-    want = (
-        r"^Season is not in the table of kinds: give it as kinds={\*\*mip.KINDS, 'name': Season}$"
-    )
+    want = r'^class Month needs the attribute kind = "month", its name in specs$'
     with pytest.raises(SpecError, match=want):
         mip.dump(spec)
     with pytest.raises(SpecError, match=want):
@@ -846,6 +852,15 @@ def test_a_kind_without_a_name_is_not_written(months, tmp_path):
     with pytest.raises(SpecError, match=want):
         save_checkpoint(tmp_path / "last", laid.state, History(), laid.plan)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [Month, Season, Image])
+def test_a_kind_is_read_by_its_name_alone(kind):
+    # Under another name it would be trained, saved, and then not be read again.
+    with pytest.raises(SpecError) as caught:
+        mip.parse(SEASON.replace('"season"', '"own"') + HEAD, {**mip.KINDS, "own": kind})
+    text = f'class {kind.__name__} needs the attribute kind = "own", its name in specs'
+    assert str(caught.value) == f"branch.season.kind = 'own': {text}"
 
 
 def test_kinds_play_only_their_role():

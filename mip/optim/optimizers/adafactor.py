@@ -74,6 +74,7 @@ def adafactor(
 class Adafactor:
     """See `adafactor`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "adafactor"
     lr: float = field(default=1e-2, validator=gt(0))
     beta2_decay: float = field(default=-0.8, validator=lt(0))
     threshold: float = field(default=1.0, validator=ge(1))

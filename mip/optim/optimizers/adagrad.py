@@ -56,6 +56,7 @@ def _on_cpu(params: Params) -> bool:
 class Adagrad:
     """See `adagrad`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "adagrad"
     lr: float = field(default=1e-2, validator=gt(0))
     initial: float = field(default=0.0, validator=ge(0))
     eps: float = field(default=1e-10, validator=gt(0))

@@ -102,6 +102,7 @@ def _adam(
 class AdamW:
     """See `adamw`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "adamw"
     lr: float = field(default=1e-3, validator=gt(0))
     weight_decay: float = field(default=0.01, validator=ge(0))
     betas: tuple[float, ...] = betas_field()
@@ -119,6 +120,7 @@ class AdamW:
 class Adam:
     """See `adam`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "adam"
     lr: float = field(default=1e-3, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
     betas: tuple[float, ...] = betas_field()

@@ -55,6 +55,7 @@ def _trust(param: Tensor, move: Tensor) -> Tensor:
 class Lamb:
     """See `lamb`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "lamb"
     lr: float = field(default=1e-3, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
     betas: tuple[float, ...] = betas_field()

@@ -40,6 +40,7 @@ def lion(
 class Lion:
     """See `lion`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "lion"
     lr: float = field(default=1e-4, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
     betas: tuple[float, ...] = betas_field(0.9, 0.99)

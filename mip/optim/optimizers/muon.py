@@ -74,6 +74,7 @@ def _flat(path: str, shape: torch.Size) -> bool:
 class Muon:
     """See `muon`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "muon"
     lr: float = field(default=1e-3, validator=gt(0))
     momentum: float = field(default=0.95, validator=[ge(0), lt(1)])
     nesterov: bool = True

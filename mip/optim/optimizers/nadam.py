@@ -69,6 +69,7 @@ def nadam(
 class NAdam:
     """See `nadam`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "nadam"
     lr: float = field(default=2e-3, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
     betas: tuple[float, ...] = betas_field()

@@ -65,6 +65,7 @@ def radam(
 class RAdam:
     """See `radam`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "radam"
     lr: float = field(default=1e-3, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
     betas: tuple[float, ...] = betas_field()

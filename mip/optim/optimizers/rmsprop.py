@@ -59,6 +59,7 @@ def rmsprop(
 class RMSprop:
     """See `rmsprop`; `decay` says which weights decay, "all" or "matrices" alone."""
 
+    kind = "rmsprop"
     lr: float = field(default=1e-2, validator=gt(0))
     alpha: float = field(default=0.99, validator=[ge(0), lt(1)])
     eps: float = field(default=1e-8, validator=gt(0))

@@ -66,6 +66,7 @@ class ScheduleFree:
     says which weights decay, "all" or "matrices" alone.
     """
 
+    kind = "schedule_free"
     lr: float = field(default=2.5e-3, validator=gt(0))
     weight_decay: float = field(default=0.0, validator=ge(0))
     betas: tuple[float, ...] = betas_field()

@@ -66,6 +66,7 @@ class SGD:
     the other, and either would learn something else with another default.
     """
 
+    kind = "sgd"
     lr: float = field(default=1e-2, validator=gt(0))
     momentum: float = field(default=0.9, validator=[ge(0), lt(1)])
     nesterov: bool = False
