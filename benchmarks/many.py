@@ -26,7 +26,7 @@ column = "y"
 layers = [128, 128]
 [train]
 epochs = 80
-batch = 64
+batch_size = 64
 workers = 0
 optimizer = {{ kind = "adamw", lr = 1e-3 }}
 """

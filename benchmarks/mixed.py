@@ -45,9 +45,9 @@ layers = [64]
 
 [train]
 epochs = 1
-batch = {BATCH}
+batch_size = {BATCH}
 workers = 0
-clip = 0.0
+clip_norm = 0.0
 optimizer = {{ kind = "adamw", lr = 1e-3 }}
 schedule = {{ kind = "constant" }}
 """

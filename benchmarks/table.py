@@ -36,9 +36,9 @@ layers = [256, 128]
 
 [train]
 epochs = 1
-batch = {BATCH}
+batch_size = {BATCH}
 workers = 0
-clip = 0.0
+clip_norm = 0.0
 optimizer = {{ kind = "adam", lr = 1e-3 }}
 schedule = {{ kind = "constant" }}
 """

@@ -28,7 +28,7 @@ def changes(texts: Sequence[str] | None) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         if not sign or not name:
             raise SpecError(f"--set {text}: write it as PATH=VALUE")
-        is_file = name in {"data.table", "data.split.folds"} or name.startswith("graft.")
+        is_file = name in {"data.table", "data.split.folds"} or name.startswith("warm_start.")
         pairs[name] = str(Path(value).absolute()) if is_file else value_of(value)
     return pairs
 

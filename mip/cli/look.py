@@ -28,7 +28,7 @@ def show(
     """Show a model's tree: shapes, parameters, memory."""
     read_spec, table = opened(spec, set_, [svg], force)
     learned = mip.adapt(read_spec, split_of(read_spec, table, spec).train)
-    plan = mip.runs.graft(learned, mip.runs.donors(read_spec, spec.parent))
+    plan = mip.runs.adopt_facts(learned, mip.runs.load_sources(read_spec, spec.parent))
     net = mip.build(plan, pretrain=False)
     if svg:
         write(svg, mip.plots.diagram(mip.model.summary(plan, net)).encode(), overwrite=force)

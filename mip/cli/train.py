@@ -113,7 +113,7 @@ def _reported(ended: Any, cut: mip.model.Parts, out: Path) -> None:
     finally:
         mip.runs.write_json(out / "metrics.json", found, overwrite=True)
     say(mip.runs.scores(f"{out} after {ended.seconds:.0f} s", found))
-    if ended.plan.spec.train.keep == "best":
+    if ended.plan.spec.train.restore_best:
         epoch = mip.train.best_epoch(ended.history.epochs, "valid/loss") + 1
         say(f"kept: epoch {epoch}, with the best valid loss")
     wrote = sorted(path.name for path in out.iterdir() if path.name != mip.files.LOCK)
@@ -124,7 +124,7 @@ def sweep(
     spec: SpecFile,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=A,B", help="Values to try, as train.batch=16,32."),
+        typer.Option("--set", metavar="PATH=A,B", help="Values to try, as train.batch_size=16,32."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Runs at once, on the CPU.")] = 1,

@@ -47,8 +47,8 @@ def files_of_run(out: Path) -> list[Path]:
 
 
 def files_read(spec: Spec, base: Path) -> list[Path]:
-    """List the files that a run of a spec reads: its table's, its folds, the models it grafts."""
-    found = [base / path for path in (spec.data.split.folds, *spec.graft.values()) if path]
+    """List the files that a run of a spec reads: its table, folds, and warm-start models."""
+    found = [base / path for path in (spec.data.split.folds, *spec.warm_start.values()) if path]
     with suppress(MipError, OSError, ValueError):  # who reads the table says what is wrong with it
         found += files_of(base / spec.data.table) if spec.data.table else []
     return found

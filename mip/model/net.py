@@ -37,12 +37,12 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
     With `pretrain`, image branches that name weights load them (torchvision's own cache and
     download), and then `[[init]]` draws what it matches anew; without it the module is one that
     weights are put into. Raises SpecError naming the branch that cannot take its input, and the
-    rule that cannot be followed. A plan with `[graft]` is built by `mip.runs.grow`.
+    rule that cannot be followed. `mip.runs.build_warm` builds a plan with `[warm_start]`.
     """
-    if pretrain and plan.spec.graft:
+    if pretrain and plan.spec.warm_start:
         raise SpecError(
-            "graft: build reads no files; give their models to mip.runs.grow(plan, donors), or "
-            "pretrain=False for a module that weights are put into"
+            "warm_start: build() reads no files; use mip.runs.build_warm(plan, sources), "
+            "or pretrain=False for a module whose weights are loaded afterwards"
         )
     with seeded(derive("build", seed)):
         body = _body(plan)
@@ -69,7 +69,7 @@ def _rules(plan: Plan, paths: Iterable[str]) -> list[Rule]:
         if not found:
             known = hint(each.match, map(spoken, named))
             raise SpecError(f"init[{k}]: '{each.match}' matches no parameter{known}")
-        rules.append(Rule(found, each.how, each.options, f"init[{k}]"))
+        rules.append(Rule(found, each.initializer, each.options, f"init[{k}]"))
     return rules
 
 

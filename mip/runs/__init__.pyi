@@ -1,8 +1,5 @@
 from .folds import CrossValidation as CrossValidation
 from .folds import crossval as crossval
-from .grafting import donors as donors
-from .grafting import graft as graft
-from .grafting import grow as grow
 from .jobs import Job as Job
 from .jobs import job as job
 from .jobs import no_hooks as no_hooks
@@ -28,3 +25,6 @@ from .tables import sweep_json as sweep_json
 from .tables import write_json as write_json
 from .tables import write_table as write_table
 from .training import rate_of as rate_of
+from .warm_starts import adopt_facts as adopt_facts
+from .warm_starts import build_warm as build_warm
+from .warm_starts import load_sources as load_sources

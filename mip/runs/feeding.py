@@ -33,9 +33,9 @@ def train_pipe(
     Raises SpecError for cutmix where no branch has photos.
     """
     how = plan.spec.train
-    rows = _encoded_rows(plan, table, how.batch, cache)
+    rows = _encoded_rows(plan, table, how.batch_size, cache)
     # Batch norm has no variance over one row; a last batch of one is left to another epoch.
-    drop_last = len(table) >= how.batch and len(table) % how.batch == 1
+    drop_last = len(table) >= how.batch_size and len(table) % how.batch_size == 1
     shuffled = evolve(sample(shuffle=True, seed=how.seed)(rows), drop_last=drop_last)
     return pipe(shuffled, *_augmenting(plan), *_mixing(plan), *_moving(device))
 

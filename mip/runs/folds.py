@@ -51,9 +51,9 @@ def crossval(
 ) -> CrossValidation:
     """Train once for each value of `column` on the other rows, and predict its own.
 
-    Where the spec chooses by valid loss (`keep = "best"` or `patience`), 15% of each training
-    part is set aside for it. A model that a branch is grafted from should not have seen the rows
-    either, which nothing here can know. `base` is the folder that the spec's paths are relative to.
+    Where the spec chooses by valid loss (`restore_best` or `patience`), 15% of each training
+    part is set aside for it. The models of `[warm_start]` should not have seen the rows either,
+    which cannot be checked here. `base` is the folder that the spec's paths are relative to.
     The folds are shared among so many `workers`, processes with a thread of torch's each.
 
     A fold that fails does not lose the others: it is warned of (MipWarning), and its error is in
@@ -116,7 +116,7 @@ def _held_out(
 ) -> Fold:
     own = table.texts(column) == fold
     rest, test = table.take(np.flatnonzero(~own)), table.take(np.flatnonzero(own))
-    choosing = spec.train.keep == "best" or spec.train.patience
+    choosing = spec.train.restore_best or spec.train.patience
     shares = (0.85, 0.15) if choosing else (1.0, 0.0)
     train, valid = split(rest, shares, spec.train.seed, spec.data.split.stratify)
     ended = training(Parts(train, valid, test))

@@ -34,8 +34,7 @@ from mip.optim import Optimizer, Params, Schedule
 from mip.pipe import Pipe
 from mip.predict import Predictor, predictor
 from mip.runs.feeding import rows_pipe, train_pipe
-from mip.runs.grafting import Donors, donors, graft, grow
-from mip.runs.resuming import origin, own, resumed
+from mip.runs.resuming import origin, resumed, sources_of_run
 from mip.runs.training import (
     by_group,
     check,
@@ -45,6 +44,7 @@ from mip.runs.training import (
     step_of,
     watching,
 )
+from mip.runs.warm_starts import Sources, adopt_facts, build_warm, load_sources
 from mip.spec import KINDS, Spec
 from mip.train import (
     History,
@@ -84,15 +84,15 @@ def job(
     parts: Parts,
     device: str = "cpu",
     cache: str | Path | None = None,
-    given: Donors = MappingProxyType({}),
+    sources: Sources = MappingProxyType({}),
     measure: Callable[[Params, Params], Metrics] = no_metrics,
 ) -> Job:
     """Adapt, encode and build: from a spec and its rows to a step, a pipe and a state.
 
-    `given` are the models that branches are grafted from, which `mip.runs.donors` reads;
+    `sources` are the trained models of `[warm_start]`, from `mip.runs.load_sources`;
     `measure` is that of `train_step`.
     """
-    plan, net = _grown(spec, parts, given, device)
+    plan, net = _built(spec, parts, sources, device)
     _check_targets(plan, parts)
     batches = train_pipe(plan, parts.train, device, cache)
     steps = spec.train.epochs * len(batches)
@@ -107,9 +107,9 @@ def job(
     return Job(plan, step_of(plan, net, optimizer, measure), batches, start, hooks, steps, metric)
 
 
-def _grown(spec: Spec, parts: Parts, given: Donors, device: str) -> tuple[Plan, Net]:
-    plan = graft(adapt(spec, parts.train), given)
-    net = grow(plan, given, spec.train.seed).to(device)
+def _built(spec: Spec, parts: Parts, sources: Sources, device: str) -> tuple[Plan, Net]:
+    plan = adopt_facts(adapt(spec, parts.train), sources)
+    net = build_warm(plan, sources, spec.train.seed).to(device)
     check_batch_norm(plan, net, len(parts.train))
     return plan, net
 
@@ -135,7 +135,7 @@ def rate_curve(
     A group of parameters is trained with its multiple of the rate that is tried, and from the
     epoch on at which it starts.
     """
-    plan, net = _grown(spec, parts, donors(spec, base, kinds), device)
+    plan, net = _built(spec, parts, load_sources(spec, base, kinds), device)
     batches = train_pipe(plan, parts.train, device, cache)
     check(spec.train, net, spec.train.epochs * len(batches))
 
@@ -186,7 +186,7 @@ def run(
 
     The folder `out` gets `spec.toml`, `checkpoints/`, `history.jsonl` and `model.safetensors`.
     With `resume` it goes on from `checkpoints/last.safetensors`, and refuses if the spec or the
-    rows have changed since; grafted branches are in that file, and the models that they came from
+    rows have changed since; that file also holds warm-started branches, so that their source models
     are not read again. `hooks` are made when the job is laid out. `base` is the folder that the
     spec's paths are relative to; those of the `spec.toml` written are relative to `out`. Decoded
     photos are kept in the folder `cache`, or where the rows do not fit into memory in that of the
@@ -204,8 +204,11 @@ def run(
     device = device or device_here()
     with locked(out):
         check_folder(out, resume, overwrite, files_read(spec, Path(base)))
-        given = own(spec, last_checkpoint(out), kinds) if resume else donors(spec, base, kinds)
-        laid = job(spec, parts, device, cache, given)
+        if resume:
+            sources = sources_of_run(spec, last_checkpoint(out), kinds)
+        else:
+            sources = load_sources(spec, base, kinds)
+        laid = job(spec, parts, device, cache, sources)
         if resume:
             laid = evolve(laid, start=resumed(out, laid.start, kinds))
             _check_best(out, laid)
@@ -226,7 +229,7 @@ def device_here() -> str:
 def _check_best(out: Path, laid: Job) -> None:
     # Now and not after the training: where no epoch to come is better, that file is the model.
     at = best_epoch(laid.start.history.epochs, "valid/loss")
-    if at < 0 or laid.plan.spec.train.keep != "best":
+    if at < 0 or not laid.plan.spec.train.restore_best:
         return
     path = out / "checkpoints" / "best.safetensors"
     try:
@@ -241,7 +244,7 @@ def _check_best(out: Path, laid: Job) -> None:
 def _trained(laid: Job, out: Path, hooks: Sequence[Hook]) -> tuple[Checkpoint, Checkpoint]:
     _fold(laid, out, hooks)
     last = _read(out, "last", laid.start) if laid.steps else laid.start
-    kept = _read(out, "best", last) if laid.plan.spec.train.keep == "best" else last
+    kept = _read(out, "best", last) if laid.plan.spec.train.restore_best else last
     kept = evolve(kept, state=_with_updated_bn(laid, kept.state))
     check_numbers(kept.state, out)
     return last, kept
@@ -270,7 +273,8 @@ def _moved(spec: Spec, base: Path, out: Path) -> Spec:
     table, folds = spec.data.table, spec.data.split.folds
     cut = evolve(spec.data.split, folds=folds and path(folds))
     data = evolve(spec.data, table=table and path(table), split=cut)
-    return evolve(spec, data=data, graft={name: path(file) for name, file in spec.graft.items()})
+    sources = {name: path(file) for name, file in spec.warm_start.items()}
+    return evolve(spec, data=data, warm_start=sources)
 
 
 def _fold(laid: Job, out: Path, hooks: Sequence[Hook]) -> None:
@@ -279,7 +283,7 @@ def _fold(laid: Job, out: Path, hooks: Sequence[Hook]) -> None:
     if left <= 0 and not at.history.unfinished.any():
         return
     asked = (laid.metric, "min", how.checkpoint_every, at.extra)
-    folder, kept = out / "checkpoints", how.checkpoint_keep
+    folder, kept = out / "checkpoints", how.keep_last
     keep = checkpoint(folder, laid.plan, *asked, kept, overwrite=True)
     # What guards a step comes before what keeps it; the checkpoint waits for what it writes before
     # another hook can fail.

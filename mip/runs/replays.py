@@ -11,9 +11,9 @@ from attrs import frozen
 from mip.errors import FileError, MipError
 from mip.files import Checkpoint, sound
 from mip.model import Parts
-from mip.runs.grafting import donors
 from mip.runs.jobs import Job, device_here, job
-from mip.runs.resuming import own, verified
+from mip.runs.resuming import sources_of_run, verified
+from mip.runs.warm_starts import load_sources
 from mip.spec import KINDS, Spec
 from mip.train import History, State, fit, norms
 
@@ -64,8 +64,8 @@ def replay(
     if not known:
         raise FileError(f"{out}: there is no whole checkpoint of a run in checkpoints/")
     path = next((path for taken, path in reversed(known) if taken < step), None)
-    given = own(spec, path, kinds) if path else donors(spec, base or out, kinds)
-    laid = job(spec, parts, device or device_here(), cache, given, norms)
+    sources = sources_of_run(spec, path, kinds) if path else load_sources(spec, base or out, kinds)
+    laid = job(spec, parts, device or device_here(), cache, sources, norms)
     if not 1 <= step <= laid.steps:
         raise MipError(f"{out}: there is no step {step}; its steps are 1 to {laid.steps}")
     history = verified(known[-1][1], laid.start, kinds).history

@@ -9,7 +9,7 @@ from typing import Any
 from mip.errors import FileError, SpecError
 from mip.files import Checkpoint, last_checkpoint, load_checkpoint, load_model, read_file, sound
 from mip.model import Parts
-from mip.runs.grafting import Donors
+from mip.runs.warm_starts import Sources
 from mip.spec import KINDS, Spec, from_dict, to_dict
 
 
@@ -35,13 +35,15 @@ def verified(path: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -
     return load_checkpoint(path, start.state)
 
 
-def own(spec: Spec, path: Path, kinds: Mapping[str, type] = KINDS) -> Donors:
-    """Read the models to graft from a checkpoint of the run: it has what was once taken."""
-    if not spec.graft:
+def sources_of_run(spec: Spec, path: Path, kinds: Mapping[str, type] = KINDS) -> Sources:
+    """Load a checkpoint of the run as the source of every warm start: it holds their weights and
+    facts, so the original model files are not needed.
+    """
+    if not spec.warm_start:
         return {}
     before = _before(path, kinds).get("spec", {})
     _check_same(path, {"spec": before}, {"spec": to_dict(spec)})
-    return dict.fromkeys(spec.graft, load_model(path, kinds))
+    return dict.fromkeys(spec.warm_start, load_model(path, kinds))
 
 
 def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
@@ -89,4 +91,4 @@ def _flat(tree: Any, path: str = "") -> dict[str, str]:
     skipped = {"spec.data.table", "spec.data.split.folds", "spec.train.workers"}
     if path in skipped:
         return {}
-    return {path: "a model" if path.startswith("spec.graft.") else str(tree)}
+    return {path: "a model" if path.startswith("spec.warm_start.") else str(tree)}

@@ -14,18 +14,28 @@ from mip.files import save
 from mip.model import Net, Plan
 from mip.optim import each_of
 from mip.output import check_output
-from mip.runs.grafting import donors, grow
 from mip.runs.jobs import Job, Run, check_numbers, device_here, job
 from mip.runs.sweeps import Outcome, Trial, failed, scores_of
 from mip.runs.training import optimizer_of
+from mip.runs.warm_starts import build_warm, load_sources
 from mip.spec import KINDS
 from mip.train import Event, History, State, fit, init, stack, train_step, unstack, vmapped
 
-OWN = ("accumulate", "clip", "ema", "group", "lookahead", "optimizer", "schedule", "seed", "swa")
+OWN = (
+    "accumulate",
+    "clip_norm",
+    "ema",
+    "group",
+    "lookahead",
+    "optimizer",
+    "schedule",
+    "seed",
+    "swa",
+)
 """What of `[train]` may differ between models that are trained together."""
 
 
-REFUSED = ("compile", "patience", "plateau", "sam")
+REFUSED = ("compile", "patience", "plateau", "restore_best", "sam")
 """What of `[train]` looks at one model alone."""
 
 
@@ -52,10 +62,10 @@ def together(
         if trial.out:
             check_output(trial.out / "model.safetensors", overwrite)
     began, device = time.monotonic(), device or device_here()
-    given = donors(trials[0].spec, base, kinds)
-    first = job(trials[0].spec, trials[0].parts, device, cache, given)
+    sources = load_sources(trials[0].spec, base, kinds)
+    first = job(trials[0].spec, trials[0].parts, device, cache, sources)
     plans = [evolve(first.plan, spec=each.spec) for each in trials]
-    nets = [grow(plan, given, plan.spec.train.seed).to(device) for plan in plans]
+    nets = [build_warm(plan, sources, plan.spec.train.seed).to(device) for plan in plans]
     state, history = _stacked(first, plans, nets)
     seconds = time.monotonic() - began
     each = zip(trials, plans, unstack(state), strict=True)
@@ -75,7 +85,6 @@ def _check_together(trials: Sequence[Trial]) -> None:
                 raise SpecError(f"{trial.name}: {name} differs; only {', '.join(OWN)} may")
     train = trials[0].spec.train
     asked = [name for name in REFUSED if getattr(train, name)]
-    asked += ["keep = 'best'"] if train.keep == "best" else []
     asked += ["precision = 'float16'"] if train.precision == "float16" else []
     if asked:
         raise SpecError(f"train.{asked[0]} is for models that are trained alone")

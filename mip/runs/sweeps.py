@@ -136,8 +136,8 @@ class Combination:
 def grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Make all combinations of changes; the last path changes fastest.
 
-    >>> grid({"train.batch": [16, 32], "head.layers": [[8]]})
-    [{'train.batch': 16, 'head.layers': [8]}, {'train.batch': 32, 'head.layers': [8]}]
+    >>> grid({"train.batch_size": [16, 32], "head.layers": [[8]]})
+    [{'train.batch_size': 16, 'head.layers': [8]}, {'train.batch_size': 32, 'head.layers': [8]}]
     """
     return [dict(zip(values, each, strict=True)) for each in product(*values.values())]
 

@@ -84,7 +84,7 @@ def clipped(how: Train, one: Optimizer) -> Optimizer:
 
 
 def _clip(how: Train) -> list[Optimizer]:
-    return [clip_norm(how.clip)] if how.clip else []
+    return [clip_norm(how.clip_norm)] if how.clip_norm else []
 
 
 def _ahead(how: Train, one: Optimizer) -> Optimizer:
@@ -108,7 +108,7 @@ def by_group(how: Train, rates: Callable[[float], Schedule], epoch: float) -> Op
 
 
 def _link(how: Train, group: Group, rates: Callable[[float], Schedule], epoch: float) -> Optimizer:
-    begin, rate = int(group.start * epoch), rates(group.lr)
+    begin, rate = int(group.start_epoch * epoch), rates(group.lr_scale)
     late: Schedule = lambda step: rate(step) if step >= begin else 0.0  # noqa: E731
     return how.optimizer.optimizer(late if begin else rate)
 
@@ -129,8 +129,9 @@ def check(how: Train, net: Net, batches: int) -> None:
         if not any(fits(path, group.match) for path in paths):
             known = hint(group.match, map(spoken, paths))
             raise SpecError(f"{where}.match = '{group.match}' fits no parameter{known}")
-        if 0 < epochs <= group.start:
-            raise SpecError(f"{where}.start = {group.start} never comes in {epochs} epochs")
+        if 0 < epochs <= group.start_epoch:
+            late = f"{where}.start_epoch = {group.start_epoch}"
+            raise SpecError(f"{late} is never reached in {epochs} epochs")
 
 
 def check_batch_norm(plan: Plan, net: Net, rows: int) -> None:
@@ -140,10 +141,12 @@ def check_batch_norm(plan: Plan, net: Net, rows: int) -> None:
     Batches of one row are no trouble where batch norm is frozen, or sees several places of a photo.
     """
     how = plan.spec.train
-    alone = _batch_norm_of_one(plan, net) if how.epochs and min(how.batch, rows) == 1 else None
-    if alone and how.batch == 1:
-        cure = "set train.batch to 2 or more"
-        raise SpecError(f"train.batch = 1: batch norm ('{alone}') needs 2 or more rows; {cure}")
+    of_one = how.epochs and min(how.batch_size, rows) == 1
+    alone = _batch_norm_of_one(plan, net) if of_one else None
+    if alone and how.batch_size == 1:
+        cure = "set train.batch_size to 2 or more"
+        what = f"batch norm ('{alone}') needs 2 or more rows"
+        raise SpecError(f"train.batch_size = 1: {what}; {cure}")
     if alone:
         cure = "give it more rows in data.split, or take a model without batch norm"
         raise SpecError(f"the training part has 1 row: batch norm ('{alone}') needs 2; {cure}")
@@ -199,7 +202,7 @@ def watching(how: Train, valid: bool) -> list[Hook]:
     slow = how.plateau
     needs = {
         "patience": how.patience is not None,
-        "keep = 'best'": how.keep == "best",
+        "restore_best": how.restore_best,
         "plateau": slow is not None and slow.metric.startswith("valid/"),
     }
     asked = [name for name, needed in needs.items() if needed]
@@ -211,15 +214,15 @@ def watching(how: Train, valid: bool) -> list[Hook]:
 
 
 def _guarding(how: Train) -> list[Hook]:
-    if how.nan == "stop":
+    if how.on_nan == "stop":
         return [_refuse]
-    return [nan_guard("roll_back"), _refuse_again] if how.nan == "roll_back" else [_refuse_whole]
+    return [nan_guard("roll_back"), _refuse_again] if how.on_nan == "roll_back" else [_refuse_whole]
 
 
 def _refuse(event: Event) -> Reply:
     stop = nan_guard()(event)
     if isinstance(stop, Stop):
-        cure = "try a smaller train.optimizer.lr, or train.nan = 'skip'"
+        cure = "try a smaller train.optimizer.lr, or train.on_nan = 'skip'"
         raise DataError(f"{stop.reason}, in epoch {event.epoch + 1} ({cure})")
     return None
 

@@ -198,17 +198,17 @@ def _head(table: Table, found: TargetGuess) -> str:
 
 def _train(table: Table) -> str:
     rows, batch = len(table), 32
-    epochs, keep = 40, "last"
+    epochs, keep = 40, "false"
     why = f"of the last epoch is kept: {rows} rows are too few to choose by"
     if rows >= MANY:
         batch = 128 if rows < 50_000 else 256
-        epochs, keep = int(np.clip(1_200_000 / rows, 5, 60)), "best"
+        epochs, keep = int(np.clip(1_200_000 / rows, 5, 60)), "true"
         why = "of the epoch with the best valid loss is kept"
     return f"""# {epochs} epochs of {-(-int(rows * 0.7) // batch)} steps; the model {why}
 [train]
 epochs = {epochs}
-batch = {batch}
-keep = "{keep}"
+batch_size = {batch}
+restore_best = {keep}
 optimizer = {{ kind = "adamw", lr = 3e-3 }}     # the learning rate at the schedule's peak
 schedule = {{ kind = "one_cycle" }}
 """

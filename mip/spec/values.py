@@ -20,7 +20,7 @@ from mip.spec.versions import VERSION
 from mip.train import Precision
 
 ON_NAN = ("stop", "skip", "roll_back")
-"""What can happen to a step whose loss or gradients are not finite."""
+"""What to do with a step whose loss or gradients are not finite."""
 
 
 @frozen
@@ -71,29 +71,28 @@ class Data:
     stream: bool = False
 
 
-def _initialiser(_: Any, about: attrs.Attribute, name: str) -> None:
-    # `in_` alone, which the JSON Schema reads, would not say the nearest name.
+def _known_initializer(_: Any, attribute: attrs.Attribute, name: str) -> None:
+    # The JSON Schema reads `in_`, whose message alone would not name the nearest initializer.
     if mistake := unknown(name):
-        raise ValueError(f"'{about.name}' = {mistake}")
+        raise ValueError(f"'{attribute.name}' = {mistake}")
 
 
 @frozen
 class Init:
-    """Parameters that begin otherwise: those whose path `match` fits, frozen ones too, as `how` (a
-    name of `mip.nn.INITIALISERS`, which are torch.nn.init's) fills them with `options`.
+    """An initialization rule: parameters whose path matches the pattern `match`, frozen ones too,
+    are filled by `initializer` (a name of `mip.nn.INITIALISERS`, those of torch.nn.init) with
+    `options`. If several rules match a path, the last one wins.
 
-    Where several fit a path, the last one counts.
-
-    >>> Init("photos.*.weight", "kaiming_normal", {"nonlinearity": "relu"}).how
+    >>> Init("photos.*.weight", "kaiming_normal", {"nonlinearity": "relu"}).initializer
     'kaiming_normal'
     """
 
     match: str
-    how: str = field(validator=[_initialiser, in_(tuple(INITIALISERS))])
+    initializer: str = field(validator=[_known_initializer, in_(tuple(INITIALISERS))])
     options: Mapping[str, float | int | str] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        if mistake := strange(self.how, self.options):
+        if mistake := strange(self.initializer, self.options):
             raise ValueError(f"'options': {mistake}")
         for name, value in self.options.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -102,22 +101,22 @@ class Init:
 
 @frozen
 class Group:
-    """Parameters that are trained otherwise: those whose path `match` fits ("photos.backbone.*",
-    with `*`, `?` and `[…]`; `mip show --layers` lists paths).
+    """A parameter group: the parameters whose path matches the pattern `match`
+    ("photos.backbone.*", with `*`, `?` and `[…]`; `mip show --layers` lists the paths).
 
-    Their learning rate is `lr` times that of the others, and 0 before the epoch `start`, counted
-    from 0. The first group that fits a path counts.
+    Their learning rate is `lr_scale` times that of the others, and 0 before epoch `start_epoch`,
+    counted from 0. If several groups match a path, the first one wins.
     """
 
     match: str
-    lr: float = field(default=1.0, validator=ge(0))
-    start: int = field(default=0, validator=ge(0))
+    lr_scale: float = field(default=1.0, validator=ge(0))
+    start_epoch: int = field(default=0, validator=ge(0))
 
 
 @frozen
 class Plateau:
-    """A rate that is lowered by `factor` where `metric` of the epochs was not better for more than
-    `patience` of them; see `mip.optim.plateau`. It works on top of the schedule.
+    """Multiply the learning rate by `factor` when `metric` has not improved for more than
+    `patience` epochs; see `mip.optim.plateau`. Applies on top of the schedule.
     """
 
     metric: str = "valid/loss"
@@ -130,32 +129,32 @@ class Plateau:
 class Train:
     """How the model is trained.
 
-    `clip` bounds the gradients' joint norm (0 does not); `keep` says which state becomes the
-    model: that of the "best" epoch by the valid loss, or the "last"; `patience` stops after so
-    many epochs without a better one; `checkpoint_every` adds a checkpoint every so many steps, and
-    `checkpoint_keep` leaves those of the last so many epochs beside it (-1: of all). `mixup` and
-    `cutmix` mix the rows of a batch by shares from Beta(a, a) (0 does not); where both are given
-    each batch gets one of the two.
+    `clip_norm` limits the global norm of the gradients (0: no limit). `restore_best` makes the
+    epoch with the best valid loss the model, instead of the last one; `patience` stops after that
+    many epochs without improvement. `checkpoint_every` writes a checkpoint every n steps, besides
+    every epoch; `keep_last` keeps the checkpoints of the last n epochs (-1: of all). `mixup` and
+    `cutmix` are the a of Beta(a, a), from which the shares of mixed rows are drawn (0: off); with
+    both, each batch gets one of the two.
 
-    `accumulate` batches make one step of the optimizer. Of the weights either `ema`, the decay of
-    a moving average, or `swa`, the fraction of the run from which on they are averaged, makes the
-    model an average (0 does not); `lookahead` goes back half the way every so many steps, and
-    `sam` takes gradients where the loss is worst within that radius (0 does not). `precision` is
-    that of the passes; `compile` makes one graph of both by torch.compile. `nan` says what
-    happens to a step whose loss or gradients are not finite: the run ends ("stop"), goes on
-    without it ("skip"), or from the begin of its epoch ("roll_back").
+    `accumulate` is the number of batches per optimizer step. The model is an average of the
+    weights with either `ema`, the decay of a moving average, or `swa`, the fraction of the run
+    after which averaging begins (0: off). `lookahead` moves the weights halfway back every n steps
+    (0: off); `sam` is the radius of sharpness-aware minimization (0: off). `precision` is that of
+    the forward and backward pass; `compile` compiles both into one graph by torch.compile. `on_nan`
+    is what to do with a step whose loss or gradients are not finite: end the run ("stop"), leave
+    the step out ("skip"), or go back to the start of its epoch ("roll_back").
     """
 
     epochs: int = field(default=20, validator=ge(0))
-    batch: int = field(default=32, validator=gt(0))
+    batch_size: int = field(default=32, validator=gt(0))
     optimizer: OptimizerSpec = AdamW()
     schedule: ScheduleSpec = OneCycle()
-    clip: float = field(default=1.0, validator=ge(0))
+    clip_norm: float = field(default=1.0, validator=ge(0))
     seed: int = 0
-    keep: Literal["best", "last"] = field(default="last", validator=in_(("best", "last")))
+    restore_best: bool = False
     patience: int | None = field(default=None, validator=optional(gt(0)))
     checkpoint_every: int | None = field(default=None, validator=optional(gt(0)))
-    checkpoint_keep: int = field(default=0, validator=ge(-1))
+    keep_last: int = field(default=0, validator=ge(-1))
     workers: int = field(default=2, validator=ge(0))
     mixup: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
     cutmix: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
@@ -168,24 +167,28 @@ class Train:
     sam: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
     precision: Precision = field(default="float32", validator=in_(get_args(Precision)))
     compile: bool = False
-    nan: Literal["stop", "skip", "roll_back"] = field(default="stop", validator=in_(ON_NAN))
+    on_nan: Literal["stop", "skip", "roll_back"] = field(default="stop", validator=in_(ON_NAN))
 
     def __attrs_post_init__(self) -> None:
         free = isinstance(self.optimizer, ScheduleFree)
-        kept = [name for name in ("ema", "swa") if getattr(self, name)]
-        kept += ["optimizer.kind = 'schedule_free'"] if free else []
-        if len(kept) > 1:
-            raise ValueError(f"'{kept[0]}' and {kept[1]} both average the weights: choose one")
+        averaging = [name for name in ("ema", "swa") if getattr(self, name)]
+        averaging += ["optimizer.kind = 'schedule_free'"] if free else []
+        if len(averaging) > 1:
+            both = f"'{averaging[0]}' and {averaging[1]}"
+            raise ValueError(f"{both} both average the weights: choose one")
         if free and not isinstance(self.schedule, Constant):
-            told = 'schedule = { kind = "constant" }, with a warmup if you like'
-            raise ValueError(f"'schedule': the optimizer 'schedule_free' wants {told}")
+            raise ValueError(
+                "'schedule': the optimizer 'schedule_free' needs "
+                'schedule = { kind = "constant" }, optionally with a warmup'
+            )
 
 
 @frozen
 class Spec:
-    """The whole of a spec file: data, branches by name (kept sorted), how they are fused, a head,
-    the training, and what begins otherwise: `init` by a rule, and `graft`, by the dotted path of a
-    branch, as that branch of a model file (relative to the spec file, as the table is).
+    """A whole spec file: data, branches by name (kept sorted), their fusion, a head and the
+    training. `init` are rules for initial values; `warm_start` maps the dotted path of a branch to
+    the model file (relative to the spec file, as the table is) whose branch of that path it starts
+    from.
     """
 
     branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
@@ -194,18 +197,18 @@ class Spec:
     train: Train = Train()
     fusion: Fusion = Fusion()
     init: tuple[Init, ...] = field(default=(), converter=tuple)
-    graft: Mapping[str, str] = field(factory=dict, converter=by_name)
+    warm_start: Mapping[str, str] = field(factory=dict, converter=by_name)
     version: int = field(default=VERSION, validator=[ge(1), le(VERSION)])
 
-    @graft.validator
-    def _of_branches(self, _: Any, graft: Mapping[str, str]) -> None:
+    @warm_start.validator
+    def _branches_once(self, _: Any, files: Mapping[str, str]) -> None:
         known = dict(branches(self.branch))
-        for name in graft:
+        for name in files:
             if name not in known:
-                raise ValueError(f"'graft' names '{name}', which is no branch{hint(name, known)}")
-            whole = [other for other in graft if name.startswith(f"{other}.")]
-            if whole:
-                raise ValueError(f"'graft' gives '{name}' twice: it is a part of '{whole[0]}'")
+                raise ValueError(f"'warm_start': '{name}' is not a branch{hint(name, known)}")
+            parents = [other for other in files if name.startswith(f"{other}.")]
+            if parents:
+                raise ValueError(f"'warm_start' has '{name}' twice: '{parents[0]}' contains it")
 
     @cached_property
     def root(self) -> Fuse:

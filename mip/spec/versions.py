@@ -20,7 +20,7 @@ Change = str | tuple[str, Callable[[Any], Any]]
 """The new name of a field, or that and what makes the new value of the old one."""
 
 SECTIONS: Mapping[str, Mapping[str, Change]] = {
-    "": {},
+    "": {"graft": "warm_start"},
     "data": {},
     "fusion": {
         "fusion": "method",
@@ -28,9 +28,15 @@ SECTIONS: Mapping[str, Mapping[str, Change]] = {
         "heads": "num_heads",
         "drop": "modality_dropout",
     },
-    "init": {},
-    "train": {},
-    "train.group": {},
+    "init": {"how": "initializer"},
+    "train": {
+        "batch": "batch_size",
+        "checkpoint_keep": "keep_last",
+        "clip": "clip_norm",
+        "keep": ("restore_best", lambda keep: keep == "best" if keep in ("best", "last") else keep),
+        "nan": "on_nan",
+    },
+    "train.group": {"lr": "lr_scale", "start": "start_epoch"},
 }
 """What version 1 called the fields of the sections of a spec."""
 

@@ -210,7 +210,7 @@ def test_a_kind_round_trips_through_a_spec(kind):
 @every
 def test_a_model_of_it_predicts_from_its_file_as_in_memory(kind, tmp_path):
     spec = mip.spec.Spec({"one": kind}, mip.KINDS["regression"]("price"))
-    spec = evolve(spec, train=evolve(spec.train, epochs=1, batch=5))
+    spec = evolve(spec, train=evolve(spec.train, epochs=1, batch_size=5))
     rows = rows_of()
     ended = mip.run(
         spec, mip.model.Parts(rows, rows.take([]), rows.take([])), tmp_path, device="cpu"

@@ -50,7 +50,7 @@ layers = [8]
 
 [train]
 epochs = 2
-batch = 8
+batch_size = 8
 optimizer = { kind = "adamw", lr = 5e-3 }
 """
 
@@ -587,7 +587,7 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
 
 
 def test_resume_says_what_it_goes_on_from(folder, run):
-    few = ("fit", "houses.toml", "--set", "train.checkpoint_keep=-1", "--out", "run")
+    few = ("fit", "houses.toml", "--set", "train.keep_last=-1", "--out", "run")
     assert run(*few)[0] == 0
     same = "same spec, same rows, the checkpoint's checksum holds"
     out = run(*few, "--resume")[1]
@@ -598,7 +598,7 @@ def test_resume_says_what_it_goes_on_from(folder, run):
 
 
 def test_replay_shows_a_step_and_holds_it_against_the_history(folder, run):
-    keep = ("--set", "train.checkpoint_keep=-1")
+    keep = ("--set", "train.keep_last=-1")
     assert run("fit", "houses.toml", *keep, "--out", "run")[0] == 0
     loss = replay(*_run_of("run"), "run", 5).now["loss"]
     for step, origin in [

@@ -20,7 +20,7 @@ from mip.cli.app import main
 FULL = "mip: error: standard output: cannot be written (No space left on device)\n"
 SPEC = (
     '[data]\ntable = "houses.csv"\nsplit = { fractions = [0.6, 0.2, 0.2] }\n'
-    + "[train]\nepochs = 1\nbatch = 8\nworkers = 0\n"
+    + "[train]\nepochs = 1\nbatch_size = 8\nworkers = 0\n"
     + NUMBERS
     + HEADS["regression"]
 )

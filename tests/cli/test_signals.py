@@ -24,7 +24,7 @@ from mip.workers import parallel_map
 
 SPEC = (
     '[data]\ntable = "houses.csv"\nsplit = { fractions = [0.7, 0.3, 0.0] }\n'
-    + "[train]\nepochs = 100_000\nbatch = 8\nworkers = 0\n"
+    + "[train]\nepochs = 100_000\nbatch_size = 8\nworkers = 0\n"
     + NUMBERS
     + HEADS["regression"]
 )

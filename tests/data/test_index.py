@@ -110,7 +110,7 @@ def test_predictions_can_be_given_a_name_without_naming_the_frame(predict):
 @over_indexes
 def test_out_of_fold_predictions_have_the_index(index):
     frame = rows_of(index).assign(fold=[1, 0, 1, 0, 0, 1, 0, 1, 1])
-    spec = spec_of("regression", NUMBERS, "[train]\nepochs = 1\nkeep = 'last'\n")
+    spec = spec_of("regression", NUMBERS, "[train]\nepochs = 1\nrestore_best = false\n")
     found = mip.crossval(spec, mip.from_frame(frame), "fold").predictions
     pd.testing.assert_index_equal(found.index, index)
     assert found["fold"].tolist() == [*map(str, frame["fold"])]

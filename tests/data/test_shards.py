@@ -627,7 +627,7 @@ dropout = 0.2
 layers = [6]
 [train]
 epochs = 3
-batch = 16
+batch_size = 16
 checkpoint_every = 3
 optimizer = { kind = "adamw", lr = 3e-2 }
 """
@@ -719,7 +719,7 @@ def test_shards_train_as_the_same_batches_in_memory(here, monkeypatch):
 
 @pytest.mark.parametrize("size", [7, 40])
 def test_a_last_batch_of_one_row_is_left_out_of_training(here, size):
-    spec, cut = opened(batch=size)
+    spec, cut = opened(batch_size=size)
     train = cut.train.without(rows_of(cut.train)[size * 2 + 1 :])
     plan = mip.adapt(spec, train)
     assert len(train) == 2 * size + 1

@@ -206,7 +206,7 @@ def test_ranks_survive_a_model_file(tmp_path):
     shards = mip.stream(tmp_path / "data").without([])
     with pytest.warns(mip.errors.MipWarning, match="target 'y' missing"):
         rows, _ = mip.model.clean(mip.parse(SPEC), shards)
-    train = '[train]\nepochs = 2\nbatch = 4\noptimizer = { kind = "adamw", lr = 1e-2 }\n'
+    train = '[train]\nepochs = 2\nbatch_size = 4\noptimizer = { kind = "adamw", lr = 1e-2 }\n'
     ended = mip.run(
         mip.parse(SPEC + train), mip.model.Parts(rows, *mip.split(rows, (0, 1))[:1] * 2)
     )

@@ -480,7 +480,7 @@ def trained(head, train, valid=(), branches=NUMBERS, **options):
     """Run from a spec; a hook tells the steps that were taken."""
     table, steps = mip.from_frame(options.get("frame", frame_of()), name="houses.csv"), []
     rows = Parts(*(table.take(list(places)) for places in (train, valid, ())))
-    spec = spec_of(head, branches, "[train]\nepochs = 1\nbatch = 4\n")
+    spec = spec_of(head, branches, "[train]\nepochs = 1\nbatch_size = 4\n")
 
     def hook(event):
         if event.name == "before_batch":

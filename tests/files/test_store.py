@@ -176,7 +176,7 @@ def test_a_checkpoint_goes_to_the_device_of_the_start(small, tmp_path):
     assert {param.device.type for param in found.params.values()} == {"meta"}
 
 
-@pytest.mark.parametrize("changed", ["seed = 1", "batch = 7"])
+@pytest.mark.parametrize("changed", ["seed = 1", "batch_size = 7"])
 def test_a_run_does_not_go_on_with_another_spec(changed, table, tmp_path):
     parts, train = mip.model.Parts(table, table.take([]), table.take([])), "[train]\nepochs = 1\n"
     mip.run(spec_of("regression", NUMBERS, train), parts, tmp_path)

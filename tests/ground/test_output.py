@@ -307,7 +307,7 @@ def test_a_resumed_run_keeps_the_comments_of_its_spec(parts, tmp_path):
 SPEC = (
     '[data]\ntable = "houses.csv"\nsplit = { fractions = [0.6, 0.2, 0.2] }\n'
     + NUMBERS
-    + '[head]\nkind = "regression"\ncolumn = "price"\n[train]\nepochs = 1\nbatch = 8\n'
+    + '[head]\nkind = "regression"\ncolumn = "price"\n[train]\nepochs = 1\nbatch_size = 8\n'
 )
 
 
@@ -431,7 +431,7 @@ def test_fit_goes_on_or_begins_anew_and_not_both(here, command):
 
 
 def test_a_sweep_keeps_the_tables_of_the_one_before(here, command):
-    words = "sweep houses.toml --out s --set train.batch="
+    words = "sweep houses.toml --out s --set train.batch_size="
     assert command(f"{words}8")[0] == 0
     before = snapshot(here)
     code, err = command(f"{words}16")

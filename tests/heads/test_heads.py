@@ -50,7 +50,7 @@ classed = [head for head in HEADS.values() if isinstance(head, (Binary, Multicla
 
 
 def spec_of(head, **train) -> mip.spec.Spec:
-    how = mip.spec.Train(epochs=2, batch=5, **train)
+    how = mip.spec.Train(epochs=2, batch_size=5, **train)
     return mip.spec.Spec({"one": Continuous(["area"])}, head, train=how)
 
 

@@ -281,7 +281,7 @@ def test_a_kept_leaf_counts_its_rows(plan, table, folder):
 
 
 def trained(table, cut, **options):
-    train = "[train]\nepochs = 2\nbatch = 2\nworkers = 2\n"
+    train = "[train]\nepochs = 2\nbatch_size = 2\nworkers = 2\n"
     lines = LEARN + "augmentation = { flip = true }\n"
     return mip.run(mip.parse(lines + HEAD + train), cut, **options).state
 

@@ -26,7 +26,7 @@ backbone = "{backbone}"
 base_channels = 2
 freeze = {freeze}
 """
-TRAIN = "[train]\nepochs = 1\nbatch = {batch}\nworkers = 0\n"
+TRAIN = "[train]\nepochs = 1\nbatch_size = {batch}\nworkers = 0\n"
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def test_what_is_refused_is_what_torch_would_refuse(size, freeze, batch, rows, t
 
 def test_the_spec_and_the_cure_are_named(table):
     why = r"batch norm \('looks.photos.backbone.\d+.norm\d'\) needs 2"
-    cure = "set train.batch to 2 or more"
-    with pytest.raises(SpecError, match=rf"^train.batch = 1: {why} or more rows; {cure}$"):
+    cure = "set train.batch_size to 2 or more"
+    with pytest.raises(SpecError, match=rf"^train.batch_size = 1: {why} or more rows; {cure}$"):
         job(spec_of(photos()), cut(table, 4))
     cure = "give it more rows in data.split, or take a model without batch norm"
     with pytest.raises(SpecError, match=rf"^the training part has 1 row: {why}; {cure}$"):
@@ -80,7 +80,7 @@ def test_the_spec_and_the_cure_are_named(table):
 
 
 def test_it_is_told_wherever_a_run_begins(table):
-    with pytest.raises(SpecError, match=r"train\.batch = 1: batch norm"):
+    with pytest.raises(SpecError, match=r"train\.batch_size = 1: batch norm"):
         rate_curve(spec_of(photos()), cut(table, 4))
     frame = table.frame.assign(fold=["a", "b", *["a"] * (len(table) - 2)])
     folds = mip.Table(frame, table.name, table.root)
@@ -98,7 +98,7 @@ kind = "tabular"
 continuous = ["rooms"]
 network = {{ kind = "{network}", {more} }}
 """
-    with pytest.raises(SpecError, match=r"^train.batch = 1: batch norm \('all\."):
+    with pytest.raises(SpecError, match=r"^train.batch_size = 1: batch norm \('all\."):
         job(spec_of(branches), cut(table, 4))
     job(spec_of(branches, batch=2), cut(table, 4))
 

@@ -18,11 +18,11 @@ from mip.nn import Cut, frozen_modules
 from mip.optim import partition
 from mip.runs import job
 
-GROUP = '[[train.group]]\nmatch = "{match}"\nlr = {lr}\nstart = {start}\n'
+GROUP = '[[train.group]]\nmatch = "{match}"\nlr_scale = {lr}\nstart_epoch = {start}\n'
 
 
 def laid(table, freeze=None, backbone="small", groups="", epochs=3):
-    spec = spec_of(train=f"[train]\nepochs = {epochs}\nbatch = 4\n{groups}")
+    spec = spec_of(train=f"[train]\nepochs = {epochs}\nbatch_size = 4\n{groups}")
     photos = evolve(spec.branch["photos"], freeze=freeze, backbone=backbone, size=32)
     return job(evolve(spec, branch={**spec.branch, "photos": photos}), all_of(table))
 
@@ -158,7 +158,7 @@ def test_a_group_starts_at_its_epoch(table):
 
 def test_a_learning_rate_of_its_own_equals_torchs_groups(table):
     groups = GROUP.format(match="place.*", lr=0.1, start=0)
-    clip = "clip = 0.0\nschedule = { kind = 'constant' }\n"
+    clip = "clip_norm = 0.0\nschedule = { kind = 'constant' }\n"
     run = laid(table, groups=clip + groups, epochs=2)
     state, stream = run.start.state, run.batches.iter_from(0)
     batches = [next(stream) for _ in range(5)]
@@ -206,7 +206,7 @@ def test_a_label_without_an_optimizer_is_an_error():
 
 def test_a_run_with_groups_resumes_to_the_same_bytes(table, tmp_path):
     groups = "checkpoint_every = 1\n" + GROUP.format(match="photos.*", lr=0.5, start=1)
-    spec = spec_of(train=f"[train]\nepochs = 2\nbatch = 4\n{groups}")
+    spec = spec_of(train=f"[train]\nepochs = 2\nbatch_size = 4\n{groups}")
     whole = mip.run(spec, all_of(table), tmp_path / "a")
 
     def stop(event):

@@ -194,7 +194,7 @@ missing = "learn"
 
 def init_of(match: str, how: str, **options: object) -> str:
     told = ", ".join(f"{name} = {value!r}" for name, value in options.items())
-    return f"[[init]]\nmatch = '{match}'\nhow = '{how}'\noptions = {{ {told} }}\n"
+    return f"[[init]]\nmatch = '{match}'\ninitializer = '{how}'\noptions = {{ {told} }}\n"
 
 
 def begun(table, *rules: str, branches: str = WIDE, seed: int = 0, **given: object):
@@ -322,7 +322,7 @@ def test_an_error_carries_the_path_of_the_spec(rules, error, table):
 
 def test_a_run_with_rules_resumes_to_the_same_bytes(table, tmp_path):
     text = NUMBERS + HEADS["regression"] + init_of("head.*.weight", "orthogonal")
-    spec = mip.parse(text + "[train]\nepochs = 2\nbatch = 4\ncheckpoint_every = 1\n")
+    spec = mip.parse(text + "[train]\nepochs = 2\nbatch_size = 4\ncheckpoint_every = 1\n")
     parts = mip.model.Parts(table, table.take([]), table.take([]))
     stop = lambda event: mip.Stop("now") if event.step == 4 else None  # noqa: E731
     mip.run(spec, parts, tmp_path / "whole")

@@ -528,7 +528,9 @@ def test_without_an_average_a_state_is_itself():
 
 
 def test_a_run_saves_and_validates_the_averages(table, tmp_path):
-    train = '[train]\nepochs = 3\nbatch = 4\noptimizer = { kind = "schedule_free", lr = 0.05 }\n'
+    train = (
+        '[train]\nepochs = 3\nbatch_size = 4\noptimizer = { kind = "schedule_free", lr = 0.05 }\n'
+    )
     spec = mip.parse(NUMBERS + HEADS["regression"] + train + 'schedule = { kind = "constant" }\n')
     run = mip.run(spec, mip.model.Parts(table, table, table), tmp_path)
     rows, saved = table, mip.load(tmp_path / "model.safetensors")

@@ -18,7 +18,7 @@ from mip.files.format import pack
 from mip.heads import Regression
 from mip.predict import Ensemble, remarks, tta
 
-TRAIN = "[train]\nepochs = 2\nbatch = 4\nworkers = 0\n"
+TRAIN = "[train]\nepochs = 2\nbatch_size = 4\nworkers = 0\n"
 ALL = HEADS | {
     "quantile": '[head]\nkind = "quantile"\ncolumn = "price"\nscale = "log"\n',
     "count": '[head]\nkind = "count"\ncolumn = "visits"\n',

@@ -124,7 +124,7 @@ def test_a_value_is_in_the_unit_of_the_target(table):
     spec = mip.parse(
         NUMBERS
         + '[head]\nkind = "regression"\ncolumn = "price"\nscale = "log"\n'
-        + '[train]\nepochs = 60\nbatch = 4\noptimizer = { kind = "adamw", lr = 0.03 }\n'
+        + '[train]\nepochs = 60\nbatch_size = 4\noptimizer = { kind = "adamw", lr = 0.03 }\n'
     )
     parts = mip.model.Parts(table, table.take([]), table.take([]))
     value = mip.run(spec, parts).predict(table)["value"]

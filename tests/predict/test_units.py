@@ -98,7 +98,7 @@ def test_the_share_of_close_guesses_does_not_depend_on_the_unit(unit):
 
 def spec_of(head, **train):
     branch = mip.branches.Continuous(["x"])
-    return mip.spec.Spec({"x": branch}, head, train=mip.spec.Train(seed=3, batch=8, **train))
+    return mip.spec.Spec({"x": branch}, head, train=mip.spec.Train(seed=3, batch_size=8, **train))
 
 
 def cut_of(unit=1.0, measured=1.0, rows=ROWS):

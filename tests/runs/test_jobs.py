@@ -34,7 +34,7 @@ layers = [8]
 dropout = 0.2
 [train]
 epochs = 6
-batch = 16
+batch_size = 16
 optimizer = { kind = "adamw", lr = 3e-2 }
 """
 
@@ -63,7 +63,7 @@ def same(one: Run, other: Run) -> bool:
 
 
 def test_the_best_epoch_is_the_model_and_scores_as_it_did(cut, tmp_path):
-    ended = mip.run(spec(keep="best", epochs=12), cut, tmp_path)
+    ended = mip.run(spec(restore_best=True, epochs=12), cut, tmp_path)
     row = ended.history.epochs[best_epoch(ended.history.epochs, "valid/loss")]
     assert ended.state.step == row["step"]
     assert mip.evaluate(ended.predict, cut.valid)["loss"] == row["valid/loss"]
@@ -82,7 +82,8 @@ def test_a_run_is_a_function_of_its_spec_and_rows(cut):
 
 # After step 12 and 36 an epoch's batches are over, and its row is still to come.
 @pytest.mark.parametrize(
-    ("at", "more"), [(10, {}), (10, {"mixup": 0.4}), (12, {"keep": "best"}), (36, {"keep": "best"})]
+    ("at", "more"),
+    [(10, {}), (10, {"mixup": 0.4}), (12, {"restore_best": True}), (36, {"restore_best": True})],
 )
 def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, at, more):
     class CutError(Exception): ...
@@ -102,16 +103,16 @@ def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, at, 
 
 @pytest.mark.parametrize(("keep", "left"), [(0, []), (2, [4, 5]), (-1, [0, 1, 2, 3, 4, 5])])
 def test_checkpoints_of_epochs_are_kept_as_the_spec_says(cut, tmp_path, keep, left):
-    mip.run(spec(checkpoint_keep=keep, keep="best"), cut, tmp_path)
+    mip.run(spec(keep_last=keep, restore_best=True), cut, tmp_path)
     names = {path.stem for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"last", "best", *(f"epoch-{epoch:04}" for epoch in left)}
-    with pytest.raises(mip.MipError, match=r"^train\.checkpoint_keep must be >= -1: -2$"):
-        spec(checkpoint_keep=-2)
+    with pytest.raises(mip.MipError, match=r"^train\.keep_last must be >= -1: -2$"):
+        spec(keep_last=-2)
 
 
 @pytest.mark.parametrize("keep", [0, -1])
 def test_a_damaged_best_checkpoint_is_told_before_the_training(cut, tmp_path, keep):
-    asked = spec(checkpoint_keep=keep, keep="best")
+    asked = spec(keep_last=keep, restore_best=True)
     ended, path = mip.run(asked, cut, tmp_path), tmp_path / "checkpoints" / "best.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
@@ -128,8 +129,8 @@ def test_a_damaged_best_checkpoint_is_told_before_the_training(cut, tmp_path, ke
 
 
 def test_a_run_that_begins_anew_leaves_no_checkpoint_of_an_earlier_one(cut, tmp_path):
-    mip.run(spec(checkpoint_keep=-1, keep="best"), cut, tmp_path)
-    ended = mip.run(spec(epochs=0, keep="best"), cut, tmp_path, overwrite=True)
+    mip.run(spec(keep_last=-1, restore_best=True), cut, tmp_path)
+    ended = mip.run(spec(epochs=0, restore_best=True), cut, tmp_path, overwrite=True)
     assert ended.state.step == 0
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
@@ -154,7 +155,7 @@ def test_resume_names_what_has_changed(cut, tmp_path):
 
 def test_choosing_needs_valid_rows(cut):
     none = Parts(cut.train, cut.valid.take([]), cut.test)
-    for change in ({"patience": 2}, {"keep": "best"}):
+    for change in ({"patience": 2}, {"restore_best": True}):
         with pytest.raises(mip.MipError, match="needs a valid part in data"):
             mip.run(spec(**change), none)
     assert mip.run(spec(), none).history.epochs[0].keys() == {"epoch", "step", "loss"}
@@ -221,7 +222,7 @@ def test_rows_past_the_memory_limit_are_read_anew_and_train_the_same(cut, monkey
 
 
 def test_a_last_batch_of_one_row_is_left_out_of_training_alone(cut):
-    plan = mip.adapt(spec(batch=83), cut.train)
+    plan = mip.adapt(spec(batch_size=83), cut.train)
     assert len(cut.train) == 84
     assert len(train_pipe(plan, cut.train)) == 1
     assert len(rows_pipe(plan, cut.train, 83)) == 2
@@ -250,7 +251,7 @@ MIXED = {
 
 
 def planned(head, table, asked="", seed=3):
-    train = f"[train]\nepochs = 2\nbatch = 4\nseed = {seed}\nworkers = 0\n{asked}"
+    train = f"[train]\nepochs = 2\nbatch_size = 4\nseed = {seed}\nworkers = 0\n{asked}"
     return mip.adapt(spec_of(head, train=train), table)
 
 
@@ -339,12 +340,12 @@ def test_a_row_without_a_target_is_not_encoded_to_train(kind):
 
 
 def test_a_run_that_diverged_saves_no_model_and_says_where(cut, tmp_path):
-    wild = mip.parse(SPEC, changes={"train.optimizer.lr": 1e30, "train.clip": 0.0})
+    wild = mip.parse(SPEC, changes={"train.optimizer.lr": 1e30, "train.clip_norm": 0.0})
     with pytest.raises(DataError) as caught:
         mip.run(wild, cut, tmp_path / "wild")
     assert re.match(
         r"(the loss is (inf|nan)|a gradient is not finite) at step \d+, rows [\d, ]+, in epoch \d+ "
-        r"\(try a smaller train.optimizer.lr, or train.nan = 'skip'\)$",
+        r"\(try a smaller train.optimizer.lr, or train.on_nan = 'skip'\)$",
         str(caught.value),
     )
     assert not (tmp_path / "wild" / "model.safetensors").exists()
@@ -352,7 +353,7 @@ def test_a_run_that_diverged_saves_no_model_and_says_where(cut, tmp_path):
 
 def test_weights_that_are_not_finite_are_not_saved(cut, tmp_path):
     # A rate beyond float32 spoils them in the last step, whose loss was fine.
-    once = {"train.epochs": 1, "train.batch": 84, "train.schedule.kind": "constant"}
+    once = {"train.epochs": 1, "train.batch_size": 84, "train.schedule.kind": "constant"}
     wild = mip.parse(SPEC, changes=once | {"train.optimizer.lr": 1e41})
     with pytest.raises(DataError, match=r"wild: no model is saved: .* is not finite"):
         mip.run(wild, cut, tmp_path / "wild")
@@ -360,8 +361,9 @@ def test_weights_that_are_not_finite_are_not_saved(cut, tmp_path):
 
 
 def test_a_group_that_never_starts_is_refused(cut):
-    text = SPEC + '\n[[train.group]]\nmatch = "*"\nstart = 99\n'
-    with pytest.raises(SpecError, match=r"\.group\[0\]\.start = 99 never comes in \d+ epochs$"):
+    text = SPEC + '\n[[train.group]]\nmatch = "*"\nstart_epoch = 99\n'
+    late = r"\.group\[0\]\.start_epoch = 99 is never reached in \d+ epochs$"
+    with pytest.raises(SpecError, match=late):
         mip.run(mip.parse(text), cut)
 
 

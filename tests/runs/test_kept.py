@@ -39,7 +39,7 @@ column = "{column}"
 
 [train]
 epochs = 1
-batch = 8
+batch_size = 8
 """
 
 
@@ -219,7 +219,7 @@ def test_a_sweep_of_seeds_ends_although_a_metric_is_not_defined(run, monkeypatch
             "[branch", 'split.column="part"\n[branch', 1
         )
     )
-    code, _, err = run("sweep", "binary.toml", "--set", "train.batch=8", "--seeds", 2)
+    code, _, err = run("sweep", "binary.toml", "--set", "train.batch_size=8", "--seeds", 2)
     assert code == 0, err
     found = json.loads(Path("sweeps/binary/sweep.json").read_text())
     assert found[0]["valid"]["auc"] is None

@@ -19,7 +19,7 @@ from mip.runs.replays import Replay
 
 STOP = {2: mip.Stop("early")}
 
-TRAIN = "[train]\nepochs = 3\nbatch = 4\nworkers = 0\nmixup = 0.3\ncheckpoint_keep = {keep}\n"
+TRAIN = "[train]\nepochs = 3\nbatch_size = 4\nworkers = 0\nmixup = 0.3\nkeep_last = {keep}\n"
 
 
 def spec(keep: int = 2, **changes: object) -> mip.spec.Spec:

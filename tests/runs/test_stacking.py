@@ -13,7 +13,7 @@ from mip.model import Parts
 from mip.predict import ensemble
 from mip.runs import Trial, runs, together
 
-TRAIN = "[train]\nepochs = 3\nbatch = 4\nworkers = 0\n"
+TRAIN = "[train]\nepochs = 3\nbatch_size = 4\nworkers = 0\n"
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def trials(cut, changes, branches=NUMBERS, head="regression", out=None):
 WAYS = {
     "slow": {"train.optimizer.lr": 1e-3},
     "fast": {"train.optimizer.lr": 3e-2, "train.schedule.kind": "constant"},
-    "averaged": {"train.ema": 0.9, "train.clip": 0.1},
+    "averaged": {"train.ema": 0.9, "train.clip_norm": 0.1},
     "other": {"train.optimizer": {"kind": "sgd", "lr": 0.01}},
 }
 
@@ -73,7 +73,7 @@ def test_their_models_are_kept(cut, tmp_path):
 
 
 def test_one_that_goes_wrong_leaves_the_others(cut, tmp_path):
-    wild = {"train.optimizer": {"kind": "sgd", "lr": 1e30}, "train.clip": 0.0}
+    wild = {"train.optimizer": {"kind": "sgd", "lr": 1e30}, "train.clip_norm": 0.0}
     good, bad = together(trials(cut, {"good": {}, "bad": wild}, out=tmp_path))
     assert good.error is None
     assert isinstance(bad.error, DataError)
@@ -84,7 +84,7 @@ def test_one_that_goes_wrong_leaves_the_others(cut, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"train.batch": 2}, r"two: train.batch differs; only accumulate, .*, swa may"),
+        ({"train.batch_size": 2}, r"two: train.batch_size differs; only accumulate, .*, swa may"),
         ({"head.layers": [3]}, r"two: head differs"),
     ],
 )
@@ -100,7 +100,7 @@ def test_other_rows_are_refused(cut):
         together([one, evolve(two, parts=less)])
 
 
-@pytest.mark.parametrize(("name", "value"), [("patience", 2), ("sam", 0.1), ("keep", "best")])
+@pytest.mark.parametrize(("name", "value"), [("patience", 2), ("sam", 0.1), ("restore_best", True)])
 def test_what_looks_at_one_model_is_refused(name, value, cut):
     with pytest.raises(SpecError, match=rf"train.{name}.* is for models that are trained alone"):
         together(trials(cut, {"one": {f"train.{name}": value}}))

@@ -30,7 +30,7 @@ from mip.model import Parts
 from mip.optim import adjustable, ema
 from mip.train import History, with_averaged_params
 
-TRAIN = "[train]\nepochs = {epochs}\nbatch = 4\nworkers = 0\ncheckpoint_every = 1\n"
+TRAIN = "[train]\nepochs = {epochs}\nbatch_size = 4\nworkers = 0\ncheckpoint_every = 1\n"
 FILES = ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors")
 
 
@@ -58,11 +58,11 @@ table = "{table}"
 split = {{ fractions = [0.7, 0.3, 0.0] }}
 [train]
 epochs = {epochs}
-batch = 4
+batch_size = 4
 workers = 0
 seed = {seed}
 checkpoint_every = 1
-keep = "best"
+restore_best = true
 """
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 

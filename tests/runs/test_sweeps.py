@@ -25,7 +25,7 @@ from mip.workers import parallel_map
 TEXT = (
     NUMBERS
     + HEADS["regression"]
-    + '[data]\ntable = "houses.csv"\n[train]\nepochs = 2\nbatch = 8\nworkers = 0\n'
+    + '[data]\ntable = "houses.csv"\n[train]\nepochs = 2\nbatch_size = 8\nworkers = 0\n'
     + 'optimizer = { kind = "adamw", lr = 5e-3 }\n'
 )
 RATES = {"train.optimizer.lr": [1e-3, 1e-2]}
@@ -129,7 +129,7 @@ def test_each_run_is_the_one_it_makes_alone(cut, workers):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_is_named_and_loses_no_other(cut, workers):
-    wild = {"train.optimizer.lr": 1e30, "train.clip": 0.0}
+    wild = {"train.optimizer.lr": 1e30, "train.clip_norm": 0.0}
     given = trials(cut, wild=wild, mixed={"train.cutmix": 1.0}, last={})
     outcomes = {each.name: each for each in runs(given, workers)}
     assert [name for name, each in outcomes.items() if each.error] == ["wild", "mixed"]
@@ -175,8 +175,8 @@ def test_folds_among_workers_are_those_of_one(folder):
 
 
 def test_a_sweep_is_a_grid_with_seeds(folder, tmp_path):
-    done = sweep(folder / "houses.toml", {**RATES, "train.batch": [8, 16]}, tmp_path, seeds=2)
-    want = grid({**RATES, "train.batch": [8, 16]})
+    done = sweep(folder / "houses.toml", {**RATES, "train.batch_size": [8, 16]}, tmp_path, seeds=2)
+    want = grid({**RATES, "train.batch_size": [8, 16]})
     assert [each.changes for each in done] == want
     assert [len(each.outcomes) for each in done] == [2] * 4
     assert best(done) == int(np.argmin([each.valid for each in done]))
@@ -212,15 +212,15 @@ def test_a_sweep_goes_on_where_models_are_missing(folder, tmp_path):
 
 def test_a_folder_with_another_run_is_an_error_of_that_run(folder, tmp_path):
     path = folder / "houses.toml"
-    (done,) = sweep(path, {"train.batch": [8]}, tmp_path)
+    (done,) = sweep(path, {"train.batch_size": [8]}, tmp_path)
     other = tmp_path / "other.toml"
     other.write_text(
         TEXT.replace("epochs = 2", "epochs = 3").replace("houses.csv", f"{folder}/houses.csv")
     )
-    (again,) = sweep(other, {"train.batch": [8]}, tmp_path)
+    (again,) = sweep(other, {"train.batch_size": [8]}, tmp_path)
     assert isinstance(again.outcomes[0].error, FileError)
     assert str(again.outcomes[0].error) == (
-        f"train.batch=8,train.seed=0: {done.folders[0]}: holds a run of another spec or other "
+        f"train.batch_size=8,train.seed=0: {done.folders[0]}: holds a run of another spec or other "
         "rows; choose another --out, or replace it with --force (overwrite=True in Python)"
     )
     assert best([again]) == -1
@@ -229,8 +229,8 @@ def test_a_folder_with_another_run_is_an_error_of_that_run(folder, tmp_path):
 @pytest.mark.parametrize(
     ("values", "seeds", "told"),
     [
-        ({"train.bach": [1]}, 1, "{path}: train.bach is not a field; did you mean 'batch'?"),
-        ({"train.batch": [8, 8]}, 1, "a sweep has a combination of values twice"),
+        ({"train.bach": [1]}, 1, "{path}: train.bach is not a field; did you mean 'batch_size'?"),
+        ({"train.batch_size": [8, 8]}, 1, "a sweep has a combination of values twice"),
         ({"train.seed": [1, 2]}, 2,
          "a sweep over train.seed has its seeds; leave out their number"),
         ({}, 0, "a sweep needs one seed or more, and is asked for 0"),
@@ -257,11 +257,11 @@ def test_names_of_folders_are_harmless_and_apart():
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ("train.batch=16", {"train.batch": [16]}),
+        ("train.batch_size=16", {"train.batch_size": [16]}),
         ("train.optimizer.lr=1e-3,1e-2", {"train.optimizer.lr": [1e-3, 1e-2]}),
         ("head.layers=[64],[64, 32]", {"head.layers": [[64], [64, 32]]}),
         ("head.layers=[]", {"head.layers": [[]]}),
-        ("train.keep=best,last", {"train.keep": ["best", "last"]}),
+        ("train.on_nan=stop,skip", {"train.on_nan": ["stop", "skip"]}),
     ],
 )
 def test_choices_are_divided_by_commas(text, values):

@@ -21,7 +21,7 @@ from mip.spec import Train
 TRAIN = """
 [train]
 epochs = 4
-batch = 2
+batch_size = 2
 workers = 0
 optimizer = { kind = "adamw", lr = 1e-2 }
 schedule = { kind = "cosine" }
@@ -37,7 +37,7 @@ FIELDS = {
     "bfloat16": {"precision": "bfloat16"},
     "float16": {"precision": "float16"},
     "plateau": {"plateau": {"factor": 0.5, "patience": 0, "threshold": 0.9}},
-    "nan": {"nan": "skip"},
+    "on_nan": {"on_nan": "skip"},
     "all": {
         "accumulate": 2,
         "ema": 0.9,
@@ -45,7 +45,7 @@ FIELDS = {
         "sam": 0.01,
         "precision": "float16",
         "plateau": {"factor": 0.5, "patience": 1, "threshold": 0.5},
-        "nan": "skip",
+        "on_nan": "skip",
     },
 }
 
@@ -76,7 +76,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(changes, cut, tmp_path)
         assert (whole / name).read_bytes() == (halves / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name != "nan"])
+@pytest.mark.parametrize("name", [name for name in FIELDS if name != "on_nan"])
 def test_every_field_changes_what_is_learned(name, cut):
     one, other = mip.run(spec(), cut), mip.run(spec(**FIELDS[name]), cut)
     assert bits(one.predict.net.state_dict()) != bits(other.predict.net.state_dict())
@@ -210,14 +210,14 @@ def test_a_plateau_needs_valid_rows(cut):
 
 
 def test_a_run_that_skips_every_step_is_refused(cut, tmp_path):
-    wild = {"optimizer": {"kind": "sgd", "lr": 1e30}, "clip": 0.0, "nan": "skip"}
+    wild = {"optimizer": {"kind": "sgd", "lr": 1e30}, "clip_norm": 0.0, "on_nan": "skip"}
     with pytest.raises(DataError, match=r"no step of epoch \d had a finite loss and gradients"):
         mip.run(spec(**wild), cut, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_run_that_goes_back_again_and_again_is_refused(cut, tmp_path):
-    wild = {"optimizer": {"kind": "sgd", "lr": 1e30}, "clip": 0.0, "nan": "roll_back"}
+    wild = {"optimizer": {"kind": "sgd", "lr": 1e30}, "clip_norm": 0.0, "on_nan": "roll_back"}
     with pytest.raises(DataError, match=r"epochs 1 and 2 both went back to their begin"):
         mip.run(spec(**wild), cut, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()

@@ -66,7 +66,7 @@ WRONG = [
     TEXT + 'scale = "lgo"\n',
     TEXT + "[trian]\nepochs = 3\n",
     TEXT + "[train]\nepochs = -1\n",
-    TEXT + "[train]\nbatch = 0\n",
+    TEXT + "[train]\nbatch_size = 0\n",
     TEXT + "[train]\npatience = 0\n",
     TEXT + "[train]\ncutmix = true\n",
     TEXT + '[train]\noptimizer = { kind = "adma" }\n',
@@ -74,12 +74,12 @@ WRONG = [
     TEXT + '[train]\noptimizer = { kind = "sgd", momentum = 1.0 }\n',
     TEXT + "[data.split]\nseed = 0.5\n",
     TEXT + "[data.split]\ntest = 1.5\nfolds = 'x'\n",
-    TEXT + "[[init]]\nmatch = '*'\nhow = 'nromal'\n",
-    TEXT + "[[init]]\nhow = 'normal'\n",
-    TEXT + "[graft]\nplace = 3\n",
-    TEXT + "graft = 'a.safetensors'\n",
-    TEXT + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = { std = [1] }\n",
-    TEXT + "[init]\nmatch = '*'\nhow = 'normal'\n",
+    TEXT + "[[init]]\nmatch = '*'\ninitializer = 'nromal'\n",
+    TEXT + "[[init]]\ninitializer = 'normal'\n",
+    TEXT + "[warm_start]\nplace = 3\n",
+    TEXT + "warm_start = 'a.safetensors'\n",
+    TEXT + "[[init]]\nmatch = '*'\ninitializer = 'normal'\noptions = { std = [1] }\n",
+    TEXT + "[init]\nmatch = '*'\ninitializer = 'normal'\n",
     TEXT + PHOTOS + "augmentation = { rotate = 200 }\n",
     TEXT + PHOTOS + "size = 4\n",
     TEXT + '[branch.all]\nkind = "fuse"\nbranch = {}\n',
@@ -102,11 +102,11 @@ def test_a_mistake_is_no_valid_spec_to_either(text):
 
 
 @pytest.mark.parametrize("key", ["'all.place'", "all.place", "all"])
-def test_a_graft_may_have_a_name_with_dots(key):
+def test_a_warm_start_may_have_a_name_with_dots(key):
     text = TEXT.replace("[branch.place]", '[branch.all]\nkind = "fuse"\n[branch.all.branch.place]')
-    text += f"[graft]\n{key} = 'a.safetensors'\n"
+    text += f"[warm_start]\n{key} = 'a.safetensors'\n"
     FITS.validate(tomllib.loads(text))
-    assert list(mip.parse(text).graft) == [key.strip("'")]
+    assert list(mip.parse(text).warm_start) == [key.strip("'")]
 
 
 def test_kinds_are_told_apart_by_their_word():
@@ -146,7 +146,7 @@ def test_a_field_has_its_type_range_and_default():
         "decay": "all",
     }
     assert train["mixup"] == {"type": "number", "minimum": 0, "default": 0.0}
-    assert train["keep"] == {"enum": ["best", "last"], "default": "last"}
+    assert train["restore_best"] == {"type": "boolean", "default": False}
     assert SCHEMA["$defs"]["Init"]["properties"]["options"] == {
         "type": "object",
         "additionalProperties": {
@@ -155,8 +155,8 @@ def test_a_field_has_its_type_range_and_default():
         "default": {},
     }
     words = {"anyOf": [{"type": "string"}, {"type": "object"}]}
-    graft = {"type": "object", "additionalProperties": words, "default": {}}
-    assert SCHEMA["properties"]["graft"] == graft
+    files = {"type": "object", "additionalProperties": words, "default": {}}
+    assert SCHEMA["properties"]["warm_start"] == files
     split = SCHEMA["$defs"]["Split"]["properties"]
     assert split["test"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
 

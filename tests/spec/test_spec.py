@@ -266,13 +266,13 @@ trains = st.builds(
     ),
     trained,
     epochs=st.integers(0, 10**6),
-    batch=counts,
-    clip=st.just(0.0) | positive,
+    batch_size=counts,
+    clip_norm=st.just(0.0) | positive,
     seed=st.integers(),
-    keep=st.sampled_from(["best", "last"]),
+    restore_best=st.booleans(),
     patience=st.none() | counts,
     checkpoint_every=st.none() | counts,
-    checkpoint_keep=st.integers(-1, 9),
+    keep_last=st.integers(-1, 9),
     workers=st.integers(0, 8),
     mixup=st.just(0.0) | positive,
     cutmix=st.just(0.0) | positive,
@@ -282,7 +282,7 @@ trains = st.builds(
     sam=st.just(0.0) | positive,
     precision=st.sampled_from(["float32", "bfloat16", "float16"]),
     compile=st.booleans(),
-    nan=st.sampled_from(["stop", "skip", "roll_back"]),
+    on_nan=st.sampled_from(["stop", "skip", "roll_back"]),
 )
 patterns = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1)
@@ -305,7 +305,7 @@ inits = st.sampled_from(sorted(filled)).flatmap(
 
 @st.composite
 def whole(draw, trees, *others):
-    """A spec some branches of which are grafted, none within another."""
+    """A spec some branches of which start warm, none within another."""
     trees = draw(trees)
     known = [path for path, _ in all_branches(trees)]
     chosen = sorted(draw(st.sets(st.sampled_from(known), max_size=3)), key=len)
@@ -433,7 +433,7 @@ ERRORS = {
     ),
     PLACE + HEAD + "[trian]\nepochs = 3\n": (
         "trian is not a field; did you mean 'train'? "
-        "(known: branch, data, fusion, graft, head, init, train, version)"
+        "(known: branch, data, fusion, head, init, train, version, warm_start)"
     ),
     PLACE + 'buckets = "64"\n' + HEAD: (
         "branch.place.buckets = '64' must be a whole number, not text"
@@ -531,41 +531,43 @@ ERRORS = {
         "branch.all.network.kind = 'image' is not a kind "
         "(known: ft_transformer, mlp, resnet_mlp, tabm)"
     ),
-    PLACE + HEAD + '[[init]]\nmatch = "*"\nhow = "kaiming_nromal"\n': (
-        "init[0].how = 'kaiming_nromal' is not an initialiser; did you mean 'kaiming_normal'? "
-        "(known: constant, dirac, eye, kaiming_normal, kaiming_uniform, normal, ones, orthogonal, "
-        "sparse, trunc_normal, uniform, xavier_normal, …)"
+    PLACE + HEAD + '[[init]]\nmatch = "*"\ninitializer = "kaiming_nromal"\n': (
+        "init[0].initializer = 'kaiming_nromal' is not an initialiser; did you mean "
+        "'kaiming_normal'? (known: constant, dirac, eye, kaiming_normal, kaiming_uniform, normal, "
+        "ones, orthogonal, sparse, trunc_normal, uniform, xavier_normal, …)"
     ),
-    PLACE + HEAD + "[[init]]\nhow = 'ones'\n": "init[0].match is missing",
-    PLACE + HEAD + "init = { match = '*', how = 'ones' }\n": "head.init is not a field",
-    PLACE + HEAD + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions.sdt = 1\n": (
+    PLACE + HEAD + "[[init]]\ninitializer = 'ones'\n": "init[0].match is missing",
+    PLACE + HEAD + "init = { match = '*', initializer = 'ones' }\n": "head.init is not a field",
+    PLACE + HEAD + "[[init]]\nmatch = '*'\ninitializer = 'normal'\noptions.sdt = 1\n": (
         "init[0].options: 'sdt' is not an option of normal; did you mean 'std'? (known: mean, std)"
     ),
-    PLACE + HEAD + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = { std = inf }\n": (
+    PLACE + HEAD + "[[init]]\nmatch = '*'\ninitializer = 'normal'\noptions = { std = inf }\n": (
         "init[0].options must be finite: std = inf"
     ),
-    PLACE + HEAD + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = { std = true }\n": (
+    PLACE + HEAD + "[[init]]\nmatch = '*'\ninitializer = 'normal'\noptions = { std = true }\n": (
         "init[0].options.std = true must be a whole number, not true or false"
     ),
-    PLACE + HEAD + "[[init]]\nmatch = '*'\nhow = 'normal'\noptions = 1\n": (
+    PLACE + HEAD + "[[init]]\nmatch = '*'\ninitializer = 'normal'\noptions = 1\n": (
         "init[0].options = 1 must be a table, not a whole number"
     ),
-    PLACE + HEAD + "[graft]\nplcae = 'a.safetensors'\n": (
-        "graft names 'plcae', which is no branch; did you mean 'place'? (known: place)"
+    PLACE + HEAD + "[warm_start]\nplcae = 'a.safetensors'\n": (
+        "warm_start: 'plcae' is not a branch; did you mean 'place'? (known: place)"
     ),
-    PLACE + HEAD + "[graft]\nplace.x = 'a.safetensors'\n": (
-        "graft names 'place.x', which is no branch; did you mean 'place'? (known: place)"
+    PLACE + HEAD + "[warm_start]\nplace.x = 'a.safetensors'\n": (
+        "warm_start: 'place.x' is not a branch; did you mean 'place'? (known: place)"
     ),
-    PLACE + HEAD + "[graft]\nplace = 3\n": "graft.place = 3 must be text, not a whole number",
-    PLACE + HEAD + "graft = 3\n": "head.graft is not a field",
-    "graft = 'a.safetensors'\n" + PLACE + HEAD: (
-        "graft = 'a.safetensors' must be a table, not text"
+    PLACE + HEAD + "[warm_start]\nplace = 3\n": (
+        "warm_start.place = 3 must be text, not a whole number"
+    ),
+    PLACE + HEAD + "warm_start = 3\n": "head.warm_start is not a field",
+    "warm_start = 'a.safetensors'\n" + PLACE + HEAD: (
+        "warm_start = 'a.safetensors' must be a table, not text"
     ),
     '[branch.all]\nkind = "fuse"\n'
     + PLACE.replace("branch.", "branch.all.branch.")
     + HEAD
-    + "[graft]\nall = 'a'\n'all.place' = 'b'\n": (
-        "graft gives 'all.place' twice: it is a part of 'all'"
+    + "[warm_start]\nall = 'a'\n'all.place' = 'b'\n": (
+        "warm_start has 'all.place' twice: 'all' contains it"
     ),
     PLACE + HEAD + "[train]\nmixup = -0.1\n": "train.mixup must be >= 0: -0.1",
     PLACE + HEAD + "[train]\nmixup = nan\n": "train.mixup must be >= 0: nan",
@@ -806,7 +808,7 @@ def test_a_check_of_a_users_own_is_named_with_its_field(text, told):
 
 
 def test_an_own_kind_is_trained_saved_and_loaded(months, tmp_path):
-    train = '[train]\nepochs = 30\nbatch = 8\noptimizer = { kind = "adamw", lr = 0.05 }\n'
+    train = '[train]\nepochs = 30\nbatch_size = 8\noptimizer = { kind = "adamw", lr = 0.05 }\n'
     spec = mip.parse(SEASON + HEAD + train, SEASONS)
     parts = mip.model.Parts(months, months, months.take([]))
     ended = mip.run(spec, parts, tmp_path, kinds=SEASONS)

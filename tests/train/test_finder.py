@@ -106,7 +106,7 @@ kind = "regression"
 column = "y"
 layers = [8]
 [train]
-batch = 16
+batch_size = 16
 """
 
 
@@ -138,14 +138,14 @@ def grouped(text):
     return mip.parse(SPEC + text), Parts(table, rest, rest)
 
 
-GROUP = '[[train.group]]\nmatch = "*"\nlr = {}\nstart = {}\n'
+GROUP = '[[train.group]]\nmatch = "*"\nlr_scale = {}\nstart_epoch = {}\n'
 
 
 def test_a_group_is_trained_with_its_multiple_of_the_rate():
     spec, cut = grouped(GROUP.format(0.25, 0))
     laid, how = job(spec, cut), spec.train
     net = mip.build(laid.plan, how.seed)
-    one = lambda rate: mip.chain(mip.clip_norm(how.clip), how.optimizer.optimizer(rate))  # noqa: E731
+    one = lambda rate: mip.chain(mip.clip_norm(how.clip_norm), how.optimizer.optimizer(rate))  # noqa: E731
     train = lambda rate: mip.train_step(net, laid.plan.loss, one(rate))  # noqa: E731
     state = mip.init(net, one(0.0), how.seed)
     want = find_lr(train, laid.batches, state, low=0.25e-6, high=2.5, steps=30)

@@ -1,4 +1,4 @@
-"""A grafted branch is the donor's, weights and facts, to the bit; and the donor is read once."""
+"""A warm-started branch has its source's weights and facts, to the bit; the source is read once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mip.errors import FileError, SpecError
 from mip.files import load_model, read_file
 from mip.files.format import pack
 from mip.model import Parts
-from mip.runs import donors, graft, grow, job, replay
+from mip.runs import adopt_facts, build_warm, job, load_sources, replay
 
 ROOMS = """
 [branch.rooms]
@@ -46,8 +46,8 @@ pool = "attention"
 missing = "learn"
 """
 
-TRAIN = "[train]\nepochs = 2\nbatch = 4\ncheckpoint_every = 1\n"
-GRAFT = '[graft]\nrooms = "alone.safetensors"\n'
+TRAIN = "[train]\nepochs = 2\nbatch_size = 4\ncheckpoint_every = 1\n"
+WARM = '[warm_start]\nrooms = "alone.safetensors"\n'
 PREFIX = "body.branch.rooms."
 
 
@@ -55,13 +55,13 @@ def all_of(table):
     return Parts(table, table.take([]), table.take([]))
 
 
-def text(branches=ROOMS + PHOTOS, more=GRAFT, train=TRAIN):
+def text(branches=ROOMS + PHOTOS, more=WARM, train=TRAIN):
     return branches + HEADS["regression"] + train + more
 
 
 @pytest.fixture(scope="module")
 def others(folder):
-    """Rows that the donor has not seen: other numbers, and a town of their own."""
+    """Rows that the source has not seen: other numbers, and a town of their own."""
     frame = frame_of(9, seed=5).replace({"town": {"Ulm": "Rom"}})
     return mip.from_frame(frame, root=folder, name="others.csv")
 
@@ -76,7 +76,7 @@ def alone(table, tmp_path_factory):
 
 
 def laid(spec, table, folder):
-    return job(spec, all_of(table), given=donors(spec, folder))
+    return job(spec, all_of(table), sources=load_sources(spec, folder))
 
 
 def part_of(state, prefix=PREFIX):
@@ -100,9 +100,9 @@ def test_a_branch_begins_as_it_was_trained_alone(alone, others, table):
         assert output(whole.plan, whole.start.state, rows) == output(plan, state, rows)
 
 
-@pytest.mark.parametrize("keep", ["", "checkpoint_keep = -1\n"])
-def test_a_step_of_a_run_with_a_graft_is_taken_again(alone, others, tmp_path, keep):
-    # From the spec it needs the donor; a checkpoint has what was taken.
+@pytest.mark.parametrize("keep", ["", "keep_last = -1\n"])
+def test_a_step_of_a_warm_started_run_is_replayed(alone, others, tmp_path, keep):
+    # From the spec it needs the source; a checkpoint holds its weights.
     spec = mip.parse(text(train=TRAIN + keep))
     mip.run(spec, all_of(others), tmp_path, base=alone)
     base = tmp_path / "nowhere" if keep else alone
@@ -111,11 +111,11 @@ def test_a_step_of_a_run_with_a_graft_is_taken_again(alone, others, tmp_path, ke
     assert again.then
 
 
-def test_without_a_graft_the_branch_would_be_another(alone, others):
-    whole, plain = (laid(mip.parse(text(more=more)), others, alone) for more in (GRAFT, ""))
+def test_without_a_warm_start_the_branch_differs(alone, others):
+    whole, plain = (laid(mip.parse(text(more=more)), others, alone) for more in (WARM, ""))
     assert whole.plan.facts["branch"]["rooms"] != plain.plan.facts["branch"]["rooms"]
     assert part_of(whole.start.state) != part_of(plain.start.state)
-    # What is not grafted begins as it would have.
+    # All else starts as it would have.
     assert part_of(whole.start.state, "body.branch.photos.") == part_of(
         plain.start.state, "body.branch.photos."
     )
@@ -123,8 +123,8 @@ def test_without_a_graft_the_branch_would_be_another(alone, others):
     assert whole.plan.facts["rows"] == plain.plan.facts["rows"]
 
 
-def test_a_grafted_branch_that_is_not_trained_stays_the_donors(alone, others):
-    held = '[[train.group]]\nmatch = "rooms.*"\nlr = 0\n'
+def test_a_frozen_warm_started_branch_stays_its_sources(alone, others):
+    held = '[[train.group]]\nmatch = "rooms.*"\nlr_scale = 0\n'
     plan, state = load_model(alone / "alone.safetensors")
     ended = mip.run(mip.parse(text(train=TRAIN + held)), all_of(others), base=alone)
     assert ended.state.step == 4
@@ -132,7 +132,7 @@ def test_a_grafted_branch_that_is_not_trained_stays_the_donors(alone, others):
     assert output(ended.plan, ended.state, others) == output(plan, state, others)
 
 
-def test_a_grafted_branch_trains_on(alone, others):
+def test_a_warm_started_branch_trains_on(alone, others):
     ended = mip.run(mip.parse(text()), all_of(others), base=alone)
     assert part_of(ended.state) != part_of(load_model(alone / "alone.safetensors")[1])
 
@@ -142,12 +142,12 @@ LOOKS = '[branch.looks]\nkind = "fuse"\nlayers = [4]\n' + NESTED
 
 
 @pytest.mark.parametrize("key", ['"looks.photos"', "looks.photos", "looks"])
-def test_a_leaf_with_buffers_or_the_whole_fusion_is_grafted_by_its_path(
+def test_a_leaf_with_buffers_or_the_whole_fusion_starts_warm_by_its_path(
     key, table, others, tmp_path
 ):
     mip.run(mip.parse(text(LOOKS, "")), all_of(table), tmp_path / "looks")
     plan, state = load_model(tmp_path / "looks" / "model.safetensors")
-    spec = mip.parse(text(LOOKS + NUMBERS, f'[graft]\n{key} = "looks/model.safetensors"\n'))
+    spec = mip.parse(text(LOOKS + NUMBERS, f'[warm_start]\n{key} = "looks/model.safetensors"\n'))
     whole = laid(spec, others, tmp_path)
     deep = "body.branch.looks.branch.photos."
     assert any(name.endswith("running_mean") for name in part_of(state, deep))
@@ -160,13 +160,13 @@ def test_a_leaf_with_buffers_or_the_whole_fusion_is_grafted_by_its_path(
         assert len({str(output(*each, others, "looks")) for each in pair}) == 1
 
 
-def test_shapes_are_the_donors_too(table, folder, tmp_path):
+def test_shapes_are_the_sources_too(table, folder, tmp_path):
     # How many photos a row has at most is learned of the rows.
     lists = frame_of().assign(back=[["photos/1.png"] * (1 + k % 3) for k in range(11)])
-    donor = mip.from_frame(lists, root=folder)
+    source = mip.from_frame(lists, root=folder)
     only = text(PHOTOS, "")
-    mip.run(mip.parse(only), all_of(donor), tmp_path)
-    spec = mip.parse(text(more='[graft]\nphotos = "model.safetensors"\n'))
+    mip.run(mip.parse(only), all_of(source), tmp_path)
+    spec = mip.parse(text(more='[warm_start]\nphotos = "model.safetensors"\n'))
     whole = laid(spec, table, tmp_path)
     assert (
         whole.plan.shapes["photos"]
@@ -177,19 +177,19 @@ def test_shapes_are_the_donors_too(table, folder, tmp_path):
     assert encoded.shape[1] == 4
 
 
-def test_a_graft_wins_over_a_rule(alone, others):
-    rule = '[[init]]\nmatch = "*.bias"\nhow = "ones"\n'
-    whole = laid(mip.parse(text(more=GRAFT + rule)), others, alone)
+def test_a_warm_start_wins_over_a_rule(alone, others):
+    rule = '[[init]]\nmatch = "*.bias"\ninitializer = "ones"\n'
+    whole = laid(mip.parse(text(more=WARM + rule)), others, alone)
     assert part_of(whole.start.state) == part_of(load_model(alone / "alone.safetensors")[1])
     assert (whole.start.state.params["head.0.bias"] == 1).all()
 
 
-# Files: the donor is read when a run begins, and then no more.
+# Files: the source is read when a run begins, and never again.
 
 
 @pytest.fixture
 def begun(alone, others, tmp_path):
-    """A run that stopped in its midst, whose donor is gone."""
+    """A run that stopped in its midst, whose source is gone."""
     shutil.copy(alone / "alone.safetensors", tmp_path)
     stop = lambda event: mip.Stop("now") if event.step == 3 else None  # noqa: E731
     spec = mip.parse(text())
@@ -199,29 +199,29 @@ def begun(alone, others, tmp_path):
     return tmp_path
 
 
-def test_a_run_goes_on_without_its_donor(begun, others):
+def test_a_run_goes_on_without_its_source(begun, others):
     mip.run(mip.parse(text()), all_of(others), begun / "cut", base=begun, resume=True)
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
         assert (begun / "cut" / name).read_bytes() == (begun / "whole" / name).read_bytes()
 
 
-def test_a_model_is_loaded_without_its_donor(begun, others):
+def test_a_model_is_loaded_without_its_source(begun, others):
     predict = mip.load(begun / "whole" / "model.safetensors")
     plan, state = load_model(begun / "whole" / "checkpoints" / "last.safetensors")
     pd.testing.assert_frame_equal(predict(others), mip.predictor(plan, state)(others))
 
 
-def test_a_run_does_not_go_on_with_other_grafts(begun, others):
+def test_a_run_does_not_go_on_with_other_warm_starts(begun, others):
     with pytest.raises(SpecError) as caught:
         mip.run(mip.parse(text(more="")), all_of(others), begun / "cut", resume=True)
-    told = "not the same run: spec.graft.rooms was a model and is nothing; start anew"
+    told = "not the same run: spec.warm_start.rooms was a model and is nothing; start anew"
     assert str(caught.value) == f"{begun}/cut/checkpoints/last.safetensors: {told}"
-    more = '[graft]\n"rooms.sizes" = "alone.safetensors"\n'
-    with pytest.raises(SpecError, match=r"spec\.graft\.rooms was a model and is nothing"):
+    more = '[warm_start]\n"rooms.sizes" = "alone.safetensors"\n'
+    with pytest.raises(SpecError, match=r"spec\.warm_start\.rooms was a model and is nothing"):
         mip.run(mip.parse(text(more=more)), all_of(others), begun / "cut", resume=True)
 
 
-def test_a_changed_branch_is_named_before_it_is_grafted(begun, others):
+def test_a_changed_branch_is_named_before_its_weights_are_copied(begun, others):
     spec = mip.parse(text(), changes={"branch.rooms.layers": [8]})
     with pytest.raises(SpecError, match=r"spec\.branch\.rooms\.layers was \[6\] and is \[8\]"):
         mip.run(spec, all_of(others), begun / "cut", resume=True)
@@ -232,24 +232,24 @@ def test_nothing_to_resume_is_said_as_ever(others, tmp_path):
         mip.run(mip.parse(text()), all_of(others), tmp_path, resume=True)
 
 
-def test_a_run_of_a_moved_spec_finds_its_donor(alone, others, tmp_path):
+def test_a_run_of_a_moved_spec_finds_its_source(alone, others, tmp_path):
     whole = mip.run(mip.parse(text()), all_of(others), tmp_path / "one", base=alone)
     spec = mip.load_spec(tmp_path / "one" / "spec.toml")
-    assert (tmp_path / "one" / spec.graft["rooms"]).samefile(alone / "alone.safetensors")
+    assert (tmp_path / "one" / spec.warm_start["rooms"]).samefile(alone / "alone.safetensors")
     again = mip.run(spec, all_of(others), tmp_path / "two" / "deep", base=tmp_path / "one")
     assert bits(again.state) == bits(whole.state)
 
 
-def test_folds_begin_from_the_donor_too(alone, others):
+def test_folds_start_warm_too(alone, others):
     table = mip.from_frame(others.frame.assign(fold=[k % 2 for k in range(9)]), root=others.root)
-    held = '[[train.group]]\nmatch = "rooms.*"\nlr = 0\n'
+    held = '[[train.group]]\nmatch = "rooms.*"\nlr_scale = 0\n'
     spec, seen = mip.parse(text(train=TRAIN + held)), []
     hook = lambda laid: seen.append(part_of(laid.start.state)) or ()  # noqa: E731
     mip.crossval(spec, table, "fold", hook, base=alone)
     assert seen == [part_of(load_model(alone / "alone.safetensors")[1])] * 2
 
 
-def test_the_commands_read_a_donor_beside_the_spec(alone, table, tmp_path, monkeypatch, capsys):
+def test_the_commands_read_a_source_beside_the_spec(alone, table, tmp_path, monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr("sys.argv", ["mip", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
@@ -269,83 +269,89 @@ def test_the_commands_read_a_donor_beside_the_spec(alone, table, tmp_path, monke
     call("fit", "specs/a.toml", "--out", "run", "--set", "train.epochs=1", "--resume")
     shutil.copy(alone / "alone.safetensors", tmp_path / "other.safetensors")
     (here / "alone.safetensors").unlink()
-    call("check", "specs/a.toml", "--set", "graft.rooms=other.safetensors")
+    call("check", "specs/a.toml", "--set", "warm_start.rooms=other.safetensors")
     call("fit", "specs/a.toml", "--out", "run", "--set", "train.epochs=1", "--resume")
-    assert mip.load_spec("run/spec.toml").graft == {"rooms": "../specs/alone.safetensors"}
+    assert mip.load_spec("run/spec.toml").warm_start == {"rooms": "../specs/alone.safetensors"}
     pd.DataFrame({"row": range(11), "fold": [k % 2 for k in range(11)]}).to_csv("folds.csv")
     call(
-        "crossval", "specs/a.toml", "--folds", "folds.csv", "--set", "graft.rooms=other.safetensors"
+        "crossval",
+        "specs/a.toml",
+        "--folds",
+        "folds.csv",
+        "--set",
+        "warm_start.rooms=other.safetensors",
     )
 
 
 # Errors, verbatim.
 
 
-def test_a_spec_with_grafts_comes_back():
-    spec = mip.parse(text(LOOKS + ROOMS, '[graft]\nlooks.photos = "a"\nrooms = "b"\n'))
-    assert dict(spec.graft) == {"looks.photos": "a", "rooms": "b"}
+def test_a_spec_with_warm_starts_comes_back():
+    spec = mip.parse(text(LOOKS + ROOMS, '[warm_start]\nlooks.photos = "a"\nrooms = "b"\n'))
+    assert dict(spec.warm_start) == {"looks.photos": "a", "rooms": "b"}
     assert '"looks.photos" = "a"' in mip.dump(spec)
     assert mip.parse(mip.dump(spec)) == spec
 
 
-def grafted(alone, table, branches, more=GRAFT):
+def start_warm(alone, table, branches, more=WARM):
     laid(mip.parse(text(branches, more)), table, alone)
 
 
 def test_a_branch_that_differs_is_named_with_its_first_field(alone, table):
     with pytest.raises(SpecError) as caught:
-        grafted(alone, table, ROOMS.replace("[6]", "[8]"))
+        start_warm(alone, table, ROOMS.replace("[6]", "[8]"))
     assert str(caught.value) == (
-        "graft.rooms: branch.rooms.layers is [8] here and [6] in alone.safetensors"
+        "warm_start.rooms: branch.rooms.layers is [8] here and [6] in alone.safetensors"
     )
     with pytest.raises(SpecError) as caught:
-        grafted(alone, table, ROOMS.replace('"town"', '"style"'))
+        start_warm(alone, table, ROOMS.replace('"town"', '"style"'))
     assert str(caught.value) == (
-        "graft.rooms: branch.rooms.branch.place.columns is ['style'] here and ['town'] in "
+        "warm_start.rooms: branch.rooms.branch.place.columns is ['style'] here and ['town'] in "
         "alone.safetensors"
     )
     with pytest.raises(SpecError) as caught:
-        grafted(alone, table, '[branch.rooms]\nkind = "stub"\n')
+        start_warm(alone, table, '[branch.rooms]\nkind = "stub"\n')
     assert str(caught.value) == (
-        "graft.rooms: branch.rooms.kind is stub here and fuse in alone.safetensors"
+        "warm_start.rooms: branch.rooms.kind is stub here and fuse in alone.safetensors"
     )
 
 
 def test_a_file_without_the_branch_names_the_nearest(alone, table):
-    more = '[graft]\nroom = "alone.safetensors"\n'
+    more = '[warm_start]\nroom = "alone.safetensors"\n'
     with pytest.raises(SpecError) as caught:
-        grafted(alone, table, ROOMS.replace("branch.rooms", "branch.room"), more)
+        start_warm(alone, table, ROOMS.replace("branch.rooms", "branch.room"), more)
     assert str(caught.value) == (
-        "graft.room: alone.safetensors has no such branch; did you mean 'rooms'? "
+        "warm_start.room: alone.safetensors has no such branch; did you mean 'rooms'? "
         "(known: rooms, rooms.place, rooms.sizes)"
     )
 
 
 def test_a_missing_file_is_named_with_the_path_in_the_spec(alone, table):
     with pytest.raises(FileError) as caught:
-        grafted(alone, table, ROOMS, '[graft]\nrooms = "alon.safetensors"\n')
+        start_warm(alone, table, ROOMS, '[warm_start]\nrooms = "alon.safetensors"\n')
     assert str(caught.value) == (
-        f"graft.rooms: {alone}/alon.safetensors: cannot be read (No such file or directory); did "
-        "you mean 'alone.safetensors'? (known: alone.safetensors)"
+        f"warm_start.rooms: {alone}/alon.safetensors: cannot be read (No such file or directory); "
+        "did you mean 'alone.safetensors'? (known: alone.safetensors)"
     )
 
 
-def test_by_hand_a_donor_must_be_given(alone, table):
+def test_by_hand_sources_must_be_passed(alone, table):
     spec = mip.parse(text())
     with pytest.raises(SpecError) as caught:
         job(spec, all_of(table))
     assert str(caught.value) == (
-        "graft.rooms: alone.safetensors is not read; give mip.runs.donors(spec, folder)"
+        "warm_start.rooms: alone.safetensors has not been read; pass "
+        "mip.runs.load_sources(spec, folder)"
     )
     plan = mip.adapt(spec, table)
     with pytest.raises(SpecError) as caught:
         mip.build(plan)
     assert str(caught.value) == (
-        "graft: build reads no files; give their models to mip.runs.grow(plan, donors), or "
-        "pretrain=False for a module that weights are put into"
+        "warm_start: build() reads no files; use mip.runs.build_warm(plan, sources), or "
+        "pretrain=False for a module whose weights are loaded afterwards"
     )
-    given = donors(spec, alone)
-    net = grow(graft(plan, given), given)
+    sources = load_sources(spec, alone)
+    net = build_warm(adopt_facts(plan, sources), sources)
     assert isinstance(net, nn.Module)
     assert net.training
 
@@ -364,24 +370,24 @@ def test_a_file_that_does_not_hold_what_it_says_is_refused(change, alone, table,
         pack(tensors, {name: meta[name] for name in ("plan", "step")})
     )
     with pytest.raises(FileError) as caught:
-        grafted(tmp_path, table, ROOMS)
+        start_warm(tmp_path, table, ROOMS)
     assert str(caught.value) == (
-        "graft.rooms: alone.safetensors does not hold what its spec says of the branch"
+        "warm_start.rooms: alone.safetensors does not hold the branch that its spec describes"
     )
 
 
-def test_a_donor_is_left_as_it_was(alone, others):
+def test_a_source_is_left_as_it_was(alone, others):
     spec = mip.parse(text())
-    given = donors(spec, alone)
-    before = bits(given["rooms"][1])
-    laid = job(spec, all_of(others), given=given)
+    sources = load_sources(spec, alone)
+    before = bits(sources["rooms"][1])
+    laid = job(spec, all_of(others), sources=sources)
     mip.fit(laid.step, laid.batches, laid.start.state, steps=3)
-    assert bits(given["rooms"][1]) == before
+    assert bits(sources["rooms"][1]) == before
 
 
-def test_a_spec_without_grafts_is_built_as_ever(table):
+def test_a_spec_without_warm_starts_is_built_as_ever(table):
     spec = spec_of()
     plan = mip.adapt(spec, table)
-    assert graft(plan, {}) == plan
-    assert bits(grow(plan, {}, 3).state_dict()) == bits(mip.build(plan, 3).state_dict())
-    assert evolve(spec, graft={}) == spec
+    assert adopt_facts(plan, {}) == plan
+    assert bits(build_warm(plan, {}, 3).state_dict()) == bits(mip.build(plan, 3).state_dict())
+    assert evolve(spec, warm_start={}) == spec

@@ -1,0 +1,132 @@
+"""Warm starts: a branch that starts from the same branch of a trained model, facts included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from mip.branches import at, branches, place
+from mip.errors import FileError, SpecError, hint
+from mip.files import load_model
+from mip.model import Net, Plan, build
+from mip.spec import KINDS, Spec, to_dict
+from mip.train import State
+
+Sources = Mapping[str, tuple[Plan, State]]
+"""Trained models, as `load_model` returns them, by the dotted path of the branch that starts from
+each.
+"""
+
+
+def load_sources(spec: Spec, base: str | Path = ".", kinds: Mapping[str, type] = KINDS) -> Sources:
+    """Read the model files that `[warm_start]` names, relative to the folder `base`.
+
+    Raises FileError, with the path in the spec, for a file that is missing, damaged or no model.
+    """
+    sources = {}
+    for path, file in spec.warm_start.items():
+        try:
+            sources[path] = load_model(Path(base) / file, kinds)
+        except FileError as error:
+            raise FileError(f"warm_start.{path}: {error}") from error
+    return sources
+
+
+def adopt_facts(plan: Plan, sources: Sources) -> Plan:
+    """Replace the facts of each branch in `[warm_start]` by those of its source.
+
+    Weights are meaningful only with the facts they were trained with: means, vocabularies.
+    Raises SpecError when a source is missing, lacks the branch (proposing the nearest), or its
+    branch has another configuration (naming the first field that differs).
+    """
+    facts, shapes = plan.facts["branch"], plan.shapes
+    for path in plan.spec.warm_start:
+        source = _checked_source(plan, path, sources)
+        facts = _replaced(facts, path.split("."), _part(source.facts.get("branch"), plan, path))
+        shapes = _replaced(shapes, path.split("."), _part(source.shapes, plan, path))
+    return evolve(plan, facts={**plan.facts, "branch": facts}, shapes=shapes)
+
+
+def _checked_source(plan: Plan, path: str, sources: Sources) -> Plan:
+    file = plan.spec.warm_start[path]
+    if path not in sources:
+        cure = "pass mip.runs.load_sources(spec, folder)"
+        raise SpecError(f"warm_start.{path}: {file} has not been read; {cure}")
+    source = sources[path][0]
+    ours, theirs = dict(branches(plan.spec.branch)), dict(branches(source.spec.branch))
+    if path not in theirs:
+        raise SpecError(f"warm_start.{path}: {file} has no such branch{hint(path, theirs)}")
+    pair = to_dict(ours[path]), to_dict(theirs[path])
+    for name, here, there in differences(*pair, place(path)):
+        raise SpecError(f"warm_start.{path}: {name} is {here} here and {there} in {file}")
+    return source
+
+
+def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted path and both values wherever two trees of plain values differ.
+
+    >>> list(differences({"a": {"b": 1, "c": [2]}}, {"a": {"b": 1, "c": [3], "d": 4}}))
+    [('a.c', [2], [3]), ('a.d', 'nothing', 4)]
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in {**one, **other}:
+            pair = one.get(name, "nothing"), other.get(name, "nothing")
+            yield from differences(*pair, f"{path}.{name}" if path else name)
+    elif one != other:
+        yield path, one, other
+
+
+def _part(tree: Any, plan: Plan, path: str) -> Any:
+    try:
+        return at(tree, path)
+    except (KeyError, TypeError, IndexError) as error:  # a file that was made by hand
+        raise _mismatch(plan, path) from error
+
+
+def _mismatch(plan: Plan, path: str) -> FileError:
+    file = plan.spec.warm_start[path]
+    return FileError(f"warm_start.{path}: {file} does not hold the branch that its spec describes")
+
+
+def _replaced(tree: dict[str, Any], names: list[str], value: Any) -> dict[str, Any]:
+    name, *rest = names
+    return {**tree, name: _replaced(tree[name], rest, value) if rest else value}
+
+
+def build_warm(plan: Plan, sources: Sources, seed: int = 0) -> Net:
+    """Build the module of a plan from `adopt_facts`, with the weights and buffers of its sources.
+
+    All other parameters are initialized as `build` does, as a function of the seed.
+    """
+    net = build(evolve(plan, spec=evolve(plan.spec, warm_start={})), seed)
+    ours = saved_tensors(net) if plan.spec.warm_start else {}
+    for path in plan.spec.warm_start:
+        state = sources[path][1]
+        trained, fresh = _below(path, {**state.params, **state.buffers}), _below(path, ours)
+        if _shapes(trained) != _shapes(fresh):
+            raise _mismatch(plan, path)
+        with torch.no_grad():
+            for name, tensor in fresh.items():
+                tensor.copy_(trained[name])
+    return net
+
+
+def saved_tensors(net: Net) -> dict[str, Tensor]:
+    """Return the module's own parameters and buffers that a model file holds, by path."""
+    kept = net.state_dict().keys()
+    named = [*net.named_parameters(), *net.named_buffers()]
+    return {path: tensor for path, tensor in named if path in kept}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _below(path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"body.{place(path)}."
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(start)}
