@@ -79,6 +79,7 @@ def test_an_old_model_predicts_what_it_did(old):
     assert_recorded(mip.load(old / "model.safetensors")(old / "rows.csv"), old)
 
 
+@UNVERSIONED
 def test_an_old_spec_is_read(old):
     spec = mip.load_spec(old / "spec.toml")
     assert spec == mip.load_spec(old / "houses.toml")
@@ -91,6 +92,7 @@ def resumed(old, folder, name="spec.toml"):
     return mip.run(spec, parts, folder, device="cpu", base=old, resume=True)
 
 
+@UNVERSIONED
 @pytest.mark.parametrize("name", ["spec.toml", "houses.toml"])
 def test_an_old_checkpoint_goes_on_to_where_it_went(name, old, tmp_path):
     (tmp_path / "checkpoints").mkdir()
