@@ -1,10 +1,9 @@
-"""How many: a whole number, 0 or more."""
+"""A count: a whole number, 0 or more."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,8 +14,10 @@ from torch import Tensor
 from mip.branches import Facts, widths
 from mip.data import Rows, Table
 from mip.errors import DataError
-from mip.heads.protocol import Criterion, checked, dropout_field, members_field, missing_field
-from mip.heads.scale import LARGEST, average, root_mean_square
+from mip.heads.fields import Missing, dropout_field, members_field, missing_field
+from mip.heads.losses import Criterion, check_shapes
+from mip.heads.metrics import mae, rmse
+from mip.heads.targets import number
 
 
 @frozen
@@ -39,17 +40,23 @@ class Count:
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     members: int = members_field()
-    missing: Literal["drop", "error"] = missing_field()
+    missing: Missing = missing_field()
+
+    known = number.known
 
     def adapt(self, rows: Rows) -> Facts:
-        """Give the mean, 1 where every count is 0: it has a logarithm."""
-        total, known = 0.0, 0
+        """Compute the mean; 1 if all counts are 0, for which there is no logarithm."""
+        total, n = 0.0, 0
         for chunk in rows.chunks([self.column]):
             counts = self._counts(chunk)
-            total, known = total + float(np.nansum(counts)), known + int((counts >= 0).sum())
-        if not known:
+            total, n = total + float(np.nansum(counts)), n + int((counts >= 0).sum())
+        if not n:
             raise DataError(f"{rows.name}: column '{self.column}' has no training target")
-        return {"mean": total / known or 1.0}
+        return {"mean": total / n or 1.0}
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Return float32 [n], NaN if missing. Raises DataError for a cell that is not a count."""
+        return torch.from_numpy(self._counts(rows).astype(np.float32))
 
     def _counts(self, rows: Table) -> np.ndarray:
         values = rows.numbers(self.column)
@@ -58,45 +65,39 @@ class Count:
             raise DataError(f"{where}: {values[place]:g} is not a whole number, 0 or more")
         return values
 
-    def known(self, rows: Table) -> np.ndarray:
-        """Say which rows have a number: bool [n]."""
-        return ~np.isnan(rows.numbers(self.column))
-
-    def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give float32 [n], NaN for none. Raises DataError for what is not a count."""
-        return torch.from_numpy(self._counts(rows).astype(np.float32))
-
     def outputs(self, facts: Facts) -> int | None:
-        """Give None: logits are [n]."""
+        """Return None: logits are [n]."""
         return None
 
     def criterion(self, facts: Facts) -> Criterion:
-        """Give the mean negative log-likelihood of Poisson, less what the rate cannot change."""
-        start = math.log(facts["mean"])
-        return checked(lambda logits, target: F.poisson_nll_loss(logits + start, target))
+        """Return the mean negative log-likelihood of Poisson, without the terms that are constant
+        in the rate.
+        """
+        log_mean = math.log(facts["mean"])
+        return check_shapes(lambda logits, target: F.poisson_nll_loss(logits + log_mean, target))
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
-        """Give the column `value`, the rate: float64, in counts."""
+        """Return the column `value`, the rate: float64, in counts."""
         return {"value": self._log_rate(facts, logits).exp().numpy()}
 
     def _log_rate(self, facts: Facts, logits: Tensor) -> Tensor:
-        return (logits.double() + math.log(facts["mean"])).clamp_max(LARGEST)
+        return (logits.double() + math.log(facts["mean"])).clamp_max(number.MAX_LOG)
 
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
-        """Give the logits, float64 [n], that decode to these columns."""
-        # A rate too small for a float64 has been decoded to 0, which has no logarithm.
+        """Return the logits, float64 [n], that decode to these columns."""
+        # A rate too small for a float64 was decoded to 0, which has no logarithm.
         rate = np.maximum(columns["value"], np.finfo(float).tiny)
         return torch.from_numpy(np.log(rate) - math.log(facts["mean"]))
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Give mae, rmse, and poisson_deviance (twice the log-likelihood lost against rates that
-        are the counts themselves, a row).
+        """Compute mae, rmse and poisson_deviance: per row, twice the log-likelihood lost against
+        rates that equal the counts.
         """
         log_rate, truth = self._log_rate(facts, logits), target.double()
-        error = log_rate.exp() - truth
-        lost = truth.xlogy(truth) - truth * log_rate + error
+        rate = log_rate.exp()
+        lost = truth.xlogy(truth) - truth * log_rate + (rate - truth)
         return {
-            "mae": average(error.abs()),
-            "rmse": root_mean_square(error),
+            "mae": mae(rate, truth),
+            "rmse": rmse(rate, truth),
             "poisson_deviance": float(2 * lost.mean()),
         }

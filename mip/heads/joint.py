@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
 from mip.branches import Facts, by_name
 from mip.data import Rows, Table
 from mip.errors import hint
-from mip.heads.protocol import Criterion, Head, loss_of, recoded, scores, tower
+from mip.heads.losses import Criterion
+from mip.heads.protocol import Head, Outputs, scores, to_logits, tower, training_loss
 
-DOUBT = "log variance"
-"""The name of the learned weights among the logits, which no head can have: it has a space."""
-
+LOG_VARIANCE = "log variance"
+"""The key of the learned weights among the logits. No head can have this name: it has a space."""
 
 Weighting = Literal["fixed", "learned"]
+"""Where the weights of the losses come from."""
 
 
 @frozen
 class Joint:
-    """Several heads over the same branches, each with a column of its own, learned together.
+    """Several heads over the same branches, each with its own column, trained together.
 
-    The loss is the sum of theirs, each times its `loss_weights` (1 where none is given). With the
-    weighting "learned" it is the sum of exp(-s) * loss + s, with a number s for each head that
-    training learns from 0 on: the logarithm of a variance (Kendall, Gal and Cipolla 2018,
-    without their factors of one half). Each name of a prediction, a target or a metric stands
-    behind its head's: `price.value`.
+    The loss is the sum of theirs, weighted by `loss_weights` (default 1). With the weighting
+    "learned" it is the sum of exp(-s) * loss + s, with a number s for each head that training
+    learns, starting at 0: the logarithm of a variance (Kendall, Gal and Cipolla 2018, without
+    their factors of one half). The names of predictions, targets and metrics are prefixed with
+    that of their head: `price.value`.
 
-    >>> from mip.heads.classes import Binary; from mip.heads.regression import Regression
+    >>> from mip.heads.binary import Binary; from mip.heads.regression import Regression
     >>> heads = {"price": Regression("price"), "sold": Binary("sold")}
     >>> head = Joint(heads, loss_weights={"sold": 0.5})
     >>> from mip.data import from_columns
@@ -51,54 +52,55 @@ class Joint:
 
     kind = "joint"
     head: Mapping[str, Head] = field(converter=by_name, validator=min_len(1))
-    weighting: Weighting = field(default="fixed", validator=in_(("fixed", "learned")))
+    weighting: Weighting = field(default="fixed", validator=in_(get_args(Weighting)))
     loss_weights: Mapping[str, float] = field(factory=dict, converter=by_name)
 
     @loss_weights.validator
-    def _of_heads(self, _: Any, weight: Mapping[str, float]) -> None:
-        if weight and self.weighting == "learned":
+    def _check_weights(self, _: Attribute, weights: Mapping[str, float]) -> None:
+        if weights and self.weighting == "learned":
             raise ValueError("'loss_weights' must be left out: the weighting is learned")
-        for name, value in weight.items():
+        for name, weight in weights.items():
             if name not in self.head:
                 known = hint(name, self.head)
-                raise ValueError(f"'loss_weights' names '{name}', which is no head{known}")
-            if not 0 <= value < math.inf:
-                raise ValueError(f"'loss_weights' of '{name}' must be 0 or more: {value}")
+                raise ValueError(f"'loss_weights' names '{name}', which is not a head{known}")
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"'loss_weights' of '{name}' must be finite and >= 0: {weight}")
 
     def adapt(self, rows: Rows) -> Facts:
-        """Give each head's facts by name."""
+        """Return the facts of each head by name."""
         return {name: head.adapt(rows) for name, head in self.head.items()}
 
     def encode(self, facts: Facts, rows: Table) -> dict[str, Any]:
-        """Give each head's target by name."""
+        """Return the target of each head by name."""
         return {name: head.encode(facts[name], rows) for name, head in self.head.items()}
 
-    def outputs(self, facts: Facts) -> dict[str, Any]:
-        """Give each head's number of logits by name."""
+    def outputs(self, facts: Facts) -> dict[str, Outputs]:
+        """Return the number of logits of each head by name."""
         return {name: head.outputs(facts[name]) for name, head in self.head.items()}
 
     def tower(self, facts: Facts, width: int) -> nn.Module:
-        """Give a dict of each head's logits by name; with learned weights, these beside them."""
-        each = {name: tower(head, facts[name], width) for name, head in self.head.items()}
-        return Towers(each, self.weighting == "learned")
+        """Build a module that returns a dict of logits by name, and of learned weights if any."""
+        towers = {name: tower(head, facts[name], width) for name, head in self.head.items()}
+        return Towers(towers, learned=self.weighting == "learned")
 
     def criterion(self, facts: Facts) -> Criterion:
-        """Give the weighted sum of the heads' losses."""
-        losses = {name: loss_of(head, facts[name]) for name, head in self.head.items()}
-        fixed = torch.tensor([self.loss_weights.get(name, 1.0) for name in self.head])
+        """Return the weighted sum of the heads' losses."""
+        criteria = {name: training_loss(head, facts[name]) for name, head in self.head.items()}
+        weights = torch.tensor([self.loss_weights.get(name, 1.0) for name in self.head])
 
         def criterion(logits: dict[str, Any], target: dict[str, Any]) -> Tensor:
-            values = [loss(logits[name], target[name]) for name, loss in losses.items()]
-            each = torch.stack(values)
-            if DOUBT not in logits:
-                return each @ fixed.to(each.device)
-            doubt = logits[DOUBT].mean(dim=0)
-            return ((-doubt).exp() * each + doubt).sum()
+            losses = torch.stack(
+                [loss(logits[name], target[name]) for name, loss in criteria.items()]
+            )
+            if LOG_VARIANCE not in logits:
+                return losses @ weights.to(losses.device)
+            log_variance = logits[LOG_VARIANCE].mean(dim=0)
+            return ((-log_variance).exp() * losses + log_variance).sum()
 
         return criterion
 
     def decode(self, facts: Facts, logits: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Give each head's columns, `<head>.<column>`."""
+        """Return the columns of each head, `<head>.<column>`."""
         return {
             f"{name}.{column}": values
             for name, head in self.head.items()
@@ -106,16 +108,16 @@ class Joint:
         }
 
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Give each head's logits that decode to its columns, without learned weights."""
+        """Return the logits of each head that decode to its columns, without learned weights."""
         return {
-            name: recoded(head, facts[name], _own(name, columns))
+            name: to_logits(head, facts[name], _columns_of(name, columns))
             for name, head in self.head.items()
         }
 
     def metrics(
         self, facts: Facts, logits: dict[str, Any], target: dict[str, Any]
     ) -> dict[str, float]:
-        """Give each head's loss and metrics, `<head>.<metric>`."""
+        """Compute the loss and metrics of each head, `<head>.<metric>`."""
         return {
             f"{name}.{metric}": score
             for name, head in self.head.items()
@@ -123,24 +125,25 @@ class Joint:
         }
 
 
-def _own(head: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    start = f"{head}."
-    return {name.removeprefix(start): columns[name] for name in columns if name.startswith(start)}
+def _columns_of(head: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    prefix = f"{head}."
+    return {name.removeprefix(prefix): columns[name] for name in columns if name.startswith(prefix)}
 
 
 class Towers(nn.Module):
-    """Run each head on the same vector: float32 [n, width] to a dict of logits by name.
+    """Run the towers of several heads on the same vector: float32 [n, width] to logits by name.
 
-    With learned weights the dict also has these, float32 [n, heads], each row alike.
+    With learned weights the dict also has their logarithms, float32 [n, heads], all rows alike:
+    a loss sees logits alone.
     """
 
-    def __init__(self, heads: Mapping[str, nn.Module], learned: bool) -> None:
+    def __init__(self, towers: Mapping[str, nn.Module], learned: bool) -> None:
         super().__init__()
-        self.head = nn.ModuleDict(dict(heads))
-        self.doubt = nn.Parameter(torch.zeros(len(heads))) if learned else None
+        self.head = nn.ModuleDict(dict(towers))
+        self.doubt = nn.Parameter(torch.zeros(len(towers))) if learned else None
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         logits: dict[str, Any] = {name: head(x) for name, head in self.head.items()}
         if self.doubt is not None:
-            logits[DOUBT] = self.doubt.repeat(len(x), 1)
+            logits[LOG_VARIANCE] = self.doubt.repeat(len(x), 1)
         return logits

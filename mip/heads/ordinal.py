@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 from torch import Tensor
 
 from mip.branches import Facts, widths
 from mip.data import Rows, Table, number, words
 from mip.errors import DataError, hint, shown
-from mip.heads.classes import SURE, chances_of, codes_of, named
-from mip.heads.protocol import Criterion, checked, dropout_field, members_field, missing_field
-
-
-def conditional(logits: Tensor, levels: Tensor) -> Tensor:
-    """Give the mean negative log-likelihood of levels, both [n, k - 1].
-
-    Logit j is that of P(y > j) among the rows with y > j - 1, and counts for these rows alone:
-    CORN (Shi, Cao and Raschka 2023), whose sum is divided by the rows here, so that it is the
-    likelihood of the classes. Of a level between 0 and 1, as mixing makes it, so much counts.
-
-    >>> conditional(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).exp().item()
-    4.0
-    """
-    among = torch.cat([torch.ones_like(levels[:, :1]), levels[:, :-1]], dim=1)
-    gained = levels * F.logsigmoid(logits) + (among - levels) * F.logsigmoid(-logits)
-    return -gained.sum(dim=1).mean()
+from mip.heads.fields import Missing, dropout_field, members_field, missing_field
+from mip.heads.losses import Criterion, check_shapes, corn_loss
+from mip.heads.metrics import quadratic_kappa
+from mip.heads.targets import classes
 
 
 @frozen
 class Ordinal:
-    """One of several classes in their `order`; without one they are sorted, as numbers where all
-    are numbers.
+    """One of several classes in their `order`; without one they are sorted, as numbers if all are
+    numbers.
 
     The model is CORN, for neural networks without shared thresholds: P(y > k) is a product of
     conditional probabilities, and so never rises with k, whatever the logits are.
@@ -59,90 +45,77 @@ class Ordinal:
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     members: int = members_field()
-    missing: Literal["drop", "error"] = missing_field()
+    missing: Missing = missing_field()
 
     @order.validator
-    def _classes(self, _: Any, order: tuple[str, ...]) -> None:
+    def _check_order(self, _: Attribute, order: tuple[str, ...]) -> None:
         if order and (len(order) < 2 or len(set(order)) < len(order) or "" in order):
             raise ValueError(f"'order' must name 2 classes or more, each once: {list(order)}")
 
+    known = classes.known
+
     def adapt(self, rows: Rows) -> Facts:
-        """Give the classes in their order.
+        """Find the classes, in their order.
 
         Raises DataError for a class that is not in `order`, and for fewer than two.
         """
-        found = sorted(words(rows, self.column), key=_rank)
-        if not all(math.isfinite(_rank(word)[0]) for word in found):
-            found = sorted(found)
-        strange = [word for word in found if word not in self.order] if self.order else []
-        if strange:
-            told = f"{shown(strange[0])} of column '{self.column}' is not in 'order'"
-            raise DataError(f"{rows.name}: {told}{hint(strange[0], self.order)}")
-        if len(found) < 2:
-            raise DataError(f"{rows.name}: column '{self.column}' has {len(found)} class")
-        return {"classes": list(self.order) or found}
-
-    def known(self, rows: Table) -> np.ndarray:
-        """Say which rows have a word: bool [n]."""
-        return rows.texts(self.column) != ""
+        names = sorted(words(rows, self.column))
+        if all(math.isfinite(_rank(name)[0]) for name in names):
+            names = sorted(names, key=_rank)
+        unknown = [name for name in names if name not in self.order] if self.order else []
+        if unknown:
+            text = f"{shown(unknown[0])} of column '{self.column}' is not in 'order'"
+            raise DataError(f"{rows.name}: {text}{hint(unknown[0], self.order)}")
+        if len(names) < 2:
+            raise DataError(f"{rows.name}: column '{self.column}' has {len(names)} class")
+        return {"classes": list(self.order) or names}
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give float32 [n, classes - 1]: 1 where the class lies above, else 0; NaN for none.
+        """Return float32 [n, classes - 1]: 1 where the class is above, else 0; NaN if missing.
 
         Mixed rows have the mean of their levels, which is that of their probabilities.
         """
-        codes = codes_of(rows, self.column, facts["classes"])[:, None]
+        codes = classes.class_codes(rows, self.column, facts["classes"])[:, None]
         levels = (codes > np.arange(len(facts["classes"]) - 1)).astype(np.float32)
         return torch.from_numpy(np.where(codes < 0, np.float32("nan"), levels))
 
-    def outputs(self, facts: Facts) -> int | None:
-        """Give the number of levels: logits are [n, classes - 1]."""
+    def outputs(self, facts: Facts) -> int:
+        """Return the number of levels: logits are [n, classes - 1]."""
         return len(facts["classes"]) - 1
 
     def criterion(self, facts: Facts) -> Criterion:
-        """Give the negative log-likelihood of the classes."""
-        return checked(conditional)
+        """Return the negative log-likelihood of the classes."""
+        return check_shapes(corn_loss)
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
-        """Give `label`, the median class, as CORN does, and `p_<class>` for each class."""
+        """Return `label`, the median class, as CORN does, and `p_<class>` for each class."""
         label = np.array(facts["classes"], dtype=object)[_median(logits).numpy()]
-        return {"label": label, **named(facts["classes"], _chances(logits).numpy())}
+        probabilities = _probabilities(logits).numpy()
+        return {"label": label, **classes.probability_columns(facts["classes"], probabilities)}
 
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
-        """Give the logits, float64 [n, classes - 1], that decode to these columns."""
-        chances = chances_of(facts["classes"], columns).clamp_min(SURE)
-        above = chances.flip(1).cumsum(dim=1).flip(1)[:, 1:]
-        return (above / chances[:, :-1]).log()
+        """Return the logits, float64 [n, classes - 1], that decode to these columns."""
+        probabilities = classes.stack_probabilities(facts["classes"], columns)
+        probabilities = probabilities.clamp_min(classes.MIN_PROB)
+        above = probabilities.flip(1).cumsum(dim=1).flip(1)[:, 1:]
+        return (above / probabilities[:, :-1]).log()
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Give accuracy, mae of the ranks, and quadratic weighted kappa (Cohen 1968)."""
-        guess, truth = _median(logits), target.sum(dim=1).round().long()
+        """Compute accuracy, mae of the ranks, and quadratic weighted kappa."""
+        pred, truth = _median(logits), target.sum(dim=1).round().long()
         return {
-            "accuracy": float((guess == truth).double().mean()),
-            "mae": float((guess - truth).abs().double().mean()),
-            "kappa": kappa(guess, truth),
+            "accuracy": float((pred == truth).double().mean()),
+            "mae": float((pred - truth).abs().double().mean()),
+            "kappa": quadratic_kappa(pred, truth),
         }
-
-
-def kappa(a: Tensor, b: Tensor) -> float:
-    """Give the agreement of ranks, int64 [n], by the square of their distance, over that of
-    chance (Cohen 1968): 1 is all; NaN where both are one and the same class.
-
-    >>> kappa(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
-    1.0
-    """
-    a, b = a.double(), b.double()
-    apart = (a.mean() - b.mean()).square()
-    chance = a.var(correction=0) + b.var(correction=0) + apart
-    return float(1 - (a - b).square().mean() / chance)
 
 
 def _above(logits: Tensor) -> Tensor:
     return logits.double().sigmoid().cumprod(dim=1)
 
 
-def _chances(logits: Tensor) -> Tensor:
-    # Each class has what its predecessors have left, and the last one has the rest.
+def _probabilities(logits: Tensor) -> Tensor:
+    # Each class gets its share of what the classes below have left, and the last one the rest.
     left = F.pad(_above(logits), (1, 0), value=1.0)
     return left * F.pad((-logits.double()).sigmoid(), (0, 1), value=1.0)
 

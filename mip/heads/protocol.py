@@ -1,51 +1,50 @@
-"""Heads: what a model says. A frozen class per kind: target, loss, decoding and metrics."""
+"""What a head is: the verbs of every kind, the optional ones, and what holds without these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
-from attrs import field
-from attrs.validators import ge, in_, le, lt
 from torch import Tensor, nn
 
 from mip.branches import Facts
 from mip.data import Rows, Table
-from mip.errors import DataError, SpecError
+from mip.errors import SpecError
+from mip.heads.fields import Missing
+from mip.heads.losses import Criterion
 from mip.nn import Members, Tower
 from mip.tree import Tree
 
-Criterion = Callable[[Any, Any], Tensor]
-"""(logits, target) of n rows to a mean loss, a tensor of no dimensions."""
+Outputs = int | None | Mapping[str, "Outputs"]
+"""The number of logits of a row, None for logits [n], or those of several heads by name."""
 
 
 class Head(Protocol):
     """The verbs of a head. Any frozen attrs class that has them is a kind; its attribute `kind` is
     its name in specs.
 
-    One over a column also has the fields of a `Target`; one over several heads has them in the
-    field `head`, and its target, logits and outputs are dicts by their names. A kind that also has
-    `tower(facts, width)` builds what stands between the branches and the logits by itself. One
-    with `logits(facts, columns)`, which is `decode` backwards, can be averaged in an ensemble.
+    Most predict one column: see `ColumnHead`. One that holds several heads has them in the field
+    `head`, and its facts, targets and logits are dicts by their names. Optional verbs and fields
+    are the protocols below; each has a function that says what holds without it.
     """
 
     kind: str
 
     def adapt(self, rows: Rows) -> Facts:
-        """Learn from training rows what the target means; JSON-able."""
+        """Learn from training rows what the target means: JSON."""
         ...
 
     def encode(self, facts: Facts, rows: Table) -> Tree:
-        """Turn the target column into a tensor [n] or [n, k]; NaN or -1 where it is missing."""
+        """Turn the target column into a tensor [n] or [n, k]; missing is NaN, or -1 in int64."""
         ...
 
-    def outputs(self, facts: Facts) -> Any:
-        """Say how many logits a row gets; None for one without a dimension of its own."""
+    def outputs(self, facts: Facts) -> Outputs:
+        """Return the number of logits of a row; None if logits are [n]."""
         ...
 
     def criterion(self, facts: Facts) -> Criterion:
-        """Give the loss."""
+        """Return the loss."""
         ...
 
     def decode(self, facts: Facts, logits: Any) -> dict[str, np.ndarray]:
@@ -57,134 +56,127 @@ class Head(Protocol):
         ...
 
 
-class Target(Head, Protocol):
-    """A head over one column: `layers` and `dropout` describe the layers between the branches and
-    the logits, of which there are `members` that share weights (see `mip.nn.Members`);
-    `missing` says what becomes of rows without a target.
-    """
+class ColumnHead(Head, Protocol):
+    """A head over one column; `missing` says what happens to rows without a target."""
 
     @property
     def column(self) -> str: ...
     @property
-    def layers(self) -> tuple[int, ...]: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def members(self) -> int: ...
-    @property
-    def missing(self) -> Literal["drop", "error"]: ...
+    def missing(self) -> Missing: ...
 
     def known(self, rows: Table) -> np.ndarray:
-        """Say which rows have a target: bool [n]."""
+        """Return which rows have a target: bool [n]."""
         ...
 
 
-def targets(head: Any, path: str = "head") -> Iterator[tuple[str, Target]]:
+@runtime_checkable
+class HoldsHeads(Protocol):
+    """A head that holds several, by name."""
+
+    @property
+    def head(self) -> Mapping[str, Head]: ...
+
+
+@runtime_checkable
+class HasLayers(Protocol):
+    """A head whose `layers`, with `dropout`, are between the branches and the logits."""
+
+    @property
+    def layers(self) -> tuple[int, ...]: ...
+    @property
+    def dropout(self) -> float: ...
+
+    def outputs(self, facts: Facts) -> int | None:
+        """Return the number of logits of a row; None if logits are [n]."""
+        ...
+
+
+@runtime_checkable
+class HasMembers(Protocol):
+    """A head with that many networks, which share most weights (see `mip.nn.Members`)."""
+
+    @property
+    def members(self) -> int: ...
+
+
+@runtime_checkable
+class BuildsTower(Protocol):
+    """A head that builds the module between the branches and the logits itself."""
+
+    def tower(self, facts: Facts, width: int) -> nn.Module:
+        """Build it: float32 [n, width] to logits."""
+        ...
+
+
+@runtime_checkable
+class Invertible(Protocol):
+    """A head that can be averaged in an ensemble: its predictions turn back into logits."""
+
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tree:
+        """Return the logits, float64, that decode to these columns."""
+        ...
+
+
+def column_heads(head: Head, path: str = "head") -> Iterator[tuple[str, ColumnHead]]:
     """Walk the heads over one column with their paths in the spec.
 
     >>> from mip.heads.count import Count
-    >>> [path for path, _ in targets(Count("visits"))]
+    >>> [path for path, _ in column_heads(Count("visits"))]
     ['head']
     """
-    if not hasattr(head, "head"):
-        yield path, head
+    if not isinstance(head, HoldsHeads):
+        yield path, cast(ColumnHead, head)
         return
     for name, child in head.head.items():
-        yield from targets(child, f"{path}.head.{name}")
+        yield from column_heads(child, f"{path}.head.{name}")
 
 
-def tower(head: Any, facts: Facts, width: int) -> nn.Module:
-    """Build what makes logits of the branches' vector: float32 [n, width] to [n] or [n, k]; of
-    several members, in training, to [n, members] or [n, members, k].
+def tower(head: Head, facts: Facts, width: int) -> nn.Module:
+    """Build the module between the branches and the logits: float32 [n, width] to [n] or [n, k];
+    with several members, in training, to [n, members] or [n, members, k].
+
+    Raises SpecError for a kind with neither layers nor the verb `tower`.
     """
-    if hasattr(head, "tower"):
+    if isinstance(head, BuildsTower):
         return head.tower(facts, width)
+    if not isinstance(head, HasLayers):
+        kind = type(head).__name__
+        raise SpecError(f"{kind} has neither the fields 'layers' and 'dropout' nor a verb 'tower'")
     sizes = width, head.layers, head.dropout, head.outputs(facts)
-    members = getattr(head, "members", 1)
-    return Tower(*sizes) if members == 1 else Members(*sizes, members)
+    return Tower(*sizes) if _members(head) == 1 else Members(*sizes, _members(head))
 
 
-def loss_of(head: Any, facts: Facts) -> Criterion:
-    """Give the loss that trains a head: of several members, the mean of the losses of each."""
-    loss, members = head.criterion(facts), getattr(head, "members", 1)
+def training_loss(head: Head, facts: Facts) -> Criterion:
+    """Return the loss that trains a head: with several members, the mean of their losses."""
+    loss, members = head.criterion(facts), _members(head)
     if members == 1:
         return loss
     single = head.outputs(facts) is None
 
-    def each(logits: Tensor, target: Tensor) -> Tensor:
+    def member_loss(logits: Tensor, target: Tensor) -> Tensor:
         if logits.dim() == 3 - single and logits.shape[1] == members:
             logits, target = logits.flatten(0, 1), target.repeat_interleave(members, dim=0)
         return loss(logits, target)
 
-    return each
+    return member_loss
 
 
-def scores(head: Head, facts: Facts, logits: Any, target: Any) -> dict[str, float]:
-    """Give a head's loss and metrics over all rows of a split."""
+def _members(head: object) -> int:
+    return head.members if isinstance(head, HasMembers) else 1
+
+
+def scores(head: Head, facts: Facts, logits: Tree, target: Tree) -> dict[str, float]:
+    """Compute a head's loss and metrics over all rows of a split."""
     loss = head.criterion(facts)(logits, target)
     return {"loss": float(loss), **head.metrics(facts, logits, target)}
 
 
-def recoded(head: Any, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tree:
-    """Give the logits, float64, that a head decodes to these columns of numbers.
+def to_logits(head: Head, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tree:
+    """Return the logits, float64, that a head decodes to these columns of numbers.
 
     Raises SpecError for a kind without the verb `logits`.
     """
-    if not hasattr(head, "logits"):
+    if not isinstance(head, Invertible):
         kind = type(head).__name__
         raise SpecError(f"models with the head {kind} cannot be averaged: it has no verb 'logits'")
     return head.logits(facts, columns)
-
-
-def checked(loss: Callable[..., Tensor]) -> Criterion:
-    """Refuse a loss between a prediction and a target that would broadcast.
-
-    >>> import torch
-    >>> checked(torch.nn.functional.mse_loss)(torch.zeros(3, 1), torch.zeros(3))
-    Traceback (most recent call last):
-    mip.errors.DataError: a loss between shapes (3, 1) and (3,) would broadcast
-    """
-
-    def criterion(logits: Tensor, target: Tensor) -> Tensor:
-        if logits.shape != target.shape:
-            shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
-            raise DataError(f"a loss between shapes {shapes} would broadcast")
-        return loss(logits, target)
-
-    return criterion
-
-
-def wide(loss: Callable[..., Tensor], width: int, soft: bool = True) -> Criterion:
-    """Refuse logits that are not [n, width], and a target that is not [n] or, where it may be
-    `soft`, as mixing makes it, [n, width].
-
-    >>> import torch
-    >>> wide(torch.nn.functional.cross_entropy, 3)(torch.zeros(2, 1), torch.tensor([0, 1]))
-    Traceback (most recent call last):
-    mip.errors.DataError: a loss of 3 logits a row between shapes (2, 1) and (2,)
-    """
-
-    def criterion(logits: Tensor, target: Tensor) -> Tensor:
-        rows = target.shape[:1]
-        fitting = (rows, (*rows, width)) if soft else (rows,)
-        if logits.shape != (*rows, width) or target.shape not in fitting:
-            shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
-            raise DataError(f"a loss of {width} logits a row between shapes {shapes}")
-        return loss(logits, target)
-
-    return criterion
-
-
-def dropout_field() -> Any:
-    """Declare the share of activations that dropout hides behind each of these layers."""
-    return field(default=0.0, validator=[ge(0), lt(1)])
-
-
-def members_field() -> Any:
-    """Declare how many members predict together, each with a loss of its own."""
-    return field(default=1, validator=[ge(1), le(1024)])
-
-
-def missing_field() -> Any:
-    """Declare what becomes of a row without a target."""
-    return field(default="drop", validator=in_(("drop", "error")))

@@ -1,37 +1,32 @@
-"""Quantiles of one number: how far it may lie from its middle."""
+"""Quantiles of one number: its middle, and how far from it the number may be."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
 
 import numpy as np
 import torch
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 from torch import Tensor
 
 from mip.branches import Facts, widths
-from mip.data import Rows, Table
-from mip.heads.protocol import Criterion, dropout_field, members_field, missing_field, wide
-from mip.heads.scale import Scale, average, learn, rescaled, scale_field, scaled, unscaled
-
-
-def pinball(guess: Tensor, target: Tensor, levels: tuple[float, ...]) -> Tensor:
-    """Give the mean pinball loss (Koenker and Bassett 1978) of quantiles [n, levels] against a
-    target [n]: an error costs the level where the target lies above, 1 less the level below.
-
-    >>> pinball(torch.tensor([[0.0, 3.0]]), torch.tensor([2.0]), (0.5, 0.9)).item()
-    0.550000011920929
-    """
-    error = target[:, None] - guess
-    at = error.new_tensor(levels)
-    return torch.maximum(at * error, (at - 1) * error).mean()
+from mip.heads.fields import (
+    Missing,
+    Scale,
+    dropout_field,
+    members_field,
+    missing_field,
+    scale_field,
+)
+from mip.heads.losses import Criterion, check_width, pinball_loss
+from mip.heads.metrics import mae
+from mip.heads.targets import number
 
 
 @frozen
 class Quantile:
-    """Quantiles of one number, scaled as for `regression`, at sorted `quantiles` in (0, 1).
+    """Quantiles of one number, scaled as for `regression`, at increasing `quantiles` in (0, 1).
 
     >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"price": [2.0, 4.0]}))
@@ -48,66 +43,59 @@ class Quantile:
     layers: tuple[int, ...] = widths()
     dropout: float = dropout_field()
     members: int = members_field()
-    missing: Literal["drop", "error"] = missing_field()
+    missing: Missing = missing_field()
 
     @quantiles.validator
-    def _rising(self, _: Any, levels: tuple[float, ...]) -> None:
-        ends = zip((0.0, *levels), (*levels, 1.0), strict=True)
-        if not levels or not all(below < above for below, above in ends):
-            raise ValueError(f"'quantiles' must increase within (0, 1): {list(levels)}")
+    def _check_increasing(self, _: Attribute, quantiles: tuple[float, ...]) -> None:
+        pairs = zip((0.0, *quantiles), (*quantiles, 1.0), strict=True)
+        if not quantiles or not all(low < high for low, high in pairs):
+            raise ValueError(f"'quantiles' must increase within (0, 1): {list(quantiles)}")
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Give mean and standard deviation of the scaled target."""
-        return learn(rows, self.column, self.scale)
+    adapt = number.adapt
+    known = number.known
+    encode = number.encode
 
-    def known(self, rows: Table) -> np.ndarray:
-        """Say which rows have a number: bool [n]."""
-        return ~np.isnan(rows.numbers(self.column))
-
-    def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give float32 [n], NaN for none."""
-        return scaled(facts, rows, self.column, self.scale)
-
-    def outputs(self, facts: Facts) -> int | None:
-        """Give the number of levels: logits are [n, levels]."""
+    def outputs(self, facts: Facts) -> int:
+        """Return the number of quantiles k: logits are [n, k]."""
         return len(self.quantiles)
 
     def criterion(self, facts: Facts) -> Criterion:
-        """Give the pinball loss on the target's scale, averaged over the levels."""
-        return wide(partial(pinball, levels=self.quantiles), len(self.quantiles), soft=False)
+        """Return the pinball loss of scaled numbers, averaged over the quantiles."""
+        loss = partial(pinball_loss, quantiles=self.quantiles)
+        return check_width(loss, len(self.quantiles), soft=False)
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
-        """Give `q<level>` for every level, float64 in the target's unit, and `value`, that of
-        the level nearest to one half.
+        """Return `q<quantile>` for each quantile, float64 in the target's unit, and `value`, the
+        one nearest to the median.
 
-        Quantiles that cross are sorted, which as a whole brings them no further from the truth
+        Quantiles that cross are sorted, which on the whole takes them no further from the truth
         (Chernozhukov, Fernández-Val and Galichon 2010); a scale keeps their order.
         """
-        found = self._quantiles(facts, logits)
+        values = self._sorted(facts, logits)
         middle = int(np.argmin(np.abs(np.array(self.quantiles) - 0.5)))
-        named = {f"q{level}": found[:, k] for k, level in enumerate(self.quantiles)}
-        return {**named, "value": found[:, middle]}
+        columns = {f"q{q}": values[:, k] for k, q in enumerate(self.quantiles)}
+        return {**columns, "value": values[:, middle]}
 
-    def _quantiles(self, facts: Facts, logits: Tensor) -> np.ndarray:
-        return np.sort(unscaled(facts, logits.double().numpy(), self.scale), axis=1)
+    def _sorted(self, facts: Facts, logits: Tensor) -> np.ndarray:
+        return np.sort(number.unscale(facts, logits.double().numpy(), self.scale), axis=1)
 
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
-        """Give the logits, float64 [n, levels], that decode to these columns."""
-        found = np.stack([columns[f"q{level}"] for level in self.quantiles], axis=1)
-        return torch.from_numpy(rescaled(facts, found, self.scale))
+        """Return the logits, float64 [n, k], that decode to these columns."""
+        values = np.stack([columns[f"q{q}"] for q in self.quantiles], axis=1)
+        return torch.from_numpy(number.rescale(facts, values, self.scale))
 
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
-        """Give pinball and the mae of `value` in the target's unit and, of two levels or more,
-        coverage: the share of targets from the lowest quantile to the highest.
+        """Compute pinball and the mae of `value` in the target's unit and, for two quantiles or
+        more, coverage: the share of targets between the lowest and the highest.
         """
-        found, ranked = self._quantiles(facts, logits), logits.sort(dim=1).values
-        truth = unscaled(facts, target.double().numpy(), self.scale)
-        # On the scale that is learned, where no rounding makes two numbers equal.
+        values = torch.from_numpy(self._sorted(facts, logits))
+        truth = torch.from_numpy(number.unscale(facts, target.double().numpy(), self.scale))
+        # Compared on the scale that is learned, where no rounding makes two numbers equal.
+        ranked = logits.sort(dim=1).values
         inside = (ranked[:, 0] <= target) & (target <= ranked[:, -1])
-        cost = pinball(torch.from_numpy(found), torch.from_numpy(truth), self.quantiles)
-        error = np.abs(self.decode(facts, logits)["value"] - truth)
+        value = torch.from_numpy(self.decode(facts, logits)["value"])
         return {
-            "pinball": float(cost),
+            "pinball": float(pinball_loss(values, truth, self.quantiles)),
             **({"coverage": float(inside.double().mean())} if len(self.quantiles) > 1 else {}),
-            "mae": average(torch.from_numpy(error)),
+            "mae": mae(value, truth),
         }

@@ -16,7 +16,7 @@ from torch import Tensor
 from mip.branches import Facts
 from mip.data import Rows, Table
 from mip.errors import DataError, SpecError
-from mip.heads import Criterion, loss_of, scores
+from mip.heads import Criterion, scores, training_loss
 from mip.model.rows import check_columns, fingerprint, target_columns
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.tree import Tree, leaves, map_tree
@@ -87,7 +87,7 @@ class Plan:
     @property
     def loss(self) -> Criterion:
         """The head's loss: (logits, target) to a mean, a tensor of no dimensions."""
-        return loss_of(self.spec.head, self.facts["head"])
+        return training_loss(self.spec.head, self.facts["head"])
 
     def decode(self, logits: Tree) -> dict[str, np.ndarray]:
         """Turn logits into columns of predictions."""

@@ -28,7 +28,7 @@ from mip.data import (
     with_folds,
 )
 from mip.errors import DataError, MipWarning, SpecError, hint
-from mip.heads import targets
+from mip.heads import column_heads
 from mip.spec import Spec
 
 R = TypeVar("R", bound=Rows)
@@ -152,7 +152,7 @@ def _problems(asked: Iterable[tuple[str, Any]], table: Table) -> Iterator[tuple[
 
 def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
     reasons: dict[int, str] = {}
-    for _, head in targets(spec.head):
+    for _, head in column_heads(spec.head):
         empty = np.flatnonzero(~head.known(table)).tolist()
         if empty and head.missing == "error":
             raise DataError(f"{table.where(empty[0], head.column)}: the target is missing")
@@ -184,8 +184,8 @@ def check_columns(spec: Spec, table: Rows, target: bool = True) -> None:
     """Raise SpecError for a column that the spec names and the table lacks, and for a target
     that a branch reads.
     """
-    said = [(f"{path}.column = '{head.column}'", head.column) for path, head in targets(spec.head)]
-    names = said if target else []
+    heads = column_heads(spec.head) if target else ()
+    names = [(f"{path}.column = '{head.column}'", head.column) for path, head in heads]
     for path, branch in walk(spec.root):
         for column in _columns(branch):
             names.append((f"{place(path)}.columns: '{column}'", column))
@@ -210,7 +210,7 @@ def columns_of(spec: Spec) -> list[str]:
 
 def target_columns(spec: Spec) -> list[str]:
     """Name the columns that a spec predicts, in the order of its heads."""
-    return [head.column for _, head in targets(spec.head)]
+    return [head.column for _, head in column_heads(spec.head)]
 
 
 def fingerprint(spec: Spec, table: Rows) -> str:

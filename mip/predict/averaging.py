@@ -10,7 +10,7 @@ import numpy as np
 
 from mip.branches import Facts
 from mip.errors import SpecError
-from mip.heads import recoded
+from mip.heads import to_logits
 from mip.model import Plan
 from mip.tree import Tree
 
@@ -62,4 +62,4 @@ def means(decoded: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 def logits_of(plan: Plan, columns: Mapping[str, np.ndarray]) -> Tree:
     """Give the logits, float64, that a plan decodes to these columns of numbers."""
-    return recoded(plan.spec.head, plan.facts["head"], columns)
+    return to_logits(plan.spec.head, plan.facts["head"], columns)

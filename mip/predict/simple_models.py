@@ -14,7 +14,7 @@ from torch import Tensor
 from mip.branches import Branch, at, place, walk
 from mip.data import Table
 from mip.errors import DataError, MipError, SpecError
-from mip.heads import Binary, Multiclass, Regression, log_loss, named, recoded
+from mip.heads import Binary, Multiclass, Regression, log_loss, probability_columns, to_logits
 from mip.model import Metric, Parts, Plan, fingerprint, target_columns
 from mip.predict.predictors import Ensemble, Predictor, check_inputs, evaluate
 from mip.rng import derive
@@ -209,5 +209,5 @@ def _logits(plan: Plan, model: Any, inputs: np.ndarray) -> Tensor:
     head, facts = plan.spec.head, plan.facts["head"]
     if isinstance(head, Regression):
         return torch.from_numpy(model.predict(inputs)).float()
-    chances = named(facts["classes"], model.predict_proba(inputs))
-    return recoded(head, facts, chances).float()
+    chances = probability_columns(facts["classes"], model.predict_proba(inputs))
+    return to_logits(head, facts, chances).float()

@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from mip.data import Table, split
 from mip.errors import MipError, MipWarning, SpecError
-from mip.heads import targets
+from mip.heads import column_heads
 from mip.model import Parts
 from mip.predict import evaluate
 from mip.runs.jobs import Job, Run, no_hooks, run
@@ -120,6 +120,6 @@ def _held_out(
     shares = (0.85, 0.15) if choosing else (1.0, 0.0)
     train, valid = split(rest, shares, spec.train.seed, spec.data.split.stratify)
     ended = training(Parts(train, valid, test))
-    named = ((path.split(".")[2::2], head.column) for path, head in targets(spec.head))
+    named = ((path.split(".")[2::2], head.column) for path, head in column_heads(spec.head))
     truth = {".".join(["target", *names]): test[column].array for names, column in named}
     return ended.predict(test).assign(fold=fold, **truth), evaluate(ended.predict, test)

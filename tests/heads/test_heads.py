@@ -34,15 +34,20 @@ from mip.heads import (
     Regression,
     in_unit,
     log_loss,
-    loss_of,
     msle,
     percent_close,
+    training_loss,
 )
-from mip.heads.classes import balanced, weighed
-from mip.heads.ordinal import conditional, kappa
-from mip.heads.protocol import checked, wide
-from mip.heads.quantile import pinball
-from mip.heads.regression import log_cosh
+from mip.heads.losses import (
+    check_shapes,
+    check_width,
+    corn_loss,
+    log_cosh,
+    pinball_loss,
+    weighted_cross_entropy,
+)
+from mip.heads.metrics import quadratic_kappa
+from mip.heads.targets.classes import balanced_weights
 from mip.nn import Members
 
 every = pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
@@ -276,13 +281,13 @@ def test_streamed_rows_give_the_same_facts(head, tmp_path):
 
 def test_the_shapes_of_a_loss_are_said():
     with pytest.raises(DataError) as caught:
-        checked(F.mse_loss)(torch.zeros(3, 1), torch.zeros(3))
+        check_shapes(F.mse_loss)(torch.zeros(3, 1), torch.zeros(3))
     assert str(caught.value) == "a loss between shapes (3, 1) and (3,) would broadcast"
     with pytest.raises(DataError) as caught:
-        wide(F.cross_entropy, 2)(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))
+        check_width(F.cross_entropy, 2)(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))
     assert str(caught.value) == "a loss of 2 logits a row between shapes (3, 1) and (3,)"
     with pytest.raises(DataError, match=r"a loss of 2 logits a row between shapes \(3, 2\) and"):
-        wide(F.mse_loss, 2, soft=False)(torch.zeros(3, 2), torch.zeros(3, 2))
+        check_width(F.mse_loss, 2, soft=False)(torch.zeros(3, 2), torch.zeros(3, 2))
 
 
 # One number.
@@ -340,15 +345,15 @@ def test_pinball_is_least_at_the_quantile():
     target = torch.from_numpy(np.random.default_rng(0).gamma(2.0, size=401))
     grid = torch.linspace(0, 8, 1601, dtype=torch.float64)
     for level in (0.1, 0.5, 0.9):
-        costs = [pinball(at.expand(401, 1), target, (level,)).item() for at in grid]
+        costs = [pinball_loss(at.expand(401, 1), target, (level,)).item() for at in grid]
         assert grid[int(np.argmin(costs))] == pytest.approx(target.quantile(level).item(), abs=0.01)
 
 
 def test_pinball_by_hand():
     guess, target = torch.tensor([[1.0, 4.0], [0.0, 2.0]]), torch.tensor([3.0, 2.0])
     want = (0.1 * 2 + 0.1 * 1 + 0.1 * 2 + 0.9 * 0) / 4
-    assert pinball(guess, target, (0.1, 0.9)).item() == pytest.approx(want)
-    half = pinball(guess, target, (0.5, 0.5)) * 2
+    assert pinball_loss(guess, target, (0.1, 0.9)).item() == pytest.approx(want)
+    half = pinball_loss(guess, target, (0.5, 0.5)) * 2
     torch.testing.assert_close(half, F.l1_loss(guess, target[:, None].expand(2, 2)))
 
 
@@ -431,7 +436,7 @@ def test_balanced_weights_make_classes_count_alike():
     facts = Binary("sold", "no", class_weight="balanced").adapt(rows_of())
     assert facts == {"classes": ["yes", "no"], "weights": pytest.approx([11 / 6, 11 / 16])}
     counts = mip.data.words(rows_of(), "style")
-    weights = balanced(counts, sorted(counts))
+    weights = balanced_weights(sorted(counts), counts)
     assert sum(w * counts[word] for w, word in zip(weights, sorted(counts), strict=True)) == 11
 
 
@@ -485,7 +490,8 @@ def test_two_classes_of_either_head_cost_the_same():
 
 def test_the_weighed_loss_by_hand():
     chances = torch.tensor([[0.5, 0.25, 0.25]])
-    found = weighed(chances.log(), torch.tensor([[0.0, 1.0, 0.0]]), [1.0, 2.0, 3.0], 1.0, 0.3)
+    target, weights = torch.tensor([[0.0, 1.0, 0.0]]), [1.0, 2.0, 3.0]
+    found = weighted_cross_entropy(chances.log(), target, weights, 1.0, 0.3)
     shares = [0.1 * 1 * 0.5, 0.8 * 2 * 0.75, 0.1 * 3 * 0.75]
     surprise = [math.log(2), math.log(4), math.log(4)]
     assert found.item() == pytest.approx(sum(a * b for a, b in zip(shares, surprise, strict=True)))
@@ -502,7 +508,7 @@ def test_an_ordinal_loss_is_the_likelihood_of_its_chances(numbers):
     columns = head.decode(facts, logits)
     chances = np.stack([columns[f"p_{word}"] for word in SIZES], axis=1)
     want = -np.log(chances[np.arange(5), ranks.numpy()]).mean()
-    assert conditional(logits, levels).item() == pytest.approx(want, rel=1e-4, abs=1e-6)
+    assert corn_loss(logits, levels).item() == pytest.approx(want, rel=1e-4, abs=1e-6)
     upto = np.pad(chances.cumsum(axis=1), ((0, 0), (1, 0)))
     at = [SIZES.index(word) for word in columns["label"]]
     assert (upto[np.arange(5), at] <= 0.5 + 1e-9).all()  # at one half either is a median
@@ -523,15 +529,15 @@ def test_scores_of_ranks_agree_with_torchmetrics():
     chance = torch.Generator().manual_seed(2)
     guess, truth = torch.randint(0, 4, (2, 50), generator=chance)
     want = tm.cohen_kappa(guess, truth, task="multiclass", num_classes=4, weights="quadratic")
-    assert kappa(guess, truth) == pytest.approx(want.item(), abs=1e-6)
-    assert kappa(torch.tensor([0, 2]), torch.tensor([2, 0])) == -1
-    assert math.isnan(kappa(torch.ones(3), torch.ones(3)))
+    assert quadratic_kappa(guess, truth) == pytest.approx(want.item(), abs=1e-6)
+    assert quadratic_kappa(torch.tensor([0, 2]), torch.tensor([2, 0])) == -1
+    assert math.isnan(quadratic_kappa(torch.ones(3), torch.ones(3)))
     logits = torch.where(guess[:, None] > torch.arange(3), 9.0, -9.0)
     levels = (truth[:, None] > torch.arange(3)).float()
     scores = Ordinal("size").metrics({"classes": SIZES}, logits, levels)
     distance = (guess - truth).abs().double()
     want = {"accuracy": (distance == 0).double().mean().item(), "mae": distance.mean().item()}
-    assert scores == pytest.approx({**want, "kappa": kappa(guess, truth)})
+    assert scores == pytest.approx({**want, "kappa": quadratic_kappa(guess, truth)})
 
 
 # Labels.
@@ -738,7 +744,7 @@ def test_a_member_is_the_network_that_its_adapters_make():
 
 def test_logits_of_too_few_members_are_refused():
     head = Regression("price", members=3)
-    loss = loss_of(head, head.adapt(rows_of()))
+    loss = training_loss(head, head.adapt(rows_of()))
     assert loss(torch.zeros(4, 3), torch.zeros(4)) == 0
     for wrong in (torch.zeros(4, 2), torch.zeros(4, 1), torch.zeros(3, 3)):
         with pytest.raises(DataError, match="would broadcast"):

@@ -14,7 +14,7 @@ from test_heads import refusal, spec_of
 import mip
 from mip.errors import DataError, MipWarning, SpecError
 from mip.heads import Joint
-from mip.heads.joint import DOUBT
+from mip.heads.joint import LOG_VARIANCE
 from mip.tree import map_tree, take
 
 ALL = {type(head).__name__: head for head in HEADS.values()}
@@ -46,9 +46,10 @@ def kept(head) -> list[int]:
 def logits(head, facts, rows: int):
     if not hasattr(head, "head"):
         return logits_of(head, facts, rows)
-    each = {name: logits(child, facts[name], rows) for name, child in head.head.items()}
-    doubt = torch.linspace(-1, 1, len(each)).expand(rows, -1)
-    return {**each, **({DOUBT: doubt} if getattr(head, "weighting", "") == "learned" else {})}
+    by_head = {name: logits(child, facts[name], rows) for name, child in head.head.items()}
+    if head.weighting == "fixed":
+        return by_head
+    return {**by_head, LOG_VARIANCE: torch.linspace(-1, 1, len(by_head)).expand(rows, -1)}
 
 
 @every
@@ -208,10 +209,10 @@ ERRORS = {
     ),
     "[head.head]": "head.head must have 1 or more",
     '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.loss_weights]\nb = 1.0': (
-        "head.loss_weights names 'b', which is no head (known: a)"
+        "head.loss_weights names 'b', which is not a head (known: a)"
     ),
     '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.loss_weights]\na = -1': (
-        "head.loss_weights of 'a' must be 0 or more: -1.0"
+        "head.loss_weights of 'a' must be finite and >= 0: -1.0"
     ),
     'weighting = "learned"\nloss_weights.a = 1\n[head.head.a]\nkind = "count"\ncolumn = "x"': (
         "head.loss_weights must be left out: the weighting is learned"

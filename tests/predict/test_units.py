@@ -12,9 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mip
-from mip.heads import Count, Joint, Quantile, Regression, in_unit, percent_close, recoded, scores
-from mip.heads.classes import auc
-from mip.heads.scale import average, root_mean_square
+from mip.heads import Count, Joint, Quantile, Regression, in_unit, percent_close, scores, to_logits
+from mip.heads.metrics import auc, root_mean_square, stable_mean
 from mip.model import Parts
 from mip.predict import baselines
 
@@ -44,7 +43,7 @@ def columns_of(guess):
 def scored(head, target, guess, facts=None):
     rows = mip.from_columns({"y": target})
     facts = facts or head.adapt(rows)
-    logits = mip.tree.map_tree(torch.Tensor.float, recoded(head, facts, columns_of(guess)))
+    logits = mip.tree.map_tree(torch.Tensor.float, to_logits(head, facts, columns_of(guess)))
     return scores(head, facts, logits, head.encode(facts, rows))
 
 
@@ -218,7 +217,7 @@ def test_mape_beside_a_target_of_zero_is_not_defined_and_the_median_may_be():
 def test_means_of_sizes_and_squares_neither_over_nor_underflow(numbers, power):
     values, unit = torch.tensor(numbers, dtype=torch.float64), 10.0 ** (2 * power)
     for found, want in (
-        (average((unit * values).abs()), values.abs().mean()),
+        (stable_mean((unit * values).abs()), values.abs().mean()),
         (root_mean_square(unit * values), values.square().mean().sqrt()),
     ):
         assert found == pytest.approx(unit * float(want), rel=1e-9, abs=1e-300)

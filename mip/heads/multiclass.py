@@ -1,0 +1,108 @@
+"""One of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from torch import Tensor
+
+from mip.branches import Facts, widths
+from mip.data import Rows, Table, words
+from mip.errors import DataError
+from mip.heads.fields import (
+    ClassWeight,
+    Missing,
+    class_weight_field,
+    dropout_field,
+    focal_gamma_field,
+    label_smoothing_field,
+    members_field,
+    missing_field,
+)
+from mip.heads.losses import Criterion, check_width, custom_cross_entropy
+from mip.heads.metrics import auc, log_loss
+from mip.heads.targets import classes
+
+
+@frozen
+class Multiclass:
+    """One of several classes.
+
+    `class_weight`, `focal_gamma` and `label_smoothing` are those of `weighted_cross_entropy`.
+
+    >>> from mip.data import from_columns
+    >>> rows = from_columns({"style": ["loft", "flat", ""]})
+    >>> head = Multiclass("style", label_smoothing=0.1); facts = head.adapt(rows)
+    >>> head.encode(facts, rows).tolist()
+    [1, 0, -1]
+    >>> round(head.criterion(facts)(torch.tensor([[0.0, 9.0]]), torch.tensor([1])).item(), 3)
+    0.45
+    """
+
+    kind = "multiclass"
+    column: str
+    class_weight: ClassWeight = class_weight_field()
+    focal_gamma: float = focal_gamma_field()
+    label_smoothing: float = label_smoothing_field()
+    layers: tuple[int, ...] = widths()
+    dropout: float = dropout_field()
+    members: int = members_field()
+    missing: Missing = missing_field()
+
+    known = classes.known
+
+    def adapt(self, rows: Rows) -> Facts:
+        """Find the classes, sorted, and their weights if asked for."""
+        counts = words(rows, self.column)
+        if len(counts) < 2:
+            raise DataError(f"{rows.name}: column '{self.column}' has {len(counts)} class")
+        return classes.class_facts(sorted(counts), counts, self.class_weight)
+
+    def encode(self, facts: Facts, rows: Table) -> Tensor:
+        """Return int64 [n]: the index of the class, -1 if missing."""
+        return torch.from_numpy(classes.class_codes(rows, self.column, facts["classes"]))
+
+    def outputs(self, facts: Facts) -> int:
+        """Return the number of classes k: logits are [n, k]."""
+        return len(facts["classes"])
+
+    def criterion(self, facts: Facts) -> Criterion:
+        """Return the cross-entropy of logits; torch's own by default."""
+        loss = custom_cross_entropy(self, facts)
+        width, default = len(facts["classes"]), F.cross_entropy
+        return check_width(partial(_soft_target_loss, loss=loss) if loss else default, width)
+
+    def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
+        """Return `label` and the probability of each class, `p_<class>`."""
+        return classes.class_columns(facts["classes"], logits.double().softmax(dim=1).numpy())
+
+    def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
+        """Return the logits, float64 [n, k], that decode to these columns."""
+        probabilities = classes.stack_probabilities(facts["classes"], columns)
+        return probabilities.clamp_min(classes.MIN_PROB).log()
+
+    def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
+        """Compute accuracy, top2 and top5 if there are more classes, auc (one class against the
+        rest, averaged over the classes present; NaN if there is only one) and, unless it is the
+        loss, log_loss.
+        """
+        rank = (logits > logits.gather(1, target[:, None])).sum(dim=1)
+        tops = [k for k in (2, 5) if k < logits.shape[1]]
+        probabilities = logits.double().softmax(dim=1)
+        areas = [auc(probabilities[:, k], (target == k).long()) for k in target.unique()]
+        return {
+            "accuracy": float((logits.argmax(dim=1) == target).double().mean()),
+            **{f"top{k}": float((rank < k).double().mean()) for k in tops},
+            "auc": float(np.mean(areas)),
+            **({"log_loss": log_loss(logits, target)} if custom_cross_entropy(self, facts) else {}),
+        }
+
+
+def _soft_target_loss(logits: Tensor, target: Tensor, loss: Criterion) -> Tensor:
+    soft = target if target.dim() == 2 else F.one_hot(target, logits.shape[1])
+    return loss(logits.log_softmax(dim=1), soft.to(logits.dtype))

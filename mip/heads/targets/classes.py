@@ -1,0 +1,90 @@
+"""A class as a target: words to codes, and columns of probabilities to and fro."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mip.branches import Facts
+from mip.data import Table, label, places
+from mip.errors import DataError, hint, shown
+from mip.heads.fields import ClassWeight
+
+MIN_PROB = 1e-16
+"""Probabilities are clamped to [MIN_PROB, 1 - MIN_PROB] before they are turned into logits."""
+
+
+class ClassHead(Protocol):
+    """A head over a column of words."""
+
+    @property
+    def column(self) -> str: ...
+
+
+def known(head: ClassHead, rows: Table) -> np.ndarray:
+    """Return which rows have a word: bool [n]."""
+    return rows.texts(head.column) != ""
+
+
+def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
+    """Look up the class of each row: its index, int64 [n], -1 if the cell is empty.
+
+    Raises DataError naming the rows whose word is not one of the classes.
+    """
+    codes = places(rows, column, classes)
+    if (codes >= 0).all():
+        return codes
+    cells = rows.texts(column)
+    unseen = np.flatnonzero((codes < 0) & (cells != "")).tolist()
+    if unseen:
+        labels = ", ".join(map(label, rows.labels[unseen[:8]].tolist()))
+        more = f" ({len(unseen)} rows: {labels}{', …' * (len(unseen) > 8)})"
+        word = cells[unseen[0]]
+        raise DataError(
+            f"{rows.where(unseen[0], column)}: {shown(word)} is not a class of the training rows"
+            f"{more * (len(unseen) > 1)}{hint(word, classes)}; leave such rows out, or train with "
+            f"some (data.split.stratify = '{column}')"
+        )
+    return codes
+
+
+def class_facts(classes: list[str], counts: Counter[str], class_weight: ClassWeight) -> Facts:
+    """Return the facts of a head over classes: the classes and, if asked for, their weights."""
+    if class_weight == "none":
+        return {"classes": classes}
+    return {"classes": classes, "weights": balanced_weights(classes, counts)}
+
+
+def balanced_weights(classes: list[str], counts: Counter[str]) -> list[float]:
+    """Compute weights by which each class counts as much as the others, and a row 1 on average:
+    n / (k * count) for n rows and k classes (King and Zeng 2001).
+
+    >>> balanced_weights(["cat", "dog"], Counter({"cat": 3, "dog": 1}))
+    [0.6666666666666666, 2.0]
+    """
+    return [counts.total() / (len(classes) * counts[word]) for word in classes]
+
+
+def class_columns(classes: list[str], probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the most probable class as `label`, and probabilities [n, k] as `p_<class>`.
+
+    >>> class_columns(["a", "b"], np.array([[0.25, 0.75]]))["label"].tolist()
+    ['b']
+    """
+    label = np.array(classes, dtype=object)[probabilities.argmax(axis=1)]
+    return {"label": label, **probability_columns(classes, probabilities)}
+
+
+def probability_columns(classes: list[str], probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """Return probabilities, float64 [n, k], as a column `p_<class>` per class."""
+    return {f"p_{word}": probabilities[:, k] for k, word in enumerate(classes)}
+
+
+def stack_probabilities(classes: list[str], columns: Mapping[str, np.ndarray]) -> Tensor:
+    """Stack the columns `p_<class>` to float64 [n, k]: the inverse of `probability_columns`."""
+    return torch.from_numpy(np.stack([columns[f"p_{word}"] for word in classes], axis=1))
