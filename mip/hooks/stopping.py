@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from attrs import define, evolve, field
 
@@ -15,7 +16,6 @@ from mip.optim import plateau as reduced
 from mip.train import (
     Event,
     Hook,
-    Metrics,
     Reply,
     Skip,
     State,
@@ -87,7 +87,7 @@ def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
     return stateful(list, hook)
 
 
-def _is_broken(metrics: Metrics) -> bool:
+def _is_broken(metrics: Mapping[str, Any]) -> bool:
     searching = metrics.get("loss_scale", 0.0) > 1.0
     return not math.isfinite(metrics["loss"]) or bool(metrics.get("skipped", 0.0) and not searching)
 

@@ -1,4 +1,4 @@
-"""Events: what a hook is told of a fit, and what it can answer."""
+"""Events: what hooks see of a fit, and what they may reply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from torch import Tensor
 
 from mip.errors import MipError
-from mip.train.step import Metrics, State, copy
+from mip.train.step import State, copy
 
 M = TypeVar("M")
 
@@ -32,25 +32,29 @@ EVENTS = (
     "on_error",
     "after_fit",
 )
-"""The points of the loop, in the order in which they can come. Hooks that measure an epoch answer
-`validate` with numbers for its row.
+"""The events of a fit, in the order in which they can occur. Hooks that score an epoch do so at
+`validate`.
 """
 
 
 ROW_EVENTS = ("before_validate", "validate", "after_validate", "after_epoch")
-"""The events about an epoch's row, to which numbers that a hook answers are added."""
+"""The events at which numbers that a hook returns are added to the epoch's row of the history."""
+
+
+STEP_INFO = frozenset({"rows", "skipped", "step"})
+"""What the history has for every step besides the step's own measurements."""
 
 
 @frozen
 class Stop:
-    """A hook's answer: end the fit here, for a reason."""
+    """A hook's reply that ends the fit; `reason` is reported."""
 
     reason: str
 
 
 class Skip(Enum):
-    """A hook's answer: leave out this batch (to before_batch), the rest of the epoch, or its
-    validation (to before_validate).
+    """A hook's reply that skips this batch (to before_batch), the rest of the epoch (to
+    before_epoch, before_batch or after_batch), or its validation (to before_validate).
     """
 
     BATCH = "batch"
@@ -60,10 +64,10 @@ class Skip(Enum):
 
 @frozen
 class History:
-    """What has been measured: a row for each finished epoch, and one for each step.
+    """The measurements of a run: a row for each finished epoch, and one for each step.
 
-    `steps` holds a tensor [steps] for each of the step's metrics, for `step`, the count of steps
-    after it, and for `rows`, the number of rows of its batch.
+    `steps` holds a tensor [steps] for each of the step's metrics, for `step`, the number of steps
+    taken by then, and for `rows`, the number of rows in its batch.
     """
 
     epochs: tuple[Mapping[str, float], ...] = ()
@@ -71,100 +75,113 @@ class History:
 
     @property
     def unfinished(self) -> Tensor:
-        """Say which steps belong to no finished epoch: bool [steps]."""
+        """Return a mask of the steps that belong to no finished epoch: bool [steps]."""
         last = self.epochs[-1]["step"] if self.epochs else 0
         return self.steps["step"] > last if self.steps else torch.zeros(0, dtype=torch.bool)
 
 
 @define
-class Live:
-    """The one thing in a fit that changes; events read it, and go stale when it moves on."""
+class Progress:
+    """How far a fit has come: its only mutable value. Events read it, and expire when it moves on.
+
+    The history is kept in three parts, because the metrics of the current epoch stay on their
+    device until somebody reads them.
+    """
 
     state: State
+    hooks: Sequence[Hook]
+    keeps_steps: bool  # whether steps are recorded for the history
     epochs: list[Mapping[str, float]]
     past: list[Mapping[str, Tensor]]  # the steps of each finished epoch
-    begun: Mapping[str, Tensor]  # those of the epoch begun before this fit
+    resumed: Mapping[str, Tensor]  # the steps of the current epoch that came before this fit
     steps: dict[str, list[Any]]  # and those since
-    watched: bool
-    serial: int = 0
     control: Stop | Skip | None = None
-    memory: dict[Hook, Any] = field(factory=dict)  # of the hooks that `stateful` makes
+    memory: dict[Hook, Any] = field(factory=dict)  # of the hooks made by `stateful`
+    serial: int = 0  # of the current event
 
     @classmethod
-    def of(cls, state: State, history: History, watched: bool) -> Self:
+    def start(
+        cls, state: State, hooks: Sequence[Hook], history: History, keeps_steps: bool
+    ) -> Self:
+        """Start from a state, copied, and the history before it."""
         done = int((~history.unfinished).sum())
-        now = {name: values[done:] for name, values in history.steps.items()}
         past = {name: values[:done] for name, values in history.steps.items()}
-        return cls(copy(state), list(history.epochs), [past], now, {}, watched)
+        resumed = {name: values[done:] for name, values in history.steps.items()}
+        return cls(copy(state), hooks, keeps_steps, list(history.epochs), [past], resumed, {})
 
-    @property
-    def epoch(self) -> dict[str, Tensor]:
-        """The steps of the epoch begun, a tensor for each metric."""
-        now = {name: _column(values) for name, values in self.steps.items()}
-        return _joined([self.begun, now])
+    def epoch_steps(self) -> dict[str, Tensor]:
+        """Return the steps of the current epoch, a tensor for each metric."""
+        # After a resume, earlier values come from a file and later ones from a device.
+        since = {
+            name: torch.stack([torch.as_tensor(value).cpu() for value in values])
+            for name, values in self.steps.items()
+        }
+        return _concat_steps([self.resumed, since])
 
 
 @frozen
 class Event:
     """A moment of a fit.
 
-    `epoch` counts from 0; `step` counts the steps taken so far; `metrics` holds the step's
-    metrics (after_batch) or the epoch's row (the events that follow its batches); `reason` says
-    why a fit was stopped; `error` is what ended it (on_error, after_fit). `state` and `history`
-    are copies, to be read while the event is handled; later they raise MipError.
+    `epoch` counts from 0; `step` is the number of steps taken so far; `metrics` holds the step's
+    metrics (after_batch) or the epoch's row (the events after its batches); `reason` is why a hook
+    stopped the fit; `error` is the exception that ended it (on_error, after_fit). `state` and
+    `history` are copies and have to be read while the event is handled; later they raise MipError.
     """
 
     name: str
     epoch: int
     step: int
-    metrics: Metrics = field(factory=dict)
+    metrics: Mapping[str, Any] = field(factory=dict)
     batch: Any = None
     reason: str | None = None
     error: BaseException | None = None
-    _live: Live | None = field(default=None, repr=False, eq=False)
+    _progress: Progress | None = field(default=None, repr=False, eq=False)
     _serial: int = field(default=0, repr=False, eq=False)
 
-    def _now(self) -> Live:
-        if self._live is None or self._live.serial != self._serial:
+    def _current(self) -> Progress:
+        if self._progress is None or self._progress.serial != self._serial:
             raise MipError(
-                f"the {self.name} event of step {self.step} is over: read it in the hook"
+                f"the {self.name} event of step {self.step} is over: its state and history must be "
+                "read before the next event"
             )
-        return self._live
+        return self._progress
 
     @property
     def state(self) -> State:
-        """The state at this moment, copied: what comes later does not change it."""
+        """A copy of the state at this moment, which later steps do not change."""
         return self.copy()
 
     def copy(self, into: State | None = None) -> State:
-        """Copy the state at this moment; into the tensors of an earlier copy, where one is given,
-        which is lost and spares the time of new memory.
+        """Copy the state at this moment; if an earlier copy is given, into the memory of that one,
+        which is overwritten. This saves the time of allocating new memory.
         """
-        return copy(self._now().state, into)
+        return copy(self._current().state, into)
 
     @property
     def history(self) -> History:
-        """All that was measured so far, this epoch's row included in after_epoch."""
-        live = self._now()
-        return History(tuple(live.epochs), _joined([*live.past, live.epoch]))
+        """All measurements so far, including this epoch's row at after_epoch."""
+        progress = self._current()
+        steps = _concat_steps([*progress.past, progress.epoch_steps()])
+        return History(tuple(progress.epochs), steps)
 
 
 Reply = Stop | Skip | State | Mapping[str, float] | None
-"""What a hook may answer: a control value, a new state, numbers for the epoch's row, nothing."""
+"""What a hook may return: a way to end or skip something, a state to go on from, numbers for the
+epoch's row, or nothing.
+"""
 
 
 Hook = Callable[[Event], Reply]
 """A plain function of one event."""
 
 
-def stateful(
-    init: Callable[[], M], update: Callable[[M, Event], Reply]
-) -> Callable[[Event], Reply]:
-    """Make a hook that remembers something during a fit: `init()` makes its memory, anew for each
-    fit, and `update(memory, event)` answers an event and may write into the memory.
+def stateful(init: Callable[[], M], update: Callable[[M, Event], Reply]) -> Hook:
+    """Make a hook with a memory: `init()` makes it, anew for each fit, and `update(memory, event)`
+    replies to an event and may write into the memory.
 
-    The fit holds the memory, so the same hook can be given to any number of fits, one after
-    another or at once, and no fit sees what happened in another, even one that failed.
+    The memory belongs to the fit, so the same hook can be used in any number of fits, one after
+    another or at once, and no fit sees what happened in another one, not even after an error.
 
     >>> import torch; from attrs import evolve; from mip.train import State, fit
     >>> def third(seen, event):
@@ -179,7 +196,7 @@ def stateful(
 
     @wraps(update)
     def hook(event: Event) -> Reply:
-        memory = {} if event._live is None else event._live.memory
+        memory = {} if event._progress is None else event._progress.memory
         if hook not in memory:
             memory[hook] = init()
         return update(memory[hook], event)
@@ -187,21 +204,11 @@ def stateful(
     return hook
 
 
-STEP_INFO = frozenset({"rows", "skipped", "step"})
-"""What the history says of a step besides what it measured."""
-
-
-def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    # What one part did not measure is NaN there: a run may be resumed with another measure.
-    known = [part for part in parts if part]
-    names = dict.fromkeys(name for part in known for name in part)
-    nothing = [torch.full((len(part["step"]),), torch.nan) for part in known]
+def _concat_steps(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    # A metric that a part lacks is NaN there: a run may be resumed with another `measure`.
+    parts = [part for part in parts if part]
+    missing = [torch.full((len(part["step"]),), torch.nan) for part in parts]
     return {
-        name: torch.cat([part.get(name, nan) for part, nan in zip(known, nothing, strict=True)])
-        for name in names
+        name: torch.cat([part.get(name, nan) for part, nan in zip(parts, missing, strict=True)])
+        for name in dict.fromkeys(name for part in parts for name in part)
     }
-
-
-def _column(values: list[Any]) -> Tensor:
-    # After a resume, earlier values come from a file and later ones from a device.
-    return torch.stack([torch.as_tensor(value).cpu() for value in values])

@@ -96,6 +96,10 @@ def unstack(state: State) -> list[State]:
     ]
 
 
+StepFunction = Callable[[State, Any], tuple[State, Metrics]]
+"""A pure function (state, batch) -> (state, metrics): a `Step`, or one of your own."""
+
+
 @frozen
 class Step:
     """A training step in two forms with one meaning, bit for bit on the CPU.

@@ -189,19 +189,25 @@ def trained(batches, **how):
 REFUSED = {
     "a dataset of tensors": (
         TensorDataset(X, Y),
-        "TensorDataset is no iterable of batches",
+        "TensorDataset is not an iterable of batches",
     ),
-    "a dataset": (Squares(), "Squares is no iterable of batches: a DataLoader makes batches"),
-    "a part of one": (torch.utils.data.Subset(Squares(), [1]), "Subset is no iterable of batches"),
-    "a tensor": (X, "Tensor is no iterable of batches"),
-    "a table": (mip.from_columns({"a": [1]}), "Table is no iterable of batches"),
-    "a number": (3, "int is no iterable of batches"),
+    "a dataset": (
+        Squares(),
+        "Squares is not an iterable of batches: wrap a Dataset in a DataLoader",
+    ),
+    "a part of one": (
+        torch.utils.data.Subset(Squares(), [1]),
+        "Subset is not an iterable of batches",
+    ),
+    "a tensor": (X, "Tensor is not an iterable of batches"),
+    "a table": (mip.from_columns({"a": [1]}), "Table is not an iterable of batches"),
+    "a number": (3, "int is not an iterable of batches"),
     "a pair of tensors": ((X, Y), r"a batch is \(inputs, target\), and not one Tensor"),
     "tensors": ([X, X], r"a batch is \(inputs, target\), and not one Tensor"),
     "dicts": ([{"x": X, "y": Y}], r"a batch is \(inputs, target\), and not one dict"),
-    "no batches": ([], "the pipe gave no batches"),
-    "no rows": (pipe((X[:0], Y[:0]), mip.batch(2)), "the pipe gives no batches"),
-    "no whole batch": (pipe((X, Y), mip.batch(9, drop_last=True)), "the pipe gives no batches"),
+    "no batches": ([], "the pipe yielded no batches"),
+    "no rows": (pipe((X[:0], Y[:0]), mip.batch(2)), "the pipe has no batches"),
+    "no whole batch": (pipe((X, Y), mip.batch(9, drop_last=True)), "the pipe has no batches"),
     "an exhausted generator": ((batch for batch in [(X, Y)]), "it must be iterable again"),
 }
 

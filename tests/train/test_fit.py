@@ -367,6 +367,33 @@ def test_a_stop_before_the_first_batch_leaves_the_state(name):
     assert bits(ended) == bits(state)
 
 
+@pytest.mark.parametrize("pipe_of", [lambda batches: batches, list], ids=["pipe", "list"])
+def test_epochs_skipped_from_their_start_count(pipe_of):
+    step, batches, state = line()
+    rows = []
+    hooks = [when("before_epoch", mip.Skip.EPOCH), mip.hooks.record(rows)]
+    ended = mip.fit(step, pipe_of(batches), state, epochs=3, hooks=hooks)
+    assert bits(ended.params) == bits(state.params)
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["after_cancel_epoch", "after_epoch"])
+def test_a_stop_after_something_was_skipped_ends_the_fit(name):
+    step, batches, state = line()
+    reply = mip.Skip.EPOCH if name == "after_cancel_epoch" else mip.Skip.VALIDATION
+    skip = when("after_batch" if reply is mip.Skip.EPOCH else "before_validate", reply)
+    ended = mip.fit(step, batches, state, epochs=3, hooks=[skip, when(name, mip.Stop("enough"))])
+    assert ended.step == 2
+
+
+def test_an_unexpected_reply_is_named_with_its_hook():
+    step, batches, state = line()
+    expected = "expected None, Stop, Skip.EPOCH, a State or a mapping of numbers"
+    with pytest.raises(mip.MipError, match=f"returned 3 from after_batch; {expected}") as caught:
+        mip.fit(step, batches, state, epochs=1, hooks=[when("after_batch", 3)])
+    assert caught.value.__notes__ == ["in the hook when at after_batch, step 1"]
+
+
 @pytest.mark.parametrize("name", ["before_epoch", "before_batch"])
 def test_a_stop_before_an_epoch_adds_no_row(name):
     step, batches, state = line()
@@ -518,7 +545,7 @@ def test_an_event_read_too_late_says_so():
     for event in kept:
         with pytest.raises(mip.MipError, match=f"the {event.name} event of step"):
             _ = event.state
-        with pytest.raises(mip.MipError, match="read it in the hook"):
+        with pytest.raises(mip.MipError, match="must be read before the next event"):
             _ = event.history
 
 
@@ -672,20 +699,20 @@ def test_an_iterable_ends_at_the_step_asked_for():
 
 def test_a_generator_that_is_used_up_is_an_error():
     step, batches, state = line()
-    with pytest.raises(mip.errors.DataError, match="must be iterable again for each epoch"):
+    with pytest.raises(mip.errors.DataError, match="must be iterable again for every epoch"):
         mip.fit(step, (batch for batch in batches), state, epochs=2)
 
 
 @pytest.mark.parametrize("empty", [[], pipe(torch.empty(0, 2), mip.batch(3))])
 def test_a_source_without_batches_is_an_error(empty):
     step, _, state = line()
-    with pytest.raises(mip.errors.DataError, match=r"fit: the pipe (gives|gave) no batches"):
+    with pytest.raises(mip.errors.DataError, match=r"fit: the pipe (has|yielded) no batches"):
         mip.fit(step, empty, state, epochs=1)
 
 
 def test_fit_must_be_told_how_far():
     step, batches, state = line()
-    with pytest.raises(mip.MipError, match=r"say how far, with epochs= or steps="):
+    with pytest.raises(mip.MipError, match=r"needs epochs= or steps="):
         mip.fit(step, batches, state)
 
 

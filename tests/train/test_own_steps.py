@@ -193,7 +193,7 @@ def test_the_generator_comes_to_make_such_numbers(play):
 def test_a_step_that_does_not_count_is_named():
     batches = pipe((torch.zeros(4, 1),), mip.batch(2))
     start = State({"w": torch.zeros(1)}, {}, ())
-    with pytest.raises(mip.MipError, match="the step gave a state of step 0, behind 0: add 1"):
+    with pytest.raises(mip.MipError, match=r"step must return state.step \+ 1: expected 1, got 0"):
         mip.fit(Step(lambda state, batch: (state, {})), batches, start, epochs=1)
 
 
