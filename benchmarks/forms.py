@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 import mip
 from benchmarks import by_hand, mixed, train
 from benchmarks.harness import Benchmark, Contender, Limit
-from mip.optim import each_of
+from mip.optim import stack_optimizers
 from mip.train import compiled, stack, vmapped
 
 MODELS, BATCH, STEPS = 16, 16, 50
@@ -41,7 +41,9 @@ def _stacks() -> tuple[Contender, Contender]:
     nets, optimizers = [_small(k) for k in range(MODELS)], [mip.adam()] * MODELS
     states = [mip.init(net, one) for net, one in zip(nets, optimizers, strict=True)]
     alone = [mip.train_step(net, mse_loss, one) for net, one in zip(nets, optimizers, strict=True)]
-    together = mip.train_step(nets[0], mse_loss, each_of(optimizers), gradient_engine=vmapped)
+    together = mip.train_step(
+        nets[0], mse_loss, stack_optimizers(optimizers), gradient_engine=vmapped
+    )
     draws = torch.Generator().manual_seed(0)
     inputs = torch.randn(BATCH * STEPS, 20, generator=draws)
     batches, start = mip.batch(BATCH)((inputs, inputs.sum(1))), stack(states)

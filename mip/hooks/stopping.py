@@ -11,8 +11,7 @@ from typing import Any, Literal
 from attrs import define, evolve, field
 
 from mip.errors import MipWarning
-from mip.optim import adjusted
-from mip.optim import plateau as reduced
+from mip.optim import plateau_factor, set_lr_factor
 from mip.train import (
     Event,
     Hook,
@@ -69,8 +68,9 @@ def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
     `train_step`: stop the fit, or go on with the next batch from the state of the epoch's begin
     ("roll_back").
 
-    To go on from the state before such a step the guard is enough. While the scale of a loss is
-    looked for (`mip.optim.loss_scaled`), a step that is skipped by a finite loss is none of those.
+    To go on from the state before such a step the guard is enough. While the loss scale of
+    `mip.optim.dynamic_loss_scale` is still warming up, a step skipped with a finite loss does not
+    count as one.
     The loss is read at every step, for which a GPU is waited for.
     """
     if action not in {"stop", "roll_back"}:
@@ -107,9 +107,9 @@ def plateau(
     mode: Literal["min", "max"] | None = None,
     threshold: float = 1e-4,
 ) -> Hook:
-    """Lower the rate of an optimizer that `mip.optim.adjustable` made by `factor` whenever more
-    than `patience` epochs were not better; see `mip.optim.plateau`. A function of the history
-    alone, so that a resumed run goes on with the rate that it had.
+    """Multiply the learning rate of an optimizer that `mip.optim.inject_lr_factor` made by `factor`
+    whenever more than `patience` epochs were not better; see `mip.optim.plateau_factor`. It is a
+    function of the history alone, so a resumed run continues with the rate that it had.
     """
 
     def hook(event: Event) -> Reply:
@@ -119,11 +119,11 @@ def plateau(
         check_metric(epochs, metric, mode)
         values = [row[metric] for row in epochs if metric in row]
         how = factor, patience, mode or direction(metric), threshold
-        now = reduced(values, *how)
-        if event.name == "before_epoch" and now == reduced(values[:-1], *how):
+        now = plateau_factor(values, *how)
+        if event.name == "before_epoch" and now == plateau_factor(values[:-1], *how):
             return None
         state = event.state
-        return evolve(state, optimizer=adjusted(state.optimizer, now))
+        return evolve(state, optimizer=set_lr_factor(state.optimizer, now))
 
     return hook
 

@@ -1,4 +1,6 @@
-"""Schedules as a spec describes them."""
+"""Schedules in a spec: like the functions of `mip.optim.schedules`, but in fractions of the run and
+factors of the optimizer's learning rate.
+"""
 
 from __future__ import annotations
 
@@ -13,200 +15,223 @@ from attrs.validators import ge, gt, le, lt, min_len
 
 from mip.optim.schedules import (
     Schedule,
-    check_shares,
     constant,
     cosine,
     exponential,
     inverse_sqrt,
-    joined,
     linear,
     multi_step,
     one_cycle,
     polynomial,
+    sequential,
     warm_restarts,
-    warmed,
+    with_warmup,
 )
 
 
 class ScheduleSpec(Protocol):
-    """A schedule of the learning rate as a spec file describes it."""
+    """A schedule of the learning rate in a spec."""
 
     kind: str
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
-        """Build it for a run of `steps` steps."""
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
+        """Build the schedule for a run of `steps` steps."""
         ...
 
 
-def _warm(make: Callable[[int], Schedule], warmup: float, steps: int) -> Schedule:
-    rise = round(warmup * steps)
-    return warmed(make(max(steps - rise, 1)), rise) if rise else make(steps)
+def _warmup(default: float = 0.0) -> Any:
+    return field(default=default, validator=[ge(0), lt(1)])
+
+
+def _factor(default: float) -> Any:
+    return field(default=default, validator=[ge(0), lt(math.inf)])
+
+
+def _warmed_up(make: Callable[[int], Schedule], warmup: float, steps: int) -> Schedule:
+    warmup_steps = round(warmup * steps)
+    if not warmup_steps:
+        return make(steps)
+    return with_warmup(make(max(steps - warmup_steps, 1)), warmup_steps)
 
 
 @frozen
 class Constant:
-    """See `constant`; `warmup` is a fraction of the run."""
+    """A constant learning rate after a linear warm-up over the fraction `warmup` of the run."""
 
     kind = "constant"
-    warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
+    warmup: float = _warmup()
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
-        """Stay at the peak."""
-        return _warm(lambda _: constant(peak), self.warmup, steps)
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
+        """Stay at `max_lr`."""
+        return _warmed_up(lambda _: constant(max_lr), self.warmup, steps)
 
 
 @frozen
 class Linear:
-    """See `linear`; `start` and `end` are factors of the peak, `warmup` a fraction of the run."""
+    """Linear from `start_factor` to `end_factor` times the learning rate over the run, after a
+    warm-up over the fraction `warmup` of it.
+    """
 
     kind = "linear"
-    start: float = field(default=1.0, validator=[ge(0), lt(math.inf)])
-    end: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
-    warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
+    start_factor: float = _factor(1.0)
+    end_factor: float = _factor(0.0)
+    warmup: float = _warmup()
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
-        """Go in a line over the whole run."""
-        return _warm(partial(linear, self.start * peak, self.end * peak), self.warmup, steps)
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
+        """Move linearly over the whole run."""
+        make = partial(linear, self.start_factor * max_lr, self.end_factor * max_lr)
+        return _warmed_up(make, self.warmup, steps)
 
 
 @frozen
 class Cosine:
-    """See `cosine`; `warmup` is a fraction of the run, `end` a factor of the peak."""
+    """Half a cosine from the learning rate to `end_factor` times it, after a warm-up over the
+    fraction `warmup` of the run.
+    """
 
     kind = "cosine"
-    warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
-    end: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
+    warmup: float = _warmup()
+    end_factor: float = _factor(0.0)
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
         """Fall over the whole run."""
-        return cosine(peak, steps, round(self.warmup * steps), self.end * peak)
+        return cosine(max_lr, steps, round(self.warmup * steps), self.end_factor * max_lr)
 
 
 @frozen
 class Exponential:
-    """See `exponential`; `end` is a factor of the peak, reached with the run's end, and `warmup` a
-    fraction of the run.
+    """Exponential decay to `end_factor` times the learning rate at the end of the run, after a
+    warm-up over the fraction `warmup` of it.
     """
 
     kind = "exponential"
-    end: float = field(default=0.01, validator=[gt(0), lt(math.inf)])
-    warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
+    end_factor: float = field(default=0.01, validator=[gt(0), lt(math.inf)])
+    warmup: float = _warmup()
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
         """Fall over the whole run."""
-        return _warm(lambda left: exponential(peak, self.end ** (1 / left)), self.warmup, steps)
+        make = lambda left: exponential(max_lr, self.end_factor ** (1 / left))  # noqa: E731
+        return _warmed_up(make, self.warmup, steps)
 
 
 @frozen
 class MultiStep:
-    """See `multi_step`; `at` are fractions of the run behind its warm-up, and `warmup` of all."""
+    """The learning rate times `gamma` at each of `milestones`, fractions of the run after its
+    warm-up, which takes the fraction `warmup` of the whole.
+    """
 
     kind = "multi_step"
-    at: tuple[float, ...] = field(default=(0.5, 0.75), converter=tuple)
-    factor: float = field(default=0.1, validator=[ge(0), lt(math.inf)])
-    warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
+    milestones: tuple[float, ...] = field(default=(0.5, 0.75), converter=tuple)
+    gamma: float = _factor(0.1)
+    warmup: float = _warmup()
 
-    @at.validator
-    def _in_the_run(self, _: Any, at: tuple[float, ...]) -> None:
-        if not all(0 <= share <= 1 for share in at):
-            raise ValueError(f"'at' must be fractions of the run, from 0 to 1: {list(at)}")
+    @milestones.validator
+    def _check_fractions(self, _: attrs.Attribute, milestones: tuple[float, ...]) -> None:
+        if not all(0 <= fraction <= 1 for fraction in milestones):
+            what = "must be fractions of the run, from 0 to 1"
+            raise ValueError(f"'milestones' {what}: {list(milestones)}")
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
-        """Drop at each of them."""
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
+        """Drop at each milestone."""
 
         def make(left: int) -> Schedule:
-            return multi_step(peak, [round(share * left) for share in self.at], self.factor)
+            milestones = [round(fraction * left) for fraction in self.milestones]
+            return multi_step(max_lr, milestones, self.gamma)
 
-        return _warm(make, self.warmup, steps)
+        return _warmed_up(make, self.warmup, steps)
 
 
 @frozen
 class Polynomial:
-    """See `polynomial`; `end` is a factor of the peak, `warmup` a fraction of the run."""
+    """Polynomial decay to `end_factor` times the learning rate over the run, after a warm-up over
+    the fraction `warmup` of it.
+    """
 
     kind = "polynomial"
     power: float = field(default=1.0, validator=[gt(0), lt(math.inf)])
-    end: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
-    warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
+    end_factor: float = _factor(0.0)
+    warmup: float = _warmup()
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
         """Fall over the whole run."""
-        make = partial(polynomial, peak, power=self.power, end=self.end * peak)
-        return _warm(make, self.warmup, steps)
+        make = partial(polynomial, max_lr, power=self.power, end=self.end_factor * max_lr)
+        return _warmed_up(make, self.warmup, steps)
 
 
 @frozen
 class OneCycle:
-    """See `one_cycle`."""
+    """One rise over the fraction `warmup` of the run and one fall, both along half a cosine."""
 
     kind = "one_cycle"
     warmup: float = field(default=0.3, validator=[gt(0), le(1)])
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
         """Rise and fall once over the whole run."""
-        return one_cycle(peak, steps, self.warmup)
+        return one_cycle(max_lr, steps, self.warmup)
 
 
 @frozen
 class WarmRestarts:
-    """See `warm_restarts`; so many `cycles` fill the run, each `factor` times as long as the one
-    before it; `end` is a factor of the peak, `warmup` a fraction of the run.
+    """Falls along half a cosine to `end_factor` times the learning rate, in `cycles` cycles that
+    fill the run, each `cycle_mul` times as long as the one before it, after a warm-up over the
+    fraction `warmup` of the run.
     """
 
     kind = "warm_restarts"
     cycles: int = field(default=3, validator=[gt(0), le(1000)])
-    factor: int = field(default=1, validator=[gt(0), le(1000)])
-    end: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
-    warmup: float = field(default=0.0, validator=[ge(0), lt(1)])
+    cycle_mul: int = field(default=1, validator=[gt(0), le(1000)])
+    end_factor: float = _factor(0.0)
+    warmup: float = _warmup()
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
-        """Fall so many times over the whole run."""
-        parts = sum(self.factor**k for k in range(self.cycles))
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
+        """Fall once in each cycle."""
+        total = sum(self.cycle_mul**k for k in range(self.cycles))  # in first cycles
 
         def make(left: int) -> Schedule:
-            return warm_restarts(peak, max(-(-left // parts), 1), self.factor, self.end * peak)
+            cycle_steps = max(-(-left // total), 1)
+            return warm_restarts(max_lr, cycle_steps, self.cycle_mul, self.end_factor * max_lr)
 
-        return _warm(make, self.warmup, steps)
+        return _warmed_up(make, self.warmup, steps)
 
 
 @frozen
 class InverseSqrt:
-    """See `inverse_sqrt`; `warmup` is a fraction of the run."""
+    """A linear rise over the fraction `warmup` of the run, then a fall as 1 / sqrt(step)."""
 
     kind = "inverse_sqrt"
-    warmup: float = field(default=0.1, validator=[ge(0), lt(1)])
+    warmup: float = _warmup(0.1)
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
         """Rise, and fall over the rest of the run."""
-        return inverse_sqrt(peak, round(self.warmup * steps))
+        return inverse_sqrt(max_lr, round(self.warmup * steps))
 
 
 @frozen
 class Part:
-    """A schedule over a `share` of the run, whose peak is `peak` times that of the run."""
+    """A schedule over a `share` of the run, with `lr_scale` times its learning rate."""
 
     share: float = field(validator=[gt(0), le(1)])
     schedule: ScheduleSpec
-    peak: float = field(default=1.0, validator=[ge(0), lt(math.inf)])
+    lr_scale: float = _factor(1.0)
 
 
 @frozen
-class Joined:
-    """See `joined`; the shares of its parts add up to 1."""
+class Sequential:
+    """Schedules one after another, whose shares of the run add up to 1."""
 
-    kind = "joined"
+    kind = "sequential"
     part: tuple[Part, ...] = field(converter=tuple, validator=min_len(1))
 
     @part.validator
-    def _whole(self, _: attrs.Attribute, part: tuple[Part, ...]) -> None:
-        try:
-            check_shares([each.share for each in part])
-        except ValueError as error:
-            raise ValueError(f"'part': {error}") from error
+    def _check_shares(self, _: attrs.Attribute, parts: tuple[Part, ...]) -> None:
+        shares = [part.share for part in parts]
+        if abs(sum(shares) - 1) > 1e-6:
+            raise ValueError(f"'part': shares must add up to 1: {shares}")
 
-    def schedule(self, peak: float, steps: int) -> Schedule:
+    def schedule(self, max_lr: float, steps: int) -> Schedule:
         """Follow the parts one after another."""
-        makes = [
-            (each.share, partial(each.schedule.schedule, peak * each.peak)) for each in self.part
+        parts = [
+            (part.share, partial(part.schedule.schedule, max_lr * part.lr_scale))
+            for part in self.part
         ]
-        return joined(makes, steps)
+        return sequential(parts, steps)

@@ -1,24 +1,24 @@
-"""What stands around an optimizer: clipping, accumulation, lookahead, averages of the weights, a
-scale of the loss, a factor of the rate.
+"""Wrappers and links of a chain: clipping, accumulation, lookahead, averages of the weights, a
+dynamic loss scale, a factor of the learning rate that can be set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mip.errors import MipError
-from mip.optim.protocol import Optimizer, Params, zeros
-from mip.optim.schedules import Hyper, value
-from mip.tree import Tree, clone
+from mip.optim.protocol import Optimizer, Params, Update, zeros
+from mip.optim.schedules import Hyper, value_at
+from mip.tree import Tree, clone, find, map_tree
 
 
-def clip_norm(limit: float) -> Optimizer:
-    """Scale all gradients together so that their joint 2-norm is at most `limit`
+def clip_norm(max_norm: float) -> Optimizer:
+    """Scale all gradients together so that their global 2-norm is at most `max_norm`
     (Pascanu, Mikolov and Bengio 2013), as `torch.nn.utils.clip_grad_norm_` does.
 
     >>> grads = {"w": torch.tensor([3.0, 4.0])}
@@ -26,10 +26,10 @@ def clip_norm(limit: float) -> Optimizer:
     {'w': tensor([0.6000, 0.8000])}
     """
 
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
         norm = torch.nn.utils.get_total_norm(list(grads.values()))
-        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-        if grads:  # torch wants one at least
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        if grads:  # _foreach_mul_ refuses an empty list
             torch._foreach_mul_(list(grads.values()), scale)
         return grads, state, params
 
@@ -37,29 +37,30 @@ def clip_norm(limit: float) -> Optimizer:
 
 
 def clip_value(limit: float) -> Optimizer:
-    """Bound each number of the gradients by `limit`, as `torch.nn.utils.clip_grad_value_` does.
+    """Clamp every element of the gradients to [-limit, limit], as
+    `torch.nn.utils.clip_grad_value_` does.
 
     >>> clip_value(1.0).update({"w": torch.tensor([3.0, -0.5])}, (), {}, 0)[0]
     {'w': tensor([ 1.0000, -0.5000])}
     """
 
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
         return {path: grad.clamp_(-limit, limit) for path, grad in grads.items()}, state, params
 
     return Optimizer(lambda params: (), update_)
 
 
 def accumulate(optimizer: Optimizer, every: int) -> Optimizer:
-    """Take one step of `optimizer` with the mean gradient of `every` batches, so that so many
-    small batches move the parameters as one large one does, where the loss is a mean over rows.
+    """Take one step of `optimizer` with the mean gradient of every `every` batches, which then
+    move the parameters as one large batch does if the loss is a mean over rows.
 
-    The optimizer counts its own steps: its schedules see `step // every`. Batches at the end that
-    do not make up a whole step move nothing.
+    The optimizer counts its own steps: its schedules see `step // every`. Batches left over at the
+    end, too few for a step, move nothing.
 
-    >>> from mip.optim.optimizers.sgd import sgd; one = accumulate(sgd(1.0), every=2)
-    >>> params, state = {"w": torch.zeros(1)}, one.init({"w": torch.zeros(1)})
+    >>> from mip.optim.optimizers.sgd import sgd; opt = accumulate(sgd(1.0), every=2)
+    >>> params, state = {"w": torch.zeros(1)}, opt.init({"w": torch.zeros(1)})
     >>> for step in range(2):
-    ...     _, state, params = one.update({"w": torch.ones(1) * step}, state, params, step)
+    ...     _, state, params = opt.update({"w": torch.ones(1) * step}, state, params, step)
     >>> params
     {'w': tensor([-0.5000])}
     """
@@ -67,26 +68,26 @@ def accumulate(optimizer: Optimizer, every: int) -> Optimizer:
     def init(params: Params) -> Tree:
         return {"inner": optimizer.init(params), "mean": zeros(params)}
 
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
         inner, mean = state["inner"], state["mean"]
         for path, grad in grads.items():
             mean[path].add_(grad, alpha=1 / every)
         if (step + 1) % every == 0:
             _, inner, params = optimizer.update_(mean, inner, params, step // every)
-            mean = zeros(params)  # anew: a link may have kept what it was given
+            mean = zeros(params)  # new tensors, since the optimizer may have kept the old ones
         return grads, {"inner": inner, "mean": mean}, params
 
     return Optimizer(init, update_)
 
 
-def lookahead(optimizer: Optimizer, every: int = 6, share: float = 0.5) -> Optimizer:
-    """Let `optimizer` run ahead for `every` steps, then go a `share` of the way there and let it
-    begin anew from that point (Zhang et al. 2019).
+def lookahead(optimizer: Optimizer, every: int = 6, slow_step_size: float = 0.5) -> Optimizer:
+    """Every `every` steps of `optimizer`, move slow weights by the fraction `slow_step_size` of
+    the way to its weights, and let it continue from there (Zhang et al. 2019).
 
-    >>> from mip.optim.optimizers.sgd import sgd; one = lookahead(sgd(1.0), every=2)
-    >>> params, state = {"w": torch.zeros(1)}, one.init({"w": torch.zeros(1)})
+    >>> from mip.optim.optimizers.sgd import sgd; opt = lookahead(sgd(1.0), every=2)
+    >>> params, state = {"w": torch.zeros(1)}, opt.init({"w": torch.zeros(1)})
     >>> for step in range(2):
-    ...     _, state, params = one.update({"w": torch.ones(1)}, state, params, step)
+    ...     _, state, params = opt.update({"w": torch.ones(1)}, state, params, step)
     >>> params
     {'w': tensor([-1.])}
     """
@@ -94,218 +95,204 @@ def lookahead(optimizer: Optimizer, every: int = 6, share: float = 0.5) -> Optim
     def init(params: Params) -> Tree:
         return {"inner": optimizer.init(params), "slow": clone(params)}
 
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
         grads, inner, params = optimizer.update_(grads, state["inner"], params, step)
         slow = state["slow"]
         if (step + 1) % every == 0:
             for path, param in params.items():
-                param.copy_(slow[path].lerp_(param, share))
+                param.copy_(slow[path].lerp_(param, slow_step_size))
         return grads, {"inner": inner, "slow": slow}, params
 
     return Optimizer(init, update_)
 
 
-def each_of(optimizers: Sequence[Optimizer]) -> Optimizer:
-    """Give each of several models, whose parameters are stacked, an optimizer of its own; they may
-    differ in their rates, or in all. See `mip.train.stack`.
+def stack_optimizers(optimizers: Sequence[Optimizer]) -> Optimizer:
+    """Update each of several models whose parameters are stacked by its own optimizer; these may
+    differ in their learning rates, or altogether. See `mip.train.stack`.
 
-    >>> from mip.optim.optimizers.sgd import sgd; one = each_of([sgd(1.0), sgd(0.1)])
+    >>> from mip.optim.optimizers.sgd import sgd; opt = stack_optimizers([sgd(1.0), sgd(0.1)])
     >>> params = {"w": torch.ones(2, 3)}
-    >>> one.update({"w": torch.ones(2, 3)}, one.init(params), params, 0)[2]["w"][:, 0]
+    >>> opt.update({"w": torch.ones(2, 3)}, opt.init(params), params, 0)[2]["w"][:, 0]
     tensor([0.0000, 0.9000])
     """
 
-    def part(tensors: Params, k: int) -> Params:
+    def model(tensors: Params, k: int) -> Params:
         return {path: tensor[k] for path, tensor in tensors.items()}
 
     def init(params: Params) -> Tree:
-        return tuple(one.init(part(params, k)) for k, one in enumerate(optimizers))
+        return tuple(opt.init(model(params, k)) for k, opt in enumerate(optimizers))
 
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        after = []
-        for k, one in enumerate(optimizers):
-            mine = part(params, k)
-            _, own, moved = one.update_(part(grads, k), state[k], mine, step)
-            for path, param in moved.items():
-                if param is not mine[path]:
-                    mine[path].copy_(param)
-            after.append(own)
-        return grads, tuple(after), params
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
+        new_states = []
+        for k, opt in enumerate(optimizers):
+            views = model(params, k)
+            _, new_state, new_params = opt.update_(model(grads, k), state[k], views, step)
+            for path, param in new_params.items():
+                if param is not views[path]:
+                    views[path].copy_(param)
+            new_states.append(new_state)
+        return grads, tuple(new_states), params
 
     return Optimizer(init, update_)
 
 
 class Average(NamedTuple):
-    """A mean of the parameters, and how many of them are in it: a part of an optimizer's state
-    that `mip.train.with_averaged_params` finds.
+    """A running mean of the parameters and the number of steps in it: a part of an optimizer's
+    state that `mip.train.with_averaged_params` finds.
     """
 
-    taken: Tensor
+    steps: Tensor
     mean: Params
 
 
-def average_of(params: Params) -> Average:
-    """Begin an average, with none in it yet."""
+def init_average(params: Params) -> Average:
+    """Return an average without a step in it; its mean is the parameters."""
     return Average(torch.zeros(()), clone(params))
 
 
 def ema(decay: Hyper = 0.999) -> Optimizer:
-    """Keep an exponential moving average of the parameters (Polyak and Juditsky 1992), which
-    begins with those of the first step; a link that stands behind the optimizer in a chain.
+    """Keep an exponential moving average of the parameters (Polyak and Juditsky 1992), starting
+    with those after the first step; for a chain, after the optimizer.
 
-    `mip.train.with_averaged_params(state)` gives the state that has the averages as its
-    parameters, and `mip.train.update_bn` the statistics of batch norms that go with them.
+    `mip.train.with_averaged_params(state)` returns the state with the averages as its parameters,
+    and `mip.train.update_bn` recomputes the batch norm statistics for them.
 
-    >>> one = ema(0.5); state = one.init({"w": torch.zeros(1)})
+    >>> opt = ema(0.5); state = opt.init({"w": torch.zeros(1)})
     >>> for step in range(3):
-    ...     _, state, _ = one.update({}, state, {"w": torch.ones(1) * step}, step)
+    ...     _, state, _ = opt.update({}, state, {"w": torch.ones(1) * step}, step)
     >>> state.mean
     {'w': tensor([1.2500])}
     """
 
-    def update_(grads: Params, state: Average, params: Params, step: int) -> Any:
-        share = 1 - value(decay, step) if state.taken else 1.0
-        return grads, _taken(state, params, share), params
+    def update_(grads: Params, state: Average, params: Params, step: int) -> Update:
+        weight = 1 - value_at(decay, step) if state.steps else 1.0
+        return grads, _add_to_average(state, params, weight), params
 
-    return Optimizer(average_of, update_)
+    return Optimizer(init_average, update_)
 
 
 def swa(start: int = 0, every: int = 1) -> Optimizer:
-    """Keep the mean of the parameters that steps `start`, `start + every`, … end with: stochastic
-    weight averaging (Izmailov et al. 2018); a link that stands behind the optimizer in a chain.
+    """Keep the mean of the parameters after steps `start`, `start + every`, …: stochastic weight
+    averaging (Izmailov et al. 2018); for a chain, after the optimizer.
 
     Before `start` the average is the parameters themselves. See `ema`.
 
-    >>> one = swa(start=1); state = one.init({"w": torch.zeros(1)})
+    >>> opt = swa(start=1); state = opt.init({"w": torch.zeros(1)})
     >>> for step in range(3):
-    ...     _, state, _ = one.update({}, state, {"w": torch.ones(1) * step}, step)
+    ...     _, state, _ = opt.update({}, state, {"w": torch.ones(1) * step}, step)
     >>> state.mean
     {'w': tensor([1.5000])}
     """
 
-    def update_(grads: Params, state: Average, params: Params, step: int) -> Any:
+    def update_(grads: Params, state: Average, params: Params, step: int) -> Update:
         if step < start:
-            return grads, Average(state.taken, clone(params)), params
+            return grads, Average(state.steps, clone(params)), params
         if (step - start) % every == 0:
-            state = _taken(state, params, 1 / (float(state.taken) + 1))
+            state = _add_to_average(state, params, 1 / (float(state.steps) + 1))
         return grads, state, params
 
-    return Optimizer(average_of, update_)
+    return Optimizer(init_average, update_)
 
 
-def _taken(average: Average, params: Params, share: float) -> Average:
+def _add_to_average(average: Average, params: Params, weight: float) -> Average:
     for path, param in params.items():
-        average.mean[path].lerp_(param, share)
-    return Average(average.taken.add_(1), average.mean)
+        average.mean[path].lerp_(param, weight)
+    return Average(average.steps.add_(1), average.mean)
 
 
-def averages(tree: Tree) -> Iterator[Params]:
-    """Find the averages in an optimizer's state.
+def find_averages(state: Tree) -> Iterator[Params]:
+    """Return the averages of the parameters in an optimizer's state.
 
-    >>> list(averages(({}, {"mine": average_of({"w": torch.ones(1)})})))
+    >>> list(find_averages(({}, {"ema": init_average({"w": torch.ones(1)})})))
     [{'w': tensor([1.])}]
     """
-    return (each.mean for each in _found(tree, Average))
+    return (average.mean for average in find(state, Average))
 
 
-class Scale(NamedTuple):
-    """What the loss is multiplied by for the backward pass, and how many steps it has held."""
+class LossScale(NamedTuple):
+    """The factor of the loss in the backward pass, and the number of steps since it last grew."""
 
     factor: Tensor
-    held: Tensor
+    steps: Tensor
 
 
-def loss_scaled(optimizer: Optimizer, start: float = 2.0**16, every: int = 2000) -> Optimizer:
-    """Scale the loss for the backward pass, so that small gradients are not 0 in float16
-    (Micikevicius et al. 2018), as `torch.amp.GradScaler` does: by twice as much after `every`
-    steps, by half after a step whose gradients are not finite, which moves nothing. For
-    `train_step` with precision "float16", which refuses an optimizer without it.
+def dynamic_loss_scale(
+    optimizer: Optimizer, init_scale: float = 2.0**16, growth_interval: int = 2000
+) -> Optimizer:
+    """Keep a scale of the loss for the backward pass, so that small gradients do not underflow in
+    float16 (Micikevicius et al. 2018), as `torch.amp.GradScaler` does: it doubles after
+    `growth_interval` steps, and halves after a step with gradients that are not finite, which
+    moves nothing. `train_step` needs it for precision "float16" and refuses it for the others.
 
-    >>> from mip.optim.optimizers.sgd import sgd; one = loss_scaled(sgd(1.0), start=4.0, every=1)
-    >>> params = {"w": torch.ones(1)}; state = one.init(params)
-    >>> loss_scale(one.update(params, state, params, 0)[1]), loss_scale(lowered(state))
+    >>> from mip.optim.optimizers.sgd import sgd
+    >>> opt = dynamic_loss_scale(sgd(1.0), init_scale=4.0, growth_interval=1)
+    >>> params = {"w": torch.ones(1)}; state = opt.init(params)
+    >>> loss_scale(opt.update(params, state, params, 0)[1]), loss_scale(halve_loss_scale(state))
     (tensor(8.), tensor(2.))
     """
 
     def init(params: Params) -> Tree:
         device = next((param.device for param in params.values()), None)
-        scale = Scale(torch.full((), start, device=device), torch.zeros(()))
+        scale = LossScale(torch.full((), init_scale, device=device), torch.zeros(()))
         return {"scale": scale, "inner": optimizer.init(params)}
 
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        factor, held = state["scale"]
-        if held.add_(1) == every:
-            factor, held = factor * 2, held.zero_()
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
+        factor, steps = state["scale"]
+        if steps.add_(1) == growth_interval:
+            factor, steps = factor * 2, steps.zero_()
         grads, inner, params = optimizer.update_(grads, state["inner"], params, step)
-        return grads, {"scale": Scale(factor, held), "inner": inner}, params
+        return grads, {"scale": LossScale(factor, steps), "inner": inner}, params
 
     return Optimizer(init, update_)
 
 
-def loss_scale(tree: Tree) -> Tensor | None:
-    """Find the scale of the loss in an optimizer's state; None where it has none."""
-    return next((each.factor for each in _found(tree, Scale)), None)
+def loss_scale(state: Tree) -> Tensor | None:
+    """Return the scale of the loss in an optimizer's state, or None if it has none."""
+    return next((scale.factor for scale in find(state, LossScale)), None)
 
 
-def lowered(tree: Tree) -> Tree:
+def halve_loss_scale(state: Tree) -> Tree:
     """Halve the scale of the loss in an optimizer's state, if it has one."""
-    return _replaced(tree, Scale, lambda old: Scale(old.factor / 2, torch.zeros(())))
+    return map_tree(lambda old: LossScale(old.factor / 2, torch.zeros(())), state, LossScale)
 
 
-class Factor(NamedTuple):
-    """What the rates of an optimizer are multiplied by: float64, of no dimensions."""
+class LrFactor(NamedTuple):
+    """A factor of an optimizer's learning rate: float64, without dimensions."""
 
     value: Tensor
 
 
-def adjustable(build: Callable[[float], Optimizer]) -> Optimizer:
-    """Make an optimizer whose rate can be changed while it runs: `build` makes it for a factor of
-    the rate, 1 to begin with. `adjusted` sets the factor; `mip.hooks.plateau` does so by a metric.
+def inject_lr_factor(build: Callable[[float], Optimizer]) -> Optimizer:
+    """Make an optimizer whose learning rate can be scaled while it runs: `build` makes it for a
+    factor of the rate, at first 1. `set_lr_factor` sets the factor, as `mip.hooks.plateau` does.
 
-    >>> from mip.optim.optimizers.sgd import sgd; one = adjustable(lambda factor: sgd(factor * 0.5))
-    >>> params = {"w": torch.ones(1)}; state = adjusted(one.init(params), 0.1)
-    >>> one.update({"w": torch.ones(1)}, state, params, 0)[2]
+    >>> from mip.optim.optimizers.sgd import sgd
+    >>> opt = inject_lr_factor(lambda factor: sgd(factor * 0.5))
+    >>> params = {"w": torch.ones(1)}; state = set_lr_factor(opt.init(params), 0.1)
+    >>> opt.update({"w": torch.ones(1)}, state, params, 0)[2]
     {'w': tensor([0.9500])}
     """
-    known = cache(build)
+    build = cache(build)
 
     def init(params: Params) -> Tree:
-        one = Factor(torch.ones((), dtype=torch.float64))
-        return {"factor": one, "inner": known(1.0).init(params)}
+        factor = LrFactor(torch.ones((), dtype=torch.float64))
+        return {"factor": factor, "inner": build(1.0).init(params)}
 
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        one = known(float(state["factor"].value))
-        grads, inner, params = one.update_(grads, state["inner"], params, step)
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
+        optimizer = build(float(state["factor"].value))
+        grads, inner, params = optimizer.update_(grads, state["inner"], params, step)
         return grads, {"factor": state["factor"], "inner": inner}, params
 
     return Optimizer(init, update_)
 
 
-def adjusted(tree: Tree, factor: float) -> Tree:
-    """Set the factor in the state of an optimizer that `adjustable` made.
+def set_lr_factor(state: Tree, factor: float) -> Tree:
+    """Set the factor in the state of an optimizer that `inject_lr_factor` made.
 
-    Raises MipError for that of another, whose rate would stay as it is.
+    Raises MipError for the state of any other, whose learning rate would not change.
     """
-    if not any(_found(tree, Factor)):
-        cure = "adjustable(lambda factor: adamw(factor * 1e-3))"
-        raise MipError(f"the optimizer's rate cannot be changed while it runs: make it by {cure}")
-    return _replaced(tree, Factor, lambda _: Factor(torch.tensor(factor, dtype=torch.float64)))
-
-
-def _found(tree: Tree, kind: type) -> Iterator[Any]:
-    if isinstance(tree, kind):
-        yield tree
-    elif isinstance(tree, (dict, tuple)):
-        for child in tree.values() if isinstance(tree, dict) else tree:
-            yield from _found(child, kind)
-
-
-def _replaced(tree: Tree, kind: type, change: Callable[[Any], Any]) -> Tree:
-    if isinstance(tree, kind):
-        return change(tree)
-    if isinstance(tree, dict):
-        return {name: _replaced(child, kind, change) for name, child in tree.items()}
-    if isinstance(tree, tuple):
-        children = [_replaced(child, kind, change) for child in tree]
-        return getattr(tree, "_make", type(tree))(children)
-    return tree
+    if not any(find(state, LrFactor)):
+        cure = "inject_lr_factor(lambda factor: adamw(factor * 1e-3))"
+        raise MipError(f"this optimizer's learning rate cannot change while it runs: use {cure}")
+    new_factor = LrFactor(torch.tensor(factor, dtype=torch.float64))
+    return map_tree(lambda _: new_factor, state, LrFactor)

@@ -12,7 +12,7 @@ from attrs import evolve, fields
 from mip.errors import MipError, SpecError
 from mip.files import save
 from mip.model import Net, Plan
-from mip.optim import each_of
+from mip.optim import stack_optimizers
 from mip.output import check_output
 from mip.runs.jobs import Job, Run, check_numbers, device_here, job
 from mip.runs.sweeps import Outcome, Trial, failed, scores_of
@@ -104,7 +104,7 @@ def _stacked(first: Job, plans: Sequence[Plan], nets: Sequence[Net]) -> tuple[St
     optimizers = [optimizer_of(plan.spec.train, first.steps) for plan in plans]
     pairs = zip(nets, optimizers, plans, strict=True)
     states = [init(net, one, plan.spec.train.seed) for net, one, plan in pairs]
-    how, all_of_them = first.plan.spec.train, each_of(optimizers)
+    how, all_of_them = first.plan.spec.train, stack_optimizers(optimizers)
     step = train_step(
         nets[0], first.plan.loss, all_of_them, gradient_engine=vmapped, precision=how.precision
     )

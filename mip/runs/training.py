@@ -19,12 +19,12 @@ from mip.optim import (
     Params,
     Schedule,
     accumulate,
-    adjustable,
     chain,
     clip_norm,
+    dynamic_loss_scale,
     ema,
+    inject_lr_factor,
     lookahead,
-    loss_scaled,
     partition,
     swa,
 )
@@ -58,8 +58,8 @@ def optimizer_of(how: Train, batches: int) -> Optimizer:
         whole = chain(*_clip(how), one, *_average(how, steps))
         return accumulate(whole, how.accumulate) if how.accumulate > 1 else whole
 
-    one = adjustable(build) if how.plateau else build(1.0)
-    return loss_scaled(one) if how.precision == "float16" else one
+    one = inject_lr_factor(build) if how.plateau else build(1.0)
+    return dynamic_loss_scale(one) if how.precision == "float16" else one
 
 
 def rate_of(how: Train, batches: int) -> Schedule:

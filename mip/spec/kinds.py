@@ -47,7 +47,6 @@ from mip.optim import (
     Cosine,
     Exponential,
     InverseSqrt,
-    Joined,
     Lamb,
     Linear,
     Lion,
@@ -61,6 +60,7 @@ from mip.optim import (
     RMSprop,
     ScheduleFree,
     ScheduleSpec,
+    Sequential,
     WarmRestarts,
 )
 
@@ -89,7 +89,6 @@ _CLASSES: tuple[type[Kind], ...] = (
     Fuse,
     Image,
     InverseSqrt,
-    Joined,
     Joint,
     Lamb,
     Linear,
@@ -109,6 +108,7 @@ _CLASSES: tuple[type[Kind], ...] = (
     ResnetMlp,
     RMSprop,
     ScheduleFree,
+    Sequential,
     SGD,
     Stub,
     TabM,

@@ -116,7 +116,7 @@ class Group:
 @frozen
 class Plateau:
     """Multiply the learning rate by `factor` when `metric` has not improved for more than
-    `patience` epochs; see `mip.optim.plateau`. Applies on top of the schedule.
+    `patience` epochs; see `mip.optim.plateau_factor`. Applies on top of the schedule.
     """
 
     metric: str = "valid/loss"

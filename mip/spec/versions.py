@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, Mapping[str, Change]] = {
         "drop": "modality_dropout",
     },
     "init": {"how": "initializer"},
+    "sequential.part": {"peak": "lr_scale"},
     "train": {
         "batch": "batch_size",
         "checkpoint_keep": "keep_last",
@@ -38,9 +39,18 @@ SECTIONS: Mapping[str, Mapping[str, Change]] = {
     },
     "train.group": {"lr": "lr_scale", "start": "start_epoch"},
 }
-"""What version 1 called the fields of the sections of a spec."""
+"""What version 1 called the fields of a section, by its path from the root of the spec or from the
+kind that holds it.
+"""
+
+_OPTIMIZER: Mapping[str, Change] = {"decay": "decay_params"}
+_ADAM: Mapping[str, Change] = {**_OPTIMIZER, "decoupled": "decoupled_weight_decay"}
 
 FIELDS: Mapping[str, Mapping[str, Change]] = {
+    "adafactor": {**_OPTIMIZER, "threshold": "clip_threshold"},
+    "adagrad": {**_OPTIMIZER, "initial": "initial_accumulator_value"},
+    "adam": _OPTIMIZER,
+    "adamw": _OPTIMIZER,
     "binary": {
         "focal": "focal_gamma",
         "positive": "pos_label",
@@ -49,6 +59,8 @@ FIELDS: Mapping[str, Mapping[str, Change]] = {
     },
     "categorical": {"width": "embedding_dim", "least": "min_count", "unseen": "unseen_rate"},
     "continuous": {"width": "embedding_dim"},
+    "cosine": {"end": "end_factor"},
+    "exponential": {"end": "end_factor"},
     "ft_transformer": {"width": "embedding_dim", "heads": "num_heads"},
     "fuse": {
         "fusion": "method",
@@ -58,13 +70,24 @@ FIELDS: Mapping[str, Mapping[str, Change]] = {
     },
     "image": {"width": "base_channels", "weights": "pretrained", "cut": "feature_layer"},
     "joint": {"weight": "loss_weights"},
+    "lamb": _OPTIMIZER,
+    "linear": {"start": "start_factor", "end": "end_factor"},
+    "lion": _OPTIMIZER,
+    "multi_step": {"at": "milestones", "factor": "gamma"},
     "multiclass": {
         "focal": "focal_gamma",
         "smoothing": "label_smoothing",
         "weights": "class_weight",
     },
+    "muon": _OPTIMIZER,
+    "nadam": _ADAM,
+    "polynomial": {"end": "end_factor"},
     "quantile": {"levels": "quantiles"},
+    "radam": _ADAM,
     "resnet_mlp": {"width": "hidden"},
+    "rmsprop": _OPTIMIZER,
+    "schedule_free": _OPTIMIZER,
+    "sgd": _OPTIMIZER,
     "stub": {"width": "out_features"},
     "tabular": {"numbers": "continuous", "categories": "categorical", "unseen": "unseen_rate"},
     "text": {
@@ -73,10 +96,11 @@ FIELDS: Mapping[str, Mapping[str, Change]] = {
         "length": "max_length",
         "width": "embedding_dim",
     },
+    "warm_restarts": {"factor": "cycle_mul", "end": "end_factor"},
 }
 """What version 1 called the fields of a kind, by the kind's name in version 2."""
 
-KIND_NAMES: Mapping[str, str] = {}
+KIND_NAMES: Mapping[str, str] = {"joined": "sequential"}
 """What version 1 called the kinds."""
 
 
@@ -102,7 +126,7 @@ def upgrade(tree: Any) -> Any:
     if not isinstance(tree, Mapping) or ("version" in tree and repr(tree["version"]) != "1"):
         return tree
     renamed: list[str] = []
-    upgraded = _upgraded(tree, "", renamed)
+    upgraded = _upgraded(tree, "", "", renamed)
     if "version" in tree:
         return {**upgraded, "version": VERSION}
     if renamed:
@@ -111,20 +135,23 @@ def upgrade(tree: Any) -> Any:
     return upgraded
 
 
-def _upgraded(value: Any, path: str, renamed: list[str]) -> Any:
+def _upgraded(value: Any, path: str, section: str, renamed: list[str]) -> Any:
     if isinstance(value, list):
-        return [_upgraded(child, path, renamed) for child in value]
+        return [_upgraded(child, path, section, renamed) for child in value]
     if not isinstance(value, Mapping):
         return value
-    kind = value.get("kind")
-    kind = KIND_NAMES.get(kind, kind) if isinstance(kind, str) else kind
-    changes = FIELDS.get(kind, {}) if isinstance(kind, str) else SECTIONS.get(path, {})
-    fields = {"kind": kind} if "kind" in value else {}
+    fields = {"kind": value["kind"]} if "kind" in value else {}
+    changes = SECTIONS.get(section, {})
+    if isinstance(value.get("kind"), str):
+        fields["kind"] = section = KIND_NAMES.get(value["kind"], value["kind"])
+        changes = FIELDS.get(section, {})
+        renamed += [f"'{value['kind']}' is now '{section}'"] if section != value["kind"] else []
     for name, child in value.items():
         new, convert = _change(changes.get(name, name))
         if name != "kind" and (new == name or new not in value):
             where = f"{path}.{new}".lstrip(".")
-            fields[new] = _upgraded(convert(child), where, renamed)
+            below = f"{section}.{new}".lstrip(".")
+            fields[new] = _upgraded(convert(child), where, below, renamed)
             renamed += [f"'{name}' is now {where}"] if new != name else []
     return fields
 

@@ -11,7 +11,7 @@ from toolz import identity
 from torch import Tensor, nn
 
 from mip.errors import DataError, MipError
-from mip.optim import Optimizer, Params, averages, loss_scale, lowered
+from mip.optim import Optimizer, Params, find_averages, halve_loss_scale, loss_scale
 from mip.rng import derive, generators, seeded
 from mip.train.gradient import (
     Backward,
@@ -71,7 +71,7 @@ def copy(state: State, into: State | None = None) -> State:
 def stack(states: Sequence[State]) -> State:
     """Make one state of those of several models of one shape: parameters and buffers [models, …],
     and a tuple of the optimizers' states. A step of them all is
-    `train_step(net, loss, each_of(optimizers), gradient_engine=vmapped)`.
+    `train_step(net, loss, stack_optimizers(optimizers), gradient_engine=vmapped)`.
 
     >>> from mip.optim import sgd
     >>> both = stack([init(nn.Linear(3, 1), sgd(0.1)) for _ in range(2)])
@@ -137,7 +137,7 @@ def with_averaged_params(state: State) -> State:
 
 
 def _means(state: State) -> Params:
-    return {path: mean for each in averages(state.optimizer) for path, mean in each.items()}
+    return {path: mean for each in find_averages(state.optimizer) for path, mean in each.items()}
 
 
 def update_bn(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
@@ -222,7 +222,7 @@ def train_step(
             `norms`.
         gradient_engine: How gradients are computed: `eager`, `compiled` or `vmapped`.
         precision: The dtype of most arithmetic in the passes; parameters, loss and optimizer stay
-            float32. "float16" needs an optimizer made by `mip.optim.loss_scaled`, and sets
+            float32. "float16" needs an optimizer made by `mip.optim.dynamic_loss_scale`, and sets
             `skip_nonfinite`; the first step raises MipError if scale and precision do not match.
         skip_nonfinite: Leave parameters, buffers and optimizer as they were in a step whose loss
             or gradients are not finite, and report it as 1 in the metric `skipped`.
@@ -279,10 +279,10 @@ def _check_scale(precision: Precision, tree: Tree) -> bool:
     # Looked for once: in a state without a scale every tensor is passed.
     scaled = loss_scale(tree) is not None
     if scaled and precision != "float16":
-        cure = 'leave out loss_scaled, or say precision="float16"'
+        cure = 'leave out dynamic_loss_scale, or say precision="float16"'
         raise MipError(f"the optimizer scales the loss, which is for float16 alone: {cure}")
     if precision == "float16" and not scaled:
-        cure = "init(net, loss_scaled(optimizer)), and loss_scaled(optimizer) in train_step"
+        cure = "use dynamic_loss_scale(optimizer) in init and in train_step"
         raise MipError(f"precision float16 needs a loss that is scaled: {cure}")
     return True
 
@@ -304,7 +304,7 @@ def _scale_of(scale: Tensor | None) -> Metrics:
 
 
 def _held(state: State) -> State:
-    return evolve(state, optimizer=lowered(state.optimizer), step=state.step + 1)
+    return evolve(state, optimizer=halve_loss_scale(state.optimizer), step=state.step + 1)
 
 
 def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:

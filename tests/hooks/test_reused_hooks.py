@@ -14,7 +14,7 @@ from linear import line
 
 import mip
 from mip.errors import MipError
-from mip.optim import adjustable, sgd
+from mip.optim import inject_lr_factor, sgd
 from mip.train import State, stateful
 
 ROWS = mip.from_columns({"x": [[k, k % 3] for k in range(8)], "y": [k * k for k in range(8)]})
@@ -62,7 +62,7 @@ def test_every_ready_made_hook_is_tried():
 
 def fitted(hook, scores, fault=None, folder=None):
     """Fit with a hook; give what it answered, which files there were then, and the final state."""
-    net, optimizer = mip.build(PLAN), adjustable(lambda factor: sgd(factor * 0.1))
+    net, optimizer = mip.build(PLAN), inject_lr_factor(lambda factor: sgd(factor * 0.1))
     step, batches = mip.train_step(net, PLAN.loss, optimizer), mip.batch(2)(PLAN.encode(ROWS))
     seen, left = [], iter(scores)
 

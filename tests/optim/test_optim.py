@@ -25,7 +25,7 @@ from mip.tree import clone
 
 LAYERS = {"weight": (4, 3), "bias": (4,), "deep.weight": (2, 3, 2, 2), "wide.weight": (2, 6)}
 FLAT = {"weight": (4, 3), "wide.weight": (2, 6)}
-NADAM = {"momentum_decay": 0.01, "decoupled": True}
+NADAM = {"momentum_decay": 0.01, "decoupled_weight_decay": True}
 
 
 @frozen
@@ -110,7 +110,7 @@ CASES = {
     ),
     "radam": Case(optim.radam(0.05), T.RAdam, {"lr": 0.05}),
     "radam more": Case(
-        optim.radam(0.05, (0.8, 0.9), 1e-4, 0.1, decoupled=True),
+        optim.radam(0.05, (0.8, 0.9), 1e-4, 0.1, decoupled_weight_decay=True),
         T.RAdam,
         {
             "lr": 0.05,
@@ -148,7 +148,7 @@ CASES = {
     ),
     "accumulate": Case(optim.accumulate(mip.adamw(0.05), 3)),
     "chain": Case(mip.chain(optim.clip_value(0.5), mip.adamw(0.05))),
-    "decayed": Case(optim.decayed(partial(mip.sgd, 0.1, 0.9, True), 0.1)),
+    "with_decay_mask": Case(optim.with_decay_mask(partial(mip.sgd, 0.1, 0.9, True), 0.1)),
     "ema": Case(mip.chain(mip.adamw(0.05), optim.ema(0.9))),
     "lookahead": Case(optim.lookahead(mip.sgd(0.1, 0.9), 3)),
     "swa": Case(mip.chain(mip.adamw(0.05), optim.swa(4, 2))),
@@ -578,7 +578,7 @@ def test_sharpness_aware_steps_are_pure_and_count_a_batch_once():
 
 
 def test_weights_decay_only_where_they_should():
-    one = optim.decayed(lambda decay: mip.adamw(0.1, weight_decay=decay), 0.5)
+    one = optim.with_decay_mask(lambda decay: mip.adamw(0.1, weight_decay=decay), 0.5)
     params = start()
     nothing = {name: torch.zeros_like(param) for name, param in params.items()}
     after = one.update(nothing, one.init(params), params, 0)[2]
@@ -643,18 +643,18 @@ def test_a_schedule_sets_the_rate_of_each_step():
 
 PAIR = (constant(0.8), constant(0.9))
 SAID = {
-    "adafactor": (optim.adafactor, {"rate": 0.1, "beta2_decay": -0.5, "weight_decay": 0.1}),
-    "adagrad": (optim.adagrad, {"rate": 0.1, "weight_decay": 0.1}),
-    "adam": (optim.adam, {"rate": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
-    "adamw": (optim.adamw, {"rate": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
-    "lamb": (optim.lamb, {"rate": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
-    "lion": (optim.lion, {"rate": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
-    "muon": (optim.muon, {"rate": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
-    "nadam": (optim.nadam, {"rate": 0.1, "betas": (0.8, 0.9), "momentum_decay": 0.1}),
-    "radam": (optim.radam, {"rate": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
-    "rmsprop": (optim.rmsprop, {"rate": 0.1, "alpha": 0.9, "momentum": 0.5}),
-    "schedule_free": (optim.schedule_free, {"rate": 0.1, "betas": (0.8, 0.9)}),
-    "sgd": (optim.sgd, {"rate": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
+    "adafactor": (optim.adafactor, {"lr": 0.1, "beta2_decay": -0.5, "weight_decay": 0.1}),
+    "adagrad": (optim.adagrad, {"lr": 0.1, "weight_decay": 0.1}),
+    "adam": (optim.adam, {"lr": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    "adamw": (optim.adamw, {"lr": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    "lamb": (optim.lamb, {"lr": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    "lion": (optim.lion, {"lr": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    "muon": (optim.muon, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
+    "nadam": (optim.nadam, {"lr": 0.1, "betas": (0.8, 0.9), "momentum_decay": 0.1}),
+    "radam": (optim.radam, {"lr": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    "rmsprop": (optim.rmsprop, {"lr": 0.1, "alpha": 0.9, "momentum": 0.5}),
+    "schedule_free": (optim.schedule_free, {"lr": 0.1, "betas": (0.8, 0.9)}),
+    "sgd": (optim.sgd, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
 }
 
 
@@ -717,7 +717,7 @@ def test_a_rate_of_a_class_in_torchs_form_may_follow_a_schedule():
         optimizer.param_groups[0]["lr"] = rate(step)
 
     want = by_torch(T.Adamax, 6, before=before)
-    assert bits(folded(optim.from_torch(T.Adamax, rate=rate), 6)) == bits(want)
+    assert bits(folded(optim.from_torch(T.Adamax, lr=rate), 6)) == bits(want)
 
 
 def test_what_a_checkpoint_cannot_hold_is_named():
@@ -734,7 +734,7 @@ TEXT = NUMBERS + HEADS["regression"]
 @pytest.mark.parametrize("decay", ["all", "matrices"])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_spec_names_every_optimizer(name, decay):
-    train = f'[train]\noptimizer = {{ kind = "{name}", lr = 0.01, decay = "{decay}" }}\n'
+    train = f'[train]\noptimizer = {{ kind = "{name}", lr = 0.01, decay_params = "{decay}" }}\n'
     train += 'schedule = { kind = "constant" }\n'
     spec = mip.parse(TEXT + train)
     assert mip.parse(mip.dump(spec)) == spec
@@ -759,8 +759,8 @@ def test_a_spec_builds_what_its_function_does(name, given):
 
 
 MISTAKES = {
-    'kind = "adamw", decay = "matrix"': (
-        "train.optimizer.decay = 'matrix' is not one of its words; did you mean 'matrices'? "
+    'kind = "adamw", decay_params = "matrix"': (
+        "train.optimizer.decay_params = 'matrix' is not one of its words; did you mean 'matrices'? "
         "(known: all, matrices)"
     ),
     'kind = "adam", betas = [0.9]': (
@@ -795,7 +795,7 @@ PLAYED = {
 def test_a_default_is_the_same_in_python_and_in_a_spec(name):
     asked = inspect.signature(getattr(optim, name)).parameters
     said = {fields.name: fields.default for fields in attrs.fields(PLAYED[name])}
-    shared = {"lr" if key == "rate" else key: each.default for key, each in asked.items()}
+    shared = {key: each.default for key, each in asked.items()}
     pairs = {
         key: (default, said[key])
         for key, default in shared.items()

@@ -22,7 +22,7 @@ STEPS = 20
 PAIRS = {
     "constant": (S.constant(1.0), lambda o: T.ConstantLR(o, factor=1.0)),
     "constant, then another": (
-        S.joined(
+        S.sequential(
             [(0.25, lambda n: S.constant(0.3)), (0.75, lambda n: S.constant(1.0))],
             STEPS,
         ),
@@ -51,7 +51,7 @@ PAIRS = {
         lambda o: T.CosineAnnealingWarmRestarts(o, 3, 2),
     ),
     "warm-up, then a fall": (
-        S.joined(
+        S.sequential(
             [(0.2, partial(S.linear, 0.1, 1.0)), (0.8, partial(S.cosine, 1.0))],
             STEPS,
         ),
@@ -96,7 +96,7 @@ def torchs(make, steps: int) -> list[float]:
 
 def test_up_and_down_by_halves():
     up, down = partial(S.cosine, 0.4, end=2.0), partial(S.cosine, 2.0, end=0.4)
-    both = S.joined([(0.5, up), (0.5, down)], 10)
+    both = S.sequential([(0.5, up), (0.5, down)], 10)
     golden = [0.4, 0.5528, 0.9528, 1.4472, 1.8472, 2.0, 1.8472, 1.4472, 0.9528, 0.5528]
     assert [round(both(step), 4) for step in range(10)] == golden
 
@@ -107,12 +107,12 @@ def test_a_schedule_behind_its_end_stays_there():
         S.polynomial(1, 4, 2, 0.5),
         S.cosine(1, 4, end=0.5),
     ]
-    joined = S.joined([(0.5, lambda n: S.constant(1.0)), (0.5, partial(S.linear, 1, 0.5))], 8)
-    assert [each(step) for each in [*falling, joined] for step in (8, 100)] == [0.5] * 8
+    both = S.sequential([(0.5, lambda n: S.constant(1.0)), (0.5, partial(S.linear, 1, 0.5))], 8)
+    assert [each(step) for each in [*falling, both] for step in (8, 100)] == [0.5] * 8
 
 
 def test_warmup_rises_in_a_line_to_the_peak():
-    for rate in (mip.cosine(1.0, steps=10, warmup=4), S.warmed(mip.cosine(1.0, 6), 4)):
+    for rate in (mip.cosine(1.0, steps=10, warmup_steps=4), S.with_warmup(mip.cosine(1.0, 6), 4)):
         assert [rate(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
         assert rate(7) == pytest.approx(0.5)
 
@@ -126,14 +126,14 @@ def test_warmup_of_the_inverse_root():
 @pytest.mark.parametrize("shares", [[0.5, 0.4], [0.7, 0.7], []])
 def test_shares_that_make_no_whole_are_refused(shares):
     with pytest.raises(ValueError, match="shares must add up to 1"):
-        S.joined([(share, S.constant) for share in shares], 10)
+        S.sequential([(share, S.constant) for share in shares], 10)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 60))
 def test_parts_follow_each_other_and_fill_the_run(sizes, steps):
     shares = [size / sum(sizes) for size in sizes]
     said = [(share, partial(lambda k, n: lambda step: k, k)) for k, share in enumerate(shares)]
-    rate = S.joined(said, steps)
+    rate = S.sequential(said, steps)
     found = [rate(step) for step in range(steps)]
     assert found == sorted(found)
     for k, share in enumerate(shares):
@@ -141,7 +141,7 @@ def test_parts_follow_each_other_and_fill_the_run(sizes, steps):
 
 
 def test_a_momentum_goes_the_other_way():
-    momentum = S.joined(
+    momentum = S.sequential(
         [
             (0.3, partial(S.cosine, 0.95, end=0.85)),
             (0.7, partial(S.cosine, 0.85, end=0.95)),
@@ -167,19 +167,19 @@ KINDS = {name: kind for name, kind in mip.KINDS.items() if plays(kind, ScheduleS
         (S.Constant(warmup=0.5), [2 / 3, 4 / 3, 2.0, 2.0, 2.0]),
         (S.Cosine(), [2.0, 2 * 0.853553, 1.0, 2 * 0.146447, 0.0]),
         (S.Cosine(warmup=0.5), [2 / 3, 4 / 3, 2.0, 1.0, 0.0]),
-        (S.Cosine(end=0.5), [2.0, 1 + 0.853553, 1.5, 1 + 0.146447, 1.0]),
-        (S.Exponential(end=1 / 16), [2.0, 1.0, 0.5, 0.25, 0.125]),
+        (S.Cosine(end_factor=0.5), [2.0, 1 + 0.853553, 1.5, 1 + 0.146447, 1.0]),
+        (S.Exponential(end_factor=1 / 16), [2.0, 1.0, 0.5, 0.25, 0.125]),
         (S.InverseSqrt(warmup=0.5), [1.0, 2.0, 2 * (2 / 3) ** 0.5, 2**0.5, 2 * 0.4**0.5]),
         (S.Linear(), [2.0, 1.5, 1.0, 0.5, 0.0]),
         (S.Linear(1.0, 0.5, 0.5), [2 / 3, 4 / 3, 2.0, 1.5, 1.0]),
-        (S.MultiStep(at=[0.5, 0.75]), [2.0, 2.0, 0.2, 0.02, 0.02]),
+        (S.MultiStep(milestones=[0.5, 0.75]), [2.0, 2.0, 0.2, 0.02, 0.02]),
         (S.MultiStep([0.5], 0.5, warmup=0.5), [2 / 3, 4 / 3, 2.0, 1.0, 1.0]),
         (S.OneCycle(warmup=0.5), [0.08, 2.0, 1.0, 0.0, 0.0]),
         (S.Polynomial(power=2.0), [2.0, 1.125, 0.5, 0.125, 0.0]),
         (S.WarmRestarts(cycles=2), [2.0, 1.0, 2.0, 1.0, 2.0]),
-        (S.WarmRestarts(cycles=2, factor=2, end=0.5), [2.0, 1.5, 2.0, 1.853553, 1.5]),
+        (S.WarmRestarts(cycles=2, cycle_mul=2, end_factor=0.5), [2.0, 1.5, 2.0, 1.853553, 1.5]),
         (
-            S.Joined([Part(0.5, S.Linear(0.0, 1.0)), Part(0.5, S.Linear(), 0.5)]),
+            S.Sequential([Part(0.5, S.Linear(0.0, 1.0)), Part(0.5, S.Linear(), 0.5)]),
             [0.0, 1.0, 1.0, 0.5, 0.0],
         ),
     ],
@@ -190,12 +190,12 @@ def test_a_schedule_of_a_spec_spans_the_run(kind, want):
     assert [rate(step) for step in range(5)] == pytest.approx(want, abs=1e-4)
 
 
-JOINED = """
+SEQUENTIAL = """
 [train.schedule]
-kind = "joined"
+kind = "sequential"
 [[train.schedule.part]]
 share = 0.25
-schedule = { kind = "linear", start = 0.1, end = 1.0 }
+schedule = { kind = "linear", start_factor = 0.1, end_factor = 1.0 }
 [[train.schedule.part]]
 share = 0.75
 schedule = { kind = "polynomial", power = 2.0 }
@@ -204,7 +204,7 @@ schedule = { kind = "polynomial", power = 2.0 }
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_spec_names_every_schedule(name):
-    text = JOINED if name == "joined" else f'[train]\nschedule = {{ kind = "{name}" }}\n'
+    text = SEQUENTIAL if name == "sequential" else f'[train]\nschedule = {{ kind = "{name}" }}\n'
     spec = mip.parse(TEXT + text)
     assert mip.parse(mip.dump(spec)) == spec
     for steps in (1, 2, 7):
@@ -217,19 +217,21 @@ def test_a_spec_names_every_schedule(name):
 MISTAKES = {
     '[train]\nschedule = { kind = "cosin" }': (
         "train.schedule.kind = 'cosin' is not a kind; did you mean 'cosine'? (known: constant, "
-        "cosine, exponential, inverse_sqrt, joined, linear, multi_step, one_cycle, polynomial, "
-        "warm_restarts)"
+        "cosine, exponential, inverse_sqrt, linear, multi_step, one_cycle, polynomial, "
+        "sequential, warm_restarts)"
     ),
-    '[train]\nschedule = { kind = "multi_step", at = [0.5, 30] }': (
-        "train.schedule.at must be fractions of the run, from 0 to 1: [0.5, 30.0]"
+    '[train]\nschedule = { kind = "multi_step", milestones = [0.5, 30] }': (
+        "train.schedule.milestones must be fractions of the run, from 0 to 1: [0.5, 30.0]"
     ),
-    '[train]\nschedule = { kind = "joined", part = [] }': (
+    '[train]\nschedule = { kind = "sequential", part = [] }': (
         "train.schedule.part must have 1 or more"
     ),
-    JOINED.replace("0.75", "0.5"): ("train.schedule.part: shares must add up to 1: [0.25, 0.5]"),
-    JOINED.replace("power", "powr"): (
+    SEQUENTIAL.replace("0.75", "0.5"): (
+        "train.schedule.part: shares must add up to 1: [0.25, 0.5]"
+    ),
+    SEQUENTIAL.replace("power", "powr"): (
         "train.schedule.part[1].schedule.powr is not a field; did you mean 'power'? "
-        "(known: end, power, warmup)"
+        "(known: end_factor, power, warmup)"
     ),
     '[train]\nschedule = { kind = "linear", warmup = 1.0 }': (
         "train.schedule.warmup must be < 1: 1.0"
@@ -256,5 +258,5 @@ def test_a_plateau_is_that_of_torch(values, patience, mode, threshold):
     torchs = T.ReduceLROnPlateau(one, **how, eps=0.0)
     for k, value in enumerate(values):
         torchs.step(value)
-        now = S.plateau(values[: k + 1], 0.5, patience, mode, threshold)
+        now = S.plateau_factor(values[: k + 1], 0.5, patience, mode, threshold)
         assert now == one.param_groups[0]["lr"]

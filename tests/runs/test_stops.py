@@ -27,7 +27,7 @@ from mip.errors import FileError
 from mip.files import LOCK, Checkpoint, sound
 from mip.hooks import plateau
 from mip.model import Parts
-from mip.optim import adjustable, ema
+from mip.optim import ema, inject_lr_factor
 from mip.train import History, with_averaged_params
 
 TRAIN = "[train]\nepochs = {epochs}\nbatch_size = 4\nworkers = 0\ncheckpoint_every = 1\n"
@@ -215,7 +215,7 @@ def optimizer(factor: float = 1.0) -> mip.optim.Optimizer:
 
 
 def laid_out(table: mip.Table, workers: int) -> Laid:
-    laid, one = lay(spec_of(), table, workers=workers), adjustable(optimizer)
+    laid, one = lay(spec_of(), table, workers=workers), inject_lr_factor(optimizer)
     step = mip.train_step(laid.net, laid.plan.loss, one)
     return laid._replace(step=step, state=mip.init(laid.net, one))
 

@@ -12,11 +12,22 @@ import mip
 from mip.errors import DataError, SpecError
 from mip.hooks import early_stop, nan_guard, plateau, restore_best
 from mip.model import Parts
-from mip.optim import accumulate, adamw, adjustable, chain, clip_norm, cosine, ema, lookahead, swa
-from mip.optim.transforms import Factor, _found
+from mip.optim import (
+    accumulate,
+    adamw,
+    chain,
+    clip_norm,
+    cosine,
+    ema,
+    inject_lr_factor,
+    lookahead,
+    swa,
+)
+from mip.optim.transforms import LrFactor
 from mip.runs import rate_of
 from mip.runs.training import optimizer_of
 from mip.spec import Train
+from mip.tree import find
 
 TRAIN = """
 [train]
@@ -131,13 +142,13 @@ def line(one):
 
 
 def test_a_plateau_lowers_the_rate_in_the_epoch_after_it():
-    one = adjustable(lambda factor: mip.sgd(factor * 1e-3))
+    one = inject_lr_factor(lambda factor: mip.sgd(factor * 1e-3))
     step, batches, state = line(one)
     seen = []
 
     def look(event):
         if event.name == "after_batch":
-            seen.append(float(next(_found(event.state.optimizer, Factor)).value))
+            seen.append(float(next(find(event.state.optimizer, LrFactor)).value))
 
     hooks = [scored([3.0, 2.0, 2.0, 2.0, 1.0]), plateau("score", 0.5, 1), look]
     mip.fit(step, batches, state, epochs=5, hooks=hooks)
@@ -145,7 +156,7 @@ def test_a_plateau_lowers_the_rate_in_the_epoch_after_it():
 
 
 def test_a_plateau_of_a_metric_that_is_not_measured_is_refused():
-    step, batches, state = line(adjustable(mip.sgd))
+    step, batches, state = line(inject_lr_factor(mip.sgd))
     with pytest.raises(mip.MipError, match=r"the epochs have no 'los'; did you mean 'loss'\?"):
         mip.fit(step, batches, state, epochs=2, hooks=[plateau("los")])
 
@@ -170,7 +181,9 @@ def test_a_direction_has_two_words():
 
 def test_a_plateau_needs_an_optimizer_that_can_be_changed():
     step, batches, state = line(mip.sgd(1e-3))
-    with pytest.raises(mip.MipError, match=r"rate cannot be changed while it runs: make it by adj"):
+    with pytest.raises(
+        mip.MipError, match=r"learning rate cannot change while it runs: use inject_lr_factor"
+    ):
         mip.fit(step, batches, state, epochs=2, hooks=[plateau("loss")])
 
 

@@ -118,7 +118,7 @@ def test_kinds_are_told_apart_by_their_word():
     }
     assert set().union(*roles.values()) == set(mip.KINDS)
     assert roles["OptimizerSpec"] >= {"adamw", "sgd"}
-    assert roles["ScheduleSpec"] >= {"constant", "joined"}
+    assert roles["ScheduleSpec"] >= {"constant", "sequential"}
     for name in mip.KINDS:
         kind = SCHEMA["$defs"][f"kind.{name}"]
         assert kind["properties"]["kind"] == {"const": name}
@@ -143,7 +143,7 @@ def test_a_field_has_its_type_range_and_default():
         "weight_decay": 0.01,
         "betas": [0.9, 0.999],
         "eps": 1e-8,
-        "decay": "all",
+        "decay_params": "all",
     }
     assert train["mixup"] == {"type": "number", "minimum": 0, "default": 0.0}
     assert train["restore_best"] == {"type": "boolean", "default": False}

@@ -52,7 +52,6 @@ from mip.optim import (
     Cosine,
     Exponential,
     InverseSqrt,
-    Joined,
     Lamb,
     Linear,
     Lion,
@@ -65,6 +64,7 @@ from mip.optim import (
     RAdam,
     RMSprop,
     ScheduleFree,
+    Sequential,
     WarmRestarts,
 )
 from mip.spec import Spec, Train, from_dict, to_dict
@@ -231,12 +231,12 @@ optimizers = st.one_of(
     st.builds(SGD, positive, shares, st.booleans(), shares, decays),
     st.builds(Adafactor, positive, st.floats(-5, -0.01), st.floats(1, 9), shares, decays),
     st.builds(Adagrad, positive, shares, positive, shares, decays),
-    st.builds(Lion, positive, shares, betas, decays),
+    st.builds(Lion, positive, betas, shares, decays),
     st.builds(Muon, positive, shares, st.booleans(), shares, decays),
-    st.builds(NAdam, positive, shares, betas, positive, shares, st.booleans(), decays),
-    st.builds(RAdam, positive, shares, betas, positive, st.booleans(), decays),
+    st.builds(NAdam, positive, betas, positive, shares, shares, st.booleans(), decays),
+    st.builds(RAdam, positive, betas, positive, shares, st.booleans(), decays),
     st.builds(RMSprop, positive, shares, positive, shares, st.booleans(), shares, decays),
-    *(st.builds(kind, positive, shares, betas, positive, decays) for kind in (Adam, AdamW, Lamb)),
+    *(st.builds(kind, positive, betas, positive, shares, decays) for kind in (Adam, AdamW, Lamb)),
 )
 simple = st.one_of(
     st.builds(Constant, shares),
@@ -250,12 +250,15 @@ simple = st.one_of(
     st.builds(WarmRestarts, st.integers(1, 9), st.integers(1, 3), shares, shares),
 )
 schedules = simple | st.builds(
-    lambda one, two, peak: Joined([Part(0.25, one, peak), Part(0.75, two)]), simple, simple, shares
+    lambda one, two, peak: Sequential([Part(0.25, one, peak), Part(0.75, two)]),
+    simple,
+    simple,
+    shares,
 )
 trained = st.one_of(
     st.tuples(optimizers, schedules, st.sampled_from([(0.0, 0.0), (0.9, 0.0), (0.0, 0.5)])),
     st.tuples(
-        st.builds(ScheduleFree, positive, shares, betas, positive, decays),
+        st.builds(ScheduleFree, positive, betas, positive, shares, decays),
         st.builds(Constant, shares),
         st.just((0.0, 0.0)),
     ),

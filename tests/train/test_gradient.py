@@ -16,7 +16,7 @@ import mip
 import mip.hooks
 from mip.hooks import nan_guard
 from mip.nn import SmallResNet
-from mip.optim import adamw, chain, clip_norm, each_of, loss_scale, loss_scaled, sgd
+from mip.optim import adamw, chain, clip_norm, dynamic_loss_scale, loss_scale, sgd, stack_optimizers
 from mip.train import compiled, eager, stack, unstack, vmapped
 from mip.train.gradient import all_finite, functional
 from mip.tree import map_tree
@@ -155,7 +155,11 @@ def score(net, state):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("guard", [False, True])
 def test_mixed_precision_ends_near_float32(precision, guard):
-    one = loss_scaled(optimizer(), start=2.0**8) if precision == "float16" else optimizer()
+    one = (
+        dynamic_loss_scale(optimizer(), init_scale=2.0**8)
+        if precision == "float16"
+        else optimizer()
+    )
     exact, _ = stepped(normed(), 20)
     mixed, metrics = stepped(normed(), 20, one, precision=precision, skip_nonfinite=guard)
     assert {param.dtype for param in mixed.params.values()} == {torch.float32}
@@ -171,14 +175,14 @@ def anywhere(one):
         "in a chain": chain(clip_norm(1.0), one),
         "of each part": mip.optim.masked(mip.optim.matrices, one, one),
         "behind batches": mip.optim.accumulate(one, 2),
-        "adjustable": mip.optim.adjustable(lambda factor: one),
+        "inject_lr_factor": mip.optim.inject_lr_factor(lambda factor: one),
     }
 
 
 @pytest.mark.parametrize("place", anywhere(sgd(0.1)))
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_scale_and_a_precision_that_do_not_fit_are_refused_before_a_step(precision, place):
-    fits, other = anywhere(sgd(0.1))[place], anywhere(loss_scaled(sgd(0.1)))[place]
+    fits, other = anywhere(sgd(0.1))[place], anywhere(dynamic_loss_scale(sgd(0.1)))[place]
     if precision == "float16":
         fits, other = other, fits
     net, batch = normed(), data()
@@ -191,7 +195,7 @@ def test_a_scale_and_a_precision_that_do_not_fit_are_refused_before_a_step(preci
 
 
 def test_float16_is_guarded_unasked():
-    net, one = normed(), loss_scaled(optimizer(), start=8.0)
+    net, one = normed(), dynamic_loss_scale(optimizer(), init_scale=8.0)
     step = mip.train_step(net, F.mse_loss, one, precision="float16")
     state = mip.init(net, one)
     after, metrics = step(state, broken("loss"))
@@ -201,7 +205,7 @@ def test_float16_is_guarded_unasked():
 
 
 def test_a_scaled_loss_is_told_unscaled():
-    one = loss_scaled(sgd(0.1), start=1024.0)
+    one = dynamic_loss_scale(sgd(0.1), init_scale=1024.0)
     seen = []
     look = lambda grads: seen.append(grads) or grads  # noqa: E731
     state, metrics = stepped(tied(), 1, one, precision="float16", map_grads=look)
@@ -217,7 +221,7 @@ def test_the_scale_of_the_loss_goes_as_torchs_does():
     net, grads = nn.Linear(1, 1, bias=False), torch.tensor([[500.0]], dtype=torch.float16)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**9, growth_interval=3)
     torchs = torch.optim.SGD(net.parameters(), lr=0.0)
-    one = loss_scaled(sgd(0.0), start=2.0**9, every=3)
+    one = dynamic_loss_scale(sgd(0.0), init_scale=2.0**9, growth_interval=3)
     state, params = one.init({"w": torch.zeros(1, 1)}), {"w": torch.zeros(1, 1)}
     for step in range(20):
         assert float(loss_scale(state)) == scaler.get_scale()
@@ -229,7 +233,7 @@ def test_the_scale_of_the_loss_goes_as_torchs_does():
         if all_finite(torch.zeros(()), {"w": found}):
             _, state, params = one.update(params, state, params, step)
         else:
-            state = mip.optim.lowered(state)
+            state = mip.optim.halve_loss_scale(state)
 
 
 # Many models at once.
@@ -254,7 +258,9 @@ def several(make):
 def test_models_that_are_stacked_take_the_steps_that_each_takes_alone(make):
     nets, optimizers = several(make)
     states = [mip.init(net, one) for net, one in zip(nets, optimizers, strict=True)]
-    step = mip.train_step(nets[0], F.mse_loss, each_of(optimizers), gradient_engine=vmapped)
+    step = mip.train_step(
+        nets[0], F.mse_loss, stack_optimizers(optimizers), gradient_engine=vmapped
+    )
     batches = [data(seed=k) for k in range(5)]
     rows = []
     ended = mip.fit(step, batches, stack(states), epochs=2, hooks=[mip.hooks.record(rows)])
@@ -284,7 +290,7 @@ def test_a_stacked_step_is_pure_and_each_model_draws_its_own_dropout():
     net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1), nn.Flatten(0))
     optimizers = [sgd(0.1), sgd(0.1)]
     both = stack([mip.init(net, one) for one in optimizers])
-    step = mip.train_step(net, F.mse_loss, each_of(optimizers), gradient_engine=vmapped)
+    step = mip.train_step(net, F.mse_loss, stack_optimizers(optimizers), gradient_engine=vmapped)
     given = bits(both)
     first, metrics = step(both, data())
     assert bits(first) == bits(step(both, data())[0])
@@ -331,7 +337,7 @@ def test_a_guard_that_is_not_needed_changes_nothing():
 
 
 def test_a_scale_is_lowered_by_a_step_that_fails():
-    net, one = normed(), loss_scaled(optimizer(), start=8.0)
+    net, one = normed(), dynamic_loss_scale(optimizer(), init_scale=8.0)
     step = mip.train_step(net, F.mse_loss, one, skip_nonfinite=True, precision="float16")
     state = mip.init(net, one)
     after, _ = step(state, broken("loss"))
@@ -340,7 +346,7 @@ def test_a_scale_is_lowered_by_a_step_that_fails():
 
 
 def test_a_scale_that_is_looked_for_does_not_stop_a_fit():
-    net, one, reasons = normed(), loss_scaled(optimizer(), start=2.0**30), []
+    net, one, reasons = normed(), dynamic_loss_scale(optimizer(), init_scale=2.0**30), []
     step = mip.train_step(net, F.mse_loss, one, precision="float16", skip_nonfinite=True)
     told = [nan_guard(), lambda event: reasons.append(event.reason)]
     ended = mip.fit(step, [data()], mip.init(net, one), epochs=30, hooks=told)

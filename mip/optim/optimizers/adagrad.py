@@ -1,69 +1,66 @@
-"""Adagrad: gradients over the root of the sum of their squares."""
+"""Adagrad: gradients divided by the root of the sum of their squares."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import Annotated
 
 import torch
-from attrs import field, frozen
-from attrs.validators import ge, gt
-from torch.optim.adagrad import adagrad as kernel
+from attrs.validators import ge
+from torch import Tensor
+from torch.optim.adagrad import adagrad as torch_kernel
 
-from mip.optim.protocol import Decay, Optimizer, Params, counts, decay_field, decaying, named
-from mip.optim.schedules import Hyper, Schedule, value
-from mip.tree import Tree
+from mip.optim.kernels import Slots, from_kernel, zero_step_counts
+from mip.optim.optimizer_kinds import NonNegative, Positive, optimizer_kind
+from mip.optim.protocol import Optimizer, Params
+from mip.optim.weight_decay import DecayParams
 
 
 def adagrad(
-    rate: Hyper = 1e-2, initial: float = 0.0, eps: float = 1e-10, weight_decay: Hyper = 0.0
+    lr: Positive = 1e-2,
+    initial_accumulator_value: Annotated[float, ge(0)] = 0.0,
+    eps: Positive = 1e-10,
+    weight_decay: NonNegative = 0.0,
+    decay_params: DecayParams = "all",
 ) -> Optimizer:
     """Adagrad (Duchi, Hazan and Singer 2011), on the CPU by torch's fused kernel; equal to
-    `torch.optim.Adagrad`. The sums begin at `initial`.
+    `torch.optim.Adagrad`.
 
-    >>> params = {"w": torch.ones(1)}; one = adagrad(0.1)
-    >>> one.update({"w": torch.ones(1)}, one.init(params), params, 0)[2]
+    >>> params = {"w": torch.ones(1)}; opt = adagrad(0.1)
+    >>> opt.update({"w": torch.ones(1)}, opt.init(params), params, 0)[2]
     {'w': tensor([0.9000])}
     """
 
-    def init(params: Params) -> Tree:
-        sums = {path: torch.full_like(param, initial) for path, param in params.items()}
-        return {"count": counts(params), "sum": sums}
+    def initial_sums(params: Params) -> Params:
+        return {p: torch.full_like(leaf, initial_accumulator_value) for p, leaf in params.items()}
 
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        kernel(
-            list(params.values()),
-            named(grads, params),
-            named(state["sum"], params),
-            list(state["count"].unbind()),
-            fused=True if _on_cpu(params) else None,
-            lr=value(rate, step),
-            weight_decay=value(weight_decay, step),
-            lr_decay=0.0,
-            eps=eps,
-            maximize=False,
-        )
-        return grads, state, params
-
-    return Optimizer(init, update_)
+    slots: Slots = {"sum": initial_sums, "count": zero_step_counts}
+    hypers = {"lr": lr, "eps": eps, "weight_decay": weight_decay}
+    return from_kernel(_kernel, slots, hypers, {}, decay_params)
 
 
-def _on_cpu(params: Params) -> bool:
-    return all(param.device.type == "cpu" for param in params.values())
+def _kernel(
+    params: list[Tensor],
+    grads: list[Tensor],
+    sums: list[Tensor],
+    counts: list[Tensor],
+    *,
+    lr: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
+    on_cpu = all(param.device.type == "cpu" for param in params)
+    torch_kernel(
+        params,
+        grads,
+        sums,
+        counts,
+        fused=True if on_cpu else None,
+        lr=lr,
+        weight_decay=weight_decay,
+        lr_decay=0.0,
+        eps=eps,
+        maximize=False,
+    )
 
 
-@frozen
-class Adagrad:
-    """See `adagrad`; `decay` says which weights decay, "all" or "matrices" alone."""
-
-    kind = "adagrad"
-    lr: float = field(default=1e-2, validator=gt(0))
-    initial: float = field(default=0.0, validator=ge(0))
-    eps: float = field(default=1e-10, validator=gt(0))
-    weight_decay: float = field(default=0.0, validator=ge(0))
-    decay: Decay = decay_field()
-
-    def optimizer(self, rate: Schedule) -> Optimizer:
-        """Build it with a learning rate that follows a schedule."""
-        build = partial(adagrad, rate, self.initial, self.eps)
-        return decaying(build, self.weight_decay, self.decay)
+Adagrad = optimizer_kind("Adagrad", "adagrad", adagrad)

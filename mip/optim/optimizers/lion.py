@@ -1,53 +1,46 @@
-"""Lion: the sign of a momentum."""
+"""Lion: steps by the sign of a momentum."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from torch import Tensor
 
-from attrs import field, frozen
-from attrs.validators import ge, gt
-
-from mip.optim.protocol import Decay, Optimizer, Params, betas_field, decay_field, decaying, zeros
-from mip.optim.schedules import Hyper, Schedule, value
-from mip.tree import Tree
+from mip.optim.kernels import from_kernel
+from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
+from mip.optim.protocol import Optimizer, zeros
+from mip.optim.weight_decay import DecayParams
 
 
 def lion(
-    rate: Hyper = 1e-4, betas: tuple[Hyper, Hyper] = (0.9, 0.99), weight_decay: Hyper = 0.0
+    lr: Positive = 1e-4,
+    betas: Betas = (0.9, 0.99),
+    weight_decay: NonNegative = 0.0,
+    decay_params: DecayParams = "all",
 ) -> Optimizer:
-    """Lion (Chen et al. 2023): every number moves by the rate, in the direction of its momentum.
-    A rate a third to a tenth of AdamW's, and as much more decay, suit it.
+    """Lion (Chen et al. 2023): every element moves by the learning rate, against the sign of its
+    momentum. It suits a third to a tenth of AdamW's rate, with as many times the weight decay.
 
-    >>> import torch; params = {"w": torch.ones(2)}; one = lion(0.1)
-    >>> one.update({"w": torch.tensor([5.0, -0.1])}, one.init(params), params, 0)[2]
+    >>> import torch; params = {"w": torch.ones(2)}; opt = lion(0.1)
+    >>> opt.update({"w": torch.tensor([5.0, -0.1])}, opt.init(params), params, 0)[2]
     {'w': tensor([0.9000, 1.1000])}
     """
-
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        one, two = (value(beta, step) for beta in betas)
-        lr, decay = value(rate, step), value(weight_decay, step)
-        for path, param in params.items():
-            grad, mean = grads[path], state[path]
-            param.mul_(1 - lr * decay).sub_(mean.lerp(grad, 1 - one).sign_(), alpha=lr)
-            mean.lerp_(grad, 1 - two)
-        return grads, state, params
-
-    return Optimizer(zeros, update_)
+    beta1, beta2 = betas
+    hypers = {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": weight_decay}
+    return from_kernel(_kernel, zeros, hypers, {}, decay_params)
 
 
-@frozen
-class Lion:
-    """See `lion`; `decay` says which weights decay, "all" or "matrices" alone."""
+def _kernel(
+    params: list[Tensor],
+    grads: list[Tensor],
+    means: list[Tensor],
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+) -> None:
+    for param, grad, mean in zip(params, grads, means, strict=True):
+        param.mul_(1 - lr * weight_decay).sub_(mean.lerp(grad, 1 - beta1).sign_(), alpha=lr)
+        mean.lerp_(grad, 1 - beta2)
 
-    kind = "lion"
-    lr: float = field(default=1e-4, validator=gt(0))
-    weight_decay: float = field(default=0.0, validator=ge(0))
-    betas: tuple[float, ...] = betas_field(0.9, 0.99)
-    decay: Decay = decay_field()
 
-    def optimizer(self, rate: Schedule) -> Optimizer:
-        """Build it with a learning rate that follows a schedule."""
-        first, second = self.betas
-        build = partial(lion, rate, (first, second))
-        return decaying(lambda decay: build(weight_decay=decay), self.weight_decay, self.decay)
+Lion = optimizer_kind("Lion", "lion", lion)

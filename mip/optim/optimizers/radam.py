@@ -1,80 +1,35 @@
-"""RAdam: Adam that trusts its mean of squares only when that has seen enough."""
+"""RAdam: Adam that uses its second moment only once that has seen enough gradients."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
-from attrs import field, frozen
-from attrs.validators import ge, gt
 from torch.optim.radam import radam as kernel
 
-from mip.optim.protocol import (
-    Decay,
-    Optimizer,
-    Params,
-    betas_field,
-    counts,
-    decay_field,
-    decaying,
-    named,
-    zeros,
-)
-from mip.optim.schedules import Hyper, Schedule, value
-from mip.tree import Tree
+from mip.optim.kernels import Slots, from_kernel, zero_step_counts
+from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
+from mip.optim.protocol import Optimizer, zeros
+from mip.optim.weight_decay import DecayParams
 
 
 def radam(
-    rate: Hyper = 1e-3,
-    betas: tuple[Hyper, Hyper] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: Hyper = 0.0,
-    decoupled: bool = False,
+    lr: Positive = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    decoupled_weight_decay: bool = False,
+    decay_params: DecayParams = "all",
 ) -> Optimizer:
     """RAdam (Liu et al. 2020), which needs no warm-up; equal to `torch.optim.RAdam`. With
-    `decoupled` weights decay as AdamW's.
+    `decoupled_weight_decay` weights decay as AdamW's do.
 
-    >>> import torch; params = {"w": torch.ones(1)}; one = radam(0.1)
-    >>> one.update({"w": torch.ones(1)}, one.init(params), params, 0)[2]
+    >>> import torch; params = {"w": torch.ones(1)}; opt = radam(0.1)
+    >>> opt.update({"w": torch.ones(1)}, opt.init(params), params, 0)[2]
     {'w': tensor([0.9000])}
     """
-
-    def init(params: Params) -> Tree:
-        return {"count": counts(params), "mean": zeros(params), "square": zeros(params)}
-
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        kernel(
-            list(params.values()),
-            named(grads, params),
-            named(state["mean"], params),
-            named(state["square"], params),
-            list(state["count"].unbind()),
-            decoupled_weight_decay=decoupled,
-            beta1=value(betas[0], step),
-            beta2=value(betas[1], step),
-            lr=value(rate, step),
-            weight_decay=value(weight_decay, step),
-            eps=eps,
-        )
-        return grads, state, params
-
-    return Optimizer(init, update_)
+    slots: Slots = {"mean": zeros, "square": zeros, "count": zero_step_counts}
+    beta1, beta2 = betas
+    hypers = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
+    options = {"decoupled_weight_decay": decoupled_weight_decay}
+    return from_kernel(kernel, slots, hypers, options, decay_params)
 
 
-@frozen
-class RAdam:
-    """See `radam`; `decay` says which weights decay, "all" or "matrices" alone."""
-
-    kind = "radam"
-    lr: float = field(default=1e-3, validator=gt(0))
-    weight_decay: float = field(default=0.0, validator=ge(0))
-    betas: tuple[float, ...] = betas_field()
-    eps: float = field(default=1e-8, validator=gt(0))
-    decoupled: bool = False
-    decay: Decay = decay_field()
-
-    def optimizer(self, rate: Schedule) -> Optimizer:
-        """Build it with a learning rate that follows a schedule."""
-        first, second = self.betas
-        build = partial(radam, rate, (first, second), self.eps, decoupled=self.decoupled)
-        return decaying(lambda decay: build(weight_decay=decay), self.weight_decay, self.decay)
+RAdam = optimizer_kind("RAdam", "radam", radam)

@@ -2,78 +2,51 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
-from attrs import field, frozen
-from attrs.validators import ge, gt, lt
 from torch.optim.sgd import sgd as kernel
 
-from mip.optim.protocol import (
-    Decay,
-    Optimizer,
-    Params,
-    decay_field,
-    decaying,
-    named,
-    optional,
-    zeros,
-)
-from mip.optim.schedules import Hyper, Schedule, value
-from mip.tree import Tree
+from mip.optim.kernels import from_kernel
+from mip.optim.optimizer_kinds import Fraction, NonNegative, Positive, optimizer_kind
+from mip.optim.protocol import Optimizer, zeros
+from mip.optim.weight_decay import DecayParams
 
 
 def sgd(
-    rate: Hyper = 1e-2, momentum: Hyper = 0.0, nesterov: bool = False, weight_decay: Hyper = 0.0
+    lr: Positive = 1e-2,
+    momentum: Fraction = 0.0,
+    nesterov: bool = False,
+    weight_decay: NonNegative = 0.0,
+    decay_params: DecayParams = "all",
 ) -> Optimizer:
     """Stochastic gradient descent by torch's fused kernel; equal to `torch.optim.SGD`.
 
-    Without `momentum` there is none, as in torch; a spec's `sgd` has 0.9 by default. Raises
-    ValueError for `nesterov` without a momentum.
+    The default is no momentum, as in torch; a spec's `sgd` has 0.9. Raises ValueError for
+    `nesterov` without a momentum.
 
-    >>> import torch; params = {"w": torch.ones(1)}; one = sgd(0.1)
-    >>> one.update({"w": torch.ones(1)}, one.init(params), params, 0)[2]
+    >>> import torch; params = {"w": torch.ones(1)}; opt = sgd(0.1)
+    >>> opt.update({"w": torch.ones(1)}, opt.init(params), params, 0)[2]
     {'w': tensor([0.9000])}
     """
     if nesterov and not momentum:
-        raise ValueError("'nesterov' needs a momentum: sgd(rate, momentum=0.9, nesterov=True)")
-
-    def init(params: Params) -> Tree:
-        return zeros(params) if momentum else {}
-
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Any:
-        kernel(
-            list(params.values()),
-            named(grads, params),
-            optional(state, params),
-            fused=True,
-            weight_decay=value(weight_decay, step),
-            momentum=value(momentum, step),
-            lr=value(rate, step),
-            dampening=0.0,
-            nesterov=nesterov,
-            maximize=False,
-        )
-        return grads, state, params
-
-    return Optimizer(init, update_)
+        raise ValueError("'nesterov' needs a momentum: sgd(lr, momentum=0.9, nesterov=True)")
+    slots = zeros if momentum else lambda params: {}
+    hypers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    options = {"fused": True, "dampening": 0.0, "nesterov": nesterov, "maximize": False}
+    return from_kernel(kernel, slots, hypers, options, decay_params)
 
 
-@frozen
-class SGD:
-    """See `sgd`; `decay` says which weights decay, "all" or "matrices" alone. The momentum is 0.9
-    by default, unlike that of the function: specs have been trained with the one, programs with
-    the other, and either would learn something else with another default.
+def _sgd_in_a_spec(
+    lr: Positive = 1e-2,
+    momentum: Fraction = 0.9,
+    nesterov: bool = False,
+    weight_decay: NonNegative = 0.0,
+    decay_params: DecayParams = "all",
+) -> Optimizer:
+    """Stochastic gradient descent, by default with a momentum of 0.9.
+
+    Its defaults differ from those of `sgd`, since either would train differently with those of the
+    other; for the same reason it ignores `nesterov` if there is no momentum.
     """
+    return sgd(lr, momentum, nesterov and bool(momentum), weight_decay, decay_params)
 
-    kind = "sgd"
-    lr: float = field(default=1e-2, validator=gt(0))
-    momentum: float = field(default=0.9, validator=[ge(0), lt(1)])
-    nesterov: bool = False
-    weight_decay: float = field(default=0.0, validator=ge(0))
-    decay: Decay = decay_field()
 
-    def optimizer(self, rate: Schedule) -> Optimizer:
-        """Build it with a learning rate that follows a schedule."""
-        nesterov = self.nesterov and self.momentum > 0
-        return decaying(partial(sgd, rate, self.momentum, nesterov), self.weight_decay, self.decay)
+SGD = optimizer_kind("SGD", "sgd", _sgd_in_a_spec)
