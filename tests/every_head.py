@@ -1,4 +1,4 @@
-"""One of each head over a small table, and the rows that have a target for it."""
+"""Heads of every kind over a small table, and the rows that have a target for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = {
     "words": ["sea; sun", "sun", "", ";", "Köln", *["sea", "sea;;Köln"] * 3, "sun"],
 }
 SIZES = ["tiny", "small", "mid", "large"]
-LEVELS = [0.025, 0.3, 0.6, 0.975]
+QUANTILES = [0.025, 0.3, 0.6, 0.975]
 HEADS = {
     "binary": Binary("sold"),
     "binary balanced": Binary("sold", "no", class_weight="balanced"),
@@ -43,7 +43,7 @@ HEADS = {
     "ordinal members": Ordinal("stars", members=3),
     "ordinal in order": Ordinal("size", order=SIZES),
     "quantile": Quantile("price"),
-    "quantile log": Quantile("price", LEVELS, "log"),
+    "quantile log": Quantile("price", QUANTILES, "log"),
     "quantile none": Quantile("visits", [0.5], "none"),
     "regression": Regression("price"),
     "regression huber": Regression("visits", loss="huber"),
@@ -53,19 +53,19 @@ HEADS = {
 }
 
 
-def rows_of(places=range(ROWS)) -> mip.Table:
-    return mip.from_columns(COLUMNS).take(list(places))
+def rows_of(indices=range(ROWS)) -> mip.Table:
+    return mip.from_columns(COLUMNS).take(list(indices))
 
 
-def gone_of(head) -> list[int]:
-    """The rows of the table that have no target."""
+def missing_of(head) -> list[int]:
+    """The rows without a target."""
     return {"price": [2, 3, 4], "never": []}.get(head.column, [2])
 
 
 def known_of(head) -> mip.Table:
-    return rows_of(k for k in range(ROWS) if k not in gone_of(head))
+    return rows_of(k for k in range(ROWS) if k not in missing_of(head))
 
 
 def logits_of(head, facts, rows: int = ROWS, seed: int = 0) -> torch.Tensor:
-    outputs, chance = head.outputs(facts), torch.Generator().manual_seed(seed)
-    return torch.randn(rows, *([outputs] if outputs else []), generator=chance)
+    outputs, generator = head.outputs(facts), torch.Generator().manual_seed(seed)
+    return torch.randn(rows, *([outputs] if outputs else []), generator=generator)

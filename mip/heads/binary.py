@@ -65,12 +65,11 @@ class Binary:
         names = sorted(counts)
         if len(names) != 2:
             listed = ", ".join(shown(name)[1:-1] for name in names[:5])
-            values = f"{len(names)} values ({listed})"
-            raise DataError(f"{rows.name}: column '{self.column}' has {values}, and binary needs 2")
+            count = f"{len(names)} values ({listed})"
+            raise DataError(f"{rows.name}: column '{self.column}' has {count}; binary needs 2")
         if self.pos_label is not None and self.pos_label not in names:
-            known = hint(self.pos_label, names)
-            text = f"'{self.pos_label}' is no value of '{self.column}'{known}"
-            raise DataError(f"{rows.name}: {text}")
+            text = f"'{self.pos_label}' is not a value of column '{self.column}'"
+            raise DataError(f"{rows.name}: {text}{hint(self.pos_label, names)}")
         names = sorted(names, key=lambda name: (name == self.pos_label, name))
         return classes.class_facts(names, counts, self.class_weight)
 

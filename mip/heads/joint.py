@@ -58,7 +58,7 @@ class Joint:
     @loss_weights.validator
     def _check_weights(self, _: Attribute, weights: Mapping[str, float]) -> None:
         if weights and self.weighting == "learned":
-            raise ValueError("'loss_weights' must be left out: the weighting is learned")
+            raise ValueError("'loss_weights' must be omitted: the weighting is learned")
         for name, weight in weights.items():
             if name not in self.head:
                 known = hint(name, self.head)

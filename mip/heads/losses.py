@@ -25,13 +25,12 @@ def check_shapes(loss: Callable[..., Tensor]) -> Criterion:
 
     >>> check_shapes(F.mse_loss)(torch.zeros(3, 1), torch.zeros(3))
     Traceback (most recent call last):
-    mip.errors.DataError: a loss between shapes (3, 1) and (3,) would broadcast
+    mip.errors.DataError: logits of shape (3, 1) and a target of shape (3,) would broadcast
     """
 
     def criterion(logits: Tensor, target: Tensor) -> Tensor:
         if logits.shape != target.shape:
-            shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
-            raise DataError(f"a loss between shapes {shapes} would broadcast")
+            raise DataError(f"{_shapes(logits, target)} would broadcast")
         return loss(logits, target)
 
     return criterion
@@ -43,18 +42,22 @@ def check_width(loss: Callable[..., Tensor], width: int, soft: bool = True) -> C
 
     >>> check_width(F.cross_entropy, 3)(torch.zeros(2, 1), torch.tensor([0, 1]))
     Traceback (most recent call last):
-    mip.errors.DataError: a loss of 3 logits a row between shapes (2, 1) and (2,)
+    mip.errors.DataError: logits of shape (2, 1) and a target of shape (2,): \
+expected 3 logits per row
     """
 
     def criterion(logits: Tensor, target: Tensor) -> Tensor:
         rows = target.shape[:1]
         allowed = (rows, (*rows, width)) if soft else (rows,)
         if logits.shape != (*rows, width) or target.shape not in allowed:
-            shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
-            raise DataError(f"a loss of {width} logits a row between shapes {shapes}")
+            raise DataError(f"{_shapes(logits, target)}: expected {width} logits per row")
         return loss(logits, target)
 
     return criterion
+
+
+def _shapes(logits: Tensor, target: Tensor) -> str:
+    return f"logits of shape {tuple(logits.shape)} and a target of shape {tuple(target.shape)}"
 
 
 def log_cosh(pred: Tensor, target: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Multiclass:
         """Find the classes, sorted, and their weights if asked for."""
         counts = words(rows, self.column)
         if len(counts) < 2:
-            raise DataError(f"{rows.name}: column '{self.column}' has {len(counts)} class")
+            raise DataError(f"{rows.name}: column '{self.column}' has fewer than 2 classes")
         return classes.class_facts(sorted(counts), counts, self.class_weight)
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:

@@ -67,8 +67,8 @@ class Multilabel:
                 if word not in index:
                     raise DataError(
                         f"{rows.where(place, self.column)}: {shown(word)} is not a label of the "
-                        f"training rows{hint(word, index)}; leave such rows out, or train with "
-                        "some (another data.split.seed)"
+                        f"training rows{hint(word, index)}; remove such rows, or train on "
+                        "some of them (another data.split.seed)"
                     )
             target[place] = 0
             target[place, [index[word] for word in words]] = 1

@@ -50,7 +50,7 @@ class Ordinal:
     @order.validator
     def _check_order(self, _: Attribute, order: tuple[str, ...]) -> None:
         if order and (len(order) < 2 or len(set(order)) < len(order) or "" in order):
-            raise ValueError(f"'order' must name 2 classes or more, each once: {list(order)}")
+            raise ValueError(f"'order' must name at least 2 distinct classes: {list(order)}")
 
     known = classes.known
 
@@ -67,7 +67,7 @@ class Ordinal:
             text = f"{shown(unknown[0])} of column '{self.column}' is not in 'order'"
             raise DataError(f"{rows.name}: {text}{hint(unknown[0], self.order)}")
         if len(names) < 2:
-            raise DataError(f"{rows.name}: column '{self.column}' has {len(names)} class")
+            raise DataError(f"{rows.name}: column '{self.column}' has fewer than 2 classes")
         return {"classes": list(self.order) or names}
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:

@@ -67,17 +67,26 @@ def test_the_picture_is_that_of_the_spec(tmp_path):
     assert (ROOT / "docs" / "models.svg").read_text() == drawn
 
 
-def test_the_head_of_ones_own_trains(tmp_path):
+OWN_HEADS = {
+    "steady": ({"target 'y' missing": [0]}, ["days"], "valid/mae"),
+    "gaussian": ({}, ["low", "value", "high"], "valid/deviation"),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_HEADS)
+def test_a_head_of_your_own_trains(kind, tmp_path):
+    dropped, columns, metric = OWN_HEADS[kind]
     names: dict[str, object] = {"__name__": __name__}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "models.md", "exec"), names)
-    text = '[branch.a]\nkind = "continuous"\ncolumns = ["x"]\n[head]\nkind = "steady"\ncolumn = "y"'
+    text = (
+        f'[branch.a]\nkind = "continuous"\ncolumns = ["x"]\n[head]\nkind = "{kind}"\ncolumn = "y"'
+    )
     spec = mip.parse(text + "\n[train]\nepochs = 2\n", names["kinds"])
     rows = mip.from_columns({"x": range(20), "y": range(0, 40, 2)})
     used, report = mip.clean(spec, rows)
-    assert report.dropped == {"target 'y' missing": [0]}
-    ended = mip.run(
-        spec, mip.model.Parts(used, used, used), tmp_path, kinds=names["kinds"], device="cpu"
-    )
-    assert list(ended.predict(rows).columns) == ["days"]
-    assert "valid/mae" in ended.history.epochs[-1]
+    assert report.dropped == dropped
+    parts = mip.model.Parts(used, used, used)
+    ended = mip.run(spec, parts, tmp_path, kinds=names["kinds"], device="cpu")
+    assert list(ended.predict(rows).columns) == columns
+    assert metric in ended.history.epochs[-1]

@@ -1,4 +1,4 @@
-"""The battery: what every kind of head must keep, whatever it says; and the numbers of each."""
+"""The battery: the laws that every kind of head keeps, and the numbers of each kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ import torch
 import torch.nn.functional as F
 import torchmetrics.functional as tm
 from attrs import evolve
-from every_head import COLUMNS, HEADS, LEVELS, ROWS, SIZES, gone_of, known_of, logits_of, rows_of
+from every_head import (
+    COLUMNS,
+    HEADS,
+    QUANTILES,
+    ROWS,
+    SIZES,
+    known_of,
+    logits_of,
+    missing_of,
+    rows_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -32,10 +42,12 @@ from mip.heads import (
     Ordinal,
     Quantile,
     Regression,
+    column_heads,
     in_unit,
     log_loss,
     msle,
     percent_close,
+    tower,
     training_loss,
 )
 from mip.heads.losses import (
@@ -55,8 +67,8 @@ classed = [head for head in HEADS.values() if isinstance(head, (Binary, Multicla
 
 
 def spec_of(head, **train) -> mip.spec.Spec:
-    how = mip.spec.Train(epochs=2, batch_size=5, **train)
-    return mip.spec.Spec({"one": Continuous(["area"])}, head, train=how)
+    training = mip.spec.Train(epochs=2, batch_size=5, **train)
+    return mip.spec.Spec({"one": Continuous(["area"])}, head, train=training)
 
 
 def run(head, folder, **train):
@@ -66,7 +78,7 @@ def run(head, folder, **train):
 
 
 def refusal(head: str) -> str:
-    """What is said of a spec with this head."""
+    """The error of a spec with this head."""
     branch = '[branch.one]\nkind = "continuous"\ncolumns = ["area"]\n'
     with pytest.raises(SpecError) as caught:
         mip.parse(f"{branch}[head]\n{head}\n")
@@ -74,17 +86,17 @@ def refusal(head: str) -> str:
 
 
 def near(facts):
-    """The same facts; moments that are merged in another order may differ in the last bits."""
+    """The same facts, except the last bits of moments that were merged in another order."""
     return pytest.approx(facts, rel=1e-14) if "std" in facts else facts
 
 
-# What holds for every kind.
+# Laws of every kind.
 
 
 def test_the_battery_has_every_kind_of_head():
-    named = {type(head) for head in HEADS.values()}
+    tested = {type(head) for head in HEADS.values()}
     heads = {kind for kind in mip.KINDS.values() if hasattr(kind, "criterion")}
-    assert named == heads - {Joint}  # whose own battery is test_joint
+    assert tested == heads - {Joint}  # whose battery is test_joint
 
 
 @every
@@ -94,21 +106,21 @@ def test_facts_are_json(head):
 
 
 @every
-def test_logits_are_found_from_what_they_decode_to(head):
+def test_decoded_columns_turn_back_into_logits(head):
     facts = head.adapt(rows_of())
     columns = head.decode(facts, logits_of(head, facts))
-    found = head.decode(facts, head.logits(facts, columns))
-    assert found.keys() == columns.keys()
+    again = head.decode(facts, head.logits(facts, columns))
+    assert again.keys() == columns.keys()
     for name, column in columns.items():
         if column.dtype == object:
-            assert found[name].tolist() == column.tolist()
+            assert again[name].tolist() == column.tolist()
         else:
-            np.testing.assert_allclose(found[name], column, rtol=1e-9)
+            np.testing.assert_allclose(again[name], column, rtol=1e-9)
 
 
 @every
 @pytest.mark.parametrize("size", [90.0, -90.0])
-def test_chances_of_none_give_finite_logits(head, size):
+def test_probabilities_of_zero_give_finite_logits(head, size):
     facts = head.adapt(rows_of())
     columns = head.decode(facts, torch.full_like(logits_of(head, facts), size))
     assert head.logits(facts, columns).isfinite().all()
@@ -121,33 +133,33 @@ def test_facts_do_not_see_rows_without_a_target(head):
 
 @every
 @given(st.lists(st.integers(0, ROWS - 1), max_size=14))
-def test_encoding_treats_each_row_by_itself(head, places):
-    facts, index = head.adapt(rows_of()), torch.tensor(places, dtype=torch.int64)
+def test_encoding_treats_each_row_by_itself(head, indices):
+    facts, index = head.adapt(rows_of()), torch.tensor(indices, dtype=torch.int64)
     whole = head.encode(facts, rows_of())[index]
-    taken = head.encode(facts, rows_of(places))
+    taken = head.encode(facts, rows_of(indices))
     assert taken.dtype == whole.dtype
     assert torch.equal(taken.nan_to_num(-7), whole.nan_to_num(-7))
 
 
 @every
-def test_a_missing_target_is_marked_and_is_a_row_that_cleaning_drops(head):
+def test_a_missing_target_is_marked_and_cleaning_drops_its_row(head):
     target = head.encode(head.adapt(rows_of()), rows_of())
     assert target.shape[0] == ROWS
     marked = (target.isnan() | (target == -1)).view(ROWS, -1)
-    assert marked.all(1).nonzero().flatten().tolist() == gone_of(head)
+    assert marked.all(1).nonzero().flatten().tolist() == missing_of(head)
     assert marked.any(1).equal(marked.all(1))
-    if gone_of(head):
-        with pytest.warns(mip.errors.MipWarning) if len(gone_of(head)) > 1 else nullcontext():
+    if missing_of(head):
+        with pytest.warns(mip.errors.MipWarning) if len(missing_of(head)) > 1 else nullcontext():
             _, report = mip.clean(spec_of(head), rows_of())
         reasons = ("missing", "infinite or past float32")
-        assert report.dropped.keys() <= {f"target '{head.column}' {each}" for each in reasons}
-        assert sorted(sum(report.dropped.values(), [])) == gone_of(head)  # noqa: RUF017
+        assert report.dropped.keys() <= {f"target '{head.column}' {why}" for why in reasons}
+        assert sorted(sum(report.dropped.values(), [])) == missing_of(head)  # noqa: RUF017
         with pytest.raises(DataError, match=r"^table row 2, column .*: the target is missing$"):
             mip.clean(spec_of(evolve(head, missing="error")), rows_of())
 
 
 @every
-def test_a_loss_is_one_number_with_a_slope(head):
+def test_a_loss_is_one_number_with_a_gradient(head):
     facts = head.adapt(rows_of())
     target = head.encode(facts, known_of(head))
     for size in (1.0, 50.0):
@@ -155,19 +167,19 @@ def test_a_loss_is_one_number_with_a_slope(head):
         loss = head.criterion(facts)(logits, target)
         assert loss.shape == ()
         assert loss.isfinite()
-        (slope,) = torch.autograd.grad(loss, logits)
-        assert slope.isfinite().all()
-        assert slope.abs().sum() > 0
+        (grad,) = torch.autograd.grad(loss, logits)
+        assert grad.isfinite().all()
+        assert grad.abs().sum() > 0
 
 
 @every
-def test_a_certain_model_has_a_slope_that_is_a_number(head):
+def test_a_certain_model_has_a_finite_gradient(head):
     facts = head.adapt(rows_of())
     target = head.encode(facts, known_of(head))
     for value in (0.0, 80.0, -80.0):
         logits = torch.full_like(logits_of(head, facts, len(target)), value).requires_grad_()
-        (slope,) = torch.autograd.grad(head.criterion(facts)(logits, target), logits)
-        assert slope.isfinite().all()
+        (grad,) = torch.autograd.grad(head.criterion(facts)(logits, target), logits)
+        assert grad.isfinite().all()
 
 
 @every
@@ -176,8 +188,8 @@ def test_a_loss_is_the_mean_of_its_rows(head):
     target = head.encode(facts, known_of(head))
     logits, loss = logits_of(head, facts, len(target)), head.criterion(facts)
     pairs = zip(logits.split(1), target.split(1), strict=True)
-    alone = torch.stack([loss(*pair) for pair in pairs])
-    torch.testing.assert_close(alone.mean(), loss(logits, target))
+    per_row = torch.stack([loss(*pair) for pair in pairs])
+    torch.testing.assert_close(per_row.mean(), loss(logits, target))
 
 
 @every
@@ -185,9 +197,9 @@ def test_a_loss_that_would_broadcast_is_refused(head):
     facts = head.adapt(rows_of())
     target, logits = head.encode(facts, rows_of()), logits_of(head, facts)
     wrong = logits[:, None] if logits.dim() == 1 else logits.repeat(1, 2)
-    with pytest.raises(DataError, match=r"between shapes \(12, \d+\) and \(12,"):
+    with pytest.raises(DataError, match=r"shape \(12, \d+\) and a target of shape \(12,"):
         head.criterion(facts)(wrong, target)
-    with pytest.raises(DataError, match=r"between shapes \(1[,)]"):
+    with pytest.raises(DataError, match=r"logits of shape \(1[,)]"):
         head.criterion(facts)(logits[:1], target)
 
 
@@ -203,10 +215,10 @@ def test_any_logits_are_decoded(head, data):
     assert {column.shape for column in columns.values()} == {(count,)}
     numbers = {name: column for name, column in columns.items() if name != "label"}
     assert all(np.isfinite(column).all() for column in numbers.values())
-    chances = np.array([column for name, column in numbers.items() if name.startswith("p_")])
-    assert ((chances >= 0) & (chances <= 1)).all()
-    if not isinstance(head, Multilabel) and len(chances):
-        np.testing.assert_allclose(chances.sum(0), 1, rtol=1e-12)
+    probs = np.array([column for name, column in numbers.items() if name.startswith("p_")])
+    assert ((probs >= 0) & (probs <= 1)).all()
+    if not isinstance(head, Multilabel) and len(probs):
+        np.testing.assert_allclose(probs.sum(0), 1, rtol=1e-12)
         assert set(columns["label"]) <= set(facts["classes"])
 
 
@@ -241,9 +253,9 @@ def test_a_model_of_it_predicts_from_its_file_as_in_memory(head, tmp_path):
 @every
 def test_a_model_of_it_learns(head):
     plan, rows = mip.adapt(spec_of(head), known_of(head)), known_of(head)
-    net, one = mip.build(plan), mip.adamw(0.03)
-    step, batch, state = mip.train_step(net, plan.loss, one), plan.encode(rows), mip.init(net, one)
-    losses = []
+    net, optimizer, losses = mip.build(plan), mip.adamw(0.03), []
+    step, state = mip.train_step(net, plan.loss, optimizer), mip.init(net, optimizer)
+    batch = plan.encode(rows)
     for _ in range(30):
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
@@ -272,21 +284,22 @@ def test_a_mixed_target_costs_the_mix_of_its_losses(head):
 def test_streamed_rows_give_the_same_facts(head, tmp_path):
     pytest.importorskip("pyarrow")
     pd.DataFrame(COLUMNS).to_parquet(tmp_path / "rows.parquet", row_group_size=5)
-    streamed, read = (way(tmp_path / "rows.parquet") for way in (mip.stream, mip.read))
+    streamed, read = (source(tmp_path / "rows.parquet") for source in (mip.stream, mip.read))
     assert len(list(streamed.chunks([head.column]))) > 1
     facts = head.adapt(read)
     assert facts == head.adapt(rows_of())
     assert head.adapt(streamed) == near(facts)
 
 
-def test_the_shapes_of_a_loss_are_said():
+def test_a_loss_names_the_shapes_that_it_refuses():
+    shapes = "logits of shape (3, 1) and a target of shape (3,)"
     with pytest.raises(DataError) as caught:
         check_shapes(F.mse_loss)(torch.zeros(3, 1), torch.zeros(3))
-    assert str(caught.value) == "a loss between shapes (3, 1) and (3,) would broadcast"
+    assert str(caught.value) == f"{shapes} would broadcast"
     with pytest.raises(DataError) as caught:
         check_width(F.cross_entropy, 2)(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))
-    assert str(caught.value) == "a loss of 2 logits a row between shapes (3, 1) and (3,)"
-    with pytest.raises(DataError, match=r"a loss of 2 logits a row between shapes \(3, 2\) and"):
+    assert str(caught.value) == f"{shapes}: expected 2 logits per row"
+    with pytest.raises(DataError, match="expected 2 logits per row"):
         check_width(F.mse_loss, 2, soft=False)(torch.zeros(3, 2), torch.zeros(3, 2))
 
 
@@ -301,22 +314,22 @@ def test_log_cosh_is_the_logarithm_of_the_hyperbolic_cosine():
     assert log_cosh(torch.tensor([-1e4, 1e4]), torch.zeros(2)).item() == pytest.approx(1e4 - 0.6931)
 
 
-def test_a_guess_is_close_within_a_share_of_the_truth():
+def test_a_prediction_is_close_within_a_share_of_the_truth():
     truth = torch.tensor([100.0, 100.0, 100.0, -100.0, 0.0, 0.0]).double()
-    guess = torch.tensor([110.0, 111.0, 90.0, -95.0, 0.0, 0.1]).double()
-    assert float(percent_close(guess, truth)) == pytest.approx(4 / 6)
-    assert float(percent_close(guess, truth, tol=0.05)) == pytest.approx(2 / 6)
-    assert float(percent_close(guess, truth, tol=0.2)) == pytest.approx(5 / 6)
+    pred = torch.tensor([110.0, 111.0, 90.0, -95.0, 0.0, 0.1]).double()
+    assert float(percent_close(pred, truth)) == pytest.approx(4 / 6)
+    assert float(percent_close(pred, truth, tol=0.05)) == pytest.approx(2 / 6)
+    assert float(percent_close(pred, truth, tol=0.2)) == pytest.approx(5 / 6)
 
 
 @given(pairs=st.lists(st.tuples(*[st.floats(-2, 1e6)] * 2), min_size=1, max_size=9))
-def test_squared_logarithms_are_those_of_torchmetrics_or_there_are_none(pairs):
-    guess, truth = torch.tensor(pairs, dtype=torch.float64).T
-    found = msle(guess, truth)
+def test_msle_is_that_of_torchmetrics_or_nan(pairs):
+    pred, truth = torch.tensor(pairs, dtype=torch.float64).T
+    score = msle(pred, truth)
     if min(map(min, pairs)) <= -1:
-        assert found.isnan()
+        assert score.isnan()
     else:
-        torch.testing.assert_close(found, tm.mean_squared_log_error(guess, truth))
+        torch.testing.assert_close(score, tm.mean_squared_log_error(pred, truth))
 
 
 @pytest.mark.parametrize("scale", ["standard", "log", "none"])
@@ -326,48 +339,48 @@ def test_metrics_in_the_targets_unit_are_those_of_predictions(scale):
         branch.size = {{ kind = "continuous", columns = ["area"] }}
         head = {{ kind = "regression", column = "price", scale = "{scale}" }}
     """)
-    plan, mean_pred = mip.adapt(spec, rows), lambda guess, truth: guess.mean()
-    given = {"percent_close": percent_close, "msle": msle, "mean_pred": mean_pred}
-    metrics = {name: in_unit(plan.decode, metric) for name, metric in given.items()}
-    net, one, seen = mip.build(plan), mip.adam(0.05), []
+    plan, mean_pred = mip.adapt(spec, rows), lambda pred, truth: pred.mean()
+    plain = {"percent_close": percent_close, "msle": msle, "mean_pred": mean_pred}
+    metrics = {name: in_unit(plan.decode, metric) for name, metric in plain.items()}
+    net, optimizer, seen = mip.build(plan), mip.adam(0.05), []
     hooks = [mip.validate(plan, [plan.encode(rows)], metrics=metrics), mip.hooks.record(seen)]
-    step, start = mip.train_step(net, plan.loss, one), mip.init(net, one)
+    step, start = mip.train_step(net, plan.loss, optimizer), mip.init(net, optimizer)
     state = mip.fit(step, pipe(plan.encode(rows), mip.batch(8)), start, epochs=2, hooks=hooks)
     predict = mip.predictor(plan, state)
-    guess, truth = map(torch.tensor, (predict(rows)["value"], rows.numbers("price")))
-    values = {name: float(metric(guess, truth)) for name, metric in given.items()}
+    pred, truth = map(torch.tensor, (predict(rows)["value"], rows.numbers("price")))
+    values = {name: float(metric(pred, truth)) for name, metric in plain.items()}
     want = {name: pytest.approx(value, rel=1e-5, nan_ok=True) for name, value in values.items()}
-    assert {name: seen[-1][f"valid/{name}"] for name in given} == want
-    assert {name: mip.evaluate(predict, rows, metrics)[name] for name in given} == want
+    assert {name: seen[-1][f"valid/{name}"] for name in plain} == want
+    assert {name: mip.evaluate(predict, rows, metrics)[name] for name in plain} == want
 
 
 def test_pinball_is_least_at_the_quantile():
     target = torch.from_numpy(np.random.default_rng(0).gamma(2.0, size=401))
     grid = torch.linspace(0, 8, 1601, dtype=torch.float64)
-    for level in (0.1, 0.5, 0.9):
-        costs = [pinball_loss(at.expand(401, 1), target, (level,)).item() for at in grid]
-        assert grid[int(np.argmin(costs))] == pytest.approx(target.quantile(level).item(), abs=0.01)
+    for q in (0.1, 0.5, 0.9):
+        costs = [pinball_loss(value.expand(401, 1), target, (q,)).item() for value in grid]
+        assert grid[int(np.argmin(costs))] == pytest.approx(target.quantile(q).item(), abs=0.01)
 
 
 def test_pinball_by_hand():
-    guess, target = torch.tensor([[1.0, 4.0], [0.0, 2.0]]), torch.tensor([3.0, 2.0])
+    pred, target = torch.tensor([[1.0, 4.0], [0.0, 2.0]]), torch.tensor([3.0, 2.0])
     want = (0.1 * 2 + 0.1 * 1 + 0.1 * 2 + 0.9 * 0) / 4
-    assert pinball_loss(guess, target, (0.1, 0.9)).item() == pytest.approx(want)
-    half = pinball_loss(guess, target, (0.5, 0.5)) * 2
-    torch.testing.assert_close(half, F.l1_loss(guess, target[:, None].expand(2, 2)))
+    assert pinball_loss(pred, target, (0.1, 0.9)).item() == pytest.approx(want)
+    half = pinball_loss(pred, target, (0.5, 0.5)) * 2
+    torch.testing.assert_close(half, F.l1_loss(pred, target[:, None].expand(2, 2)))
 
 
 @pytest.mark.parametrize("scale", ["standard", "log", "none"])
 def test_quantiles_never_cross_and_value_is_the_middle_one(scale):
-    head = Quantile("price", LEVELS, scale)
+    head = Quantile("price", QUANTILES, scale)
     facts = {"mean": 1.0, "std": 2.0}
     columns = head.decode(facts, torch.tensor([[3.0, 1.0, 2.0, -1.0], [0.0, 0.0, 0.0, 1.0]]))
     assert list(columns) == ["q0.025", "q0.3", "q0.6", "q0.975", "value"]
-    found = np.stack(list(columns.values())[:4], axis=1)
-    assert (np.diff(found, axis=1) >= 0).all()
-    assert columns["value"].tolist() == found[:, 2].tolist()
+    quantiles = np.stack(list(columns.values())[:4], axis=1)
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert columns["value"].tolist() == quantiles[:, 2].tolist()
     own = np.array([[-1.0, 1, 2, 3], [0, 0, 0, 1]]) * 2 + 1
-    np.testing.assert_allclose(found, np.exp(own) if scale == "log" else own)
+    np.testing.assert_allclose(quantiles, np.exp(own) if scale == "log" else own)
 
 
 def test_scores_of_quantiles_by_hand():
@@ -394,10 +407,10 @@ def test_a_count_starts_at_the_training_mean():
 def test_the_loss_of_counts_is_that_of_poisson():
     head, facts = Count("n"), {"mean": 3.0}
     logits, target = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([0.0, 2.0, 9.0])
-    found = head.criterion(facts)(logits, target)
-    chance = torch.distributions.Poisson(3 * logits.exp())
-    want = -(chance.log_prob(target) + (target + 1).lgamma()).mean()
-    torch.testing.assert_close(found, want)
+    loss = head.criterion(facts)(logits, target)
+    poisson = torch.distributions.Poisson(3 * logits.exp())
+    want = -(poisson.log_prob(target) + (target + 1).lgamma()).mean()
+    torch.testing.assert_close(loss, want)
 
 
 def test_scores_of_counts_agree_with_torchmetrics():
@@ -420,14 +433,14 @@ def test_plain_classes_have_torchs_loss_to_the_bit_and_no_new_facts():
     logits, target = torch.randn(64, generator=torch.Generator().manual_seed(1)), torch.ones(64)
     facts = Binary("sold").adapt(rows_of())
     assert facts == {"classes": ["no", "yes"]}
-    found = Binary("sold").criterion(facts)(logits, target)
-    assert torch.equal(found, F.binary_cross_entropy_with_logits(logits, target))
+    loss = Binary("sold").criterion(facts)(logits, target)
+    assert torch.equal(loss, F.binary_cross_entropy_with_logits(logits, target))
     facts, wider = Multiclass("style").adapt(rows_of()), logits.view(16, 4)
     assert facts == {"classes": ["NA", "flat", "house", "loft"]}
     target = torch.arange(16) % 4
-    for each in (target, F.one_hot(target, 4) * 0.9 + 0.025):
-        found = Multiclass("style").criterion(facts)(wider, each)
-        assert torch.equal(found, F.cross_entropy(wider, each))
+    for labels in (target, F.one_hot(target, 4) * 0.9 + 0.025):
+        loss = Multiclass("style").criterion(facts)(wider, labels)
+        assert torch.equal(loss, F.cross_entropy(wider, labels))
 
 
 def test_balanced_weights_make_classes_count_alike():
@@ -479,40 +492,40 @@ def test_the_focal_loss_is_torchvisions(focal):
 
 def test_two_classes_of_either_head_cost_the_same():
     changes = {"class_weight": "balanced", "focal_gamma": 1.5, "label_smoothing": 0.1}
-    one, two = Binary("sold", **changes), Multiclass("sold", **changes)
-    facts, logits = one.adapt(rows_of()), torch.linspace(-3, 3, 11)
-    assert facts == two.adapt(rows_of())
-    target = one.encode(facts, known_of(one))
+    binary, multiclass = Binary("sold", **changes), Multiclass("sold", **changes)
+    facts, logits = binary.adapt(rows_of()), torch.linspace(-3, 3, 11)
+    assert facts == multiclass.adapt(rows_of())
+    target = binary.encode(facts, known_of(binary))
     pairs = torch.stack([-logits / 2, logits / 2], dim=1)
-    want = two.criterion(facts)(pairs, target.long())
-    torch.testing.assert_close(one.criterion(facts)(logits, target), want)
+    want = multiclass.criterion(facts)(pairs, target.long())
+    torch.testing.assert_close(binary.criterion(facts)(logits, target), want)
 
 
-def test_the_weighed_loss_by_hand():
-    chances = torch.tensor([[0.5, 0.25, 0.25]])
+def test_the_weighted_loss_by_hand():
+    probs = torch.tensor([[0.5, 0.25, 0.25]])
     target, weights = torch.tensor([[0.0, 1.0, 0.0]]), [1.0, 2.0, 3.0]
-    found = weighted_cross_entropy(chances.log(), target, weights, 1.0, 0.3)
+    loss = weighted_cross_entropy(probs.log(), target, weights, 1.0, 0.3)
     shares = [0.1 * 1 * 0.5, 0.8 * 2 * 0.75, 0.1 * 3 * 0.75]
     surprise = [math.log(2), math.log(4), math.log(4)]
-    assert found.item() == pytest.approx(sum(a * b for a, b in zip(shares, surprise, strict=True)))
+    assert loss.item() == pytest.approx(sum(a * b for a, b in zip(shares, surprise, strict=True)))
 
 
 # Classes in order.
 
 
 @given(arrays("float32", (5, 3), elements=st.floats(-30, 30, width=32)))
-def test_an_ordinal_loss_is_the_likelihood_of_its_chances(numbers):
+def test_an_ordinal_loss_is_the_likelihood_of_its_probabilities(numbers):
     head, facts = Ordinal("size", order=SIZES), {"classes": SIZES}
     logits, ranks = torch.from_numpy(numbers), torch.tensor([0, 1, 2, 3, 3])
     levels = (ranks[:, None] > torch.arange(3)).float()
     columns = head.decode(facts, logits)
-    chances = np.stack([columns[f"p_{word}"] for word in SIZES], axis=1)
-    want = -np.log(chances[np.arange(5), ranks.numpy()]).mean()
+    probs = np.stack([columns[f"p_{word}"] for word in SIZES], axis=1)
+    want = -np.log(probs[np.arange(5), ranks.numpy()]).mean()
     assert corn_loss(logits, levels).item() == pytest.approx(want, rel=1e-4, abs=1e-6)
-    upto = np.pad(chances.cumsum(axis=1), ((0, 0), (1, 0)))
-    at = [SIZES.index(word) for word in columns["label"]]
-    assert (upto[np.arange(5), at] <= 0.5 + 1e-9).all()  # at one half either is a median
-    assert (upto[np.arange(5), np.array(at) + 1] >= 0.5 - 1e-9).all()
+    below = np.pad(probs.cumsum(axis=1), ((0, 0), (1, 0)))
+    labels = [SIZES.index(word) for word in columns["label"]]
+    assert (below[np.arange(5), labels] <= 0.5 + 1e-9).all()  # at one half either is a median
+    assert (below[np.arange(5), np.array(labels) + 1] >= 0.5 - 1e-9).all()
 
 
 def test_orders_are_given_or_those_of_numbers_or_words():
@@ -526,24 +539,24 @@ def test_orders_are_given_or_those_of_numbers_or_words():
 
 
 def test_scores_of_ranks_agree_with_torchmetrics():
-    chance = torch.Generator().manual_seed(2)
-    guess, truth = torch.randint(0, 4, (2, 50), generator=chance)
-    want = tm.cohen_kappa(guess, truth, task="multiclass", num_classes=4, weights="quadratic")
-    assert quadratic_kappa(guess, truth) == pytest.approx(want.item(), abs=1e-6)
+    generator = torch.Generator().manual_seed(2)
+    pred, truth = torch.randint(0, 4, (2, 50), generator=generator)
+    want = tm.cohen_kappa(pred, truth, task="multiclass", num_classes=4, weights="quadratic")
+    assert quadratic_kappa(pred, truth) == pytest.approx(want.item(), abs=1e-6)
     assert quadratic_kappa(torch.tensor([0, 2]), torch.tensor([2, 0])) == -1
     assert math.isnan(quadratic_kappa(torch.ones(3), torch.ones(3)))
-    logits = torch.where(guess[:, None] > torch.arange(3), 9.0, -9.0)
+    logits = torch.where(pred[:, None] > torch.arange(3), 9.0, -9.0)
     levels = (truth[:, None] > torch.arange(3)).float()
     scores = Ordinal("size").metrics({"classes": SIZES}, logits, levels)
-    distance = (guess - truth).abs().double()
+    distance = (pred - truth).abs().double()
     want = {"accuracy": (distance == 0).double().mean().item(), "mae": distance.mean().item()}
-    assert scores == pytest.approx({**want, "kappa": quadratic_kappa(guess, truth)})
+    assert scores == pytest.approx({**want, "kappa": quadratic_kappa(pred, truth)})
 
 
 # Labels.
 
 
-def test_lists_and_words_say_the_same_labels():
+def test_lists_and_words_mean_the_same_labels():
     lists, words = Multilabel("tags"), Multilabel("words")
     want = [[0, 1, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0]]
     for head in (lists, words):
@@ -559,16 +572,16 @@ def test_lists_and_words_say_the_same_labels():
 
 def test_scores_of_labels_agree_with_torchmetrics():
     head, facts = Multilabel("x"), {"classes": ["a", "b", "c"]}
-    chance = torch.Generator().manual_seed(4)
-    logits = torch.randn(40, 3, generator=chance)
-    target = (torch.rand(40, 3, generator=chance) < 0.4).float()
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(40, 3, generator=generator)
+    target = (torch.rand(40, 3, generator=generator) < 0.4).float()
     scores = head.metrics(facts, logits, target)
-    chances, whole = logits.sigmoid(), target.long()
+    probs, whole = logits.sigmoid(), target.long()
     assert scores == pytest.approx(
         {
-            "accuracy": tm.classification.multilabel_exact_match(chances, whole, 3).item(),
-            "f1": tm.classification.multilabel_f1_score(chances, whole, 3, average="micro").item(),
-            "auc": tm.classification.multilabel_auroc(chances, whole, 3).item(),
+            "accuracy": tm.classification.multilabel_exact_match(probs, whole, 3).item(),
+            "f1": tm.classification.multilabel_f1_score(probs, whole, 3, average="micro").item(),
+            "auc": tm.classification.multilabel_auroc(probs, whole, 3).item(),
         }
     )
     some = head.metrics(facts, logits, target * torch.tensor([1.0, 0.0, 1.0]))
@@ -605,7 +618,7 @@ ADAPT = {
         [3.0, 0.0],
         "table row 1, column 'x': 0 has no logarithm (scale = 'log')",
     ),
-    "one class": (Ordinal("x"), ["a", "a", ""], "table: column 'x' has 1 class"),
+    "one class": (Ordinal("x"), ["a", "a", ""], "table: column 'x' has fewer than 2 classes"),
     "out of order": (
         Ordinal("x", order=["low", "high"]),
         ["low", "hihg"],
@@ -633,13 +646,13 @@ ENCODE = {
         Ordinal("size"),
         "smal",
         "'smal' is not a class of the training rows; did you mean 'small'? (known: large, mid, "
-        "small); leave such rows out, or train with some (data.split.stratify = 'size')",
+        "small); remove such rows, or train on some of them (data.split.stratify = 'size')",
     ),
     "multilabel": (
         Multilabel("words"),
         "sun;see",
         "'see' is not a label of the training rows; did you mean 'sea'? (known: Köln, sea, sun); "
-        "leave such rows out, or train with some (another data.split.seed)",
+        "remove such rows, or train on some of them (another data.split.seed)",
     ),
 }
 
@@ -665,9 +678,9 @@ SPECS = {
     ),
     'kind = "quantile"\nquantiles = [nan]': ("head.quantiles must increase within (0, 1): [nan]"),
     'kind = "quantile"\nquantiles = []': ("head.quantiles must increase within (0, 1): []"),
-    'kind = "ordinal"\norder = ["a"]': "head.order must name 2 classes or more, each once: ['a']",
+    'kind = "ordinal"\norder = ["a"]': "head.order must name at least 2 distinct classes: ['a']",
     'kind = "ordinal"\norder = ["a", "a"]': (
-        "head.order must name 2 classes or more, each once: ['a', 'a']"
+        "head.order must name at least 2 distinct classes: ['a', 'a']"
     ),
     'kind = "ordinal"\norder = [1, 2]': "head.order[0] = 1 must be text, not a whole number",
     'kind = "binary"\nfocal_gamma = -1': "head.focal_gamma must be >= 0: -1.0",
@@ -718,17 +731,17 @@ def test_a_head_that_cannot_be_is_refused(text, error):
 # Members.
 
 
-def test_each_member_has_a_loss_of_its_own_and_together_they_say_the_mean():
+def test_each_member_has_its_own_loss_and_together_they_predict_the_mean():
     head = Multiclass("style", layers=[5], members=3)
     plan, rows = mip.adapt(spec_of(head), known_of(head)), known_of(head)
     net, batch = mip.build(plan), plan.encode(rows)
-    each, mean = net(batch.inputs), net.eval()(batch.inputs)
-    assert each.shape == (len(rows), 3, 4)
-    torch.testing.assert_close(each.mean(dim=1), mean)
-    losses = [F.cross_entropy(logits, batch.target) for logits in each.unbind(1)]
-    torch.testing.assert_close(plan.loss(each, batch.target), torch.stack(losses).mean())
+    members, mean = net(batch.inputs), net.eval()(batch.inputs)
+    assert members.shape == (len(rows), 3, 4)
+    torch.testing.assert_close(members.mean(dim=1), mean)
+    losses = [F.cross_entropy(logits, batch.target) for logits in members.unbind(1)]
+    torch.testing.assert_close(plan.loss(members, batch.target), torch.stack(losses).mean())
     torch.testing.assert_close(plan.loss(mean, batch.target), F.cross_entropy(mean, batch.target))
-    assert not torch.allclose(each[:, 0], each[:, 1])
+    assert not torch.allclose(members[:, 0], members[:, 1])
 
 
 def test_a_member_is_the_network_that_its_adapters_make():
@@ -749,3 +762,34 @@ def test_logits_of_too_few_members_are_refused():
     for wrong in (torch.zeros(4, 2), torch.zeros(4, 1), torch.zeros(3, 3)):
         with pytest.raises(DataError, match="would broadcast"):
             loss(wrong, torch.zeros(4))
+
+
+# Optional verbs and fields.
+
+
+def test_a_head_has_layers_or_builds_its_tower():
+    class Bare:
+        pass
+
+    class Layered:
+        layers, dropout = (4,), 0.0
+
+        def outputs(self, facts):
+            return 2
+
+    class Building(Layered):
+        def tower(self, facts, width):
+            return torch.nn.Identity()
+
+    assert tower(Layered(), {}, 3)(torch.zeros(5, 3)).shape == (5, 2)
+    assert isinstance(tower(Building(), {}, 3), torch.nn.Identity)
+    with pytest.raises(SpecError) as caught:
+        tower(Bare(), {}, 3)
+    text = "Bare has neither the fields 'layers' and 'dropout' nor a verb 'tower'"
+    assert str(caught.value) == text
+
+
+def test_a_joint_head_is_walked_to_its_columns():
+    head = Joint({"a": Count("x"), "b": Joint({"c": Count("y")})})
+    columns = {path: child.column for path, child in column_heads(head)}
+    assert columns == {"head.head.a": "x", "head.head.b.head.c": "y"}

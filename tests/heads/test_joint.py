@@ -25,7 +25,7 @@ JOINTS = {
     "all": Joint(ALL),
     "learned": Joint(ALL, weighting="learned"),
     "nested": Joint({"one": HEADS["count"], "two": Joint(PAIR, loss_weights={"style": 0.5})}),
-    "weighed": Joint(PAIR, loss_weights={"price": 2.0, "style": 0.0}),
+    "weighted": Joint(PAIR, loss_weights={"price": 2.0, "style": 0.0}),
 }
 
 every = pytest.mark.parametrize("head", JOINTS.values(), ids=JOINTS)
@@ -71,39 +71,41 @@ def test_encoding_treats_each_row_by_itself(head):
 
 
 @every
-def test_the_loss_is_the_weighed_sum_and_the_mean_of_its_rows(head):
+def test_the_loss_is_the_weighted_sum_and_the_mean_of_its_rows(head):
     facts, rows = head.adapt(whole()), whole()
-    target, guess = head.encode(facts, rows), logits(head, facts, len(rows))
+    target, pred = head.encode(facts, rows), logits(head, facts, len(rows))
     loss = head.criterion(facts)
-    each = [
-        child.criterion(facts[name])(guess[name], target[name]) for name, child in head.head.items()
+    losses = [
+        child.criterion(facts[name])(pred[name], target[name]) for name, child in head.head.items()
     ]
     if head.weighting == "learned":
-        pairs = zip(torch.linspace(-1, 1, len(each)), each, strict=True)
-        want = sum((-doubt).exp() * value + doubt for doubt, value in pairs)
+        pairs = zip(torch.linspace(-1, 1, len(losses)), losses, strict=True)
+        want = sum((-log_variance).exp() * value + log_variance for log_variance, value in pairs)
     else:
         weights = [head.loss_weights.get(name, 1.0) for name in head.head]
-        want = sum(weight * value for weight, value in zip(weights, each, strict=True))
-    torch.testing.assert_close(loss(guess, target), want)
-    alone = [
-        loss(take(guess, torch.tensor([k])), take(target, torch.tensor([k])))
+        want = sum(weight * value for weight, value in zip(weights, losses, strict=True))
+    torch.testing.assert_close(loss(pred, target), want)
+    per_row = [
+        loss(take(pred, torch.tensor([k])), take(target, torch.tensor([k])))
         for k in range(len(rows))
     ]
-    torch.testing.assert_close(torch.stack(alone).mean(), want)
+    torch.testing.assert_close(torch.stack(per_row).mean(), want)
 
 
 @every
-def test_columns_and_scores_stand_behind_their_heads_name(head):
+def test_columns_and_scores_are_prefixed_with_the_name_of_their_head(head):
     facts, rows = head.adapt(whole()), whole()
-    target, guess = head.encode(facts, rows), logits(head, facts, len(rows))
-    columns, scores = head.decode(facts, guess), head.metrics(facts, guess, target)
+    target, pred = head.encode(facts, rows), logits(head, facts, len(rows))
+    columns, scores = head.decode(facts, pred), head.metrics(facts, pred, target)
     for name, child in head.head.items():
-        own = child.decode(facts[name], guess[name])
-        assert all((columns[f"{name}.{key}"] == values).all() for key, values in own.items())
-        found = child.metrics(facts[name], guess[name], target[name])
-        assert {key: scores[f"{name}.{key}"] for key in found} == pytest.approx(found, nan_ok=True)
+        decoded = child.decode(facts[name], pred[name])
+        assert all((columns[f"{name}.{key}"] == values).all() for key, values in decoded.items())
+        metrics = child.metrics(facts[name], pred[name], target[name])
+        assert {key: scores[f"{name}.{key}"] for key in metrics} == pytest.approx(
+            metrics, nan_ok=True
+        )
         assert scores[f"{name}.loss"] == pytest.approx(
-            float(child.criterion(facts[name])(guess[name], target[name]))
+            float(child.criterion(facts[name])(pred[name], target[name]))
         )
 
 
@@ -120,9 +122,9 @@ def test_a_model_of_it_predicts_from_its_file_as_in_memory(head, tmp_path):
     parts = mip.model.Parts(whole(), whole(), whole().take([]))
     ended = mip.run(spec_of(head), parts, tmp_path, device="cpu")
     loaded = mip.load(tmp_path / "model.safetensors")
-    told = loaded(rows_of())
-    assert told.equals(ended.predict(rows_of()))
-    assert len(told) == ROWS
+    predicted = loaded(rows_of())
+    assert predicted.equals(ended.predict(rows_of()))
+    assert len(predicted) == ROWS
     assert len(loaded(rows_of([]))) == 0
     scores = mip.evaluate(loaded, whole())
     row = ended.history.epochs[-1]
@@ -134,13 +136,13 @@ def test_a_model_of_it_predicts_from_its_file_as_in_memory(head, tmp_path):
 def test_every_parameter_is_reached_and_learns(head):
     spec, rows = spec_of(head), whole()
     plan = mip.adapt(spec, rows)
-    net, one = mip.build(plan), mip.adamw(0.03)
-    step, batch, state = mip.train_step(net, plan.loss, one), plan.encode(rows), mip.init(net, one)
+    net, optimizer, losses = mip.build(plan), mip.adamw(0.03), []
+    step, state = mip.train_step(net, plan.loss, optimizer), mip.init(net, optimizer)
+    batch = plan.encode(rows)
     loss = plan.loss(net(batch.inputs), batch.target)
-    some = [param for param in net.parameters() if param.numel()]
-    reached = torch.autograd.grad(loss, some, allow_unused=True)
-    assert all(grad is not None for grad in reached)
-    losses = []
+    params = [param for param in net.parameters() if param.numel()]
+    grads = torch.autograd.grad(loss, params, allow_unused=True)
+    assert all(grad is not None for grad in grads)
     for _ in range(30):
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
@@ -155,11 +157,11 @@ def test_mixed_rows_train(head, tmp_path):
 
 
 def test_one_head_alone_is_that_head_to_the_bit():
-    one = HEADS["multiclass"]
-    rows = known_of(one)
+    head = HEADS["multiclass"]
+    rows = known_of(head)
     parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
-    alone = mip.run(spec_of(one), parts, device="cpu")
-    joint = mip.run(spec_of(Joint({"it": one})), parts, device="cpu")
+    alone = mip.run(spec_of(head), parts, device="cpu")
+    joint = mip.run(spec_of(Joint({"it": head})), parts, device="cpu")
     assert torch.equal(
         alone.state.params["head.0.weight"], joint.state.params["head.head.it.0.weight"]
     )
@@ -171,17 +173,17 @@ def test_one_head_alone_is_that_head_to_the_bit():
 
 def test_learned_weights_follow_the_noise():
     # One target is exact and the other noise: training trusts the first more.
-    chance = torch.Generator().manual_seed(0)
-    x = torch.randn(256, generator=chance)
-    noise = torch.randn(256, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(256, generator=generator)
+    noise = torch.randn(256, generator=generator)
     frame = pd.DataFrame({"area": x, "exact": 2 * x, "noise": noise})
     heads = {name: evolve(HEADS["regression"], column=name) for name in ("exact", "noise")}
     rows = mip.from_frame(frame)
     spec = spec_of(Joint(heads, weighting="learned"))
     parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
-    how = evolve(spec.train, epochs=20, optimizer=mip.optim.AdamW(0.03, 0.0))
-    doubt = mip.run(evolve(spec, train=how), parts).state.params["head.doubt"]
-    assert doubt[0] < -1 < -0.3 < doubt[1] < 0.3
+    train = evolve(spec.train, epochs=20, optimizer=mip.optim.AdamW(0.03, 0.0))
+    log_variance = mip.run(evolve(spec, train=train), parts).state.params["head.doubt"]
+    assert log_variance[0] < -1 < -0.3 < log_variance[1] < 0.3
 
 
 def test_rows_lack_a_target_by_their_own_heads_policy():
@@ -215,7 +217,7 @@ ERRORS = {
         "head.loss_weights of 'a' must be finite and >= 0: -1.0"
     ),
     'weighting = "learned"\nloss_weights.a = 1\n[head.head.a]\nkind = "count"\ncolumn = "x"': (
-        "head.loss_weights must be left out: the weighting is learned"
+        "head.loss_weights must be omitted: the weighting is learned"
     ),
 }
 
@@ -227,8 +229,8 @@ def test_a_joint_head_that_cannot_be_is_refused(text, error):
 
 def test_a_column_that_is_not_there_is_named_by_its_head():
     head = Joint({"price": evolve(HEADS["regression"], column="prize")})
-    told = r"head\.head\.price\.column = 'prize' is not a column of table"
-    with pytest.raises(SpecError, match=told):
+    text = r"head\.head\.price\.column = 'prize' is not a column of table"
+    with pytest.raises(SpecError, match=text):
         mip.clean(spec_of(head), rows_of())
     head = Joint({"price": evolve(HEADS["regression"], column="area")})
     with pytest.raises(SpecError, match=r"branch\.one\.columns: 'area' is the target"):

@@ -279,14 +279,14 @@ def test_a_plan_needs_training_rows(table):
 @pytest.mark.parametrize(
     ("head", "column", "values", "error"),
     [
-        ("binary", "sold", ["yes"] * 4, "column 'sold' has 1 values (yes), and binary needs 2"),
+        ("binary", "sold", ["yes"] * 4, "column 'sold' has 1 values (yes); binary needs 2"),
         (
             "binary",
             "sold",
             list("abca"),
-            "column 'sold' has 3 values (a, b, c), and binary needs 2",
+            "column 'sold' has 3 values (a, b, c); binary needs 2",
         ),
-        ("multiclass", "style", ["flat"] * 4, "column 'style' has 1 class"),
+        ("multiclass", "style", ["flat"] * 4, "column 'style' has fewer than 2 classes"),
         ("regression", "price", [None] * 4, "column 'price' has no training target"),
     ],
 )

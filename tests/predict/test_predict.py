@@ -363,7 +363,9 @@ def test_a_class_unknown_to_the_model_is_named(table):
 def test_a_prediction_and_a_target_never_broadcast(loss, table):
     spec = mip.parse(NUMBERS + f'[head]\nkind = "regression"\ncolumn = "price"\nloss = "{loss}"\n')
     criterion = mip.adapt(spec, table).loss
-    with pytest.raises(DataError, match=r"between shapes \(4, 1\) and \(4,\) would broadcast$"):
+    with pytest.raises(
+        DataError, match=r"shape \(4, 1\) and a target of shape \(4,\) would broadcast$"
+    ):
         criterion(torch.zeros(4, 1), torch.zeros(4))
     assert criterion(torch.zeros(4), torch.zeros(4)).shape == ()
 

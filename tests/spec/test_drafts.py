@@ -253,7 +253,7 @@ def test_a_split_that_leaves_a_class_out_gets_its_cure():
         job(spec, cut)
     assert str(caught.value) == (
         "table row 0, column 'y': 'yew' is not a class of the training rows (known: ash, oak); "
-        "leave such rows out, or train with some (data.split.stratify = 'y')"
+        "remove such rows, or train on some of them (data.split.stratify = 'y')"
     )
     job(spec, mip.model.Parts(*mip.split(table, FRACTIONS, seed, stratify="y")))
 

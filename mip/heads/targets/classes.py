@@ -47,8 +47,8 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
         word = cells[unseen[0]]
         raise DataError(
             f"{rows.where(unseen[0], column)}: {shown(word)} is not a class of the training rows"
-            f"{more * (len(unseen) > 1)}{hint(word, classes)}; leave such rows out, or train with "
-            f"some (data.split.stratify = '{column}')"
+            f"{more * (len(unseen) > 1)}{hint(word, classes)}; remove such rows, or train on some "
+            f"of them (data.split.stratify = '{column}')"
         )
     return codes
 

@@ -62,7 +62,7 @@ def encode(head: ScaledHead, facts: Facts, rows: Table) -> Tensor:
     for place in np.flatnonzero(np.abs(values) > FLOAT32)[:1].tolist():
         cell = shown(rows[head.column].iloc[place])
         where = rows.where(place, head.column)
-        raise DataError(f"{where}: {cell} is too far from the training rows for float32")
+        raise DataError(f"{where}: {cell} overflows float32 on the scale of the training rows")
     return torch.from_numpy(values.astype(np.float32))
 
 
