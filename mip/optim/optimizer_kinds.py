@@ -93,13 +93,10 @@ def optimizer_kind(
     def optimizer(self: Any, lr: Schedule) -> Optimizer:
         return make(**{**attrs.asdict(self, recurse=False), "lr": lr})
 
-    body = {
-        "__doc__": build.__doc__,
-        "__module__": build.__module__,
-        "kind": kind,
-        "optimizer": optimizer,
-    }
-    return attrs.make_class(name, fields, class_body=body, frozen=True, slots=True, order=False)
+    body = {"__doc__": build.__doc__, "kind": kind, "optimizer": optimizer}
+    made = attrs.make_class(name, fields, class_body=body, frozen=True, slots=True, order=False)
+    made.__module__ = build.__module__  # where pickle, and so a worker process, looks for it
+    return made
 
 
 def _field(hint: Any, default: Any) -> Any:

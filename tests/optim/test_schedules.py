@@ -1,4 +1,4 @@
-"""Schedules agree with torch's own, and work for a rate as for any other number."""
+"""Schedules equal those of torch, and work for any hyper-parameter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler as T
 
 import mip
 from mip import optim as S
-from mip.errors import SpecError
+from mip.errors import MipWarning, SpecError
 from mip.optim import Part, ScheduleSpec
 from mip.spec.kinds import plays
 
@@ -132,12 +132,12 @@ def test_shares_that_make_no_whole_are_refused(shares):
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 60))
 def test_parts_follow_each_other_and_fill_the_run(sizes, steps):
     shares = [size / sum(sizes) for size in sizes]
-    said = [(share, partial(lambda k, n: lambda step: k, k)) for k, share in enumerate(shares)]
-    rate = S.sequential(said, steps)
-    found = [rate(step) for step in range(steps)]
-    assert found == sorted(found)
+    parts = [(share, partial(lambda k, n: lambda step: k, k)) for k, share in enumerate(shares)]
+    schedule = S.sequential(parts, steps)
+    values = [schedule(step) for step in range(steps)]
+    assert values == sorted(values)
     for k, share in enumerate(shares):
-        assert abs(found.count(k) - share * steps) <= 1
+        assert abs(values.count(k) - share * steps) <= 1
 
 
 def test_a_momentum_goes_the_other_way():
@@ -260,3 +260,36 @@ def test_a_plateau_is_that_of_torch(values, patience, mode, threshold):
         torchs.step(value)
         now = S.plateau_factor(values[: k + 1], 0.5, patience, mode, threshold)
         assert now == one.param_groups[0]["lr"]
+
+
+OLD_NAMES = {
+    'kind = "cosine", end = 0.1': 'kind = "cosine", end_factor = 0.1',
+    'kind = "exponential", end = 0.1': 'kind = "exponential", end_factor = 0.1',
+    'kind = "linear", start = 0.5, end = 0.1': (
+        'kind = "linear", start_factor = 0.5, end_factor = 0.1'
+    ),
+    'kind = "multi_step", at = [0.1], factor = 0.5': (
+        'kind = "multi_step", milestones = [0.1], gamma = 0.5'
+    ),
+    'kind = "polynomial", end = 0.1': 'kind = "polynomial", end_factor = 0.1',
+    'kind = "warm_restarts", factor = 2, end = 0.1': (
+        'kind = "warm_restarts", cycle_mul = 2, end_factor = 0.1'
+    ),
+}
+OLD_PART = 'kind = "joined", part = [{{ share = 1.0, peak = 0.5, schedule = {{ {} }} }}]'
+PART = 'kind = "sequential", part = [{{ share = 1.0, lr_scale = 0.5, schedule = {{ {} }} }}]'
+
+
+@pytest.mark.parametrize("old", OLD_NAMES)
+def test_a_spec_of_version_1_has_other_names(old):
+    old, new, text = old, OLD_NAMES[old], TEXT + "[train]\nschedule = {{ {} }}\n"
+    for _ in range(3):
+        want = mip.parse(text.format(new))
+        assert mip.parse("version = 1\n" + text.format(old)) == want
+        old, new = OLD_PART.format(old), PART.format(new)
+
+
+def test_an_old_name_in_a_spec_without_a_version_is_a_warning():
+    old = OLD_PART.format('kind = "constant"')
+    with pytest.warns(MipWarning, match="'joined' is now 'sequential'.*'peak' is now .*lr_scale"):
+        mip.parse(TEXT + f"[train]\nschedule = {{ {old} }}\n")
