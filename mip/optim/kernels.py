@@ -29,11 +29,11 @@ def from_kernel(
 ) -> Optimizer:
     """Make an optimizer of a kernel, one in the form of those in `torch.optim`.
 
-    The kernel is called with the parameters, their gradients, one list for each of `slots`, and,
-    by name, the values of `hypers` at the step (`weight_decay` is one of them) and `options`. Every
-    list is in the order of the parameters; None stands for a parameter without a tensor in a slot,
-    and the list of a slot that is None is empty. `slots` is a single function if the state is one
-    tensor for each parameter.
+    The kernel is called with the lists of parameters, gradients and the tensors of each slot, all
+    in the order of the parameters, and by name with the values of `hypers` at the step, of which
+    `weight_decay` is one, and with `options`. In the list of a slot, None stands for a parameter
+    without a tensor there; a slot that is None has an empty list. `slots` is a single function if
+    the state is just one tensor for each parameter.
 
     >>> def descend(params, grads, sums, *, lr, weight_decay):
     ...     for param, grad, total in zip(params, grads, sums):
@@ -55,8 +55,13 @@ def from_kernel(
             values = {name: value_at(hyper, step) for name, hyper in hypers.items()}
             values["weight_decay"] = value_at(weight_decay, step)
             parts = [state.get(name) for name in slots] if isinstance(slots, Mapping) else [state]
-            lists = [_in_param_order(part, params) for part in (grads, *parts)]
-            kernel(list(params.values()), *lists, **values, **options)
+            kernel(
+                list(params.values()),
+                [grads[path] for path in params],  # a file or a function may change their order
+                *(_in_param_order(part, params) for part in parts),
+                **values,
+                **options,
+            )
             return grads, state, params
 
         return Optimizer(init, update_)
@@ -65,7 +70,6 @@ def from_kernel(
 
 
 def _in_param_order(part: Params | Tensor | None, params: Params) -> Tensor | list[Tensor | None]:
-    # By name, since a dict may come back from a file or a function in another order.
     if isinstance(part, dict):
         return [part.get(path) for path in params]
     if part is None:
