@@ -1,4 +1,4 @@
-"""The learning-rate finder: train with rates that rise, and see where the loss is least."""
+"""The learning-rate finder: a range test that trains with rising rates and watches the loss."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from mip.errors import MipError
 from mip.optim import Schedule
 from mip.train.events import Event, Reply, Stop
 from mip.train.loop import fit
-from mip.train.step import State, Step
+from mip.train.step import State, StepFunction
 
-SMOOTH = 0.9
-"""How much of the loss so far each smoothed loss keeps."""
+SMOOTHING = 0.9
+"""The weight of earlier losses in the exponential moving average."""
 
 
-DIVERGED = 4.0
-"""A smoothed loss of so many times the least, counted from the first, has diverged."""
+DIVERGED = 3.0
+"""The loss has diverged when it is above its minimum by this many times the distance of the first
+loss from the minimum, or of the minimum from 0 if that is more.
+"""
 
 
 @frozen
 class LRCurve:
-    """What the finder saw: a learning rate and a smoothed loss for each step it took."""
+    """The learning rate and the smoothed loss of each step of a range test."""
 
     lrs: tuple[float, ...]
     losses: tuple[float, ...]
 
     @property
     def minimum(self) -> float:
-        """The rate at which the smoothed loss is least: with more it rises again."""
+        """The learning rate with the lowest smoothed loss."""
         return self.lrs[self.losses.index(min(self.losses))]
 
     @property
     def suggestion(self) -> float:
-        """A tenth of that: where the loss still falls, well before it rises.
+        """A tenth of `minimum`, where the loss is still falling.
 
         >>> LRCurve((0.001, 0.01, 0.1, 1.0), (5.0, 4.0, 1.0, 9.0)).suggestion
         0.01
@@ -45,55 +47,56 @@ class LRCurve:
 
 
 def find_lr(
-    train: Callable[[Schedule], Step],
+    make_step: Callable[[Schedule], StepFunction],
     pipe: Iterable[Any],
     state: State,
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 100,
 ) -> LRCurve:
-    """Train from a state with rates that rise from `low` to `high` by equal factors, until the
-    steps are taken or the loss has diverged (Smith 2017).
+    """Train from a state with learning rates that rise geometrically from `low` to `high`, and stop
+    early when the loss has diverged (Smith 2017).
 
-    `train` makes a training step of a schedule; the state, the module and the global random state
-    stay as they were. Losses are smoothed exponentially, without a bias to the first. Raises
-    ValueError for rates that do not rise or too few steps, and MipError where the loss is not
-    finite from the first steps on.
+    `make_step` makes a training step from a schedule. State, module and global random state are not
+    changed. Losses are smoothed by an exponential moving average with bias correction. Raises
+    ValueError for rates that do not rise and for fewer than 3 steps, and MipError if the loss is
+    not finite from the start.
 
     >>> import mip, torch; from toolz import pipe
-    >>> net = torch.nn.Linear(2, 1); draws = torch.Generator().manual_seed(0)
-    >>> x = torch.randn(64, 2, generator=draws)
+    >>> net = torch.nn.Linear(2, 1)
+    >>> x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
     >>> batches = pipe((x, x @ torch.ones(2, 1)), mip.batch(8))
-    >>> train = lambda rate: mip.train_step(net, torch.nn.functional.mse_loss, mip.sgd(rate))
-    >>> curve = find_lr(train, batches, mip.init(net, mip.sgd()), low=1e-4, high=100.0)
+    >>> make_step = lambda lr: mip.train_step(net, torch.nn.functional.mse_loss, mip.sgd(lr))
+    >>> curve = find_lr(make_step, batches, mip.init(net, mip.sgd()), low=1e-4, high=100.0)
     >>> 0.005 < curve.suggestion < 2
     True
     """
     if not (0 < low < high and steps > 2):
-        given = f"{low}, {high}, {steps}"
-        raise ValueError(f"rates must rise from above 0, in 3 steps or more: {given}")
-    rise, start = (high / low) ** (1 / (steps - 1)), state.step
-    schedule = lambda step: low * rise ** (step - start)  # noqa: E731
+        raise ValueError(f"need 0 < low < high and steps >= 3, not {low}, {high} and {steps}")
+    growth, start = (high / low) ** (1 / (steps - 1)), state.step
+    schedule = lambda step: low * growth ** (step - start)  # noqa: E731
     losses: list[float] = []
-    fit(train(schedule), pipe, evolve(state), steps=steps, hooks=[_watch(losses)])
+    fit(make_step(schedule), pipe, state, steps=steps, hooks=[_record_smoothed(losses)])
     if len(losses) < 3:
-        raise MipError(f"the loss is not finite after {len(losses)} steps with rates from {low:g}")
+        raise MipError(f"the loss is not finite after {len(losses)} steps with lr from {low:g}")
     return LRCurve(tuple(schedule(start + k) for k in range(len(losses))), tuple(losses))
 
 
-def _watch(losses: list[float]) -> Callable[[Event], Reply]:
-    running = [0.0, 0.0]  # a weighted sum of the losses, and of the weights
+def _record_smoothed(losses: list[float]) -> Callable[[Event], Reply]:
+    weighted_sum = weights = 0.0
 
     def hook(event: Event) -> Reply:
+        nonlocal weighted_sum, weights
         if event.name != "after_batch":
             return None
         loss = float(event.metrics["loss"])
         if not math.isfinite(loss):
             return Stop("the loss is not finite")
-        running[:] = [SMOOTH * total + new for total, new in zip(running, (loss, 1.0), strict=True)]
-        losses.append(running[0] / running[1])
-        least = min(losses)
-        far = losses[-1] - least > (DIVERGED - 1) * max(losses[0] - least, abs(least), 1e-12)
-        return Stop("the loss has diverged") if far else None
+        weighted_sum, weights = SMOOTHING * weighted_sum + loss, SMOOTHING * weights + 1.0
+        losses.append(weighted_sum / weights)
+        lowest = min(losses)
+        distance = max(losses[0] - lowest, abs(lowest), 1e-12)
+        diverged = losses[-1] - lowest > DIVERGED * distance
+        return Stop("the loss has diverged") if diverged else None
 
     return hook

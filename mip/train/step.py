@@ -14,21 +14,20 @@ from mip.errors import DataError, MipError
 from mip.optim import Optimizer, Params, find_averages, halve_loss_scale, loss_scale
 from mip.rng import derive, generators, seeded
 from mip.train.gradient import (
-    Backward,
     Forward,
-    Gradient,
-    Objective,
+    GradientEngine,
+    GradientRule,
     Precision,
     all_finite,
-    buffers_of,
-    cast,
-    check_plain,
+    bound_tensors,
+    check_not_distributed,
     eager,
-    lent,
     match_strides,
-    slots_of,
+    saved_buffers,
     standard_gradient,
-    trained_of,
+    tensor_slots,
+    trainable_params,
+    with_autocast,
 )
 from mip.tree import Tree, clone, map_tree, stack_trees
 
@@ -56,9 +55,9 @@ def init(net: nn.Module, optimizer: Optimizer, seed: int = 0) -> State:
     Raises MipError for a module that is wrapped for several processes or devices, as `train_step`
     and `eval_step` do.
     """
-    check_plain(net)
-    params = clone(trained_of(net))
-    return State(params, clone(buffers_of(net)), optimizer.init(params), 0, seed)
+    check_not_distributed(net)
+    params = clone(trainable_params(net))
+    return State(params, clone(saved_buffers(net)), optimizer.init(params), 0, seed)
 
 
 def copy(state: State, into: State | None = None) -> State:
@@ -157,7 +156,8 @@ def update_bn(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
         return state
     buffers, seed = clone(state.buffers), derive("settled", state.seed)
     device = next((each.device for each in buffers.values()), None)
-    with lent(slots_of(net), state.params | means | buffers), seeded(seed, generators(device)):
+    tensors = state.params | means | buffers
+    with bound_tensors(tensor_slots(net), tensors), seeded(seed, generators(device)):
         torch.optim.swa_utils.update_bn(_some(batches), net)
     return evolve(state, buffers=buffers)
 
@@ -191,13 +191,13 @@ def train_step(
     loss: Callable[[Any, Any], Tensor],
     optimizer: Optimizer,
     *,
-    gradient_rule: Callable[[Gradient, Params], Any] = standard_gradient,
+    gradient_rule: GradientRule = standard_gradient,
     map_logits: Callable[[Any], Any] = identity,
     map_loss: Callable[[Tensor], Tensor] = identity,
     map_grads: Callable[[Params], Params] = identity,
     map_params: Callable[[Params], Params] = identity,
     measure: Callable[[Params, Params], Metrics] = no_metrics,
-    gradient_engine: Callable[[nn.Module, Objective], Backward] = eager,
+    gradient_engine: GradientEngine = eager,
     precision: Precision = "float32",
     skip_nonfinite: bool = False,
 ) -> Step:
@@ -239,11 +239,12 @@ def train_step(
     def objective(forward: Forward, batch: Any) -> Tensor:
         return map_loss(loss(map_logits(forward(batch[0])), batch[1]))
 
-    check_plain(net)
+    check_not_distributed(net)
     skip_nonfinite = skip_nonfinite or precision == "float16"
     scale_fits = False
     device = next((param.device for param in net.parameters()), torch.device("cpu"))
-    drawn, run = generators(device), gradient_engine(net, cast(objective, precision, device))
+    drawn = generators(device)
+    run = gradient_engine(net, with_autocast(objective, precision, device))
 
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
         nonlocal scale_fits
@@ -313,13 +314,13 @@ def eval_step(net: nn.Module) -> Callable[[State, Any], Tensor]:
 
     It needs a module of its own: a training step may be using the other.
     """
-    check_plain(net)
-    slots = slots_of(net)
+    check_not_distributed(net)
+    slots = tensor_slots(net)
 
     @torch.no_grad()
     def logits(state: State, inputs: Any) -> Tensor:
         net.eval()
-        with lent(slots, state.params | _means(state) | state.buffers):
+        with bound_tensors(slots, state.params | _means(state) | state.buffers):
             return net(inputs)
 
     return logits

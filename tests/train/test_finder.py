@@ -76,7 +76,7 @@ def test_the_first_smoothed_loss_is_the_first_loss():
 @pytest.mark.parametrize("wrong", [{"low": 0.0}, {"low": 1.0, "high": 0.1}, {"steps": 2}])
 def test_rates_that_do_not_rise_are_refused(wrong):
     _, train, batches, state = line()
-    with pytest.raises(ValueError, match="rates must rise from above 0, in 3 steps or more"):
+    with pytest.raises(ValueError, match="need 0 < low < high and steps >= 3"):
         find_lr(train, batches, state, **wrong)
 
 
@@ -86,7 +86,7 @@ def test_a_loss_that_is_never_finite_is_said():
     train = lambda rate: mip.train_step(  # noqa: E731
         net, F.mse_loss, mip.sgd(rate), map_loss=lambda loss: loss * float("nan")
     )
-    with pytest.raises(MipError, match=r"the loss is not finite after 0 steps with rates from"):
+    with pytest.raises(MipError, match=r"the loss is not finite after 0 steps with lr from"):
         find_lr(train, batches, state)
 
 

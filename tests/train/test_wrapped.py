@@ -68,7 +68,7 @@ WRAPPED = {
 def test_a_module_for_several_processes_is_refused_with_the_cure(name, within, group):
     net, one = WRAPPED[name](plain(), group), mip.sgd(0.1)
     net = nn.Sequential(net) if within else net
-    told = rf"^{name} is not supported, its gradients would not be shared: give the plain module"
+    told = rf"^{name} is not supported, its gradients would not be synchronised: pass the unwrapped"
     for use in (
         lambda: mip.init(net, one),
         lambda: mip.train_step(net, F.mse_loss, one),
