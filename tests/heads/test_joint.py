@@ -181,7 +181,7 @@ def test_learned_weights_follow_the_noise():
     rows = mip.from_frame(frame)
     spec = spec_of(Joint(heads, weighting="learned"))
     parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
-    train = evolve(spec.train, epochs=20, optimizer=mip.optim.AdamW(0.03, 0.0))
+    train = evolve(spec.train, epochs=20, optimizer=mip.optim.AdamW(0.03, weight_decay=0.0))
     log_variance = mip.run(evolve(spec, train=train), parts).state.params["head.doubt"]
     assert log_variance[0] < -1 < -0.3 < log_variance[1] < 0.3
 
