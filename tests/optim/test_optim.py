@@ -327,56 +327,56 @@ def test_an_optimizer_without_parameters_does_nothing(case):
 
 
 def test_lamb_is_the_papers():
-    rate, one, two, decay, params = 0.1, 0.9, 0.999, 0.01, initial()
+    lr, beta1, beta2, decay, params = 0.1, 0.9, 0.999, 0.01, initial()
     mean, square = clone(params), clone(params)
     for name, param in params.items():
         mean[name], square[name] = torch.zeros_like(param), torch.zeros_like(param)
     for step in range(10):
         for name, grad in gradients(step).items():
-            mean[name] = one * mean[name] + (1 - one) * grad
-            square[name] = two * square[name] + (1 - two) * grad**2
-            ratio = (mean[name] / (1 - one ** (step + 1))) / (
-                (square[name] / (1 - two ** (step + 1))).sqrt() + 1e-6
+            mean[name] = beta1 * mean[name] + (1 - beta1) * grad
+            square[name] = beta2 * square[name] + (1 - beta2) * grad**2
+            ratio = (mean[name] / (1 - beta1 ** (step + 1))) / (
+                (square[name] / (1 - beta2 ** (step + 1))).sqrt() + 1e-6
             )
             move = ratio + decay * params[name]
-            params[name] = params[name] - rate * params[name].norm() / move.norm() * move
-    torch.testing.assert_close(steps_of(optim.lamb(rate, weight_decay=decay), 10), params)
+            params[name] = params[name] - lr * params[name].norm() / move.norm() * move
+    torch.testing.assert_close(steps_of(optim.lamb(lr, weight_decay=decay), 10), params)
 
 
 def test_lamb_moves_what_is_zero():
     params, grads = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
-    one = optim.lamb(0.1)
-    assert one.update(grads, one.init(params), params, 0)[2]["w"].tolist() == pytest.approx(
+    opt = optim.lamb(0.1)
+    assert opt.update(grads, opt.init(params), params, 0)[2]["w"].tolist() == pytest.approx(
         [-0.1] * 2
     )
 
 
 def test_lion_is_the_papers():
-    rate, decay, params = 0.01, 0.1, initial()
+    lr, decay, params = 0.01, 0.1, initial()
     mean = {name: torch.zeros_like(param) for name, param in params.items()}
     for step in range(10):
         for name, grad in gradients(step).items():
             move = torch.sign(0.9 * mean[name] + 0.1 * grad)
-            params[name] = params[name] - rate * (move + decay * params[name])
+            params[name] = params[name] - lr * (move + decay * params[name])
             mean[name] = 0.99 * mean[name] + 0.01 * grad
-    torch.testing.assert_close(steps_of(optim.lion(rate, weight_decay=decay), 10), params)
+    torch.testing.assert_close(steps_of(optim.lion(lr, weight_decay=decay), 10), params)
 
 
 def test_schedule_free_is_the_papers():
-    rate, one, two, decay = linear_then_flat, 0.9, 0.999, 0.01
+    lr, beta1, beta2, decay = linear_then_flat, 0.9, 0.999, 0.01
     point = initial()["bias"]
     base, mean, square, sums = point.clone(), point.clone(), torch.zeros(4), 0.0
-    own = optim.schedule_free(rate, weight_decay=decay)
-    params, state = initial(), own.init(initial())
+    opt = optim.schedule_free(lr, weight_decay=decay)
+    params, state = initial(), opt.init(initial())
     for step in range(10):
-        _, state, params = own.update(gradients(step), state, params, step)
-        grad, lr = gradients(step)["bias"], rate(step)
-        square = two * square + (1 - two) * grad**2
-        root = (square / (1 - two ** (step + 1))).sqrt() + 1e-8
-        base = base - lr * (grad / root + decay * point)
-        sums += lr**2
-        mean = mean + lr**2 / sums * (base - mean)
-        point = (1 - one) * base + one * mean
+        _, state, params = opt.update(gradients(step), state, params, step)
+        grad, now = gradients(step)["bias"], lr(step)
+        square = beta2 * square + (1 - beta2) * grad**2
+        root = (square / (1 - beta2 ** (step + 1))).sqrt() + 1e-8
+        base = base - now * (grad / root + decay * point)
+        sums += now**2
+        mean = mean + now**2 / sums * (base - mean)
+        point = (1 - beta1) * base + beta1 * mean
     torch.testing.assert_close(params["bias"], point)
     torch.testing.assert_close(state["average"].mean["bias"], mean)
 
@@ -385,11 +385,17 @@ def linear_then_flat(step):
     return 0.05 * min(step + 1, 4) / 4
 
 
-def test_schedule_free_waits_while_its_rate_is_zero():
-    one, params = optim.schedule_free(0.0), initial()
-    _, state, after = one.update(gradients(0), one.init(params), params, 0)
+def test_schedule_free_stays_while_its_learning_rate_is_zero():
+    opt, params = optim.schedule_free(0.0), initial()
+    _, state, after = opt.update(gradients(0), opt.init(params), params, 0)
     torch.testing.assert_close(after, params)
     torch.testing.assert_close(state["average"].mean, params)
+
+
+def test_a_missing_gradient_is_an_error():
+    opt = optim.lion()
+    with pytest.raises(KeyError, match="bias"):
+        opt.update({}, opt.init(initial()), {"bias": initial()["bias"]}, 0)
 
 
 # Transforms.
@@ -442,10 +448,10 @@ def test_a_chain_runs_its_links_in_order():
 def test_small_batches_accumulate_to_a_large_one(make):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0)).double()
-    one = mip.chain(mip.clip_norm(0.5), make(cosine(0.05, 5)))
-    many = optim.accumulate(one, 4)
-    whole, parts = mip.train_step(net, F.mse_loss, one), mip.train_step(net, F.mse_loss, many)
-    large, small = mip.init(net, one), mip.init(net, many)
+    opt = mip.chain(mip.clip_norm(0.5), make(cosine(0.05, 5)))
+    many = optim.accumulate(opt, 4)
+    whole, parts = mip.train_step(net, F.mse_loss, opt), mip.train_step(net, F.mse_loss, many)
+    large, small = mip.init(net, opt), mip.init(net, many)
     for k in range(5):
         x, y = (each.double() for each in batch(k))
         large, _ = whole(large, (x, y))
@@ -503,7 +509,7 @@ def test_the_average_of_some_steps_is_their_mean():
 
 
 @pytest.mark.parametrize(
-    "one",
+    "opt",
     [
         mip.chain(mip.adamw(0.1), optim.ema(0.9)),
         optim.partition(
@@ -513,8 +519,8 @@ def test_the_average_of_some_steps_is_their_mean():
     ],
     ids=["ema", "some"],
 )
-def test_a_state_is_evaluated_by_its_averages(one):
-    step, state, net = trainable(one)
+def test_a_state_is_evaluated_by_its_averages(opt):
+    step, state, net = trainable(opt)
     for k in range(5):
         state, _ = step(state, batch(k))
     mean, before = with_averaged_params(state), bits(state)
@@ -550,9 +556,9 @@ def test_a_run_saves_and_validates_the_averages(table, tmp_path):
 def test_sharpness_aware_steps_are_the_papers():
     torch.manual_seed(0)
     net, radius = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0)), 0.1
-    one = mip.sgd(0.1)
-    step = mip.train_step(net, F.mse_loss, one, gradient_rule=sharpness_aware(radius))
-    after, metrics = step(mip.init(net, one), batch(0))
+    opt = mip.sgd(0.1)
+    step = mip.train_step(net, F.mse_loss, opt, gradient_rule=sharpness_aware(radius))
+    after, metrics = step(mip.init(net, opt), batch(0))
     x, y = batch(0)
     loss = F.mse_loss(net(x), y)
     grads = torch.autograd.grad(loss, list(net.parameters()))
@@ -583,10 +589,10 @@ def test_sharpness_aware_steps_are_pure_and_count_a_batch_once():
 
 
 def test_weights_decay_only_where_they_should():
-    one = optim.with_decay_mask(lambda decay: mip.adamw(0.1, weight_decay=decay), 0.5)
+    opt = optim.with_decay_mask(lambda decay: mip.adamw(0.1, weight_decay=decay), 0.5)
     params = initial()
     nothing = {name: torch.zeros_like(param) for name, param in params.items()}
-    after = one.update(nothing, one.init(params), params, 0)[2]
+    after = opt.update(nothing, opt.init(params), params, 0)[2]
     assert torch.equal(after["bias"], params["bias"])
     assert torch.equal(after["weight"], params["weight"] * (1 - 0.1 * 0.5))
 
