@@ -99,7 +99,7 @@ def _kept() -> tuple[Contender, Contender]:
     table, kind = _table(folder), image.Image(["photo"], size=SIZE)
     room = torch.empty(BATCH, 1, 3, SIZE, SIZE)
     batches = pipe(
-        kind.keep(kind.adapt(table), table, folder / "kept"),
+        kind.cache(kind.adapt(table), table, folder / "cached"),
         mip.sample(shuffle=True),
         mip.batch(BATCH),
         mip.transform(lambda rows: _into(room, rows["pixels"])),

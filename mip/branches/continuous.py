@@ -1,4 +1,4 @@
-"""Numbers: standardised, or spread by a logarithm or by rank."""
+"""Numbers: standardized, or transformed by a logarithm or by rank."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from attrs import field, frozen
 from attrs.validators import gt, in_, le, min_len
 from torch import Tensor, nn
 
-from mip.branches.protocol import Facts, names
+from mip.branches.protocol import Facts, column_names
 from mip.data import LEVELS, Moments, Rows, Table, edges, moments, normal, quantiles, sample
-from mip.nn import Fill
+from mip.nn import FillMissing
 
 
 @frozen
@@ -28,16 +28,16 @@ class Continuous:
     column then has its own linear layer, followed by ReLU.
 
     >>> import pandas as pd; from mip.data import from_frame
-    >>> rows = from_frame(pd.DataFrame({"area": ["70", "90", ""]}))
-    >>> kind = Continuous(["area"]); facts = kind.adapt(rows)
+    >>> table = from_frame(pd.DataFrame({"area": ["70", "90", ""]}))
+    >>> branch = Continuous(["area"]); facts = branch.adapt(table)
     >>> facts
     {'mean': [80.0], 'std': [10.0], 'missing': [1]}
-    >>> kind.encode(facts, rows).flatten().tolist()
+    >>> branch.encode(facts, table).flatten().tolist()
     [-1.0, 1.0, nan]
     """
 
     kind = "continuous"
-    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
     scale: Literal["standard", "log", "quantile", "none"] = field(
         default="standard", validator=in_(("standard", "log", "quantile", "none"))
     )
@@ -48,85 +48,87 @@ class Continuous:
     bins: int = field(default=32, validator=[gt(1), le(1024)])
     frequency: float = field(default=0.1, validator=gt(0))
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Give mean, standard deviation (population) and count of missing cells by column; for
-        "quantile" up to 257 quantiles of each, and for "piecewise" the edges of its bins, of a
-        sample of 100,000 rows where there are more.
+    def adapt(self, table: Rows) -> Facts:
+        """Return the mean, standard deviation (of the population) and number of missing cells of
+        each column; for "quantile" up to 257 quantiles of each, and for "piecewise" the edges of
+        its bins, from a sample of 100,000 rows if there are more.
         """
-        chunks = ((chunk.rows, self._numbers(chunk)) for chunk in rows.chunks(self.columns))
+        chunks = ((chunk.rows, self._numbers(chunk)) for chunk in table.chunks(self.columns))
         if self.scale != "quantile" and self.embedding != "piecewise":
-            return self._facts(moments(values for _, values in chunks))
-        drawn, found = sample(chunks)
-        marks = {"quantiles": quantiles(drawn, LEVELS)} if self.scale == "quantile" else {}
-        facts = {**self._facts(found), **marks}
-        if self.embedding != "piecewise":
-            return facts
-        return {**facts, "edges": edges(self._scaled(facts, drawn), self.bins)}
+            return self._moments(moments(values for _, values in chunks))
+        drawn, stats = sample(chunks)
+        facts = self._moments(stats)
+        if self.scale == "quantile":
+            facts["quantiles"] = quantiles(drawn, LEVELS)
+        if self.embedding == "piecewise":
+            facts["edges"] = edges(self._scale(facts, drawn), self.bins)
+        return facts
 
-    def _facts(self, found: Moments) -> Facts:
-        facts = {"missing": found.missing.tolist()}
+    def _moments(self, stats: Moments) -> Facts:
+        missing = {"missing": stats.missing.tolist()}
         if self.scale in {"none", "quantile"}:
-            return facts
-        return {"mean": found.mean.tolist(), "std": found.std.tolist(), **facts}
+            return missing
+        return {"mean": stats.mean.tolist(), "std": stats.std.tolist(), **missing}
 
-    def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give float32 [n, columns]; NaN where a cell is missing, infinite or past float32."""
-        scaled = self._scaled(facts, self._numbers(rows))
+    def encode(self, facts: Facts, table: Table) -> Tensor:
+        """Return float32 [n, columns]; NaN if a cell is missing, infinite or past float32."""
+        scaled = self._scale(facts, self._numbers(table))
         limit = np.finfo(np.float32).max
         return torch.from_numpy(np.where(np.abs(scaled) <= limit, scaled, np.nan).astype("float32"))
 
     def absent(self, inputs: Tensor) -> Tensor:
-        """Say which rows have no number: bool [n]."""
+        """Mark the rows without any number: bool [n]."""
         return inputs.isnan().flatten(1).all(dim=1)
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, columns + those with missing cells], or with an embedding
-        [n, columns * embedding_dim + those with missing cells].
+        """Build a module to float32 [n, columns + those with missing cells], or with an embedding
+        to [n, columns * embedding_dim + those with missing cells].
         """
-        fill = Fill([count > 0 for count in facts["missing"]])
+        fill = FillMissing([count > 0 for count in facts["missing"]])
         if self.embedding == "none":
             return fill
-        return Embedded(fill, len(self.columns), self._spread(facts), self.embedding_dim)
+        return EmbeddedNumbers(fill, self._spread(facts), len(self.columns), self.embedding_dim)
 
     def _spread(self, facts: Facts) -> Spread:
         if self.embedding == "piecewise":
             return Piecewise(facts["edges"])
         if self.embedding == "periodic":
             return Periodic(len(self.columns), self.embedding_dim, self.frequency)
-        return Plain()
+        return Unsqueeze()
 
-    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
-        """Give (place, text) for every number that counts as missing though it is there."""
+    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+        """Yield (row, text) for each cell with a number that counts as missing."""
         for column in self.columns:
-            for place in rows.beyond(column).tolist():
-                yield place, f"'{column}' infinite or past float32, counts as missing"
+            for row in table.beyond(column).tolist():
+                yield row, f"'{column}' infinite or past float32, counts as missing"
 
-    def _numbers(self, rows: Table) -> np.ndarray:
-        values = np.stack([rows.numbers(column) for column in self.columns], axis=1)
+    def _numbers(self, table: Table) -> np.ndarray:
+        values = np.stack([table.numbers(column) for column in self.columns], axis=1)
         return np.sign(values) * np.log1p(np.abs(values)) if self.scale == "log" else values
 
-    def _scaled(self, facts: Facts, values: np.ndarray) -> np.ndarray:
+    def _scale(self, facts: Facts, values: np.ndarray) -> np.ndarray:
         if self.scale == "none":
             return values
         if self.scale == "quantile":
             pairs = zip(values.T, facts["quantiles"], strict=True)
-            return np.stack([normal(column, marks) for column, marks in pairs], axis=1)
+            return np.stack([normal(column, levels) for column, levels in pairs], axis=1)
         with np.errstate(over="ignore"):
             return (values - np.array(facts["mean"])) / np.array(facts["std"])
 
 
-class Embedded(nn.Module):
-    """Fill numbers, spread each to several, and give each column a linear layer with ReLU.
+class EmbeddedNumbers(nn.Module):
+    """Fill missing numbers, spread each number to several, then apply the column's own linear layer
+    and ReLU.
 
-    Takes float32 [n, c] with NaN for missing; gives float32 [n, c * width + flags].
+    Takes float32 [n, c] with NaN for missing; returns float32 [n, c * dim + flags].
     """
 
-    def __init__(self, fill: Fill, columns: int, spread: Spread, width: int) -> None:
+    def __init__(self, fill: FillMissing, spread: Spread, columns: int, dim: int) -> None:
         super().__init__()
         self.fill, self.spread, self.columns = fill, spread, columns
-        bound = spread.wide**-0.5
-        self.weight = nn.Parameter(torch.empty(columns, spread.wide, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(columns, width).uniform_(-bound, bound))
+        shape, bound = (columns, spread.out_features, dim), spread.out_features**-0.5
+        self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(columns, dim).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
         numbers, flags = self.fill(x).split([self.columns, len(self.fill.value)], dim=1)
@@ -134,19 +136,19 @@ class Embedded(nn.Module):
         return torch.cat([vectors.relu().flatten(1), flags], dim=1)
 
 
-class Plain(nn.Module):
-    """Each number as it is: float32 [n, c] to [n, c, 1]."""
+class Unsqueeze(nn.Module):
+    """Pass each number on: float32 [n, c] to [n, c, 1]."""
 
-    wide = 1
+    out_features = 1
 
     def forward(self, x: Tensor) -> Tensor:
         return x.unsqueeze(-1)
 
 
 class Piecewise(nn.Module):
-    """How far each number is through each bin: float32 [n, c] to [n, c, bins].
+    """Compute how far each number is through each bin: float32 [n, c] to [n, c, bins].
 
-    0 before a bin and 1 behind it; the first goes on below 0 and the last above 1.
+    This is 0 before a bin and 1 after it; it goes below 0 in the first bin and above 1 in the last.
 
     >>> Piecewise([[0.0, 1.0, 3.0]])(torch.tensor([[-1.0], [0.5], [2.0], [5.0]])).squeeze(1)
     tensor([[-1.0000,  0.0000],
@@ -162,20 +164,19 @@ class Piecewise(nn.Module):
 
     def __init__(self, edges: Sequence[Sequence[float]]) -> None:
         super().__init__()
-        cut = [torch.tensor(column).float().unique() for column in edges]
-        self.wide = max(1, *(len(column) - 1 for column in cut))
-        columns = [self._bins(column) for column in cut]
-        named = zip(("begin", "slope", "least", "most"), zip(*columns, strict=True), strict=True)
-        for name, bins in named:
+        columns = [torch.tensor(column).float().unique() for column in edges]
+        self.out_features = max(1, *(len(column) - 1 for column in columns))
+        tensors = zip(*(self._bins(column) for column in columns), strict=True)
+        for name, bins in zip(("begin", "slope", "least", "most"), tensors, strict=True):
             self.register_buffer(name, torch.stack(bins), persistent=False)
 
     def _bins(self, edges: Tensor) -> tuple[Tensor, ...]:
-        slope = F.pad(1 / edges.diff(), (0, self.wide))[: self.wide]
-        least, most = torch.zeros(self.wide), (slope > 0).float()
+        slope = F.pad(1 / edges.diff(), (0, self.out_features))[: self.out_features]
+        least, most = torch.zeros(self.out_features), (slope > 0).float()
         if len(edges) > 1:
             least[0], most[len(edges) - 2] = -torch.inf, torch.inf
-        # A column with fewer bins has 0 in the others, since their slope is 0.
-        return F.pad(edges[:-1], (0, self.wide))[: self.wide], slope, least, most
+        # A column with fewer bins has 0 in the rest, since the slope there is 0.
+        return F.pad(edges[:-1], (0, self.out_features))[: self.out_features], slope, least, most
 
     def forward(self, x: Tensor) -> Tensor:
         shares = (x.unsqueeze(-1) - self.begin) * self.slope
@@ -183,17 +184,19 @@ class Piecewise(nn.Module):
 
 
 class Periodic(nn.Module):
-    """Sines and cosines of each number at learned frequencies: float32 [n, c] to [n, c, 2 * k]."""
+    """Compute sines and cosines of each number at k learned frequencies: float32 [n, c] to
+    [n, c, 2 * k].
+    """
 
     def __init__(self, columns: int, frequencies: int, deviation: float) -> None:
         super().__init__()
-        self.wide = 2 * frequencies
+        self.out_features = 2 * frequencies
         self.frequency = nn.Parameter(deviation * torch.randn(columns, frequencies))
 
     def forward(self, x: Tensor) -> Tensor:
-        turns = 2 * torch.pi * self.frequency * x.unsqueeze(-1)
-        return torch.cat([turns.sin(), turns.cos()], dim=-1)
+        angles = 2 * torch.pi * self.frequency * x.unsqueeze(-1)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-Spread = Plain | Piecewise | Periodic
-"""What makes several numbers of each: float32 [n, c] to [n, c, wide]."""
+Spread = Unsqueeze | Piecewise | Periodic
+"""Modules that turn each number into several: float32 [n, c] to [n, c, out_features]."""

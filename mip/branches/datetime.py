@@ -1,4 +1,4 @@
-"""Moments in time: how late, and where in the day, the week and the year."""
+"""Dates and times: the trend, and the position in the day, the week and the year."""
 
 from __future__ import annotations
 
@@ -10,70 +10,73 @@ from attrs import field, frozen
 from attrs.validators import min_len
 from torch import Tensor, nn
 
-from mip.branches.protocol import Facts, names
+from mip.branches.protocol import Facts, column_names
 from mip.data import YEARS, Rows, Table, moments
-from mip.nn import Fill
+from mip.nn import FillMissing
 
-CYCLES = (1.0, 7.0, 365.2425)
-"""The day, the week and the year, in days."""
+DAY, WEEK, YEAR = 1.0, 7.0, 365.2425
+"""The cycles, in days."""
 
 
-EPOCH = 3.0
+THURSDAY = 3.0
 """Days from a Monday at midnight to the first of January 1970."""
 
 
 @frozen
 class Datetime:
-    """ISO dates and times: the trend, standardised, and sine and cosine of the time of day, the
-    day of the week and the day of the year. A missing one is filled and flagged.
+    """ISO dates and times: the trend, standardized, and sine and cosine of the time of day, the
+    day of the week and the day of the year. Missing cells are filled and flagged.
 
-    Without a zone a time is UTC. What lies outside of the years 1678 to 2261, such as 9999-12-31
-    for "no end", counts as missing.
+    Times without a zone are UTC. Dates outside of the years 1678 to 2261, such as 9999-12-31 for
+    "no end", count as missing.
 
     >>> import pandas as pd; from mip.data import from_frame
-    >>> rows = from_frame(pd.DataFrame({"sold": ["2024-01-01", "2024-01-03 06:00", ""]}))
-    >>> kind = Datetime(["sold"]); facts = kind.adapt(rows)
+    >>> table = from_frame(pd.DataFrame({"sold": ["2024-01-01", "2024-01-03 06:00", ""]}))
+    >>> branch = Datetime(["sold"]); facts = branch.adapt(table)
     >>> facts["mean"], facts["missing"]
     ([19724.125], [1])
-    >>> kind.encode(facts, rows)[:, :3].round(decimals=3)
+    >>> branch.encode(facts, table)[:, :3].round(decimals=3)
     tensor([[-1.,  0.,  1.],
             [ 1.,  1.,  0.],
             [nan, nan, nan]])
     """
 
     kind = "datetime"
-    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Give mean and standard deviation, in days since 1970, and the count of missing cells."""
-        found = moments(self._days(chunk) for chunk in rows.chunks(self.columns))
-        mean, std = found.mean.tolist(), found.std.tolist()
-        return {"mean": mean, "std": std, "missing": found.missing.tolist()}
+    def adapt(self, table: Rows) -> Facts:
+        """Return mean and standard deviation, in days since 1970, and the number of missing cells
+        of each column.
+        """
+        stats = moments(self._days(chunk) for chunk in table.chunks(self.columns))
+        mean, std = stats.mean.tolist(), stats.std.tolist()
+        return {"mean": mean, "std": std, "missing": stats.missing.tolist()}
 
-    def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give float32 [n, columns * 7]; NaN where a cell is missing."""
-        days = self._days(rows)
+    def encode(self, facts: Facts, table: Table) -> Tensor:
+        """Return float32 [n, columns * 7]; NaN if a cell is missing."""
+        days = self._days(table)
         trend = (days - np.array(facts["mean"])) / np.array(facts["std"])
-        turns = [2 * np.pi * ((days + EPOCH) / cycle % 1) for cycle in CYCLES[:2]]
-        turns += [2 * np.pi * (days / CYCLES[2] % 1)]
-        waves = [wave(turn) for turn in turns for wave in (np.sin, np.cos)]
+        cycles = ((days + THURSDAY) / DAY, (days + THURSDAY) / WEEK, days / YEAR)
+        waves = [wave(2 * np.pi * (cycle % 1)) for cycle in cycles for wave in (np.sin, np.cos)]
         parts = np.stack([trend, *waves], axis=2)
         return torch.from_numpy(parts.astype(np.float32)).flatten(1)
 
     def absent(self, inputs: Tensor) -> Tensor:
-        """Say which rows have no date: bool [n]."""
+        """Mark the rows without any date: bool [n]."""
         return inputs.isnan().flatten(1).all(dim=1)
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, columns * 7 + those with missing cells]."""
-        # Of a date's numbers the first tells whether it is missing.
-        return Fill([flag for count in facts["missing"] for flag in (count > 0, *[False] * 6)])
+        """Build a module to float32 [n, columns * 7 + those with missing cells]."""
+        # The first of a date's numbers is enough to flag it as missing.
+        return FillMissing(
+            [flag for count in facts["missing"] for flag in (count > 0, *[False] * 6)]
+        )
 
-    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
-        """Give (place, text) for every date that counts as missing though it is there."""
+    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+        """Yield (row, text) for each cell with a date that counts as missing."""
         for column in self.columns:
-            for place in rows.far(column).tolist():
-                yield place, f"'{column}' outside of {YEARS[0]} to {YEARS[1]}, counts as missing"
+            for row in table.far(column).tolist():
+                yield row, f"'{column}' outside of {YEARS[0]} to {YEARS[1]}, counts as missing"
 
-    def _days(self, rows: Table) -> np.ndarray:
-        return np.stack([rows.times(column) for column in self.columns], axis=1)
+    def _days(self, table: Table) -> np.ndarray:
+        return np.stack([table.times(column) for column in self.columns], axis=1)

@@ -7,24 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import attrs
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from torch import Tensor, nn
 
-from mip.branches.protocol import Branch, Facts, by_name, widths
+from mip.branches import protocol
+from mip.branches.protocol import Branch, Facts, layer_sizes, sorted_by_name
 from mip.data import Rows, Table
 from mip.errors import SpecError
-from mip.nn import MLP, Tokens, divides
-from mip.tree import Tree, leaves
+from mip.nn import MLP, Tokens, check_num_heads
+from mip.tree import Tree
 
-FUSIONS = ("concat", "gated", "attention", "bilinear")
+METHODS = ("concat", "gated", "attention", "bilinear")
 """The ways to join vectors."""
 
 
-WIDTH, DEPTH, HEADS = 64, 2, 4
-"""What a fusion has where nothing is said."""
+EMBEDDING_DIM, DEPTH, NUM_HEADS = 64, 2, 4
+"""The defaults of the methods that have these options."""
 
 
 @frozen
@@ -47,10 +47,10 @@ class Fusion:
     ValueError: 'num_heads' must divide 30: 4
     """
 
-    layers: tuple[int, ...] = widths()
+    layers: tuple[int, ...] = layer_sizes()
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
     method: Literal["concat", "gated", "attention", "bilinear"] = field(
-        default="concat", validator=in_(FUSIONS)
+        default="concat", validator=in_(METHODS)
     )
     embedding_dim: int | None = field(default=None, validator=optional([gt(0), le(65_536)]))
     depth: int | None = field(default=None, validator=optional([gt(0), le(64)]))
@@ -58,104 +58,95 @@ class Fusion:
     modality_dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
     def __attrs_post_init__(self) -> None:
-        strange = {"concat": ["embedding_dim", "depth", "num_heads"], "attention": []}
-        for name in strange.get(self.method, ["depth", "num_heads"]):
+        unused = ["depth", "num_heads"] if self.method != "attention" else []
+        for name in ["embedding_dim", *unused] if self.method == "concat" else unused:
             if getattr(self, name) is not None:
                 raise ValueError(f"'{name}' must be left out: method '{self.method}' has none")
         if self.method == "attention":
-            divides(self.num_heads or HEADS, self.embedding_dim or WIDTH)
+            check_num_heads(self.num_heads or NUM_HEADS, self.embedding_dim or EMBEDDING_DIM)
 
     def module(self, names: Iterable[str]) -> nn.Module:
-        """Build what joins vectors of these names: a dict of float32 [n, any] to [n, width]."""
-        width = self.embedding_dim or WIDTH
+        """Build what joins the vectors of branches of these names: a dict of float32 [n, any] to
+        [n, embedding_dim], or for "concat" to [n, their sum].
+        """
+        embedding_dim = self.embedding_dim or EMBEDDING_DIM
         if self.method == "gated":
-            return Gated(names, width)
+            return Gated(names, embedding_dim)
         if self.method == "attention":
-            return Attention(names, width, self.depth or DEPTH, self.num_heads or HEADS)
-        return Bilinear(names, width) if self.method == "bilinear" else Concat()
+            depth, num_heads = self.depth or DEPTH, self.num_heads or NUM_HEADS
+            return Attention(names, embedding_dim, depth, num_heads)
+        return Bilinear(names, embedding_dim) if self.method == "bilinear" else Concat()
 
 
 @frozen
 class Fuse:
-    """Branches joined to one vector as a `Fusion` of these options says."""
+    """Several branches joined to one vector, by the options of `fusion`.
+
+    In a spec these options are fields of the branch itself.
+    """
 
     kind = "fuse"
-    branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
-    layers: tuple[int, ...] = widths()
-    dropout: float = 0.0
-    method: Literal["concat", "gated", "attention", "bilinear"] = "concat"
-    embedding_dim: int | None = None
-    depth: int | None = None
-    num_heads: int | None = None
-    modality_dropout: float = 0.0
+    branch: Mapping[str, Branch] = field(converter=sorted_by_name, validator=min_len(1))
+    fusion: Fusion = field(default=Fusion(), metadata={"flat": True})
 
-    def __attrs_post_init__(self) -> None:
-        self.how  # noqa: B018 - whose validators say what is wrong
+    def adapt(self, table: Rows) -> Facts:
+        """Return the facts of each branch by name."""
+        return {name: branch.adapt(table) for name, branch in self.branch.items()}
 
-    @property
-    def how(self) -> Fusion:
-        """All but the branches."""
-        named = attrs.asdict(self, recurse=False)
-        return Fusion(**{name: value for name, value in named.items() if name != "branch"})
+    def encode(self, facts: Facts, table: Table) -> dict[str, Tree]:
+        """Return the tensors of each branch by name."""
+        return {name: branch.encode(facts[name], table) for name, branch in self.branch.items()}
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Give each branch's facts by name."""
-        return {name: branch.adapt(rows) for name, branch in self.branch.items()}
-
-    def encode(self, facts: Facts, rows: Table) -> Tree:
-        """Give each branch's tensors by name."""
-        return {name: kind.encode(facts[name], rows) for name, kind in self.branch.items()}
-
-    def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, last of the layers]; without layers [n, embedding_dim], or for "concat"
-        [n, sum of the branches].
+    def module(self, facts: Facts) -> FusionNet:
+        """Build a module to float32 [n, last of the layers]; without layers to [n, embedding_dim],
+        or for "concat" to [n, sum of the branches].
         """
-        modules = {name: _built(name, kind, facts[name]) for name, kind in self.branch.items()}
-        asked = {name: partial(absent, kind) for name, kind in self.branch.items()}
-        hide = Hide(asked, self.modality_dropout) if self.modality_dropout else None
-        return Fused(modules, self.how.module(modules), self.layers, self.dropout, hide)
+        modules = {name: _module(name, part, facts[name]) for name, part in self.branch.items()}
+        fusion, dropout = self.fusion.module(modules), None
+        if self.fusion.modality_dropout:
+            absent = {name: partial(protocol.absent, part) for name, part in self.branch.items()}
+            dropout = ModalityDropout(absent, self.fusion.modality_dropout)
+        return FusionNet(modules, fusion, self.fusion.layers, self.fusion.dropout, dropout)
 
     def absent(self, inputs: Mapping[str, Tree]) -> Tensor:
-        """Say for which rows none of the branches has inputs: bool [n]."""
-        gone = [absent(kind, inputs[name]) for name, kind in self.branch.items()]
-        return torch.stack(gone).all(dim=0)
+        """Mark the rows for which no branch has inputs: bool [n]."""
+        parts = self.branch.items()
+        return torch.stack([protocol.absent(part, inputs[name]) for name, part in parts]).all(dim=0)
 
-    def keep(self, facts: Facts, rows: Table, folder: Path) -> Tree:
-        """Encode as `encode` does, but leave on disk what a branch can keep there."""
+    def cache(self, facts: Facts, table: Table, folder: Path) -> dict[str, Tree]:
+        """Encode, with the rows of branches that can be cached left on disk."""
         return {
-            name: kind.keep(facts[name], rows, folder)
-            if hasattr(kind, "keep")
-            else kind.encode(facts[name], rows)
-            for name, kind in self.branch.items()
+            name: protocol.encode_cached(branch, facts[name], table, folder)
+            for name, branch in self.branch.items()
         }
 
-    def augment(self, inputs: Tree, key: int, rows: Tensor) -> Tree:
-        """Let each branch that can change its inputs."""
-        able = {name: kind for name, kind in self.branch.items() if hasattr(kind, "augment")}
-        changed = {name: kind.augment(inputs[name], key, rows) for name, kind in able.items()}
-        return {**inputs, **changed}
+    def augment(self, inputs: Mapping[str, Tree], key: int, row_ids: Tensor) -> dict[str, Tree]:
+        """Augment the inputs of each branch that can."""
+        return {
+            name: protocol.augment(branch, inputs[name], key, row_ids)
+            for name, branch in self.branch.items()
+        }
 
     def pretrain(self, module: Any) -> None:
-        """Let each branch that can load its weights."""
+        """Load the pretrained weights of each branch that has some."""
         for name, branch in self.branch.items():
-            if hasattr(branch, "pretrain"):
-                branch.pretrain(module.branch[name])
+            protocol.pretrain(branch, module.branch[name])
 
 
-def _built(name: str, branch: Branch, facts: Facts) -> nn.Module:
+def _module(name: str, branch: Branch, facts: Facts) -> nn.Module:
     try:
         return branch.module(facts)
-    except SpecError as error:  # from a branch below, which has said its name
+    except SpecError as error:  # of a nested branch, whose name it begins with
         raise SpecError(f"{name}.{error}") from error
-    except Exception as error:  # whatever a backbone raises, the user needs the path
+    except Exception as error:  # a backbone may raise anything; the path tells which one
         raise SpecError(f"{name}: the module cannot be built: {error}") from error
 
 
-class Fused(nn.Module):
-    """Run each branch on its own input, fuse the vectors, then linear layers.
+class FusionNet(nn.Module):
+    """Run each branch on its own inputs, join the vectors, then linear layers.
 
-    Takes a dict of inputs, name to tree of tensors with n rows; gives float32 [n, last width],
-    or what the fusion gives without layers.
+    Takes a dict of inputs, name to tree of tensors with n rows; returns float32 [n, last of the
+    layers], or the output of the fusion if there are no layers.
     """
 
     def __init__(
@@ -164,11 +155,11 @@ class Fused(nn.Module):
         fusion: nn.Module,
         layers: Sequence[int] = (),
         dropout: float = 0.0,
-        hide: Hide | None = None,
+        modality_dropout: ModalityDropout | None = None,
     ) -> None:
         super().__init__()
         self.branch = nn.ModuleDict(dict(branches))
-        self.hide = hide
+        self.hide = modality_dropout  # `hide` is part of the names of parameters in files
         self.fusion = fusion
         self.layers = MLP(layers, dropout)
 
@@ -180,18 +171,18 @@ class Fused(nn.Module):
 
 
 class Concat(nn.Module):
-    """Side by side: a dict of float32 [n, any] to float32 [n, their sum]."""
+    """Concatenate: a dict of float32 [n, any] to float32 [n, their sum]."""
 
     def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
         return torch.cat(list(vectors.values()), dim=1)
 
 
 class Project(nn.Module):
-    """Bring each vector to one width, linearly: a dict of float32 [n, any] to [n, names, width]."""
+    """Project each vector to one size: a dict of float32 [n, any] to [n, branches, size]."""
 
-    def __init__(self, names: Iterable[str], width: int) -> None:
+    def __init__(self, names: Iterable[str], size: int) -> None:
         super().__init__()
-        self.linear = nn.ModuleDict({name: nn.LazyLinear(width) for name in names})
+        self.linear = nn.ModuleDict({name: nn.LazyLinear(size) for name in names})
 
     def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([layer(vectors[name]) for name, layer in self.linear.items()], dim=1)
@@ -200,14 +191,15 @@ class Project(nn.Module):
 class Gated(nn.Module):
     """Sum the branches, weighted by gates that see all of them (gated multimodal units).
 
-    Takes a dict of float32 [n, any]; gives float32 [n, width]. Each number has a gate of its own,
-    a softmax over the branches: for two it is the paper's sigmoid (Arevalo et al. 2017).
+    Takes a dict of float32 [n, any]; returns float32 [n, embedding_dim]. Every number has its own
+    gate, a softmax over the branches; for two branches this is the paper's sigmoid (Arevalo et al.
+    2017).
     """
 
-    def __init__(self, names: Iterable[str], width: int) -> None:
+    def __init__(self, names: Iterable[str], embedding_dim: int) -> None:
         super().__init__()
-        self.project = Project(names, width)
-        self.gate = nn.LazyLinear(len(self.project.linear) * width)
+        self.project = Project(names, embedding_dim)
+        self.gate = nn.LazyLinear(len(self.project.linear) * embedding_dim)
 
     def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
         values = self.project(vectors).tanh()
@@ -216,64 +208,68 @@ class Gated(nn.Module):
 
 
 class Attention(nn.Module):
-    """Make each branch a token and let them attend: a dict of float32 [n, any] to [n, width]."""
+    """Run a transformer over one token per branch: a dict of float32 [n, any] to
+    [n, embedding_dim].
+    """
 
-    def __init__(self, names: Iterable[str], width: int, depth: int, heads: int) -> None:
+    def __init__(
+        self, names: Iterable[str], embedding_dim: int, depth: int, num_heads: int
+    ) -> None:
         super().__init__()
-        self.project = Project(names, width)
-        self.tokens = Tokens(width, depth, heads)
+        self.project = Project(names, embedding_dim)
+        self.tokens = Tokens(embedding_dim, depth, num_heads)
 
     def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
         return self.tokens(self.project(vectors))
 
 
 class Bilinear(nn.Module):
-    """Multiply the branches: a dict of float32 [n, any] to float32 [n, width].
+    """Multiply the branches: a dict of float32 [n, any] to float32 [n, embedding_dim].
 
-    Low-rank bilinear pooling with tanh (Kim et al. 2017), over as many factors as there are
-    branches; the paper's last projection is the layer that comes behind.
+    Low-rank bilinear pooling with tanh (Kim et al. 2017), with one factor per branch. The paper's
+    final projection is the layer that follows.
     """
 
-    def __init__(self, names: Iterable[str], width: int) -> None:
+    def __init__(self, names: Iterable[str], embedding_dim: int) -> None:
         super().__init__()
-        self.project = Project(names, width)
+        self.project = Project(names, embedding_dim)
 
     def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
         return self.project(vectors).tanh().prod(dim=1)
 
 
-class Hide(nn.Module):
-    """Modality dropout: a learned vector for each branch, which stands for a row's branch that
-    has no inputs, and in training for others by chance, but never for all that are there.
+class ModalityDropout(nn.Module):
+    """Replace branches of rows by learned vectors: those without inputs, and in training others
+    with probability `p`, but never all branches of a row that have inputs.
 
-    `absent` tells of each branch's inputs which rows have none: bool [n]. Takes a dict of float32
-    [n, any] and the branches' inputs; gives such a dict.
+    `absent` marks, by name, the rows of a branch's inputs that have none: bool [n]. Takes a dict of
+    float32 [n, any] and the branches' inputs; returns such a dict.
     """
 
-    def __init__(self, absent: Mapping[str, Callable[[Tree], Tensor]], drop: float) -> None:
+    def __init__(self, absent: Mapping[str, Callable[[Tree], Tensor]], p: float) -> None:
         super().__init__()
-        self.absent, self.drop = dict(absent), drop
-        self.stand = nn.ModuleDict({name: Stand() for name in absent})
+        self.absent, self.p = dict(absent), p
+        # `stand` is part of the names of parameters in files.
+        self.stand = nn.ModuleDict({name: Placeholder() for name in absent})
 
     def forward(
         self, vectors: Mapping[str, Tensor], inputs: Mapping[str, Tree]
     ) -> dict[str, Tensor]:
-        gone = [self.absent[name](inputs[name]) for name in self.stand]
-        hidden = self.hidden(torch.stack(gone))
-        pairs = zip(self.stand.items(), hidden, strict=True)
-        return {name: stand(vectors[name], rows) for (name, stand), rows in pairs}
+        absent = torch.stack([self.absent[name](inputs[name]) for name in self.stand])
+        pairs = zip(self.stand.items(), self.draw(absent), strict=True)
+        return {name: replace(vectors[name], hidden) for (name, replace), hidden in pairs}
 
-    def hidden(self, gone: Tensor) -> Tensor:
-        """Say which to hide of bool [branches, n], those without inputs among them."""
+    def draw(self, absent: Tensor) -> Tensor:
+        """Choose which branches to hide, all absent ones among them: bool [branches, n]."""
         if not self.training:
-            return gone
-        draws = torch.rand(gone.shape, device=gone.device).masked_fill(gone, -1)
+            return absent
+        draws = torch.rand(absent.shape, device=absent.device).masked_fill(absent, -1)
         spared = draws == draws.amax(dim=0)
-        return gone | ((draws < self.drop) & ~spared)
+        return absent | ((draws < self.p) & ~spared)
 
 
-class Stand(nn.Module):
-    """A learned vector in place of others: float32 [n, d] and bool [n] to float32 [n, d]."""
+class Placeholder(nn.Module):
+    """Replace vectors by a learned one: float32 [n, d] and bool [n] to float32 [n, d]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -284,19 +280,3 @@ class Stand(nn.Module):
             self.vector.materialize(vectors.shape[1:])
             nn.init.zeros_(self.vector)
         return torch.where(hidden.unsqueeze(1), self.vector, vectors)
-
-
-def absent(branch: Branch, inputs: Tree) -> Tensor:
-    """Say for which rows a branch has no inputs: encoded inputs of n rows to bool [n]. A kind
-    without the verb `absent` has inputs in every row, whatever its tensors hold.
-
-    >>> from mip.branches.categorical import Categorical; from mip.branches.stub import Stub
-    >>> absent(Categorical(["town"]), torch.tensor([[0], [2]]))
-    tensor([ True, False])
-    >>> absent(Stub(1), torch.tensor([[torch.nan], [0.0]]))
-    tensor([False, False])
-    """
-    if hasattr(branch, "absent"):
-        return branch.absent(inputs)
-    leaf = next(leaf for _, leaf in leaves(inputs))
-    return torch.zeros(len(leaf), dtype=torch.bool, device=leaf.device)

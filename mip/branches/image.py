@@ -1,36 +1,52 @@
-"""Photos: a backbone for all of a row's, pooled to one vector."""
+"""Photos: one backbone for all of a row's, pooled to one vector."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, TypeGuard
 
-import numpy as np
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, instance_of, le, min_len
 from torch import Tensor, nn
 
-from mip.branches.protocol import Facts, Problem, names, widths
+from mip.branches.protocol import Facts, Problem, column_names, layer_sizes
 from mip.data import Rows, Table, photos_of
 from mip.errors import DataError, MipWarning, SpecError
-from mip.images import Augment, Lazy, MissingImageError, decode, keep, locate, traits
-from mip.images import version as decoder
-from mip.nn import OWN, ConvStack, Cut, SmallResNet, fault, frozen_modules, library
+from mip.images import (
+    Augment,
+    CachedRows,
+    LazyRows,
+    MissingImageError,
+    conversions,
+    decode,
+    decoder_version,
+    locate,
+    open_cache,
+)
+from mip.nn import (
+    BUILT_IN,
+    ConvStack,
+    FeatureExtractor,
+    SmallResNet,
+    backbone_error,
+    freeze_until,
+    source_of,
+)
 from mip.tree import Tree
 
-NONE = "no image is named"
-"""Why there is no photo where a cell is blank."""
+UNNAMED = "no image is named"
+"""The reason why a photo is missing if its cell is empty."""
 
 
 class Absence(Enum):
-    """Why there is no photo: the cell is blank, the file is not there, or it is and cannot be had.
-    The values are what reports count such rows as.
+    """Why there is no photo: the cell is empty, the file does not exist, or it cannot be decoded.
+    The values are the names under which reports count such rows.
     """
 
     UNNAMED = "no image named"
@@ -39,12 +55,39 @@ class Absence(Enum):
 
 
 def absence_of(error: DataError) -> Absence:
-    """Give the absence that an error of `mip.image` means.
+    """Return the absence that an error of `mip.images` means.
 
     >>> absence_of(MissingImageError("a.jpg is missing"))
     <Absence.LOST: 'image file missing'>
     """
     return Absence.LOST if isinstance(error, MissingImageError) else Absence.BROKEN
+
+
+class Photos(TypedDict):
+    """Encoded photos of n rows: pixels uint8 [n, k, 3, size, size] and present int8 [n, k], which
+    is 1 for a photo, 0 for a missing one, and -1 past the end of a list of photos.
+
+    Stages of a pipe know photos by these names and types (`is_photos`), for the example that a plan
+    makes from the shapes in a model file is a plain dict too.
+    """
+
+    pixels: Tensor
+    present: Tensor
+
+
+def is_photos(inputs: Tree) -> TypeGuard[Photos]:
+    """Tell whether inputs are encoded photos; inputs of these names but other types are not.
+
+    >>> is_photos({"pixels": torch.zeros(2, 9), "present": torch.ones(2, 9)})
+    False
+    """
+    if not isinstance(inputs, dict) or inputs.keys() != {"pixels", "present"}:
+        return False
+    pixels, present = inputs["pixels"], inputs["present"]
+    if not (isinstance(pixels, Tensor) and isinstance(present, Tensor)):
+        return False
+    is_pixels = pixels.dtype == torch.uint8 and pixels.dim() == 5 and pixels.shape[2] == 3
+    return is_pixels and present.dtype == torch.int8 and present.shape == pixels.shape[:2]
 
 
 @frozen
@@ -69,7 +112,7 @@ class Image:
     """
 
     kind = "image"
-    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
     size: int = field(default=64, validator=[instance_of(int), ge(8), le(1024)])
     backbone: str = field(default="small")
     base_channels: int = field(default=16, validator=[gt(0), le(1024)])
@@ -82,201 +125,216 @@ class Image:
     )
     decoding: Literal["full", "scaled"] = field(default="full", validator=in_(("full", "scaled")))
     augmentation: Augment = Augment()
-    channels: tuple[int, ...] = widths((16, 32, 64), least=1)
+    channels: tuple[int, ...] = layer_sizes((16, 32, 64), min_layers=1)
     feature_layer: str | None = field(default=None)
     freeze: str | None = None
 
     @backbone.validator
-    def _known(self, _: Any, name: str) -> None:
-        if told := fault(name):
-            raise ValueError(f"'backbone' = '{name}' {told}")
+    def _check_backbone(self, _: Any, name: str) -> None:
+        if error := backbone_error(name):
+            raise ValueError(f"'backbone' = '{name}' {error}")
 
     @feature_layer.validator
-    def _foreign(self, _: Any, name: str | None) -> None:
-        if name is not None and self.backbone in OWN:
-            raise ValueError(
-                f"'feature_layer' must be left out: the {self.backbone} backbone has none"
-            )
+    def _check_feature_layer(self, _: Any, name: str | None) -> None:
+        if name is not None and self.backbone in BUILT_IN:
+            none = f"the {self.backbone} backbone has none"
+            raise ValueError(f"'feature_layer' must be left out: {none}")
 
     @pretrained.validator
-    def _fitting(self, _: Any, name: str | None) -> None:
-        if name is not None and self.backbone in OWN:
+    def _check_pretrained(self, _: Any, name: str | None) -> None:
+        if name is not None and self.backbone in BUILT_IN:
             raise ValueError(
                 f"'pretrained' must be left out: the {self.backbone} backbone has none"
             )
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Give the mean and standard deviation that the backbone expects, by channel, and
-        the most photos that a cell of each column holds.
+    def adapt(self, table: Rows) -> Facts:
+        """Return the mean and standard deviation by channel that the backbone expects, and the
+        largest number of photos in a cell of each column.
         """
-        most = [_most(rows, column) for column in self.columns]
+        most = [_most_photos(table, column) for column in self.columns]
         if self.pool == "concat" and max(most) > 1:
             raise DataError(
                 "pool 'concat' needs the same photos in every row, and no lists of them"
             )
         if self.pretrained is None:
             return {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "most": most}
-        mean, std = library(self.backbone).normal(self.pretrained)
+        mean, std = source_of(self.backbone).normalization(self.pretrained)
         return {"mean": mean, "std": std, "most": most}
 
-    def encode(self, facts: Facts, rows: Table) -> Tree:
-        """Give pixels uint8 [n, k, 3, size, size] and present int8 [n, k]: 1 where there is a
-        photo, 0 where one is missing, -1 where a list of photos has ended.
+    def encode(self, facts: Facts, table: Table) -> Photos:
+        """Decode the photos.
 
-        Raises DataError naming file, row and column for a photo that cannot be had, unless
+        Raises DataError naming file, row and column for a photo that cannot be read, unless
         `missing` is "learn".
         """
-        n, k = len(rows), sum(facts["most"])
+        n, k = len(table), sum(facts["most"])
         pixels = torch.zeros(n, k, 3, self.size, self.size, dtype=torch.uint8)
         present = torch.full((n, k), -1, dtype=torch.int8)
-        for i, j, column, cell in self._places(facts["most"], rows):
-            photo = self._photo(rows, i, column, cell)
-            present[i, j] = 0 if photo is None else 1
-            if photo is not None:
-                pixels[i, j] = photo
+        begin = 0
+        for column, most in zip(self.columns, facts["most"], strict=True):
+            for row, cell in enumerate(table.cells(column)):
+                photos = photos_of(cell)
+                if len(photos) > most:
+                    text = f"{len(photos)} photos, of which the first {most} count"
+                    warnings.warn(f"{table.where(row, column)}: {text}", MipWarning, stacklevel=2)
+                for place, photo in enumerate(photos[:most], start=begin):
+                    decoded = self._decode(table, row, column, photo)
+                    present[row, place] = 0 if decoded is None else 1
+                    if decoded is not None:
+                        pixels[row, place] = decoded
+            begin += most
         return {"pixels": pixels, "present": present}
 
-    def absent(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Say which rows have no photo: bool [n]."""
-        return (inputs["present"] != 1).all(dim=1)
-
-    def keep(self, facts: Facts, rows: Table, folder: Path) -> Any:
-        """Give what `encode` gives as rows of a file in the folder, decoded when first taken."""
-        k = sum(facts["most"])
-        shapes = {
-            "present": (torch.int8, (k,)),
-            "pixels": (torch.uint8, (k, 3, self.size, self.size)),
-        }
-        how = (self.size, self.decoding, self.missing)
-        key = (self.columns, facts["most"], *how, decoder())
-        encode = partial(self.encode, facts)
-        return keep(rows, self.columns, encode, shapes, key, folder) or Lazy(rows, encode)
-
-    def _places(self, most: list[int], rows: Table) -> Iterator[tuple[int, int, str, Any]]:
-        first = np.cumsum([0, *most])
-        for j, column in enumerate(self.columns):
-            for i, cell in enumerate(rows.cells(column)):
-                photos = photos_of(cell)
-                if len(photos) > most[j]:
-                    told = f"{len(photos)} photos, of which the first {most[j]} count"
-                    warnings.warn(f"{rows.where(i, column)}: {told}", MipWarning, stacklevel=2)
-                for place, each in enumerate(photos[: most[j]], start=int(first[j])):
-                    yield i, place, column, each
-
-    def _photo(self, rows: Table, place: int, column: str, cell: Any) -> Tensor | None:
-        if cell is None:
+    def _decode(self, table: Table, row: int, column: str, photo: Any) -> Tensor | None:
+        if photo is None:
             if self.missing != "learn":
-                raise DataError(f"{rows.where(place, column)}: {NONE}")
+                raise DataError(f"{table.where(row, column)}: {UNNAMED}")
             return None
         try:
-            return decode(rows.root, cell, self.size, self.decoding == "scaled")
+            return decode(table.root, photo, self.size, self.decoding == "scaled")
         except DataError as error:
-            where = f"{rows.where(place, column)}: {error}"
+            text = f"{table.where(row, column)}: {error}"
             if self.missing != "learn":
-                raise DataError(where) from error
+                raise DataError(text) from error
             if absence_of(error) is Absence.BROKEN:
-                warnings.warn(f"{where}; it counts as missing", MipWarning, stacklevel=2)
+                warnings.warn(f"{text}; it counts as missing", MipWarning, stacklevel=3)
             return None
 
-    def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, features], or [n, k * features] for pool "concat"."""
-        backbone, features = self._sized()
-        inner = backbone.cut if isinstance(backbone, Cut) else backbone  # whose names are known
-        stays = frozen_modules(inner.train(), self.freeze)
-        learned = self.missing == "learn"
-        about = facts["mean"], facts["std"], learned, stays, self.backbone in OWN
-        return Photos(backbone, features, self.pool, *about)
+    def absent(self, inputs: Photos) -> Tensor:
+        """Mark the rows without any photo: bool [n]."""
+        return (inputs["present"] != 1).all(dim=1)
+
+    def cache(self, facts: Facts, table: Table, folder: Path) -> CachedRows | LazyRows:
+        """Return the encoded rows as rows of a file in the folder, each decoded when first taken;
+        if there is no space for the file, as rows that are decoded whenever they are taken.
+        """
+        k = sum(facts["most"])
+        encode = partial(self.encode, facts)
+        cached = open_cache(
+            table,
+            columns=self.columns,
+            encode=encode,
+            shapes={
+                "present": (torch.int8, (k,)),
+                "pixels": (torch.uint8, (k, 3, self.size, self.size)),
+            },
+            key=(
+                self.columns,
+                facts["most"],
+                self.size,
+                self.decoding,
+                self.missing,
+                decoder_version(),
+            ),
+            folder=folder,
+        )
+        return cached or LazyRows(table, encode)
+
+    def module(self, facts: Facts) -> PhotoNet:
+        """Build a module to float32 [n, features], or [n, k * features] for pool "concat"."""
+        backbone, features = self._sized_backbone()
+        inner = backbone.cut if isinstance(backbone, FeatureExtractor) else backbone
+        return PhotoNet(
+            backbone,
+            features,
+            self.pool,
+            mean=facts["mean"],
+            std=facts["std"],
+            learn_missing=self.missing == "learn",
+            frozen=freeze_until(inner.train(), self.freeze),
+            channels_last=self.backbone in BUILT_IN,
+        )
 
     @torch.no_grad()
-    def _sized(self) -> tuple[nn.Module, int]:
+    def _sized_backbone(self) -> tuple[nn.Module, int]:
         try:
             backbone = self._backbone()
             return backbone, backbone.eval()(torch.zeros(1, 3, self.size, self.size)).shape[1]
         except SpecError:
             raise
-        except Exception as error:  # whatever a model raises for photos that are too small for it
+        except Exception as error:  # a model may raise anything for photos that are too small
             why = " ".join(str(error).split()) or type(error).__name__
-            told = f"the backbone '{self.backbone}' cannot take photos of this size ({why})"
-            raise SpecError(f"size = {self.size}: {told}") from error
+            text = f"the backbone '{self.backbone}' cannot take photos of this size ({why})"
+            raise SpecError(f"size = {self.size}: {text}") from error
 
     def _backbone(self) -> nn.Module:
-        if self.backbone in OWN:
-            own = (
-                SmallResNet(self.base_channels)
-                if self.backbone == "small"
-                else ConvStack(self.channels)
-            )
-            return own.to(memory_format=torch.channels_last)
-        whole = self.feature_layer is not None
-        model = library(self.backbone).model(self.pretrained, self.size, whole)
-        return model if self.feature_layer is None else Cut(model, self.feature_layer)
+        if self.backbone == "small":
+            return SmallResNet(self.base_channels).to(memory_format=torch.channels_last)
+        if self.backbone == "conv":
+            return ConvStack(self.channels).to(memory_format=torch.channels_last)
+        source = source_of(self.backbone)
+        if self.feature_layer is None:
+            return source.build(self.pretrained, self.size, classifier=False)
+        model = source.build(self.pretrained, self.size, classifier=True)
+        return FeatureExtractor(model, self.feature_layer)
 
-    def augment(self, inputs: Tree, key: int, rows: Tensor) -> Tree:
-        """Change the pixels of a training batch; a row's draws depend on key and row alone."""
+    def augment(self, inputs: Photos, key: int, row_ids: Tensor) -> Photos:
+        """Change the pixels of a training batch; random draws depend only on key and row id."""
         if self.augmentation == Augment():
             return inputs
-        return {**inputs, "pixels": self.augmentation(inputs["pixels"], key, rows)}
+        return {**inputs, "pixels": self.augmentation(inputs["pixels"], key, row_ids)}
 
-    def pretrain(self, module: Any) -> None:
-        """Load the named weights into a freshly built module.
+    def pretrain(self, module: nn.Module) -> None:
+        """Load the pretrained weights into a freshly built module.
 
-        Raises DataError for weights that neither the library's cache nor the network has.
+        Raises DataError if neither the library's cache nor the network has them.
         """
         if self.pretrained is None:
             return
         try:
-            given = library(self.backbone).trained(self.pretrained, self.size)
-        except Exception as error:  # whatever a network, a cache or a file does to a library
+            weights = source_of(self.backbone).state_dict(self.pretrained, self.size)
+        except Exception as error:  # a network, a cache or a file may raise anything
             why = f"cannot be had: {' '.join(str(error).split())}"
             raise DataError(f"{self.backbone}: the weights '{self.pretrained}' {why}") from error
-        wanted = module.backbone.state_dict()
-        module.backbone.load_state_dict({name: given[name.removeprefix("cut.")] for name in wanted})
+        backbone = module.get_submodule("backbone")
+        # Those of a feature extractor are the model's own, below `cut`.
+        names = {name: name.removeprefix("cut.") for name in backbone.state_dict()}
+        backbone.load_state_dict({name: weights[theirs] for name, theirs in names.items()})
 
-    def problems(self, rows: Table) -> Iterator[Problem]:
-        """Give every photo that is absent, and under policy "drop" every one that cannot be
+    def problems(self, table: Table) -> Iterator[Problem]:
+        """Yield every photo that is missing, and under policy "drop" every one that cannot be
         decoded.
         """
         for column in self.columns:
-            for place, cell in enumerate(rows.cells(column)):
+            for row, cell in enumerate(table.cells(column)):
                 for photo in photos_of(cell):
-                    if found := self._problem(rows, photo):
-                        absence, reason = found
-                        yield Problem(place, column, reason, absence.value)
+                    if photo is None:
+                        yield Problem(row, column, UNNAMED, Absence.UNNAMED.value)
+                    elif error := self._error(table.root, photo):
+                        yield Problem(row, column, str(error), absence_of(error).value)
 
-    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
-        """Give (place, text) for every photo whose pixels are not used as they are stored."""
-        for column in self.columns:
-            for place, cell in enumerate(rows.cells(column)):
-                for photo in filter(lambda each: each is not None, photos_of(cell)):
-                    with suppress(DataError):  # one that cannot be had is named by `problems`
-                        for trait in traits(rows.root, photo):
-                            yield place, f"'{column}' {trait}"
-
-    def _problem(self, rows: Table, cell: Any) -> tuple[Absence, str] | None:
-        if cell is None:
-            return Absence.UNNAMED, NONE
+    def _error(self, root: Path | None, photo: Any) -> DataError | None:
         try:
-            if isinstance(cell, str):
-                locate(rows.root, cell)
+            if isinstance(photo, str):
+                locate(root, photo)
             if self.missing == "drop":
-                decode(rows.root, cell, 8)
+                decode(root, photo, 8)
         except DataError as error:
-            return absence_of(error), str(error)
+            return error
         return None
 
+    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+        """Yield (row, text) for every photo whose pixels are not used exactly as stored."""
+        for column in self.columns:
+            for row, cell in enumerate(table.cells(column)):
+                for photo in photos_of(cell):
+                    with suppress(DataError):  # `problems` names a photo that cannot be read
+                        changes = [] if photo is None else conversions(table.root, photo)
+                        yield from ((row, f"'{column}' {change}") for change in changes)
 
-def _most(rows: Rows, column: str) -> int:
-    cells = (cell for chunk in rows.chunks([column]) for cell in chunk.cells(column))
+
+def _most_photos(table: Rows, column: str) -> int:
+    cells = (cell for chunk in table.chunks([column]) for cell in chunk.cells(column))
     return max(len(photos_of(cell)) for cell in cells)
 
 
-class Photos(nn.Module):
-    """Run every photo of a row through one backbone and pool what comes out.
+class PhotoNet(nn.Module):
+    """Run every photo of a row through one backbone and pool the features.
 
-    Takes pixels uint8 [n, k, 3, s, s] and present int8 [n, k]; gives float32 [n, d], or
-    [n, k * d] for pool "concat". A missing photo (present 0) counts as a vector that is `learned`;
-    where a row has no further photo (present -1) nothing counts. The modules `stays` are frozen.
-    The channels lie `last` in memory where that is faster: in small nets, and on a GPU.
+    Takes `Photos`; returns float32 [n, d], or [n, k * d] for pool "concat". A missing photo
+    (present 0) counts as a learned vector if `learn_missing`; past the end of a list (present -1)
+    nothing counts. The modules `frozen` stay in evaluation mode. Memory is `channels_last` where
+    that is faster: in small nets, and on a GPU.
     """
 
     mean: Tensor
@@ -289,20 +347,21 @@ class Photos(nn.Module):
         pool: str,
         mean: list[float],
         std: list[float],
-        learned: bool = True,
-        stays: tuple[nn.Module, ...] = (),
-        last: bool = False,
+        learn_missing: bool = True,
+        frozen: tuple[nn.Module, ...] = (),
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone, self.pool, self.stays, self.last = backbone, pool, stays, last
-        self.missing = nn.Parameter(torch.zeros(features)) if learned else None
+        self.backbone, self.pool = backbone, pool
+        self.frozen, self.channels_last = frozen, channels_last
+        self.missing = nn.Parameter(torch.zeros(features)) if learn_missing else None
         self.score = nn.Linear(features, 1) if pool == "attention" else None
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        pixels, present = inputs["pixels"], inputs["present"]
-        last = self.last or pixels.is_cuda
+    def forward(self, photos: Photos) -> Tensor:
+        pixels, present = photos["pixels"], photos["present"]
+        last = self.channels_last or pixels.is_cuda
         layout = torch.channels_last if last else torch.contiguous_format
         # In place, in a copy of our own: fresh memory costs more than the arithmetic.
         images = pixels.flatten(0, 1).to(torch.float32, copy=True, memory_format=layout)
@@ -311,20 +370,20 @@ class Photos(nn.Module):
             vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
         return self.pooled(vectors, (present < 0).unsqueeze(-1))
 
-    def train(self, mode: bool = True) -> Photos:
-        """Set the mode, but leave what is frozen as it is at prediction."""
+    def train(self, mode: bool = True) -> PhotoNet:
+        """Set the mode, but leave frozen modules in evaluation mode."""
         super().train(mode)
-        for module in self.stays:
+        for module in self.frozen:
             module.eval()
         return self
 
-    def pooled(self, vectors: Tensor, over: Tensor) -> Tensor:
-        """Pool float32 [n, k, d] over the photos of a row, but for those where `over` is true."""
+    def pooled(self, vectors: Tensor, past_end: Tensor) -> Tensor:
+        """Pool float32 [n, k, d] over the photos of a row, except where `past_end` is true."""
         if self.pool == "concat":
             return vectors.flatten(1)
         if self.pool == "max":
-            return vectors.masked_fill(over, -torch.inf).amax(dim=1)
+            return vectors.masked_fill(past_end, -torch.inf).amax(dim=1)
         if self.score is None:
-            return vectors.masked_fill(over, 0).sum(dim=1) / (~over).sum(dim=1)
-        weights = self.score(vectors).masked_fill(over, -torch.inf).softmax(dim=1)
+            return vectors.masked_fill(past_end, 0).sum(dim=1) / (~past_end).sum(dim=1)
+        weights = self.score(vectors).masked_fill(past_end, -torch.inf).softmax(dim=1)
         return (weights * vectors).sum(dim=1)

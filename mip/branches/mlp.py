@@ -1,4 +1,4 @@
-"""A multilayer perceptron over several columns."""
+"""A multilayer perceptron over columns."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 from torch import nn
 
-from mip.branches.protocol import widths
+from mip.branches.protocol import layer_sizes
 from mip.nn import ACTIVATIONS, BATCH_NORM, Dense
 
 
 @frozen
 class Mlp:
-    """Linear layers of the sizes `layers`, with an `activation` between them ("relu", "gelu",
-    "silu", "tanh" or "sigmoid"), and a batch norm "before" or "after" each if asked (Ioffe and
-    Szegedy 2015). What is behind the last is up to the fusion and the head.
+    """Linear layers of the sizes `layers` with an `activation` between them ("relu", "gelu",
+    "silu", "tanh" or "sigmoid"), and optionally a batch norm "before" or "after" each activation
+    (Ioffe and Szegedy 2015). The last layer has neither; the fusion and the head follow.
 
-    >>> Mlp([10, 5]).network(nn.Identity(), width=4, numbers=4)[1]
+    >>> Mlp([10, 5]).network(nn.Identity(), in_features=4, continuous=4)[1]
     Dense(
       (0): Linear(in_features=4, out_features=10, bias=True)
       (1): ReLU()
@@ -27,7 +27,7 @@ class Mlp:
     """
 
     kind = "mlp"
-    layers: tuple[int, ...] = widths((128, 128), least=1)
+    layers: tuple[int, ...] = layer_sizes((128, 128), min_layers=1)
     activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = field(
         default="relu", validator=in_(tuple(ACTIVATIONS))
     )
@@ -36,11 +36,10 @@ class Mlp:
     )
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
-    def words(self) -> int | None:
-        """Give None: words may have vectors of any width."""
-        return None
+    def category_dim(self) -> None:
+        """Accept embeddings of categories of any size."""
 
-    def network(self, features: nn.Module, width: int, numbers: int) -> nn.Module:
-        """Give float32 [n, last of the layers]."""
-        dense = Dense((width, *self.layers), self.activation, self.batch_norm, self.dropout)
-        return nn.Sequential(features, dense)
+    def network(self, features: nn.Module, in_features: int, continuous: int) -> nn.Module:
+        """Build a module to float32 [n, last of the layers]."""
+        sizes = (in_features, *self.layers)
+        return nn.Sequential(features, Dense(sizes, self.activation, self.batch_norm, self.dropout))

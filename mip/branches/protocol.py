@@ -1,25 +1,262 @@
-"""Branches: what a model reads. A frozen class per kind, with three verbs each."""
+"""What a branch is: a frozen class per kind with three verbs, and more where it needs them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, runtime_checkable
 
+import torch
 from attrs import Attribute, field
 from attrs.validators import min_len
-from torch import nn
+from torch import Tensor, nn
 
 from mip.data import Rows, Table
-from mip.tree import Tree
+from mip.tree import Tree, leaves
 
 Facts = dict[str, Any]
-"""What a kind has learned of the training rows: JSON, nothing else."""
+"""What a kind has learned from the training rows: plain JSON values."""
 
 
-def names(columns: Iterable[str]) -> tuple[str, ...]:
-    """Keep names of columns as a tuple; one name alone would fall apart into letters.
+# The verbs of every branch.
 
-    >>> names("area")
+
+class Branch(Protocol):
+    """The three verbs of a branch. Any frozen attrs class that has them is a kind; its attribute
+    `kind` is its name in specs.
+
+    Further verbs are optional, each with a protocol below. They are called on every branch that
+    has them, at any depth of the tree.
+    """
+
+    kind: str
+
+    def adapt(self, table: Rows) -> Facts:
+        """Learn from training rows what encoding and building need, as plain JSON values."""
+        ...
+
+    def encode(self, facts: Facts, table: Table) -> Tree:
+        """Turn rows into tensors with one entry per row, whatever the cells hold: NaN and unseen
+        categories are valid.
+        """
+        ...
+
+    def module(self, facts: Facts) -> nn.Module:
+        """Build the module: encoded inputs of n rows to float32 [n, out_features]."""
+        ...
+
+
+# The optional verbs.
+
+
+@runtime_checkable
+class Augments(Protocol):
+    """A branch that changes its inputs in training."""
+
+    def augment(self, inputs: Tree, key: int, row_ids: Tensor) -> Tree:
+        """Return changed inputs; random draws depend only on the key and a row's id."""
+        ...
+
+
+@runtime_checkable
+class Pretrains(Protocol):
+    """A branch whose module starts from weights trained elsewhere."""
+
+    def pretrain(self, module: nn.Module) -> None:
+        """Load the weights into a freshly built module."""
+        ...
+
+
+@runtime_checkable
+class Caches(Protocol):
+    """A branch that can leave its encoded rows on disk."""
+
+    def cache(self, facts: Facts, table: Table, folder: Path) -> Tree:
+        """Return what `encode` returns, as rows that are encoded once and read from the folder."""
+        ...
+
+
+@runtime_checkable
+class FindsAbsent(Protocol):
+    """A branch that knows which rows have no inputs; used for modality dropout."""
+
+    def absent(self, inputs: Any) -> Tensor:
+        """Mark the encoded rows that have no inputs: bool [n]."""
+        ...
+
+
+@runtime_checkable
+class FindsProblems(Protocol):
+    """A branch that screens rows. `policy` decides what happens to a row with a problem."""
+
+    def problems(self, table: Table) -> Iterable[Problem | tuple[int, str, str]]:
+        """Yield a `Problem`, or (row, column, reason), for each cell that cannot be used."""
+        ...
+
+
+@runtime_checkable
+class FindsOddities(Protocol):
+    """A branch that does not read every cell exactly as it is stored."""
+
+    def oddities(self, table: Table) -> Iterable[tuple[int, str]]:
+        """Yield (row, text) for each cell that counts as missing or is converted when read."""
+        ...
+
+
+@runtime_checkable
+class FindsUnseen(Protocol):
+    """A branch with a vocabulary learned from the training rows."""
+
+    def unseen(self, facts: Facts, table: Rows) -> Iterable[tuple[str, list[str]]]:
+        """Yield (column, categories) for each column with categories not seen in training."""
+        ...
+
+
+class Problem(NamedTuple):
+    """Why a row cannot be used as it is: its index in the table, the column, the reason, and a
+    short name under which reports count such rows (by default the reason).
+    """
+
+    row: int
+    column: str
+    reason: str
+    summary: str = ""
+
+
+Verb = TypeVar("Verb")
+"""The protocol of an optional verb."""
+
+
+def has(branch: object, verb: type[Verb]) -> TypeGuard[Verb]:
+    """Tell whether a branch has an optional verb.
+
+    >>> from mip.branches.continuous import Continuous
+    >>> has(Continuous(["x"]), FindsOddities), has(Continuous(["x"]), Augments)
+    (True, False)
+    """
+    return issubclass(type(branch), verb)  # isinstance takes up to 80 times as long on Python 3.11
+
+
+def augment(branch: Branch, inputs: Tree, key: int, row_ids: Tensor) -> Tree:
+    """Return inputs changed for training; by default unchanged."""
+    return branch.augment(inputs, key, row_ids) if has(branch, Augments) else inputs
+
+
+def pretrain(branch: Branch, module: nn.Module) -> None:
+    """Load pretrained weights into a branch's module; by default none."""
+    if has(branch, Pretrains):
+        branch.pretrain(module)
+
+
+def encode_cached(branch: Branch, facts: Facts, table: Table, folder: Path) -> Tree:
+    """Encode rows and leave them on disk; by default encode them in memory."""
+    if has(branch, Caches):
+        return branch.cache(facts, table, folder)
+    return branch.encode(facts, table)
+
+
+def absent(branch: Branch, inputs: Tree) -> Tensor:
+    """Mark the encoded rows that have no inputs: bool [n]; by default none, whatever the tensors
+    hold.
+
+    >>> from mip.branches.categorical import Categorical; from mip.branches.stub import Stub
+    >>> absent(Categorical(["town"]), torch.tensor([[0], [2]]))
+    tensor([ True, False])
+    >>> absent(Stub(1), torch.tensor([[torch.nan], [0.0]]))
+    tensor([False, False])
+    """
+    if has(branch, FindsAbsent):
+        return branch.absent(inputs)
+    leaf = next(leaf for _, leaf in leaves(inputs))
+    return torch.zeros(len(leaf), dtype=torch.bool, device=leaf.device)
+
+
+def problems(branch: Branch | FindsProblems, table: Table) -> Iterator[Problem]:
+    """Iterate over the problems that a branch finds in rows; by default none."""
+    if has(branch, FindsProblems):
+        yield from (Problem(*problem) for problem in branch.problems(table))
+
+
+def policy(branch: object) -> str:
+    """Return what happens to rows in which a branch finds problems: its field `missing`.
+
+    By default they are an "error". Under "drop" `clean` leaves them out; under any other policy,
+    such as "learn", they are kept and reported. Unless they are kept, `encode` raises DataError
+    for such a row, which becomes its error in predictions.
+    """
+    return str(getattr(branch, "missing", "error"))
+
+
+# The tree of branches.
+
+
+@runtime_checkable
+class HoldsBranches(Protocol):
+    """A branch that holds others by name, as `fuse` does."""
+
+    @property
+    def branch(self) -> Mapping[str, Branch]:
+        """The branches by name."""
+        ...
+
+
+def branches(named: Mapping[str, Branch], path: str = "") -> Iterator[tuple[str, Branch]]:
+    """Iterate over all branches with their dotted paths, a fusion before those it holds.
+
+    >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
+    >>> [path for path, _ in branches({"a": Fuse({"b": Continuous(["x"])})})]
+    ['a', 'a.b']
+    """
+    for name, branch in named.items():
+        below = f"{path}.{name}" if path else name
+        yield below, branch
+        if isinstance(branch, HoldsBranches):
+            yield from branches(branch.branch, below)
+
+
+def walk(root: HoldsBranches) -> Iterator[tuple[str, Branch]]:
+    """Iterate over the leaves of a tree of branches with their dotted paths.
+
+    >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
+    >>> [path for path, leaf in walk(Fuse({"b": Continuous(["x"]), "a": Continuous(["y"])}))]
+    ['a', 'b']
+    """
+    named = branches(root.branch)
+    return ((path, branch) for path, branch in named if not isinstance(branch, HoldsBranches))
+
+
+def having(root: HoldsBranches, verb: type[Verb]) -> Iterator[tuple[str, Verb]]:
+    """Iterate over the branches below a root that have an optional verb, with their dotted paths.
+
+    >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
+    >>> tree = Fuse({"a": Fuse({"b": Continuous(["x"])})})
+    >>> [path for path, _ in having(tree, FindsOddities)]
+    ['a.b']
+    """
+    return ((path, branch) for path, branch in branches(root.branch) if has(branch, verb))
+
+
+def path_in_spec(path: str) -> str:
+    """Return the path in a spec file of a branch with this path in the tree.
+
+    >>> path_in_spec("looks.front")
+    'branch.looks.branch.front'
+    """
+    return ".".join(f"branch.{name}" for name in path.split("."))
+
+
+# Fields that several kinds have.
+
+
+def sorted_by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Sort branches or heads by name, so that their order in a file does not matter."""
+    return dict(sorted(parts.items()))
+
+
+def column_names(columns: Iterable[str]) -> tuple[str, ...]:
+    """Convert a list of column names to a tuple; a single string would become its letters.
+
+    >>> column_names("area")
     Traceback (most recent call last):
     ValueError: 'columns' must be a list of names, not 'area'
     """
@@ -28,124 +265,12 @@ def names(columns: Iterable[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-class Branch(Protocol):
-    """The three verbs of a branch. Any frozen attrs class that has them is a kind; its attribute
-    `kind` is its name in specs.
-
-    More verbs are optional, and every branch that has one is asked, at any depth of the tree:
-
-    - `augment(inputs, key, rows)` changes its inputs in training.
-    - `pretrain(module)` loads given weights into its new module.
-    - `keep(facts, rows, folder)` encodes, and leaves encoded rows on disk.
-    - `absent(inputs)` says which rows have no inputs, bool [n], for a fusion with `drop`.
-    - `problems(rows)` names the rows that cannot be used, as `Problem`; see `policy`.
-    - `oddities(rows)` names what is not read as it stands, as pairs of (place, text).
-    - `unknown(facts, rows)` names words that training did not see, as pairs of (column, words).
-    """
-
-    kind: str
-
-    def adapt(self, rows: Rows) -> Facts:
-        """Learn from training rows what encoding and building need; JSON-able."""
-        ...
-
-    def encode(self, facts: Facts, rows: Table) -> Tree:
-        """Turn rows into tensors with one entry a row; total: NaN and the unseen are fine."""
-        ...
-
-    def module(self, facts: Facts) -> nn.Module:
-        """Build the module: encoded inputs of n rows to float32 [n, width]."""
-        ...
+def layer_sizes(default: tuple[int, ...] = (), min_layers: int = 0) -> Any:
+    """Declare a field of sizes of layers, each from 1 to 65,536."""
+    length: list[Any] = [min_len(min_layers)] if min_layers else []
+    return field(default=default, converter=tuple, validator=[*length, _check_sizes])
 
 
-class Problem(NamedTuple):
-    """Why a row cannot be used as it is: its place among the rows, the column, the reason, and in
-    a few words what reports count it as (the reason itself where empty).
-    """
-
-    place: int
-    column: str
-    reason: str
-    summary: str = ""
-
-
-def problems(branch: Any, rows: Table) -> Iterator[Problem]:
-    """Give the problems that a branch finds in rows; it may give plain tuples too."""
-    return (Problem(*found) for found in branch.problems(rows))
-
-
-def policy(branch: Any) -> str:
-    """Say what becomes of the rows that a branch finds problems in: its field `missing`.
-
-    They are an "error", as for a branch without the field, or `clean` leaves them out ("drop").
-    Under any other policy ("learn") they are kept, and reported. Where they are not kept, `encode`
-    raises DataError for such a row, which names it in predictions.
-    """
-    return str(getattr(branch, "missing", "error"))
-
-
-def by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Sort branches or heads by name, so that their order in a file cannot matter."""
-    return dict(sorted(parts.items()))
-
-
-def widths(default: tuple[int, ...] = (), least: int = 0) -> Any:
-    """Declare a field of widths of layers, each between 1 and 65,536, so many at least."""
-    enough: list[Any] = [min_len(least)] if least else []
-    return field(default=default, converter=tuple, validator=[*enough, _positive])
-
-
-def _positive(_: Any, about: Attribute, given: tuple[int, ...]) -> None:
-    if not all(1 <= width <= 65_536 for width in given):
-        raise ValueError(f"'{about.name}' must hold widths of 1 to 65536: {list(given)}")
-
-
-def walk(root: Any) -> Iterator[tuple[str, Branch]]:
-    """Walk the leaves of a tree of branches, below its root, with their dotted paths.
-
-    >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
-    >>> [path for path, leaf in walk(Fuse({"b": Continuous(["x"]), "a": Continuous(["y"])}))]
-    ['a', 'b']
-    """
-    return ((path, each) for path, each in branches(root.branch) if not hasattr(each, "branch"))
-
-
-def having(root: Any, verb: str) -> Iterator[tuple[str, Any]]:
-    """Walk the branches of a tree, below its root, that have an optional verb, with their dotted
-    paths.
-
-    >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
-    >>> tree = Fuse({"a": Fuse({"b": Continuous(["x"])})})
-    >>> [path for path, _ in having(tree, "oddities")]
-    ['a.b']
-    """
-    return ((path, each) for path, each in branches(root.branch) if hasattr(each, verb))
-
-
-def place(path: str) -> str:
-    """Say where in a spec a branch of the tree stands.
-
-    >>> place("looks.front")
-    'branch.looks.branch.front'
-    """
-    return ".".join(f"branch.{name}" for name in path.split("."))
-
-
-def branches(named: Mapping[str, Branch], path: str = "") -> Iterator[tuple[str, Branch]]:
-    """Walk all branches with their dotted paths, a fusion before those that it holds.
-
-    >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
-    >>> [path for path, _ in branches({"a": Fuse({"b": Continuous(["x"])})})]
-    ['a', 'a.b']
-    """
-    for name, branch in named.items():
-        whole = f"{path}.{name}" if path else name
-        yield whole, branch
-        yield from branches(getattr(branch, "branch", {}), whole)
-
-
-def at(facts: Facts, path: str) -> Facts:
-    """Find a branch's facts by its dotted path."""
-    for name in path.split("."):
-        facts = facts[name]
-    return facts
+def _check_sizes(_: Any, attribute: Attribute, sizes: tuple[int, ...]) -> None:
+    if not all(1 <= size <= 65_536 for size in sizes):
+        raise ValueError(f"'{attribute.name}' must hold widths of 1 to 65536: {list(sizes)}")

@@ -1,4 +1,4 @@
-"""A residual network over several columns."""
+"""A residual network over columns."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 @frozen
 class ResnetMlp:
-    """A residual MLP (Gorishniy et al. 2021): a linear layer to `hidden`, `depth` residual blocks,
-    batch norm and ReLU.
+    """A residual MLP (Gorishniy et al. 2021): a linear layer to `hidden` features, `depth`
+    residual blocks, batch norm and ReLU.
     """
 
     kind = "resnet_mlp"
@@ -18,32 +18,31 @@ class ResnetMlp:
     depth: int = field(default=2, validator=[gt(0), le(256)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
-    def words(self) -> int | None:
-        """Give None: words may have vectors of any width."""
-        return None
+    def category_dim(self) -> None:
+        """Accept embeddings of categories of any size."""
 
-    def network(self, features: nn.Module, width: int, numbers: int) -> nn.Module:
-        """Give float32 [n, hidden]."""
+    def network(self, features: nn.Module, in_features: int, continuous: int) -> nn.Module:
+        """Build a module to float32 [n, hidden]."""
         blocks = [Residual(self.hidden, self.dropout) for _ in range(self.depth)]
         end = [nn.BatchNorm1d(self.hidden), nn.ReLU()]
-        return nn.Sequential(features, nn.Linear(width, self.hidden), *blocks, *end)
+        return nn.Sequential(features, nn.Linear(in_features, self.hidden), *blocks, *end)
 
 
 class Residual(nn.Module):
-    """A block x + f(x) of batch norm, linear, ReLU, dropout and linear: float32 [n, width].
+    """A block x + f(x), where f is batch norm, linear, ReLU, dropout and linear: float32 [n, size].
 
-    The inner layer is twice as wide.
+    The inner layer has twice the size.
 
     >>> import torch
     >>> Residual(8, 0.0)(torch.zeros(5, 8)).shape
     torch.Size([5, 8])
     """
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, size: int, dropout: float) -> None:
         super().__init__()
         rest = [nn.Dropout(dropout)] if dropout else []
-        first, last = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.inner = nn.Sequential(nn.BatchNorm1d(width), first, nn.ReLU(), *rest, last)
+        first, last = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
+        self.inner = nn.Sequential(nn.BatchNorm1d(size), first, nn.ReLU(), *rest, last)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.inner(x)

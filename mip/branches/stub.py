@@ -1,4 +1,4 @@
-"""Stubs: a branch to try the wiring with before the real one is there."""
+"""A placeholder branch, to test a model before the real branch exists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mip.rng import derive, uniform
 
 @frozen
 class Stub:
-    """A vector of `out_features` random numbers, always the same for a row; reads no column.
+    """A vector of `out_features` random numbers, always the same for a row. Reads no columns.
 
     >>> from mip.data import from_columns
     >>> Stub(5).encode({}, from_columns({"x": [1, 2]})).shape
@@ -23,14 +23,14 @@ class Stub:
     kind = "stub"
     out_features: int = field(default=8, validator=[gt(0), le(65_536)])
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Give nothing: a stub learns nothing."""
+    def adapt(self, table: Rows) -> Facts:
+        """Return no facts."""
         return {}
 
-    def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give float32 [n, out_features], each from -1 to 1, drawn from the row's number."""
-        return uniform(derive("stub"), rows.rows, self.out_features) * 2 - 1
+    def encode(self, facts: Facts, table: Table) -> Tensor:
+        """Return float32 [n, out_features] from -1 to 1, drawn from the row's id."""
+        return uniform(derive("stub"), table.rows, self.out_features) * 2 - 1
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, out_features]: what it is given."""
+        """Pass the numbers on: float32 [n, out_features]."""
         return nn.Identity()

@@ -1,8 +1,8 @@
-"""Columns of numbers and of words together, read by one network."""
+"""Continuous and categorical columns read by one network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mip.branches.categorical import Categorical
 from mip.branches.continuous import Continuous
-from mip.branches.fuse import Fuse
+from mip.branches.fuse import Fuse, FusionNet
 from mip.branches.mlp import Mlp
-from mip.branches.protocol import Branch, Facts, names
+from mip.branches.protocol import Branch, Facts, column_names
 from mip.data import Rows, Table
 from mip.tree import Tree
 
@@ -29,34 +29,35 @@ class Network(Protocol):
 
     kind: str
 
-    def words(self) -> int | None:
-        """Say how wide a word's vector must be; None for any width."""
+    def category_dim(self) -> int | None:
+        """Return how many numbers the embedding of a category must have; None for any."""
         ...
 
-    def network(self, features: nn.Module, width: int, numbers: int) -> nn.Module:
-        """Build the module: encoded inputs to float32 [n, own width]. `features` gives them side by
-        side, float32 [n, width]; so many of the columns are `numbers`.
+    def network(self, features: FusionNet, in_features: int, continuous: int) -> nn.Module:
+        """Build the module: encoded inputs to float32 [n, out_features]. `features` computes the
+        vectors of all columns side by side, float32 [n, in_features], for so many `continuous`
+        columns and the categorical ones.
         """
         ...
 
 
 @frozen
 class Tabular:
-    """Numbers as `continuous` reads them and words as `categorical` does, either of them or both,
-    and a `network` over all: `mlp`, `resnet_mlp`, `ft_transformer` or `tabm`.
+    """Columns read as the kinds `continuous` and `categorical` read them, and a `network` over all:
+    `mlp`, `resnet_mlp`, `ft_transformer` or `tabm`.
 
     >>> from mip.data import from_columns
-    >>> rows = from_columns({"area": ["70", "90", ""], "zip": ["1", "2", "1"]})
-    >>> kind = Tabular(["area"], ["zip"]); facts = kind.adapt(rows)
+    >>> table = from_columns({"area": ["70", "90", ""], "zip": ["1", "2", "1"]})
+    >>> branch = Tabular(["area"], ["zip"]); facts = branch.adapt(table)
     >>> facts["words"]
     {'words': [['1', '2']]}
-    >>> {name: leaf.flatten().tolist() for name, leaf in kind.encode(facts, rows).items()}
+    >>> {name: leaf.flatten().tolist() for name, leaf in branch.encode(facts, table).items()}
     {'numbers': [-1.0, 1.0, nan], 'words': [1, 2, 1]}
     """
 
     kind = "tabular"
-    continuous: tuple[str, ...] = field(default=(), converter=names)
-    categorical: tuple[str, ...] = field(default=(), converter=names)
+    continuous: tuple[str, ...] = field(default=(), converter=column_names)
+    categorical: tuple[str, ...] = field(default=(), converter=column_names)
     network: Network = Mlp()
     scale: Scale = field(default="standard", validator=in_(get_args(Scale)))
     embedding: Embedding = field(default="none", validator=in_(get_args(Embedding)))
@@ -65,7 +66,7 @@ class Tabular:
     def __attrs_post_init__(self) -> None:
         if not self.columns:
             raise ValueError("'continuous' or 'categorical' must name a column")
-        if self.embedding != "none" and self.network.words() is not None:
+        if self.embedding != "none" and self.network.category_dim() is not None:
             raise ValueError("'embedding' must be left out: the network makes its own")
 
     @property
@@ -74,47 +75,52 @@ class Tabular:
         return self.continuous + self.categorical
 
     @property
-    def reads(self) -> Fuse:
-        """The kinds that read the columns, side by side."""
-        kinds: dict[str, Branch] = {}
+    def _continuous(self) -> Continuous:
+        return Continuous(self.continuous, self.scale, self.embedding)
+
+    @property
+    def _categorical(self) -> Categorical:
+        dim = self.network.category_dim()
+        return Categorical(self.categorical, dim, unseen_rate=self.unseen_rate)
+
+    @property
+    def _columns(self) -> Fuse:
+        # These names are part of the names of facts, inputs and parameters in files.
+        branches: dict[str, Branch] = {}
         if self.continuous:
-            kinds["numbers"] = Continuous(self.continuous, self.scale, self.embedding)
+            branches["numbers"] = self._continuous
         if self.categorical:
-            width = self.network.words()
-            kinds["words"] = Categorical(self.categorical, width, unseen_rate=self.unseen_rate)
-        return Fuse(kinds)
+            branches["words"] = self._categorical
+        return Fuse(branches)
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Give the facts of `continuous` as `numbers` and of `categorical` as `words`."""
-        return self.reads.adapt(rows)
+    def adapt(self, table: Rows) -> Facts:
+        """Return the facts of `continuous` as `numbers` and of `categorical` as `words`."""
+        return self._columns.adapt(table)
 
-    def encode(self, facts: Facts, rows: Table) -> Tree:
-        """Give numbers float32 [n, numbers], NaN for missing, and words int64 [n, categories]."""
-        return self.reads.encode(facts, rows)
+    def encode(self, facts: Facts, table: Table) -> dict[str, Tree]:
+        """Return `numbers` float32 [n, continuous], NaN if missing, and `words` int64
+        [n, categorical].
+        """
+        return self._columns.encode(facts, table)
 
-    def absent(self, inputs: Tree) -> Tensor:
-        """Say which rows have neither a number nor a word that training knows: bool [n]."""
-        return self.reads.absent(inputs)
+    def absent(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Mark the rows with neither a number nor a category seen in training: bool [n]."""
+        return self._columns.absent(inputs)
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, width of the network]."""
-        features = self.reads.module(facts)
-        with torch.no_grad():
-            width = features.eval()(self._zeros()).shape[1]
-        return self.network.network(features.train(), width, len(self.continuous))
-
-    def _zeros(self) -> dict[str, Tensor]:
+        """Build a module to float32 [n, output of the network]."""
+        features, numbers = self._columns.module(facts), len(self.continuous)
         words = torch.zeros(1, len(self.categorical), dtype=torch.int64)
-        return {"numbers": torch.zeros(1, len(self.continuous)), "words": words}
+        with torch.no_grad():
+            vectors = features.eval()({"numbers": torch.zeros(1, numbers), "words": words})
+        return self.network.network(features.train(), vectors.shape[1], numbers)
 
-    def unknown(self, facts: Facts, rows: Rows) -> Iterator[tuple[str, list[str]]]:
-        """Give (column, words) for every column with words that training did not see."""
-        words = self.reads.branch.get("words")
-        if isinstance(words, Categorical):
-            yield from words.unknown(facts["words"], rows)
+    def unseen(self, facts: Facts, table: Rows) -> Iterator[tuple[str, list[str]]]:
+        """Yield (column, categories) for each column with categories not seen in training."""
+        if self.categorical:
+            yield from self._categorical.unseen(facts["words"], table)
 
-    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
-        """Give (place, text) for every number that counts as missing though it is there."""
-        numbers = self.reads.branch.get("numbers")
-        if isinstance(numbers, Continuous):
-            yield from numbers.oddities(rows)
+    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+        """Yield (row, text) for each cell with a number that counts as missing."""
+        if self.continuous:
+            yield from self._continuous.oddities(table)

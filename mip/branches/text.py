@@ -1,4 +1,4 @@
-"""Free text: the words of a cell and their neighbours, hashed; nothing is downloaded."""
+"""Free text: hashed n-grams of words and letters; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le, min_len
 from torch import Tensor, nn
 
-from mip.branches.protocol import Facts, names
+from mip.branches.protocol import Facts, column_names
 from mip.data import Rows, Table
 
 _WORD = re.compile(r"\w+")
@@ -27,63 +27,61 @@ class Text:
     `max_length` n-grams of a cell count.
 
     >>> from mip.data import from_columns
-    >>> kind = Text(["note"], word_ngrams=2, max_length=4)
-    >>> kind.encode({}, from_columns({"note": ["Two rooms, bright", ""]}))
+    >>> branch = Text(["note"], word_ngrams=2, max_length=4)
+    >>> branch.encode({}, from_columns({"note": ["Two rooms, bright", ""]}))
     tensor([[[2663, 2711, 3580, 2640]],
     <BLANKLINE>
             [[   0,    0,    0,    0]]])
     """
 
     kind = "text"
-    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
     word_ngrams: int = field(default=2, validator=[ge(1), le(8)])
     char_ngrams: int = field(default=0, validator=[ge(0), le(8)])
     buckets: int = field(default=4096, validator=[gt(1), le(1 << 24)])
     embedding_dim: int = field(default=32, validator=[gt(0), le(4096)])
     max_length: int = field(default=128, validator=[gt(0), le(65_536)])
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Give nothing: a hash needs to know no words."""
+    def adapt(self, table: Rows) -> Facts:
+        """Return no facts: hashing needs no vocabulary."""
         return {}
 
-    def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give int64 [n, columns, max_length]: buckets from 1 on, 0 behind the last."""
-        codes = torch.zeros(len(rows), len(self.columns), self.max_length, dtype=torch.int64)
+    def encode(self, facts: Facts, table: Table) -> Tensor:
+        """Return int64 [n, columns, max_length]: buckets from 1 on, 0 past the last."""
+        codes = torch.zeros(len(table), len(self.columns), self.max_length, dtype=torch.int64)
         for j, column in enumerate(self.columns):
-            for i, cell in enumerate(rows.texts(column)):
-                found = [self._bucket(run) for run in self._runs(cell)][: self.max_length]
-                codes[i, j, : len(found)] = torch.tensor(found, dtype=torch.int64)
+            for i, cell in enumerate(table.texts(column)):
+                buckets = [self._bucket(ngram) for ngram in self._ngrams(cell)][: self.max_length]
+                codes[i, j, : len(buckets)] = torch.tensor(buckets, dtype=torch.int64)
         return codes
 
-    def _runs(self, cell: str) -> Iterator[str]:
+    def _ngrams(self, cell: str) -> Iterator[str]:
         words = _WORD.findall(cell.lower())
         for size in range(1, self.word_ngrams + 1):
             yield from map(" ".join, zip(*(words[k:] for k in range(size)), strict=False))
         if self.char_ngrams:
             for word in words:
-                held = f"<{word}>"
-                yield from (
-                    held[k:][: self.char_ngrams] for k in range(len(held) - self.char_ngrams + 1)
-                )
+                marked, n = f"<{word}>", self.char_ngrams
+                yield from (marked[k : k + n] for k in range(len(marked) - n + 1))
 
-    def _bucket(self, run: str) -> int:
-        return 1 + crc32(run.encode(errors="surrogatepass")) % self.buckets
+    def _bucket(self, ngram: str) -> int:
+        return 1 + crc32(ngram.encode(errors="surrogatepass")) % self.buckets
 
     def absent(self, inputs: Tensor) -> Tensor:
-        """Say which rows have no word: bool [n]."""
+        """Mark the rows without any word: bool [n]."""
         return (inputs == 0).flatten(1).all(dim=1)
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, columns * embedding_dim]; a cell without a word is zeros."""
+        """Build a module to float32 [n, columns * embedding_dim], with zeros for empty cells."""
         return Bags(self.buckets, self.embedding_dim)
 
 
 class Bags(nn.Module):
-    """Average the embeddings of bags: int64 [n, c, l], 0 for none, to float32 [n, c * width]."""
+    """Average the embeddings of bags: int64 [n, c, l], 0 for none, to float32 [n, c * dim]."""
 
-    def __init__(self, buckets: int, width: int) -> None:
+    def __init__(self, buckets: int, dim: int) -> None:
         super().__init__()
-        self.table = nn.EmbeddingBag(1 + buckets, width, mode="mean", padding_idx=0)
+        self.table = nn.EmbeddingBag(1 + buckets, dim, mode="mean", padding_idx=0)
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.table(codes.flatten(0, 1)).unflatten(0, codes.shape[:2]).flatten(1)

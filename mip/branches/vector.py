@@ -1,4 +1,4 @@
-"""Vectors made elsewhere: precomputed embeddings, measurements, any list of numbers."""
+"""Vectors computed elsewhere: embeddings, measurements, any list of numbers."""
 
 from __future__ import annotations
 
@@ -12,109 +12,103 @@ from attrs import field, frozen
 from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
-from mip.branches.protocol import Facts, names
-from mip.data import BLANK, FLOAT32, Moments, Rows, Table, array_of, is_list, moments, number
+from mip.branches.protocol import Facts, column_names
+from mip.data import BLANK, FLOAT32, Rows, Table, array_of, is_list, moments, number
 from mip.errors import DataError, shown
-from mip.nn import Fill
+from mip.nn import FillMissing
 
-_PART = re.compile(r"[^\s,;]+")
+_NUMBER = re.compile(r"[^\s,;]+")
 
 
 @frozen
 class Vector:
-    """Lists of numbers, in each column as long in every row, standardised place by place unless
-    the scale is "none".
+    """Lists of numbers, of one length in each column, each position standardized unless the scale
+    is "none".
 
-    A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2". A missing one (or "NA", as
-    of a number) is filled and flagged.
+    A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2". Missing cells (empty, or "NA"
+    and the like) are filled and flagged.
 
     >>> from mip.data import from_columns
-    >>> rows = from_columns({"embedding": [[1.0, 4.0], "[3, 4]", None]})
-    >>> kind = Vector(["embedding"]); facts = kind.adapt(rows)
+    >>> table = from_columns({"embedding": [[1.0, 4.0], "[3, 4]", None]})
+    >>> branch = Vector(["embedding"]); facts = branch.adapt(table)
     >>> facts
     {'mean': [[2.0, 4.0]], 'std': [[1.0, 4.0]], 'missing': [1]}
-    >>> kind.encode(facts, rows).tolist()
+    >>> branch.encode(facts, table).tolist()
     [[-1.0, 0.0], [1.0, 0.0], [nan, nan]]
     """
 
     kind = "vector"
-    columns: tuple[str, ...] = field(converter=names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
     scale: Literal["standard", "none"] = field(
         default="standard", validator=in_(("standard", "none"))
     )
 
-    def adapt(self, rows: Rows) -> Facts:
-        """Give means and standard deviations by column and place (0 and 1 for "none"), and the
-        count of missing cells.
+    def adapt(self, table: Rows) -> Facts:
+        """Return the means and standard deviations of each column by position (0 and 1 for "none"),
+        and the number of missing cells.
 
-        Raises DataError for a column without a vector, and for vectors of two lengths.
+        Raises DataError for a column without a vector, and for vectors of different lengths.
         """
-        lengths = {column: _length(rows, column) for column in self.columns}
-        found = [
-            moments(_vectors(chunk, column, length) for chunk in rows.chunks([column]))
-            for column, length in lengths.items()
-        ]
-        pairs = [self._scaling(each) for each in found]
-        mean, std = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        return {"mean": mean, "std": std, "missing": [int(each.missing[0]) for each in found]}
+        facts: Facts = {"mean": [], "std": [], "missing": []}
+        lengths = [_length(table, column) for column in self.columns]
+        for column, length in zip(self.columns, lengths, strict=True):
+            stats = moments(_vectors(part, column, length) for part in table.chunks([column]))
+            standard = self.scale == "standard"
+            facts["mean"].append(stats.mean.tolist() if standard else [0.0] * length)
+            facts["std"].append(stats.std.tolist() if standard else [1.0] * length)
+            facts["missing"].append(int(stats.missing[0]))
+        return facts
 
-    def _scaling(self, found: Moments) -> tuple[list[float], list[float]]:
-        if self.scale == "none":
-            return [0.0] * len(found.mean), [1.0] * len(found.std)
-        return found.mean.tolist(), found.std.tolist()
-
-    def encode(self, facts: Facts, rows: Table) -> Tensor:
-        """Give float32 [n, sum of the lengths]; NaN where a cell is missing, or a number of it is
-        missing, infinite or past float32.
+    def encode(self, facts: Facts, table: Table) -> Tensor:
+        """Return float32 [n, sum of the lengths]; NaN if a cell is missing, or for a number of it
+        that is missing, infinite or past float32.
         """
         parts = [
-            (_vectors(rows, column, len(mean)) - np.array(mean)) / np.array(std)
+            (_vectors(table, column, len(mean)) - np.array(mean)) / np.array(std)
             for column, mean, std in zip(self.columns, facts["mean"], facts["std"], strict=True)
         ]
         limit, scaled = np.finfo(np.float32).max, np.concatenate(parts, axis=1)
         return torch.from_numpy(np.where(np.abs(scaled) <= limit, scaled, np.nan).astype("float32"))
 
     def absent(self, inputs: Tensor) -> Tensor:
-        """Say which rows have no number: bool [n]."""
+        """Mark the rows without any number: bool [n]."""
         return inputs.isnan().flatten(1).all(dim=1)
 
-    def oddities(self, rows: Table) -> Iterator[tuple[int, str]]:
-        """Give (place, text) for every vector with a number that counts as missing though it is
-        there.
-        """
+    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+        """Yield (row, text) for each vector with a number that counts as missing."""
         for column in self.columns:
-            for place, cell in enumerate(rows.cells(column)):
-                numbers = np.zeros(0) if _is_missing(cell) else _numbers(rows, place, column, cell)
+            for row, cell in enumerate(table.cells(column)):
+                numbers = np.zeros(0) if _is_missing(cell) else _numbers(table, row, column, cell)
                 if (np.abs(numbers) > FLOAT32).any():
-                    told = "a number infinite or past float32, counts as missing"
-                    yield place, f"'{column}' has {told}"
+                    text = "a number infinite or past float32, counts as missing"
+                    yield row, f"'{column}' has {text}"
 
     def module(self, facts: Facts) -> nn.Module:
-        """Give float32 [n, sum of the lengths + columns with missing cells]."""
+        """Build a module to float32 [n, sum of the lengths + columns with missing cells]."""
+        # The first number of a vector is enough to flag it as missing.
         pairs = zip(facts["missing"], facts["mean"], strict=True)
-        # Of a vector's numbers the first tells whether it is missing.
-        return Fill(
-            [place == 0 and count > 0 for count, mean in pairs for place in range(len(mean))]
+        return FillMissing(
+            [k == 0 and count > 0 for count, mean in pairs for k in range(len(mean))]
         )
 
 
-def _length(rows: Rows, column: str) -> int:
-    for chunk in rows.chunks([column]):
-        for place, cell in enumerate(chunk.cells(column)):
+def _length(table: Rows, column: str) -> int:
+    for chunk in table.chunks([column]):
+        for row, cell in enumerate(chunk.cells(column)):
             if not _is_missing(cell):
-                return len(_numbers(chunk, place, column, cell))
-    raise DataError(f"{rows.name}: column '{column}' has no vector")
+                return len(_numbers(chunk, row, column, cell))
+    raise DataError(f"{table.name}: column '{column}' has no vector")
 
 
-def _vectors(rows: Table, column: str, length: int) -> np.ndarray:
-    values = np.full((len(rows), length), np.nan)
-    for place, cell in enumerate(rows.cells(column)):
+def _vectors(table: Table, column: str, length: int) -> np.ndarray:
+    values = np.full((len(table), length), np.nan)
+    for row, cell in enumerate(table.cells(column)):
         if not _is_missing(cell):
-            numbers = _numbers(rows, place, column, cell)
+            numbers = _numbers(table, row, column, cell)
             if len(numbers) != length:
-                where = rows.where(place, column)
+                where = table.where(row, column)
                 raise DataError(f"{where}: a vector of {len(numbers)} numbers, not {length}")
-            values[place] = numbers
+            values[row] = numbers
     return np.where(np.abs(values) <= FLOAT32, values, np.nan)
 
 
@@ -122,24 +116,24 @@ def _is_missing(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and cell.strip().lower() in BLANK)
 
 
-def _numbers(rows: Table, place: int, column: str, cell: Any) -> np.ndarray:
+def _numbers(table: Table, row: int, column: str, cell: Any) -> np.ndarray:
     values = _array(cell)
     if values is not None and values.ndim == 1 and len(values):
         return values
-    told = f"{shown(cell)} is no list of numbers"
+    text = f"{shown(cell)} is no list of numbers"
     if values is not None:
-        told = f"a vector is a list of numbers, not {list(values.shape)}"
-    raise DataError(f"{rows.where(place, column)}: {told}")
+        text = f"a vector is a list of numbers, not {list(values.shape)}"
+    raise DataError(f"{table.where(row, column)}: {text}")
 
 
 def _array(cell: Any) -> np.ndarray | None:
-    parts = _PART.findall(cell.strip("[]() ")) if isinstance(cell, str) else cell
+    parts = _NUMBER.findall(cell.strip("[]() ")) if isinstance(cell, str) else cell
     try:
         values = array_of(list(parts) if is_list(parts) else parts)
-    except (TypeError, ValueError, RuntimeError):  # lists of many lengths, tensors of no array
+    except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors without an array
         return None
     if values.dtype.kind not in "biuf" and values.ndim == 1:
-        found = [number(each) for each in parts]
-        values = np.array(found, dtype=np.float64 if None not in found else object)
+        numbers = [number(part) for part in parts]
+        values = np.array(numbers, dtype=np.float64 if None not in numbers else object)
     with np.errstate(over="ignore"):  # of long doubles
         return values.astype(np.float64) if values.dtype.kind in "biuf" else None

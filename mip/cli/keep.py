@@ -16,8 +16,8 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove what is there.")] = False,
 ) -> None:
     """List the cached photos on disk, or remove them."""
-    where = folder or mip.images.default_folder()
+    where = folder or mip.images.default_cache_folder()
     if clear:
-        say(f"{where}: {mip.images.clear(where):,} bytes removed")
+        say(f"{where}: {mip.images.clear_caches(where):,} bytes removed")
     else:
-        say(mip.runs.stored(f"{where}", mip.images.caches(where)))
+        say(mip.runs.stored(f"{where}", mip.images.list_caches(where)))

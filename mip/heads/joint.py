@@ -12,7 +12,7 @@ from attrs import Attribute, field, frozen
 from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
-from mip.branches import Facts, by_name
+from mip.branches import Facts, sorted_by_name
 from mip.data import Rows, Table
 from mip.errors import hint
 from mip.heads.losses import Criterion
@@ -51,9 +51,9 @@ class Joint:
     """
 
     kind = "joint"
-    head: Mapping[str, Head] = field(converter=by_name, validator=min_len(1))
+    head: Mapping[str, Head] = field(converter=sorted_by_name, validator=min_len(1))
     weighting: Weighting = field(default="fixed", validator=in_(get_args(Weighting)))
-    loss_weights: Mapping[str, float] = field(factory=dict, converter=by_name)
+    loss_weights: Mapping[str, float] = field(factory=dict, converter=sorted_by_name)
 
     @loss_weights.validator
     def _check_weights(self, _: Attribute, weights: Mapping[str, float]) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.branches import Facts, widths
+from mip.branches import Facts, layer_sizes
 from mip.data import Rows, Table, content, is_list
 from mip.errors import DataError, hint, shown
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
@@ -39,7 +39,7 @@ class Multilabel:
 
     kind = "multilabel"
     column: str
-    layers: tuple[int, ...] = widths()
+    layers: tuple[int, ...] = layer_sizes()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

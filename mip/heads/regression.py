@@ -12,7 +12,7 @@ from attrs import field, frozen
 from attrs.validators import in_
 from torch import Tensor
 
-from mip.branches import Facts, widths
+from mip.branches import Facts, layer_sizes
 from mip.heads.fields import (
     Missing,
     Scale,
@@ -52,7 +52,7 @@ class Regression:
     column: str
     scale: Scale = scale_field()
     loss: Loss = field(default="mse", validator=in_(get_args(Loss)))
-    layers: tuple[int, ...] = widths()
+    layers: tuple[int, ...] = layer_sizes()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

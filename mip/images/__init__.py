@@ -1,4 +1,7 @@
-"""Images: from a cell to pixels, kept decoded, augmented."""
+"""Images: cells in, decoded, cached and augmented pixels out.
+
+To add a decoder, see `decoding.py`; to add a change of pixels in training, `augmentation.py`.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,7 @@
-"""Augmentation: the changes that training makes to pixels, each drawn from (key, row)."""
+"""Augmentation: random changes of pixels in training, each drawn from (key, row id).
+
+To add one: a field of `Augment`, its place in `__call__`, and a function of pixels and draws.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from torch import Tensor
 
 from mip.rng import derive, uniform
 
-ASPECT, ERASED_ASPECT = 4 / 3, 3.3
-"""How far the sides of a crop, and of an erased rectangle, are from a square's at most."""
+CROP_ASPECT, ERASE_ASPECT = 4 / 3, 3.3
+"""The largest ratio of the sides of a crop, and of an erased rectangle."""
 
 
-ERASED = (0.02, 0.33)
-"""The least and the largest share of the area that is erased (Zhong et al. 2020)."""
+ERASE_AREA = (0.02, 0.33)
+"""The smallest and largest share of the area that is erased (Zhong et al. 2020)."""
 
 
 GREY = 128
@@ -28,19 +31,19 @@ GREY = 128
 
 @frozen
 class Augment:
-    """Changes to images in training, drawn from (seed, epoch, row), the same for all of a row's
-    photos, and made in this order.
+    """Changes of images in training, drawn from (seed, epoch, row id), the same for all photos of a
+    row, and applied in this order.
 
-    `flip` mirrors half of the rows. `crop` keeps a rectangle of at least this share of the area,
-    its sides as 3 to 4 at most, and fills the image with it; `rotate` turns by up to so many
-    degrees; `shift` moves and scales by up to this part of the size. `brightness`, `contrast`
-    and `saturation` change by a factor of 1 ± this, `hue` by ± this part of the circle. `auto`
-    is "rand" (RandAugment: two operations of magnitude 9 of 30; Cubuk et al. 2020) or "trivial"
-    (TrivialAugmentWide: one of any magnitude; Müller and Hutter 2021). `erase` is the chance
-    that a rectangle of 2% to 33% of the area turns grey.
+    `flip` mirrors half of the rows. `crop` resizes a rectangle of at least this share of the area,
+    with sides of at most 3 to 4, to the whole image; `rotate` rotates by up to this many degrees;
+    `shift` translates and scales by up to this fraction of the size. `brightness`, `contrast` and
+    `saturation` change by a factor of 1 ± this, `hue` by ± this fraction of the colour wheel.
+    `auto` is "rand" (RandAugment: two operations of magnitude 9 of 30; Cubuk et al. 2020) or
+    "trivial" (TrivialAugmentWide: one of any magnitude; Müller and Hutter 2021). `erase` is the
+    probability that a rectangle of 2% to 33% of the area turns grey.
 
-    Takes pixels uint8 [n, k, 3, size, size] and row numbers int64 [n]; gives new pixels of that
-    shape, or the very same where nothing is asked for.
+    Takes pixels uint8 [n, k, 3, size, size] and row ids int64 [n]; returns new pixels of that
+    shape, or the same tensor if there is nothing to change.
 
     >>> grey = torch.full((2, 1, 3, 8, 8), 100, dtype=torch.uint8)
     >>> Augment(brightness=0.5)(grey, 7, torch.tensor([3, 4]))[:, 0, 0, 0, 0].tolist()
@@ -60,192 +63,192 @@ class Augment:
     erase: float = field(default=0.0, validator=[ge(0), le(1)])
     auto: Literal["", "rand", "trivial"] = field(default="", validator=in_(("", "rand", "trivial")))
 
-    def __call__(self, pixels: Tensor, key: int, rows: Tensor) -> Tensor:
-        if not len(rows):
+    def __call__(self, pixels: Tensor, key: int, row_ids: Tensor) -> Tensor:
+        if not len(row_ids):
             return pixels
-        draws = uniform(key, rows, 5)
+        draws = uniform(key, row_ids, 5)
         if self.flip:
             pixels = flip(pixels, draws[:, 0])
-        matrices = list(self._matrices(draws, key, rows))
-        if matrices:
+        if matrices := list(self._matrices(draws[:, 1:4], key, row_ids)):
             pixels = warp(pixels, reduce(torch.matmul, matrices))
-        return self._erased(self._coloured(pixels, draws[:, 4], key, rows), key, rows)
-
-    def _matrices(self, draws: Tensor, key: int, rows: Tensor) -> Iterator[Tensor]:
-        # The last is applied to the new image's places first, and so made to the photo last.
-        if self.crop < 1:
-            yield cropping(_drawn("crop", key, rows, 4), self.crop)
-        if self.rotate:
-            yield rotating(_drawn("rotate", key, rows, 1)[:, 0], self.rotate)
-        if self.shift:
-            yield shifting(draws[:, 1:4], self.shift)
-
-    def _coloured(self, pixels: Tensor, draw: Tensor, key: int, rows: Tensor) -> Tensor:
         if self.brightness:
-            pixels = brighten(pixels, draw, self.brightness)
-        for name in COLOURS:
-            reach = getattr(self, name)
-            if reach:
-                amounts = (_drawn(name, key, rows, 1) * 2 - 1) * reach
-                pixels = _each(partial(_recoloured, name), pixels, amounts.squeeze(1).tolist())
+            pixels = brighten(pixels, draws[:, 4], self.brightness)
+        for name in COLOR_CHANGES:
+            if limit := getattr(self, name):
+                amounts = (_draw(name, key, row_ids, 1) * 2 - 1) * limit
+                pixels = _by_row(partial(_recolor, name), pixels, amounts.squeeze(1).tolist())
         if self.auto:
-            chosen = _drawn(self.auto, key, rows, 6).tolist()
-            pixels = _each(rand if self.auto == "rand" else trivial, pixels, chosen)
+            policy = rand_augment if self.auto == "rand" else trivial_augment
+            pixels = _by_row(policy, pixels, _draw(self.auto, key, row_ids, 6).tolist())
+        if self.erase:
+            pixels = erase(pixels, _draw("erase", key, row_ids, 5), self.erase)
         return pixels
 
-    def _erased(self, pixels: Tensor, key: int, rows: Tensor) -> Tensor:
-        return erase(pixels, _drawn("erase", key, rows, 5), self.erase) if self.erase else pixels
+    def _matrices(self, shifts: Tensor, key: int, row_ids: Tensor) -> Iterator[Tensor]:
+        # From positions in the new image to those in the photo, so the last change comes first.
+        if self.crop < 1:
+            yield crop_matrices(_draw("crop", key, row_ids, 4), self.crop)
+        if self.rotate:
+            yield rotation_matrices(_draw("rotate", key, row_ids, 1)[:, 0], self.rotate)
+        if self.shift:
+            yield shift_matrices(shifts, self.shift)
 
 
-def _drawn(word: str, key: int, rows: Tensor, draws: int) -> Tensor:
-    # Each change has draws of its own: asking for one leaves the others as they were.
-    return uniform(derive(word, key), rows, draws)
+def _draw(change: str, key: int, row_ids: Tensor, num_draws: int) -> Tensor:
+    # Each change has its own draws, so that using one does not alter another.
+    return uniform(derive(change, key), row_ids, num_draws)
 
 
-def _each(change: Callable[[Tensor, Any], Tensor], pixels: Tensor, amounts: list) -> Tensor:
-    changed = [change(row, amount) for row, amount in zip(pixels, amounts, strict=True)]
-    return torch.stack(changed)
+def _by_row(change: Callable[[Tensor, Any], Tensor], pixels: Tensor, amounts: list) -> Tensor:
+    rows = zip(pixels, amounts, strict=True)
+    return torch.stack([change(photos, amount) for photos, amount in rows])
 
 
-def flip(pixels: Tensor, draw: Tensor, chance: float = 0.5) -> Tensor:
-    """Mirror images left to right where the draw falls below the chance.
+def flip(pixels: Tensor, draw: Tensor, p: float = 0.5) -> Tensor:
+    """Mirror images left to right with probability `p`: where the draw is below it.
 
-    Takes pixels [n, k, 3, h, w] and draws in [0, 1) as [n]; a row's images turn together.
+    Takes pixels [n, k, 3, h, w] and draws in [0, 1) as [n]; all images of a row are mirrored.
 
     >>> row = torch.tensor([1, 2]).view(1, 1, 1, 1, 2)
     >>> flip(row, torch.tensor([0.2])).flatten().tolist()
     [2, 1]
     """
-    mirrored = (draw < chance).view(-1, 1, 1, 1, 1)
+    mirrored = (draw < p).view(-1, 1, 1, 1, 1)
     return torch.where(mirrored, pixels.flip(-1), pixels)
 
 
 def warp(pixels: Tensor, matrices: Tensor) -> Tensor:
-    """Fetch each place of the new images from where its matrix points, the border repeated.
+    """Sample each pixel of the new images where its matrix points, with the border repeated.
 
-    Takes pixels uint8 [n, k, 3, h, w] and matrices float32 [n, 3, 3] of (x, y, 1), where the
-    image reaches from -1 to 1.
+    Takes pixels uint8 [n, k, 3, h, w] and matrices float32 [n, 3, 3] of (x, y, 1), in coordinates
+    where the image spans -1 to 1.
 
     >>> row = torch.tensor([1, 2, 3, 4], dtype=torch.uint8).view(1, 1, 1, 1, 4)
-    >>> turned = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))[None]
-    >>> warp(row, turned).flatten().tolist()
+    >>> mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))[None]
+    >>> warp(row, mirror).flatten().tolist()
     [4, 3, 2, 1]
     """
     flat = pixels.flatten(0, 1)
     matrices = matrices[:, :2].repeat_interleave(pixels.shape[1], 0)
     grid = F.affine_grid(matrices, list(flat.shape), align_corners=False)
-    moved = F.grid_sample(flat.float(), grid, padding_mode="border", align_corners=False)
-    return moved.round().to(torch.uint8).view_as(pixels)
+    warped = F.grid_sample(flat.float(), grid, padding_mode="border", align_corners=False)
+    return warped.round().to(torch.uint8).view_as(pixels)
 
 
-def shifting(draws: Tensor, reach: float) -> Tensor:
-    """Move and scale by up to `reach` of the size: matrices float32 [n, 3, 3] for `warp`.
+def shift_matrices(draws: Tensor, limit: float) -> Tensor:
+    """Translate and scale by up to `limit` of the size: matrices float32 [n, 3, 3] for `warp`.
 
-    Takes draws in [0, 1) as [n, 3] (across, down, scale).
+    Takes draws in [0, 1) as [n, 3] (x, y, scale).
 
-    >>> shifting(torch.tensor([[0.75, 0.5, 0.5]]), 0.5)[0].tolist()
+    >>> shift_matrices(torch.tensor([[0.75, 0.5, 0.5]]), 0.5)[0].tolist()
     [[1.0, 0.0, 0.5], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    across, down, zoom = ((draws * 2 - 1) * reach * 2).unbind(1)
+    x, y, zoom = ((draws * 2 - 1) * limit * 2).unbind(1)
     scale = 1 + zoom / 2
-    return _matrix(scale, 0, across, 0, scale, down)
+    return _matrix(scale, 0, x, 0, scale, y)
 
 
-def rotating(draw: Tensor, degrees: float) -> Tensor:
-    """Turn square images by up to ± `degrees`: matrices float32 [n, 3, 3] from draws [n].
+def rotation_matrices(draw: Tensor, degrees: float) -> Tensor:
+    """Rotate square images by up to ± `degrees`: matrices float32 [n, 3, 3] from draws [n].
 
-    >>> rotating(torch.tensor([0.5]), 30)[0].tolist()
+    >>> rotation_matrices(torch.tensor([0.5]), 30)[0].tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     angle = (draw.double() * 2 - 1) * math.radians(degrees)
     return _matrix(angle.cos(), -angle.sin(), 0, angle.sin(), angle.cos(), 0)
 
 
-def cropping(draws: Tensor, least: float) -> Tensor:
-    """Fill square images with a rectangle of them, of at least the share `least` of the area.
+def crop_matrices(draws: Tensor, min_area: float) -> Tensor:
+    """Resize a rectangle of square images, of at least the share `min_area` of the area, to the
+    whole image.
 
-    Takes draws in [0, 1) as [n, 4] (area, aspect, across, down); gives matrices float32
-    [n, 3, 3] for `warp`.
+    Takes draws in [0, 1) as [n, 4] (area, aspect, x, y); returns matrices float32 [n, 3, 3] for
+    `warp`.
 
-    >>> cropping(torch.tensor([[0.0, 0.5, 0.5, 0.0]]), 0.25)[0].tolist()
+    >>> crop_matrices(torch.tensor([[0.0, 0.5, 0.5, 0.0]]), 0.25)[0].tolist()
     [[0.5, 0.0, 0.0], [0.0, 0.5, -0.5], [0.0, 0.0, 1.0]]
     """
-    wide, tall = rectangles(draws[:, :2], (least, 1.0), ASPECT)
-    across, down = (draws[:, 2:].double() * 2 - 1).unbind(1)
-    return _matrix(wide, 0, across * (1 - wide), 0, tall, down * (1 - tall))
+    width, height = rectangles(draws[:, :2], (min_area, 1.0), CROP_ASPECT)
+    x, y = (draws[:, 2:].double() * 2 - 1).unbind(1)
+    return _matrix(width, 0, x * (1 - width), 0, height, y * (1 - height))
 
 
 def _matrix(*entries: Tensor | int) -> Tensor:
-    like = next(entry for entry in entries if isinstance(entry, Tensor))
-    columns = [torch.zeros_like(like) + entry for entry in (*entries, 0, 0, 1)]
+    # The first two rows of the matrices, row by row; the third is (0, 0, 1).
+    zeros = torch.zeros_like(next(entry for entry in entries if isinstance(entry, Tensor)))
+    columns = [zeros + entry for entry in (*entries, 0, 0, 1)]
     return torch.stack(columns, dim=1).float().unflatten(1, (3, 3))
 
 
 def rectangles(draws: Tensor, area: tuple[float, float], aspect: float) -> tuple[Tensor, Tensor]:
-    """Draw the sides of rectangles inside the unit square: width and height, float64 [n].
+    """Choose the sides of rectangles inside the unit square: width and height, float64 [n].
 
-    Takes draws in [0, 1) as [n, 2]. The first is of the area, between two bounds; the second of
-    the logarithm of width over height, up to `aspect` either way as far as the square allows.
+    Takes draws in [0, 1) as [n, 2]: one for the area, between two bounds, and one for the logarithm
+    of width over height, up to `aspect` in either direction as far as the square allows.
 
     >>> rectangles(torch.tensor([[0.0, 0.5]]), (0.25, 1.0), 4 / 3)
     (tensor([0.5000], dtype=torch.float64), tensor([0.5000], dtype=torch.float64))
     """
-    # In float64, so that what is left of rounding disappears in the float32 of the matrices.
-    size, shape = draws.double().unbind(1)
-    share = area[0] + size * (area[1] - area[0])
-    reach = (-share.log()).clamp(max=math.log(aspect))
-    ratio = ((shape * 2 - 1) * reach).exp()
+    # In float64, so that rounding errors vanish in the float32 of the matrices.
+    area_draw, aspect_draw = draws.double().unbind(1)
+    share = area[0] + area_draw * (area[1] - area[0])
+    limit = (-share.log()).clamp(max=math.log(aspect))
+    ratio = ((aspect_draw * 2 - 1) * limit).exp()
     return (share * ratio).sqrt(), (share / ratio).sqrt()
 
 
-def brighten(pixels: Tensor, draw: Tensor, reach: float) -> Tensor:
-    """Multiply brightness by 1 ± `reach`; takes pixels uint8 [n, k, 3, h, w] and draws [n]."""
-    factor = (1 + (draw * 2 - 1) * reach).view(-1, 1, 1, 1, 1)
+def brighten(pixels: Tensor, draw: Tensor, limit: float) -> Tensor:
+    """Multiply brightness by 1 ± `limit`; takes pixels uint8 [n, k, 3, h, w] and draws [n]."""
+    factor = (1 + (draw * 2 - 1) * limit).view(-1, 1, 1, 1, 1)
     return (pixels.float() * factor).round().clamp(0, 255).to(torch.uint8)
 
 
-def erase(pixels: Tensor, draws: Tensor, chance: float) -> Tensor:
-    """Turn a rectangle of the images grey where the first draw falls below the chance.
+def erase(pixels: Tensor, draws: Tensor, p: float) -> Tensor:
+    """Turn a rectangle of the images grey with probability `p`: where the first draw is below it.
 
-    Takes pixels uint8 [n, k, 3, h, w] and draws in [0, 1) as [n, 5] (whether, area, aspect,
-    across, down); a row's images lose the same rectangle.
+    Takes pixels uint8 [n, k, 3, h, w] and draws in [0, 1) as [n, 5] (whether, area, aspect, x, y);
+    all images of a row lose the same rectangle.
 
     >>> dark = torch.zeros(1, 1, 1, 2, 4, dtype=torch.uint8)
     >>> erase(dark, torch.tensor([[0.0, 0.9, 0.5, 0.9, 0.0]]), 0.5).flatten().tolist()
     [0, 0, 128, 128, 0, 0, 0, 0]
     """
-    wide, tall = rectangles(draws[:, 1:3], ERASED, ERASED_ASPECT)
-    hidden = inside(wide, tall, draws[:, 3:], pixels.shape[-2:])
-    hidden &= (draws[:, 0] < chance).view(-1, 1, 1, 1, 1)
-    return torch.where(hidden, GREY, pixels)
+    width, height = rectangles(draws[:, 1:3], ERASE_AREA, ERASE_ASPECT)
+    erased = rectangle_mask(width, height, draws[:, 3:], pixels.shape[-2:])
+    erased &= (draws[:, 0] < p).view(-1, 1, 1, 1, 1)
+    return torch.where(erased, GREY, pixels)
 
 
-def inside(wide: Tensor, tall: Tensor, draws: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Mark the pixels of rectangles: bool [n, 1, 1, h, w].
+def rectangle_mask(width: Tensor, height: Tensor, draws: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Mark the pixels of rectangles in images of a size (h, w): bool [n, 1, 1, h, w].
 
-    Takes their sides as shares [n] and draws in [0, 1) as [n, 2] (across, down).
+    Takes their sides as shares [n] and draws of their positions in [0, 1) as [n, 2] (x, y).
 
     >>> half = torch.tensor([0.5])
-    >>> inside(half, half, torch.tensor([[0.0, 0.9]]), (2, 2)).int().flatten().tolist()
+    >>> rectangle_mask(half, half, torch.tensor([[0.0, 0.9]]), (2, 2)).int().flatten().tolist()
     [0, 0, 1, 0]
     """
-    across = _within(wide, draws[:, 0], size[1])
-    down = _within(tall, draws[:, 1], size[0])
-    return (down[:, :, None] & across[:, None, :])[:, None, None]
+    columns = _interval_mask(width, draws[:, 0], size[1])
+    rows = _interval_mask(height, draws[:, 1], size[0])
+    return (rows[:, :, None] & columns[:, None, :])[:, None, None]
 
 
-def _within(share: Tensor, draw: Tensor, size: int) -> Tensor:
+def _interval_mask(share: Tensor, draw: Tensor, size: int) -> Tensor:
     # A rectangle is never thinner than a pixel.
     length = (share * size).round().clamp(1, size)
     first = (draw * (size - length + 1)).floor()
-    place = torch.arange(size)
-    return (place >= first[:, None]) & (place < (first + length)[:, None])
+    pixel = torch.arange(size)
+    return (pixel >= first[:, None]) & (pixel < (first + length)[:, None])
 
 
-OPERATIONS: Mapping[str, Callable[[Any, Tensor, float], Tensor]] = {
+Operation = Callable[[Any, Tensor, float], Tensor]
+"""Changes pixels uint8 [..., 3, h, w] by an amount, with torchvision's `functional`."""
+
+
+OPERATIONS: Mapping[str, Operation] = {
     "Identity": lambda tv, x, by: x,
-    "ShearX": lambda tv, x, by: _sheared(tv, x, [_degrees(by), 0.0]),
-    "ShearY": lambda tv, x, by: _sheared(tv, x, [0.0, _degrees(by)]),
+    "ShearX": lambda tv, x, by: _shear(tv, x, [_degrees(by), 0.0]),
+    "ShearY": lambda tv, x, by: _shear(tv, x, [0.0, _degrees(by)]),
     "TranslateX": lambda tv, x, by: tv.affine(x, 0.0, [int(by), 0], 1.0, [0.0, 0.0]),
     "TranslateY": lambda tv, x, by: tv.affine(x, 0.0, [0, int(by)], 1.0, [0.0, 0.0]),
     "Rotate": lambda tv, x, by: tv.rotate(x, by),
@@ -258,84 +261,100 @@ OPERATIONS: Mapping[str, Callable[[Any, Tensor, float], Tensor]] = {
     "AutoContrast": lambda tv, x, by: tv.autocontrast(x),
     "Equalize": lambda tv, x, by: tv.equalize(x),
 }
-"""The operations of both policies, of torchvision's `functional`, by torchvision's names."""
+"""The operations of both policies, by the names that torchvision gives them."""
 
 
-COLOURS = {
+COLOR_CHANGES: Mapping[str, Operation] = {
     "contrast": OPERATIONS["Contrast"],
     "saturation": OPERATIONS["Color"],
     "hue": lambda tv, x, by: tv.adjust_hue(x, by),
 }
-"""The changes of colour that a spec asks for by name, called as the operations are."""
+"""The changes of colour that are fields of `Augment`."""
 
 
 UNSIGNED = {"Posterize", "Solarize"}
-"""Operations that know one direction only."""
+"""Operations without a direction."""
 
 
-RAND = {"Shear": 0.3, "Translate": 150 / 331, "Rotate": 30.0, "Posterize": 4.0, "Solarize": 1.0}
+RAND_LIMITS = {
+    "Shear": 0.3,
+    "Translate": 150 / 331,
+    "Rotate": 30.0,
+    "Posterize": 4.0,
+    "Solarize": 1.0,
+}
 
 
-TRIVIAL = {"Shear": 0.99, "Translate": 32.0, "Rotate": 135.0, "Posterize": 6.0, "Solarize": 1.0}
-"""How far operations reach at the largest magnitude; the others reach 0.9 and 0.99."""
+TRIVIAL_LIMITS = {
+    "Shear": 0.99,
+    "Translate": 32.0,
+    "Rotate": 135.0,
+    "Posterize": 6.0,
+    "Solarize": 1.0,
+}
+"""The amounts of the largest magnitude; 0.9 and 0.99 for all other operations."""
 
 
 def _degrees(slope: float) -> float:
     return math.degrees(math.atan(slope))
 
 
-def _sheared(tv: Any, pixels: Tensor, angles: list[float]) -> Tensor:
+def _shear(tv: Any, pixels: Tensor, angles: list[float]) -> Tensor:
     return tv.affine(pixels, 0.0, [0, 0], 1.0, angles, center=[0, 0])
 
 
-def _recoloured(name: str, pixels: Tensor, amount: float) -> Tensor:
+def _recolor(name: str, pixels: Tensor, amount: float) -> Tensor:
     from torchvision.transforms.v2 import functional
 
-    return COLOURS[name](functional, pixels, amount)
+    return COLOR_CHANGES[name](functional, pixels, amount)
 
 
-def rand(pixels: Tensor, draws: list[float]) -> Tensor:
+def rand_augment(pixels: Tensor, draws: list[float]) -> Tensor:
     """Apply RandAugment's two operations of magnitude 9 of 30 to pixels uint8 [..., 3, h, w].
 
     Takes draws in [0, 1): operation and direction of the first, then of the second.
 
     >>> dark = torch.zeros(3, 2, 2, dtype=torch.uint8)
-    >>> rand(dark, [0.0, 0.0, 0.0, 0.0]).equal(dark)
+    >>> rand_augment(dark, [0.0, 0.0, 0.0, 0.0]).equal(dark)
     True
     """
-    for choice, turn in (draws[:2], draws[2:4]):
-        name = _chosen(choice)
-        reach = _reach(RAND, 0.9, name) * (pixels.shape[-1] if "Translate" in name else 1)
-        pixels = operate(pixels, name, 9 / 30 * reach, turn)
+    for choice, direction in (draws[:2], draws[2:4]):
+        name = _choose_operation(choice)
+        limit = _limit(RAND_LIMITS, 0.9, name) * (pixels.shape[-1] if "Translate" in name else 1)
+        pixels = apply_operation(pixels, name, 9 / 30 * limit, direction)
     return pixels
 
 
-def trivial(pixels: Tensor, draws: list[float]) -> Tensor:
+def trivial_augment(pixels: Tensor, draws: list[float]) -> Tensor:
     """Apply TrivialAugmentWide's operation to pixels uint8 [..., 3, h, w].
 
     Takes draws in [0, 1): operation, direction, magnitude (one of 31).
 
-    >>> trivial(torch.zeros(3, 2, 2, dtype=torch.uint8), [0.8, 0.0, 0.999]).unique().tolist()
+    >>> dark = torch.zeros(3, 2, 2, dtype=torch.uint8)
+    >>> trivial_augment(dark, [0.8, 0.0, 0.999]).unique().tolist()
     [255]
     """
-    name = _chosen(draws[0])
-    return operate(pixels, name, int(draws[2] * 31) / 30 * _reach(TRIVIAL, 0.99, name), draws[1])
+    name = _choose_operation(draws[0])
+    amount = int(draws[2] * 31) / 30 * _limit(TRIVIAL_LIMITS, 0.99, name)
+    return apply_operation(pixels, name, amount, draws[1])
 
 
-def _chosen(draw: float) -> str:
+def _choose_operation(draw: float) -> str:
     return list(OPERATIONS)[int(draw * len(OPERATIONS))]
 
 
-def _reach(reaches: Mapping[str, float], default: float, name: str) -> float:
-    return reaches.get(name.rstrip("XY"), default)
+def _limit(limits: Mapping[str, float], default: float, name: str) -> float:
+    return limits.get(name.rstrip("XY"), default)
 
 
-def operate(pixels: Tensor, name: str, by: float, turn: float) -> Tensor:
-    """Apply an operation of the table, backwards where the draw `turn` falls below one half.
+def apply_operation(pixels: Tensor, name: str, amount: float, direction: float) -> Tensor:
+    """Apply an operation by an amount, which is negated if the draw `direction` is below one half.
 
-    >>> operate(torch.full((3, 1, 1), 100, dtype=torch.uint8), "Brightness", 0.5, 0.1).tolist()
+    >>> grey = torch.full((3, 1, 1), 100, dtype=torch.uint8)
+    >>> apply_operation(grey, "Brightness", 0.5, 0.1).tolist()
     [[[50]], [[50]], [[50]]]
     """
     from torchvision.transforms.v2 import functional
 
-    return OPERATIONS[name](functional, pixels, -by if turn < 0.5 and name not in UNSIGNED else by)
+    negated = direction < 0.5 and name not in UNSIGNED
+    return OPERATIONS[name](functional, pixels, -amount if negated else amount)

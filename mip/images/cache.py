@@ -24,43 +24,44 @@ from mip.tree import Tree
 FORMAT = 1
 
 
-CACHE = re.compile(r".+-[0-9a-f]{16}\.rows")
-"""The names of cache files: that of the table, and a digest of what decides the records."""
+FILE_NAME = re.compile(r".+-[0-9a-f]{16}\.rows")
+"""The names of cache files: that of the table, and a digest of all that decides about records."""
+
+
+Encode = Callable[[Table], Mapping[str, Any]]
+"""Encodes rows to tensors by name."""
 
 
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
-"""Names to dtype and shape of one row; every dtype takes one byte."""
+"""The dtype and shape of one row of each tensor, by name; every dtype takes one byte."""
 
 
-def default_folder() -> Path:
-    """Give the folder of caches: `$MIP_CACHE`, or `mip` in the user's folder for caches."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MIP_CACHE") or Path(cache) / "mip")
+def default_cache_folder() -> Path:
+    """Return the folder of caches: `$MIP_CACHE`, or `mip` in the user's cache folder."""
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MIP_CACHE") or Path(user_cache) / "mip")
 
 
-def default_budget() -> int:
-    """Give the bytes that a folder of caches may take: `$MIP_CACHE_BYTES`, or 20 GiB. The files
-    not used for longest make room for others.
-    """
+def _byte_budget() -> int:
     return int(os.environ.get("MIP_CACHE_BYTES", 20 << 30))
 
 
 @frozen(eq=False)
-class Kept:
-    """Encoded rows that lie in a memory-mapped file: a leaf of a tree that rows are taken from.
+class CachedRows:
+    """Encoded rows in a memory-mapped file: a leaf of a tree of tensors that rows are taken from.
 
-    A record of the file belongs to a row's number: eight bytes that mark its content, then its
-    tensors, in words of int64, for these are gathered faster than bytes. A record whose mark is
-    not that of the row is encoded when it is first taken, so that what has changed is done anew
-    and nothing else. The pixels reach the disk before their mark; processes that write the same
-    record write the same bytes.
+    A row's id is the index of its record in the file: a digest of the row's cells in eight bytes,
+    then its tensors, all as int64, which is gathered faster than bytes. When a row is taken whose
+    record has another digest, it is encoded, so that changed photos are decoded again, and no
+    others. The pixels reach the disk before the digest; processes that write the same record write
+    the same bytes.
     """
 
     table: Table
-    encode: Callable[[Table], dict[str, Tensor]]
+    encode: Encode
     shapes: Shapes
-    rows: Tensor
-    marks: Tensor
+    row_ids: Tensor
+    digests: Tensor
     records: Tensor
     path: Path
 
@@ -68,48 +69,50 @@ class Kept:
         return len(self.table)
 
     def take(self, index: Tensor) -> Tree:
-        """Gather rows by place, int64 [m]: each tensor as `encode` would give it."""
-        found = self.records.index_select(0, self.rows.index_select(0, index))
-        stale = (found[:, 0] != self.marks.index_select(0, index)).nonzero().flatten()
+        """Gather rows by index, int64 [m]: each tensor as `encode` would return it."""
+        records = self.records.index_select(0, self.row_ids.index_select(0, index))
+        stale = (records[:, 0] != self.digests.index_select(0, index)).nonzero().flatten()
         if len(stale):
-            found[stale] = self._filled(index[stale])
-        return self._tree(found.view(torch.uint8))
+            records[stale] = self._fill(index[stale])
+        return self._split(records.view(torch.uint8))
 
-    def _filled(self, index: Tensor) -> Tensor:
-        tree, rows, marks = self.encode(self.table.take(index)), self.rows[index], self.marks[index]
-        parts = torch.cat([tree[name].view(torch.uint8).flatten(1) for name in self.shapes], dim=1)
-        fresh = F.pad(parts, (0, -parts.shape[1] % 8)).view(torch.int64)
-        self.records[rows, 1:] = fresh
+    def _fill(self, index: Tensor) -> Tensor:
+        tensors = self.encode(self.table.take(index))
+        row_ids, digests = self.row_ids[index], self.digests[index]
+        parts = [tensors[name].view(torch.uint8).flatten(1) for name in self.shapes]
+        row_bytes = torch.cat(parts, dim=1)
+        values = F.pad(row_bytes, (0, -row_bytes.shape[1] % 8)).view(torch.int64)
+        self.records[row_ids, 1:] = values
         _sync(self.path)
-        self.records[rows, 0] = marks
-        return torch.cat([marks[:, None], fresh], dim=1)
+        self.records[row_ids, 0] = digests
+        return torch.cat([digests[:, None], values], dim=1)
 
-    def _tree(self, records: Tensor) -> Tree:
-        tree, begin = {}, 8
+    def _split(self, records: Tensor) -> Tree:
+        tensors, begin = {}, 8
         for name, (dtype, shape) in self.shapes.items():
             part = records[:, begin : begin + prod(shape)]
-            tree[name], begin = part.view(dtype).unflatten(1, shape), begin + prod(shape)
-        return tree
+            tensors[name], begin = part.view(dtype).unflatten(1, shape), begin + prod(shape)
+        return tensors
 
 
 @frozen(eq=False)
-class Lazy:
-    """Rows that are encoded anew whenever they are taken."""
+class LazyRows:
+    """Rows that are encoded whenever they are taken: a leaf, as `CachedRows` is."""
 
     table: Table
-    encode: Callable[[Table], dict[str, Tensor]]
+    encode: Encode
 
     def __len__(self) -> int:
         return len(self.table)
 
     def take(self, index: Tensor) -> Tree:
-        """Encode rows by place, int64 [m]."""
+        """Encode rows by index, int64 [m]."""
         return self.encode(self.table.take(index))
 
 
 def _sync(path: Path) -> None:
     if not path.exists():
-        return  # cleared by somebody; the mapping lives on, and nothing has to last
+        return  # the cache was cleared; the mapping lives on, and nothing has to last
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -117,73 +120,80 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def keep(
+def open_cache(
     table: Table,
     columns: Sequence[str],
-    encode: Callable[[Table], dict[str, Tensor]],
+    encode: Encode,
     shapes: Shapes,
     key: Sequence[Any],
     folder: Path,
-) -> Kept | None:
-    """Lay encoded rows into a file of the folder, named by the table and the key.
+) -> CachedRows | None:
+    """Open the file of the folder for a table's encoded rows, whose name depends on the table and
+    on the `key`: all that decides how the image `columns` are encoded.
 
-    Looks at every photo's size and time of change once. None, with a MipWarning, where the
-    budget or the disk is too small.
+    Reads the size and modification time of every photo once. Returns None, with a MipWarning, if
+    the budget (`$MIP_CACHE_BYTES`, 20 GiB) or the disk is too small; the files that have not been
+    used for longest make room.
     """
     length = 1 + -(-sum(prod(shape) for _, shape in shapes.values()) // 8)
-    numbers = table.rows
-    rows = 1 + max(numbers.tolist(), default=0)
-    about = (FORMAT, os.path.realpath(table.root or "."), *key, 8 * length)
-    digest = hashlib.blake2b(repr(about).encode(), digest_size=8).hexdigest()
+    count = 1 + max(table.rows.tolist(), default=0)
+    parts = (FORMAT, os.path.realpath(table.root or "."), *key, 8 * length)
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', table.name)}-{digest}.rows"
-    if not _reserved(path, 8 * rows * length):
+    try:
+        _reserve(path, 8 * count * length)
+    except OSError as error:
+        warnings.warn(f"{folder}: photos are not cached: {error}", MipWarning, stacklevel=2)
         return None
-    records = torch.from_file(str(path), shared=True, size=rows * length, dtype=torch.int64)
-    marks = _of(table, columns)
-    return Kept(table, encode, shapes, numbers, marks, records.view(rows, length), path)
+    records = torch.from_file(str(path), shared=True, size=count * length, dtype=torch.int64)
+    return CachedRows(
+        table=table,
+        encode=encode,
+        shapes=shapes,
+        row_ids=table.rows,
+        digests=_digests(table, columns),
+        records=records.view(count, length),
+        path=path,
+    )
 
 
-def _of(table: Table, columns: Sequence[str]) -> Tensor:
-    cells = zip(*(table.cells(name) for name in columns), strict=True)
-    return torch.tensor([_mark(each, table.root or Path(".")) for each in cells], dtype=torch.int64)
+def _digests(table: Table, columns: Sequence[str]) -> Tensor:
+    rows = zip(*(table.cells(column) for column in columns), strict=True)
+    root = table.root or Path(".")
+    return torch.tensor([_digest(cells, root) for cells in rows], dtype=torch.int64)
 
 
-def _mark(cells: Sequence[Any], root: Path) -> int:
-    hashed = hashlib.blake2b(digest_size=8)
+def _digest(cells: Sequence[Any], root: Path) -> int:
+    digest = hashlib.blake2b(digest_size=8)
     for cell in cells:
-        hashed.update(b"|")
+        digest.update(b"|")
         for photo in photos_of(cell):
-            hashed.update(_content(photo, root).encode(errors="surrogatepass"))
-    return int.from_bytes(hashed.digest(), "little", signed=True) or 1  # an empty record has 0
+            digest.update(_version_of(photo, root).encode(errors="surrogatepass"))
+    return int.from_bytes(digest.digest(), "little", signed=True) or 1  # an empty record has 0
 
 
-def _content(photo: Any, root: Path) -> str:
+def _version_of(photo: Any, root: Path) -> str:
     if not isinstance(photo, str):
         return content(photo)
     try:
-        about = os.stat(root / photo)
-        return f"{photo!r} {about.st_size} {about.st_mtime_ns}"
+        stat = os.stat(root / photo)
+        return f"{photo!r} {stat.st_size} {stat.st_mtime_ns}"
     except (OSError, ValueError):
         return f"{photo!r} absent"
 
 
-def _reserved(path: Path, size: int) -> bool:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        here = path.stat().st_size if path.exists() else 0
-        if size > here:
-            _make_room(path, size, default_budget())
-        with path.open("ab") as file:
-            _allocate(file.fileno(), max(size, here))
-        os.utime(path)
-    except OSError as error:
-        warnings.warn(f"{path.parent}: photos are not cached: {error}", MipWarning, stacklevel=3)
-        return False
-    return True
+def _reserve(path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    present = path.stat().st_size if path.exists() else 0
+    if size > present:
+        _make_room(path, size, _byte_budget())
+    with path.open("ab") as file:
+        _allocate(file.fileno(), max(size, present))
+    os.utime(path)
 
 
 def _allocate(handle: int, size: int) -> None:
-    # Space that is only promised would end the process when the disk is full.
+    # Writing to a sparse file would kill the process when the disk is full.
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle, 0, size)
     else:
@@ -192,9 +202,9 @@ def _allocate(handle: int, size: int) -> None:
 
 def _make_room(path: Path, size: int, budget: int) -> None:
     others = sorted((f for f in _files(path.parent) if f != path), key=lambda f: f.stat().st_mtime)
-    taken = sum(f.stat().st_size for f in others)
-    while others and taken + size > budget:
-        taken -= others[0].stat().st_size
+    used = sum(file.stat().st_size for file in others)
+    while others and used + size > budget:
+        used -= others[0].stat().st_size
         others.pop(0).unlink(missing_ok=True)
     free = shutil.disk_usage(path.parent).free
     if size > min(budget, free):
@@ -202,17 +212,19 @@ def _make_room(path: Path, size: int, budget: int) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    # Files of others that end alike are not ours to remove.
-    return sorted(path for path in folder.glob("*.rows") if CACHE.fullmatch(path.name))
+    # Files of others with the same ending are not ours to remove.
+    return sorted(path for path in folder.glob("*.rows") if FILE_NAME.fullmatch(path.name))
 
 
-def caches(folder: Path) -> list[tuple[str, int, float]]:
-    """List the caches of a folder: name, bytes, and when each was last used (seconds)."""
+def list_caches(folder: Path) -> list[tuple[str, int, float]]:
+    """List the caches of a folder: name, bytes, and time of last use in seconds."""
     return [(f.name, f.stat().st_size, f.stat().st_mtime) for f in _files(folder)]
 
 
-def clear(folder: Path) -> int:
-    """Remove a folder's caches and give their bytes. Runs that use them go on undisturbed."""
+def clear_caches(folder: Path) -> int:
+    """Remove a folder's caches and return their size in bytes. Runs that use them are not
+    disturbed.
+    """
     freed = 0
     for path in _files(folder):
         freed += path.stat().st_size

@@ -70,12 +70,12 @@ class Plan:
                 raise DataError(f"{where}: the target is missing; mip.clean leaves such rows out")
         return target
 
-    def keep(self, rows: Table, folder: str | Path) -> Batch:
+    def cache(self, rows: Table, folder: str | Path) -> Batch:
         """Encode rows as `encode` does, but leave photos in a file of the folder, decoded when
         they are first taken: a source for a pipe over more photos than memory holds.
         """
         target = self._target(rows)
-        inputs = self.spec.root.keep(self.facts["branch"], rows, Path(folder))
+        inputs = self.spec.root.cache(self.facts["branch"], rows, Path(folder))
         return Batch(inputs, target, rows.rows)
 
     def augment(self, batch: Batch, key: int) -> Batch:

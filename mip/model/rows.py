@@ -14,7 +14,15 @@ import numpy as np
 from attrs import frozen
 from toolz import groupby
 
-from mip.branches import having, place, policy, problems, walk
+from mip.branches import (
+    FindsOddities,
+    FindsProblems,
+    having,
+    path_in_spec,
+    policy,
+    problems,
+    walk,
+)
 from mip.data import (
     AnyTable,
     Rows,
@@ -112,8 +120,8 @@ def oddities(spec: Spec, table: Rows, photos: bool = True) -> dict[str, list[Any
 
     Every photo's header is read, unless `photos` are to be left out.
     """
-    every = [branch for _, branch in having(spec.root, "oddities")]
-    branches = [branch for branch in every if photos or not hasattr(branch, "problems")]
+    every = [branch for _, branch in having(spec.root, FindsOddities)]
+    branches = [branch for branch in every if photos or not isinstance(branch, FindsProblems)]
     found = (
         _labelled(chunk, branch.oddities(chunk))
         for chunk in table.chunks(columns_of(spec))
@@ -130,22 +138,24 @@ def _labelled(chunk: Table, found: Iterable[tuple[int, str]]) -> list[Found]:
     return list(zip(numbers, labels, texts, strict=True))
 
 
-def _screening(spec: Spec, strict: bool) -> list[tuple[str, Any]]:
-    asked = having(spec.root, "problems")
+def _screening(spec: Spec, strict: bool) -> list[tuple[str, FindsProblems]]:
+    asked = having(spec.root, FindsProblems)
     return [(path, each) for path, each in asked if (policy(each) in STRICT) == strict]
 
 
-def _read_by(branches: Iterable[tuple[str, Any]]) -> list[str]:
+def _read_by(branches: Iterable[tuple[str, FindsProblems]]) -> list[str]:
     return [column for _, branch in branches for column in _columns(branch)]
 
 
-def _problems(asked: Iterable[tuple[str, Any]], table: Table) -> Iterator[tuple[int, str]]:
-    for path, branch in asked:
+def _problems(
+    screens: Iterable[tuple[str, FindsProblems]], table: Table
+) -> Iterator[tuple[int, str]]:
+    for path, branch in screens:
         for row, column, reason, summary in problems(branch, table):
             if policy(branch) == "error":
                 cure = "leave the row out of the table"
                 if hasattr(branch, "missing"):
-                    cure = f'set {place(path)}.missing to "drop" or "learn"'
+                    cure = f'set {path_in_spec(path)}.missing to "drop" or "learn"'
                 raise DataError(f"{table.where(row, column)}: {reason} ({cure})")
             yield row, f"{summary or reason} in '{column}'"
 
@@ -188,9 +198,9 @@ def check_columns(spec: Spec, table: Rows, target: bool = True) -> None:
     names = [(f"{path}.column = '{head.column}'", head.column) for path, head in heads]
     for path, branch in walk(spec.root):
         for column in _columns(branch):
-            names.append((f"{place(path)}.columns: '{column}'", column))
+            names.append((f"{path_in_spec(path)}.columns: '{column}'", column))
             if column in target_columns(spec):
-                raise SpecError(f"{place(path)}.columns: '{column}' is the target")
+                raise SpecError(f"{path_in_spec(path)}.columns: '{column}' is the target")
     for where, column in names:
         if column not in table.columns:
             known = hint(column, table.columns)

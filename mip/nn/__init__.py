@@ -1,4 +1,4 @@
-"""Modules, backbones, and the values that their parameters start from."""
+"""Modules, backbones, and the initial values of parameters."""
 
 import lazy_loader
 

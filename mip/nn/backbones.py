@@ -1,11 +1,16 @@
-"""Backbones by name: modules from photos to features, and the weights that others trained."""
+"""Backbones by name: modules from photos to features, and their pretrained weights.
+
+To add a source of backbones: write a class with the verbs of `Source` and let `source_of` return it
+for the names that it knows.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import torch.nn.functional as F
 from attrs import frozen
@@ -14,33 +19,56 @@ from torch import Tensor, nn
 from mip.errors import DataError, SpecError, hint
 from mip.rng import seeded
 
-OWN = ("conv", "small")
-"""The backbones that are no library's."""
+BUILT_IN = ("conv", "small")
+"""The backbones of this library itself."""
 
 
 TIMM = "timm/"
-"""What the names of timm's backbones begin with."""
+"""The prefix of the names of timm's backbones."""
 
 
-def fault(name: str) -> str:
-    """Say what is wrong with the name of a backbone; nothing if one is called so.
+def backbone_error(name: str) -> str:
+    """Return what is wrong with the name of a backbone, or an empty text.
 
-    >>> fault("small"), fault("resnet18"), fault("resnet81")[:48]
+    >>> backbone_error("small"), backbone_error("resnet18"), backbone_error("resnet81")[:48]
     ('', '', "is not a backbone; did you mean 'resnet18'? (kno")
     """
-    if name in OWN:
+    if name in BUILT_IN:
         return ""
     try:
-        known = library(name).names()
+        known = source_of(name).names()
     except ImportError:
         return "needs timm: pip install 'mixed-input-pipelines[timm]'"
     return "" if name in known else f"is not a backbone{hint(name, known)}"
 
 
-def library(name: str) -> Torchvision | Timm:
-    """Give the backbone of this name as its library's.
+class Source(Protocol):
+    """A backbone of a library: how it is built, and what its pretrained weights are."""
 
-    >>> library("resnet18"), library("timm/resnet18")
+    def names(self) -> list[str]:
+        """List the names of the library's backbones, to check a name and to suggest one."""
+        ...
+
+    def normalization(self, weights: str) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation, by channel, of the pixels that weights expect.
+
+        Raises DataError for unknown weights.
+        """
+        ...
+
+    def build(self, weights: str | None, size: int, classifier: bool) -> nn.Module:
+        """Build the model that takes these weights, untrained, with or without its classifier."""
+        ...
+
+    def state_dict(self, weights: str, size: int) -> dict[str, Tensor]:
+        """Return pretrained weights of the whole model, from the library's cache or download."""
+        ...
+
+
+def source_of(name: str) -> Source:
+    """Return the source of the backbone of this name.
+
+    >>> source_of("resnet18"), source_of("timm/resnet18")
     (Torchvision(name='resnet18'), Timm(name='timm/resnet18'))
     """
     return Timm(name) if name.startswith(TIMM) else Torchvision(name)
@@ -48,36 +76,35 @@ def library(name: str) -> Torchvision | Timm:
 
 @frozen
 class Torchvision:
-    """A classification model of torchvision's."""
+    """A classification model of torchvision."""
 
     name: str
 
     def names(self) -> list[str]:
-        """List the names that could stand here, the library's and our own."""
+        """List the models of torchvision, and the built-in backbones, which have no prefix
+        either.
+        """
         import torchvision
 
-        return [*OWN, *torchvision.models.list_models(module=torchvision.models)]
+        return [*BUILT_IN, *torchvision.models.list_models(module=torchvision.models)]
 
-    def normal(self, weights: str) -> tuple[list[float], list[float]]:
-        """Give mean and standard deviation, by channel, of the pixels that the weights expect.
-
-        Raises DataError for weights that there are not.
-        """
+    def normalization(self, weights: str) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of the transforms that belong to the weights."""
         preset = self._weights(weights).transforms()
         return list(preset.mean), list(preset.std)
 
-    def model(self, weights: str | None, size: int, whole: bool) -> nn.Module:
-        """Build the untrained model, `whole` or without its last linear layer."""
+    def build(self, weights: str | None, size: int, classifier: bool) -> nn.Module:
+        """Build the model; without `classifier` its last linear layer is removed."""
         import torchvision
 
-        # These two would otherwise give a second output in training, and warn of their start.
-        odd = self.name in {"googlenet", "inception_v3"}
-        extra = {"aux_logits": False, "init_weights": True} if odd else {}
-        model = torchvision.models.get_model(self.name, weights=None, **extra)
-        return model if whole else cut(model)
+        # These two would otherwise return a second output in training, and warn of their init.
+        inception = self.name in {"googlenet", "inception_v3"}
+        options = {"aux_logits": False, "init_weights": True} if inception else {}
+        model = torchvision.models.get_model(self.name, weights=None, **options)
+        return model if classifier else without_classifier(model)
 
-    def trained(self, weights: str, size: int) -> dict[str, Tensor]:
-        """Give the whole model's tensors (torchvision's own cache and download)."""
+    def state_dict(self, weights: str, size: int) -> dict[str, Tensor]:
+        """Return the weights, from torchvision's own cache or download."""
         return self._weights(weights).get_state_dict(check_hash=True)
 
     def _weights(self, name: str) -> Any:
@@ -91,21 +118,18 @@ class Torchvision:
 
 @frozen
 class Timm:
-    """A model of timm's, by its name behind "timm/"; weights are its tags."""
+    """A model of timm, by its name after "timm/"; weights are its tags."""
 
     name: str
 
     def names(self) -> list[str]:
-        """List the names that could stand here; raises ImportError without timm."""
+        """List the models of timm. Raises ImportError if timm is not installed."""
         import timm
 
         return [TIMM + name for name in timm.list_models()]
 
-    def normal(self, weights: str) -> tuple[list[float], list[float]]:
-        """Give mean and standard deviation, by channel, of the pixels that the weights expect.
-
-        Raises DataError for weights that there are not.
-        """
+    def normalization(self, weights: str) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of the configuration of the weights."""
         import timm
 
         known = self._tags()
@@ -114,27 +138,26 @@ class Timm:
         preset: Any = timm.get_pretrained_cfg(self._tagged(weights))
         return list(preset.mean), list(preset.std)
 
-    def model(self, weights: str | None, size: int, whole: bool) -> nn.Module:
-        """Build the untrained model, `whole` or without its classifier; timm loads nothing here."""
-        return self._created(weights, size, {} if whole else {"num_classes": 0})
+    def build(self, weights: str | None, size: int, classifier: bool) -> nn.Module:
+        """Build the model; timm loads nothing here."""
+        return self._create(weights, size, {} if classifier else {"num_classes": 0})
 
-    def trained(self, weights: str, size: int) -> dict[str, Tensor]:
-        """Give the whole model's tensors (the cache and download of the Hugging Face hub).
-
-        Those that belong to a place of the image are fitted to its size, as timm does it.
+    def state_dict(self, weights: str, size: int) -> dict[str, Tensor]:
+        """Return the weights, from the cache or download of the Hugging Face hub. Those that belong
+        to positions in the image are fitted to its size, as timm does it.
         """
-        # A model with as many classes as the weights have is the one that timm loads strictly.
-        with seeded(0):  # what is drawn here is overwritten
-            return self._created(weights, size, {"pretrained": True}).state_dict()
+        # timm loads strictly into a model with as many classes as the weights have.
+        with seeded(0):  # whatever is drawn here is overwritten
+            return self._create(weights, size, {"pretrained": True}).state_dict()
 
-    def _created(self, weights: str | None, size: int, how: dict[str, Any]) -> nn.Module:
+    def _create(self, weights: str | None, size: int, options: dict[str, Any]) -> nn.Module:
         import timm
 
         name = self._tagged(weights)
-        # Transformers are made for one size; the others take any, and no such argument.
-        about = timm.get_pretrained_cfg(name)
-        sized: dict[str, Any] = {"img_size": size} if about and about.fixed_input_size else {}
-        return timm.create_model(name, **sized, **how)
+        # Transformers are built for one size; other models take any, and have no such argument.
+        preset = timm.get_pretrained_cfg(name)
+        sized: dict[str, Any] = {"img_size": size} if preset and preset.fixed_input_size else {}
+        return timm.create_model(name, **sized, **options)
 
     def _tagged(self, weights: str | None) -> str:
         name = self.name.removeprefix(TIMM)
@@ -144,20 +167,20 @@ class Timm:
         import timm
 
         name = self.name.removeprefix(TIMM)
-        tags = [each.partition(".")[2] for each in timm.list_pretrained(name)]
+        tags = [tagged.partition(".")[2] for tagged in timm.list_pretrained(name)]
         return ["DEFAULT", *filter(None, tags)] if tags else []
 
 
 class Block(nn.Module):
     """A residual block of two 3x3 convolutions (He et al. 2016, basic block)."""
 
-    def __init__(self, width: int, out: int, stride: int) -> None:
+    def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, out, 3, stride, padding=1, bias=False)
+        self.first = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out)
         self.second = nn.Conv2d(out, out, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out)
-        self.skip = nn.Conv2d(width, out, 1, bias=False)
+        self.skip = nn.Conv2d(channels, out, 1, bias=False)
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,30 +192,32 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Sequential):
-    """A residual net for a few hundred to some ten thousand small images.
+    """A residual network for a few hundred to some ten thousand small images.
 
-    Takes float32 [n, 3, h, w]; gives float32 [n, 4 * width].
+    Takes float32 [n, 3, h, w]; returns float32 [n, 4 * channels].
 
     >>> import torch
     >>> SmallResNet(8)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 32])
     """
 
-    def __init__(self, width: int) -> None:
-        stem = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
-        blocks = [
-            Block(width, width, 1),
-            Block(width, 2 * width, 2),
-            Block(2 * width, 4 * width, 2),
-        ]
-        rest = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        super().__init__(stem, nn.BatchNorm2d(width), nn.ReLU(), *blocks, *rest)
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            Block(channels, channels, 1),
+            Block(channels, 2 * channels, 2),
+            Block(2 * channels, 4 * channels, 2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
 
 
 class ConvStack(nn.Sequential):
-    """Convolutions of 3x3 and stride 2 with ReLU, then the average over the image.
+    """3x3 convolutions of stride 2 with ReLU, then the average over the image.
 
-    Takes float32 [n, 3, h, w]; gives float32 [n, last of the channels].
+    Takes float32 [n, 3, h, w]; returns float32 [n, last of the channels].
 
     >>> import torch
     >>> ConvStack([5, 7, 10, 14])(torch.zeros(2, 3, 256, 256)).shape
@@ -200,17 +225,18 @@ class ConvStack(nn.Sequential):
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
-        widths = zip((3, *channels), channels, strict=False)
-        blocks = [(nn.Conv2d(width, out, 3, 2, padding=1), nn.ReLU()) for width, out in widths]
-        rest = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        super().__init__(*[layer for block in blocks for layer in block], *rest)
+        layers: list[nn.Module] = []
+        for before, after in pairwise((3, *channels)):
+            layers += [nn.Conv2d(before, after, 3, 2, padding=1), nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def cut(model: nn.Module) -> nn.Module:
-    """Take the last linear layer off a classification model, so that it gives features.
+def without_classifier(model: nn.Module) -> nn.Module:
+    """Replace the last linear layer of a classification model, so that it returns features.
 
     >>> import torch
-    >>> cut(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 10)))(torch.zeros(1, 4)).shape
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 10))
+    >>> without_classifier(model)(torch.zeros(1, 4)).shape
     torch.Size([1, 3])
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
@@ -220,63 +246,64 @@ def cut(model: nn.Module) -> nn.Module:
     return model
 
 
-class Cut(nn.Module):
-    """A model up to one of its modules, what that gives averaged over the image or its patches.
+class FeatureExtractor(nn.Module):
+    """A model up to one of its modules, whose output is averaged over the image or its patches.
 
-    Raises SpecError for a module that is none of the model's, or that the model cannot be cut at.
+    Raises SpecError for a module that the model does not have, or that cannot be its end.
 
     >>> import torch, torchvision
-    >>> Cut(torchvision.models.resnet18(), "layer2")(torch.zeros(2, 3, 32, 32)).shape
+    >>> FeatureExtractor(torchvision.models.resnet18(), "layer2")(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 128])
     """
 
-    def __init__(self, model: nn.Module, name: str) -> None:
+    def __init__(self, model: nn.Module, layer: str) -> None:
         super().__init__()
         known = [path for path, _ in model.named_modules() if path]
-        if name not in known:
-            raise SpecError(
-                f"feature_layer = '{name}' is not a module of the backbone{hint(name, known)}"
-            )
-        # Swins hold the channels last, as do some more of timm's, which say so.
-        said = getattr(model, "output_fmt", "") == "NHWC"
-        self.last = said or type(model).__name__.startswith("Swin")
+        if layer not in known:
+            why = f"is not a module of the backbone{hint(layer, known)}"
+            raise SpecError(f"feature_layer = '{layer}' {why}")
+        # Swin transformers have channels last, as have some models of timm, which declare it.
+        declared = getattr(model, "output_fmt", "") == "NHWC"
+        self.channels_last = declared or type(model).__name__.startswith("Swin")
         try:
-            self.cut = _followed(model, name)
-        except Exception as error:  # whatever the code of a model does to one who follows it
+            # `cut` is part of the names of parameters in files.
+            self.cut = _extractor(model, layer)
+        except Exception as error:  # tracing runs the model's code, which may raise anything
             why = f"{type(error).__name__}: {str(error).partition('. ')[0]}"
-            raise SpecError(
-                f"feature_layer = '{name}': the backbone cannot be cut there: {why}"
-            ) from error
+            text = f"feature_layer = '{layer}': the backbone cannot be cut there: {why}"
+            raise SpecError(text) from error
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.cut(images)["features"]
         if features.dim() == 4:
-            return features.mean((1, 2) if self._channels_last(features) else (2, 3))
+            return features.mean((1, 2) if self._has_channels_last(features) else (2, 3))
         return features.mean(1) if features.dim() == 3 else features
 
-    def _channels_last(self, features: Tensor) -> bool:
-        # Images are square, so two dimensions that are equal are theirs, wherever they stand; the
-        # model is asked where this says nothing, for inside one the order may change.
+    def _has_channels_last(self, features: Tensor) -> bool:
+        # Images are square, so two equal lengths are theirs, wherever they are. If that is
+        # ambiguous the model decides, whose order may differ between its modules.
         _, first, second, third = features.shape
-        return first == second if (first == second) != (second == third) else self.last
+        if (first == second) == (second == third):
+            return self.channels_last
+        return first == second
 
 
-def _followed(model: nn.Module, name: str) -> nn.Module:
-    # timm's own knows which of its modules are not to be looked into.
-    theirs = type(model).__module__.startswith("timm.")
-    library = "timm.models" if theirs else "torchvision.models.feature_extraction"
+def _extractor(model: nn.Module, layer: str) -> nn.Module:
+    # timm's own function knows which of its modules cannot be traced.
+    is_timm = type(model).__module__.startswith("timm.")
+    library = "timm.models" if is_timm else "torchvision.models.feature_extraction"
     extract = import_module(library).create_feature_extractor
     with warnings.catch_warnings():
-        # A module gives what it gives in both modes, whatever else the graphs of the two hold.
+        # It warns if other parts of the graph differ between training and evaluation.
         warnings.filterwarnings("ignore", "NOTE: The nodes obtained by tracing")
-        return extract(model, {name: "features"})
+        return extract(model, {layer: "features"})
 
 
-def frozen_modules(backbone: nn.Module, until: str | None) -> tuple[nn.Module, ...]:
-    """Freeze the parameters of a backbone up to a module, or "all"; give the modules that have
-    parameters and only frozen ones.
+def freeze_until(backbone: nn.Module, until: str | None) -> tuple[nn.Module, ...]:
+    """Freeze the parameters of a backbone up to a module, or "all"; return the modules that have
+    parameters, all of them frozen.
 
-    Raises SpecError for a module that is none of the backbone's.
+    Raises SpecError for a module that the backbone does not have.
     """
     known = [path for path, _ in backbone.named_modules() if path]
     if until is None:
@@ -285,12 +312,12 @@ def frozen_modules(backbone: nn.Module, until: str | None) -> tuple[nn.Module, .
         raise SpecError(f"freeze = '{until}' is not a module of the backbone{hint(until, known)}")
     paths = [path for path, _ in backbone.named_parameters()]
     inside = [until == "all" or path.startswith(f"{until}.") for path in paths]
-    last = max((k for k, held in enumerate(inside) if held), default=-1)
+    last = max((k for k, is_inside in enumerate(inside) if is_inside), default=-1)
     for path in paths[: last + 1]:
         backbone.get_parameter(path).requires_grad_(False)
     return tuple(module for module in backbone.modules() if _is_frozen(module))
 
 
 def _is_frozen(module: nn.Module) -> bool:
-    asked = [param.requires_grad for param in module.parameters()]
-    return bool(asked) and not any(asked)
+    trainable = [param.requires_grad for param in module.parameters()]
+    return bool(trainable) and not any(trainable)

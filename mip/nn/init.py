@@ -1,9 +1,9 @@
-"""Parameters drawn anew: by name for those that match, or by LSUV from a batch."""
+"""Initial values: parameters redrawn by rules that match their names, or by LSUV from a batch."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from fnmatch import fnmatchcase
 from functools import partial
@@ -20,14 +20,14 @@ from mip.rng import derive, seeded
 from mip.tree import Tree
 
 Params = dict[str, Tensor]
-"""Parameters by their path in the module, as `State.params` has them."""
+"""Parameters by their path in the module, as in `State.params`."""
 
 
-Fill = Callable[..., Any]
-"""Writes into the tensor it is given, as the functions of `torch.nn.init` do."""
+Initializer = Callable[..., Any]
+"""A function that writes into a tensor, as those of `torch.nn.init` do."""
 
 
-INITIALISERS: Mapping[str, Fill] = MappingProxyType(
+INITIALIZERS: Mapping[str, Initializer] = MappingProxyType(
     {
         "constant": nn.init.constant_,
         "dirac": nn.init.dirac_,
@@ -45,123 +45,125 @@ INITIALISERS: Mapping[str, Fill] = MappingProxyType(
         "zeros": nn.init.zeros_,
     }
 )
-"""The initialisers by name: `torch.nn.init`'s own, with their arguments as options."""
+"""The initializers of `torch.nn.init` by name; their arguments are options."""
 
 
 @frozen
 class Rule:
-    """Which parameters begin how: a pattern of their paths ("head.*.weight"), or the paths
-    themselves as `paths` gives them; an initialiser's name, or a function that writes into the
-    tensor it is given; and the initialiser's arguments. Errors begin with its `place`.
+    """How to initialize the parameters that `match` fits: a pattern of their paths
+    ("head.*.weight"), or the paths themselves, as `parameter_paths` returns them.
+
+    The `initializer` is a name or a function that writes into a tensor; `options` are its
+    arguments. Errors begin with the `label`.
     """
 
-    where: str | tuple[str, ...]
-    how: str | Fill
+    match: str | tuple[str, ...]
+    initializer: str | Initializer
     options: Mapping[str, Any] = field(factory=dict)
-    place: str = "init"
+    label: str = "init"
 
 
-def paths(net: nn.Module, kind: type[nn.Module], name: str = "*") -> tuple[str, ...]:
-    """Give the paths of the parameters that modules of a type have themselves.
+def parameter_paths(net: nn.Module, kind: type[nn.Module], name: str = "*") -> tuple[str, ...]:
+    """Return the paths of the parameters that belong directly to modules of a class.
 
-    >>> paths(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Linear)
+    >>> parameter_paths(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Linear)
     ('0.weight', '0.bias')
     """
     return tuple(
-        f"{path}.{own}".lstrip(".")
+        f"{path}.{parameter}".lstrip(".")
         for path, module in net.named_modules()
         if isinstance(module, kind)
-        for own, _ in module.named_parameters(recurse=False)
-        if fnmatchcase(own, name)
+        for parameter, _ in module.named_parameters(recurse=False)
+        if fnmatchcase(parameter, name)
     )
 
 
 def reinit(params: Params, rules: Sequence[Rule], seed: int = 0) -> Params:
-    """Draw the parameters that a rule matches anew; where several match, the last one counts.
+    """Redraw the parameters that a rule matches; if several rules match, the last one wins.
 
-    All others are the very same tensors. The draws of a parameter depend on the seed and its path
-    alone. Raises SpecError for an unknown initialiser or option, a rule that matches nothing, and
-    a shape that the initialiser cannot take.
+    All other parameters are the same tensors as before. The draws of a parameter depend only on the
+    seed and its path. Raises SpecError for an unknown initializer or option, a rule that matches
+    nothing, and a shape that the initializer does not accept.
 
     >>> params = {"a.weight": torch.zeros(2, 2), "a.bias": torch.zeros(2)}
     >>> after = reinit(params, [Rule("*.weight", "constant", {"val": 0.5})])
     >>> after["a.weight"].unique(), after["a.bias"] is params["a.bias"]
     (tensor([0.5000]), True)
     """
-    chosen = {path: rule for rule in rules for path in _matched(params, rule)}
+    rule_of = {path: rule for rule in rules for path in _matching(params, rule)}
     return {
-        path: _drawn(path, param, chosen[path], seed) if path in chosen else param
+        path: _draw(path, param, rule_of[path], seed) if path in rule_of else param
         for path, param in params.items()
     }
 
 
-def _matched(params: Params, rule: Rule) -> list[str]:
-    where = (rule.where,) if isinstance(rule.where, str) else rule.where
-    found = [path for path in params if any(fnmatchcase(path, each) for each in where)]
-    if not found:
-        text = ", ".join(where)
-        raise SpecError(f"{rule.place}: '{text}' matches no parameter{hint(text, params)}")
-    return found
+def _matching(params: Params, rule: Rule) -> list[str]:
+    patterns = (rule.match,) if isinstance(rule.match, str) else rule.match
+    paths = [path for path in params if any(fnmatchcase(path, each) for each in patterns)]
+    if not paths:
+        text = ", ".join(patterns)
+        raise SpecError(f"{rule.label}: '{text}' matches no parameter{hint(text, params)}")
+    return paths
 
 
-def _drawn(path: str, param: Tensor, rule: Rule, seed: int) -> Tensor:
-    fill = _fill(rule)
+def _draw(path: str, param: Tensor, rule: Rule, seed: int) -> Tensor:
+    initializer = rule.initializer
+    if mistake := initializer_error(initializer) or option_error(initializer, rule.options):
+        raise SpecError(f"{rule.label}: {mistake}")
+    fill = INITIALIZERS[initializer] if isinstance(initializer, str) else initializer
     # Drawn on the CPU in float32 or wider: the same numbers on every device, for every precision.
-    fresh = torch.empty(param.shape, dtype=torch.promote_types(param.dtype, torch.float32))
+    values = torch.empty(param.shape, dtype=torch.promote_types(param.dtype, torch.float32))
     try:
         with torch.no_grad(), seeded(derive("init", seed, path)):
-            fill(fresh, **rule.options)
+            fill(values, **rule.options)
     except (RuntimeError, TypeError, ValueError) as error:
-        shape = f"{path} of shape {list(param.shape)}"
-        raise SpecError(f"{rule.place}: {_name(rule.how)} cannot fill {shape}: {error}") from error
-    return fresh.to(param)
+        text = f"{_name(initializer)} cannot fill {path} of shape {list(param.shape)}"
+        raise SpecError(f"{rule.label}: {text}: {error}") from error
+    return values.to(param)
 
 
-def _fill(rule: Rule) -> Fill:
-    if mistake := unknown(rule.how) or strange(rule.how, rule.options):
-        raise SpecError(f"{rule.place}: {mistake}")
-    return INITIALISERS[rule.how] if isinstance(rule.how, str) else rule.how
+def initializer_error(initializer: str | Initializer) -> str:
+    """Return what is wrong with the name of an initializer, or an empty text.
 
-
-def unknown(how: str | Fill) -> str:
-    """Say what is wrong with an initialiser's name, or nothing.
-
-    >>> unknown("orthgonal")[:62], unknown("ones")
-    ("'orthgonal' is not an initialiser; did you mean 'orthogonal'? ", '')
+    >>> initializer_error("orthgonal")[:62], initializer_error("ones")
+    ("'orthgonal' is not an initializer; did you mean 'orthogonal'? ", '')
     """
-    known = not isinstance(how, str) or how in INITIALISERS
-    return "" if known else f"'{how}' is not an initialiser{hint(str(how), INITIALISERS)}"
+    if not isinstance(initializer, str) or initializer in INITIALIZERS:
+        return ""
+    return f"'{initializer}' is not an initializer{hint(initializer, INITIALIZERS)}"
 
 
-def strange(how: str | Fill, options: Mapping[str, Any]) -> str:
-    """Say which option a known initialiser does not take, or nothing.
+def option_error(initializer: str | Initializer, options: Mapping[str, Any]) -> str:
+    """Return which option a known initializer does not have, or an empty text.
 
-    >>> strange("normal", {"sdt": 1.0})
+    >>> option_error("normal", {"sdt": 1.0})
     "'sdt' is not an option of normal; did you mean 'std'? (known: mean, std)"
     """
-    fill = INITIALISERS[how] if isinstance(how, str) else how
-    known = [name for name in inspect.signature(fill).parameters if name not in _OWN]
-    found = [name for name in options if name not in known]
-    return f"'{found[0]}' is not an option of {_name(how)}{hint(found[0], known)}" if found else ""
+    fill = INITIALIZERS[initializer] if isinstance(initializer, str) else initializer
+    known = inspect.signature(fill).parameters.keys() - {"tensor", "generator"}
+    for name in options:
+        if name not in known:
+            return f"'{name}' is not an option of {_name(initializer)}{hint(name, known)}"
+    return ""
 
 
-_OWN = {"tensor", "generator"}
-
-
-def _name(how: str | Fill) -> str:
-    return how if isinstance(how, str) else getattr(how, "__name__", "the function")
+def _name(initializer: str | Initializer) -> str:
+    if isinstance(initializer, str):
+        return initializer
+    return getattr(initializer, "__name__", "the function")
 
 
 @torch.no_grad()
 def lsuv(
     net: nn.Module, inputs: Tree, seed: int = 0, tolerance: float = 0.05, rounds: int = 20
 ) -> Params:
-    """Begin with outputs of variance 1: layer-sequential unit-variance (Mishkin and Matas 2016).
+    """Initialize for outputs of variance 1: layer-sequential unit-variance (Mishkin and Matas
+    2016).
 
-    The weights of linear and convolution layers begin orthogonal and are then scaled, in the order
-    in which the layers run on the inputs in evaluation mode, until the variance of what a layer
-    gives is 1 within the tolerance. Gives all parameters that ask for a gradient, as `State.params`
-    has them; the module stays as it was. Raises MipError naming a layer that cannot be scaled so.
+    The weights of linear and convolution layers start orthogonal and are then scaled, in the order
+    in which the layers run on the inputs in evaluation mode, until the variance of a layer's output
+    is 1 within the tolerance. Returns all trainable parameters, as in `State.params`; the module is
+    not changed. Raises MipError naming a layer that cannot be scaled.
 
     >>> net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4))
     >>> x = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
@@ -170,8 +172,12 @@ def lsuv(
     True
     """
     net = deepcopy(net).eval()
-    layers = {path: layer for path, layer in net.named_modules() if isinstance(layer, _LAYERS)}
-    _orthogonal(layers, seed)
+    modules: Iterable[tuple[str, Any]] = net.named_modules()
+    layers = {path: layer for path, layer in modules if isinstance(layer, _LAYERS)}
+    weights = {path: layer.weight for path, layer in layers.items() if layer.weight.requires_grad}
+    rules = [Rule("*", "orthogonal")] if weights else []
+    for path, values in reinit(weights, rules, seed).items():
+        weights[path].copy_(values)
     done: set[str] = set()
     for path, layer in layers.items():
         layer.register_forward_hook(partial(_scale, path, done, tolerance, rounds))
@@ -183,18 +189,10 @@ def lsuv(
 _LAYERS = (nn.Linear, _ConvNd)
 
 
-def _orthogonal(layers: Mapping[str, Any], seed: int) -> None:
-    weights: Params = {
-        path: layer.weight for path, layer in layers.items() if layer.weight.requires_grad
-    }
-    for path, fresh in reinit(weights, [Rule("*", "orthogonal")] if weights else [], seed).items():
-        weights[path].copy_(fresh)
-
-
 def _scale(
     path: str, done: set[str], tolerance: float, rounds: int, layer: Any, args: Any, output: Tensor
 ) -> Tensor:
-    # A hook that gives the layer's output anew, so that one pass scales all layers in their order.
+    # A hook that replaces the layer's output, so that one pass scales all layers in their order.
     if path in done or not layer.weight.requires_grad:
         return output
     done.add(path)

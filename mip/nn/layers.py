@@ -1,4 +1,4 @@
-"""The modules that branches and heads are built from; widths are found by a dry run."""
+"""The modules that branches and heads are built from; a dry run finds the sizes of their inputs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BOUND = 1e9
-"""The size past which numbers are cut before they are squared."""
+MAX_TOKEN = 1e9
+"""Tokens are clamped to this before layer norm squares them."""
 
 
-class Fill(nn.Module):
-    """Replace NaN by a learned value and say so with a flag.
+class FillMissing(nn.Module):
+    """Replace NaN by a learned value, and add a flag that tells so.
 
-    Takes float32 [n, c] with NaN for missing; gives float32 [n, c + f], where f counts the
-    columns that had missing cells in training. Other columns are filled with 0, their mean.
+    Takes float32 [n, c] with NaN for missing; returns float32 [n, c + f], where f is the number of
+    columns with missing cells in training. Other columns are filled with 0, their mean.
 
-    >>> Fill([False, True])(torch.tensor([[1.0, float("nan")]]))
+    >>> FillMissing([False, True])(torch.tensor([[1.0, float("nan")]]))
     tensor([[1., 0., 1.]], grad_fn=<CatBackward0>)
     """
 
@@ -40,15 +40,15 @@ class Fill(nn.Module):
 
 
 class MLP(nn.Sequential):
-    """Linear, ReLU and dropout for every width; the input's width is found by a dry run.
+    """Linear, ReLU and dropout for each size; a dry run finds the size of the input.
 
     >>> net = MLP((10, 5)); net(torch.zeros(2, 7)).shape
     torch.Size([2, 5])
     """
 
-    def __init__(self, widths: Sequence[int], dropout: float = 0.0) -> None:
+    def __init__(self, sizes: Sequence[int], dropout: float = 0.0) -> None:
         rest = [nn.Dropout(dropout)] if dropout else []
-        blocks = [[nn.LazyLinear(width), nn.ReLU(), *rest] for width in widths]
+        blocks = [[nn.LazyLinear(size), nn.ReLU(), *rest] for size in sizes]
         super().__init__(*[layer for block in blocks for layer in block])
 
 
@@ -61,17 +61,17 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
         "tanh": nn.Tanh,
     }
 )
-"""The activations by name; "silu" is also known as swish."""
+"""The activations by name; "silu" is also called swish."""
 
 
 BATCH_NORM = ("none", "before", "after")
-"""Where a batch norm may stand: nowhere, or before or after each activation."""
+"""Where to put a batch norm: nowhere, or before or after each activation."""
 
 
 class Dense(nn.Sequential):
-    """Linear layers: of sizes [7, 10, 5, 1] three, with two activations between them.
+    """Linear layers with activations between them: for the sizes [7, 10, 5, 1] three and two.
 
-    Takes float32 [n, first size]; gives float32 [n, last size].
+    Takes float32 [n, first size]; returns float32 [n, last size].
 
     >>> [type(layer).__name__ for layer in Dense([7, 10, 5, 1])]
     ['Linear', 'ReLU', 'Linear', 'ReLU', 'Linear']
@@ -89,23 +89,28 @@ class Dense(nn.Sequential):
         *hidden, last = pairwise(sizes)
         layers: list[nn.Module] = []
         for size, out in hidden:
-            before, after = ([nn.BatchNorm1d(out)] * (batch_norm == at) for at in BATCH_NORM[1:])
-            layers += [nn.Linear(size, out), *before, ACTIVATIONS[activation](), *after]
-            layers += [nn.Dropout(dropout)] if dropout else []
+            layers.append(nn.Linear(size, out))
+            if batch_norm == "before":
+                layers.append(nn.BatchNorm1d(out))
+            layers.append(ACTIVATIONS[activation]())
+            if batch_norm == "after":
+                layers.append(nn.BatchNorm1d(out))
+            if dropout:
+                layers.append(nn.Dropout(dropout))
         super().__init__(*layers, nn.Linear(*last))
 
 
 class Tower(Dense):
-    """What stands between a vector and logits: float32 [n, width] to [n, outputs], or [n] for None.
+    """The layers of a head: float32 [n, in_features] to logits [n, outputs], or [n] for None.
 
     >>> Tower(7, (5,), 0.0, None)(torch.zeros(2, 7)).shape
     torch.Size([2])
     """
 
     def __init__(
-        self, width: int, layers: Sequence[int], dropout: float, outputs: int | None
+        self, in_features: int, layers: Sequence[int], dropout: float, outputs: int | None
     ) -> None:
-        super().__init__((width, *layers, outputs or 1), dropout=dropout)
+        super().__init__((in_features, *layers, outputs or 1), dropout=dropout)
         self.squeeze = outputs is None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,11 +119,12 @@ class Tower(Dense):
 
 
 class Members(nn.Module):
-    """Several towers that share their hidden weights, but for rank-1 adapters and biases, and have
-    an own layer to the logits (TabM, Gorishniy et al. 2024).
+    """Several towers that share all hidden weights except rank-1 adapters and biases, each with its
+    own layer to the logits (TabM, Gorishniy et al. 2024).
 
-    Takes float32 [n, width]. In training it gives the logits of each, [n, members, outputs], so
-    that each has its own loss; else their mean, [n, outputs]. Without the last length for None.
+    Takes float32 [n, in_features]. In training it returns the logits of each member, [n, members,
+    outputs], so that each has its own loss; otherwise their mean, [n, outputs]. If `outputs` is
+    None the last dimension is left out.
 
     >>> net = Members(7, (5,), 0.0, None, members=4)
     >>> net(torch.zeros(2, 7)).shape, net.eval()(torch.zeros(2, 7)).shape
@@ -127,39 +133,39 @@ class Members(nn.Module):
 
     def __init__(
         self,
-        width: int,
+        in_features: int,
         layers: Sequence[int],
         dropout: float,
         outputs: int | None,
         members: int,
     ) -> None:
         super().__init__()
-        sizes = (width, *layers)
-        self.layers = adapted(sizes, members)
+        sizes = (in_features, *layers)
+        self.layers = member_layers(sizes, members)
         self.dropout, self.squeeze = nn.Dropout(dropout), outputs is None
         bound, shape = sizes[-1] ** -0.5, (members, sizes[-1], outputs or 1)
         self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(members, outputs or 1).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = together(self.layers, self.dropout, x).expand(-1, len(self.weight), -1)
+        x = run_members(self.layers, self.dropout, x).expand(-1, len(self.weight), -1)
         logits = torch.einsum("nmi,mio->nmo", x, self.weight) + self.bias
         logits = logits if self.training else logits.mean(dim=1)
         return logits.squeeze(-1) if self.squeeze else logits
 
 
-def adapted(sizes: Sequence[int], members: int) -> nn.ModuleList:
-    """Build the hidden layers of members that share their weights; without sizes but one, none."""
-    layers = [Adapted(*pair, members) for pair in pairwise(sizes)]
+def member_layers(sizes: Sequence[int], members: int) -> nn.ModuleList:
+    """Build the hidden layers of members that share their weights, one for each pair of sizes."""
+    layers = [AdaptedLinear(before, after, members) for before, after in pairwise(sizes)]
     for first in layers[:1]:
-        # Random signs show each member another view of the input; all else begins alike.
+        # Random signs show each member another view of the input; all else starts equal.
         nn.init.trunc_normal_(first.before).data.sign_()
     return nn.ModuleList(layers)
 
 
-def together(layers: Iterable[nn.Module], dropout: nn.Module, x: Tensor) -> Tensor:
-    """Run the hidden layers of all members: float32 [n, size] to [n, members, last size]; without
-    layers to [n, 1, size].
+def run_members(layers: Iterable[nn.Module], dropout: nn.Module, x: Tensor) -> Tensor:
+    """Run the hidden layers of all members: float32 [n, size] to [n, members, last size], or to
+    [n, 1, size] if there are none.
     """
     x = x.unsqueeze(1)
     for layer in layers:
@@ -167,10 +173,10 @@ def together(layers: Iterable[nn.Module], dropout: nn.Module, x: Tensor) -> Tens
     return x
 
 
-class Adapted(nn.Module):
-    """A linear layer shared by members, each scaling what goes in and what comes out.
+class AdaptedLinear(nn.Module):
+    """A linear layer shared by members, each with its own scales of inputs and outputs, and bias.
 
-    Takes float32 [n, members or 1, size]; gives float32 [n, members, out].
+    Takes float32 [n, members or 1, size]; returns float32 [n, members, out].
     """
 
     def __init__(self, size: int, out: int, members: int) -> None:
@@ -186,37 +192,46 @@ class Adapted(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Let tokens attend to each other and to a learned one, CLS, whose output is the answer.
+    """A transformer over tokens and a learned CLS token, whose output is returned.
 
-    Takes float32 [n, tokens, width]; gives float32 [n, width]. Pre-norm transformer encoder layers
-    (Vaswani et al. 2017; Xiong et al. 2020) with GELU; no token knows its place.
+    Takes float32 [n, tokens, embedding_dim]; returns float32 [n, embedding_dim]. Pre-norm encoder
+    layers (Vaswani et al. 2017; Xiong et al. 2020) with GELU, and no positional encoding.
 
-    >>> Tokens(8, depth=1, heads=2)(torch.zeros(5, 3, 8)).shape
+    >>> Tokens(8, depth=1, num_heads=2)(torch.zeros(5, 3, 8)).shape
     torch.Size([5, 8])
     """
 
-    def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, embedding_dim: int, depth: int, num_heads: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        bound = width**-0.5
-        self.first = nn.Parameter(torch.empty(width).uniform_(-bound, bound))
-        # nn.TransformerEncoder would copy one layer, so that all began with the same weights.
-        self.blocks = nn.Sequential(*[_encoder(width, heads, dropout) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width)
+        bound = embedding_dim**-0.5
+        self.first = nn.Parameter(torch.empty(embedding_dim).uniform_(-bound, bound))
+        # nn.TransformerEncoder would copy one layer, so that all started with the same weights.
+        layers = (_encoder_layer(embedding_dim, num_heads, dropout) for _ in range(depth))
+        self.blocks = nn.Sequential(*layers)
+        self.norm = nn.LayerNorm(embedding_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         first = self.first.expand(len(tokens), 1, -1)
-        # Layer norm squares: what a number far from all of training gives would become NaN.
-        tokens = tokens.clamp(-BOUND, BOUND)
+        # Layer norm squares: a number far outside of the training range would become NaN.
+        tokens = tokens.clamp(-MAX_TOKEN, MAX_TOKEN)
         return self.norm(self.blocks(torch.cat([first, tokens], dim=1))[:, 0])
 
 
-def _encoder(width: int, heads: int, dropout: float) -> nn.Module:
+def _encoder_layer(embedding_dim: int, num_heads: int, dropout: float) -> nn.Module:
     return nn.TransformerEncoderLayer(
-        width, heads, 2 * width, dropout, F.gelu, batch_first=True, norm_first=True
+        embedding_dim,
+        num_heads,
+        dim_feedforward=2 * embedding_dim,
+        dropout=dropout,
+        activation=F.gelu,
+        batch_first=True,
+        norm_first=True,
     )
 
 
-def divides(heads: int, width: int) -> None:
-    """Raise ValueError unless attention's heads can share the width."""
-    if width % heads:
-        raise ValueError(f"'num_heads' must divide {width}: {heads}")
+def check_num_heads(num_heads: int, embedding_dim: int) -> None:
+    """Raise ValueError unless attention heads can share the embedding."""
+    if embedding_dim % num_heads:
+        raise ValueError(f"'num_heads' must divide {embedding_dim}: {num_heads}")

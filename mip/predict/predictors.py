@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from attrs import evolve, field, frozen
 
-from mip.branches import at, having
+from mip.branches import FindsUnseen, having
 from mip.data import (
     Rows,
     Shards,
@@ -47,7 +47,7 @@ from mip.predict.averaging import check_alike, logits_of, means
 from mip.rng import derive
 from mip.spec import KINDS
 from mip.train import State, with_averaged_params
-from mip.tree import Tree, concat, leaves, map_tree, mean, slice_rows
+from mip.tree import Tree, concat, get_in, leaves, map_tree, mean, slice_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -282,8 +282,8 @@ def remarks(plan: Plan, table: Rows) -> list[str]:
 
 
 def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
-    for path, branch in having(plan.spec.root, "unknown"):
-        for column, words in branch.unknown(at(plan.facts["branch"], path), table):
+    for path, branch in having(plan.spec.root, FindsUnseen):
+        for column, words in branch.unseen(get_in(plan.facts["branch"], path.split(".")), table):
             chunks = table.chunks([column])
             rows = [row for chunk in chunks for row in _with(chunk, column, words)]
             named = ", ".join(map(shown, words[:5]))

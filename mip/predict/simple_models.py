@@ -11,14 +11,14 @@ import torch
 from toolz import dissoc
 from torch import Tensor
 
-from mip.branches import Branch, at, place, walk
+from mip.branches import Branch, path_in_spec, walk
 from mip.data import Table
 from mip.errors import DataError, MipError, SpecError
 from mip.heads import Binary, Multiclass, Regression, log_loss, probability_columns, to_logits
 from mip.model import Metric, Parts, Plan, fingerprint, target_columns
 from mip.predict.predictors import Ensemble, Predictor, check_inputs, evaluate
 from mip.rng import derive
-from mip.tree import leaves
+from mip.tree import get_in, leaves
 
 HEADS = (Regression, Binary, Multiclass)
 """The kinds of heads that have baselines."""
@@ -105,7 +105,7 @@ def features(plan: Plan, rows: Table) -> tuple[np.ndarray, np.ndarray]:
     seen = [
         leaf
         for path, branch in _read(plan)
-        for _, leaf in leaves(branch.encode(at(plan.facts["branch"], path), rows))
+        for _, leaf in leaves(branch.encode(get_in(plan.facts["branch"], path.split(".")), rows))
     ]
     none = torch.zeros(len(rows), 0)
     numbers = torch.cat([none, *filter(torch.is_floating_point, seen)], dim=1)
@@ -116,14 +116,14 @@ def features(plan: Plan, rows: Table) -> tuple[np.ndarray, np.ndarray]:
 def left_out(plan: Plan) -> list[str]:
     """Name the branches that simple models do not read: those of photos and of free text."""
     read = {path for path, _ in _read(plan)}
-    return [place(path) for path, _ in walk(plan.spec.root) if path not in read]
+    return [path_in_spec(path) for path, _ in walk(plan.spec.root) if path not in read]
 
 
 def _read(plan: Plan) -> Iterator[tuple[str, Branch]]:
     # A column of a table is a number a row; photos and texts have more dimensions.
     example = plan.example()
     for path, branch in walk(plan.spec.root):
-        if all(leaf.dim() == 2 for _, leaf in leaves(at(example, path))):
+        if all(leaf.dim() == 2 for _, leaf in leaves(get_in(example, path.split(".")))):
             yield path, branch
 
 

@@ -9,10 +9,10 @@ import torch
 from attrs import evolve
 from toolz import identity, pipe
 
-from mip.branches import Fuse, having
+from mip.branches import Augments, Fuse, having
 from mip.data import Shards, Table
 from mip.errors import SpecError
-from mip.images import default_folder
+from mip.images import default_cache_folder
 from mip.model import Plan, can_mix, columns_of, cutmix, either, has_photos, mixup
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.tree import leaves
@@ -42,7 +42,7 @@ def train_pipe(
 
 def _augmenting(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
     # A stage that changes nothing takes several times as long as gathering a small batch.
-    asked = having(plan.spec.root, "augment")
+    asked = having(plan.spec.root, Augments)
     able = any(not isinstance(branch, Fuse) for _, branch in asked)  # which asks those it holds
     return [augment(plan.augment, plan.spec.train.seed)] if able else []
 
@@ -91,8 +91,8 @@ def _encoded_rows(plan: Plan, table: Table | Shards, rows: int, cache: str | Pat
     if fits and not cache:
         encoded = pipe(table, some, transform(plan.encode, workers))
     else:
-        kept = plan.keep(table, cache or default_folder())
-        encoded = pipe(kept, some, transform(identity, workers))
+        cached = plan.cache(table, cache or default_cache_folder())
+        encoded = pipe(cached, some, transform(identity, workers))
     if fits:
         return pipe(collect(encoded), batch(rows))
     return pipe(evolve(encoded, batch_size=rows), prefetch(2))

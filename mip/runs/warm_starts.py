@@ -10,12 +10,13 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from mip.branches import at, branches, place
+from mip.branches import branches, path_in_spec
 from mip.errors import FileError, SpecError, hint
 from mip.files import load_model
 from mip.model import Net, Plan, build
 from mip.spec import KINDS, Spec, to_dict
 from mip.train import State
+from mip.tree import get_in
 
 Sources = Mapping[str, tuple[Plan, State]]
 """Trained models, as `load_model` returns them, by the dotted path of the branch that starts from
@@ -62,7 +63,7 @@ def _checked_source(plan: Plan, path: str, sources: Sources) -> Plan:
     if path not in theirs:
         raise SpecError(f"warm_start.{path}: {file} has no such branch{hint(path, theirs)}")
     pair = to_dict(ours[path]), to_dict(theirs[path])
-    for name, here, there in differences(*pair, place(path)):
+    for name, here, there in differences(*pair, path_in_spec(path)):
         raise SpecError(f"warm_start.{path}: {name} is {here} here and {there} in {file}")
     return source
 
@@ -83,7 +84,7 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any
 
 def _part(tree: Any, plan: Plan, path: str) -> Any:
     try:
-        return at(tree, path)
+        return get_in(tree, path.split("."))
     except (KeyError, TypeError, IndexError) as error:  # a file that was made by hand
         raise _mismatch(plan, path) from error
 
@@ -128,5 +129,5 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def _below(path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = f"body.{place(path)}."
+    start = f"body.{path_in_spec(path)}."
     return {name: tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import attrs
 from torch import nn
 
-from mip.spec.kinds import KINDS, name_of, plays
+from mip.spec.kinds import KINDS, flat_fields, name_of, plays
 from mip.spec.values import Spec
 from mip.spec.writing import to_dict
 
@@ -91,9 +91,12 @@ def _ref(where: str) -> Schema:
 def _record(
     kind: type, kinds: Mapping[str, type], definitions: dict[str, Schema], name: str = ""
 ) -> Schema:
-    hints, fields = get_type_hints(kind), attrs.fields(kind)
+    hints, flat = get_type_hints(kind), flat_fields(kind)
+    fields = [each for each in attrs.fields(kind) if each.name not in flat]
     word = {"kind": {"const": name}} if name else {}
     own = {each.name: _field(each, hints[each.name], kinds, definitions) for each in fields}
+    for part in flat.values():
+        own |= _record(part, kinds, definitions)["properties"]
     required = [each.name for each in fields if each.default is attrs.NOTHING]
     return {
         "description": _sentence(kind),

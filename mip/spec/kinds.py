@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 import attrs
 
@@ -137,6 +137,18 @@ def name_of(kind: type) -> str | None:
     """
     name = vars(kind).get("kind")  # not by getattr: a subclass is another kind
     return name if isinstance(name, str) else None
+
+
+def flat_fields(kind: type) -> dict[str, type]:
+    """Return the fields in whose place specs have the fields of their values, and the classes of
+    these; such a field has the attrs metadata `flat`.
+
+    >>> flat_fields(Fuse)
+    {'fusion': <class 'mip.branches.fuse.Fusion'>}
+    """
+    names = [each.name for each in attrs.fields(kind) if each.metadata.get("flat")]
+    hints = get_type_hints(kind) if names else {}
+    return {name: hints[name] for name in names}
 
 
 def lacks_name(kind: type, name: str) -> str:

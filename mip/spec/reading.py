@@ -16,7 +16,7 @@ import attrs
 from torch import nn
 
 from mip.errors import SpecError, hint
-from mip.spec.kinds import KINDS, lacks_name, missing_verbs, name_of, plays
+from mip.spec.kinds import KINDS, flat_fields, lacks_name, missing_verbs, name_of, plays
 from mip.spec.values import Spec
 from mip.spec.versions import check_version, upgrade
 
@@ -119,14 +119,23 @@ def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
 
 def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     _expect(dict, value, path)
-    hints, fields = _hints(kind), attrs.fields_dict(kind)
+    hints, flat = _hints(kind), flat_fields(kind)
+    inner = {field: name for name, part in flat.items() for field in attrs.fields_dict(part)}
+    fields = {name: each for name, each in attrs.fields_dict(kind).items() if name not in flat}
     for name in value:
-        if name not in fields:
-            raise SpecError(f"{_join(path, name)} is not a field{hint(name, fields)}")
+        if name not in fields and name not in inner:
+            raise SpecError(f"{_join(path, name)} is not a field{hint(name, [*fields, *inner])}")
     for name, each in fields.items():
         if each.default is attrs.NOTHING and name not in value:
             raise SpecError(f"{_join(path, name)} is missing")
-    parts = {name: _build(hints[name], value[name], _join(path, name), kinds) for name in value}
+    parts = {
+        name: _build(hints[name], child, _join(path, name), kinds)
+        for name, child in value.items()
+        if name in fields
+    }
+    for name, part in flat.items():
+        options = {field: child for field, child in value.items() if inner.get(field) == name}
+        parts[name] = _record(part, options, path, kinds)
     try:
         return kind(**parts)
     except ValueError as error:

@@ -11,10 +11,10 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 
-from mip.branches import Branch, Fuse, Fusion, branches, by_name
+from mip.branches import Branch, Fuse, Fusion, branches, sorted_by_name
 from mip.errors import hint
 from mip.heads import Head
-from mip.nn import INITIALISERS, strange, unknown
+from mip.nn import INITIALIZERS, initializer_error, option_error
 from mip.optim import AdamW, Constant, OneCycle, OptimizerSpec, ScheduleFree, ScheduleSpec
 from mip.spec.versions import VERSION
 from mip.train import Precision
@@ -73,14 +73,14 @@ class Data:
 
 def _known_initializer(_: Any, attribute: attrs.Attribute, name: str) -> None:
     # The JSON Schema reads `in_`, whose message alone would not name the nearest initializer.
-    if mistake := unknown(name):
+    if mistake := initializer_error(name):
         raise ValueError(f"'{attribute.name}' = {mistake}")
 
 
 @frozen
 class Init:
     """An initialization rule: parameters whose path matches the pattern `match`, frozen ones too,
-    are filled by `initializer` (a name of `mip.nn.INITIALISERS`, those of torch.nn.init) with
+    are filled by `initializer` (a name of `mip.nn.INITIALIZERS`, those of torch.nn.init) with
     `options`. If several rules match a path, the last one wins.
 
     >>> Init("photos.*.weight", "kaiming_normal", {"nonlinearity": "relu"}).initializer
@@ -88,11 +88,11 @@ class Init:
     """
 
     match: str
-    initializer: str = field(validator=[_known_initializer, in_(tuple(INITIALISERS))])
+    initializer: str = field(validator=[_known_initializer, in_(tuple(INITIALIZERS))])
     options: Mapping[str, float | int | str] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        if mistake := strange(self.initializer, self.options):
+        if mistake := option_error(self.initializer, self.options):
             raise ValueError(f"'options': {mistake}")
         for name, value in self.options.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -191,13 +191,13 @@ class Spec:
     from.
     """
 
-    branch: Mapping[str, Branch] = field(converter=by_name, validator=min_len(1))
+    branch: Mapping[str, Branch] = field(converter=sorted_by_name, validator=min_len(1))
     head: Head
     data: Data = Data()
     train: Train = Train()
     fusion: Fusion = Fusion()
     init: tuple[Init, ...] = field(default=(), converter=tuple)
-    warm_start: Mapping[str, str] = field(factory=dict, converter=by_name)
+    warm_start: Mapping[str, str] = field(factory=dict, converter=sorted_by_name)
     version: int = field(default=VERSION, validator=[ge(1), le(VERSION)])
 
     @warm_start.validator
@@ -213,4 +213,4 @@ class Spec:
     @cached_property
     def root(self) -> Fuse:
         """The tree of branches as one branch."""
-        return Fuse(self.branch, **attrs.asdict(self.fusion, recurse=False))
+        return Fuse(self.branch, self.fusion)

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from mip.errors import SpecError
-from mip.spec.kinds import ROLES, lacks_name, name_of, plays
+from mip.spec.kinds import ROLES, flat_fields, lacks_name, name_of, plays
 from mip.spec.values import Spec
 
 
@@ -35,8 +35,12 @@ def to_dict(value: Any) -> Any:
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
+    flat = flat_fields(type(value))
     for each in attrs.fields(type(value)):
         child = getattr(value, each.name)
+        if each.name in flat:
+            yield from _fields(child)
+            continue
         if child is None and each.default is not None:
             raise SpecError(f"{type(value).__name__}.{each.name} is None, which TOML cannot say")
         if child is not None:

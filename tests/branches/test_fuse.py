@@ -25,7 +25,8 @@ from mip.branches import (
     Text,
     Vector,
 )
-from mip.branches.fuse import Attention, Fused, Hide, absent
+from mip.branches.fuse import Attention, FusionNet, ModalityDropout
+from mip.branches.protocol import absent
 from mip.heads import Regression
 from mip.optim import AdamW
 from mip.spec import Spec, Train
@@ -51,7 +52,7 @@ def built(kind, rows):
 
 def loss_of_product(fusion):
     rows = mip.from_columns(SIGNS)
-    module, inputs = built(Fuse(BOTH, method=fusion), rows)
+    module, inputs = built(Fuse(BOTH, Fusion(method=fusion)), rows)
     net = nn.Sequential(module, nn.Linear(module(inputs).shape[1], 1))
     target = inputs["a"] * inputs["b"]
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
@@ -74,7 +75,7 @@ def test_side_by_side_a_line_cannot_tell_a_product():
 
 def test_fusions_differ():
     rows = mip.from_columns(SIGNS)
-    outs = [built(Fuse(BOTH, method=way, layers=[3]), rows) for way in WAYS]
+    outs = [built(Fuse(BOTH, Fusion(method=way, layers=[3])), rows) for way in WAYS]
     values = [module(inputs) for module, inputs in outs]
     pairs = [(i, j) for i in range(4) for j in range(i)]
     assert not any(torch.allclose(values[i], values[j]) for i, j in pairs)
@@ -82,7 +83,7 @@ def test_fusions_differ():
 
 def test_concat_is_what_it_was():
     rows = mip.from_columns(SIGNS)
-    module, inputs = built(Fuse(BOTH, layers=[3, 2], dropout=0.2), rows)
+    module, inputs = built(Fuse(BOTH, Fusion([3, 2], 0.2)), rows)
     layers = ["layers.0.weight", "layers.0.bias", "layers.3.weight", "layers.3.bias"]
     assert list(module.state_dict()) == ["branch.a.value", "branch.b.value", *layers]
     torch.manual_seed(0)
@@ -94,25 +95,23 @@ def test_concat_is_what_it_was():
     assert torch.equal(module.eval()(inputs), plain(joined))
 
 
-# Two branches of 2 and 5 numbers, a width of 6: the projections have 3 * 6 + 6 * 6 = 54.
+# Two branches of 2 and 5 numbers, projected to 6: the projections have 3 * 6 + 6 * 6 = 54.
 COUNTS = {
-    "concat": (Fuse({"a": Stub(2), "b": Stub(5)}), 0),
-    "concat and drop": (Fuse({"a": Stub(2), "b": Stub(5)}, modality_dropout=0.1), 7),
-    "gated": (Fuse({"a": Stub(2), "b": Stub(5)}, method="gated", embedding_dim=6), 54 + 8 * 12),
-    "bilinear": (Fuse({"a": Stub(2), "b": Stub(5)}, method="bilinear", embedding_dim=6), 54),
+    "concat": (Fusion(), 0),
+    "concat and modality dropout": (Fusion(modality_dropout=0.1), 7),
+    "gated": (Fusion(method="gated", embedding_dim=6), 54 + 8 * 12),
+    "bilinear": (Fusion(method="bilinear", embedding_dim=6), 54),
     # CLS and the last norm 18; a layer: attention 4 * 42, forward 84 + 78, two norms 24.
     "attention": (
-        Fuse(
-            {"a": Stub(2), "b": Stub(5)}, method="attention", embedding_dim=6, depth=3, num_heads=2
-        ),
+        Fusion(method="attention", embedding_dim=6, depth=3, num_heads=2),
         54 + 18 + 3 * (168 + 162 + 24),
     ),
 }
 
 
-@pytest.mark.parametrize(("kind", "count"), COUNTS.values(), ids=COUNTS)
-def test_the_parameters_of_a_fusion_are_counted(kind, count):
-    module, _ = built(kind, mip.from_columns(SIGNS))
+@pytest.mark.parametrize(("fusion", "count"), COUNTS.values(), ids=COUNTS)
+def test_the_parameters_of_a_fusion_are_counted(fusion, count):
+    module, _ = built(Fuse({"a": Stub(2), "b": Stub(5)}, fusion), mip.from_columns(SIGNS))
     assert sum(each.numel() for each in module.parameters()) == count
 
 
@@ -136,7 +135,7 @@ def test_the_spec_says_how_the_root_is_fused(table):
     assert spec.fusion == Fusion(
         [5], method="attention", embedding_dim=8, depth=1, num_heads=2, modality_dropout=0.1
     )
-    assert (spec.root.method, spec.root.layers, spec.root.how) == ("attention", (5,), spec.fusion)
+    assert spec.root.fusion == spec.fusion
     assert mip.parse(mip.dump(spec)) == spec
     net = mip.build(mip.adapt(spec, table))
     assert isinstance(net.body.fusion, Attention)
@@ -224,7 +223,7 @@ class Plus(nn.Module):
 
 def hidden(kind, rows, depth):
     """What a fusion with drop makes of a kind's rows at prediction, where the vector is 100."""
-    tree = Fuse({"own": kind}, modality_dropout=0.5)
+    tree = Fuse({"own": kind}, Fusion(modality_dropout=0.5))
     for _ in range(depth):
         tree = Fuse({"in": tree})
     module, inputs = built(tree, rows)
@@ -269,39 +268,41 @@ def asked(names):
 
 
 def test_training_hides_by_chance_and_never_all():
-    hide = Hide(asked("abc"), 0.4)
+    hide = ModalityDropout(asked("abc"), 0.4)
     torch.manual_seed(0)
-    hidden = hide.hidden(torch.zeros(3, 20_000, dtype=torch.bool))
+    hidden = hide.draw(torch.zeros(3, 20_000, dtype=torch.bool))
     assert not hidden.all(dim=0).any()
     # All three would be hidden with 0.4 ** 3; then one of them is spared.
     assert hidden.float().mean(dim=1).tolist() == pytest.approx([0.4 - 0.064 / 3] * 3, abs=0.01)
 
 
 def test_what_is_missing_is_hidden_and_does_not_count_as_spared():
-    hide = Hide(asked("abc"), 0.999)
+    hide = ModalityDropout(asked("abc"), 0.999)
     gone = torch.tensor([[True, False, False]] * 500).T
-    hidden = hide.hidden(gone)
+    hidden = hide.draw(gone)
     assert hidden[0].all()
     assert (hidden[1] ^ hidden[2]).float().mean() > 0.95
     assert not (hidden[1] & hidden[2]).any()
 
 
 def test_a_row_of_nothing_has_all_its_vectors():
-    hide = Hide(asked("ab"), 0.5)
+    hide = ModalityDropout(asked("ab"), 0.5)
     nothing = torch.ones(2, 3, dtype=torch.bool)
-    assert hide.hidden(nothing).all()
-    assert hide.eval().hidden(nothing).all()
+    assert hide.draw(nothing).all()
+    assert hide.eval().draw(nothing).all()
 
 
 def test_prediction_hides_what_is_missing_alone():
-    hide = Hide(asked("ab"), 0.9).eval()
+    hide = ModalityDropout(asked("ab"), 0.9).eval()
     gone = torch.tensor([[True, False], [False, False]])
-    assert torch.equal(hide.hidden(gone), gone)
+    assert torch.equal(hide.draw(gone), gone)
 
 
 def test_the_learned_vector_stands_for_what_is_missing():
     rows = mip.from_columns({"a": [1.0, np.nan, 2.0], "b": ["x", "y", None], "c": [1, 2, 3]})
-    kind = Fuse({"a": Continuous(["a", "c"]), "b": Categorical(["b"], 3)}, modality_dropout=0.5)
+    kind = Fuse(
+        {"a": Continuous(["a", "c"]), "b": Categorical(["b"], 3)}, Fusion(modality_dropout=0.5)
+    )
     module, _ = built(kind, rows)
     torch.nn.init.normal_(module.hide.stand["b"].vector)
     facts = kind.adapt(rows)
@@ -312,7 +313,7 @@ def test_the_learned_vector_stands_for_what_is_missing():
 
 def test_without_drop_there_is_nothing_to_learn():
     module, _ = built(Fuse(BOTH), mip.from_columns(SIGNS))
-    assert isinstance(module, Fused)
+    assert isinstance(module, FusionNet)
     assert module.hide is None
 
 

@@ -20,6 +20,7 @@ from mip.branches import (
     Datetime,
     FtTransformer,
     Fuse,
+    Fusion,
     Image,
     Mlp,
     ResnetMlp,
@@ -84,17 +85,18 @@ KINDS = {
         [], WORDS, FtTransformer(embedding_dim=4, depth=1, num_heads=1)
     ),
     "fuse attention": Fuse(
-        MIXED, method="attention", embedding_dim=6, depth=1, num_heads=2, layers=[3]
+        MIXED, Fusion([3], method="attention", embedding_dim=6, depth=1, num_heads=2)
     ),
-    "fuse bilinear": Fuse(MIXED, method="bilinear", embedding_dim=5),
-    "fuse gated": Fuse(MIXED, method="gated", embedding_dim=5, dropout=0.1, layers=[4]),
-    "fuse with drop": Fuse(MIXED, modality_dropout=0.5),
+    "fuse bilinear": Fuse(MIXED, Fusion(method="bilinear", embedding_dim=5)),
+    "fuse gated": Fuse(MIXED, Fusion(method="gated", embedding_dim=5, dropout=0.1, layers=[4])),
+    "fuse with drop": Fuse(MIXED, Fusion(modality_dropout=0.5)),
     "fuse attention with drop": Fuse(
-        {"a": Fuse(MIXED, modality_dropout=0.3)}, (), 0.0, "attention", modality_dropout=0.2
+        {"a": Fuse(MIXED, Fusion(modality_dropout=0.3))},
+        Fusion(method="attention", modality_dropout=0.2),
     ),
-    "fuse gated with drop": Fuse(MIXED, method="gated", modality_dropout=0.3),
-    "fuse bilinear with drop": Fuse(MIXED, method="bilinear", modality_dropout=0.3),
-    "fuse": Fuse({"b": Continuous(["rooms"]), "a": Fuse({"t": Text(["note"])})}, layers=[5]),
+    "fuse gated with drop": Fuse(MIXED, Fusion(method="gated", modality_dropout=0.3)),
+    "fuse bilinear with drop": Fuse(MIXED, Fusion(method="bilinear", modality_dropout=0.3)),
+    "fuse": Fuse({"b": Continuous(["rooms"]), "a": Fuse({"t": Text(["note"])})}, Fusion([5])),
     "image": Image(["photo"], size=8, base_channels=2, missing="learn"),
     "image of lists": Image(
         ["photo", "photos"], size=8, base_channels=2, pool="max", missing="learn"
@@ -251,13 +253,13 @@ def test_vectors_are_as_long_in_every_row():
 
 def test_small_tables_of_one_width_are_looked_up_together_to_the_same_bits():
     torch.manual_seed(0)
-    both = Embeddings([4, 7, 3], [5, 5, 5], unseen=0.0)
-    alone = Embeddings([4, 7, 3], [5, 5, 5], unseen=0.0)
+    both = Embeddings([4, 7, 3], [5, 5, 5], unseen_rate=0.0)
+    alone = Embeddings([4, 7, 3], [5, 5, 5], unseen_rate=0.0)
     alone.load_state_dict(both.state_dict())
-    alone.alike = False
+    alone.joined = False
     codes = torch.stack([torch.randint(size, (64,)) for size in (4, 7, 3)], dim=1)
-    assert both.alike
-    assert not Embeddings([4, 7], [5, 6], 0.0).alike
+    assert both.joined
+    assert not Embeddings([4, 7], [5, 6], 0.0).joined
     one, other = both(codes), alone(codes)
     assert one.equal(other)
     weigh = torch.randn_like(one)

@@ -17,7 +17,7 @@ from mip.model import learned, oddities
 from mip.predict import remarks
 from mip.runs.feeding import train_pipe
 
-VERBS = ("absent", "augment", "keep", "oddities", "pretrain", "problems", "unknown")
+VERBS = ("absent", "augment", "cache", "oddities", "pretrain", "problems", "unseen")
 CALLS = []
 
 
@@ -49,7 +49,7 @@ class Mass:
         for place in np.flatnonzero(rows.numbers(self.column) > 100).tolist():
             yield place, f"'{self.column}' is heavy"
 
-    def unknown(self, facts, rows):
+    def unseen(self, facts, rows):
         yield self.column, [str(x) for x in rows.texts(self.column) if float(x) > facts["most"]]
 
     def augment(self, inputs, key, rows):
@@ -58,7 +58,7 @@ class Mass:
     def pretrain(self, module):
         nn.init.constant_(module.weight, 7.0)
 
-    def keep(self, facts, rows, folder):
+    def cache(self, facts, rows, folder):
         CALLS.append(folder)
         return self.encode(facts, rows)
 
@@ -217,7 +217,7 @@ def test_modules_begin_with_given_weights(depth):
 def test_encoded_rows_are_kept_on_disk(depth, tmp_path):
     CALLS.clear()
     plan = mip.adapt(spec(depth), GOOD)
-    assert torch.equal(inner(plan.keep(GOOD, tmp_path).inputs), inner(plan.encode(GOOD).inputs))
+    assert torch.equal(inner(plan.cache(GOOD, tmp_path).inputs), inner(plan.encode(GOOD).inputs))
     assert [tmp_path] == CALLS
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import mip
 from mip.branches import Categorical, Continuous, FtTransformer, Mlp, ResnetMlp, TabM, Tabular
-from mip.branches.fuse import absent
+from mip.branches.protocol import absent
 from mip.branches.tabm import Ensemble
 from mip.errors import SpecError
 from mip.heads import Regression
@@ -82,8 +82,8 @@ def test_options_are_checked_with_any_columns(given):
 def test_what_is_unknown_or_odd_is_said(kind):
     facts = kind(["area"], ["town"]).adapt(ROWS)
     fresh = mip.from_columns({"area": ["1"], "town": ["Rom"]})
-    assert list(kind(["area"], ["town"]).unknown(facts, fresh)) == [("town", ["Rom"])]
-    assert list(kind(["area"]).unknown(facts, fresh)) == []
+    assert list(kind(["area"], ["town"]).unseen(facts, fresh)) == [("town", ["Rom"])]
+    assert list(kind(["area"]).unseen(facts, fresh)) == []
     odd = [(3, "'area' infinite or past float32, counts as missing")]
     assert list(kind(["area"], ["town"]).oddities(ROWS)) == odd
     assert list(kind([], ["town"]).oddities(ROWS)) == []

@@ -98,7 +98,7 @@ def test_words_are_counted_over_chunks(tmp_path):
     assert words(shards, "w") == {"a": 2, "b": 3, "c": 1} == words(mip.read(tmp_path), "w")
     for least, want in ((1, ["a", "b", "c"]), (2, ["a", "b"]), (3, ["b"])):
         assert Categorical(["w"], min_count=least).adapt(shards) == {"words": [want]}
-    fresh = Categorical(["w"]).unknown({"words": [["a"]]}, shards)
+    fresh = Categorical(["w"]).unseen({"words": [["a"]]}, shards)
     assert list(fresh) == [("w", ["b", "c"])]
 
 

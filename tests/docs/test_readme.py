@@ -57,7 +57,7 @@ def test_the_blocks_of_the_page_about_data_run_one_after_another(folder, monkeyp
         exec(compile(block, "data.md", "exec"), names)
     pixels = names["batch"].inputs["photos"]["pixels"]
     assert pixels.shape == (32, 2, 3, 48, 48)
-    assert not next(iter(names["kept"])).target.equal(names["batch"].target)
+    assert not next(iter(names["cached"])).target.equal(names["batch"].target)
     assert names["spec"].train.cutmix == 1
     assert len(list(names["loader"])) == len(names["batches"]) == 4
     assert len(list(names["noisy"])) == 4

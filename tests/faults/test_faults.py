@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 import mip
 from mip.errors import DataError, MipWarning
-from mip.images import decode, traits
+from mip.images import conversions, decode
 from mip.images.decoding import FORMATS
 from mip.model import Parts, oddities
 from mip.pipe import Datapipe
@@ -141,7 +141,7 @@ BAD = {
     "half.tif": (half(noise(kind="TIFF")), "is truncated"),
     "half.webp": (half(noise(kind="WEBP")), "is broken (could not create decoder object)"),
     "flipped bits.png": (changed(noise(kind="PNG"), 5000, b"\x00"), "is broken ("),
-    "float.tif": (coded(Image.new("F", (4, 4)), "TIFF"), "is broken (its 32-bit pixels say"),
+    "float.tif": (coded(Image.new("F", (4, 4)), "TIFF"), "is broken (its 32-bit pixels have"),
     "bomb.png": (png(20_000, 20_000), "has more than 89,478,485 pixels"),
     "../secret.png": (None, "leaves the table's folder"),
     "/secret.png": (None, "leaves the table's folder"),
@@ -232,13 +232,13 @@ def test_photos_that_are_put_right_are_counted_with_their_rows(shots):
 
 @pytest.mark.parametrize(("mode", "trait"), [("I;16", "16-bit grey"), ("CMYK", "CMYK")])
 def test_the_traits_of_pixels_in_memory_are_told_too(mode, trait):
-    assert traits(None, Image.new(mode, (2, 2))) == [trait]
+    assert conversions(None, Image.new(mode, (2, 2))) == [trait]
 
 
 def test_a_profile_is_told_unless_it_is_srgb():
     plain, known, foreign = (coded(square(1), "PNG", **how) for how in PROFILES)
-    assert [traits(None, each) for each in (plain, known)] == [[], []]
-    assert traits(None, foreign) == ["with a colour profile"]
+    assert [conversions(None, each) for each in (plain, known)] == [[], []]
+    assert conversions(None, foreign) == ["with a colour profile"]
 
 
 def test_numbers_that_count_as_missing_are_counted_with_their_rows():

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from mip.images import Augment, augmentation, inside
+from mip.images import Augment, augmentation, rectangle_mask
 from mip.images.augmentation import (
     OPERATIONS,
     brighten,
-    cropping,
+    crop_matrices,
     erase,
     flip,
     rectangles,
-    rotating,
-    shifting,
+    rotation_matrices,
+    shift_matrices,
     warp,
 )
 from mip.rng import uniform
@@ -141,9 +141,9 @@ def test_a_flip_mirrors_the_rows_drawn():
 @pytest.mark.parametrize(
     "matrices",
     [
-        shifting(torch.full((2, 3), 0.5), 0.2),
-        rotating(torch.full((2,), 0.5), 90),
-        cropping(torch.full((2, 4), 0.3), 1.0),
+        shift_matrices(torch.full((2, 3), 0.5), 0.2),
+        rotation_matrices(torch.full((2,), 0.5), 90),
+        crop_matrices(torch.full((2, 4), 0.3), 1.0),
     ],
     ids=["shift", "rotate", "crop"],
 )
@@ -155,20 +155,20 @@ def test_a_move_by_nothing_changes_nothing(matrices):
 def test_a_shift_moves_by_a_part_of_the_size():
     image = torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8)
     image[..., 4] = 255
-    right = warp(image, shifting(torch.tensor([[1.0, 0.5, 0.5]]), 0.25))
+    right = warp(image, shift_matrices(torch.tensor([[1.0, 0.5, 0.5]]), 0.25))
     assert right[0, 0, 0, 0].tolist() == [0, 0, 255, 0, 0, 0, 0, 0]
 
 
 def test_a_quarter_turn_is_exact():
     pixels = photos(1, size=8)
-    turned = warp(pixels, rotating(torch.tensor([1.0]), 90))
+    turned = warp(pixels, rotation_matrices(torch.tensor([1.0]), 90))
     assert torch.equal(turned, pixels.rot90(1, (-2, -1)))
 
 
 def test_a_crop_of_a_corner_shows_the_corner():
     image = torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8)
     image[..., :4, 4:] = 200
-    corner = warp(image, cropping(torch.tensor([[0.0, 0.5, 1.0, 0.0]]), 0.25))
+    corner = warp(image, crop_matrices(torch.tensor([[0.0, 0.5, 1.0, 0.0]]), 0.25))
     assert corner[..., :-1, 1:].unique().tolist() == [200]
 
 
@@ -183,7 +183,7 @@ def test_rectangles_keep_their_area_and_stay_inside(size, shape, least, aspect):
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.99), st.floats(0, 0.99))
 def test_a_rectangle_of_pixels_is_as_large_as_it_is_drawn(wide, tall, across, down):
     sides = (torch.tensor([wide]), torch.tensor([tall]))
-    found = inside(*sides, torch.tensor([[across, down]]), (10, 20))[0, 0, 0]
+    found = rectangle_mask(*sides, torch.tensor([[across, down]]), (10, 20))[0, 0, 0]
     assert int(found.any(0).sum()) == pytest.approx(max(1, wide * 20), abs=0.50001)
     assert int(found.any(1).sum()) == pytest.approx(max(1, tall * 10), abs=0.50001)
     assert int(found.sum()) == int(found.any(0).sum() * found.any(1).sum())
@@ -218,7 +218,7 @@ def test_operations_are_those_of_torchvision(name, place):
     by = round(float(values[place]), 4) if values is not None else 0.0
     want = operated(theirs, pixels, name, by)
     choice = (list(OPERATIONS).index(name) + 0.5) / len(OPERATIONS)
-    found = augmentation.trivial(pixels, [choice, 0.9, (place + 0.5) / 31])
+    found = augmentation.trivial_augment(pixels, [choice, 0.9, (place + 0.5) / 31])
     assert (found != want).float().mean() < 0.01  # rounding decides at a threshold
 
 
@@ -232,7 +232,7 @@ def test_rand_augment_has_torchvisions_reach(name, sign):
     want = operated(theirs, pixels, name, by)
     choice = (list(OPERATIONS).index(name) + 0.5) / len(OPERATIONS)
     turn = 0.9 if sign > 0 else 0.1
-    found = augmentation.rand(pixels, [choice, turn, 0.0, 0.0])
+    found = augmentation.rand_augment(pixels, [choice, turn, 0.0, 0.0])
     assert (found != want).float().mean() < 0.01  # rounding decides at a threshold
 
 

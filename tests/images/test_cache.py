@@ -23,8 +23,8 @@ from toolz import pipe
 import mip
 from mip.cli.app import main
 from mip.errors import DataError, MipWarning
-from mip.images import Lazy, caches, clear
-from mip.images.cache import Kept
+from mip.images import LazyRows, clear_caches, list_caches
+from mip.images.cache import CachedRows
 
 LINES = '[branch.photo]\nkind = "image"\ncolumns = ["a", "b"]\nsize = 8\nbase_channels = 2\n'
 LEARN = LINES + 'missing = "learn"\n'
@@ -84,54 +84,54 @@ def test_kept_rows_are_encoded_rows(places, tmp_path_factory):
     frame = pd.DataFrame({"a": [f"{k}.png" for k in range(6)], "price": range(6)}).assign(b="0.png")
     rows = mip.from_frame(frame, base)
     plan = mip.adapt(spec_of("regression", LEARN), rows)
-    kept = plan.keep(rows, base / "kept")
+    kept = plan.cache(rows, base / "kept")
     assert same(taken(kept, *places), plan.encode(rows.take(places)))
 
 
 def test_photos_are_decoded_once(plan, table, folder, decoded):
     for _ in range(3):
-        taken(plan.keep(table, folder), *range(6))
+        taken(plan.cache(table, folder), *range(6))
     assert len(decoded) == 12  # eleven photos, and one that is looked for and not found
 
 
 def test_parts_of_a_table_share_a_file(plan, table, folder, decoded):
-    taken(plan.keep(table.take([0, 2, 3]), folder), 0, 1, 2)
+    taken(plan.cache(table.take([0, 2, 3]), folder), 0, 1, 2)
     before = len(decoded)
-    taken(plan.keep(table.take([3, 0, 2]), folder), 0, 1, 2)
+    taken(plan.cache(table.take([3, 0, 2]), folder), 0, 1, 2)
     assert len(decoded) == before
-    assert len(caches(folder)) == 1
+    assert len(list_caches(folder)) == 1
 
 
 def test_a_photo_that_has_changed_is_decoded_anew_and_no_other(plan, table, folder, decoded):
-    taken(plan.keep(table, folder), *range(6))
+    taken(plan.cache(table, folder), *range(6))
     decoded.clear()
     Image.new("RGB", (5, 5), "red").save(table.root / "3.png")
-    kept = plan.keep(table, folder)
+    kept = plan.cache(table, folder)
     assert same(taken(kept, *range(6)), plan.encode(table))
     assert decoded[:2] == ["3.png", "9.png"]
     assert taken(kept, 3).inputs["photo"]["pixels"][0, 0, 0].unique().tolist() == [255]
 
 
 def test_a_photo_that_has_come_is_found(plan, table, folder):
-    taken(plan.keep(table, folder), *range(6))
+    taken(plan.cache(table, folder), *range(6))
     Image.new("RGB", (5, 5), "red").save(table.root / "gone.png")
-    found = taken(plan.keep(table, folder), 4).inputs["photo"]
+    found = taken(plan.cache(table, folder), 4).inputs["photo"]
     assert found["present"].tolist() == [[1, 1]]
 
 
 def test_rows_that_are_added_make_the_file_longer(plan, table, folder, decoded):
-    taken(plan.keep(table.take([0, 1]), folder), 0, 1)
+    taken(plan.cache(table.take([0, 1]), folder), 0, 1)
     decoded.clear()
-    taken(plan.keep(table, folder), *range(6))
+    taken(plan.cache(table, folder), *range(6))
     assert sorted(decoded) == sorted(table.cells("a")[2:] + table.cells("b")[2:])
 
 
 @pytest.mark.parametrize("change", ["size = 9", 'size = 8\ndecoding = "scaled"'])
 def test_another_way_of_decoding_has_a_file_of_its_own(change, plan, table, folder):
-    taken(plan.keep(table, folder), 0)
+    taken(plan.cache(table, folder), 0)
     other = mip.adapt(spec_of("regression", LEARN.replace("size = 8", change)), table)
-    assert same(taken(other.keep(table, folder), 0), other.encode(table.take([0])))
-    assert len(caches(folder)) == 2
+    assert same(taken(other.cache(table, folder), 0), other.encode(table.take([0])))
+    assert len(list_caches(folder)) == 2
 
 
 def test_what_stands_in_the_cell_counts_as_content(folder):
@@ -141,14 +141,14 @@ def test_what_stands_in_the_cell_counts_as_content(folder):
     rows = mip.from_frame(frame)
     lines = LEARN.replace('"a", "b"', '"a"')
     plan = mip.adapt(spec_of("regression", lines), rows)
-    taken(plan.keep(rows, folder), 0, 1)
+    taken(plan.cache(rows, folder), 0, 1)
     turned = mip.from_frame(frame.iloc[::-1])
-    assert same(taken(plan.keep(turned, folder), 0, 1), plan.encode(turned))
+    assert same(taken(plan.cache(turned, folder), 0, 1), plan.encode(turned))
 
 
 def test_a_photo_that_cannot_be_had_is_still_an_error(table, folder):
     plan = mip.adapt(spec_of("regression", LINES), table)
-    kept = plan.keep(table, folder)
+    kept = plan.cache(table, folder)
     taken(kept, 0, 1)
     with pytest.raises(DataError, match=r"^houses\.csv row 4, column 'b': gone\.png is missing$"):
         taken(kept, 3, 4)
@@ -157,9 +157,9 @@ def test_a_photo_that_cannot_be_had_is_still_an_error(table, folder):
 
 def test_a_photo_learned_around_is_still_an_error_where_the_policy_says_so(table, folder):
     learns, refuses = (mip.adapt(spec_of("regression", lines), table) for lines in (LEARN, LINES))
-    taken(learns.keep(table, folder), 4)
+    taken(learns.cache(table, folder), 4)
     with pytest.raises(DataError, match=r"^houses\.csv row 4, column 'b': gone\.png is missing$"):
-        taken(refuses.keep(table, folder), 4)
+        taken(refuses.cache(table, folder), 4)
 
 
 # A cache is never the reason why a run ends.
@@ -172,16 +172,16 @@ def test_a_budget_that_is_too_small_is_said_and_rows_are_decoded_each_time(
     with pytest.warns(
         MipWarning, match=r"photos are not cached: 2,.* bytes are needed, the budget"
     ):
-        kept = plan.keep(table, folder)
-    assert isinstance(kept.inputs["photo"], Lazy)
+        kept = plan.cache(table, folder)
+    assert isinstance(kept.inputs["photo"], LazyRows)
     assert same(taken(kept, 2, 0), plan.encode(table.take([2, 0])))
-    assert caches(folder) == []
+    assert list_caches(folder) == []
 
 
 def test_a_folder_that_cannot_be_written_is_said(plan, table, folder):
     folder.write_text("a file")
     with pytest.warns(MipWarning, match="photos are not cached"):
-        kept = plan.keep(table, folder)
+        kept = plan.cache(table, folder)
     assert same(taken(kept, 1), plan.encode(table.take([1])))
 
 
@@ -192,28 +192,28 @@ def test_the_files_not_used_for_longest_make_room(plan, table, folder, monkeypat
         for size in sizes
     ]
     for age, each in zip((300, 200), plans, strict=False):
-        path = each.keep(table, folder).inputs["photo"].path
+        path = each.cache(table, folder).inputs["photo"].path
         os.utime(path, (time.time() - age,) * 2)
-    before = {name for name, _, _ in caches(folder)}
-    room = sum(size for _, size, _ in caches(folder)) + 100
+    before = {name for name, _, _ in list_caches(folder)}
+    room = sum(size for _, size, _ in list_caches(folder)) + 100
     monkeypatch.setenv("MIP_CACHE_BYTES", str(room))
-    newest = plans[2].keep(table, folder).inputs["photo"].path.name
-    after = {name for name, _, _ in caches(folder)}
+    newest = plans[2].cache(table, folder).inputs["photo"].path.name
+    after = {name for name, _, _ in list_caches(folder)}
     assert newest in after
     assert len(before - after) >= 1
-    assert sum(size for _, size, _ in caches(folder)) <= room
+    assert sum(size for _, size, _ in list_caches(folder)) <= room
 
 
 def test_a_cache_in_use_may_be_cleared(plan, table, folder):
-    kept = plan.keep(table, folder)
+    kept = plan.cache(table, folder)
     taken(kept, 0, 1)
-    assert clear(folder) > 0
-    assert caches(folder) == []
+    assert clear_caches(folder) > 0
+    assert list_caches(folder) == []
     assert same(taken(kept, 1, 5, 0), plan.encode(table.take([1, 5, 0])))
 
 
 def test_threads_may_fill_it_together(plan, table, folder):
-    kept, found = plan.keep(table, folder), {}
+    kept, found = plan.cache(table, folder), {}
 
     def work(k):
         found[k] = taken(kept, *range(6))
@@ -240,7 +240,7 @@ def die(path):
         os.kill(os.getpid(), signal.SIGKILL)
     sync(path)
 cache._sync = die
-kept = plan.keep(table, Path(sys.argv[4]))
+kept = plan.cache(table, Path(sys.argv[4]))
 for k in range(6):
     mip.tree.take(kept, torch.tensor([k]))
 """
@@ -255,12 +255,12 @@ def test_a_process_killed_while_it_fills_leaves_nothing_wrong(
     given = [tmp_path / "t.csv", table.root, tmp_path / "s.toml", folder, writes]
     done = subprocess.run([sys.executable, "-c", KILLED, *map(str, given)], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert same(taken(plan.keep(table, folder), *range(6)), plan.encode(table))
+    assert same(taken(plan.cache(table, folder), *range(6)), plan.encode(table))
 
 
 def test_a_pipe_over_kept_rows_gives_the_batches_of_one_over_encoded_rows(plan, table, folder):
     stages = mip.sample(shuffle=True, seed=3), mip.batch(4), mip.augment(plan.augment, seed=1)
-    kept = pipe(plan.keep(table, folder), *stages)
+    kept = pipe(plan.cache(table, folder), *stages)
     encoded = pipe(plan.encode(table), *stages)
     for step in (0, 1, 5):
         assert same(next(kept.iter_from(step)), next(encoded.iter_from(step)))
@@ -269,14 +269,14 @@ def test_a_pipe_over_kept_rows_gives_the_batches_of_one_over_encoded_rows(plan, 
 def test_the_default_folder_can_be_chosen(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     monkeypatch.delenv("MIP_CACHE", raising=False)
-    assert mip.images.default_folder() == Path("/somewhere/mip")
+    assert mip.images.default_cache_folder() == Path("/somewhere/mip")
     monkeypatch.setenv("MIP_CACHE", "/elsewhere")
-    assert mip.images.default_folder() == Path("/elsewhere")
+    assert mip.images.default_cache_folder() == Path("/elsewhere")
 
 
 def test_a_kept_leaf_counts_its_rows(plan, table, folder):
-    kept = plan.keep(table, folder).inputs["photo"]
-    assert isinstance(kept, Kept)
+    kept = plan.cache(table, folder).inputs["photo"]
+    assert isinstance(kept, CachedRows)
     assert len(kept) == 6
 
 
@@ -310,11 +310,11 @@ def test_rows_that_do_not_fit_into_memory_are_kept_where_the_user_says(
     monkeypatch.setattr("mip.runs.feeding.MEMORY", 0)
     monkeypatch.setenv("MIP_CACHE", str(folder))
     assert bits(plain.params) == bits(trained(table, cut).params)
-    assert len(caches(folder)) == 1
+    assert len(list_caches(folder)) == 1
 
 
 def test_the_command_shows_and_clears(plan, table, folder, monkeypatch, capsys):
-    taken(plan.keep(table, folder), 0)
+    taken(plan.cache(table, folder), 0)
     monkeypatch.setenv("MIP_CACHE", str(folder))
     monkeypatch.setattr(sys, "argv", ["mip", "cache"])
     for arguments, told in ([], "houses.csv-"), (["--clear"], "bytes removed"), ([], "total"):
@@ -322,4 +322,4 @@ def test_the_command_shows_and_clears(plan, table, folder, monkeypatch, capsys):
         with pytest.raises(SystemExit):
             main()
         assert told in capsys.readouterr().out
-    assert caches(folder) == []
+    assert list_caches(folder) == []

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mip
-from mip.branches.image import Photos
+from mip.branches.image import PhotoNet
 from mip.errors import DataError, MipWarning
 from mip.images import decode
 
@@ -197,7 +197,7 @@ def test_lists_cannot_be_joined_end_to_end():
 )
 def test_pooling_over_a_list_is_pooling_over_its_photos_alone(present, pool):
     torch.manual_seed(0)
-    layer = Photos(torch.nn.Identity(), 3, pool, [0.5] * 3, [0.25] * 3)
+    layer = PhotoNet(torch.nn.Identity(), 3, pool, [0.5] * 3, [0.25] * 3)
     vectors = torch.randn(len(present), 4, 3)
     over = torch.tensor([[k >= len(row) for k in range(4)] for row in present]).unsqueeze(-1)
     found = layer.pooled(vectors, over)
@@ -210,7 +210,7 @@ def test_pooling_over_a_list_is_pooling_over_its_photos_alone(present, pool):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_pixels_are_normalised_without_writing_into_them(dtype):
     pixels = torch.arange(24).view(2, 1, 3, 2, 2).to(dtype)
-    layer = Photos(torch.nn.Flatten(), 12, "mean", [0.5] * 3, [0.25] * 3)
+    layer = PhotoNet(torch.nn.Flatten(), 12, "mean", [0.5] * 3, [0.25] * 3)
     found = layer({"pixels": pixels, "present": torch.ones(2, 1, dtype=torch.int8)})
     assert torch.equal(found, (torch.arange(24.0).view(2, 12) - 127.5) / 63.75)
     assert torch.equal(pixels, torch.arange(24).view(2, 1, 3, 2, 2).to(dtype))

@@ -14,7 +14,7 @@ import mip
 from mip.branches import Image
 from mip.errors import SpecError
 from mip.model import Parts
-from mip.nn import Cut, frozen_modules
+from mip.nn import FeatureExtractor, freeze_until
 from mip.optim import partition
 from mip.runs import job
 
@@ -62,7 +62,7 @@ def test_a_backbone_is_frozen_up_to_a_module(table):
 
 def test_frozen_batch_norms_use_the_statistics_that_they_have():
     net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.9), nn.BatchNorm1d(2))
-    assert frozen_modules(net, "0") == (net[0],)
+    assert freeze_until(net, "0") == (net[0],)
     assert [param.requires_grad for param in net.parameters()] == [False, False, True, True]
 
 
@@ -70,7 +70,7 @@ def test_unknown_modules_are_named(table):
     with pytest.raises(SpecError, match=r"branch\.photos\.freeze = 'layer9' is not a module"):
         laid(table, "layer9", "resnet18")
     with pytest.raises(SpecError, match=r"did you mean 'layer4'"):
-        Cut(nn.ModuleDict({"layer4": nn.Identity()}), "layer9")
+        FeatureExtractor(nn.ModuleDict({"layer4": nn.Identity()}), "layer9")
 
 
 @pytest.mark.parametrize(("name", "width"), [("layer2", 128), ("avgpool", 512), ("fc", 1000)])
@@ -86,7 +86,9 @@ def test_a_cut_of_a_vision_transformer_is_averaged_over_its_patches():
     import torchvision
 
     model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16)
-    assert Cut(model, "encoder.layers.encoder_layer_0")(torch.zeros(3, 3, 32, 32)).shape == (3, 8)
+    assert FeatureExtractor(model, "encoder.layers.encoder_layer_0")(
+        torch.zeros(3, 3, 32, 32)
+    ).shape == (3, 8)
 
 
 @pytest.mark.parametrize(
@@ -95,21 +97,21 @@ def test_a_cut_of_a_vision_transformer_is_averaged_over_its_patches():
 def test_a_cut_of_a_model_with_channels_last_is_averaged_over_its_places(name, width):
     import torchvision
 
-    model = Cut(torchvision.models.swin_t(), name).eval()
+    model = FeatureExtractor(torchvision.models.swin_t(), name).eval()
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, width)
 
 
 def test_where_the_channels_are_is_asked_where_the_shape_says_nothing():
-    model = Cut(nn.Sequential(nn.Identity()), "0")
+    model = FeatureExtractor(nn.Sequential(nn.Identity()), "0")
     images = torch.rand(1, 3, 3, 3)
     assert torch.equal(model(images), images.mean((2, 3)))
-    model.last = True
+    model.channels_last = True
     assert torch.equal(model(images), images.mean((1, 2)))
 
 
 def test_a_cut_where_none_can_be_made_says_why():
     with pytest.raises(SpecError) as caught:
-        Cut(nn.ModuleDict({"unused": nn.Identity()}), "unused")
+        FeatureExtractor(nn.ModuleDict({"unused": nn.Identity()}), "unused")
     told = "feature_layer = 'unused': the backbone cannot be cut there: NotImplementedError: "
     assert str(caught.value).startswith(told)
 

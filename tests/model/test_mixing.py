@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import mip
 from mip.errors import DataError
 from mip.model import Batch, cutmix, either, has_photos, mixup
-from mip.model.mixing import Pairs, blended, draw, numbers, pasted
+from mip.model.mixing import Pairs, blend, draw_pairs, mix_numbers, paste
 from mip.rng import derive
 
 WAYS = [mixup, cutmix]
@@ -63,9 +63,9 @@ def test_target_and_numbers_are_mixed_in_one_proportion(way):
 
 @given(st.integers(0, 2**63 - 1), st.floats(0.01, 10), st.integers(1, 40))
 def test_each_row_is_a_partner_once_and_keeps_the_larger_share(seed, alpha, rows):
-    pairs = draw(seed, alpha, rows)
+    pairs = draw_pairs(seed, alpha, rows)
     assert sorted(pairs.partner.tolist()) == list(range(rows))
-    assert ((pairs.own >= 0.5) & (pairs.own <= 1)).all()
+    assert ((pairs.share >= 0.5) & (pairs.share <= 1)).all()
 
 
 def pairs_of(own: float) -> Pairs:
@@ -75,16 +75,16 @@ def pairs_of(own: float) -> Pairs:
 def test_photos_are_blended_and_pasted_by_the_share():
     pixels = torch.zeros(2, 1, 3, 8, 8, dtype=torch.uint8)
     pixels[1] = 200
-    assert blended(pixels, pairs_of(0.75)).float().mean((1, 2, 3, 4)).tolist() == [50, 150]
-    square = pasted(pixels, pairs_of(0.75))
+    assert blend(pixels, pairs_of(0.75)).float().mean((1, 2, 3, 4)).tolist() == [50, 150]
+    square = paste(pixels, pairs_of(0.75))
     assert square.float().mean((1, 2, 3, 4)).tolist() == [50, 150]
     assert square.unique().tolist() == [0, 200]
 
 
 def test_a_missing_number_is_never_spread():
     given_ = torch.tensor([1.0, float("nan")])
-    assert torch.equal(numbers(given_, pairs_of(0.6)).isnan(), given_.isnan())
-    assert numbers(given_, pairs_of(0.6))[0] == 1
+    assert torch.equal(mix_numbers(given_, pairs_of(0.6)).isnan(), given_.isnan())
+    assert mix_numbers(given_, pairs_of(0.6))[0] == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -106,7 +106,7 @@ def test_classes_become_probabilities_that_cross_entropy_takes(way):
 
 
 def test_what_cannot_be_mixed_is_said():
-    with pytest.raises(DataError, match="say how many: classes="):
+    with pytest.raises(DataError, match="needs the number of classes"):
         mixup()(batch_of(torch.tensor([0, 1])), 1)
     with pytest.raises(DataError, match="without a target"):
         mixup()(batch_of(torch.zeros(2))._replace(target=None), 1)
@@ -115,7 +115,7 @@ def test_what_cannot_be_mixed_is_said():
             way(0.0)
         with pytest.raises(ValueError, match="'alpha' must be < inf"):
             way(float("inf"))
-    with pytest.raises(ValueError, match="Length of 'ways' must be >= 1"):
+    with pytest.raises(ValueError, match="Length of 'mixes' must be >= 1"):
         either()
 
 
@@ -132,8 +132,8 @@ def test_the_way_is_drawn_evenly_from_key_and_rows():
     batch, ways = batch_of(torch.zeros(4)), either(mixup(0.2), cutmix(1.0))
     others = [batch._replace(row=batch.row + k) for k in range(400)]
     for words in (
-        [ways.way(batch, key).word for key in range(400)],
-        [ways.way(other, 0).word for other in others],
+        [ways.choose(batch, key).name for key in range(400)],
+        [ways.choose(other, 0).name for other in others],
     ):
         assert 160 < words.count("mixup") < 240
 

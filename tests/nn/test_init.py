@@ -13,8 +13,8 @@ from torch import nn
 
 import mip
 from mip.errors import MipError, SpecError
-from mip.nn import INITIALISERS, Rule, SmallResNet, reinit
-from mip.nn.init import lsuv, paths
+from mip.nn import INITIALIZERS, Rule, SmallResNet, reinit
+from mip.nn.init import lsuv, parameter_paths
 
 N, M = 300, 400
 """Outputs and inputs of the layer whose deviation is measured."""
@@ -54,7 +54,7 @@ def test_the_deviation_of_a_layer_is_that_of_theory(how):
         ("constant", {"val": 0.3}, torch.full((4, 4), 0.3)),
     ],
 )
-def test_a_fixed_initialiser_gives_its_values(how, options, want):
+def test_a_fixed_initializer_gives_its_values(how, options, want):
     assert torch.equal(reinit({"a": torch.randn(4, 4)}, [Rule("a", how, options)])["a"], want)
 
 
@@ -65,8 +65,8 @@ def test_dirac_lets_channels_through():
 
 
 def test_every_name_is_tested_and_is_torchs_own():
-    assert set(INITIALISERS) == {*STDS, "ones", "zeros", "eye", "constant", "dirac"}
-    assert all(INITIALISERS[name] is getattr(nn.init, f"{name}_") for name in INITIALISERS)
+    assert set(INITIALIZERS) == {*STDS, "ones", "zeros", "eye", "constant", "dirac"}
+    assert all(INITIALIZERS[name] is getattr(nn.init, f"{name}_") for name in INITIALIZERS)
 
 
 def test_only_what_matches_changes():
@@ -109,14 +109,14 @@ def test_the_last_rule_that_matches_counts():
 def test_a_rule_goes_by_the_type_of_a_module():
     net = SmallResNet(4)
     params = {name: param.detach() for name, param in net.named_parameters()}
-    norms = paths(net, nn.BatchNorm2d, "weight")
+    norms = parameter_paths(net, nn.BatchNorm2d, "weight")
     after = reinit(params, [Rule(norms, "zeros")])
     assert len(norms) == 7
     assert all(not after[path].any() for path in norms)
     assert all(after[path] is params[path] for path in params if path not in norms)
 
 
-def test_a_function_of_ones_own_is_an_initialiser():
+def test_a_function_of_ones_own_is_an_initializer():
     def halves(tensor, share=0.5):
         tensor.fill_(share)
 
@@ -148,7 +148,7 @@ def test_a_state_begins_anew_and_trains(table):
 
 ERRORS = {
     ("a", "xavier_nromal", ()): (
-        "init: 'xavier_nromal' is not an initialiser; did you mean 'xavier_normal'? (known: "
+        "init: 'xavier_nromal' is not an initializer; did you mean 'xavier_normal'? (known: "
     ),
     ("hed.*", "ones", ()): (
         "init: 'hed.*' matches no parameter; did you mean 'head.b'? (known: a, head.b)"
@@ -215,7 +215,7 @@ def test_a_layer_begins_as_the_spec_says(how, table):
     assert float(weight.std()) == pytest.approx(want, rel=0.05)
 
 
-def test_the_exact_initialisers_begin_so_in_a_spec(table):
+def test_the_exact_initializers_begin_so_in_a_spec(table):
     of = lambda how, **options: begun(table, init_of("wide.layers.*.weight", how, **options))  # noqa: E731
     assert torch.equal(between(of("eye")), torch.eye(N, M))
     assert (between(of("constant", val=0.3)) == 0.3).all()
@@ -390,7 +390,7 @@ def test_lsuv_changes_weights_alone_and_is_a_function_of_the_seed():
     assert bits(one) == bits(two)
     assert bits(one) != bits(other)
     own = dict(net.named_parameters())
-    convs = paths(net, nn.Conv2d, "weight")
+    convs = parameter_paths(net, nn.Conv2d, "weight")
     assert set(one) == set(own)
     assert all(torch.equal(one[path], own[path]) for path in own if path not in convs)
 

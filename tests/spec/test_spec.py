@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import deep_iterable, gt
 from conftest import HEADS, NUMBERS, bits, frame_of, lay, spec_of
 from hypothesis import given
@@ -188,8 +188,7 @@ fusions = st.one_of(
         *(st.integers(1, 8), st.integers(1, 64), st.none() | st.integers(1, 64), shares),
     ),
 )
-fused = lambda trees, how: Fuse(trees, **asdict(how, recurse=False))  # noqa: E731
-branches = st.recursive(leaves, lambda below: st.builds(fused, forest(below), fusions))
+branches = st.recursive(leaves, lambda below: st.builds(Fuse, forest(below), fusions))
 gaps = st.sampled_from(["drop", "error"])
 scales = st.sampled_from(["standard", "log", "none"])
 losses = st.sampled_from(["mse", "mae", "huber", "log_cosh"])
@@ -514,6 +513,12 @@ ERRORS = {
     '[branch.all]\nkind = "fuse"\nmethod = "attention"\nnum_heads = 3\n'
     + PLACE.replace("branch.", "branch.all.branch.")
     + HEAD: ("branch.all.num_heads must divide 64: 3"),
+    '[branch.all]\nkind = "fuse"\nmethd = "gated"\n'
+    + PLACE.replace("branch.", "branch.all.branch.")
+    + HEAD: (
+        "branch.all.methd is not a field; did you mean 'method'? (known: branch, depth, dropout, "
+        "embedding_dim, layers, method, modality_dropout, num_heads)"
+    ),
     '[branch.all]\nkind = "tabular"\n' + HEAD: (
         "branch.all.continuous or 'categorical' must name a column"
     ),
@@ -535,7 +540,7 @@ ERRORS = {
         "(known: ft_transformer, mlp, resnet_mlp, tabm)"
     ),
     PLACE + HEAD + '[[init]]\nmatch = "*"\ninitializer = "kaiming_nromal"\n': (
-        "init[0].initializer = 'kaiming_nromal' is not an initialiser; did you mean "
+        "init[0].initializer = 'kaiming_nromal' is not an initializer; did you mean "
         "'kaiming_normal'? (known: constant, dirac, eye, kaiming_normal, kaiming_uniform, normal, "
         "ones, orthogonal, sparse, trunc_normal, uniform, xavier_normal, …)"
     ),
