@@ -60,9 +60,9 @@ class Count:
 
     def _counts(self, rows: Table) -> np.ndarray:
         values = rows.numbers(self.column)
-        for place in np.flatnonzero((values < 0) | (values % 1 > 0))[:1].tolist():
-            where = rows.where(place, self.column)
-            raise DataError(f"{where}: {values[place]:g} is not a whole number, 0 or more")
+        for row in np.flatnonzero((values < 0) | (values % 1 > 0))[:1].tolist():
+            where = rows.where(row, self.column)
+            raise DataError(f"{where}: {values[row]:g} is not a whole number, 0 or more")
         return values
 
     def outputs(self, facts: Facts) -> int | None:

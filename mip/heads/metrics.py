@@ -134,9 +134,9 @@ def auc(score: Tensor, target: Tensor) -> float:
     positive, negative = int((target == 1).sum()), int((target == 0).sum())
     if not positive or not negative:
         return math.nan
-    _, place, count = score.unique(return_inverse=True, return_counts=True)
+    _, index, count = score.unique(return_inverse=True, return_counts=True)
     rank = count.cumsum(0) - (count.double() - 1) / 2  # from 1; ties share their mean rank
-    above = rank[place[target == 1]].sum() - positive * (positive + 1) / 2
+    above = rank[index[target == 1]].sum() - positive * (positive + 1) / 2
     return float(above / (positive * negative))
 
 

@@ -62,22 +62,22 @@ class Multilabel:
         """
         index = {word: k for k, word in enumerate(facts["classes"])}
         target = torch.full((len(rows), len(index)), torch.nan)
-        for place, words in self._labels(rows):
+        for row, words in self._labels(rows):
             for word in words:
                 if word not in index:
                     raise DataError(
-                        f"{rows.where(place, self.column)}: {shown(word)} is not a label of the "
+                        f"{rows.where(row, self.column)}: {shown(word)} is not a label of the "
                         f"training rows{hint(word, index)}; remove such rows, or train on "
                         "some of them (another data.split.seed)"
                     )
-            target[place] = 0
-            target[place, [index[word] for word in words]] = 1
+            target[row] = 0
+            target[row, [index[word] for word in words]] = 1
         return target
 
     def _labels(self, rows: Table) -> Iterator[tuple[int, list[str]]]:
         cells = rows.cells(self.column)
-        for place in np.flatnonzero(self.known(rows)).tolist():
-            yield place, _split(cells[place])
+        for row in np.flatnonzero(self.known(rows)).tolist():
+            yield row, _split(cells[row])
 
     def outputs(self, facts: Facts) -> int:
         """Return the number of labels: logits are [n, labels]."""

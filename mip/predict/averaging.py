@@ -21,7 +21,7 @@ FREE = frozenset({"layers", "dropout", "members"})
 def check_alike(plans: Sequence[Plan]) -> None:
     """Raise SpecError naming the first thing in which the heads of models differ.
 
-    Targets, classes, scales, levels and losses must be the same; what the head learned of other
+    Targets, classes, scales, quantiles and losses must be the same; what the head learned of other
     rows (means, deviations, weights of classes) may differ, for each model decodes with its own.
     """
     first = _said(plans[0].spec.head, plans[0].facts["head"])

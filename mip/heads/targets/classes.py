@@ -1,4 +1,4 @@
-"""A class as a target: words to codes, and columns of probabilities to and fro."""
+"""A class as a target: words to codes, probabilities to columns, and back."""
 
 from __future__ import annotations
 

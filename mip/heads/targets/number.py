@@ -59,9 +59,9 @@ def encode(head: ScaledHead, facts: Facts, rows: Table) -> Tensor:
     and for one that overflows float32 on this scale.
     """
     values = (_before_scaling(head, rows) - facts["mean"]) / facts["std"]
-    for place in np.flatnonzero(np.abs(values) > FLOAT32)[:1].tolist():
-        cell = shown(rows[head.column].iloc[place])
-        where = rows.where(place, head.column)
+    for row in np.flatnonzero(np.abs(values) > FLOAT32)[:1].tolist():
+        cell = shown(rows[head.column].iloc[row])
+        where = rows.where(row, head.column)
         raise DataError(f"{where}: {cell} overflows float32 on the scale of the training rows")
     return torch.from_numpy(values.astype(np.float32))
 
@@ -70,9 +70,9 @@ def _before_scaling(head: ScaledHead, rows: Table) -> np.ndarray:
     values = rows.numbers(head.column)
     if head.scale != "log":
         return values
-    for place in np.flatnonzero(values <= 0)[:1].tolist():
-        where = rows.where(place, head.column)
-        raise DataError(f"{where}: {values[place]:g} has no logarithm (scale = 'log')")
+    for row in np.flatnonzero(values <= 0)[:1].tolist():
+        where = rows.where(row, head.column)
+        raise DataError(f"{where}: {values[row]:g} has no logarithm (scale = 'log')")
     return np.log(values)
 
 
