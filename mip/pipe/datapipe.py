@@ -10,16 +10,16 @@ from attrs import evolve
 from toolz import identity
 from torch.utils.data import IterDataPipe, get_worker_info
 
-from mip.pipe.recipe import Pipe, run_works, works_of
+from mip.pipe.recipe import Pipe, iter_items, run_stages
 from mip.pipe.stages import Transform
 
 
 class Datapipe(IterDataPipe[Any]):
     """A pipe's first epoch for torch's own tools: an IterDataPipe of batches.
 
-    `DataLoader(Datapipe(pipe), batch_size=None, num_workers=2)` gives the batches of the pipe in
-    its order; each process makes its own share of them and no other. The way back needs no
-    class: `fit` takes an IterDataPipe of batches as it is, and of one of rows,
+    `DataLoader(Datapipe(pipe), batch_size=None, num_workers=2)` yields the batches of the pipe in
+    its order; each process makes its own share of them and no others. The other direction needs no
+    class: `fit` accepts an IterDataPipe of batches, and for one of rows
     `from_dataset(list(datapipe))` makes a table.
 
     >>> import torch; from mip.pipe import batch
@@ -30,7 +30,7 @@ class Datapipe(IterDataPipe[Any]):
     """
 
     def __init__(self, pipe: Pipe) -> None:
-        # With a stage, rows are taken when it runs: those of other processes never are.
+        # With a stage, rows are gathered when it runs, so never for other processes' batches.
         self.pipe = pipe if pipe.stages else evolve(pipe, stages=(Transform(identity),))
 
     def __len__(self) -> int:
@@ -39,5 +39,5 @@ class Datapipe(IterDataPipe[Any]):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         first, every = (worker.id, worker.num_workers) if worker else (0, 1)
-        works = works_of(self.pipe, once=True)
-        return run_works(self.pipe, itertools.islice(works, first, None, every))
+        items = iter_items(self.pipe, one_epoch=True)
+        return run_stages(self.pipe, itertools.islice(items, first, None, every))

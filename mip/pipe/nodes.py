@@ -1,4 +1,4 @@
-"""Nodes: what runs behind a pipe, on torchdata's nodes and a pool of threads."""
+"""Nodes: the machinery behind a pipe, on torchdata's nodes and a pool of threads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,65 +14,68 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torchdata.nodes import BaseNode
 
+T = TypeVar("T")
+R = TypeVar("R")
 
-class Work(NamedTuple):
-    """What travels through the nodes: an epoch, places of rows, what was made of them, or an
-    error. Before the first stage nothing has been made: `gather` takes the rows, in its thread.
+
+class Item(NamedTuple):
+    """What travels through the nodes: an epoch, the indices of rows, and the result of the stages
+    so far, or an error. Before the first stage there is no result: `gather` takes the rows, in the
+    thread of that stage.
     """
 
     epoch: int
-    places: Tensor
-    made: Any = None
+    indices: Tensor
+    result: Any = None
     error: BaseException | None = None
     gather: Callable[[Tensor], Any] | None = None
 
     @property
     def value(self) -> Any:
-        """Give what was made, or take the rows."""
-        return self.made if self.gather is None else self.gather(self.places)
+        """The result, or the rows if there is none yet."""
+        return self.result if self.gather is None else self.gather(self.indices)
 
 
-def capture_error(
-    function: Callable[[Any], Any], argument: Any, epoch: int, places: Tensor
-) -> Work:
-    """Call a function, and keep what it raises as a value."""
+def capture_error(function: Callable[[T], Any], argument: T, epoch: int, indices: Tensor) -> Item:
+    """Call a function and return an item with its result, or with the exception it raised."""
     # Errors travel as values: torchdata's threads would lose some of them, or wait for ever.
     try:
-        return Work(epoch, places, function(argument))
-    except BaseException as error:  # an exit too: a thread that ends here would hang the rest
-        return Work(epoch, places, error=error)
+        return Item(epoch, indices, function(argument))
+    except BaseException as error:  # SystemExit too: a thread that ends here would hang the rest
+        return Item(epoch, indices, error=error)
 
 
-def mapped_node(
-    source: BaseNode[Work], function: Callable[[Work], Any], workers: int
-) -> BaseNode[Work]:
-    """Make a node that applies a function to every item, in threads if asked."""
+def map_node(
+    source: BaseNode[Item], function: Callable[[Item], Any], workers: int
+) -> BaseNode[Item]:
+    """Make a node that applies a function to every item, in threads if there are workers."""
     from torchdata.nodes import IterableWrapper
 
-    def run(work: Work) -> Work:
-        if work.error is not None:
-            return work
-        return capture_error(function, work, work.epoch, work.places)
+    def run(item: Item) -> Item:
+        if item.error is not None:
+            return item
+        return capture_error(function, item, item.epoch, item.indices)
 
-    # torchdata's mapper makes four calls a batch without workers; with them it takes a tenth of a
-    # second to end, and hands every batch from thread to thread four times.
+    # torchdata's mapper makes four calls per batch without workers; with workers it takes a tenth
+    # of a second to shut down, and hands every batch from thread to thread four times.
     mapped = run_threaded(run, source, workers, 2 * workers) if workers else map(run, source)
     return IterableWrapper(mapped)
 
 
 def run_threaded(
-    run: Callable[[Any], Any], source: Iterable[Any], workers: int, ahead: int
-) -> Iterator[Any]:
-    """Apply a function in threads, in order, with so many items submitted ahead."""
-    # A thread works alone; what it sets would also be the main thread's, had that not asked before.
+    function: Callable[[T], R], source: Iterable[T], workers: int, ahead: int
+) -> Iterator[R]:
+    """Map a function in threads, in order, with up to `ahead` items submitted in advance."""
+    # Each thread computes with one thread. Without this call first, the number of threads that a
+    # worker sets would become the main thread's too.
     torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    works = iter(source)
+    items = iter(source)
     try:
-        begun = deque(pool.submit(run, work) for work in itertools.islice(works, ahead))
-        while begun:
-            done = begun.popleft().result()
-            begun.extend(pool.submit(run, work) for work in itertools.islice(works, 1))
-            yield done
+        futures = deque(pool.submit(function, item) for item in itertools.islice(items, ahead))
+        while futures:
+            result = futures.popleft().result()
+            futures.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+            yield result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mip.data import Shards
 from mip.errors import DataError
-from mip.pipe.nodes import Work, capture_error, run_threaded
-from mip.pipe.samplers import Each, Order
-from mip.pipe.sources import source_of
+from mip.pipe.nodes import Item, capture_error, run_threaded
+from mip.pipe.samplers import Sampler, WithoutReplacement
+from mip.pipe.sources import as_source
 from mip.tree import concat, count_rows, slice_rows, taker
 
 if TYPE_CHECKING:
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 
 
 class Stage(Protocol):
-    """A stretch of a pipe: puts a node of torchdata behind the one before it."""
+    """A stage of a pipe: something that is done with every batch."""
 
-    def node(self, source: BaseNode[Work]) -> BaseNode[Work]:
-        """Lay out the stage."""
+    def node(self, source: BaseNode[Item]) -> BaseNode[Item]:
+        """Make the torchdata node of this stage, which reads from the node before it."""
         ...
 
 
 @frozen
 class Pipe:
-    """A recipe: where rows come from, in which order, how many at once, and what is done.
+    """A recipe: where rows come from, in which order, how many per batch, and what is done with
+    them.
 
     A pipe is a value; nothing runs until it is iterated. `iter(pipe)` yields the first epoch. The
     source is a table, or a tree of tensors or numpy arrays of one length; others raise DataError.
@@ -45,8 +46,8 @@ class Pipe:
     tensor([20, 30])
     """
 
-    source: Any = field(converter=source_of)
-    order: Order = Each()
+    source: Any = field(converter=as_source)
+    sampler: Sampler = WithoutReplacement()
     batch_size: int = field(default=1, validator=gt(0))
     drop_last: bool = False
     stages: tuple[Stage, ...] = ()
@@ -54,210 +55,215 @@ class Pipe:
     rank: int = field(default=0)
 
     @rank.validator
-    def _is_one_of_the_ranks(self, _: Any, rank: int) -> None:
+    def _check_rank(self, _: Any, rank: int) -> None:
         if not 0 <= rank < self.ranks:
             raise ValueError(f"'rank' must be from 0 to {self.ranks - 1}: {rank}")
 
     def __len__(self) -> int:
-        return _batches(self, _size(self))
+        return _count_batches(self, _epoch_size(self))
 
     def __iter__(self) -> Iterator[Any]:
-        return run_works(self, works_of(self, once=True))
+        return run_stages(self, iter_items(self, one_epoch=True))
 
     def __repr__(self) -> str:
-        source = (
-            self.source if isinstance(self.source, Subset) else f"{count_rows(self.source)} rows"
-        )
-        rows = f"batch({self.batch_size}{', drop_last=True' if self.drop_last else ''})"
-        shared = [f"shard({self.rank}, {self.ranks})"] if self.ranks > 1 else []
-        return " | ".join(map(str, [source, self.order, rows, *shared, *self.stages]))
+        source = self.source if isinstance(self.source, Subset) else _count_text(self.source)
+        last = ", drop_last=True" if self.drop_last else ""
+        shard = [f"shard({self.rank}, {self.ranks})"] if self.ranks > 1 else []
+        parts = [source, self.sampler, f"batch({self.batch_size}{last})", *shard, *self.stages]
+        return " | ".join(map(str, parts))
 
     def iter_from(self, step: int) -> Iterator[Any]:
-        """Stand before a step: give its batch, then those after it, epoch after epoch.
+        """Yield the batch of a step and those after it, epoch after epoch, without an end.
 
-        An error in a stage is raised here, with the rows it happened in as a note; the
-        stream never hangs and never ends early. Raises DataError at once for an order that
-        does not fit the rows.
+        An error in a stage is raised at its batch, with a note that names the rows; the iterator
+        never hangs and never ends early. Raises DataError at once for a sampler that does not fit
+        the source.
         """
-        return run_works(self, works_of(self, step))
+        return run_stages(self, iter_items(self, step))
 
 
 @frozen(eq=False, repr=False)
 class Subset:
-    """Some rows of a source, itself a source: nothing is copied but a batch at a time."""
+    """Some rows of a source, a source itself. Only the rows of a batch are copied."""
 
     source: Any
-    places: Tensor
+    indices: Tensor
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def __repr__(self) -> str:
-        return f"{len(self)} of {count_rows(self.source)} rows"
+        return f"{len(self)} of {_count_text(self.source)}"
 
     @property
     def rows(self) -> Tensor:
-        """The numbers of the rows, int64 [n], as the source has them."""
-        return _numbers(self.source, self.places)
+        """The row numbers that the source has for these rows, int64 [n]."""
+        return _row_numbers(self.source, self.indices)
 
     def take(self, index: Tensor) -> Any:
-        """Gather rows by their place in the subset."""
-        return taker(self.source)(self.places[index])
+        """Gather rows by their index in the subset."""
+        return taker(self.source)(self.indices[index])
 
 
-def run_works(pipe: Pipe, works: Iterator[Work]) -> Iterator[Any]:
-    """Run a pipe's stages over its items, and give the batches."""
+def _count_text(source: Any) -> str:
+    return f"{count_rows(source)} rows"
+
+
+def _row_numbers(source: Any, indices: Tensor) -> Tensor:
+    # As numbered in the file, if the source knows: a table, or encoded rows.
+    if isinstance(source, Shards):
+        return source.row_numbers(indices)
+    numbers = getattr(source, "rows", getattr(source, "row", None))
+    return indices if numbers is None else numbers[indices]
+
+
+def run_stages(pipe: Pipe, items: Iterator[Item]) -> Iterator[Any]:
+    """Run a pipe's stages over items, and iterate over the results."""
     # Without stages a node has nothing to do and costs 2% of gathering a small batch.
-    return _values(_laid_out(works, pipe.stages) if pipe.stages else works, pipe.source)
+    return _results(_build_nodes(items, pipe.stages) if pipe.stages else items, pipe.source)
 
 
-def _laid_out(works: Iterator[Work], stages: tuple[Stage, ...]) -> BaseNode[Work]:
+def _build_nodes(items: Iterator[Item], stages: tuple[Stage, ...]) -> BaseNode[Item]:
     from torchdata.nodes import IterableWrapper
 
-    node: BaseNode[Work] = IterableWrapper(works)
+    node: BaseNode[Item] = IterableWrapper(items)
     for stage in stages:
         node = stage.node(node)
     return node
 
 
-def _values(works: Iterator[Work], source: Any) -> Iterator[Any]:
-    for work in works:
-        if work.error is not None:
-            del works  # the error's traceback keeps this frame, which must not keep the threads
-            raise _explained(work, source)
-        yield work.made
+def _results(items: Iterable[Item], source: Any) -> Iterator[Any]:
+    for item in items:
+        if item.error is not None:
+            del items  # the error's traceback keeps this frame, which must not keep the threads
+            raise _with_rows(item.error, item, source)
+        yield item.result
 
 
-def _explained(work: Work, source: Any) -> BaseException:
-    note = _where(work, source)
-    if isinstance(work.error, StopIteration):
-        return DataError(f"a stage raised StopIteration {note}")
-    assert work.error is not None
-    work.error.add_note(note)
-    return work.error
+def _with_rows(error: BaseException, item: Item, source: Any) -> BaseException:
+    where = f"in epoch {item.epoch}"  # the sampler failed, or the rank has no row of the batch
+    if len(item.indices):
+        rows = ", ".join(map(str, _row_numbers(source, item.indices[:8]).tolist()))
+        more = ", …" if len(item.indices) > 8 else ""
+        where = f"in rows {rows}{more} of epoch {item.epoch}"
+    if isinstance(error, StopIteration):  # would end the iteration without a word
+        return DataError(f"a stage raised StopIteration {where}")
+    error.add_note(where)
+    return error
 
 
-def _where(work: Work, source: Any) -> str:
-    if not len(work.places):  # the order itself failed, or a rank has no row of the batch
-        return f"in epoch {work.epoch}"
-    rows = ", ".join(map(str, _numbers(source, work.places[:8]).tolist()))
-    return f"in rows {rows}{', …' * (len(work.places) > 8)} of epoch {work.epoch}"
+def _epoch_size(pipe: Pipe) -> int:
+    sampler = pipe.sampler
+    in_order = isinstance(sampler, WithoutReplacement) and sampler.num_samples is None
+    if isinstance(pipe.source, Shards) and not in_order:
+        raise DataError(f"sample: shards are read in order or shuffled; {sampler} needs mip.read")
+    return sampler.size(count_rows(pipe.source))
 
 
-def _numbers(source: Any, places: Tensor) -> Tensor:
-    # Rows are named as in the file where the source knows: a table, or encoded rows.
-    if isinstance(source, Shards):
-        return source.row_numbers(places)
-    return getattr(source, "rows", getattr(source, "row", torch.arange(count_rows(source))))[places]
-
-
-def _size(pipe: Pipe) -> int:
-    order = pipe.order
-    if isinstance(pipe.source, Shards) and (
-        not isinstance(order, Each) or order.num_samples is not None
-    ):
-        raise DataError(f"sample: shards are read in order or shuffled; {order} needs mip.read")
-    return order.size(count_rows(pipe.source))
-
-
-def _batches(pipe: Pipe, size: int) -> int:
+def _count_batches(pipe: Pipe, size: int) -> int:
     return size // pipe.batch_size if pipe.drop_last else -(-size // pipe.batch_size)
 
 
-def works_of(pipe: Pipe, step: int = 0, once: bool = False) -> Iterator[Work]:
-    """List a pipe's batches from a step on, for ever, or to the end of that epoch."""
-    # The batches' rows from a step on, for ever, or to the end of its epoch.
-    batches = _batches(pipe, _size(pipe))
-    if not batches:
+def iter_items(pipe: Pipe, step: int = 0, one_epoch: bool = False) -> Iterator[Item]:
+    """Iterate over the items of a pipe's batches from a step on: without an end, or to the end of
+    that epoch.
+    """
+    size = _epoch_size(pipe)
+    n_batches = _count_batches(pipe, size)
+    if not n_batches:
         return iter(())
-    first, done = divmod(step, batches)
-    epochs = [first] if once else itertools.count(first)
+    first, done = divmod(step, n_batches)
+    epochs = [first] if one_epoch else itertools.count(first)
     if isinstance(pipe.source, Shards):
-        return _streamed(pipe, pipe.source, epochs, done * pipe.batch_size)
-    return _gathered(pipe, epochs, done * pipe.batch_size)
+        return _iter_shards(pipe, pipe.source, epochs, done * pipe.batch_size)
+    return _iter_memory(pipe, size, epochs, done * pipe.batch_size)
 
 
-def _gathered(pipe: Pipe, epochs: Iterable[int], skip: int) -> Iterator[Work]:
-    rows, size, gather = pipe.batch_size, _size(pipe), taker(pipe.source)
+def _iter_memory(pipe: Pipe, size: int, epochs: Iterable[int], skip: int) -> Iterator[Item]:
+    gather = taker(pipe.source)
+    n_rows = count_rows(pipe.source)
+    stop = _count_batches(pipe, size) * pipe.batch_size
+
+    def draw(epoch: int) -> Tensor:
+        indices = pipe.sampler(n_rows, epoch)
+        if len(indices) != size:
+            raise DataError(f"sample: expected an order of {size} indices, got {len(indices)}")
+        return indices
+
     for epoch in epochs:
-        order = capture_error(lambda now: _ordered(pipe, now, size), epoch, epoch, torch.arange(0))
-        if order.error is not None:
-            yield order
+        drawn = capture_error(draw, epoch, epoch, torch.arange(0))
+        if drawn.error is not None:
+            yield drawn
             return
-        for places in _split(order.made[skip : _batches(pipe, size) * rows], rows):
+        for indices in _split(drawn.result[skip:stop], pipe.batch_size):
             if pipe.ranks > 1:
-                places = places.tensor_split(pipe.ranks)[pipe.rank]
+                indices = indices.tensor_split(pipe.ranks)[pipe.rank]
             if pipe.stages:
-                yield Work(epoch, places, gather=gather)
+                yield Item(epoch, indices, gather=gather)
             else:
-                yield capture_error(gather, places, epoch, places)
+                yield capture_error(gather, indices, epoch, indices)
         skip = 0
 
 
-def _split(places: Tensor, rows: int) -> Iterator[Tensor]:
+def _split(indices: Tensor, size: int) -> Iterator[Tensor]:
     # Many at once take half the time of one slice after another; all would take memory.
-    stretches = places.split(64 * rows)
-    return itertools.chain.from_iterable(stretch.split(rows) for stretch in stretches)
+    chunks = indices.split(64 * size)
+    return itertools.chain.from_iterable(chunk.split(size) for chunk in chunks)
 
 
-def _streamed(pipe: Pipe, shards: Shards, epochs: Iterable[int], skip: int) -> Iterator[Work]:
-    order = pipe.order
-    assert isinstance(order, Each)
-    seed = order.seed if order.shuffle else None
+def _iter_shards(pipe: Pipe, shards: Shards, epochs: Iterable[int], skip: int) -> Iterator[Item]:
+    assert isinstance(pipe.sampler, WithoutReplacement)
+    seed = pipe.sampler.seed if pipe.sampler.shuffle else None
     skips = itertools.chain([skip], itertools.repeat(0))
     windows = (
-        Work(epoch, places, gather=shards.take)
-        for epoch, begin in zip(epochs, skips, strict=False)
-        for places in shards.windows(epoch, seed, begin)
+        Item(epoch, indices, gather=shards.take)
+        for epoch, start in zip(epochs, skips, strict=False)
+        for indices in shards.windows(epoch, seed, start)
     )
-    # One window is read while another is in use, which is all that memory must hold.
-    return _cut(run_threaded(_read, windows, workers=1, ahead=1), pipe)
+    # One window is read while another is in use; memory has to hold no more than these.
+    return _rebatch(run_threaded(_read, windows, workers=1, ahead=1), pipe)
 
 
-def _read(work: Work) -> Work:
-    return capture_error(lambda _: work.value, None, work.epoch, work.places)
+def _read(item: Item) -> Item:
+    return capture_error(lambda _: item.value, None, item.epoch, item.indices)
 
 
-def _cut(windows: Iterator[Work], pipe: Pipe) -> Iterator[Work]:
-    # What is left of a window begins the next one's first batch, unless the epoch ends.
-    held: Work | None = None
-    for work in windows:
-        if held and held.epoch != work.epoch:
-            yield from [] if pipe.drop_last else [_share(held, pipe)]
-            held = None
-        begin = 0
-        while begin < len(work.places) and work.error is None:
-            part = _part(work, begin, begin + pipe.batch_size - (len(held.places) if held else 0))
-            begin += len(part.places)
-            held = _joined(held, part) if held else part
-            if len(held.places) == pipe.batch_size:
-                yield _share(held, pipe)
-                held = None
-        if work.error is not None:
-            yield work
-    if held and not pipe.drop_last:
-        yield _share(held, pipe)
+def _rebatch(windows: Iterator[Item], pipe: Pipe) -> Iterator[Item]:
+    # The rows left over from a window begin the first batch of the next, unless the epoch ends.
+    rest: Item | None = None
+    for window in windows:
+        if rest and rest.epoch != window.epoch:
+            if not pipe.drop_last:
+                yield _take_rank(rest, pipe)
+            rest = None
+        if window.error is not None:
+            yield window
+            continue
+        start = 0
+        while start < len(window.indices):
+            wanted = pipe.batch_size - (len(rest.indices) if rest else 0)
+            part = _slice(window, start, start + wanted)
+            start += len(part.indices)
+            rest = _concat(rest, part) if rest else part
+            if len(rest.indices) == pipe.batch_size:
+                yield _take_rank(rest, pipe)
+                rest = None
+    if rest and not pipe.drop_last:
+        yield _take_rank(rest, pipe)
 
 
-def _part(work: Work, begin: int, end: int) -> Work:
-    places = work.places[begin:end]
-    return Work(work.epoch, places, slice_rows(work.made, begin, begin + len(places)))
+def _slice(item: Item, start: int, stop: int) -> Item:
+    indices = item.indices[start:stop]
+    return Item(item.epoch, indices, slice_rows(item.result, start, start + len(indices)))
 
 
-def _joined(a: Work, b: Work) -> Work:
-    return Work(a.epoch, torch.cat([a.places, b.places]), concat([a.made, b.made]))
+def _concat(a: Item, b: Item) -> Item:
+    return Item(a.epoch, torch.cat([a.indices, b.indices]), concat([a.result, b.result]))
 
 
-def _share(work: Work, pipe: Pipe) -> Work:
+def _take_rank(item: Item, pipe: Pipe) -> Item:
     if pipe.ranks == 1:
-        return work
-    own = torch.arange(len(work.places)).tensor_split(pipe.ranks)[pipe.rank]
-    begin = int(own[0]) if len(own) else 0
-    return _part(work, begin, begin + len(own))
-
-
-def _ordered(pipe: Pipe, epoch: int, size: int) -> Tensor:
-    places = pipe.order(count_rows(pipe.source), epoch)
-    if len(places) != size:
-        raise DataError(f"sample: the order has {len(places)} places and not {size}")
-    return places
+        return item
+    positions = torch.arange(len(item.indices)).tensor_split(pipe.ranks)[pipe.rank]
+    start = int(positions[0]) if len(positions) else 0
+    return _slice(item, start, start + len(positions))

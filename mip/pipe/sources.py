@@ -1,4 +1,4 @@
-"""What a pipe reads its rows from: a table, or a tree of tensors of one length."""
+"""Sources of rows for a pipe: a table, or a tree of tensors of one length."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from torch.utils.data import Dataset, IterableDataset
 
 from mip.errors import DataError
 
-CELLS = (bool, int, float, complex, str, bytes, np.generic)
-"""The types of a single value, which has no rows."""
+SCALARS = (bool, int, float, complex, str, bytes, np.generic)
+"""The types of single values, which have no rows."""
 
 
-def source_of(given: Any) -> Any:
-    """Check a source of rows, and make tensors of its numpy arrays and pandas columns: a table or
-    anything else with a length and a method `take`, or a tree (tuples and dicts) of these and of
-    tensors, with None for what is missing.
+def as_source(value: Any) -> Any:
+    """Check a source of rows, and convert its numpy arrays and pandas columns to tensors.
 
-    Raises DataError with the cure for anything else, and for rows of different numbers.
+    A source is a table, or anything else with a length and a method `take`, or a tree (tuples and
+    dicts) of these and of tensors, with None for what is missing. Raises DataError with the cure
+    for anything else, and for leaves that differ in their number of rows.
 
-    >>> source_of({"x": np.arange(3), "y": torch.ones(3)})
+    >>> as_source({"x": np.arange(3), "y": torch.ones(3)})
     {'x': tensor([0, 1, 2]), 'y': tensor([1., 1., 1.])}
-    >>> source_of((torch.ones(3, 2), torch.ones(4)))
+    >>> as_source((torch.ones(3, 2), torch.ones(4)))
     Traceback (most recent call last):
     mip.errors.DataError: a pipe's source has 3 rows in '0' and 4 rows in '1'
     """
     counts: dict[str, int] = {}
-    source = _readable(given, "", counts)
+    source = _convert(value, "", counts)
     if not counts:
-        raise DataError(f"a pipe's source holds no tensors: {type(given).__name__}")
-    (first, rows), *others = counts.items()
+        raise DataError(f"a pipe's source contains no tensors: {type(value).__name__}")
+    (first, n_rows), *others = counts.items()
     for path, count in others:
-        if count != rows:
+        if count != n_rows:
             raise DataError(
-                f"a pipe's source has {rows} rows in '{first}' and {count} rows in '{path}'"
+                f"a pipe's source has {n_rows} rows in '{first}' and {count} rows in '{path}'"
             )
     return source
 
 
-def _readable(given: Any, path: str, counts: dict[str, int]) -> Any:
-    if isinstance(given, dict):
-        return {name: _readable(each, _join(path, name), counts) for name, each in given.items()}
-    if isinstance(given, tuple):
-        parts = [_readable(each, _join(path, k), counts) for k, each in enumerate(given)]
-        return getattr(given, "_make", type(given))(parts)
-    if given is None and path:
+def _convert(value: Any, path: str, counts: dict[str, int]) -> Any:
+    if isinstance(value, dict):
+        return {name: _convert(child, _join(path, name), counts) for name, child in value.items()}
+    if isinstance(value, tuple):
+        children = [_convert(child, _join(path, k), counts) for k, child in enumerate(value)]
+        return getattr(value, "_make", type(value))(children)
+    if value is None and path:
         return None
-    array = given.to_numpy() if hasattr(given, "to_numpy") else given
-    source = _tensor(array) if isinstance(array, np.ndarray) else given
+    array = value.to_numpy() if hasattr(value, "to_numpy") else value
+    source = _as_tensor(array) if isinstance(array, np.ndarray) else value
     if not _has_rows(source):
         where = f" at '{path}'" if path else ""
-        raise DataError(f"a pipe cannot read rows from {_described(given)}{where}: {_cure(given)}")
+        raise DataError(f"a pipe cannot read rows from {_describe(value)}{where}: {_cure(value)}")
     counts[path] = len(source)
     return source
 
@@ -62,46 +62,47 @@ def _join(path: str, name: Any) -> str:
     return f"{path}/{name}" if path else str(name)
 
 
-def _tensor(array: np.ndarray) -> Any:
+def _as_tensor(array: np.ndarray) -> Tensor | np.ndarray:
     try:
-        # torch shares the memory only of an array that may be written to and runs forwards.
+        # torch can share memory only with an array that is writeable and has no negative strides.
         shares = array.flags.writeable and min(array.strides, default=0) >= 0
         return torch.from_numpy(array if shares else array.copy())
-    except (TypeError, ValueError):  # words, objects, foreign byte order
+    except (TypeError, ValueError):  # strings, objects, foreign byte order
         return array
 
 
 def _has_rows(source: Any) -> bool:
     if isinstance(source, Tensor):
         return source.dim() > 0
-    foreign = isinstance(source, np.ndarray) or hasattr(source, "to_pandas")  # another `take`
+    # The `take` of numpy and Arrow is another one.
+    foreign = isinstance(source, np.ndarray) or hasattr(source, "to_pandas")
     return hasattr(source, "take") and hasattr(source, "__len__") and not foreign
 
 
-def _described(given: Any) -> str:
-    if isinstance(given, (Tensor, np.ndarray)):
-        return f"a {type(given).__name__} of {given.dtype} {list(given.shape)}"
-    kind = type(given).__name__
-    return f"the {kind} {given!r:.40}" if isinstance(given, CELLS) else f"a {kind}"
+def _describe(value: Any) -> str:
+    kind = type(value).__name__
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{kind} {value.dtype} {list(value.shape)}"
+    return f"{kind} {value!r:.40}" if isinstance(value, SCALARS) else kind
 
 
-def _cure(given: Any) -> str:
-    if isinstance(given, list):
+def _cure(value: Any) -> str:
+    if isinstance(value, list):
         return "stack a list of rows (torch.utils.data.default_collate), or name columns in a dict"
-    if isinstance(given, str):
-        return "mip.read makes a table of a file, mip.from_columns of columns of words"
-    if isinstance(given, CELLS):
-        return "make a tensor of a list of numbers, by torch.tensor"
-    if isinstance(given, np.ndarray):
+    if isinstance(value, str):
+        return "mip.read reads a table from a file, mip.from_columns makes one of columns of text"
+    if isinstance(value, SCALARS):
+        return "make a tensor of a list of numbers with torch.tensor"
+    if isinstance(value, np.ndarray):
         return "mip.from_columns makes a table of columns"
-    if hasattr(given, "to_pandas"):
+    if hasattr(value, "to_pandas"):
         return "mip.from_frame(table.to_pandas()) makes a table"
-    if hasattr(given, "iloc"):
+    if hasattr(value, "iloc"):
         return "mip.from_frame makes a table of a DataFrame"
-    if hasattr(given, "tensors"):
-        return "give the tensors of a TensorDataset, its `tensors`"
-    if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
+    if hasattr(value, "tensors"):
+        return "pass the tensors of a TensorDataset, its `tensors`"
+    if isinstance(value, Dataset) and not isinstance(value, IterableDataset):
         return "mip.data.from_dataset makes a table of a Dataset"
-    if hasattr(given, "__iter__"):
-        return "an iterable of batches is given to fit as it is"
-    return "give a table, or tensors or numpy arrays, alone or in dicts and tuples"
+    if hasattr(value, "__iter__"):
+        return "an iterable of batches can be passed to fit as it is"
+    return "pass a table, or tensors or numpy arrays, alone or in dicts and tuples"

@@ -13,79 +13,86 @@ from attrs.validators import ge, gt
 from torch import Tensor
 
 from mip.errors import DataError
-from mip.pipe.nodes import Work, mapped_node, run_threaded
+from mip.pipe.nodes import Item, map_node, run_threaded
 from mip.pipe.recipe import Pipe, Stage, Subset
-from mip.pipe.samplers import Each, Grouped, Labels, Order, Own, Uniform, Weighted, places_of
-from mip.pipe.sources import source_of
+from mip.pipe.samplers import (
+    CustomOrder,
+    Grouped,
+    Labels,
+    Sampler,
+    Weighted,
+    WithoutReplacement,
+    WithReplacement,
+    as_indices,
+    name_of,
+)
+from mip.pipe.sources import as_source
 from mip.rng import derive
 from mip.tree import Tree, concat, count_rows, map_tree
 
 if TYPE_CHECKING:
     from torchdata.nodes import BaseNode
 
-
-def _named(function: Any) -> str:
-    # A bound method would print all that it is bound to: a whole plan.
-    inner = getattr(function, "func", function)
-    return str(getattr(inner, "__qualname__", type(inner).__name__))
+AddToPipe = Callable[[Any], Pipe]
+"""A function of a pipe, or of a source of rows, to a pipe; for `toolz.pipe`."""
 
 
 @frozen
 class Transform:
-    """Apply a function to every batch, in threads if asked."""
+    """Apply a function to every batch, in threads if there are workers."""
 
-    function: Callable[[Any], Any] = field(repr=_named)
+    function: Callable[[Any], Any] = field(repr=name_of)
     workers: int = field(default=0, validator=ge(0))
 
-    def node(self, source: BaseNode[Work]) -> BaseNode[Work]:
-        """Lay out the stage."""
-        return mapped_node(source, lambda work: self.function(work.value), self.workers)
+    def node(self, source: BaseNode[Item]) -> BaseNode[Item]:
+        """Make the stage's node."""
+        return map_node(source, lambda item: self.function(item.value), self.workers)
 
 
 @frozen
-class Augmented:
-    """Apply a function of a batch and the epoch's key."""
+class Augment:
+    """Apply a function of a batch and its epoch's key."""
 
-    function: Callable[[Any, int], Any] = field(repr=_named)
+    function: Callable[[Any, int], Any] = field(repr=name_of)
     seed: int = 0
     workers: int = field(default=0, validator=ge(0))
 
-    def node(self, source: BaseNode[Work]) -> BaseNode[Work]:
-        """Lay out the stage."""
+    def node(self, source: BaseNode[Item]) -> BaseNode[Item]:
+        """Make the stage's node."""
 
-        def run(work: Work) -> Any:
-            return self.function(work.value, derive("augment", self.seed, work.epoch))
+        def run(item: Item) -> Any:
+            return self.function(item.value, derive("augment", self.seed, item.epoch))
 
-        return mapped_node(source, run, self.workers)
+        return map_node(source, run, self.workers)
 
 
 @frozen
 class Prefetch:
-    """Prepare batches ahead, in a thread of their own."""
+    """Prepare batches in advance, in a thread."""
 
     batches: int = field(validator=gt(0))
 
-    def node(self, source: BaseNode[Work]) -> BaseNode[Work]:
-        """Lay out the stage."""
+    def node(self, source: BaseNode[Item]) -> BaseNode[Item]:
+        """Make the stage's node."""
         from torchdata.nodes import IterableWrapper
 
-        # torchdata's prefetcher takes up to a tenth of a second to end.
-        works = iter(mapped_node(source, lambda work: work.value, 0))
-        asked = itertools.repeat(None)
-        ahead = run_threaded(lambda _: next(works, None), asked, workers=1, ahead=self.batches)
-        return IterableWrapper(itertools.takewhile(lambda work: work is not None, ahead))
+        # torchdata's prefetcher takes up to a tenth of a second to shut down.
+        items = iter(map_node(source, lambda item: item.value, 0))
+        requests = itertools.repeat(None)
+        ahead = run_threaded(lambda _: next(items, None), requests, workers=1, ahead=self.batches)
+        return IterableWrapper(itertools.takewhile(lambda item: item is not None, ahead))
 
 
-def _pipe(source: Any) -> Pipe:
+def _as_pipe(source: Any) -> Pipe:
     return source if isinstance(source, Pipe) else Pipe(source)
 
 
-def _staged(stage: Stage) -> Callable[[Any], Pipe]:
-    def put(source: Any) -> Pipe:
-        pipe = _pipe(source)
+def _add(stage: Stage) -> AddToPipe:
+    def add(source: Any) -> Pipe:
+        pipe = _as_pipe(source)
         return evolve(pipe, stages=(*pipe.stages, stage))
 
-    return put
+    return add
 
 
 def sample(
@@ -97,132 +104,135 @@ def sample(
     weights: Any = None,
     groups: Labels | None = None,
     order: Callable[[int, int], Any] | None = None,
-) -> Callable[[Any], Pipe]:
-    """Choose which rows an epoch has and in which order, anew each epoch from (seed, epoch).
+) -> AddToPipe:
+    """Choose the rows of an epoch and their order, as a function of (seed, epoch).
 
-    Each row once, as they stand or with `shuffle`; with `num_samples`, only so many of them. With
-    `replacement` a row may come again, and there may be more draws than rows. With `weights`
-    (one a row, see `balance`) rows are drawn with replacement, a weight of 0 never. With
-    `groups` (a label a row) the rows of a group come one after another, groups and rows
-    shuffled. Or with an `order` of your own, a function of (rows, epoch) that gives int64 places,
-    as many in every epoch.
+    Without options an epoch has every row once, in order. Weights, groups and custom orders
+    exclude each other. Raises DataError for options that exclude each other and for weights that
+    are negative, NaN or all 0; and when the pipe is iterated, for weights or groups that are not
+    one per row, for more samples than rows, and for indices out of range.
 
-    Raises DataError for weights that are negative, NaN or all 0 and for options that exclude
-    each other; when the pipe is laid out, for weights or groups that are not one a row, more
-    draws than rows, and places that are none.
+    Args:
+        shuffle: Shuffle the rows, differently in every epoch.
+        seed: The seed of all random choices.
+        num_samples: The number of rows in an epoch; by default that of the source.
+        replacement: Draw with replacement, so that rows may repeat.
+        weights: One per row: draw with replacement in proportion to these; see `balance`.
+        groups: A label per row: keep the rows of a group together, and shuffle groups and rows.
+        order: (number of rows, epoch) to int64 indices, the same number of them in every epoch.
 
     >>> from toolz import pipe
     >>> rows = torch.arange(6)
     >>> list(pipe(rows, sample(weights=[0, 0, 1, 0, 0, 0], num_samples=4), batch(3)))
     [tensor([2, 2, 2]), tensor([2])]
-    >>> def every_other(rows, epoch):
-    ...     return torch.arange(epoch % 2, rows, 2)
-    >>> other = pipe(rows, sample(order=every_other), batch(3))
-    >>> len(other), list(other), next(other.iter_from(1))
+    >>> def every_other(n_rows, epoch):
+    ...     return torch.arange(epoch % 2, n_rows, 2)
+    >>> batches = pipe(rows, sample(order=every_other), batch(3))
+    >>> len(batches), list(batches), next(batches.iter_from(1))
     (1, [tensor([0, 2, 4])], tensor([1, 3, 5]))
     """
     options = {"order": order, "groups": groups, "weights": weights, "num_samples": num_samples}
     options["replacement"] = replacement or None
-    given = [name for name, value in options.items() if value is not None]
-    if len(given) > 1 and given[0] in ("order", "groups"):
-        raise DataError(f"sample: {given[0]} and {given[1]} exclude each other")
-    chosen: Order = Uniform(seed, num_samples) if replacement else Each(shuffle, seed, num_samples)
-    if weights is not None:
-        chosen = Weighted(weights, seed, num_samples)
-    if groups is not None:
-        chosen = Grouped(groups, seed)
+    chosen = [name for name, value in options.items() if value is not None]
+    if len(chosen) > 1 and chosen[0] in ("order", "groups"):
+        raise DataError(f"sample: {chosen[0]} and {chosen[1]} exclude each other")
+    sampler: Sampler = WithoutReplacement(shuffle, seed, num_samples)
     if order is not None:
-        chosen = Own(order)
-    return lambda source: evolve(_pipe(source), order=chosen)
+        sampler = CustomOrder(order)
+    elif groups is not None:
+        sampler = Grouped(groups, seed)
+    elif weights is not None:
+        sampler = Weighted(weights, seed, num_samples)
+    elif replacement:
+        sampler = WithReplacement(seed, num_samples)
+    return lambda source: evolve(_as_pipe(source), sampler=sampler)
 
 
-def subset(indices: Any) -> Callable[[Any], Pipe]:
-    """Choose some rows of the source by their places (int64 [n]): what is sampled from then on.
+def subset(indices: Any) -> AddToPipe:
+    """Restrict the source to the rows at some indices (int64 [n]), before they are sampled.
 
-    Weights and groups then count the rows of the subset. Raises DataError for a place that the
-    source lacks.
+    Weights and groups then count the rows of the subset. Raises DataError for indices out of range.
 
     >>> from toolz import pipe
     >>> pipe(torch.arange(10), subset([7, 1, 4]), batch(2))
-    3 of 10 rows | Each(shuffle=False, seed=0, num_samples=None) | batch(2)
+    3 of 10 rows | WithoutReplacement(shuffle=False, seed=0, num_samples=None) | batch(2)
     >>> list(pipe(torch.arange(10), subset([7, 1, 4]), batch(2)))
     [tensor([7, 1]), tensor([4])]
     """
 
-    def put(source: Any) -> Pipe:
-        pipe = _pipe(source)
-        kept = places_of(indices, count_rows(pipe.source))
-        return evolve(pipe, source=Subset(pipe.source, kept))
+    def restrict(source: Any) -> Pipe:
+        pipe = _as_pipe(source)
+        checked = as_indices(indices, count_rows(pipe.source))
+        return evolve(pipe, source=Subset(pipe.source, checked))
 
-    return put
+    return restrict
 
 
-def shard(rank: int, ranks: int) -> Callable[[Any], Pipe]:
+def shard(rank: int, ranks: int) -> AddToPipe:
     """Take one rank's part of every batch, for training in several processes.
 
-    All ranks have as many batches, and together the rows of the whole pipe's, in its order;
-    their sizes differ by one at most. A batch of fewer rows than ranks leaves some without:
-    `batch(size, drop_last=True)` has none of these. Raises ValueError unless 0 <= rank < ranks.
+    All ranks have equally many batches; their parts join to the batches of the whole pipe, in
+    order, and differ in size by at most one. If a batch has fewer rows than ranks some parts are
+    empty, which `batch(size, drop_last=True)` avoids. Raises ValueError unless 0 <= rank < ranks.
 
     >>> from toolz import pipe
     >>> [list(pipe(torch.arange(5), batch(3), shard(rank, 2))) for rank in (0, 1)]
     [[tensor([0, 1]), tensor([3])], [tensor([2]), tensor([4])]]
     """
-    return lambda source: evolve(_pipe(source), rank=rank, ranks=ranks)
+    return lambda source: evolve(_as_pipe(source), rank=rank, ranks=ranks)
 
 
-def batch(size: int, drop_last: bool = False) -> Callable[[Any], Pipe]:
-    """Set the number of rows in a batch; with `drop_last` a shorter last batch is left out."""
-    return lambda source: evolve(_pipe(source), batch_size=size, drop_last=drop_last)
+def batch(size: int, drop_last: bool = False) -> AddToPipe:
+    """Set the number of rows in a batch; `drop_last` leaves out a last batch that is smaller."""
+    return lambda source: evolve(_as_pipe(source), batch_size=size, drop_last=drop_last)
 
 
-def transform(function: Callable[[Any], Any], workers: int = 0) -> Callable[[Any], Pipe]:
-    """Apply a function to every batch; with workers, in as many threads, order kept."""
-    return _staged(Transform(function, workers))
+def transform(function: Callable[[Any], Any], workers: int = 0) -> AddToPipe:
+    """Apply a function to every batch, in `workers` threads if there are any; order is kept."""
+    return _add(Transform(function, workers))
 
 
-def augment(
-    function: Callable[[Any, int], Any], seed: int = 0, workers: int = 0
-) -> Callable[[Any], Pipe]:
-    """Apply `function(batch, key)`, where the key is derived from (seed, epoch).
+def augment(function: Callable[[Any, int], Any], seed: int = 0, workers: int = 0) -> AddToPipe:
+    """Apply `function(batch, key)` to every batch, with a key derived from (seed, epoch).
 
-    With `plan.augment`, a row's draws come from (seed, epoch, row) alone, so that neither the
-    batch size nor the workers change them.
+    With `plan.augment`, what happens to a row depends on (seed, epoch, row) alone, and not on the
+    batch size or the workers.
     """
-    return _staged(Augmented(function, seed, workers))
+    return _add(Augment(function, seed, workers))
 
 
-def prefetch(batches: int) -> Callable[[Any], Pipe]:
-    """Prepare batches ahead. Worth it where a transform is slow; a loss where it is cheap."""
-    return _staged(Prefetch(batches))
+def prefetch(batches: int) -> AddToPipe:
+    """Prepare up to n batches in advance. Worth it after slow transforms; after cheap ones it costs
+    more than it saves.
+    """
+    return _add(Prefetch(batches))
 
 
-def to(device: torch.device | str) -> Callable[[Any], Pipe]:
-    """Move every batch's tensors to a device; to a GPU from pinned memory, while Python goes on."""
+def to(device: torch.device | str) -> AddToPipe:
+    """Move every batch's tensors to a device; to a GPU asynchronously, from pinned memory."""
     target = torch.device(device)
-    return _staged(Transform(partial(map_tree, partial(_moved, device=target))))
+    return _add(Transform(partial(map_tree, partial(_move, device=target))))
 
 
-def _moved(leaf: Tensor, device: torch.device) -> Tensor:
+def _move(leaf: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and leaf.device.type == "cpu":
-        # Only from pinned memory does a copy run by itself.
+        # Copies are asynchronous only from pinned memory.
         return leaf.pin_memory().to(device, non_blocking=True)
     return leaf.to(device)
 
 
 def collect(pipe: Pipe) -> Tree:
-    """Run one epoch in order and keep it: a tree of tensors, itself a source of rows.
+    """Run one epoch and return all its rows as one tree of tensors, itself a source of rows.
 
-    All rows are kept once, whatever the pipe's sampler and rank.
+    Every row is there once and in order, whatever the pipe's sampler and rank. Photos collected
+    this way stay in memory decoded, as uint8 at the model's size. Raises DataError for a pipe
+    without rows, and for batches that are not sources of rows.
 
-    Photos decoded once this way stay in memory as uint8 at the model's size. Raises DataError for
-    a pipe without rows, and for batches that are no source of rows.
-
-    >>> kept = collect(batch(2)(Pipe((torch.arange(3), torch.ones(3)))))
-    >>> kept
+    >>> collect(batch(2)(Pipe((torch.arange(3), torch.ones(3)))))
     (tensor([0, 1, 2]), tensor([1., 1., 1.]))
     """
-    batches = list(evolve(pipe, order=Each(), drop_last=False, rank=0, ranks=1))
+    whole = evolve(pipe, sampler=WithoutReplacement(), drop_last=False, rank=0, ranks=1)
+    batches = [as_source(rows) for rows in whole]
     if not batches:
         raise DataError("collect: the pipe has no rows")
-    return concat([source_of(each) for each in batches])
+    return concat(batches)

@@ -429,9 +429,9 @@ def test_a_stream_dropped_half_way_leaves_no_thread(many, stages):
     [
         ({"weights": [1.0] * 20}, "Weighted(weights=20, seed=0, num_samples=None)"),
         ({"groups": [0] * 20}, "Grouped("),
-        ({"replacement": True}, "Uniform(seed=0, num_samples=None)"),
-        ({"num_samples": 5}, "Each(shuffle=False, seed=0, num_samples=5)"),
-        ({"order": lambda rows, epoch: torch.arange(rows)}, "Own("),
+        ({"replacement": True}, "WithReplacement(seed=0, num_samples=None)"),
+        ({"num_samples": 5}, "WithoutReplacement(shuffle=False, seed=0, num_samples=5)"),
+        ({"order": lambda rows, epoch: torch.arange(rows)}, "CustomOrder("),
     ],
 )
 def test_other_orders_are_refused(shards, order, named):

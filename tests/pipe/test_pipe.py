@@ -403,5 +403,5 @@ def test_a_pipe_prints_its_functions_by_name(table):
     )
     assert str(batches).split(" | ")[3:] == [
         "Transform(function=Plan.encode, workers=2)",
-        f"Augmented(function={changed.__qualname__}, seed=3, workers=0)",
+        f"Augment(function={changed.__qualname__}, seed=3, workers=0)",
     ]

@@ -108,12 +108,12 @@ def test_weights_may_be_as_large_as_numbers_are():
 @pytest.mark.parametrize(
     ("weights", "error"),
     [
-        ([1, -2], "sample: the weight -2 of row 1 is not 0 or more"),
-        ([1, float("nan")], "sample: the weight nan of row 1 is not 0 or more"),
-        ([float("inf")], "sample: the weight inf of row 0 is not 0 or more"),
+        ([1, -2], "sample: weights must be finite and >= 0, but row 1 has -2"),
+        ([1, float("nan")], "sample: weights must be finite and >= 0, but row 1 has nan"),
+        ([float("inf")], "sample: weights must be finite and >= 0, but row 0 has inf"),
         ([0, 0], "sample: no weight is above 0"),
         ([], "sample: no weight is above 0"),
-        ([[1.0]], "sample: weights must be one number a row, not [1, 1]"),
+        ([[1.0]], "sample: weights must be one number per row, not [1, 1]"),
     ],
 )
 def test_weights_that_cannot_be_drawn_from_are_refused(weights, error):
@@ -127,9 +127,15 @@ def test_weights_that_cannot_be_drawn_from_are_refused(weights, error):
         ({"weights": [1, 1]}, "sample: 2 weights for 3 rows"),
         ({"groups": ["a"]}, "sample: 1 groups for 3 rows"),
         ({"num_samples": 4}, "sample: 4 samples from 3 rows need replacement=True"),
-        ({"order": lambda rows, epoch: [0, 3]}, "place 3 is not one of 3 rows, counted from 0"),
-        ({"order": lambda rows, epoch: [-1]}, "place -1 is not one of 3 rows, counted from 0"),
-        ({"order": lambda rows, epoch: [0.5]}, "places must be int64 [n], not float32 [1]"),
+        (
+            {"order": lambda rows, epoch: [0, 3]},
+            "index 3 is out of range for 3 rows, counted from 0",
+        ),
+        (
+            {"order": lambda rows, epoch: [-1]},
+            "index -1 is out of range for 3 rows, counted from 0",
+        ),
+        ({"order": lambda rows, epoch: [0.5]}, "indices must be int64 [n], not float32 [1]"),
     ],
 )
 def test_a_sampler_that_does_not_fit_is_refused_when_the_pipe_is_laid_out(options, error):
@@ -178,7 +184,7 @@ def test_balanced_classes_are_drawn_alike():
 
 
 def test_labels_of_two_columns_are_refused():
-    with pytest.raises(DataError, match=r"^sample: labels must be one a row, not \[2, 1\]$"):
+    with pytest.raises(DataError, match=r"^sample: labels must be one per row, not \[2, 1\]$"):
         mip.balance(torch.zeros(2, 1))
 
 
@@ -230,7 +236,7 @@ def test_an_order_that_changes_its_length_is_an_error_where_it_happens():
         torch.arange(4), mip.sample(order=shrinking), mip.batch(2), mip.prefetch(2)
     ).iter_from(0)
     assert lists(islice(stream, 2)) == [[0, 1], [2, 3]]
-    error = "^sample: the order has 3 places and not 4"
+    error = "^sample: expected an order of 4 indices, got 3"
     with pytest.raises(DataError, match=error) as caught:
         within(5, lambda: next(stream))
     assert caught.value.__notes__ == ["in epoch 1"]
@@ -278,7 +284,7 @@ def test_a_subset_of_a_tree_of_tensors_and_its_weights():
 
 @pytest.mark.parametrize("places", [[3], [-1], [True, False], [[0]]])
 def test_places_that_the_source_lacks_are_refused(places):
-    with pytest.raises(DataError, match=r"^places? "):
+    with pytest.raises(DataError, match=r"^(index|indices) "):
         mip.subset(places)(torch.arange(3))
 
 

@@ -113,33 +113,36 @@ def test_a_table_in_a_dict_has_its_rows():
 
 
 WRONG = {
-    "numbers": ([1, 2, 3], r"a list: stack a list of rows \(torch.utils.data.default_collate\)"),
-    "numbers beside a tensor": ((X, [0, 1, 0, 1, 0]), r"a list at '1': stack a list of rows"),
-    "a number in a dict": ({"x": X, "y": 0.5}, r"the float 0.5 at 'y': make a tensor"),
-    "words": ({"x": X, "name": ["a"] * 5}, r"a list at 'name': stack a list of rows"),
-    "columns": ([X, Y], r"a list: .*or name columns in a dict"),
-    "a frame of words": (pd.DataFrame({"a": ["x"]}), r"a DataFrame: mip.from_frame"),
-    "a name": ("houses.csv", r"the str 'houses.csv': mip.read makes a table"),
-    "an array of words": (np.array(["a", "b"]), r"a ndarray of <U1 \[2\]: mip.from_columns"),
-    "an array of objects": (np.array([None, {}]), r"a ndarray of object \[2\]"),
-    "a foreign order of bytes": (np.zeros(2, ">f4"), r"a ndarray of >f4 \[2\]"),
-    "one number": (torch.tensor(3.0), r"a Tensor of torch.float32 \[\]"),
-    "an array of one number": (np.array(3.0), r"a ndarray of float64 \[\]"),
-    "a dataset": (Squares(), r"a Squares: mip.data.from_dataset"),
-    "datasets": (ConcatDataset([Squares()]), r"a ConcatDataset: mip.data.from_dataset"),
-    "a dataset of tensors": (TensorDataset(X, Y), r"a TensorDataset: .* its `tensors`"),
-    "a stream": (Stream(), r"a Stream: an iterable of batches is given to fit"),
-    "a loader": (DataLoader(Squares()), r"a DataLoader: an iterable of batches"),
-    "a generator": ((x for x in [X]), r"a generator: an iterable of batches"),
-    "an Arrow table": (pa.table({"a": [1, 2]}), r"a Table: mip.from_frame\(table.to_pandas\(\)\)"),
-    "a function": (len, r"a builtin_function_or_method: give a table, or tensors"),
-    "nothing": (None, r"a NoneType: give a table"),
-    "no tensors": ((), r"holds no tensors: tuple"),
-    "nothing within": ({"x": None, "y": {}}, r"holds no tensors: dict"),
+    "numbers": ([1, 2, 3], r"from list: stack a list of rows \(torch.utils.data.default_collate\)"),
+    "numbers beside a tensor": ((X, [0, 1, 0, 1, 0]), r"from list at '1': stack a list of rows"),
+    "a number in a dict": ({"x": X, "y": 0.5}, r"from float 0.5 at 'y': make a tensor"),
+    "words": ({"x": X, "name": ["a"] * 5}, r"from list at 'name': stack a list of rows"),
+    "columns": ([X, Y], r"from list: .*or name columns in a dict"),
+    "a frame of words": (pd.DataFrame({"a": ["x"]}), r"from DataFrame: mip.from_frame"),
+    "a name": ("houses.csv", r"from str 'houses.csv': mip.read reads a table"),
+    "an array of words": (np.array(["a", "b"]), r"ndarray <U1 \[2\]: mip.from_columns"),
+    "an array of objects": (np.array([None, {}]), r"ndarray object \[2\]"),
+    "a foreign order of bytes": (np.zeros(2, ">f4"), r"ndarray >f4 \[2\]"),
+    "one number": (torch.tensor(3.0), r"Tensor torch.float32 \[\]"),
+    "an array of one number": (np.array(3.0), r"ndarray float64 \[\]"),
+    "a dataset": (Squares(), r"from Squares: mip.data.from_dataset"),
+    "datasets": (ConcatDataset([Squares()]), r"from ConcatDataset: mip.data.from_dataset"),
+    "a dataset of tensors": (TensorDataset(X, Y), r"from TensorDataset: .* its `tensors`"),
+    "a stream": (Stream(), r"from Stream: an iterable of batches can be passed to fit"),
+    "a loader": (DataLoader(Squares()), r"from DataLoader: an iterable of batches"),
+    "a generator": ((x for x in [X]), r"from generator: an iterable of batches"),
+    "an Arrow table": (
+        pa.table({"a": [1, 2]}),
+        r"from Table: mip.from_frame\(table.to_pandas\(\)\)",
+    ),
+    "a function": (len, r"from builtin_function_or_method: pass a table, or tensors"),
+    "nothing": (None, r"from NoneType: pass a table"),
+    "no tensors": ((), r"contains no tensors: tuple"),
+    "nothing within": ({"x": None, "y": {}}, r"contains no tensors: dict"),
     "a shorter target": ((X, Y[:4]), r"5 rows in '0' and 4 rows in '1'"),
     "a longer target": ((X, torch.ones(7)), r"5 rows in '0' and 7 rows in '1'"),
     "a table beside": ((mip.from_columns({"a": [1]}), X), r"1 rows in '0' and 5 rows in '1'"),
-    "rows one by one": ([(X[0], Y[0]), (X[1], Y[1])], r"a list: stack a list of rows"),
+    "rows one by one": ([(X[0], Y[0]), (X[1], Y[1])], r"from list: stack a list of rows"),
 }
 STAGES = {
     "batch": mip.batch(2),
@@ -171,7 +174,7 @@ def test_what_is_collected_is_whole():
     kept = collect(pipe((X, Y), mip.batch(2), mip.transform(lambda both: both[0].numpy())))
     assert bits(kept) == bits(X)
     named = pipe(X, mip.batch(2), mip.transform(lambda x: {"x": x, "name": ["a"] * len(x)}))
-    with pytest.raises(DataError, match="a list at 'name': stack"):
+    with pytest.raises(DataError, match="from list at 'name': stack"):
         collect(named)
     with pytest.raises(DataError, match="collect: the pipe has no rows"):
         collect(pipe(X[:0], mip.batch(2)))
