@@ -28,7 +28,7 @@ def chosen_of(names: Sequence[str], benchmarks: Sequence[Any]) -> Sequence[Any]:
 
 def listed(benchmarks: Sequence[Any]) -> str:
     """Give a line for each benchmark: its name and its work."""
-    return "\n".join(f"{each.name:24}{each.work}" for each in benchmarks)
+    return "\n".join(f"{each.name:30}{each.work}" for each in benchmarks)
 
 
 def told(
@@ -37,7 +37,7 @@ def told(
     """Print a table as its rows are found, and give them."""
     if asked:
         print(f"{about}: the median of the rounds and its quartiles")
-        print(f"{'name':24}{word:>8}{'low':>10}{'high':>10}{'aim':>10}")
+        print(f"{'name':30}{word:>8}{'low':>10}{'high':>10}{'aim':>10}")
     for each in asked:
         found = answer(each)
         print(_row(found), flush=True)
@@ -47,4 +47,4 @@ def told(
 def _row(found: Result | Measured) -> str:
     value = found.ratio if isinstance(found, Result) else found.value
     numbers = "".join(f"{number:10.3f}" for number in (found.low, found.high, found.aim))
-    return f"{found.name:24}{value:8.3f}{numbers} {getattr(found, 'unit', '')}".rstrip()
+    return f"{found.name:30}{value:8.3f}{numbers} {getattr(found, 'unit', '')}".rstrip()

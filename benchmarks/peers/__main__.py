@@ -2,8 +2,10 @@
 
     python -m benchmarks.peers [NAME ...] [--json FILE] [--loops FILE --page PAGE]
 
-FILE keeps the results: a name that is given is measured anew, and without names those that FILE
-lacks are. Environments are made in build/peers, from the network, and removed at the end.
+Each pair of a peer and a workload has two contests: as in the peer's first tutorial, and as its
+expert would run it (NAME-expert). FILE keeps the results: given names are measured anew, and
+without names those that FILE lacks are. Environments are made in build/peers, from the network, and
+removed at the end.
 """
 
 from __future__ import annotations
@@ -16,17 +18,17 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from benchmarks.harness import Result
-from benchmarks.peers.contest import ROOT, Contest, held
-from benchmarks.peers.environment import made
+from benchmarks.peers.contest import ROOT, Contest, run_contest
+from benchmarks.peers.environment import make_environment
 from benchmarks.peers.page import page
 from benchmarks.tell import RATIOS, chosen_of, listed, told
 from mip.errors import MipError
 from mip.output import write
 
-CONTESTS = (
+TUTORIALS = (
     Contest("fastai", "mlp"),
     Contest("lightning", "mlp"),
     Contest("skorch", "mlp"),
@@ -38,58 +40,67 @@ CONTESTS = (
     Contest("fastai", "mixed", rounds=5),
     Contest("pytorch_widedeep", "mixed", rounds=5),
 )
+CONTESTS = (*TUTORIALS, *(evolve(contest, expert=True) for contest in TUTORIALS))
 
 
-def measured(contest: Contest) -> Result:
-    """Make the peer's environment and hold the contest."""
-    return held(contest, made(contest.peer, ROOT / "build" / "peers" / contest.peer))
+def measure_contest(contest: Contest) -> Result:
+    """Make the peer's environment and run the contest."""
+    folder = ROOT / "build" / "peers" / contest.peer
+    return run_contest(contest, make_environment(contest.peer, folder))
 
 
 def main(
     arguments: Sequence[str] | None = None,
     contests: Sequence[Contest] = CONTESTS,
-    measure: Callable[[Contest], Result] = measured,
+    measure: Callable[[Contest], Result] = measure_contest,
 ) -> int:
-    """Run the command line; gives the exit code: 0, or 2 for a mistake or a peer that fails."""
-    asked = _parsed(arguments)
+    """Run the command line; return the exit code: 0, or 2 for a mistake or a peer that fails."""
+    options = _parse(arguments)
     try:
-        chosen = chosen_of(asked.names, contests)
-        print(listed(chosen)) if asked.list else _run(asked, chosen, measure)
+        chosen = chosen_of(options.names, contests)
+        print(listed(chosen)) if options.list else _run(options, chosen, measure)
     except MipError as error:
         print(f"benchmarks.peers: {error}", file=sys.stderr)
         return 2
     finally:
-        if not (asked.keep or asked.list):
-            for each in contests:
-                rmtree(ROOT / "build" / "peers" / each.peer, ignore_errors=True)
+        if not (options.keep or options.list):
+            for contest in contests:
+                rmtree(ROOT / "build" / "peers" / contest.peer, ignore_errors=True)
     return 0
 
 
-def _parsed(arguments: Sequence[str] | None) -> Namespace:
-    given = {"description": __doc__, "formatter_class": RawDescriptionHelpFormatter}
-    parser = ArgumentParser("python -m benchmarks.peers", **given)
+def _parse(arguments: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(
+        "python -m benchmarks.peers",
+        description=__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to run")
     parser.add_argument("--list", action="store_true", help="list the names and run nothing")
     parser.add_argument("--keep", action="store_true", help="leave the environments")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results here")
-    parser.add_argument("--loops", type=Path, metavar="FILE", help="what `benchmarks` has found")
+    parser.add_argument("--loops", type=Path, metavar="FILE", help="results of `benchmarks`")
     parser.add_argument("--page", type=Path, metavar="PAGE", help="write the page about both")
     return parser.parse_args(arguments)
 
 
-def _run(asked: Namespace, chosen: Sequence[Contest], measure: Callable[[Contest], Result]) -> None:
-    known = {each["name"]: each for each in _read(asked.json)}
-    left = [each for each in chosen if asked.names or each.name not in known]
-    for found in told("ratio", RATIOS.replace("anchor", "peer"), left, measure):
-        known[found.name] = asdict(found)
-        if asked.json:
-            write(
-                asked.json,
-                (json.dumps([*known.values()], indent=2) + "\n").encode(),
-                overwrite=True,
-            )
-    if asked.page:
-        write(asked.page, page(_read(asked.loops), [*known.values()]).encode(), overwrite=True)
+def _run(
+    options: Namespace, chosen: Sequence[Contest], measure: Callable[[Contest], Result]
+) -> None:
+    results = {result["name"]: result for result in _read(options.json)}
+    missing = [each for each in chosen if options.names or each.name not in results]
+    for found in told("ratio", RATIOS.replace("anchor", "peer"), missing, measure):
+        results[found.name] = asdict(found)
+        if options.json:
+            text = json.dumps([*results.values()], indent=2) + "\n"
+            write(options.json, text.encode(), overwrite=True)
+    if options.page:
+        tutorials, experts = (
+            [results[c.name] for c in CONTESTS if c.name in results and c.expert == expert]
+            for expert in (False, True)
+        )
+        text = page(_read(options.loops), tutorials, experts)
+        write(options.page, text.encode(), overwrite=True)
 
 
 def _read(file: Path | None) -> list[dict[str, Any]]:

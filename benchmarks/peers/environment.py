@@ -1,4 +1,4 @@
-"""A peer's environment: the project's own, with the peer and what it needs in front of it."""
+"""A peer's environment: the project's own, with the peer and its dependencies in front of it."""
 
 from __future__ import annotations
 
@@ -16,36 +16,35 @@ from mip.errors import MipError
 FOLDER = Path(__file__).parent
 
 
-def made(peer: str, folder: Path) -> Path:
-    """Make a peer's environment in a folder, unless it is there, and give its Python.
+def make_environment(peer: str, folder: Path) -> Path:
+    """Make a peer's environment in a folder, unless it is there, and return its Python.
 
     torch is the project's: a peer whose requirements exclude it cannot be installed, which is a
     MipError.
     """
-    wanted = (FOLDER / peer / "requirements.txt").read_text()
+    requirements = (FOLDER / peer / "requirements.txt").read_text()
     ready, python = folder / "ready", folder / "bin" / "python"
-    if not (ready.is_file() and ready.read_text() == wanted):
+    if not (ready.is_file() and ready.read_text() == requirements):
         rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)])
-        _behind(python, sysconfig.get_path("purelib"))
+        _append_path(python, sysconfig.get_path("purelib"))
         _install(python, FOLDER / peer / "requirements.txt", folder / "constraints.txt")
-        ready.write_text(wanted)
+        ready.write_text(requirements)
     return python
 
 
-def _behind(python: Path, packages: str) -> None:
+def _append_path(python: Path, packages: str) -> None:
     command = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    own = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    (Path(own) / "project.pth").write_text(packages + "\n")
+    purelib = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    (Path(purelib) / "project.pth").write_text(packages + "\n")
 
 
 def _install(python: Path, requirements: Path, constraints: Path) -> None:
     pins = {"torch": torch.__version__, "torchvision": torchvision.__version__}
     lines = (f"{name}=={version.split('+')[0]}\n" for name, version in pins.items())
     constraints.write_text("".join(lines))
-    quiet = ["--quiet", "--disable-pip-version-check"]
-    given = ["--constraint", str(constraints), "--requirement", str(requirements)]
-    _run([str(python), "-m", "pip", "install", *quiet, *given])
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--constraint", str(constraints), "--requirement", str(requirements)])
 
 
 def _run(command: list[str]) -> None:

@@ -1,7 +1,9 @@
-"""A contender in a process of its own: `python -m benchmarks.peers.worker PEER WORKLOAD THREADS`.
+"""A contender in a process of its own:
+`python -m benchmarks.peers.worker PEER FORM WORKLOAD THREADS`.
 
-It lays its work out, then answers each line on standard input with one of JSON: the seconds that
-a fit has taken, its steps and its parameters. What the libraries print goes to standard error.
+FORM names a dictionary in the peer's contenders.py. The worker prepares the workload, then answers
+each line on standard input with a line of JSON: the seconds that a fit took, its steps and its
+parameters. What the libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from attrs import asdict
 from benchmarks.peers.workloads import Fresh
 
 
-def serve(fresh: Fresh, asked: IO[str], answers: IO[str]) -> None:
-    """Do the work once for each line that is asked."""
-    for _ in asked:
+def serve(fresh: Fresh, requests: IO[str], answers: IO[str]) -> None:
+    """Fit a new model for each line of `requests`."""
+    for _ in requests:
         run = fresh()
         start = perf_counter()
         done = run()
@@ -30,13 +32,13 @@ def serve(fresh: Fresh, asked: IO[str], answers: IO[str]) -> None:
         answers.flush()
 
 
-def main(peer: str, workload: str, threads: str) -> None:
-    """Serve a peer's workload."""
+def main(peer: str, form: str, workload: str, threads: str) -> None:
+    """Serve a workload in one of a peer's forms."""
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         torch.set_num_threads(int(threads))
         contenders = import_module(f"benchmarks.peers.{peer}.contenders")
-        serve(contenders.WORKLOADS[workload](), sys.stdin, answers)
+        serve(getattr(contenders, form)[workload](), sys.stdin, answers)
 
 
 if __name__ == "__main__":

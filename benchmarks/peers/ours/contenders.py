@@ -1,4 +1,7 @@
-"""Ours: a fit with what `mip fit` shows and keeps, but for checkpoints."""
+"""Ours: a fit with the bar, the lines and the history of `mip fit`, without checkpoints.
+
+As an expert runs it: without hooks.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +13,39 @@ from benchmarks.harness import scratch
 from benchmarks.peers import workloads
 from benchmarks.peers.workloads import Done, Fresh, Run
 from mip.hooks import console
+from mip.model import Parts
 from mip.pipe import Pipe
+from mip.runs import Job, job
 from mip.train import State, Step
 
 
-def mlp() -> Fresh:
+def mlp(expert: bool, compiled: bool) -> Fresh:
     """Train the MLP over tensors."""
-    step, state = train.ours()
+    step, state = train.ours(mip.train.compiled if compiled else mip.train.eager)
     batches = mip.batch(train.BATCH)(mip.sample(shuffle=True)(workloads.digits()))
-    return partial(_laid, step, batches, state, 1)
+    return partial(_fit, step, batches, state, 1, expert)
 
 
-def table_() -> Fresh:
+def table_(expert: bool, compiled: bool) -> Fresh:
     """Train the table from its spec."""
-    one = table.laid(table.BATCH * workloads.TABLE_STEPS)
-    return partial(_laid, one.step, one.batches, one.start.state, 1)
+    rows = mip.from_frame(workloads.frame())
+    spec = mip.parse(table.SPEC, changes={"train.compile": compiled})
+    return _fresh(job(spec, Parts(rows, rows.take([]), rows.take([]))), 1, expert)
 
 
-def mixed_() -> Fresh:
+def mixed_(expert: bool, compiled: bool) -> Fresh:
     """Train table and photos from their spec."""
-    one = mixed.laid()
-    return partial(_laid, one.step, one.batches, one.start.state, workloads.EPOCHS)
+    return _fresh(mixed.laid(compiled=compiled), workloads.EPOCHS, expert)
 
 
-def _laid(step: Step, batches: Pipe, state: State, epochs: int) -> Run:
-    keep = mip.log(scratch("ours-") / "history.jsonl", overwrite=True)
-    hooks = [keep, mip.progress(epochs * len(batches)), console(epochs=epochs)]
+def _fresh(job: Job, epochs: int, expert: bool) -> Fresh:
+    return partial(_fit, job.step, job.batches, job.start.state, epochs, expert)
+
+
+def _fit(step: Step, batches: Pipe, state: State, epochs: int, expert: bool) -> Run:
+    history = mip.log(scratch("ours-") / "history.jsonl", overwrite=True)
+    bar, lines = mip.progress(epochs * len(batches)), console(epochs=epochs)
+    hooks = [] if expert else [history, bar, lines]
 
     def run() -> Done:
         after = mip.fit(step, batches, state, epochs=epochs, hooks=hooks)
@@ -44,4 +54,18 @@ def _laid(step: Step, batches: Pipe, state: State, epochs: int) -> Run:
     return run
 
 
-WORKLOADS = {"mlp": mlp, "table": table_, "mixed": mixed_}
+WORKLOADS = {
+    "mlp": partial(mlp, expert=False, compiled=False),
+    "table": partial(table_, expert=False, compiled=False),
+    "mixed": partial(mixed_, expert=False, compiled=False),
+}
+EXPERT = {
+    "mlp": partial(mlp, expert=True, compiled=False),
+    "table": partial(table_, expert=True, compiled=False),
+    "mixed": partial(mixed_, expert=True, compiled=False),
+}
+COMPILED = {
+    "mlp": partial(mlp, expert=True, compiled=True),
+    "table": partial(table_, expert=True, compiled=True),
+    "mixed": partial(mixed_, expert=True, compiled=True),
+}
