@@ -170,8 +170,8 @@ def concat(trees: Sequence[T]) -> T:
     >>> concat([(torch.zeros(1),), (torch.ones(2),)])
     (tensor([0., 1., 1.]),)
     """
-    if hasattr(trees[0], "join"):
-        return trees[0].join(trees[1:])
+    if hasattr(trees[0], "concat"):
+        return trees[0].concat(trees[1:])
     return _merge(torch.cat, trees)
 
 

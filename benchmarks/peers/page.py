@@ -71,8 +71,8 @@ writes its history and has a bar and a line an epoch, as `mip fit` has, but keep
 
 ### As their experts run them
 
-Bars, logs, recorders and checkpoints are off wherever they can be. The optimizer is torch's fused one
-(Keras compiles its own), and a batch of rows is indexed at once wherever the library allows it.
+Bars, logs, recorders and checkpoints are off wherever they can be. The optimizer is torch's fused
+one (Keras compiles its own), and a batch of rows is indexed at once wherever the library allows it.
 Each contender is tried eagerly and compiled by torch.compile, which has compiled before anything is
 timed, and its faster form counts, ours and the other's alike. The aim is to be 1.2 times as fast.
 {_behind(experts)}

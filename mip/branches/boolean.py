@@ -9,7 +9,7 @@ from attrs.validators import min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
-from mip.data import ANSWERS, BLANK, Rows, Table
+from mip.data import BLANKS, BOOLEAN_WORDS, Rows, Table
 from mip.errors import DataError, shown
 from mip.nn import FillMissing
 
@@ -46,13 +46,15 @@ class Boolean:
         return torch.from_numpy(np.stack(values, axis=1))
 
     def _values(self, table: Table, column: str) -> np.ndarray:
-        codes, cells = table.coded(column)
+        codes, cells = table.factorize(column)
         words = [cell.lower() for cell in cells]
-        neither = [k for k, word in enumerate(words) if word not in ANSWERS and word not in BLANK]
+        known = BOOLEAN_WORDS.keys() | BLANKS
+        neither = [k for k, word in enumerate(words) if word not in known]
         for row in np.flatnonzero(np.isin(codes, neither))[:1].tolist():
-            where = table.where(row, column)
+            where = table.cell_name(row, column)
             raise DataError(f"{where}: {shown(cells[codes[row]])} is neither yes nor no")
-        return np.array([*(ANSWERS.get(word, np.nan) for word in words), np.nan], "float32")[codes]
+        values = [*(BOOLEAN_WORDS.get(word, np.nan) for word in words), np.nan]
+        return np.array(values, "float32")[codes]
 
     def absent(self, inputs: Tensor) -> Tensor:
         """Mark the rows without any answer: bool [n]."""

@@ -15,7 +15,7 @@ from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
-from mip.data import Rows, Table, places, words
+from mip.data import Rows, Table, category_codes, value_counts
 
 
 @frozen
@@ -51,7 +51,9 @@ class Categorical:
         """Return the sorted categories of each column that occur in at least `min_count` rows; none
         for "hash".
         """
-        counts = [] if self.encoding == "hash" else [words(table, name) for name in self.columns]
+        counts = (
+            [] if self.encoding == "hash" else [value_counts(table, name) for name in self.columns]
+        )
         return {"words": [self._frequent(each) for each in counts]}
 
     def _frequent(self, counts: Mapping[str, int]) -> list[str]:
@@ -63,11 +65,11 @@ class Categorical:
             codes = [self._hash(table, column) for column in self.columns]
         else:
             pairs = zip(self.columns, facts["words"], strict=True)
-            codes = [places(table, column, vocabulary) + 1 for column, vocabulary in pairs]
+            codes = [category_codes(table, column, vocabulary) + 1 for column, vocabulary in pairs]
         return torch.from_numpy(np.stack(codes, axis=1))
 
     def _hash(self, table: Table, column: str) -> np.ndarray:
-        codes, categories = table.coded(column)
+        codes, categories = table.factorize(column)
         buckets = [
             1 + crc32(category.encode(errors="surrogatepass")) % self.buckets if category else 0
             for category in categories
@@ -93,7 +95,7 @@ class Categorical:
     def unseen(self, facts: Facts, table: Rows) -> Iterator[tuple[str, list[str]]]:
         """Yield (column, categories) for each column with categories not seen in training."""
         for column, vocabulary in zip(self.columns, facts["words"], strict=False):
-            if unseen := sorted(words(table, column).keys() - set(vocabulary)):
+            if unseen := sorted(value_counts(table, column).keys() - set(vocabulary)):
                 yield column, unseen
 
 

@@ -13,7 +13,17 @@ from attrs.validators import gt, in_, le, min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
-from mip.data import LEVELS, Moments, Rows, Table, edges, moments, normal, quantiles, sample
+from mip.data import (
+    N_QUANTILES,
+    Moments,
+    Rows,
+    Table,
+    bin_edges,
+    moments,
+    normal_scores,
+    quantiles,
+    sample_rows,
+)
 from mip.nn import FillMissing
 
 
@@ -53,22 +63,22 @@ class Continuous:
         each column; for "quantile" up to 257 quantiles of each, and for "piecewise" the edges of
         its bins, from a sample of 100,000 rows if there are more.
         """
-        chunks = ((chunk.rows, self._numbers(chunk)) for chunk in table.chunks(self.columns))
+        chunks = ((chunk.row_ids, self._numbers(chunk)) for chunk in table.chunks(self.columns))
         if self.scale != "quantile" and self.embedding != "piecewise":
             return self._moments(moments(values for _, values in chunks))
-        drawn, stats = sample(chunks)
+        drawn, stats = sample_rows(chunks)
         facts = self._moments(stats)
         if self.scale == "quantile":
-            facts["quantiles"] = quantiles(drawn, LEVELS)
+            facts["quantiles"] = quantiles(drawn, N_QUANTILES)
         if self.embedding == "piecewise":
-            facts["edges"] = edges(self._scale(facts, drawn), self.bins)
+            facts["edges"] = bin_edges(self._scale(facts, drawn), self.bins)
         return facts
 
     def _moments(self, stats: Moments) -> Facts:
         missing = {"missing": stats.missing.tolist()}
         if self.scale in {"none", "quantile"}:
             return missing
-        return {"mean": stats.mean.tolist(), "std": stats.std.tolist(), **missing}
+        return {"mean": stats.mean.tolist(), "std": stats.scale.tolist(), **missing}
 
     def encode(self, facts: Facts, table: Table) -> Tensor:
         """Return float32 [n, columns]; NaN if a cell is missing, infinite or past float32."""
@@ -99,7 +109,7 @@ class Continuous:
     def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for each cell with a number that counts as missing."""
         for column in self.columns:
-            for row in table.beyond(column).tolist():
+            for row in table.overflow_rows(column).tolist():
                 yield row, f"'{column}' infinite or past float32, counts as missing"
 
     def _numbers(self, table: Table) -> np.ndarray:
@@ -111,7 +121,7 @@ class Continuous:
             return values
         if self.scale == "quantile":
             pairs = zip(values.T, facts["quantiles"], strict=True)
-            return np.stack([normal(column, levels) for column, levels in pairs], axis=1)
+            return np.stack([normal_scores(column, levels) for column, levels in pairs], axis=1)
         with np.errstate(over="ignore"):
             return (values - np.array(facts["mean"])) / np.array(facts["std"])
 

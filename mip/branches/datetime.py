@@ -11,7 +11,7 @@ from attrs.validators import min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
-from mip.data import YEARS, Rows, Table, moments
+from mip.data import DATE_YEARS, Rows, Table, moments
 from mip.nn import FillMissing
 
 DAY, WEEK, YEAR = 1.0, 7.0, 365.2425
@@ -49,7 +49,7 @@ class Datetime:
         of each column.
         """
         stats = moments(self._days(chunk) for chunk in table.chunks(self.columns))
-        mean, std = stats.mean.tolist(), stats.std.tolist()
+        mean, std = stats.mean.tolist(), stats.scale.tolist()
         return {"mean": mean, "std": std, "missing": stats.missing.tolist()}
 
     def encode(self, facts: Facts, table: Table) -> Tensor:
@@ -74,9 +74,10 @@ class Datetime:
 
     def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for each cell with a date that counts as missing."""
+        years = f"outside of {DATE_YEARS[0]} to {DATE_YEARS[1]}"
         for column in self.columns:
-            for row in table.far(column).tolist():
-                yield row, f"'{column}' outside of {YEARS[0]} to {YEARS[1]}, counts as missing"
+            for row in table.out_of_bounds_rows(column).tolist():
+                yield row, f"'{column}' {years}, counts as missing"
 
     def _days(self, table: Table) -> np.ndarray:
-        return np.stack([table.times(column) for column in self.columns], axis=1)
+        return np.stack([table.timestamps(column) for column in self.columns], axis=1)

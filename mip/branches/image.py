@@ -16,7 +16,7 @@ from attrs.validators import ge, gt, in_, instance_of, le, min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, Problem, column_names, layer_sizes
-from mip.data import Rows, Table, photos_of
+from mip.data import Rows, Table, as_photos
 from mip.errors import DataError, MipWarning, SpecError
 from mip.images import (
     Augment,
@@ -173,10 +173,12 @@ class Image:
         begin = 0
         for column, most in zip(self.columns, facts["most"], strict=True):
             for row, cell in enumerate(table.cells(column)):
-                photos = photos_of(cell)
+                photos = as_photos(cell)
                 if len(photos) > most:
                     text = f"{len(photos)} photos, of which the first {most} count"
-                    warnings.warn(f"{table.where(row, column)}: {text}", MipWarning, stacklevel=2)
+                    warnings.warn(
+                        f"{table.cell_name(row, column)}: {text}", MipWarning, stacklevel=2
+                    )
                 for place, photo in enumerate(photos[:most], start=begin):
                     decoded = self._decode(table, row, column, photo)
                     present[row, place] = 0 if decoded is None else 1
@@ -188,12 +190,12 @@ class Image:
     def _decode(self, table: Table, row: int, column: str, photo: Any) -> Tensor | None:
         if photo is None:
             if self.missing != "learn":
-                raise DataError(f"{table.where(row, column)}: {UNNAMED}")
+                raise DataError(f"{table.cell_name(row, column)}: {UNNAMED}")
             return None
         try:
             return decode(table.root, photo, self.size, self.decoding == "scaled")
         except DataError as error:
-            text = f"{table.where(row, column)}: {error}"
+            text = f"{table.cell_name(row, column)}: {error}"
             if self.missing != "learn":
                 raise DataError(text) from error
             if absence_of(error) is Absence.BROKEN:
@@ -297,7 +299,7 @@ class Image:
         """
         for column in self.columns:
             for row, cell in enumerate(table.cells(column)):
-                for photo in photos_of(cell):
+                for photo in as_photos(cell):
                     if photo is None:
                         yield Problem(row, column, UNNAMED, Absence.UNNAMED.value)
                     elif error := self._error(table.root, photo):
@@ -317,7 +319,7 @@ class Image:
         """Yield (row, text) for every photo whose pixels are not used exactly as stored."""
         for column in self.columns:
             for row, cell in enumerate(table.cells(column)):
-                for photo in photos_of(cell):
+                for photo in as_photos(cell):
                     with suppress(DataError):  # `problems` names a photo that cannot be read
                         changes = [] if photo is None else conversions(table.root, photo)
                         yield from ((row, f"'{column}' {change}") for change in changes)
@@ -325,7 +327,7 @@ class Image:
 
 def _most_photos(table: Rows, column: str) -> int:
     cells = (cell for chunk in table.chunks([column]) for cell in chunk.cells(column))
-    return max(len(photos_of(cell)) for cell in cells)
+    return max(len(as_photos(cell)) for cell in cells)
 
 
 class PhotoNet(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from attrs import field, frozen
 from attrs.validators import gt, le
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Stub:
 
     def encode(self, facts: Facts, table: Table) -> Tensor:
         """Return float32 [n, out_features] from -1 to 1, drawn from the row's id."""
-        return uniform(derive("stub"), table.rows, self.out_features) * 2 - 1
+        return uniform(derive("stub"), torch.from_numpy(table.row_ids), self.out_features) * 2 - 1
 
     def module(self, facts: Facts) -> nn.Module:
         """Pass the numbers on: float32 [n, out_features]."""

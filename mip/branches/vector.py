@@ -13,7 +13,7 @@ from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
-from mip.data import BLANK, FLOAT32, Rows, Table, array_of, is_list, moments, number
+from mip.data import BLANKS, FLOAT32_MAX, Rows, Table, as_array, is_list, moments, parse_number
 from mip.errors import DataError, shown
 from mip.nn import FillMissing
 
@@ -55,7 +55,7 @@ class Vector:
             stats = moments(_vectors(part, column, length) for part in table.chunks([column]))
             standard = self.scale == "standard"
             facts["mean"].append(stats.mean.tolist() if standard else [0.0] * length)
-            facts["std"].append(stats.std.tolist() if standard else [1.0] * length)
+            facts["std"].append(stats.scale.tolist() if standard else [1.0] * length)
             facts["missing"].append(int(stats.missing[0]))
         return facts
 
@@ -79,7 +79,7 @@ class Vector:
         for column in self.columns:
             for row, cell in enumerate(table.cells(column)):
                 numbers = np.zeros(0) if _is_missing(cell) else _numbers(table, row, column, cell)
-                if (np.abs(numbers) > FLOAT32).any():
+                if (np.abs(numbers) > FLOAT32_MAX).any():
                     text = "a number infinite or past float32, counts as missing"
                     yield row, f"'{column}' has {text}"
 
@@ -106,14 +106,14 @@ def _vectors(table: Table, column: str, length: int) -> np.ndarray:
         if not _is_missing(cell):
             numbers = _numbers(table, row, column, cell)
             if len(numbers) != length:
-                where = table.where(row, column)
+                where = table.cell_name(row, column)
                 raise DataError(f"{where}: a vector of {len(numbers)} numbers, not {length}")
             values[row] = numbers
-    return np.where(np.abs(values) <= FLOAT32, values, np.nan)
+    return np.where(np.abs(values) <= FLOAT32_MAX, values, np.nan)
 
 
 def _is_missing(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and cell.strip().lower() in BLANK)
+    return cell is None or (isinstance(cell, str) and cell.strip().lower() in BLANKS)
 
 
 def _numbers(table: Table, row: int, column: str, cell: Any) -> np.ndarray:
@@ -123,17 +123,17 @@ def _numbers(table: Table, row: int, column: str, cell: Any) -> np.ndarray:
     text = f"{shown(cell)} is no list of numbers"
     if values is not None:
         text = f"a vector is a list of numbers, not {list(values.shape)}"
-    raise DataError(f"{table.where(row, column)}: {text}")
+    raise DataError(f"{table.cell_name(row, column)}: {text}")
 
 
 def _array(cell: Any) -> np.ndarray | None:
     parts = _NUMBER.findall(cell.strip("[]() ")) if isinstance(cell, str) else cell
     try:
-        values = array_of(list(parts) if is_list(parts) else parts)
+        values = as_array(list(parts) if is_list(parts) else parts)
     except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors without an array
         return None
     if values.dtype.kind not in "biuf" and values.ndim == 1:
-        numbers = [number(part) for part in parts]
+        numbers = [parse_number(part) for part in parts]
         values = np.array(numbers, dtype=np.float64 if None not in numbers else object)
     with np.errstate(over="ignore"):  # of long doubles
         return values.astype(np.float64) if values.dtype.kind in "biuf" else None

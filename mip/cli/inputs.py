@@ -80,7 +80,7 @@ def check_outputs(
     files = [path for path in inputs if path]
     if table:
         with suppress(MipError, OSError, ValueError):  # who reads the table says what is wrong
-            files += mip.data.files_of(table)
+            files += mip.data.table_files(table)
     seen = list[str]()
     for path in filter(None, outputs):
         check_output(path, force, files)
@@ -92,7 +92,7 @@ def check_outputs(
 
 def check_place(path: Path, table: Path | None) -> None:
     """Raise FileError for an output that would be read as a part of the table from then on."""
-    if table and mip.data.takes_in(table, path):
+    if table and mip.data.includes_file(table, path):
         raise FileError(f"{path}: would be read as a part of {table}; choose another folder")
 
 
@@ -102,7 +102,7 @@ def check_photos(outputs: Sequence[Path | None], table: mip.data.Rows) -> None:
         for chunk in table.chunks():
             cells = chain.from_iterable(map(chunk.cells, chunk.columns))
             names = [
-                name for cell in cells for name in mip.data.photos_of(cell) if isinstance(name, str)
+                name for cell in cells for name in mip.data.as_photos(cell) if isinstance(name, str)
             ]
             near = [name for name in names if name.endswith(path.name)]
             check_output(path, True, [Path(chunk.root or ".", name) for name in near])

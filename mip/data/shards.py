@@ -1,4 +1,9 @@
-"""Shards: a table in Parquet files that memory need not hold, read a row group at a time."""
+"""Shards: a table in Parquet files that need not fit in memory, read a row group at a time.
+
+Shards are row groups with a bit per row that says whether it is used, so parts and cleaned rows are
+values too. An epoch is a sequence of windows, each of a few row groups; where a window begins
+follows from the files' footers, so no order of all rows is ever held.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +21,11 @@ from attrs.validators import gt
 from toolz import compose, identity, peek
 from torch import Tensor
 
-from mip.data.arrow import from_arrow, import_pyarrow, parquet
-from mip.data.paths import check_same, files_of, name_of
+from mip.data.arrow import from_arrow, import_pyarrow
+from mip.data.checks import check_same_columns, check_unique
+from mip.data.formats.parquet import open_parquet
+from mip.data.paths import display_name, table_files
 from mip.data.table import Table
-from mip.data.text import check_unique
 from mip.errors import DataError
 from mip.rng import generator
 from mip.tree import concat, leaves, map_tree
@@ -27,75 +33,79 @@ from mip.tree import concat, leaves, map_tree
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from pyarrow.parquet import ColumnChunkMetaData, FileMetaData
+
+DECODE_ROWS = 32_768
+"""Rows of a row group that are decoded and encoded at a time."""
 
 
-PIECE = 32_768
-"""So many rows of a row group are decoded and encoded at once."""
-
-
-WINDOW = 131_072
-"""Row groups are read together until they have so many rows."""
+WINDOW_ROWS = 131_072
+"""Row groups are read together until they have this many rows."""
 
 
 @frozen(eq=False)
-class Group:
-    """A row group: its file and its number there, the number of its first row, how many rows it
-    has, how many of them count (`size`), and which (packed bits; None for all).
+class RowGroup:
+    """A row group of a file, and which of its rows are used.
+
+    `number` is its number in the file, `first` the id of its first row, `n_rows` the count of all
+    rows and `size` that of the used ones, which `used` marks as packed bits (None for all).
     """
 
     path: Path
-    footer: Any
+    footer: FileMetaData
     number: int
     first: int
-    rows: int
+    n_rows: int
     size: int
     used: np.ndarray | None = None
 
-    def places(self) -> np.ndarray:
-        """Give the places in the group of the rows that count: int64 [size]."""
+    def positions(self) -> np.ndarray:
+        """Return the positions in the group of the used rows: int64 [size]."""
         if self.used is None:
-            return np.arange(self.rows)
-        return np.flatnonzero(np.unpackbits(self.used, count=self.rows))
+            return np.arange(self.n_rows)
+        return np.flatnonzero(np.unpackbits(self.used, count=self.n_rows))
 
-    def keep(self, kept: np.ndarray) -> Group:
-        """Let only some of the rows count: bool [size]."""
-        mask = np.zeros(self.rows, dtype=bool)
-        mask[self.places()[kept]] = True
+    def row_ids(self) -> np.ndarray:
+        """Return the ids of the used rows: int64 [size]."""
+        return self.first + self.positions()
+
+    def restrict(self, kept: np.ndarray) -> RowGroup:
+        """Keep only some of the used rows: bool [size]."""
+        mask = np.zeros(self.n_rows, dtype=bool)
+        mask[self.positions()[kept]] = True
         return evolve(self, used=np.packbits(mask), size=int(mask.sum()))
 
 
 @final
 @frozen(eq=False, repr=False)
 class Shards:
-    """Rows of Parquet files, read a row group at a time: a source for a pipe, and what a plan can
-    learn from, however many they are. Rows are numbered on through the files.
+    """Rows of Parquet files, read a row group at a time: a source for a pipe and for what a plan
+    learns, however many rows there are. Row ids continue from file to file.
 
-    In a pipe row groups are read together until they have `window` rows: in an order of (seed,
-    epoch), and the rows of a window in one of (seed, epoch, window). A row group is read whole,
-    so a file should not have larger ones than memory can hold a few of.
+    In a pipe, row groups are read together until they have `window` rows: row groups in an order
+    derived from (seed, epoch), the rows of a window in one derived from (seed, epoch, window). A
+    row group is read whole, so memory must hold a few of the largest.
     """
 
     name: str
     root: Path
     schema: pa.Schema
-    groups: tuple[Group, ...]
-    window: int = field(default=WINDOW, validator=gt(0))
+    groups: tuple[RowGroup, ...]
+    window: int = field(default=WINDOW_ROWS, validator=gt(0))
     encode: Callable[[Any], Any] = identity
     begins: list[int] = field(init=False)
-    """The place of each row group's first row among those that count."""
+    """The position, among the used rows, of each row group's first row."""
 
     @begins.default
-    def _begins(self) -> list[int]:
+    def _count_begins(self) -> list[int]:
         return [0, *np.cumsum([group.size for group in self.groups], dtype=int).tolist()][:-1]
 
     def __len__(self) -> int:
         return sum(group.size for group in self.groups)
 
     def __repr__(self) -> str:
-        told = (
-            f"{len(self)} rows in {len(self.groups)} row groups, columns {', '.join(self.columns)}"
-        )
-        return f"Shards({self.name}: {told})"
+        rows = f"{len(self)} rows in {len(self.groups)} row groups"
+        return f"Shards({self.name}: {rows}, columns {', '.join(self.columns)})"
 
     @property
     def columns(self) -> list[str]:
@@ -103,230 +113,232 @@ class Shards:
         return self.schema.names
 
     @property
-    def labels(self) -> pd.Index:
-        """The label of each row: its number."""
+    def index(self) -> pd.Index:
+        """The label of each row: its id."""
         import pandas as pd
 
-        return pd.Index(self.row_numbers(torch.arange(len(self))).numpy())
+        return pd.Index(self.row_ids_at(torch.arange(len(self))).numpy())
 
     def map(self, function: Callable[[Any], Any]) -> Self:
-        """Apply a function to rows as they are read, many at once, such as `plan.encode`: a
-        window then holds what it gives. It must treat each row by itself.
+        """Apply a function, such as `plan.encode`, to rows as they are read, many at a time; a
+        window then holds its results. It must treat each row by itself.
         """
         return evolve(self, encode=compose(function, self.encode))
 
     def select(self, columns: Collection[str]) -> Self:
         """Read only some of the columns."""
-        return evolve(self, schema=_only(self.schema, columns))
+        return evolve(self, schema=_select(self.schema, columns))
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Table]:
-        """Read all rows in their order, up to 32,768 at a time, with these columns alone."""
-        return chain.from_iterable(self.pieces(group, columns) for group in self.groups)
+        """Read all rows in order, up to 32,768 at a time, with only these columns."""
+        return chain.from_iterable(self.chunks_of(group, columns) for group in self.groups)
 
-    def pieces(self, group: Group, columns: Sequence[str] | None = None) -> Iterator[Table]:
-        """Read the rows of a group that count, in their order, up to 32,768 at a time."""
-        read = _only(self.schema, columns or self.columns)
-        places, begin = group.places(), 0
-        for part in _decoded(group, read) if group.size else [read.empty_table()]:
-            inside = places[slice(*np.searchsorted(places, [begin, begin + len(part)]))]
+    def chunks_of(self, group: RowGroup, columns: Sequence[str] | None = None) -> Iterator[Table]:
+        """Read the used rows of a row group in order, up to 32,768 at a time."""
+        schema = _select(self.schema, columns or self.columns)
+        positions, begin = group.positions(), 0
+        for part in _decode(group, schema) if group.size else [schema.empty_table()]:
+            inside = positions[slice(*np.searchsorted(positions, [begin, begin + len(part)]))]
             frame = from_arrow(part, self.root, self.name).frame.iloc[inside - begin]
-            numbers = group.first + inside
-            yield Table(frame.set_axis(numbers), self.name, self.root, numbers)
+            row_ids = group.first + inside
+            yield Table(frame.set_axis(row_ids), self.name, self.root, row_ids)
             begin += len(part)
 
-    def take(self, index: Any) -> Any:
-        """Gather rows by their place: a table, or what `map` makes of it.
+    def take(self, positions: Sequence[int] | Tensor | np.ndarray) -> Any:
+        """Take rows by position: a table, or what `map` makes of it.
 
-        Every row group that has one of the rows is read. Raises IndexError for a place that
-        is none.
+        Every row group that holds one of the rows is read. Raises IndexError for a position out of
+        range.
         """
-        wanted, slots = torch.from_numpy(np.asarray(index, dtype=np.int64).copy()).sort()
+        wanted, slots = torch.from_numpy(np.asarray(positions, dtype=np.int64).copy()).sort()
         if not len(slots):
             return self.encode(next(self.chunks()).take([]))
         if wanted[0] < 0 or wanted[-1] >= len(self):
-            raise IndexError(f"{self.name}: a place that is not one of {len(self)} rows")
-        return _in_place(self._found(wanted, slots), len(slots))
+            raise IndexError(f"{self.name}: position out of range for {len(self)} rows")
+        return _assemble(self._read(wanted, slots), len(slots))
 
-    def _found(self, wanted: Tensor, slots: Tensor) -> Iterator[tuple[Tensor, Any]]:
+    def _read(self, wanted: Tensor, slots: Tensor) -> Iterator[tuple[Tensor, Any]]:
         for group, begin in zip(self.groups, self.begins, strict=True):
             inside = _between(wanted, begin, group.size)
-            for piece in self.pieces(group) if len(wanted[inside]) else ():
-                here = _between(wanted, begin, len(piece))
+            for chunk in self.chunks_of(group) if len(wanted[inside]) else ():
+                here = _between(wanted, begin, len(chunk))
                 if len(wanted[here]):
-                    yield slots[here], self.encode(piece.take(wanted[here] - begin))
-                begin += len(piece)
+                    yield slots[here], self.encode(chunk.take(wanted[here] - begin))
+                begin += len(chunk)
 
     def windows(self, epoch: int, seed: int | None = None, skip: int = 0) -> Iterator[Tensor]:
-        """Give the places of an epoch's rows, int64 [n], a window at a time: shuffled, or with no
-        seed as they stand. The first `skip` rows are left out.
+        """Yield the positions of an epoch's rows, int64 [n], a window at a time: shuffled, or in
+        order if there is no seed. The first `skip` rows are left out.
         """
         groups = torch.arange(len(self.groups))
         if seed is not None:
             groups = torch.randperm(len(groups), generator=generator("groups", seed, epoch))
-        for number, members in enumerate(self._packed(groups.tolist())):
-            rows = sum(self.groups[k].size for k in members)
-            if skip < rows:
-                places = torch.cat([self._places(k) for k in members])
+        for number, members in enumerate(self._pack(groups.tolist())):
+            n_rows = sum(self.groups[k].size for k in members)
+            if skip < n_rows:
+                positions = torch.cat(
+                    [torch.arange(self.groups[k].size) + self.begins[k] for k in members]
+                )
                 if seed is not None:
                     draws = generator("window", seed, epoch, number)
-                    places = places[torch.randperm(rows, generator=draws)]
-                yield places[skip:]
-            skip = max(skip - rows, 0)
+                    positions = positions[torch.randperm(n_rows, generator=draws)]
+                yield positions[skip:]
+            skip = max(skip - n_rows, 0)
 
-    def _packed(self, groups: Sequence[int]) -> Iterator[list[int]]:
-        members, rows = list[int](), 0
+    def _pack(self, groups: Sequence[int]) -> Iterator[list[int]]:
+        members, n_rows = list[int](), 0
         for k in groups:
-            members, rows = [*members, k], rows + self.groups[k].size
-            if rows >= self.window:
+            members, n_rows = [*members, k], n_rows + self.groups[k].size
+            if n_rows >= self.window:
                 yield members
-                members, rows = [], 0
+                members, n_rows = [], 0
         if members:
             yield members
 
-    def _places(self, k: int) -> Tensor:
-        return torch.arange(self.begins[k], self.begins[k] + self.groups[k].size)
-
-    def row_numbers(self, places: Tensor) -> Tensor:
-        """Give the row numbers of places: int64 [n]."""
-        owners = np.searchsorted(self.begins, places.numpy(), side="right") - 1
-        found = np.empty(len(places), dtype=np.int64)
+    def row_ids_at(self, positions: Tensor) -> Tensor:
+        """Return the row ids at these positions: int64 [n]."""
+        owners = np.searchsorted(self.begins, positions.numpy(), side="right") - 1
+        row_ids = np.empty(len(positions), dtype=np.int64)
         for k in np.unique(owners):
-            inside = places.numpy()[owners == k] - self.begins[k]
-            found[owners == k] = self.groups[k].first + self.groups[k].places()[inside]
-        return torch.from_numpy(found)
+            inside = positions.numpy()[owners == k] - self.begins[k]
+            row_ids[owners == k] = self.groups[k].row_ids()[inside]
+        return torch.from_numpy(row_ids)
 
-    def divide(self, part: Callable[[Group], np.ndarray], parts: int) -> tuple[Self, ...]:
-        """Cut the rows into parts, by a function that gives the part of each row of a group that
-        counts: int [size].
+    def divide(self, part_of: Callable[[RowGroup], np.ndarray], n_parts: int) -> tuple[Self, ...]:
+        """Divide the rows into parts, by a function that returns the part of each used row of a row
+        group: int [size].
         """
-        cut = list[list[Group]]()
+        divided = list[list[RowGroup]]()
         for group in self.groups:
-            words = part(group)
-            cut.append([group.keep(words == k) for k in range(parts)])
-        return tuple(evolve(self, groups=groups) for groups in zip(*cut, strict=True))
+            parts = part_of(group)
+            divided.append([group.restrict(parts == k) for k in range(n_parts)])
+        return tuple(evolve(self, groups=groups) for groups in zip(*divided, strict=True))
 
-    def without(self, rows: Collection[int]) -> Self:
-        """Leave out rows by their numbers."""
-        gone = np.fromiter(rows, dtype=np.int64)
-        return self.divide(lambda group: np.isin(group.first + group.places(), gone), 2)[0]
+    def without(self, row_ids: Collection[int]) -> Self:
+        """Drop rows by their ids."""
+        dropped = np.fromiter(row_ids, dtype=np.int64)
+        return self.divide(lambda group: np.isin(group.row_ids(), dropped), 2)[0]
 
     def digest(self, columns: Collection[str] | None = None) -> dict[str, str]:
-        """Fingerprint columns, all by default: SHA-256 of the files' bytes for them, and of which
-        rows count. Files that say the same in other bytes have another.
+        """Compute the SHA-256 of each column (by default of all columns): of the files' bytes, and
+        of which rows are used. The same cells in other bytes have another digest.
         """
         hashes = {name: hashlib.sha256() for name in columns or self.columns}
         for group in self.groups:
-            for name, hashed in hashes.items():
-                for leaf, content in _hashes(group)[group.number].items():
+            for name, column_hash in hashes.items():
+                for leaf, leaf_hash in _column_hashes(group)[group.number].items():
                     if f"{leaf}.".startswith(f"{name}."):
-                        hashed.update(content)
-                hashed.update(b"" if group.used is None else group.used.tobytes())
-        return {name: hashed.hexdigest() for name, hashed in hashes.items()}
+                        column_hash.update(leaf_hash)
+                column_hash.update(b"" if group.used is None else group.used.tobytes())
+        return {name: column_hash.hexdigest() for name, column_hash in hashes.items()}
 
 
 AnyTable = TypeVar("AnyTable", Table, Shards)
-"""Rows of one of the two kinds, and the same kind again."""
+"""A table or shards; a function that takes one returns the same."""
 
 
-def _only(schema: pa.Schema, columns: Collection[str]) -> pa.Schema:
+def _select(schema: pa.Schema, columns: Collection[str]) -> pa.Schema:
     return import_pyarrow().schema([field for field in schema if field.name in columns])
 
 
-def _between(wanted: Tensor, begin: int, rows: int) -> slice:
-    return slice(*torch.searchsorted(wanted, torch.tensor([begin, begin + rows])).tolist())
+def _between(wanted: Tensor, begin: int, n_rows: int) -> slice:
+    return slice(*torch.searchsorted(wanted, torch.tensor([begin, begin + n_rows])).tolist())
 
 
-def _in_place(parts: Iterator[tuple[Tensor, Any]], rows: int) -> Any:
+def _assemble(parts: Iterator[tuple[Tensor, Any]], n_rows: int) -> Any:
     (slots, first), parts = peek(parts)
     if isinstance(first, Table):
-        places, tables = zip(*parts, strict=True)
-        return concat(list(tables)).take(torch.cat(places).argsort())
-    # Into their place a piece at a time: two copies of a window would not be small.
-    whole = map_tree(lambda leaf: leaf.new_empty((rows, *leaf.shape[1:])), first)
+        positions, tables = zip(*parts, strict=True)
+        return concat(list(tables)).take(torch.cat(positions).argsort())
+    # Part by part into their slots: two copies of a window would take too much memory.
+    whole = map_tree(lambda leaf: leaf.new_empty((n_rows, *leaf.shape[1:])), first)
     for slots, part in parts:
         for (_, to), (_, leaf) in zip(leaves(whole), leaves(part), strict=True):
             to[slots] = leaf
     return whole
 
 
-def stream(path: str | Path, window: int = WINDOW) -> Shards:
-    """Open Parquet files whose rows memory need not hold: a file, a folder or a pattern.
+def stream(path: str | Path, window: int = WINDOW_ROWS) -> Shards:
+    """Open Parquet files that need not fit in memory: a file, a folder or a pattern.
 
-    Only the files' footers are read. Raises DataError for what `read` raises it for, and for
+    Only the files' footers are read. Raises DataError for whatever `read` raises it for, and for
     tables that are not Parquet.
     """
     path = Path(path)
+    name, root = display_name(path), path if path.is_dir() else path.parent
     try:
-        files = files_of(path)
-        footers, schemas = zip(*map(_footer, files), strict=True) if files else ((), ())
+        files = table_files(path)
+        footers, schemas = zip(*map(_read_footer, files), strict=True) if files else ((), ())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not files:
         raise DataError(f"{path}: holds no .parquet files")
-    root = path if path.is_dir() else path.parent
-    check_same(name_of(path), files, [{f.name: str(f.type) for f in each} for each in schemas])
-    groups = tuple(_groups(files, footers))
+    check_same_columns(name, files, [{f.name: str(f.type) for f in schema} for schema in schemas])
+    groups = tuple(_row_groups(files, footers))
     if not groups:
-        raise DataError(f"{name_of(path)}: the table has no rows")
-    shards = Shards(name_of(path), root, schemas[0].remove_metadata(), groups, window)
-    # As pandas reads them: without columns that hold its index.
-    columns = from_arrow(schemas[0].empty_table(), root, name_of(path)).columns
+        raise DataError(f"{name}: the table has no rows")
+    shards = Shards(name, root, schemas[0].remove_metadata(), groups, window)
+    # The columns that pandas would read: without those that hold its index.
+    columns = from_arrow(schemas[0].empty_table(), root, name).columns
     for column in sorted(set(columns) - set(shards.columns)):
-        raise DataError(f"{shards.name}: what pandas noted names a column '{column}' that is none")
+        raise DataError(f"{name}: the pandas metadata names a column '{column}' that is not there")
     return shards.select(columns)
 
 
-def _footer(path: Path) -> tuple[Any, pa.Schema]:
+def _read_footer(path: Path) -> tuple[FileMetaData, pa.Schema]:
     if path.suffix.lower() != ".parquet":
         raise DataError(f"{path}: only .parquet files can be streamed")
-    with parquet(path) as file:
+    with open_parquet(path) as file:
         check_unique(file.schema_arrow.names, "in the schema")
         return file.metadata, file.read_row_groups([]).schema
 
 
-def _groups(files: Sequence[Path], footers: Sequence[Any]) -> Iterator[Group]:
+def _row_groups(files: Sequence[Path], footers: Sequence[FileMetaData]) -> Iterator[RowGroup]:
     first = 0
     for path, footer in zip(files, footers, strict=True):
         for number in range(footer.num_row_groups):
-            rows = footer.row_group(number).num_rows
-            if rows:
-                yield Group(path, footer, number, first, rows, rows)
-            first += rows
+            n_rows = footer.row_group(number).num_rows
+            if n_rows:
+                yield RowGroup(path, footer, number, first, n_rows, n_rows)
+            first += n_rows
 
 
-def _decoded(group: Group, schema: pa.Schema) -> Iterator[pa.Table]:
-    pa, rows = import_pyarrow(), 0
-    words = [
+def _decode(group: RowGroup, schema: pa.Schema) -> Iterator[pa.Table]:
+    pa, n_rows = import_pyarrow(), 0
+    texts = [
         f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
     ]
-    with parquet(group.path, group.footer, words) as file:
-        for batch in file.iter_batches(PIECE, [group.number], schema.names):
+    with open_parquet(group.path, group.footer, texts) as file:
+        for batch in file.iter_batches(DECODE_ROWS, [group.number], schema.names):
             batch.validate(full=True)
-            rows += len(batch)
-            # With `a`, Arrow gives `a.b` too.
+            n_rows += len(batch)
+            # Asked for a column `a`, Arrow also returns `a.b`.
             yield pa.Table.from_batches([batch]).select(schema.names).replace_schema_metadata()
-        if rows != group.rows:
-            raise ValueError(f"row group {group.number} has {rows} rows, not {group.rows}")
+        if n_rows != group.n_rows:
+            raise ValueError(f"row group {group.number} has {n_rows} rows, not {group.n_rows}")
 
 
-def _hashes(group: Group) -> Sequence[Mapping[str, bytes]]:
+def _column_hashes(group: RowGroup) -> Sequence[Mapping[str, bytes]]:
     try:
-        about = group.path.stat()
-        return _hashed(group.path, group.footer, about.st_size, about.st_mtime_ns)
+        stat = group.path.stat()
+        return _hash_columns(group.path, group.footer, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise DataError(f"{group.path}: cannot be read: {error}") from error
 
 
 @lru_cache(maxsize=4096)
-def _hashed(path: Path, footer: Any, size: int, changed: int) -> Sequence[Mapping[str, bytes]]:
-    # Of bytes and not of cells, which would take minutes; once for all parts of a table.
+def _hash_columns(
+    path: Path, footer: FileMetaData, size: int, modified: int
+) -> Sequence[Mapping[str, bytes]]:
+    # Bytes, not cells, which would take minutes; cached for all parts of a table.
     with path.open("rb") as file:
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
         return [
-            dict(_leaf(file, group.column(k)) for k in range(group.num_columns)) for group in groups
+            dict(_hash_leaf(file, group.column(k)) for k in range(group.num_columns))
+            for group in groups
         ]
 
 
-def _leaf(file: BinaryIO, about: Any) -> tuple[str, bytes]:
-    file.seek(about.dictionary_page_offset or about.data_page_offset)
-    return about.path_in_schema, hashlib.sha256(file.read(about.total_compressed_size)).digest()
+def _hash_leaf(file: BinaryIO, chunk: ColumnChunkMetaData) -> tuple[str, bytes]:
+    file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+    return chunk.path_in_schema, hashlib.sha256(file.read(chunk.total_compressed_size)).digest()

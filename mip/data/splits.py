@@ -1,4 +1,7 @@
-"""Splits: parts and folds of a table, a function of its rows and a seed."""
+"""Splitting a table into parts and folds, as a function of its rows and a seed.
+
+Each row is first given the number of its part; only then are rows taken.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import numpy as np
 import torch
 from attrs import evolve
 
-from mip.data.cells import dates, number, word
-from mip.data.shards import AnyTable, Group, Shards
-from mip.data.table import Table, label
+from mip.data.cells import as_text, parse_dates, parse_number
+from mip.data.shards import AnyTable, RowGroup, Shards
+from mip.data.table import Table, format_label
 from mip.errors import DataError, shown
 from mip.rng import derive, generator, uniform
 
@@ -24,29 +27,29 @@ def split(
     time: str | None = None,
     key: str | None = None,
 ) -> tuple[AnyTable, ...]:
-    """Cut a table into disjoint parts that cover it; a function of the rows and the seed.
+    """Split a table into disjoint parts that cover it, as a function of its rows and the seed.
 
-    Sizes are exact (the largest remainders get the odd rows). One column may say how:
+    Sizes are exact (the largest remainders get the odd rows). At most one column can be given:
 
     - `stratify`: each part has the column's values in the table's proportions, to within a row
-      (of more than four parts, to within two), and the first part, if its fraction is above 0, has
-      each of them. Values too rare to have a row there by proportion take one from the others;
-      where there are more values than the first part has rows, it is larger by so many.
+      (with more than four parts, to within two), and the first part, if its fraction is above 0,
+      has every value. Values too rare to have a row there by proportion take one from the others;
+      if there are more values than the first part has rows, it grows by the difference.
     - `group`: rows that share a value stay together.
-    - `time`: numbers or ISO dates (without a zone: UTC); the earliest rows are the first part,
-      the latest the last. Rows of one moment stay together.
-    - `key`: a row's part depends on its key and the seed alone, so that it stays where it is
-      when rows are added; sizes are near the fractions where there are many keys.
+    - `time`: numbers or ISO dates (UTC if they have no zone); the earliest rows are the first part,
+      the latest the last. Rows of the same time stay together.
+    - `key`: a row's part depends only on its key and the seed, so it stays the same when rows are
+      added; with many keys, sizes are close to the fractions.
 
-    Shards are cut by `key`, or else by a draw for each row number, so that sizes are near the
+    Shards are split by `key`, or else by a random draw for each row id, so sizes are close to the
     fractions and no order of all rows is held.
 
-    With `group` and `time`, sizes are exact where no group or moment is cut, and otherwise as
-    near as whole ones allow. Raises DataError for fractions that do not add up to 1, two such
-    columns, and a moment that is missing or neither a number nor a date.
+    With `group` and `time`, sizes are exact if no group or time would have to be cut, and otherwise
+    as close as whole ones allow. Raises DataError for fractions that do not add up to 1, for two
+    such columns, and for a time that is missing or neither a number nor a date.
 
     >>> import pandas as pd
-    >>> from mip.data.table import from_frame
+    >>> from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"x": range(10), "sold": range(2010, 2000, -1)}))
     >>> [len(part) for part in split(rows, (0.7, 0.15, 0.15), seed=0)]
     [7, 2, 1]
@@ -55,24 +58,26 @@ def split(
     """
     if not (min(fractions, default=-1) >= 0 and abs(sum(fractions) - 1) <= 1e-6):
         raise DataError(f"split: the fractions {list(fractions)} must add up to 1")
-    _one_way("split", stratify=stratify, group=group, time=time, key=key)
+    _check_exclusive("split", stratify=stratify, group=group, time=time, key=key)
     if isinstance(table, Shards):
-        ways = {"stratify": stratify, "group": group, "time": time}
-        for way in (way for way, column in ways.items() if column is not None):
-            raise DataError(f"split: shards are cut by fractions or a key; '{way}' needs mip.read")
-        return _divided(table, fractions, seed, key)
-    order = _shuffled(len(table), "split", seed)
+        in_memory = {"stratify": stratify, "group": group, "time": time}
+        for option in (name for name, column in in_memory.items() if column is not None):
+            raise DataError(
+                f"split: shards are split by fractions or a key; '{option}' needs mip.read"
+            )
+        return _split_shards(table, fractions, seed, key)
+    order = _random_order(len(table), "split", seed)
     if key is not None:
-        part = _hashed(table.texts(key), fractions, seed)
+        parts = _parts_by_key(table.texts(key), fractions, seed)
     elif time is not None:
-        part = _unbroken(_moments(table, time), fractions)
+        parts = _cut_between(_time_ranks(table, time), fractions)
     elif group is not None:
-        part = _unbroken(_turns(table.texts(group), order), fractions)
+        parts = _cut_between(_shuffled_codes(table.texts(group), order), fractions)
     elif stratify is not None:
-        part = _stratified(_turns(table.texts(stratify), order), fractions, order)
+        parts = _stratify(_shuffled_codes(table.texts(stratify), order), fractions, order)
     else:
-        part = _dealt(order, _exact_sizes(fractions, len(table)))
-    return tuple(table.take(np.flatnonzero(part == k)) for k in range(len(fractions)))
+        parts = _assign(order, _round_sizes(fractions, len(table)))
+    return tuple(table.take(np.flatnonzero(parts == k)) for k in range(len(fractions)))
 
 
 def folds(
@@ -83,70 +88,69 @@ def folds(
     stratify: str | None = None,
     group: str | None = None,
 ) -> Table:
-    """Add columns `fold_0`, `fold_1`, …, one a repeat: each row's fold, int64 from 0 to k - 1.
+    """Add a column of folds per repeat, `fold_0`, `fold_1`, …: int64 from 0 to k - 1.
 
-    Sizes differ by one at most, and so do the counts of each value of `stratify`. With `group`,
-    rows that share a value stay together, and the largest groups are dealt first, each to the
-    smallest fold. `crossval` reads such a column. Raises DataError when k is less than 2 or
-    more than there are rows (or groups), when stratify and group are both given, and when the
-    table has such a column already.
+    Sizes differ by at most one, and so do the counts of each value of `stratify`. With `group`,
+    rows that share a value stay together, and groups are dealt from the largest on, each to the
+    smallest fold. `crossval` reads such a column. Raises DataError if k is less than 2 or more than
+    there are rows (or groups), if both stratify and group are given, and if the table already has
+    such a column.
 
     >>> import pandas as pd
-    >>> from mip.data.table import from_frame
+    >>> from mip.data import from_frame
     >>> rows = folds(from_frame(pd.DataFrame({"x": range(6)})), k=3, repeats=2)
     >>> rows.columns, sorted(rows.texts("fold_1"))
     (['x', 'fold_0', 'fold_1'], ['0', '0', '1', '1', '2', '2'])
 
-    The frame is a file of folds when its row numbers are written with it:
+    Written with its index, the frame is a file of folds:
 
     >>> print(rows.take([0]).frame[["fold_0"]].rename_axis("row").to_csv().split()[0])
     row,fold_0
     """
     if isinstance(table, Shards):
-        raise DataError("folds: a table of shards must be in memory: mip.read")
-    _one_way("folds", stratify=stratify, group=group)
+        raise DataError("folds: shards must be read into memory: mip.read")
+    _check_exclusive("folds", stratify=stratify, group=group)
     column = group or stratify
-    words = table.texts(column) if column else np.full(len(table), "")
-    things = len(set(words)) if group else len(table)
-    if not 2 <= k <= things:
-        what = "groups" if group else "rows"
-        raise DataError(f"folds: k = {k} must be from 2 to the {things} {what} of {table.name}")
+    texts = table.texts(column) if column else np.full(len(table), "")
+    units, n_units = ("groups", len(set(texts))) if group else ("rows", len(table))
+    if not 2 <= k <= n_units:
+        raise DataError(f"folds: k = {k} must be from 2 to the {n_units} {units} of {table.name}")
     columns: dict[str, np.ndarray] = {}
     for repeat in range(repeats):
-        order = _shuffled(len(table), "folds", seed, repeat)
-        turns = _turns(words, order)
-        columns[f"fold_{repeat}"] = _by_group(turns, k) if group else _by_turn(turns, order, k)
-    for twice in columns.keys() & set(table.columns):
-        raise DataError(f"folds: {table.name} has a column '{twice}' already")
+        order = _random_order(len(table), "folds", seed, repeat)
+        codes = _shuffled_codes(texts, order)
+        columns[f"fold_{repeat}"] = _deal_groups(codes, k) if group else _deal_rows(codes, order, k)
+    for duplicate in columns.keys() & set(table.columns):
+        raise DataError(f"folds: {table.name} already has a column '{duplicate}'")
     return evolve(table, frame=table.frame.assign(**columns))
 
 
-def _one_way(caller: str, **columns: str | None) -> None:
-    given = [name for name, column in columns.items() if column is not None]
-    if len(given) > 1:
-        raise DataError(f"{caller}: {given[0]} and {given[1]} exclude each other")
+def _check_exclusive(caller: str, **columns: str | None) -> None:
+    names = [name for name, column in columns.items() if column is not None]
+    if len(names) > 1:
+        raise DataError(f"{caller}: {names[0]} and {names[1]} exclude each other")
 
 
-def _shuffled(rows: int, *parts: int | str) -> np.ndarray:
-    return torch.randperm(rows, generator=generator(*parts)).numpy()
+def _random_order(n_rows: int, *seeds: int | str) -> np.ndarray:
+    return torch.randperm(n_rows, generator=generator(*seeds)).numpy()
 
 
-def _turns(words: np.ndarray, order: np.ndarray) -> np.ndarray:
-    # Number the words in the random order in which they first come.
-    _, first, codes = np.unique(words[order], return_index=True, return_inverse=True)
-    turns = np.empty(len(order), dtype=np.int64)
-    turns[order] = np.argsort(np.argsort(first))[codes]
-    return turns
+def _shuffled_codes(texts: np.ndarray, order: np.ndarray) -> np.ndarray:
+    # Code each text by when it first appears in the random order.
+    _, first, codes = np.unique(texts[order], return_index=True, return_inverse=True)
+    shuffled = np.empty(len(order), dtype=np.int64)
+    shuffled[order] = np.argsort(np.argsort(first))[codes]
+    return shuffled
 
 
-def _dealt(order: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    # Sizes are those of the parts, int64 [parts], or of one class after another [classes, parts].
-    part = np.empty(len(order), dtype=np.int64)
-    part[order] = np.repeat(np.resize(np.arange(sizes.shape[-1]), sizes.size), sizes.ravel())
-    return part
+def _assign(order: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    # Sizes are int64 [parts], or [classes, parts] if the order has one class after another.
+    parts = np.empty(len(order), dtype=np.int64)
+    parts[order] = np.repeat(np.resize(np.arange(sizes.shape[-1]), sizes.size), sizes.ravel())
+    return parts
 
 
-def _exact_sizes(fractions: Sequence[float], total: int) -> np.ndarray:
+def _round_sizes(fractions: Sequence[float], total: int) -> np.ndarray:
     shares = np.asarray(fractions, dtype=np.float64) * total
     sizes = np.floor(shares + 1e-9).astype(np.int64)
     odd = np.argsort(-(shares - sizes), kind="stable")[: total - sizes.sum()]
@@ -154,159 +158,161 @@ def _exact_sizes(fractions: Sequence[float], total: int) -> np.ndarray:
     return sizes
 
 
-def _unbroken(rank: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
-    # Each cut goes to the nearest edge between two ranks.
-    order = np.argsort(rank, kind="stable")
-    edges = np.append(np.flatnonzero(np.diff(rank[order], prepend=-1)), len(rank))
-    cuts = np.cumsum(_exact_sizes(fractions, len(rank)))
+def _cut_between(ranks: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
+    # A cut that would separate rows of equal rank moves to the nearest edge between two ranks.
+    order = np.argsort(ranks, kind="stable")
+    edges = np.append(np.flatnonzero(np.diff(ranks[order], prepend=-1)), len(ranks))
+    cuts = np.cumsum(_round_sizes(fractions, len(ranks)))
     cuts = edges[np.abs(edges[:, None] - cuts).argmin(axis=0)]
-    return _dealt(order, np.diff(cuts, prepend=0))
+    return _assign(order, np.diff(cuts, prepend=0))
 
 
-def _stratified(turns: np.ndarray, fractions: Sequence[float], order: np.ndarray) -> np.ndarray:
-    order = order[np.argsort(turns[order], kind="stable")]
-    sizes = _sizes_by_class(np.bincount(turns), fractions)
-    return _dealt(order, _whole_first(sizes) if fractions[0] > 0 else sizes)
+def _stratify(codes: np.ndarray, fractions: Sequence[float], order: np.ndarray) -> np.ndarray:
+    counts = np.bincount(codes)
+    sizes = _class_sizes(counts, fractions)
+    if fractions[0] > 0:
+        # Every class must have a row in the first part. A class without one moves a row there, and
+        # the class with the largest share there moves one back.
+        for row in np.flatnonzero(sizes[:, 0] == 0):
+            part = sizes[row].argmax()
+            sizes[row, [0, part]] += 1, -1
+            share = np.where(sizes[:, 0] > 1, sizes[:, 0] / counts, 0)
+            if share.any():
+                sizes[share.argmax(), [0, part]] += -1, 1
+    return _assign(order[np.argsort(codes[order], kind="stable")], sizes)
 
 
-def _whole_first(sizes: np.ndarray) -> np.ndarray:
-    """Give each class a row in the first part: sizes int64 [classes, parts]; the class that has the
-    largest share there hands back a row of its own.
+def _class_sizes(counts: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
+    """Round counts × fractions up or down to int64 [classes, parts], so that the sums by class are
+    the counts and the sums by part are rounded too.
     """
-    sizes, counts = sizes.copy(), sizes.sum(axis=1)
-    for row in np.flatnonzero(sizes[:, 0] == 0):
-        part = sizes[row].argmax()
-        sizes[row, [0, part]] += 1, -1
-        share = np.where(sizes[:, 0] > 1, sizes[:, 0] / counts, 0)
-        if share.any():
-            sizes[share.argmax(), [0, part]] += -1, 1
-    return sizes
-
-
-def _sizes_by_class(counts: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
-    """Round counts × fractions to int64 [classes, parts], up or down, and so the sums of parts."""
     shares = np.outer(counts, fractions)
-    least = np.floor(shares + 1e-9).astype(np.int64)
-    more = np.zeros_like(least)
-    for place, count in enumerate(counts):
-        more[place] = _exact_sizes(fractions, count) - least[place]
-    odd = shares - least > 1e-9
-    owed = _exact_sizes(fractions, int(counts.sum())) - (least + more).sum(axis=0)
-    while owed.any():
-        source, target = int(owed.argmin()), int(owed.argmax())
-        if not _move(more, odd, source, target, {source}):
-            # Five parts and more can ask for too much: sizes come before proportions.
-            row = int(more[:, source].argmax())
-            more[row, source] = 0
-            least[row, target] += 1
-        owed[[source, target]] += 1, -1
-    return least + more
+    floors = np.floor(shares + 1e-9).astype(np.int64)
+    extra = np.zeros_like(floors)
+    for row, count in enumerate(counts):
+        extra[row] = _round_sizes(fractions, count) - floors[row]
+    fractional = shares - floors > 1e-9
+    surplus = _round_sizes(fractions, int(counts.sum())) - (floors + extra).sum(axis=0)
+    while surplus.any():
+        source, target = int(surplus.argmin()), int(surplus.argmax())
+        if not _move_extra(extra, fractional, source, target, {source}):
+            # With five parts or more there may be no such way: sizes come before proportions.
+            row = int(extra[:, source].argmax())
+            extra[row, source] = 0
+            floors[row, target] += 1
+        surplus[[source, target]] += 1, -1
+    return floors + extra
 
 
-def _move(more: np.ndarray, odd: np.ndarray, source: int, target: int, seen: set[int]) -> bool:
-    # Hand a class's odd row from part to part, where needed by way of others (Kuhn 1955).
-    for part in set(range(more.shape[1])) - seen:
-        movable = np.flatnonzero(odd[:, part] & (more[:, source] > more[:, part]))
-        if len(movable) and (part == target or _move(more, odd, part, target, seen | {part})):
-            more[movable[0], [source, part]] = 0, 1
+def _move_extra(
+    extra: np.ndarray, fractional: np.ndarray, source: int, target: int, seen: set[int]
+) -> bool:
+    # Move a class's extra row from part to part, if necessary by way of others (Kuhn 1955).
+    for part in set(range(extra.shape[1])) - seen:
+        movable = np.flatnonzero(fractional[:, part] & (extra[:, source] > extra[:, part]))
+        if len(movable) and (
+            part == target or _move_extra(extra, fractional, part, target, seen | {part})
+        ):
+            extra[movable[0], [source, part]] = 0, 1
             return True
     return False
 
 
-def _hashed(words: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
-    places = {word: (derive("split", seed, word) >> 10) / 2**53 for word in set(words)}
+def _parts_by_key(keys: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
+    draws = {key: (derive("split", seed, key) >> 10) / 2**53 for key in set(keys)}
     ends = np.cumsum(fractions)[:-1]
-    return np.searchsorted(ends, [places[word] for word in words], side="right")
+    return np.searchsorted(ends, [draws[key] for key in keys], side="right")
 
 
-def _divided(
+def _split_shards(
     shards: Shards, fractions: Sequence[float], seed: int, key: str | None
 ) -> tuple[Shards, ...]:
-    # With their number, so that a part can be cut again under the same seed.
-    ends, draw = np.cumsum(fractions)[:-1], derive("split", seed, len(shards))
+    # The number of rows is part of the seed, so that a part can be split again under the same seed.
+    ends, seed_of_rows = np.cumsum(fractions)[:-1], derive("split", seed, len(shards))
 
-    def part(group: Group) -> np.ndarray:
+    def part_of(group: RowGroup) -> np.ndarray:
         if key is not None:
-            words = [chunk.texts(key) for chunk in shards.pieces(group, [key])]
-            return _hashed(np.concatenate(words), fractions, seed)
-        numbers = torch.from_numpy(group.first + group.places())
-        return np.searchsorted(ends, uniform(draw, numbers, 1)[:, 0].numpy(), side="right")
+            return _parts_by_key(_texts_of(shards, group, key), fractions, seed)
+        draws = uniform(seed_of_rows, torch.from_numpy(group.row_ids()), 1)[:, 0]
+        return np.searchsorted(ends, draws.numpy(), side="right")
 
-    return shards.divide(part, len(fractions))
-
-
-def _moments(table: Table, column: str) -> np.ndarray:
-    # Ranks from 0, the same for the same moment, in whichever form more of the cells read.
-    words = table.texts(column)
-    numbers = np.array([number(each) for each in words], dtype=np.float64)
-    found = min((numbers, dates(words.tolist())), key=lambda read: np.isnan(read).sum())
-    for place in np.flatnonzero(np.isnan(found))[:1].tolist():
-        text = words[place]
-        what = f"{shown(text)} is neither a number nor an ISO date" if text else "no time is given"
-        raise DataError(f"{table.where(place, column)}: {what}")
-    return np.unique(found, return_inverse=True)[1]
+    return shards.divide(part_of, len(fractions))
 
 
-def _by_turn(turns: np.ndarray, order: np.ndarray, k: int) -> np.ndarray:
-    # Dealt one by one, so that neither the rows nor those of a class differ by more than one.
+def _texts_of(shards: Shards, group: RowGroup, column: str) -> np.ndarray:
+    return np.concatenate([chunk.texts(column) for chunk in shards.chunks_of(group, [column])])
+
+
+def _time_ranks(table: Table, column: str) -> np.ndarray:
+    # Ranks from 0, equal for equal times; the cells are numbers or dates, whichever more of them
+    # can be read as.
+    texts = table.texts(column)
+    numbers = np.array([parse_number(text) for text in texts], dtype=np.float64)
+    times = min((numbers, parse_dates(texts.tolist())), key=lambda read: np.isnan(read).sum())
+    for position in np.flatnonzero(np.isnan(times))[:1].tolist():
+        text = texts[position]
+        reason = (
+            f"{shown(text)} is neither a number nor an ISO date" if text else "no time is given"
+        )
+        raise DataError(f"{table.cell_name(position, column)}: {reason}")
+    return np.unique(times, return_inverse=True)[1]
+
+
+def _deal_rows(codes: np.ndarray, order: np.ndarray, k: int) -> np.ndarray:
+    # Dealt one by one, class after class, so that neither folds nor their classes differ by more
+    # than one row.
     fold = np.empty(len(order), dtype=np.int64)
-    fold[order[np.argsort(turns[order], kind="stable")]] = np.arange(len(order)) % k
+    fold[order[np.argsort(codes[order], kind="stable")]] = np.arange(len(order)) % k
     return fold
 
 
-def _by_group(turns: np.ndarray, k: int) -> np.ndarray:
-    counts, loads = np.bincount(turns), np.zeros(k, dtype=np.int64)
+def _deal_groups(codes: np.ndarray, k: int) -> np.ndarray:
+    counts, sizes = np.bincount(codes), np.zeros(k, dtype=np.int64)
     fold = np.empty(len(counts), dtype=np.int64)
     for group in np.argsort(-counts, kind="stable"):
-        fold[group] = loads.argmin()
-        loads[fold[group]] += counts[group]
-    return fold[turns]
+        fold[group] = sizes.argmin()
+        sizes[fold[group]] += counts[group]
+    return fold[codes]
 
 
 def split_by(table: AnyTable, column: str) -> dict[str, AnyTable]:
-    """Cut a table by a column that already says which part each row belongs to.
+    """Split a table by a column that names each row's part.
 
     >>> import pandas as pd
-    >>> from mip.data.table import from_frame
+    >>> from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"part": ["train", "test", "train"]}))
     >>> {name: len(part) for name, part in split_by(rows, "part").items()}
     {'test': 1, 'train': 2}
     """
     if isinstance(table, Shards):
         chunks = table.chunks([column])
-        names = sorted({word for chunk in chunks for word in chunk.texts(column)})
-        return dict(zip(names, _by_word(table, column, names), strict=True))
-    cells = table.texts(column)
-    return {word: table.take(np.flatnonzero(cells == word)) for word in sorted(set(cells))}
-
-
-def _by_word(shards: Shards, column: str, names: list[str]) -> tuple[Shards, ...]:
-    def part(group: Group) -> np.ndarray:
-        pieces = shards.pieces(group, [column])
-        return np.concatenate([np.searchsorted(names, piece.texts(column)) for piece in pieces])
-
-    return shards.divide(part, len(names))
+        names = sorted({name for chunk in chunks for name in chunk.texts(column)})
+        parts = table.divide(
+            lambda group: np.searchsorted(names, _texts_of(table, group, column)), len(names)
+        )
+        return dict(zip(names, parts, strict=True))
+    texts = table.texts(column)
+    return {name: table.take(np.flatnonzero(texts == name)) for name in sorted(set(texts))}
 
 
 def with_folds(table: Table, folds: Table, column: str = "fold") -> Table:
-    """Add a column from a folds file, whose column `row` holds the labels of the table's rows: of
-    a table that was read from a file, their numbers.
+    """Add a column of a folds file, whose column `row` holds the labels of the table's rows; for a
+    table that was read from a file these are row ids.
 
-    Raises DataError when a row of the table has no fold, or a row has two.
+    Raises DataError if a row of the table has no fold, or two.
     """
-    labels, rows = table.labels.tolist(), folds.texts("row").tolist()
-    if table.labels.dtype.kind in "iu":
+    labels, rows = table.index.tolist(), folds.texts("row").tolist()
+    if table.index.dtype.kind in "iu":
         numbers = folds.numbers("row")
-        for place in np.flatnonzero(np.isnan(numbers) | (numbers % 1 != 0))[:1].tolist():
-            raise DataError(f"{folds.where(place, 'row')}: not the number of a row")
+        for position in np.flatnonzero(np.isnan(numbers) | (numbers % 1 != 0))[:1].tolist():
+            raise DataError(f"{folds.cell_name(position, 'row')}: not the number of a row")
         rows = numbers.astype(np.int64).tolist()
     else:
-        labels = [*map(word, labels)]
+        labels = [*map(as_text, labels)]
     if len(set(rows)) != len(rows):
-        raise DataError(f"{folds.name}: a row stands twice in column 'row'")
+        raise DataError(f"{folds.name}: duplicate row in column 'row'")
     fold = dict(zip(rows, folds.texts(column), strict=True))
     for row in labels:
         if row not in fold:
-            raise DataError(f"{folds.name}: no fold for row {label(row)} of {table.name}")
-    values = [fold[row] for row in labels]
-    return evolve(table, frame=table.frame.assign(**{column: values}))
+            raise DataError(f"{folds.name}: no fold for row {format_label(row)} of {table.name}")
+    return evolve(table, frame=table.frame.assign(**{column: [fold[row] for row in labels]}))

@@ -1,4 +1,4 @@
-"""Tables: rows with their numbers and labels, columns by what they mean, how rows are taken."""
+"""Tables: rows with ids and an index, whose columns are read as numbers, texts or timestamps."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, final
 
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
 from mip.data.cells import (
-    BLANK,
-    FLOAT32,
-    YEARS,
-    content,
-    dates,
-    days,
-    digest_of,
+    BLANKS,
+    DATE_YEARS,
+    FLOAT32_MAX,
+    as_date_text,
+    as_text,
+    content_key,
+    digest_texts,
     is_image,
     is_list,
     is_missing,
-    moment,
-    number,
-    word,
+    parse_dates,
+    parse_number,
+    to_days,
 )
 from mip.errors import DataError, hint, shown
 
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-
-_BEGIN, _END = days(np.array([f"{YEARS[0]}-01-01", f"{YEARS[1] + 1}-01-01"], dtype="datetime64[D]"))
+FIRST_DAY, END_DAY = to_days(
+    np.array([f"{DATE_YEARS[0]}-01-01", f"{DATE_YEARS[1] + 1}-01-01"], dtype="datetime64[D]")
+)
+"""The first day of `DATE_YEARS` and the day after their last, in days since 1970."""
 
 
 class Rows(Protocol):
-    """Rows that can be learned from: a table in memory, or one that is read in chunks."""
+    """Rows to learn from: a table in memory, or shards that are read chunk by chunk."""
 
     @property
     def name(self) -> str: ...
@@ -43,15 +45,15 @@ class Rows(Protocol):
     def columns(self) -> list[str]: ...
     def __len__(self) -> int: ...
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Table]:
-        """Give the rows in their order, some at a time, with these columns at least."""
+        """Iterate over the rows in order, a chunk at a time, with at least these columns."""
         ...
 
     def digest(self, columns: Collection[str] | None = None) -> dict[str, str]:
-        """Fingerprint columns, all by default."""
+        """Compute a fingerprint for each of the columns, by default all."""
         ...
 
-    def without(self, rows: Collection[int]) -> Self:
-        """Leave out rows by their numbers."""
+    def without(self, row_ids: Collection[int]) -> Self:
+        """Drop rows by their ids."""
         ...
 
     def select(self, columns: Collection[str]) -> Self:
@@ -62,15 +64,15 @@ class Rows(Protocol):
 @final
 @frozen(eq=False, repr=False)
 class Table:
-    """Rows of columns. Image cells are paths relative to `root`, bytes of image files, arrays,
-    Pillow images, or lists of these, and stay so until a branch reads them.
+    """Rows and columns. An image cell is a path relative to `root`, the bytes of an image file, an
+    array, a Pillow image, or a list of these; it is left as it is until a branch reads it.
 
-    A table is a value: taking rows makes another. `row` holds each row's number, counted from 0 in
-    what was read; what is drawn for a row hangs on it. The frame's index holds each row's label, in
-    which errors speak and which predictions have: that of the frame that the table was made of, and
-    the row's number where it was read from a file.
+    A table is a value: taking rows makes a new one. `row_ids`, int64 [n], count from 0 in the data
+    as it was read; whatever is drawn at random for a row depends on its id. The frame's index holds
+    the labels that errors and predictions show: those of the original DataFrame, or the row ids
+    where the data came from a file.
 
-    >>> import pandas as pd
+    >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"area": [70, 95, 40], "town": ["Ulm", "Bonn", "Ulm"]}))
     >>> rows
     Table(table: 3 rows, columns area, town)
@@ -81,16 +83,16 @@ class Table:
     frame: pd.DataFrame
     name: str = "table"
     root: Path | None = None
-    row: np.ndarray = field()
+    row_ids: np.ndarray = field()
 
-    @row.default
-    def _counted(self) -> np.ndarray:
+    @row_ids.default
+    def _count_rows(self) -> np.ndarray:
         return np.arange(len(self.frame))
 
-    @row.validator
-    def _aligned(self, _: Any, row: np.ndarray) -> None:
-        if len(row) != len(self.frame):
-            raise ValueError(f"{len(row)} row numbers, and a frame of {len(self.frame)} rows")
+    @row_ids.validator
+    def _check_length(self, _: Attribute[np.ndarray], row_ids: np.ndarray) -> None:
+        if len(row_ids) != len(self.frame):
+            raise ValueError(f"{len(row_ids)} row ids for a frame of {len(self.frame)} rows")
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -106,251 +108,214 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns, in the file's order."""
+        """The names of the columns, in their order."""
         return [str(name) for name in self.frame.columns]
 
     @property
-    def rows(self) -> Tensor:
-        """The number of each row: int64 [n]."""
-        import torch
-
-        return torch.from_numpy(self.row.copy())
-
-    @property
-    def labels(self) -> pd.Index:
+    def index(self) -> pd.Index:
         """The label of each row."""
         return self.frame.index
 
-    def take(self, index: Sequence[int] | Tensor | np.ndarray) -> Table:
-        """Gather rows by their place in this table; they keep their numbers and labels."""
-        places = np.asarray(index, dtype=np.int64)
-        return evolve(self, frame=self.frame.iloc[places], row=self.row[places])
+    def take(self, positions: Sequence[int] | Tensor | np.ndarray) -> Table:
+        """Take rows by position; they keep their ids and labels."""
+        positions = np.asarray(positions, dtype=np.int64)
+        return evolve(self, frame=self.frame.iloc[positions], row_ids=self.row_ids[positions])
 
     def select(self, columns: Collection[str]) -> Self:
         """Keep only some of the columns."""
         return evolve(self, frame=self.frame[[name for name in self.columns if name in columns]])
 
-    def join(self, others: Sequence[Table]) -> Table:
-        """Put the rows of others behind these; all keep their numbers and labels."""
+    def concat(self, others: Sequence[Table]) -> Table:
+        """Append the rows of other tables; all keep their ids and labels."""
         import pandas as pd
 
-        frame = pd.concat([self.frame, *(other.frame for other in others)])
-        return evolve(self, frame=frame, row=np.concatenate([self.row, *(o.row for o in others)]))
+        tables = [self, *others]
+        frame = pd.concat([table.frame for table in tables])
+        return evolve(self, frame=frame, row_ids=np.concatenate([t.row_ids for t in tables]))
 
-    def without(self, rows: Collection[int]) -> Self:
-        """Leave out rows by their numbers."""
-        kept = ~np.isin(self.row, list(rows))
-        return evolve(self, frame=self.frame[kept], row=self.row[kept])
+    def without(self, row_ids: Collection[int]) -> Self:
+        """Drop rows by their ids."""
+        kept = ~np.isin(self.row_ids, list(row_ids))
+        return evolve(self, frame=self.frame[kept], row_ids=self.row_ids[kept])
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Table]:
-        """Give the table itself: all of its rows are in memory."""
+        """Yield the table itself: all of its rows are in memory."""
         yield self
 
     def digest(self, columns: Collection[str] | None = None) -> dict[str, str]:
-        """Fingerprint columns, all by default: SHA-256 of their contents, to tell what changed.
+        """Compute the SHA-256 of each column's contents (by default of all columns), to find out
+        which have changed.
 
-        >>> import pandas as pd
+        >>> import pandas as pd; from mip.data import from_frame
         >>> a, b = (from_frame(pd.DataFrame({"x": [1, n], "y": [0, 0]})).digest() for n in (2, 3))
         >>> [name for name in a if a[name] != b[name]]
         ['x']
         """
         names = self.columns if columns is None else columns
-        return {name: digest_of([contents(self, name)]) for name in names}
+        return {name: digest_texts([content_keys(self, name)]) for name in names}
 
-    def where(self, place: int, column: str) -> str:
-        """Name a cell for an error text: table, row and column. The row is named by its label, and
-        where several rows have that, by its number too.
+    def cell_name(self, position: int, column: str) -> str:
+        """Describe a cell in an error text: table, row and column. The row is named by its label;
+        if several rows share that label, by its id too.
 
-        >>> import pandas as pd
-        >>> from_frame(pd.DataFrame({"x": [1, 2]}, index=["h17", "h4"])).where(1, "x")
+        >>> import pandas as pd; from mip.data import from_frame
+        >>> from_frame(pd.DataFrame({"x": [1, 2]}, index=["h17", "h4"])).cell_name(1, "x")
         "table row 'h4', column 'x'"
         """
-        twice = "" if self.labels.is_unique else f" (number {self.row[place]})"
-        name = label(self.labels[[place]].tolist()[0])
-        return f"{self.name} row {name}{twice}, column '{column}'"
+        row = format_label(self.index[[position]].tolist()[0])
+        row_id = "" if self.index.is_unique else f" (number {self.row_ids[position]})"
+        return f"{self.name} row {row}{row_id}, column '{column}'"
 
     def cells(self, column: str) -> list[Any]:
-        """Give a column's cells as they are, None where one is missing (None, NaN, NaT or "").
+        """Return a column's cells unchanged, with None for missing ones (None, NaN, NaT or "").
 
-        >>> import pandas as pd; from mip.data.memory import from_columns
+        >>> from mip.data import from_columns
         >>> from_columns({"photo": ["a.png", "", ["b.png", "c.png"], b"GIF89a"]}).cells("photo")
         ['a.png', None, ['b.png', 'c.png'], b'GIF89a']
         """
         cells = self[column]
-        pairs = zip(cells, _missing(cells), strict=True)
-        return [None if gone or _is_blank(cell) else cell for cell, gone in pairs]
+        pairs = zip(cells, _is_missing(cells), strict=True)
+        return [
+            None if missing or (isinstance(cell, str) and not cell) else cell
+            for cell, missing in pairs
+        ]
 
     def numbers(self, column: str) -> np.ndarray:
         """Read a column as float64 [n]: NaN for blanks and for what float32 cannot hold (1e39,
-        infinities). Raises DataError naming a cell that is no number.
+        infinities). Raises DataError naming a cell that is not a number.
         """
-        values = self._values(column)
-        return np.where(np.abs(values) <= FLOAT32, values, np.nan)
+        values = self._parse_numbers(column)
+        return np.where(np.abs(values) <= FLOAT32_MAX, values, np.nan)
 
-    def beyond(self, column: str) -> np.ndarray:
-        """Find the numbers that are infinite or past float32: their places, int64 [m].
+    def overflow_rows(self, column: str) -> np.ndarray:
+        """Find the numbers that are infinite or too large for float32: their positions, int64 [m].
 
-        >>> import pandas as pd
-        >>> from_frame(pd.DataFrame({"area": ["70", "1e39", "", "-inf"]})).beyond("area")
+        >>> import pandas as pd; from mip.data import from_frame
+        >>> from_frame(pd.DataFrame({"area": ["70", "1e39", "", "-inf"]})).overflow_rows("area")
         array([1, 3])
         """
-        return np.flatnonzero(np.abs(self._values(column)) > FLOAT32)
+        return np.flatnonzero(np.abs(self._parse_numbers(column)) > FLOAT32_MAX)
 
-    def _values(self, column: str) -> np.ndarray:
+    def _parse_numbers(self, column: str) -> np.ndarray:
         from pandas.api.types import is_numeric_dtype
 
-        cells = self._readable(column, "a number")
+        cells = self._without_images(column, "a number")
         if is_numeric_dtype(cells.dtype):
             with np.errstate(over="ignore"):  # of long doubles
                 return cells.to_numpy(dtype=np.float64, na_value=np.nan)
-        values = [number(cell) for cell in cells.to_numpy(dtype=object)]
+        values = [parse_number(cell) for cell in cells.to_numpy(dtype=object)]
         if None in values:
-            place = values.index(None)
-            raise DataError(
-                f"{self.where(place, column)}: {shown(cells.iloc[place])} is not a number"
-            )
+            position = values.index(None)
+            where = self.cell_name(position, column)
+            raise DataError(f"{where}: {shown(cells.iloc[position])} is not a number")
         return np.array(values, dtype=np.float64)
 
-    def times(self, column: str) -> np.ndarray:
+    def timestamps(self, column: str) -> np.ndarray:
         """Read a column of ISO dates and times as days since 1970 in UTC, float64 [n]: NaN for
-        blanks and for what lies outside of the years 1678 to 2261. Raises DataError naming a cell
-        that is no date.
+        blanks and for dates outside of the years 1678 to 2261. Raises DataError naming a cell that
+        is not a date.
 
-        >>> import pandas as pd
+        >>> import pandas as pd; from mip.data import from_frame
         >>> sold = ["1970-01-02", "1970-01-01 12:00", "", "9999-12-31"]
-        >>> from_frame(pd.DataFrame({"sold": sold})).times("sold")
+        >>> from_frame(pd.DataFrame({"sold": sold})).timestamps("sold")
         array([1. , 0.5, nan, nan])
         """
-        found = self._days(column)
-        return np.where((found >= _BEGIN) & (found < _END), found, np.nan)
+        days = self._parse_days(column)
+        return np.where((days >= FIRST_DAY) & (days < END_DAY), days, np.nan)
 
-    def far(self, column: str) -> np.ndarray:
-        """Find the dates outside of the years 1678 to 2261: their places, int64 [m].
+    def out_of_bounds_rows(self, column: str) -> np.ndarray:
+        """Find the dates outside of the years 1678 to 2261: their positions, int64 [m].
 
-        >>> import pandas as pd
-        >>> from_frame(pd.DataFrame({"sold": ["2024-02-29", "", "9999-12-31"]})).far("sold")
+        >>> import pandas as pd; from mip.data import from_frame
+        >>> rows = from_frame(pd.DataFrame({"sold": ["2024-02-29", "", "9999-12-31"]}))
+        >>> rows.out_of_bounds_rows("sold")
         array([2])
         """
-        found = self._days(column)
-        return np.flatnonzero((found < _BEGIN) | (found >= _END))
+        days = self._parse_days(column)
+        return np.flatnonzero((days < FIRST_DAY) | (days >= END_DAY))
 
-    def _days(self, column: str) -> np.ndarray:
+    def _parse_days(self, column: str) -> np.ndarray:
         import pandas as pd
 
-        cells = self._readable(column, "a date")
+        cells = self._without_images(column, "a date")
         if cells.dtype.kind == "M":
             zoned = isinstance(cells.dtype, pd.DatetimeTZDtype)
-            return days((cells.dt.tz_convert(None) if zoned else cells).to_numpy())
-        codes, words = _coded(cells, moment)
-        moments = dates([*words, ""])
-        for place in np.flatnonzero(np.isnat(moments[codes]) & (codes >= 0)).tolist():
-            text = words[codes[place]]
-            if text.lower() not in BLANK:
-                raise DataError(f"{self.where(place, column)}: {shown(text)} is not an ISO date")
-        return days(moments)[codes]
+            return to_days((cells.dt.tz_convert(None) if zoned else cells).to_numpy())
+        codes, texts = _factorize(cells, as_date_text)
+        dates = parse_dates([*texts, ""])
+        for position in np.flatnonzero(np.isnat(dates[codes]) & (codes >= 0)).tolist():
+            text = texts[codes[position]]
+            if text.lower() not in BLANKS:
+                where = self.cell_name(position, column)
+                raise DataError(f"{where}: {shown(text)} is not an ISO date")
+        return to_days(dates)[codes]
 
     def texts(self, column: str) -> np.ndarray:
-        """Read a column as words, object [n]: a missing cell is '', a whole number has no '.0'.
+        """Read a column as texts, object [n]: '' for a missing cell, whole numbers without '.0'.
         Raises DataError naming a cell that is an image.
 
         The same category reads the same from text, whole numbers and floats:
 
-        >>> import pandas as pd
+        >>> import pandas as pd; from mip.data import from_frame
         >>> zips = pd.DataFrame({"a": ["85255", "3.0"], "b": [85255, 3], "c": [85255.0, None]})
         >>> [from_frame(zips).texts(name).tolist() for name in "abc"]
         [['85255', '3'], ['85255', '3'], ['85255', '']]
         """
-        codes, words = self.coded(column)
-        return np.array([*words, ""], dtype=object)[codes]
+        codes, texts = self.factorize(column)
+        return np.array([*texts, ""], dtype=object)[codes]
 
-    def coded(self, column: str) -> tuple[np.ndarray, list[str]]:
-        """Read a column as `texts` does, each different cell once: the place of each row's word,
-        int64 [n], -1 for a missing cell, and the words. A word may stand twice.
+    def factorize(self, column: str) -> tuple[np.ndarray, list[str]]:
+        """Read a column as `texts` does, but convert each distinct cell only once: returns codes,
+        int64 [n], which index the list of texts, with -1 for a missing cell. The list may hold a
+        text twice.
         """
-        return _coded(self._readable(column, "a word"), word)
+        return _factorize(self._without_images(column, "text"), as_text)
 
-    def _readable(self, column: str, wanted: str) -> pd.Series:
+    def _without_images(self, column: str, wanted: str) -> pd.Series:
         cells = self[column]
         if cells.dtype == object:
-            for place in (place for place, cell in enumerate(cells) if is_image(cell)):
-                held = type(cells.iloc[place]).__name__
-                raise DataError(f"{self.where(place, column)}: an image ({held}) is not {wanted}")
+            for position in (k for k, cell in enumerate(cells) if is_image(cell)):
+                image = f"an image ({type(cells.iloc[position]).__name__})"
+                raise DataError(f"{self.cell_name(position, column)}: {image} is not {wanted}")
         return cells
 
 
-def label(name: Any) -> str:
-    """Say the label of a row: texts in quotes, all else as it is.
+def format_label(label: object) -> str:
+    """Write the label of a row: strings and tuples as Python does, all else as text.
 
-    >>> label("h17"), label(17), label(("a", 1))
+    >>> format_label("h17"), format_label(17), format_label(("a", 1))
     ("'h17'", '17', "('a', 1)")
     """
-    return repr(name) if isinstance(name, (str, tuple)) else str(name)
+    return repr(label) if isinstance(label, (str, tuple)) else str(label)
 
 
-def _is_blank(cell: Any) -> bool:
-    return isinstance(cell, str) and not cell
-
-
-def _missing(cells: pd.Series) -> np.ndarray:
+def _is_missing(cells: pd.Series) -> np.ndarray:
     try:
         return cells.isna().to_numpy()
-    except ArithmeticError:  # of a decimal that is a signalling NaN
+    except ArithmeticError:  # pandas compares cells, and a signalling NaN of Decimal forbids that
         return np.array([is_missing(cell) for cell in cells], dtype=bool)
 
 
-def _coded(cells: pd.Series, read: Callable[[Any], str]) -> tuple[np.ndarray, list[str]]:
+def _factorize(cells: pd.Series, read: Callable[[Any], str]) -> tuple[np.ndarray, list[str]]:
     import pandas as pd
 
-    if cells.dtype == object:  # where equal keys can be different words: True, 1 and 1.0
-        return np.where(_missing(cells), -1, np.arange(len(cells))), [*map(read, cells)]
+    if cells.dtype == object:  # equal keys can have different texts here: True, 1 and 1.0
+        return np.where(_is_missing(cells), -1, np.arange(len(cells))), [*map(read, cells)]
     codes, uniques = pd.factorize(cells, use_na_sentinel=True)
     return codes, [*map(read, uniques)]
 
 
-def from_frame(frame: pd.DataFrame, root: str | Path | None = None, name: str = "table") -> Table:
-    """Make a table of a DataFrame: rows are numbered from 0, and keep the labels of its index.
+def content_keys(table: Table, column: str) -> list[str]:
+    """Return a text for every cell, equal if the contents are: text cells are their own key, an
+    image has its SHA-256, a list that of its elements.
 
-    `root` is the folder that image cells are relative to (default: the current folder). Raises
-    DataError for a column that stands twice.
-    """
-    frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
-    for twice in frame.columns[frame.columns.duplicated()]:
-        raise DataError(f"{name}: the column '{twice}' stands twice")
-    odd = {name for name in frame.columns if not _is_plain(frame[name].dtype)}
-    frame = frame.assign(**{name: _objects(frame[name]) for name in odd})
-    return Table(frame, name, Path(root) if root is not None else Path("."))
-
-
-def _is_plain(dtype: Any) -> bool:
-    """Whether a dtype is one of numbers, moments, texts or objects, or of categories of texts."""
-    import pandas as pd
-
-    if isinstance(dtype, pd.CategoricalDtype):
-        return pd.api.types.infer_dtype(dtype.categories) == "string"
-    if isinstance(dtype, pd.ArrowDtype):
-        return dtype.kind in "biufU"
-    if isinstance(dtype, np.dtype):
-        return dtype.kind in "biufMO"
-    numeric = pd.api.types.is_numeric_dtype(dtype) and not isinstance(dtype, pd.SparseDtype)
-    return numeric or isinstance(dtype, (pd.DatetimeTZDtype, pd.StringDtype))
-
-
-def _objects(cells: pd.Series) -> pd.Series:
-    import pandas as pd
-
-    return pd.Series(list(cells), index=cells.index, dtype=object)
-
-
-def contents(table: Table, column: str) -> list[str]:
-    """Give a word for every cell, equal where the contents are: a text stands for itself, an
-    image for its SHA-256, a list for that of its elements.
-
-    >>> from mip.data.memory import from_columns
-    >>> a, b, c = contents(from_columns({"x": [np.zeros(4), np.zeros(4), np.zeros((2, 2))]}), "x")
+    >>> from mip.data import from_columns
+    >>> arrays = [np.zeros(4), np.zeros(4), np.zeros((2, 2))]
+    >>> a, b, c = content_keys(from_columns({"x": arrays}), "x")
     >>> a == b != c
     True
     """
     cells = table[column]
     if cells.dtype == object and any(is_image(c) or is_list(c) for c in cells):
-        return ["" if cell is None else content(cell) for cell in table.cells(column)]
+        return ["" if cell is None else content_key(cell) for cell in table.cells(column)]
     return table.texts(column).tolist()

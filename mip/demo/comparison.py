@@ -36,7 +36,7 @@ def floors(folder: Path, rows: Table) -> dict[str, float]:
     model can, by luck, come out a little below.
     """
     truth = read(Path(folder) / "truth.csv")
-    lines = np.searchsorted(truth.numbers("row"), rows.rows.numpy())
+    lines = np.searchsorted(truth.numbers("row"), rows.row_ids)
     t, p = (truth.numbers(name)[lines] for name in ("table", "pictures"))
     price = rows.numbers("price")
     known = np.isfinite(price)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from mip.data import files_of
+from mip.data import table_files
 from mip.errors import FileError, MipError
 from mip.files.checkpoints import list_checkpoints
 from mip.files.format import peek
@@ -50,7 +50,7 @@ def files_read(spec: Spec, base: Path) -> list[Path]:
     """List the files that a run of a spec reads: its table, folds, and warm-start models."""
     found = [base / path for path in (spec.data.split.folds, *spec.warm_start.values()) if path]
     with suppress(MipError, OSError, ValueError):  # who reads the table says what is wrong with it
-        found += files_of(base / spec.data.table) if spec.data.table else []
+        found += table_files(base / spec.data.table) if spec.data.table else []
     return found
 
 

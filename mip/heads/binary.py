@@ -12,7 +12,7 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
-from mip.data import Rows, Table, words
+from mip.data import Rows, Table, value_counts
 from mip.errors import DataError, hint, shown
 from mip.heads.fields import (
     ClassWeight,
@@ -61,7 +61,7 @@ class Binary:
 
     def adapt(self, rows: Rows) -> Facts:
         """Find the two classes, the positive one last, and their weights if asked for."""
-        counts = words(rows, self.column)
+        counts = value_counts(rows, self.column)
         names = sorted(counts)
         if len(names) != 2:
             listed = ", ".join(shown(name)[1:-1] for name in names[:5])

@@ -61,7 +61,7 @@ class Count:
     def _counts(self, rows: Table) -> np.ndarray:
         values = rows.numbers(self.column)
         for row in np.flatnonzero((values < 0) | (values % 1 > 0))[:1].tolist():
-            where = rows.where(row, self.column)
+            where = rows.cell_name(row, self.column)
             raise DataError(f"{where}: {values[row]:g} is not a whole number, 0 or more")
         return values
 

@@ -12,7 +12,7 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
-from mip.data import Rows, Table, words
+from mip.data import Rows, Table, value_counts
 from mip.errors import DataError
 from mip.heads.fields import (
     ClassWeight,
@@ -58,7 +58,7 @@ class Multiclass:
 
     def adapt(self, rows: Rows) -> Facts:
         """Find the classes, sorted, and their weights if asked for."""
-        counts = words(rows, self.column)
+        counts = value_counts(rows, self.column)
         if len(counts) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has fewer than 2 classes")
         return classes.class_facts(sorted(counts), counts, self.class_weight)

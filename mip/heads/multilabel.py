@@ -13,7 +13,7 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
-from mip.data import Rows, Table, content, is_list
+from mip.data import Rows, Table, content_key, is_list
 from mip.errors import DataError, hint, shown
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
 from mip.heads.losses import Criterion, check_shapes
@@ -66,8 +66,8 @@ class Multilabel:
             for word in words:
                 if word not in index:
                     raise DataError(
-                        f"{rows.where(row, self.column)}: {shown(word)} is not a label of the "
-                        f"training rows{hint(word, index)}; remove such rows, or train on "
+                        f"{rows.cell_name(row, self.column)}: {shown(word)} is not a label of "
+                        f"the training rows{hint(word, index)}; remove such rows, or train on "
                         "some of them (another data.split.seed)"
                     )
             target[row] = 0
@@ -117,6 +117,6 @@ class Multilabel:
 
 
 def _split(cell: Any) -> list[str]:
-    words = [content(word) for word in (cell if is_list(cell) else [cell]) if word is not None]
+    words = [content_key(word) for word in (cell if is_list(cell) else [cell]) if word is not None]
     labels = [label.strip() for word in words for label in word.split(";")]
     return [label for label in labels if label]

@@ -12,7 +12,7 @@ from attrs import Attribute, field, frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
-from mip.data import Rows, Table, number, words
+from mip.data import Rows, Table, parse_number, value_counts
 from mip.errors import DataError, hint, shown
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
 from mip.heads.losses import Criterion, check_shapes, corn_loss
@@ -59,7 +59,7 @@ class Ordinal:
 
         Raises DataError for a class that is not in `order`, and for fewer than two.
         """
-        names = sorted(words(rows, self.column))
+        names = sorted(value_counts(rows, self.column))
         if all(math.isfinite(_rank(name)[0]) for name in names):
             names = sorted(names, key=_rank)
         unknown = [name for name in names if name not in self.order] if self.order else []
@@ -125,5 +125,5 @@ def _median(logits: Tensor) -> Tensor:
 
 
 def _rank(word: str) -> tuple[float, str]:
-    rank = number(word)
+    rank = parse_number(word)
     return math.inf if rank is None or math.isnan(rank) else rank, word

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.data import Table, content, photos_of
+from mip.data import Table, as_photos, content_key
 from mip.errors import MipWarning
 from mip.tree import Tree
 
@@ -136,7 +136,7 @@ def open_cache(
     used for longest make room.
     """
     length = 1 + -(-sum(prod(shape) for _, shape in shapes.values()) // 8)
-    count = 1 + max(table.rows.tolist(), default=0)
+    count = 1 + max(table.row_ids.tolist(), default=0)
     parts = (FORMAT, os.path.realpath(table.root or "."), *key, 8 * length)
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', table.name)}-{digest}.rows"
@@ -150,7 +150,7 @@ def open_cache(
         table=table,
         encode=encode,
         shapes=shapes,
-        row_ids=table.rows,
+        row_ids=torch.tensor(table.row_ids),
         digests=_digests(table, columns),
         records=records.view(count, length),
         path=path,
@@ -167,14 +167,14 @@ def _digest(cells: Sequence[Any], root: Path) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for cell in cells:
         digest.update(b"|")
-        for photo in photos_of(cell):
+        for photo in as_photos(cell):
             digest.update(_version_of(photo, root).encode(errors="surrogatepass"))
     return int.from_bytes(digest.digest(), "little", signed=True) or 1  # an empty record has 0
 
 
 def _version_of(photo: Any, root: Path) -> str:
     if not isinstance(photo, str):
-        return content(photo)
+        return content_key(photo)
     try:
         stat = os.stat(root / photo)
         return f"{photo!r} {stat.st_size} {stat.st_mtime_ns}"

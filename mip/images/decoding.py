@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from toolz import identity
 from torch import Tensor
 
-from mip.data import array_of, photo
+from mip.data import as_array, as_photo
 from mip.errors import DataError, shown
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _open(root: Path | None, cell: Cell) -> Iterator[tuple[Image.Image, Any]]:
     # Errors of whatever is done with the image name it, too.
     from PIL import Image, UnidentifiedImageError
 
-    cell = photo(cell)
+    cell = as_photo(cell)
     name = _printable(cell) if isinstance(cell, str) else "the image"
     try:
         data = locate(root, cell).read_bytes() if isinstance(cell, str) else cell
@@ -169,7 +169,7 @@ def _from_pixels(data: Any) -> Image.Image:
     import numpy as np
     from PIL import Image
 
-    pixels = array_of(data)
+    pixels = as_array(data)
     if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3} or pixels.shape[2:] not in {(), (3,)}:
         given = f"{type(data).__name__} of {pixels.dtype} {list(pixels.shape)}"
         cure = "; colours come last: permute(1, 2, 0)" if pixels.shape[:1] == (3,) else ""

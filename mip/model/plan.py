@@ -59,14 +59,16 @@ class Plan:
         """
         there = set(target_columns(self.spec)) <= set(rows.columns)
         target = self._target(rows) if there else None
-        return Batch(self.spec.root.encode(self.facts["branch"], rows), target, rows.rows)
+        return Batch(
+            self.spec.root.encode(self.facts["branch"], rows), target, torch.tensor(rows.row_ids)
+        )
 
     def _target(self, rows: Table) -> Tree:
         # A row without a target would make every parameter NaN.
         target = self.spec.head.encode(self.facts["head"], rows)
         for column, (_, leaf) in zip(target_columns(self.spec), leaves(target), strict=True):
             for place in _missing(leaf).nonzero()[:1, 0].tolist():
-                where = rows.where(place, column)
+                where = rows.cell_name(place, column)
                 raise DataError(f"{where}: the target is missing; mip.clean leaves such rows out")
         return target
 
@@ -76,7 +78,7 @@ class Plan:
         """
         target = self._target(rows)
         inputs = self.spec.root.cache(self.facts["branch"], rows, Path(folder))
-        return Batch(inputs, target, rows.rows)
+        return Batch(inputs, target, torch.tensor(rows.row_ids))
 
     def augment(self, batch: Batch, key: int) -> Batch:
         """Change a training batch as the branches say; draws depend on key and row alone."""

@@ -28,8 +28,8 @@ from mip.data import (
     Rows,
     Shards,
     Table,
-    digest_of,
-    label,
+    digest_texts,
+    format_label,
     read,
     split,
     split_by,
@@ -83,7 +83,7 @@ def told(reason: str, rows: Sequence[Any]) -> str:
     >>> told("target 'price' missing", [4, 7, 9, 12])
     "target 'price' missing: 4 rows (4, 7, 9, …)"
     """
-    named = ", ".join(map(label, rows[:3])) + (", …" if len(rows) > 3 else "")
+    named = ", ".join(map(format_label, rows[:3])) + (", …" if len(rows) > 3 else "")
     return f"{reason}: {len(rows)} row{'s' * (len(rows) > 1)} ({named})"
 
 
@@ -133,7 +133,7 @@ def oddities(spec: Spec, table: Rows, photos: bool = True) -> dict[str, list[Any
 def _labelled(chunk: Table, found: Iterable[tuple[int, str]]) -> list[Found]:
     pairs = list(found)
     places = [place for place, _ in pairs]
-    numbers, labels = chunk.row[places].tolist(), chunk.labels[places].tolist()
+    numbers, labels = chunk.row_ids[places].tolist(), chunk.index[places].tolist()
     texts = [text for _, text in pairs]
     return list(zip(numbers, labels, texts, strict=True))
 
@@ -156,7 +156,7 @@ def _problems(
                 cure = "leave the row out of the table"
                 if hasattr(branch, "missing"):
                     cure = f'set {path_in_spec(path)}.missing to "drop" or "learn"'
-                raise DataError(f"{table.where(row, column)}: {reason} ({cure})")
+                raise DataError(f"{table.cell_name(row, column)}: {reason} ({cure})")
             yield row, f"{summary or reason} in '{column}'"
 
 
@@ -165,10 +165,10 @@ def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
     for _, head in column_heads(spec.head):
         empty = np.flatnonzero(~head.known(table)).tolist()
         if empty and head.missing == "error":
-            raise DataError(f"{table.where(empty[0], head.column)}: the target is missing")
+            raise DataError(f"{table.cell_name(empty[0], head.column)}: the target is missing")
         reasons |= dict.fromkeys(empty, f"target '{head.column}' missing")
         with suppress(DataError):  # of words, which are never too large
-            far = set(table.beyond(head.column).tolist()) & set(empty)
+            far = set(table.overflow_rows(head.column).tolist()) & set(empty)
             reasons |= dict.fromkeys(far, f"target '{head.column}' infinite or past float32")
     return reasons
 
@@ -225,7 +225,7 @@ def target_columns(spec: Spec) -> list[str]:
 
 def fingerprint(spec: Spec, table: Rows) -> str:
     """Give a SHA-256 of what a spec reads of these rows, to tell whether they are the same."""
-    return digest_of(table.digest(columns_of(spec)).items())
+    return digest_texts(table.digest(columns_of(spec)).items())
 
 
 class Parts(NamedTuple, Generic[AnyTable]):

@@ -96,7 +96,7 @@ class Subset:
         return f"{len(self)} of {_count_text(self.source)}"
 
     @property
-    def rows(self) -> Tensor:
+    def row_ids(self) -> Tensor:
         """The row numbers that the source has for these rows, int64 [n]."""
         return _row_numbers(self.source, self.indices)
 
@@ -112,9 +112,9 @@ def _count_text(source: Any) -> str:
 def _row_numbers(source: Any, indices: Tensor) -> Tensor:
     # As numbered in the file, if the source knows: a table, or encoded rows.
     if isinstance(source, Shards):
-        return source.row_numbers(indices)
-    numbers = getattr(source, "rows", getattr(source, "row", None))
-    return indices if numbers is None else numbers[indices]
+        return source.row_ids_at(indices)
+    numbers = getattr(source, "row_ids", getattr(source, "row", None))
+    return indices if numbers is None else torch.as_tensor(numbers)[indices]
 
 
 def run_stages(pipe: Pipe, items: Iterator[Item]) -> Iterator[Any]:

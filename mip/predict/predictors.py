@@ -18,12 +18,12 @@ from mip.data import (
     Rows,
     Shards,
     Table,
+    category_codes,
     from_arrow,
     from_columns,
     from_frame,
     from_rows,
     import_pyarrow,
-    places,
     read,
 )
 from mip.errors import DataError, FileError, SpecError, shown
@@ -89,7 +89,7 @@ class Predictor:
         errors = [text for part in bad for text in part]
         if errors and None not in errors:
             raise DataError(errors[0])
-        return _frame(self.plan.decode(concat(list(logits))), inputs.labels, errors)
+        return _frame(self.plan.decode(concat(list(logits))), inputs.index, errors)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -207,7 +207,7 @@ def _one_by_one(plan: Plan, part: Table) -> tuple[Batch, list[str | None]]:
             batches.append(plan.encode(row))
             errors.append(None)
         except DataError as error:
-            batches.append(Batch(plan.example(), None, row.rows))
+            batches.append(Batch(plan.example(), None, torch.tensor(row.row_ids)))
             errors.append(str(error))
     return concat(batches), errors
 
@@ -292,7 +292,7 @@ def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
 
 
 def _with(table: Table, column: str, words: list[str]) -> list[Any]:
-    return table.labels[places(table, column, words) >= 0].tolist()
+    return table.index[category_codes(table, column, words) >= 0].tolist()
 
 
 def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:

@@ -77,7 +77,7 @@ def crossval(
     frames, scores = zip(*done.values(), strict=True)
     places = np.concatenate([np.flatnonzero(words == fold) for fold in done])
     joined = pd.concat(frames, ignore_index=True).iloc[np.argsort(places)]
-    predictions = joined.set_axis(table.labels[np.sort(places)])
+    predictions = joined.set_axis(table.index[np.sort(places)])
     return CrossValidation(predictions, scores, time.monotonic() - began, tuple(done), errors)
 
 

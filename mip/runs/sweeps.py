@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from mip.data import averaged, read, stream
+from mip.data import mean_and_std, read, stream
 from mip.errors import FileError, MipError, SpecError
 from mip.files import is_run
 from mip.model import Parts, clean, fingerprint, parts
@@ -130,7 +130,7 @@ class Combination:
         defined, and how many these are: NaN for the mean of none, and the deviation of one.
         """
         found = (each.scores.get(part, {}).get(metric, math.nan) for each in self.outcomes)
-        return averaged(found)
+        return mean_and_std(found)
 
 
 def grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

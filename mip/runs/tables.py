@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mip.data import averaged
+from mip.data import mean_and_std
 from mip.model import Node, memory, shape
 from mip.output import write
 from mip.runs.sweeps import Combination
@@ -95,7 +95,7 @@ def spread(title: str, folds: Mapping[str, Mapping[str, float]]) -> Grid:
     rows = []
     for name in _names(folds.values()):
         values = [fold.get(name, math.nan) for fold in folds.values()]
-        mean, deviation, known = averaged(values)
+        mean, deviation, known = mean_and_std(values)
         few = f" ({known} of {len(values)})" * (known < len(values))
         rows.append([name, format_metric(name, mean) + few, format_metric(name, deviation)])
         rows[-1] += [format_metric(name, value) for value in values]
@@ -111,7 +111,7 @@ def averages(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 [{'auc': 1.0}, {'auc': 0.5}, {'auc': nan}]}
     """
     names = _names(folds)
-    found = {name: averaged(fold.get(name, math.nan) for fold in folds) for name in names}
+    found = {name: mean_and_std(fold.get(name, math.nan) for fold in folds) for name in names}
     mean, deviation, known = ({name: found[name][k] for name in names} for k in range(3))
     return {**mean, "spread": deviation, "defined": known, "folds": [dict(fold) for fold in folds]}
 

@@ -137,7 +137,7 @@ def _options(role: str, guesses: list[Guess], table: Table) -> list[str]:
 def _image(guesses: list[Guess], table: Table) -> list[str]:
     # The policy "learn" is the one under which problems are looked up and nothing is decoded.
     branch = branches.Image(tuple(g.column for g in guesses), missing="learn")
-    absent = [f"row {table.rows[each.row]}: {each.reason}" for each in branch.problems(table)]
+    absent = [f"row {table.row_ids[each.row]}: {each.reason}" for each in branch.problems(table)]
     lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']
     if absent:
         lines += [f"# {len(absent)} of {len(table) * len(guesses)} photos are not there"]

@@ -12,10 +12,10 @@ import numpy as np
 from attrs import evolve, frozen
 
 from mip import branches, heads
-from mip.data import ANSWERS, BLANK, IMAGES, Table, is_image, is_list
+from mip.data import BLANKS, BOOLEAN_WORDS, IMAGE_SUFFIXES, Table, is_image, is_list
 from mip.errors import DataError
 
-PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGES))})", re.IGNORECASE)
+PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})", re.IGNORECASE)
 
 
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
@@ -78,12 +78,12 @@ def guess(table: Table, column: str) -> Guess:
     if any(map(is_list, cells)):
         return _guess_list(table, column, cells)
     words = [word for word in table.texts(column) if word]
-    known = [word for word in words if word.lower() not in BLANK]
+    known = [word for word in words if word.lower() not in BLANKS]
     kinds, told = len(set(known)), _counts(known, table)
     if _share(PICTURE, known) > 0.9 and all(isinstance(cell, (str, os.PathLike)) for cell in cells):
         there = any(map(partial(_is_file, table), known))
         return Guess(column, "image" if there else "lost files", f"{told}{'' if there else LOST}")
-    if kinds == 2 and all(word.lower() in ANSWERS for word in known):
+    if kinds == 2 and all(word.lower() in BOOLEAN_WORDS for word in known):
         return Guess(column, "yes or no", told)
     if kinds > 1 and _is_number(table, column):
         return _guess_number(table, column, kinds, told)
@@ -171,7 +171,7 @@ def _is_vector(table: Table, column: str, known: list[Any]) -> bool:
 
 def _is_date(table: Table, column: str) -> bool:
     try:
-        table.times(column)
+        table.timestamps(column)
     except DataError:
         return False
     return True
@@ -209,7 +209,7 @@ def guess_target(table: Table, column: str) -> TargetGuess:
         heads.Multilabel(column).adapt(table)
         return TargetGuess(column, "multilabel", "lists: any of several labels")
     words = [word for word in table.texts(column) if word]
-    known = [word for word in words if word.lower() not in BLANK]
+    known = [word for word in words if word.lower() not in BLANKS]
     number = len(set(known)) > 1 and _is_number(table, column)
     if number and len(known) < len(words):
         found = _regression(table, column, known)

@@ -233,7 +233,7 @@ WRONG = {
     "no vector": (Vector(["empty"]), "table: column 'empty' has no vector"),
     "image as text": (
         Text(["photo"]),
-        "table row 0, column 'photo': an image (ndarray) is not a word",
+        "table row 0, column 'photo': an image (ndarray) is not text",
     ),
 }
 

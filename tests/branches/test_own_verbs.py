@@ -35,7 +35,7 @@ class Mass:
     def encode(self, facts, rows):
         bad = np.flatnonzero(~(rows.numbers(self.column) > 0)).tolist()
         if bad and self.missing in ("drop", "error"):
-            raise DataError(f"{rows.where(bad[0], self.column)}: no mass")
+            raise DataError(f"{rows.cell_name(bad[0], self.column)}: no mass")
         return torch.from_numpy(rows.numbers(self.column)).float().unsqueeze(1)
 
     def module(self, facts):
@@ -145,7 +145,7 @@ GOOD = masses(*range(1, 25))
 def test_a_row_with_a_problem_goes_with_a_report(depth):
     used, report = mip.clean(spec(depth), masses(*range(1, 13), -3, *range(14, 25)))
     assert report.dropped == {"-3 is no mass in 'mass'": [12]}
-    assert used.rows.tolist() == [*range(12), *range(13, 24)]
+    assert used.row_ids.tolist() == [*range(12), *range(13, 24)]
 
 
 def test_a_row_with_a_problem_is_an_error(depth):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mip
-from mip.data import YEARS, from_arrow, number
+from mip.data import DATE_YEARS, from_arrow, parse_number
 from mip.errors import DataError, MipError
 from mip.images import decode
 from mip.model import oddities
@@ -268,7 +268,8 @@ DTYPES = [
 def read(table, header):
     """What a column is as words, numbers and dates; errors as their texts."""
     found = []
-    for verb in (table.texts, table.numbers, table.times, table.beyond, table.far):
+    dates = table.timestamps, table.out_of_bounds_rows
+    for verb in (table.texts, table.numbers, table.overflow_rows, *dates):
         try:
             found.append(verb(header).tolist())
         except DataError as error:
@@ -363,39 +364,40 @@ HELD = {
 def test_dates_are_read_the_same_from_every_dtype(held):
     table = mip.from_frame(pd.DataFrame({"x": held()}))
     np.testing.assert_array_equal(
-        table.times("x"), [19723 + 6.5 / 24, -25202 + 6.5 / 24, np.nan, np.nan]
+        table.timestamps("x"), [19723 + 6.5 / 24, -25202 + 6.5 / 24, np.nan, np.nan]
     )
-    assert table.far("x").tolist() == [2]
+    assert table.out_of_bounds_rows("x").tolist() == [2]
 
 
 @pytest.mark.parametrize("dtype", ["datetime64[s]", "datetime64[ms]"])
 def test_a_date_that_microseconds_cannot_hold_is_far(dtype):
     cells = np.array(["2024-01-01", "300000-01-01", "-9999-01-01"], dtype=dtype)
     table = mip.from_frame(pd.DataFrame({"x": pd.Series(cells)}))
-    assert table.far("x").tolist() == [1, 2]
-    np.testing.assert_array_equal(table.times("x"), [19723, np.nan, np.nan])
+    assert table.out_of_bounds_rows("x").tolist() == [1, 2]
+    np.testing.assert_array_equal(table.timestamps("x"), [19723, np.nan, np.nan])
 
 
 def test_the_range_of_dates_is_whole_years():
-    first, last = YEARS
+    first, last = DATE_YEARS
     cells = [f"{first - 1}-12-31 23:59", f"{first}-01-01", f"{last}-12-31 23:59", f"{last + 1}"]
     table = mip.from_columns({"x": cells})
-    assert table.far("x").tolist() == [0, 3]
+    assert table.out_of_bounds_rows("x").tolist() == [0, 3]
     want = (dt.datetime(last, 12, 31, 23, 59) - dt.datetime(1970, 1, 1)) / dt.timedelta(days=1)
-    assert table.times("x")[2] == want
+    assert table.timestamps("x")[2] == want
 
 
 @given(st.datetimes(dt.datetime(1678, 1, 1), dt.datetime(2261, 12, 31)))
 def test_a_date_is_its_days_since_1970(moment):
     want = (moment - dt.datetime(1970, 1, 1)) / dt.timedelta(days=1)
-    assert mip.from_columns({"x": [moment.isoformat()]}).times("x")[0] == pytest.approx(want, 1e-15)
+    table = mip.from_columns({"x": [moment.isoformat()]})
+    assert table.timestamps("x")[0] == pytest.approx(want, 1e-15)
 
 
 @pytest.mark.parametrize("cell", ["now", "today", "2024-02-30", "-0001-01-01", "10000-01-01", 7.5])
 def test_what_is_no_date_is_named(cell):
     want = f"table row 1, column 'x': {str(cell)!r} is not an ISO date"
     with pytest.raises(DataError, match=f"^{want}$"):
-        mip.from_frame(pd.DataFrame({"x": column("2024-01-01", cell)})).times("x")
+        mip.from_frame(pd.DataFrame({"x": column("2024-01-01", cell)})).timestamps("x")
 
 
 def test_far_dates_do_not_change_what_is_learned():
@@ -463,7 +465,7 @@ def test_a_fingerprint_of_a_photo_is_that_of_its_bytes():
 
 @pytest.mark.parametrize("text", ["1_000", "0x10", "٣", "1,5", "1 000", "-nan", "½", "1\0"])
 def test_digits_are_plain(text):
-    assert number(text) is None
+    assert parse_number(text) is None
     named = f"table row 0, column 'x': {text!r} is not a number"
     with pytest.raises(DataError) as caught:
         mip.from_columns({"x": [text]}).numbers("x")

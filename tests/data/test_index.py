@@ -120,18 +120,18 @@ def test_out_of_fold_predictions_have_the_index(index):
 @over_indexes
 def test_what_is_made_of_a_table_keeps_labels_and_numbers(index):
     table = mip.from_frame(rows_of(index))
-    assert table.rows.tolist() == [*range(ROWS)]
+    assert table.row_ids.tolist() == [*range(ROWS)]
     taken = table.take([4, 2, 2])
     pd.testing.assert_index_equal(taken.frame.index, index[[4, 2, 2]])
-    assert taken.rows.tolist() == [4, 2, 2]
+    assert taken.row_ids.tolist() == [4, 2, 2]
     left = table.without([0, 3]).select(["area", "price"])
     pd.testing.assert_index_equal(left.frame.index, index.delete([0, 3]))
-    assert left.rows.tolist() == [1, 2, 4, 5, 6, 7, 8]
-    joined = taken.join([left])
-    assert joined.rows.tolist() == [4, 2, 2, *left.rows.tolist()]
-    assert repr([*joined.labels]) == repr([*index[[4, 2, 2]], *left.labels])
+    assert left.row_ids.tolist() == [1, 2, 4, 5, 6, 7, 8]
+    joined = taken.concat([left])
+    assert joined.row_ids.tolist() == [4, 2, 2, *left.row_ids.tolist()]
+    assert repr([*joined.index]) == repr([*index[[4, 2, 2]], *left.index])
     for part in mip.split(table, (0.5, 0.5)):
-        pd.testing.assert_index_equal(part.labels, index[part.row])
+        pd.testing.assert_index_equal(part.index, index[part.row_ids])
     pd.testing.assert_index_equal(mip.folds(table, k=3).frame.index, index)
 
 
@@ -142,7 +142,7 @@ def test_cleaned_rows_keep_labels_and_are_reported_by_them(index):
     with pytest.warns(mip.errors.MipWarning):
         table, report = mip.clean(spec_of("regression", NUMBERS), mip.from_frame(frame))
     pd.testing.assert_index_equal(table.frame.index, index.delete([2, 5]))
-    assert table.rows.tolist() == [0, 1, 3, 4, 6, 7, 8]
+    assert table.row_ids.tolist() == [0, 1, 3, 4, 6, 7, 8]
     assert repr(report.dropped["target 'price' missing"]) == repr(index[[2, 5]].tolist())
 
 
@@ -198,7 +198,7 @@ def test_rows_of_a_file_are_numbered_whatever_index_was_written(predict, ending,
     frame = rows_of(INDEXES["texts"])
     path = tmp_path / f"t.{ending}"
     frame.to_csv(path) if ending == "csv" else frame.to_parquet(path)
-    assert mip.read(path).labels.tolist() == [*range(ROWS)]
+    assert mip.read(path).index.tolist() == [*range(ROWS)]
     assert predict(path).index.tolist() == [*range(ROWS)]
     assert predict(mip.read(path).take([5, 2])).index.tolist() == [5, 2]
     for out in (tmp_path / "p.csv", tmp_path / "p.parquet"):
@@ -238,7 +238,7 @@ def test_tables_of_every_form_are_predicted_alike(predict):
     near(predict({name: frame[name].tolist() for name in frame}), plain)
     near(predict(frame.to_dict("records")), plain)
     near(predict(pa.record_batch({name: pa.array(frame[name]) for name in frame})), plain)
-    assert from_arrow(pa.Table.from_pandas(frame)).labels.equals(index)
+    assert from_arrow(pa.Table.from_pandas(frame)).index.equals(index)
 
 
 ROWS_ARE = (
@@ -262,8 +262,8 @@ REFUSED = {
     "text": (lambda f: {"town": "Ulm"}, "table: column 'town' is str, not a sequence of cells"),
     "two indexes": (
         lambda f: {"area": f["area"], "rooms": f["rooms"][::-1]},
-        "table: column 'rooms' has another index than column 'area'; reset_index(drop=True) takes "
-        "cells as they stand",
+        "table: column 'rooms' and column 'area' have different indexes; "
+        "reset_index(drop=True) takes the cells in their order",
     ),
 }
 

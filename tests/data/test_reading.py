@@ -24,8 +24,8 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 import mip
-from mip.data import IMAGES, from_arrow, from_columns, from_dataset, is_image, read_idx
-from mip.data.reading import read_folder
+from mip.data import IMAGE_SUFFIXES, from_arrow, from_columns, from_dataset, is_image, read_idx
+from mip.data.formats.class_folders import read_class_folders
 from mip.errors import DataError
 from mip.images import decoding
 
@@ -88,27 +88,27 @@ def test_a_mark_of_byte_order_is_no_part_of_the_first_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "error"),
     [
-        ("houses.csv", "", "houses.csv: not a readable CSV table: it is empty"),
+        ("houses.csv", "", "houses.csv: not a readable CSV table: the file is empty"),
         ("houses.csv", "area,town\n", "houses.csv: the table has no rows"),
         (
             "houses.csv",
             "area,town,area\n1,Ulm,2\n",
-            "houses.csv: not a readable CSV table: the column 'area' stands twice in the header",
+            "houses.csv: not a readable CSV table: duplicate column 'area' in the header",
         ),
         (
             "houses.csv",
             "area,town\n1,Ulm\n2\n",
-            "houses.csv: not a readable CSV table: row 1 has 1 cells, and the header 2",
+            "houses.csv: not a readable CSV table: row 1 has 1 cells, but the header has 2",
         ),
         (
             "houses.csv",
             "area,town\n1,Ulm,3\n2,Bonn\n",
-            "houses.csv: not a readable CSV table: row 0 has 3 cells, and the header 2",
+            "houses.csv: not a readable CSV table: row 0 has 3 cells, but the header has 2",
         ),
         (
             "houses.tsv",
             "area\ttown\n1\tUlm\n2\tBonn\t3\n",
-            "houses.tsv: not a readable CSV table: row 1 has 3 cells, and the header 2",
+            "houses.tsv: not a readable CSV table: row 1 has 3 cells, but the header has 2",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_missing_folder_has_no_nearest(tmp_path):
 
 
 def test_another_ending_is_refused():
-    want = "houses.cvs: '.cvs' is not the ending of a table; did you mean '.csv'? (known: .csv, "
+    want = "houses.cvs: '.cvs' is not the suffix of a table; did you mean '.csv'? (known: .csv, "
     with pytest.raises(DataError, match=f"^{re.escape(want)}"):
         mip.read("houses.cvs")
 
@@ -164,11 +164,11 @@ def test_a_csv_gives_back_every_text_that_was_written(tmp_path_factory, rows):
 
 
 def test_a_csv_of_several_chunks_is_one_table(tmp_path, monkeypatch):
-    monkeypatch.setattr("mip.data.text.CHUNK", 4)
+    monkeypatch.setattr("mip.data.formats.csv_files.CHUNK_ROWS", 4)
     path = written(tmp_path, "x\n" + "\n".join(map(str, range(11))))
     assert mip.read(path).numbers("x").tolist() == list(range(11))
     refused(
-        "houses.csv: not a readable CSV table: row 9 has 2 cells, and the header 1",
+        "houses.csv: not a readable CSV table: row 9 has 2 cells, but the header has 1",
         mip.read,
         written(tmp_path, "x\n" + "1\n" * 9 + "1,2\n"),
     )
@@ -197,11 +197,11 @@ def test_a_line_end_within_a_json_text_is_no_line_end(tmp_path):
         (b"{", " line 3: not JSON: Expecting property name enclosed in double quotes: line"),
         (b"[1, 2]", " line 3: not an object: [1, 2]"),
         (b'"x"', ' line 3: not an object: "x"'),
-        (b'{"a": 1, "a": 2}', " line 3: not JSON: the column 'a' stands twice in one object"),
+        (b'{"a": 1, "a": 2}', " line 3: not JSON: duplicate column 'a' in one object"),
         (b'{"a": "\xff"}', " line 3: not JSON: 'utf-8' codec can't decode"),
         (b'{"a": ' + b"[" * 100_000, " line 3: not JSON: "),
-        (b'{"a": {"b": 1}}', " row 1, column 'a': an object within a cell cannot be read"),
-        (b'{"a": [1, [{}]]}', " row 1, column 'a': an object within a cell cannot be read"),
+        (b'{"a": {"b": 1}}', " row 1, column 'a': objects inside a cell are not supported"),
+        (b'{"a": [1, [{}]]}', " row 1, column 'a': objects inside a cell are not supported"),
         (b'{"\\ud800": 1}', ": not a readable table: 'utf-8' codec can't encode"),
     ],
 )
@@ -233,7 +233,7 @@ def test_shards_are_one_table(kind, tmp_path):
     (folder / "other.txt").write_text("")
     table = mip.read(folder / f"part-*.{kind}")
     assert table.digest() == mip.from_frame(frame_of()).digest()
-    assert table.rows.tolist() == list(range(11))
+    assert table.row_ids.tolist() == list(range(11))
     assert (table.name, table.root) == (f"part-*.{kind}", folder)
 
 
@@ -249,14 +249,16 @@ def test_a_folder_of_parquet_shards_is_a_table(tmp_path):
 def test_a_shard_of_another_type_is_named(tmp_path):
     folder = shards(tmp_path / "data", "parquet")
     frame_of().astype({"rooms": str}).to_parquet(folder / "part-1.parquet")
-    want = "part-1.parquet is not like part-0.parquet: column 'rooms' is large_string, not int64"
+    want = "part-1.parquet does not match part-0.parquet: column 'rooms' is large_string, not int64"
     refused(f"data: {want}", mip.read, folder)
 
 
 def test_a_shard_of_other_columns_is_named(tmp_path):
     written(tmp_path, "a,b\n1,2\n", "0.csv"), written(tmp_path, "c,a\n1,2\n", "1.csv")
     refused(
-        "*.csv: 1.csv is not like 0.csv: it lacks b and 0.csv lacks c", mip.read, tmp_path / "*.csv"
+        "*.csv: 1.csv does not match 0.csv: 1.csv lacks b and 0.csv lacks c",
+        mip.read,
+        tmp_path / "*.csv",
     )
 
 
@@ -316,7 +318,7 @@ def test_a_pattern_without_a_match_names_the_nearest(tmp_path):
     written(tmp_path, "a\n1\n", "part-0.csv")
     want = "there is no such table; did you mean 'part-0.csv'? (known: part-0.csv)"
     refused(f"{tmp_path}/prt-*.csv: {want}", mip.read, tmp_path / "prt-*.csv")
-    with pytest.raises(DataError, match="'' is not the ending of a table"):
+    with pytest.raises(DataError, match="'' is not the suffix of a table"):
         mip.read(tmp_path / "part-*")
 
 
@@ -339,12 +341,12 @@ def test_a_class_folder_says_the_label(tmp_path):
     assert table.cells("image") == ["cat/1.webp", "dog/b.png", "dog/deep/a.JPG"]
     assert table.cells("label") == ["cat", "dog", "dog"]
     assert table.root == tmp_path
-    assert table.digest() == read_folder(tmp_path).digest()
+    assert table.digest() == read_class_folders(tmp_path).digest()
 
 
 def test_an_image_without_a_class_is_refused(tmp_path):
     drawn(tmp_path, "cat/1.png", "stray.png")
-    want = "stray.png lies in no class folder, so it has no label"
+    want = "stray.png is in no class folder, so it has no label"
     refused(f"{tmp_path}: {want}", mip.read, tmp_path)
 
 
@@ -352,14 +354,14 @@ def test_a_folder_without_a_table_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
     want = f"{tmp_path}: holds neither .parquet files nor class folders with images"
     refused(want, mip.read, tmp_path)
-    refused(f"{tmp_path}/dog: there is no such folder", read_folder, tmp_path / "dog")
+    refused(f"{tmp_path}/dog: there is no such folder", read_class_folders, tmp_path / "dog")
     want = "there is no such table; did you mean 'cat'? (known: cat)"
     refused(f"{tmp_path}/cta: {want}", mip.read, tmp_path / "cta")
 
 
 def test_the_endings_of_images_are_those_of_the_decoders():
     known = Image.registered_extensions()
-    assert {known[ending] for ending in IMAGES} == set(decoding.FORMATS)
+    assert {known[ending] for ending in IMAGE_SUFFIXES} == set(decoding.FORMATS)
 
 
 # idx files.
@@ -393,7 +395,7 @@ def test_an_idx_file_that_is_cut_or_foreign_is_named(digits):
     images, labels = digits
     want = f"{labels.name}: not an idx3-ubyte file (magic number 00000801)"
     refused(want, read_idx, labels, labels)
-    want = f"{images.name}: 5 images, and {labels.name} has 4 labels"
+    want = f"{images.name}: 5 images, but {labels.name} has 4 labels"
     refused(want, read_idx, images, idx(labels, np.arange(4)))
     refused(
         f"{labels.name}: not an idx1-ubyte file (magic number 00000901)",
@@ -406,8 +408,8 @@ def test_an_idx_file_that_is_cut_or_foreign_is_named(digits):
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        (b"\0\0\x08\x01\0\0\0\x05abcd", "a damaged idx file: 4 bytes of data, not 5"),
-        (b"\0\0\x08\x01\0\0\0\x05abcdef", "a damaged idx file: 6 bytes of data, not 5"),
+        (b"\0\0\x08\x01\0\0\0\x05abcd", "damaged idx file: 4 bytes of data, expected 5"),
+        (b"\0\0\x08\x01\0\0\0\x05abcdef", "damaged idx file: 6 bytes of data, expected 5"),
         (b"\0\0\x08\x01\0\0", "not an idx1-ubyte file (magic number 00000801)"),
         (b"", "not an idx1-ubyte file (magic number none)"),
         (b"\x89PNG\r\n", "not an idx1-ubyte file (magic number 89504e47)"),
@@ -423,14 +425,14 @@ def test_labels_of_the_wrong_length_are_named(digits, data, error):
 def test_a_cut_gzip_file_is_named(tmp_path, cut):
     labels = idx(tmp_path / "labels.gz", np.arange(200))
     labels.write_bytes(labels.read_bytes()[:cut])
-    with pytest.raises(DataError, match=r"^labels\.gz: a damaged gzip file: "):
+    with pytest.raises(DataError, match=r"^labels\.gz: damaged gzip file: "):
         read_idx(labels, labels)
 
 
 def test_a_gzip_file_of_noise_is_named(tmp_path):
     labels = idx(tmp_path / "labels.gz", np.arange(200))
     labels.write_bytes(labels.read_bytes()[:10] + b"\xff" * 40)
-    want = "labels.gz: a damaged gzip file: Error -3 while decompressing data: invalid block type"
+    want = "labels.gz: damaged gzip file: Error -3 while decompressing data: invalid block type"
     refused(want, read_idx, labels, labels)
 
 
@@ -519,7 +521,7 @@ def test_images_in_memory_are_not_copied():
 
 def test_columns_of_unequal_lengths_are_refused():
     refused(
-        "pairs: column 'label' has 2 cells, and column 'image' 3",
+        "pairs: column 'label' has 2 cells, but column 'image' has 3",
         from_columns,
         {"image": np.zeros((3, 4, 4)), "label": [0, 1]},
         name="pairs",
@@ -559,10 +561,10 @@ class Stream(IterableDataset):
     ("dataset", "columns", "error"),
     [
         (Rows([{"a": 1}, {"b": 1}]), None, " row 1: the item has no 'a' (known: b)"),
-        (Rows([(1, 2), (1,)]), ["a", "b"], " row 1: 1 parts, and 2 names in 'columns'"),
-        (Rows([(1, 2)]), None, " row 0: 2 parts, and 0 names in 'columns'"),
+        (Rows([(1, 2), (1,)]), ["a", "b"], " row 1: 1 parts, but 'columns' has 2 names"),
+        (Rows([(1, 2)]), None, " row 0: 2 parts, but 'columns' has 0 names"),
         (Rows([PHOTO]), ["a"], " row 0: Image is neither a dict nor a tuple"),
-        (Stream(), ["a"], ": Stream is no map-style dataset (len and [])"),
+        (Stream(), ["a"], ": Stream is not a map-style dataset (with len() and [])"),
     ],
 )
 def test_items_that_make_no_row_are_named(dataset, columns, error):

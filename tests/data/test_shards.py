@@ -97,12 +97,12 @@ def content(table: mip.Table) -> dict[str, list]:
         for look in (table.texts, table.numbers):
             with suppress(DataError):
                 answers.append([*map(str, look(name))])
-    return asked | {"": table.rows.tolist()}
+    return asked | {"": table.row_ids.tolist()}
 
 
 def joined(chunks) -> mip.Table:
     first, *others = chunks
-    return first.join(others)
+    return first.concat(others)
 
 
 def total(layout) -> int:
@@ -179,7 +179,7 @@ def test_rows_encode_alike_as_they_are_read_and_when_taken(layout, seed, data):
         assert bits(found) == bits(inputs(plan)(table.take(index)))
 
 
-def test_a_row_group_of_more_rows_than_a_piece_is_read_in_pieces(tmp_path):
+def test_a_row_group_of_more_rows_than_a_chunk_is_read_in_chunks(tmp_path):
     rows = 70_000
     cells = {"x": np.arange(rows), "w": [str(k % 3) for k in range(rows)]}
     pq.write_table(pa.table(cells), tmp_path / "x.parquet", row_group_size=rows)
@@ -205,11 +205,11 @@ def shards(folder) -> Shards:
 def test_rows_can_be_taken_by_an_array_that_cannot_be_written(shards):
     index = np.array([3, 1])
     index.setflags(write=False)
-    assert shards.take(index).rows.tolist() == [3, 1]
+    assert shards.take(index).row_ids.tolist() == [3, 1]
 
 
 def test_folds_of_shards_are_refused(shards):
-    with pytest.raises(DataError, match=r"^folds: a table of shards must be in memory: mip.read$"):
+    with pytest.raises(DataError, match=r"^folds: shards must be read into memory: mip.read$"):
         mip.folds(shards)
 
 
@@ -220,7 +220,7 @@ def test_a_sampler_that_shards_cannot_have_is_refused_before_any_is_read(shards)
 
 @pytest.mark.parametrize("index", [[20], [-1], [0, 20, 3], [-21]])
 def test_a_place_that_is_none_is_an_index_error(shards, index):
-    with pytest.raises(IndexError, match=r"a place that is not one of 20 rows$"):
+    with pytest.raises(IndexError, match=r"position out of range for 20 rows$"):
         shards.take(index)
 
 
@@ -243,7 +243,7 @@ def test_a_missing_column_is_named(shards):
 
 
 def places(batches) -> list[list[int]]:
-    return [batch.rows.tolist() for batch in batches]
+    return [batch.row_ids.tolist() for batch in batches]
 
 
 def epochs(batches, count) -> list[list[int]]:
@@ -268,7 +268,7 @@ def test_an_epoch_has_every_row_once(layout, window, size, seed, shuffle):
             assert sorted(rows) == [*range(len(shards))]
             assert shuffle or rows == sorted(rows)
         for batch in batches:
-            assert batch.numbers("x").tolist() == batch.rows.tolist()
+            assert batch.numbers("x").tolist() == batch.row_ids.tolist()
             assert len(batch) in (size, len(shards) % size)
 
 
@@ -291,9 +291,9 @@ def test_standing_before_any_step_equals_dropping_the_batches_before(
         want = places(islice(batches.iter_from(0), 3 * len(batches)))
         parts = [shard(rank, ranks)(batches) for rank in range(ranks)]
         for step in range(3 * len(batches)):
-            assert next(batches.iter_from(step)).rows.tolist() == want[step]
+            assert next(batches.iter_from(step)).row_ids.tolist() == want[step]
         for step in {0, len(want) // 2, len(want) - 1} if want else ():
-            own = [next(part.iter_from(step)).rows.tolist() for part in parts]
+            own = [next(part.iter_from(step)).row_ids.tolist() for part in parts]
             assert [*concat(own)] == want[step]
             assert max(map(len, own)) - min(map(len, own)) <= 1
         assert len(batches) or list(batches.iter_from(2)) == []
@@ -375,14 +375,14 @@ def test_a_data_loader_gives_the_batches_of_the_pipe(folder, workers, mapped):
 
 def watched(shards, monkeypatch) -> tuple[Shards, list[int]]:
     """Copy shards, and keep the first row's number of every row group that is read of them."""
-    seen, plain, copy = [], Shards.pieces, evolve(shards)
+    seen, plain, copy = [], Shards.chunks_of, evolve(shards)
 
-    def pieces(self, group, columns=None):
+    def chunks_of(self, group, columns=None):
         if self is copy:
             seen.append(group.first)
         return plain(self, group, columns)
 
-    monkeypatch.setattr(Shards, "pieces", pieces)
+    monkeypatch.setattr(Shards, "chunks_of", chunks_of)
     return copy, seen
 
 
@@ -398,7 +398,7 @@ def test_a_pass_reads_every_row_group_once_and_none_of_a_next_epoch(many, stages
 def test_standing_late_in_an_epoch_reads_no_window_before(many, monkeypatch):
     shards, seen = watched(many, monkeypatch)
     batches = pipe(shards, mip.batch(100))
-    assert next(batches.iter_from(15)).rows.tolist() == [*range(1_500, 1_600)]
+    assert next(batches.iter_from(15)).row_ids.tolist() == [*range(1_500, 1_600)]
     assert min(seen) >= 1_200
 
 
@@ -448,7 +448,7 @@ def test_a_subset_of_shards_is_a_source(shards, folder):
     chosen = pipe(shards, mip.subset([19, 0, 7, 7]), mip.batch(3))
     assert places(chosen) == [[19, 0, 7], [7]]
     odd = shards.without(range(0, 20, 2))
-    assert pipe(odd, mip.subset([9, 0, 3]), mip.batch(3)).source.rows.tolist() == [19, 1, 7]
+    assert pipe(odd, mip.subset([9, 0, 3]), mip.batch(3)).source.row_ids.tolist() == [19, 1, 7]
 
 
 def test_an_error_in_a_stage_names_rows_by_their_number(shards):
@@ -473,7 +473,7 @@ def numbered(folder: Path, layout) -> tuple[Shards, mip.Table]:
 
 
 def rows_of(part) -> list[int]:
-    return [*concat(chunk.rows.tolist() for chunk in part.chunks())]
+    return [*concat(chunk.row_ids.tolist() for chunk in part.chunks())]
 
 
 fractions = st.sampled_from([(0.5, 0.5), (0.7, 0.2, 0.1), (0.0, 1.0, 0.0)])
@@ -488,9 +488,9 @@ def test_parts_are_disjoint_cover_and_are_those_of_the_key(layout, fractions, se
             assert sorted(concat(map(rows_of, parts))) == [*range(len(table))]
             assert [len(part) for part in parts] == [len(rows_of(part)) for part in parts]
             assert all(not len(p) for p, share in zip(parts, fractions, strict=True) if not share)
-        want = [part.rows.tolist() for part in mip.split(table, fractions, seed, key=key)]
+        want = [part.row_ids.tolist() for part in mip.split(table, fractions, seed, key=key)]
         assert [*map(rows_of, parts)] == want
-        want = {name: part.rows.tolist() for name, part in split_by(table, "part").items()}
+        want = {name: part.row_ids.tolist() for name, part in split_by(table, "part").items()}
         assert {name: rows_of(part) for name, part in split_by(shards, "part").items()} == want
 
 
@@ -514,13 +514,15 @@ def test_other_rows_of_the_same_files_have_another_fingerprint(many):
 def test_a_part_is_a_source_as_all_rows_are(many):
     part = mip.split(many, (0.3, 0.7), seed=2)[0]
     own = rows_of(part)
-    assert part.take([5, 0]).rows.tolist() == [own[5], own[0]]
+    assert part.take([5, 0]).row_ids.tolist() == [own[5], own[0]]
     batches = pipe(part, mip.sample(True, 1), mip.batch(7))
     for rows in epochs(batches, 2):
         assert sorted(rows) == own
-    assert next(batches.iter_from(30)).rows.tolist() == places(islice(batches.iter_from(0), 31))[-1]
+    assert (
+        next(batches.iter_from(30)).row_ids.tolist() == places(islice(batches.iter_from(0), 31))[-1]
+    )
     left = part.without(own[:-1])
-    assert (len(left), rows_of(left), left.take([0]).rows.tolist()) == (1, own[-1:], own[-1:])
+    assert (len(left), rows_of(left), left.take([0]).row_ids.tolist()) == (1, own[-1:], own[-1:])
 
 
 def test_a_part_without_rows_is_usable(shards, folder):
@@ -539,7 +541,7 @@ def test_a_part_without_rows_is_usable(shards, folder):
 
 @pytest.mark.parametrize("way", ["stratify", "group", "time"])
 def test_splits_that_need_all_rows_are_refused(shards, way):
-    want = f"split: shards are cut by fractions or a key; '{way}' needs mip.read"
+    want = f"split: shards are split by fractions or a key; '{way}' needs mip.read"
     refused(want, mip.split, shards, (0.5, 0.5), **{way: "whole"})
 
 
@@ -593,7 +595,7 @@ def test_rows_that_cannot_be_used_are_those_of_the_table(houses):
         kept, report = clean(spec, mip.stream(houses))
         table, want = clean(spec, mip.read(houses))
         assert str(report) == str(want)
-        assert (rows_of(kept), len(kept)) == (table.rows.tolist(), len(table))
+        assert (rows_of(kept), len(kept)) == (table.row_ids.tolist(), len(table))
         assert "target 'price' missing: 1 row (4)" in str(report)
         plan = mip.adapt(spec, kept)
         assert bits(kept.map(plan.encode).take(range(len(kept)))) == bits(plan.encode(table))
@@ -712,7 +714,7 @@ def test_shards_train_as_the_same_batches_in_memory(here, monkeypatch):
     for memory in (2 << 30, 0):
         monkeypatch.setattr("mip.runs.feeding.MEMORY", memory)
         rows = [*concat(batch.row.tolist() for batch in train_pipe(plan, cut.train))]
-        assert sorted(rows) == table.rows.tolist() != rows
+        assert sorted(rows) == table.row_ids.tolist() != rows
         assert bits(mip.collect(rows_pipe(plan, cut.train, 16))) == bits(want)
         assert bits(mip.collect(train_pipe(plan, cut.train))) == bits(want)
 
@@ -810,7 +812,7 @@ def test_shards_that_are_not_alike_are_refused_as_read_refuses_them(tmp_path):
                 way(tmp_path / name)
             told.append(str(caught.value))
         assert told[0] == told[1]
-        assert told[0].startswith(f"{name}: z.parquet is not like part-0.parquet: ")
+        assert told[0].startswith(f"{name}: z.parquet does not match part-0.parquet: ")
 
 
 def test_a_file_that_was_cut_before_it_is_opened_is_named(tmp_path):
@@ -855,7 +857,7 @@ def test_damage_behind_an_open_footer_is_an_error_in_its_window(tmp_path, how, a
     for look in (lambda: [*shards.chunks()], lambda: shards.take([1_500])):
         with pytest.raises(DataError, match=r"^part-1\.parquet: "):
             look()
-    assert shards.take([2_999, 0]).rows.tolist() == [2_999, 0]
+    assert shards.take([2_999, 0]).row_ids.tolist() == [2_999, 0]
 
 
 def test_a_file_that_is_gone_is_named_by_every_look(tmp_path):

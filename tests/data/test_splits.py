@@ -22,7 +22,7 @@ def of(**columns):
 
 
 def numbers(parts):
-    return [part.rows.tolist() for part in parts]
+    return [part.row_ids.tolist() for part in parts]
 
 
 shares = st.lists(st.integers(0, 10), min_size=1, max_size=4).filter(any)
@@ -49,7 +49,7 @@ def test_the_sizes_are_known_numbers():
 def test_a_split_is_a_function_of_its_seed():
     table = of(x=range(50))
     first, again, other = (
-        mip.split(table, (0.5, 0.5), seed)[0].rows.tolist() for seed in (0, 0, 1)
+        mip.split(table, (0.5, 0.5), seed)[0].row_ids.tolist() for seed in (0, 0, 1)
     )
     assert first == again != other
     assert first != list(range(25))
@@ -68,7 +68,7 @@ def test_a_split_is_a_function_of_its_seed():
 def test_a_stratified_split_has_the_proportions_of_the_table(words, fractions, seed):
     table = of(y=words)
     parts = mip.split(table, fractions, seed, stratify="y")
-    assert sorted(np.concatenate([part.rows for part in parts])) == list(range(len(words)))
+    assert sorted(np.concatenate([part.row_ids for part in parts])) == list(range(len(words)))
     grown = len(parts[0]) == len(set(words))  # as large as it must be to have each of them
     for part, fraction in zip(parts, fractions, strict=True):
         assert grown or abs(len(part) - fraction * len(words)) < 1
@@ -107,7 +107,7 @@ def test_a_class_of_one_row_is_in_the_first_part_and_a_large_one_has_a_row_less(
     train, test = mip.split(table, (0.25, 0.75), stratify="y")
     assert len(train) == len(set(train.texts("y"))) == 21
     one = of(y=["a"] * 9 + ["b"])
-    rows = [int(mip.split(one, (0.1, 0.9), seed, stratify="y")[0].rows[0]) for seed in range(9)]
+    rows = [int(mip.split(one, (0.1, 0.9), seed, stratify="y")[0].row_ids[0]) for seed in range(9)]
     assert len(set(rows)) > 1
 
 
@@ -134,7 +134,7 @@ def test_a_rare_class_is_in_every_part():
 )
 def test_a_group_is_never_cut(groups, fractions, seed):
     parts = mip.split(of(g=groups), fractions, seed, group="g")
-    assert sorted(np.concatenate([part.rows for part in parts])) == list(range(len(groups)))
+    assert sorted(np.concatenate([part.row_ids for part in parts])) == list(range(len(groups)))
     owners = [set(part.texts("g")) for part in parts]
     assert sum(map(len, owners)) == len(set(groups))
 
@@ -293,7 +293,7 @@ def test_folds_survive_their_file(tmp_path):
         ({"k": 4}, "folds: k = 4 must be from 2 to the 3 rows of table"),
         ({"k": 3, "group": "g"}, "folds: k = 3 must be from 2 to the 2 groups of table"),
         ({"k": 2, "group": "g", "stratify": "g"}, "folds: stratify and group exclude each other"),
-        ({"k": 2, "repeats": 8}, "folds: table has a column 'fold_7' already"),
+        ({"k": 2, "repeats": 8}, "folds: table already has a column 'fold_7'"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(options, error):
@@ -306,7 +306,7 @@ def test_folds_that_cannot_be_are_refused(options, error):
 
 def test_a_column_may_say_the_parts():
     table = of(part=["train", "test", "train", "valid"])
-    found = {name: part.rows.tolist() for name, part in split_by(table, "part").items()}
+    found = {name: part.row_ids.tolist() for name, part in split_by(table, "part").items()}
     assert found == {"test": [1], "train": [0, 2], "valid": [3]}
 
 
@@ -319,7 +319,7 @@ def test_parts_follow_the_fractions_of_the_spec():
     parts = mip.parts(with_split("fractions = [0.5, 0.25, 0.25]\nseed = 3"), table)
     assert [*map(len, parts)] == [20, 10, 10]
     want = mip.split(table, (0.5, 0.25, 0.25), seed=3)
-    assert [part.rows.tolist() for part in parts] == [part.rows.tolist() for part in want]
+    assert [part.row_ids.tolist() for part in parts] == [part.row_ids.tolist() for part in want]
 
 
 @pytest.mark.parametrize("way", ["stratify", "group", "time", "key"])
@@ -349,7 +349,7 @@ def test_ways_to_split_that_exclude_each_other_are_refused(how, error):
 def test_parts_follow_a_column():
     table = mip.from_frame(frame_of(4).assign(part=["train", "test", "train", "train"]))
     parts = mip.parts(with_split('column = "part"'), table)
-    assert [part.rows.tolist() for part in parts] == [[0, 2, 3], [], [1]]
+    assert [part.row_ids.tolist() for part in parts] == [[0, 2, 3], [], [1]]
 
 
 def test_a_part_of_another_name_is_refused():
@@ -368,7 +368,7 @@ def test_parts_follow_a_folds_file(tmp_path):
     folds_of(tmp_path, [3, 2, 1, 0], ["a", "b", "c", "c"])
     spec = with_split('folds = "folds.csv"\ntest = "a"\nvalid = "b"')
     parts = mip.parts(spec, mip.from_frame(frame_of(4)), tmp_path)
-    assert [part.rows.tolist() for part in parts] == [[0, 1], [2], [3]]
+    assert [part.row_ids.tolist() for part in parts] == [[0, 1], [2], [3]]
 
 
 def test_folds_may_be_numbers(tmp_path):
@@ -376,7 +376,7 @@ def test_folds_may_be_numbers(tmp_path):
     parts = mip.parts(
         with_split('folds = "folds.csv"\ntest = 0'), mip.from_frame(frame_of(4)), tmp_path
     )
-    assert [part.rows.tolist() for part in parts] == [[1, 2], [], [0, 3]]
+    assert [part.row_ids.tolist() for part in parts] == [[1, 2], [], [0, 3]]
 
 
 def test_a_fold_that_is_none_names_the_known(tmp_path):
@@ -390,7 +390,7 @@ def test_a_fold_that_is_none_names_the_known(tmp_path):
     ("rows", "error"),
     [
         (["0", "1"], "folds.csv: no fold for row 2 of table"),
-        (["0", "1", "1"], "folds.csv: a row stands twice in column 'row'"),
+        (["0", "1", "1"], "folds.csv: duplicate row in column 'row'"),
         (["0", "1", ""], "folds.csv row 2, column 'row': not the number of a row"),
         (["0", "1", "1.5"], "folds.csv row 2, column 'row': not the number of a row"),
     ],

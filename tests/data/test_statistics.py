@@ -18,7 +18,15 @@ from test_shards import SPEC, layouts, some_rows, total, written
 
 import mip
 from mip.branches import Categorical, Continuous
-from mip.data import edges, moments, normal, places, quantiles, sample, words
+from mip.data import (
+    bin_edges,
+    category_codes,
+    moments,
+    normal_scores,
+    quantiles,
+    sample_rows,
+    value_counts,
+)
 from mip.model import from_json, to_json
 
 cells = st.one_of(st.none(), st.floats(-1e6, 1e6, width=32))
@@ -46,7 +54,7 @@ def test_a_large_offset_does_not_hide_the_spread(offset, chunk):
     rows = min(300_000, 1_000 * chunk)
     small = np.random.default_rng(0).integers(-8, 9, rows) / 4.0
     found = moments((small + offset)[k : k + chunk, None] for k in range(0, rows, chunk))
-    np.testing.assert_allclose(found.std[0], small.std(), rtol=1e-16 * abs(offset) + 1e-9)
+    np.testing.assert_allclose(found.scale[0], small.std(), rtol=1e-16 * abs(offset) + 1e-9)
     np.testing.assert_allclose(
         found.mean[0] - offset, small.mean(), atol=1e-13 * abs(offset) + 1e-9
     )
@@ -55,9 +63,9 @@ def test_a_large_offset_does_not_hide_the_spread(offset, chunk):
 @pytest.mark.parametrize("value", [0.1, -0.1, 1e-30, 3e30])
 def test_a_constant_column_has_the_spread_of_its_size_however_it_is_cut(value):
     column = np.full((1_000, 1), value)
-    found = moments(np.split(column, range(7, 1_000, 7))).std.tolist()
+    found = moments(np.split(column, range(7, 1_000, 7))).scale.tolist()
     assert found == [pytest.approx(abs(value), rel=1e-9)]
-    assert moments(np.split(0 * column, [300])).std.tolist() == [1.0]
+    assert moments(np.split(0 * column, [300])).scale.tolist() == [1.0]
 
 
 @given(layout=layouts, seed=st.integers(0, 9), data=st.data())
@@ -95,7 +103,11 @@ def test_words_are_counted_over_chunks(tmp_path):
     column = pa.array(["b", "a", None, "", "b", "b", " a ", "c"])
     written(tmp_path, pa.table({"w": column}), [[2, 3], [3]])
     shards = mip.stream(tmp_path)
-    assert words(shards, "w") == {"a": 2, "b": 3, "c": 1} == words(mip.read(tmp_path), "w")
+    assert (
+        value_counts(shards, "w")
+        == {"a": 2, "b": 3, "c": 1}
+        == value_counts(mip.read(tmp_path), "w")
+    )
     for least, want in ((1, ["a", "b", "c"]), (2, ["a", "b"]), (3, ["b"])):
         assert Categorical(["w"], min_count=least).adapt(shards) == {"words": [want]}
     fresh = Categorical(["w"]).unseen({"words": [["a"]]}, shards)
@@ -108,7 +120,7 @@ def test_places_are_those_of_the_vocabulary(vocabulary, seed):
     want = [vocabulary.index(word) if word in vocabulary else -1 for word in column]
     for cells in (pd.Series(column), pd.Series(column).astype("category"), pd.Series(list(column))):
         rows = mip.from_frame(pd.DataFrame({"w": cells}))
-        assert places(rows, "w", vocabulary).tolist() == want
+        assert category_codes(rows, "w", vocabulary).tolist() == want
 
 
 # Quantiles.
@@ -142,13 +154,13 @@ def test_quantiles_of_many_rows_are_near_and_the_same_however_they_are_cut(tmp_p
 
 def test_a_sample_is_of_so_many_rows_in_their_order_and_counts_all_cells():
     values = np.where(np.arange(5_000) % 5 == 0, np.nan, np.arange(5_000.0))
-    rows, cells = torch.arange(5_000), np.stack([values, np.arange(5_000)], axis=1)
-    drawn, found = sample([(rows, cells)], most=500)
+    rows, cells = np.arange(5_000), np.stack([values, np.arange(5_000)], axis=1)
+    drawn, found = sample_rows([(rows, cells)], n_rows=500)
     assert drawn.shape == (500, 2)
     assert found.missing.tolist() == [1_000, 0]
     assert (np.diff(drawn[:, 1]) > 0).all()
     assert np.histogram(drawn[:, 1], bins=5, range=(0, 5_000))[0].min() > 60
-    again, _ = sample([(rows[:999], cells[:999]), (rows[999:], cells[999:])], most=200)
+    again, _ = sample_rows([(rows[:999], cells[:999]), (rows[999:], cells[999:])], n_rows=200)
     assert {*again[:, 1]} < {*drawn[:, 1]}
 
 
@@ -183,7 +195,7 @@ def test_missing_constant_and_unknown_columns_are_defined():
     np.testing.assert_allclose(encoded([3.0, 4.0, 5.0], [4.0] * 6), [-5.2, 0, 5.2], atol=0.01)
     np.testing.assert_allclose(encoded([4.0, 4.0], [4.0]), [0, 0], atol=1e-6)
     assert np.isnan(encoded([3.0, nan], [nan, nan])).all()
-    assert normal(np.array([]), [1.0, 2.0]).shape == (0,)
+    assert normal_scores(np.array([]), [1.0, 2.0]).shape == (0,)
 
 
 def test_equal_numbers_have_the_middle_of_their_ranks():
@@ -220,7 +232,7 @@ def test_ranks_survive_a_model_file(tmp_path):
 @given(st.lists(st.integers(-50, 50), max_size=400), st.integers(2, 12))
 def test_bins_rise_span_the_numbers_and_are_few(values, bins):
     column = np.array(values, dtype=float)[:, None]
-    (found,) = edges(np.append(column, [[np.nan]], axis=0), bins)
+    (found,) = bin_edges(np.append(column, [[np.nan]], axis=0), bins)
     assert found == sorted(set(found))
     assert set(found) <= set(values)
     assert len(found) <= max(bins + 1, 0)
@@ -232,7 +244,7 @@ def test_bins_rise_span_the_numbers_and_are_few(values, bins):
 
 def test_a_frequent_number_takes_one_bin_and_leaves_the_others_to_the_rest():
     rare = np.arange(1, 1001.0)
-    (found,) = edges(np.append(np.zeros(99_000), rare)[:, None], 32)
+    (found,) = bin_edges(np.append(np.zeros(99_000), rare)[:, None], 32)
     inside = np.histogram(rare, found)[0]
     assert len(found) == 33
     assert inside.max() <= 2 * 1000 / 31
@@ -241,7 +253,7 @@ def test_a_frequent_number_takes_one_bin_and_leaves_the_others_to_the_rest():
 
 
 def test_bins_of_numbers_all_different_hold_as_many_each():
-    (found,) = edges(np.random.default_rng(0).normal(size=(9600, 1)), 32)
+    (found,) = bin_edges(np.random.default_rng(0).normal(size=(9600, 1)), 32)
     assert np.histogram(np.random.default_rng(0).normal(size=9600), found)[0] == pytest.approx(
         np.full(32, 300), abs=2
     )

@@ -276,7 +276,7 @@ def test_policy_drop_reports_every_bad_row_and_no_other(shots):
     states = {cell: f"{QUIET.get(cell, 'image broken')} in 'photo'" for cell in BAD}
     want = {why: [place_of(shots, c) for c in BAD if states[c] == why] for why in states.values()}
     assert report.dropped == want
-    assert kept.rows.tolist() == list(range(0, 52, 2))
+    assert kept.row_ids.tolist() == list(range(0, 52, 2))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -329,7 +329,7 @@ def test_a_fault_within_a_list_of_photos_is_its_rows_alone(shots):
     with pytest.warns(MipWarning, match="1 row"):
         kept, report = mip.clean(seeing("drop", '"photo"'), table)
     assert report.dropped == {"image broken in 'photo'": [1]}
-    assert kept.rows.tolist() == [0, 2]
+    assert kept.row_ids.tolist() == [0, 2]
 
 
 # Photographs that libjpeg would finish in grey.
@@ -433,7 +433,7 @@ def test_an_odd_number_in_the_target_leaves_with_a_report(name):
     kept, report = mip.clean(spec_of("regression", NUMBERS), mip.from_frame(frame))
     reason = "missing" if name in {"NaN", "NA", "blank"} else "infinite or past float32"
     assert report.dropped == {f"target 'price' {reason}": [7]}
-    assert 7 not in kept.rows.tolist()
+    assert 7 not in kept.row_ids.tolist()
 
 
 # Words.

@@ -448,7 +448,7 @@ def test_balanced_weights_make_classes_count_alike():
     assert facts["weights"] == pytest.approx([11 / 4, 11 / 32, 11 / 4, 11 / 4])
     facts = Binary("sold", "no", class_weight="balanced").adapt(rows_of())
     assert facts == {"classes": ["yes", "no"], "weights": pytest.approx([11 / 6, 11 / 16])}
-    counts = mip.data.words(rows_of(), "style")
+    counts = mip.data.value_counts(rows_of(), "style")
     weights = balanced_weights(sorted(counts), counts)
     assert sum(w * counts[word] for w, word in zip(weights, sorted(counts), strict=True)) == 11
 
@@ -628,7 +628,7 @@ ADAPT = {
     "labels of images": (
         Multilabel("x"),
         [b"GIF89a", b"GIF89a"],
-        "table row 0, column 'x': an image (bytes) is not a word",
+        "table row 0, column 'x': an image (bytes) is not text",
     ),
 }
 

@@ -35,12 +35,12 @@ def whole() -> mip.Table:
     """The rows that have every target."""
     rows = rows_of()
     for head in HEADS.values():
-        rows = rows.take([k for k, row in enumerate(rows.rows.tolist()) if row in kept(head)])
+        rows = rows.take([k for k, row in enumerate(rows.row_ids.tolist()) if row in kept(head)])
     return rows
 
 
 def kept(head) -> list[int]:
-    return known_of(head).rows.tolist()
+    return known_of(head).row_ids.tolist()
 
 
 def logits(head, facts, rows: int):

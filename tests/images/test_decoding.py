@@ -373,7 +373,7 @@ def test_a_missing_photo_gives_the_learned_vector(shots):
 def test_dropping_leaves_rows_and_photos_together(shots):
     with pytest.warns(mip.errors.MipWarning):
         kept, report = mip.clean(seeing("drop"), shots)
-    assert kept.rows.tolist() == [0, 2, 4]
+    assert kept.row_ids.tolist() == [0, 2, 4]
     assert report.dropped == {
         "image broken in 'photo'": [3],
         "image file missing in 'photo'": [1],

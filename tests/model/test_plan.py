@@ -81,7 +81,7 @@ def plan(table):
 def test_a_plan_does_not_change_with_rows_that_do_not_train(rows, seed, head, data):
     frame = frame_of(rows)
     train, *others = mip.split(mip.from_frame(frame), (0.5, 0.25, 0.25), seed)
-    outside = sorted(sum((part.rows.tolist() for part in others), []))  # noqa: RUF017
+    outside = sorted(sum((part.row_ids.tolist() for part in others), []))  # noqa: RUF017
     changed = frame.copy()
     changed.loc[outside, "rooms"] = data.draw(st.integers(-(10**6), 10**6))
     changed.loc[outside, "area"] = data.draw(st.sampled_from(["", "1e30", "-7"]))

@@ -270,7 +270,7 @@ def test_a_subset_is_the_source_of_its_rows(data, rows, size, shuffle):
 def test_subsets_nest_and_errors_name_the_rows_of_the_file():
     table = mip.from_frame(pd.DataFrame({"x": range(10)})).take([9, 7, 5, 3])
     kept = pipe(table, mip.subset([3, 1, 0]), mip.subset(np.array([2, 0])), mip.batch(2))
-    assert [rows.rows.tolist() for rows in kept] == [[9, 3]]
+    assert [rows.row_ids.tolist() for rows in kept] == [[9, 3]]
     with pytest.raises(ZeroDivisionError) as caught:
         list(mip.transform(lambda rows: 1 / 0)(kept))
     assert caught.value.__notes__ == ["in rows 9, 3 of epoch 0"]

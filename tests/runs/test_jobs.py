@@ -202,7 +202,7 @@ def test_early_stop_counts_epochs_without_a_better_one(cut):
 
 def test_folds_are_predicted_by_models_that_never_saw_them(table):
     done = mip.crossval(spec(epochs=2), table, "fold")
-    assert done.predictions.index.tolist() == table.rows.tolist()
+    assert done.predictions.index.tolist() == table.row_ids.tolist()
     assert len(done.scores) == 3
     own = table.texts("fold") == "0"
     rest = Parts(table.take(np.flatnonzero(~own)), table.take([]), table.take([]))

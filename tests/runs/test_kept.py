@@ -19,7 +19,7 @@ from rich.console import Console
 
 import mip
 from mip.cli.terminal import emit, say
-from mip.data import averaged
+from mip.data import mean_and_std
 from mip.errors import DataError, MipError, MipWarning
 from mip.runs import best
 from mip.runs.sweeps import Combination, Outcome
@@ -78,7 +78,7 @@ def text_of(grid):
 @given(st.lists(st.floats(-1e9, 1e9) | st.just(NAN), max_size=9))
 def test_means_and_deviations_are_those_of_what_is_defined(values):
     known = [value for value in values if value == value]
-    mean, deviation, count = averaged(values)
+    mean, deviation, count = mean_and_std(values)
     assert count == len(known)
     assert mean == pytest.approx(np.mean(known) if known else NAN, nan_ok=True)
     want = np.std(known, ddof=1) if len(known) > 1 else NAN
@@ -86,9 +86,9 @@ def test_means_and_deviations_are_those_of_what_is_defined(values):
 
 
 def test_what_is_infinite_has_no_deviation():
-    assert averaged([math.inf, 1.0])[0] == math.inf
-    assert math.isnan(averaged([math.inf, 1.0])[1])
-    assert math.isnan(averaged([math.inf, -math.inf])[0])
+    assert mean_and_std([math.inf, 1.0])[0] == math.inf
+    assert math.isnan(mean_and_std([math.inf, 1.0])[1])
+    assert math.isnan(mean_and_std([math.inf, -math.inf])[0])
 
 
 def test_the_spread_of_folds_says_how_many_have_a_metric():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mip.branches import Facts
-from mip.data import Table, label, places
+from mip.data import Table, category_codes, format_label
 from mip.errors import DataError, hint, shown
 from mip.heads.fields import ClassWeight
 
@@ -36,19 +36,19 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
 
     Raises DataError naming the rows whose word is not one of the classes.
     """
-    codes = places(rows, column, classes)
+    codes = category_codes(rows, column, classes)
     if (codes >= 0).all():
         return codes
     cells = rows.texts(column)
     unseen = np.flatnonzero((codes < 0) & (cells != "")).tolist()
     if unseen:
-        labels = ", ".join(map(label, rows.labels[unseen[:8]].tolist()))
+        labels = ", ".join(map(format_label, rows.index[unseen[:8]].tolist()))
         more = f" ({len(unseen)} rows: {labels}{', …' * (len(unseen) > 8)})"
         word = cells[unseen[0]]
         raise DataError(
-            f"{rows.where(unseen[0], column)}: {shown(word)} is not a class of the training rows"
-            f"{more * (len(unseen) > 1)}{hint(word, classes)}; remove such rows, or train on some "
-            f"of them (data.split.stratify = '{column}')"
+            f"{rows.cell_name(unseen[0], column)}: {shown(word)} is not a class of the training "
+            f"rows{more * (len(unseen) > 1)}{hint(word, classes)}; remove such rows, or train on "
+            f"some of them (data.split.stratify = '{column}')"
         )
     return codes
 

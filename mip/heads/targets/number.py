@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mip.branches import Facts
-from mip.data import FLOAT32, Rows, Table, moments, spread
+from mip.data import FLOAT32_MAX, Rows, Table, moments, nonzero_scale
 from mip.errors import DataError, shown
 from mip.heads.fields import Scale
 
@@ -48,7 +48,7 @@ def adapt(head: ScaledHead, rows: Rows) -> Facts:
     if not stats.known[0]:
         raise DataError(f"{rows.name}: column '{head.column}' has no training target")
     # Another unit shifts logarithms and leaves their differences as they are.
-    std = spread(stats.deviation, np.ones(1)) if head.scale == "log" else stats.std
+    std = nonzero_scale(stats.deviation, np.ones(1)) if head.scale == "log" else stats.scale
     return {"mean": stats.mean.item(), "std": std.item()}
 
 
@@ -59,9 +59,9 @@ def encode(head: ScaledHead, facts: Facts, rows: Table) -> Tensor:
     and for one that overflows float32 on this scale.
     """
     values = (_before_scaling(head, rows) - facts["mean"]) / facts["std"]
-    for row in np.flatnonzero(np.abs(values) > FLOAT32)[:1].tolist():
+    for row in np.flatnonzero(np.abs(values) > FLOAT32_MAX)[:1].tolist():
         cell = shown(rows[head.column].iloc[row])
-        where = rows.where(row, head.column)
+        where = rows.cell_name(row, head.column)
         raise DataError(f"{where}: {cell} overflows float32 on the scale of the training rows")
     return torch.from_numpy(values.astype(np.float32))
 
@@ -71,7 +71,7 @@ def _before_scaling(head: ScaledHead, rows: Table) -> np.ndarray:
     if head.scale != "log":
         return values
     for row in np.flatnonzero(values <= 0)[:1].tolist():
-        where = rows.where(row, head.column)
+        where = rows.cell_name(row, head.column)
         raise DataError(f"{where}: {values[row]:g} has no logarithm (scale = 'log')")
     return np.log(values)
 

@@ -1,0 +1,64 @@
+"""CSV and TSV files, every cell as text.
+
+The only parser is Python's, so the rows that are counted are the rows that are read.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from toolz import partition_all
+
+from mip.data.checks import check_same_columns, check_unique
+from mip.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK_ROWS = 50_000
+"""Rows held as Python strings at a time: these take ten times the memory of a frame."""
+
+
+def read_csv(files: Sequence[Path], name: str) -> pd.DataFrame:
+    """Read CSV or TSV files that have the same columns."""
+    import pandas as pd
+
+    frames = [_read_file(file) for file in files]
+    check_same_columns(name, files, [dict.fromkeys(frame.columns, "text") for frame in frames])
+    return pd.concat(frames, ignore_index=True)
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = _parse(file, "\t" if path.suffix.lower() == ".tsv" else ",")
+            header = next(lines, None)
+            if header is None:
+                raise ValueError("the file is empty")
+            check_unique(header, "in the header")
+            chunks = partition_all(CHUNK_ROWS, _check_widths(lines, len(header)))
+            frames = [pd.DataFrame(rows, columns=header, dtype=str) for rows in chunks]
+            empty = pd.DataFrame(columns=header, dtype=str)
+            return pd.concat(frames or [empty], ignore_index=True)
+    except ValueError as error:
+        raise DataError(f"{path.name}: not a readable CSV table: {error}") from error
+
+
+def _parse(file: TextIO, separator: str) -> Iterator[list[str]]:
+    reader = csv.reader(file, delimiter=separator, strict=True)
+    try:
+        yield from filter(None, reader)  # blank lines are no rows
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from error
+
+
+def _check_widths(lines: Iterator[list[str]], width: int) -> Iterator[list[str]]:
+    for row, cells in enumerate(lines):
+        if len(cells) != width:
+            raise ValueError(f"row {row} has {len(cells)} cells, but the header has {width}")
+        yield cells
