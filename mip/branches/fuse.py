@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from attrs import field, frozen
@@ -127,10 +127,10 @@ class Fuse:
             for name, branch in self.branch.items()
         }
 
-    def pretrain(self, module: Any) -> None:
+    def pretrain(self, module: nn.Module) -> None:
         """Load the pretrained weights of each branch that has some."""
         for name, branch in self.branch.items():
-            protocol.pretrain(branch, module.branch[name])
+            protocol.pretrain(branch, module.get_submodule(f"branch.{name}"))
 
 
 def _module(name: str, branch: Branch, facts: Facts) -> nn.Module:

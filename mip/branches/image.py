@@ -130,18 +130,18 @@ class Image:
     freeze: str | None = None
 
     @backbone.validator
-    def _check_backbone(self, _: Any, name: str) -> None:
+    def _check_backbone(self, _: object, name: str) -> None:
         if error := backbone_error(name):
             raise ValueError(f"'backbone' = '{name}' {error}")
 
     @feature_layer.validator
-    def _check_feature_layer(self, _: Any, name: str | None) -> None:
+    def _check_feature_layer(self, _: object, name: str | None) -> None:
         if name is not None and self.backbone in BUILT_IN:
             none = f"the {self.backbone} backbone has none"
             raise ValueError(f"'feature_layer' must be left out: {none}")
 
     @pretrained.validator
-    def _check_pretrained(self, _: Any, name: str | None) -> None:
+    def _check_pretrained(self, _: object, name: str | None) -> None:
         if name is not None and self.backbone in BUILT_IN:
             raise ValueError(
                 f"'pretrained' must be left out: the {self.backbone} backbone has none"

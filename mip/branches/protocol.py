@@ -271,6 +271,6 @@ def layer_sizes(default: tuple[int, ...] = (), min_layers: int = 0) -> Any:
     return field(default=default, converter=tuple, validator=[*length, _check_sizes])
 
 
-def _check_sizes(_: Any, attribute: Attribute, sizes: tuple[int, ...]) -> None:
+def _check_sizes(_: object, attribute: Attribute, sizes: tuple[int, ...]) -> None:
     if not all(1 <= size <= 65_536 for size in sizes):
         raise ValueError(f"'{attribute.name}' must hold widths of 1 to 65536: {list(sizes)}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial, reduce
-from typing import Any, Literal
+from types import ModuleType
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +100,13 @@ def _draw(change: str, key: int, row_ids: Tensor, num_draws: int) -> Tensor:
     return uniform(derive(change, key), row_ids, num_draws)
 
 
-def _by_row(change: Callable[[Tensor, Any], Tensor], pixels: Tensor, amounts: list) -> Tensor:
+Amount = TypeVar("Amount")
+"""What a change of one row's photos depends on."""
+
+
+def _by_row(
+    change: Callable[[Tensor, Amount], Tensor], pixels: Tensor, amounts: list[Amount]
+) -> Tensor:
     rows = zip(pixels, amounts, strict=True)
     return torch.stack([change(photos, amount) for photos, amount in rows])
 
@@ -241,7 +248,7 @@ def _interval_mask(share: Tensor, draw: Tensor, size: int) -> Tensor:
     return (pixel >= first[:, None]) & (pixel < (first + length)[:, None])
 
 
-Operation = Callable[[Any, Tensor, float], Tensor]
+Operation = Callable[[ModuleType, Tensor, float], Tensor]
 """Changes pixels uint8 [..., 3, h, w] by an amount, with torchvision's `functional`."""
 
 
@@ -299,7 +306,7 @@ def _degrees(slope: float) -> float:
     return math.degrees(math.atan(slope))
 
 
-def _shear(tv: Any, pixels: Tensor, angles: list[float]) -> Tensor:
+def _shear(tv: ModuleType, pixels: Tensor, angles: list[float]) -> Tensor:
     return tv.affine(pixels, 0.0, [0, 0], 1.0, angles, center=[0, 0])
 
 

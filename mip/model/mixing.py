@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
     corner: Tensor
 
 
-Classes = int | Mapping[str, Any] | None
+Classes = int | Mapping[str, "Classes"] | None
 """The number of classes of an integer target; by head if there are several."""
 
 
@@ -111,7 +111,7 @@ class Mix:
     classes: Classes = field(default=None)
 
     @classes.validator
-    def _check_classes(self, _: Any, classes: Classes) -> None:
+    def _check_classes(self, _: object, classes: Classes) -> None:
         if isinstance(classes, int) and classes < 1:
             raise ValueError(f"'classes' must be > 0: {classes}")
 
@@ -134,15 +134,15 @@ class Mix:
         return torch.where(both[..., None, None, None], self.mix_pixels(pixels, pairs), pixels)
 
 
-def _probabilities(target: Tree, classes: Any) -> Tree:
+def _probabilities(target: Tree, classes: Classes) -> Tree:
     if target is None:
         raise DataError("rows without a target cannot be mixed")
     if isinstance(target, dict):
-        by_head = classes or {}
+        by_head = classes if isinstance(classes, Mapping) else {}
         return {name: _probabilities(part, by_head.get(name)) for name, part in target.items()}
     if target.is_floating_point():
         return target
-    if classes is None:
+    if classes is None or isinstance(classes, Mapping):
         raise DataError("mixing an integer target needs the number of classes: classes=…")
     return F.one_hot(target, classes).float()
 

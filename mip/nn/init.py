@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from fnmatch import fnmatchcase
 from functools import partial
@@ -172,8 +172,7 @@ def lsuv(
     True
     """
     net = deepcopy(net).eval()
-    modules: Iterable[tuple[str, Any]] = net.named_modules()
-    layers = {path: layer for path, layer in modules if isinstance(layer, _LAYERS)}
+    layers = {path: module for path, module in net.named_modules() if isinstance(module, _LAYERS)}
     weights = {path: layer.weight for path, layer in layers.items() if layer.weight.requires_grad}
     rules = [Rule("*", "orthogonal")] if weights else []
     for path, values in reinit(weights, rules, seed).items():
@@ -190,7 +189,13 @@ _LAYERS = (nn.Linear, _ConvNd)
 
 
 def _scale(
-    path: str, done: set[str], tolerance: float, rounds: int, layer: Any, args: Any, output: Tensor
+    path: str,
+    done: set[str],
+    tolerance: float,
+    rounds: int,
+    layer: nn.Linear | _ConvNd,
+    args: tuple[Tensor, ...],
+    output: Tensor,
 ) -> Tensor:
     # A hook that replaces the layer's output, so that one pass scales all layers in their order.
     if path in done or not layer.weight.requires_grad:

@@ -1,4 +1,4 @@
-"""Fusions join branches in their own ways; modality dropout makes what is missing bearable."""
+"""Fusions join branches by their methods; modality dropout copes with missing inputs."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def loss_of_product(fusion):
 
 
 @pytest.mark.parametrize("fusion", WAYS[1:])
-def test_a_fusion_learns_what_only_both_branches_tell(fusion):
+def test_a_fusion_learns_a_product_of_two_branches(fusion):
     assert loss_of_product(fusion) < 0.05
 
 
-def test_side_by_side_a_line_cannot_tell_a_product():
+def test_a_linear_layer_after_concat_cannot_learn_a_product():
     assert loss_of_product("concat") > 0.95
 
 
-def test_fusions_differ():
+def test_methods_give_different_outputs():
     rows = mip.from_columns(SIGNS)
     outs = [built(Fuse(BOTH, Fusion(method=way, layers=[3])), rows) for way in WAYS]
     values = [module(inputs) for module, inputs in outs]
@@ -81,7 +81,7 @@ def test_fusions_differ():
     assert not any(torch.allclose(values[i], values[j]) for i, j in pairs)
 
 
-def test_concat_is_what_it_was():
+def test_concat_keeps_its_parameters_and_outputs():
     rows = mip.from_columns(SIGNS)
     module, inputs = built(Fuse(BOTH, Fusion([3, 2], 0.2)), rows)
     layers = ["layers.0.weight", "layers.0.bias", "layers.3.weight", "layers.3.bias"]
@@ -115,7 +115,7 @@ def test_the_parameters_of_a_fusion_are_counted(fusion, count):
     assert sum(each.numel() for each in module.parameters()) == count
 
 
-def test_attention_does_not_know_the_order_of_branches():
+def test_attention_does_not_depend_on_the_order_of_branches():
     vectors = {name: torch.randn(5, k + 2) for k, name in enumerate("abc")}
     one, two = Attention("abc", 8, 2, 4), Attention("cab", 8, 2, 4)
     assert one(vectors).shape == two(vectors).shape
@@ -123,15 +123,15 @@ def test_attention_does_not_know_the_order_of_branches():
     torch.testing.assert_close(one(vectors), two(vectors))
 
 
-def test_layers_of_attention_begin_apart():
+def test_attention_layers_start_with_different_weights():
     first, second = Attention("ab", 8, 2, 4).tokens.blocks
     assert not torch.equal(first.linear1.weight, second.linear1.weight)
 
 
-def test_the_spec_says_how_the_root_is_fused(table):
-    told = '[fusion]\nmethod = "attention"\nembedding_dim = 8\ndepth = 1\nnum_heads = 2\n'
-    told += "layers = [5]\nmodality_dropout = 0.1\n"
-    spec = mip.parse(told + NUMBERS + HEADS["regression"])
+def test_the_fusion_of_a_spec_is_that_of_the_root(table):
+    text = '[fusion]\nmethod = "attention"\nembedding_dim = 8\ndepth = 1\nnum_heads = 2\n'
+    text += "layers = [5]\nmodality_dropout = 0.1\n"
+    spec = mip.parse(text + NUMBERS + HEADS["regression"])
     assert spec.fusion == Fusion(
         [5], method="attention", embedding_dim=8, depth=1, num_heads=2, modality_dropout=0.1
     )
@@ -142,7 +142,7 @@ def test_the_spec_says_how_the_root_is_fused(table):
     assert net.body(mip.adapt(spec, table).example(3)).shape == (3, 5)
 
 
-def test_a_spec_without_a_fusion_is_side_by_side():
+def test_a_spec_without_a_fusion_concatenates():
     spec = mip.parse(NUMBERS + HEADS["regression"])
     assert spec.root == Fuse(spec.branch)
     assert evolve(spec, fusion=Fusion()) == spec
@@ -174,14 +174,14 @@ ABLE = {
 
 
 @pytest.mark.parametrize("kind", ABLE.values(), ids=ABLE)
-def test_a_kind_says_which_rows_have_no_inputs(kind):
+def test_a_kind_marks_the_rows_without_inputs(kind):
     rows = mip.from_columns(BLANK)
     inputs = kind.encode(kind.adapt(rows.take([1])), rows)
     assert absent(kind, inputs).tolist() == [True, False, True]
     assert absent(kind, kind.encode(kind.adapt(rows.take([1])), rows.take([]))).tolist() == []
 
 
-def test_a_part_that_is_there_is_enough():
+def test_a_fusion_with_one_input_is_not_absent():
     rows = mip.from_columns({**BLANK, "area": ["3", "", ""]})
     kind = ABLE["fuse"]
     inputs = kind.encode(kind.adapt(rows.take([0, 1])), rows)
@@ -189,8 +189,8 @@ def test_a_part_that_is_there_is_enough():
 
 
 @frozen
-class Given:
-    """Numbers of any type, as they are: 0 and NaN are like any other."""
+class Raw:
+    """Numbers of any type, unchanged: 0 and NaN are values like any other."""
 
     columns: tuple[str, ...]
     dtype: str = "int64"
@@ -207,8 +207,8 @@ class Given:
 
 
 @frozen
-class Saying(Given):
-    """The same, with -1 for what is not there."""
+class RawWithAbsent(Raw):
+    """The same, with -1 for a missing number."""
 
     def absent(self, inputs):
         return (inputs == -1).all(dim=1)
@@ -221,9 +221,9 @@ class Plus(nn.Module):
         return inputs.float().nan_to_num(8.0) + 1
 
 
-def hidden(kind, rows, depth):
-    """What a fusion with drop makes of a kind's rows at prediction, where the vector is 100."""
-    tree = Fuse({"own": kind}, Fusion(modality_dropout=0.5))
+def output(kind, rows, depth):
+    """The output of a fusion with modality dropout for rows of a kind, whose placeholder is 100."""
+    tree = Fuse({"raw": kind}, Fusion(modality_dropout=0.5))
     for _ in range(depth):
         tree = Fuse({"in": tree})
     module, inputs = built(tree, rows)
@@ -234,28 +234,28 @@ def hidden(kind, rows, depth):
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-def test_a_tensor_of_a_users_own_is_never_absent_unless_its_kind_says_so(depth):
+def test_a_custom_kind_without_the_verb_is_never_absent(depth):
     rows = mip.from_columns({"a": [0, -1, 5]})
-    assert hidden(Given(("a",)), rows, depth) == [1, 0, 6]
-    assert hidden(Saying(("a",)), rows, depth) == [1, 100, 6]
-    assert hidden(Given(("a",), "int32"), rows, depth) == [1, 0, 6]
+    assert output(Raw(("a",)), rows, depth) == [1, 0, 6]
+    assert output(RawWithAbsent(("a",)), rows, depth) == [1, 100, 6]
+    assert output(Raw(("a",), "int32"), rows, depth) == [1, 0, 6]
     rows = mip.from_columns({"a": [0, np.nan, 5]})
-    assert hidden(Given(("a",), "float32"), rows, depth) == [1, 9, 6]
+    assert output(Raw(("a",), "float32"), rows, depth) == [1, 9, 6]
 
 
-def test_a_fusion_is_there_where_a_part_of_a_users_own_is():
+def test_a_fusion_of_custom_kinds_asks_these():
     rows = mip.from_columns({"a": [0, 0], "b": [1.0, np.nan]})
-    kind = Fuse({"own": Given(("a",)), "b": Continuous(["b"])})
+    kind = Fuse({"raw": Raw(("a",)), "b": Continuous(["b"])})
     inputs = kind.encode(kind.adapt(rows), rows)
     assert absent(kind, inputs).tolist() == [False, False]
-    kind = Fuse({"own": Saying(("a",)), "b": Continuous(["b"])})
-    inputs = {**inputs, "own": torch.tensor([[-1], [-1]])}
+    kind = Fuse({"raw": RawWithAbsent(("a",)), "b": Continuous(["b"])})
+    inputs = {**inputs, "raw": torch.tensor([[-1], [-1]])}
     assert absent(kind, inputs).tolist() == [False, True]
 
 
-def test_a_compiled_step_asks_the_kinds_too():
+def test_a_compiled_step_marks_absent_rows_too():
     rows = mip.from_columns({"a": [0, 0, 3, 4], "b": [1.0, np.nan, 2.0, 3.0], "y": [1, 2, 3, 4]})
-    parts = {"own": Saying(("a",)), "fuse": Fuse({"b": Continuous(["b"])})}
+    parts = {"raw": RawWithAbsent(("a",)), "fuse": Fuse({"b": Continuous(["b"])})}
     plan = mip.adapt(Spec(parts, Regression("y"), fusion=Fusion(modality_dropout=0.5)), rows)
     net, one, batch = mip.build(plan), mip.sgd(0.1), plan.encode(rows)
     way = partial(compiled, backend="aot_eager")
@@ -263,12 +263,12 @@ def test_a_compiled_step_asks_the_kinds_too():
     assert step(mip.init(net, one), batch)[1]["loss"].isfinite()
 
 
-def asked(names):
+def never_absent(names):
     return dict.fromkeys(names, lambda inputs: inputs)
 
 
-def test_training_hides_by_chance_and_never_all():
-    hide = ModalityDropout(asked("abc"), 0.4)
+def test_training_hides_at_random_and_never_all():
+    hide = ModalityDropout(never_absent("abc"), 0.4)
     torch.manual_seed(0)
     hidden = hide.draw(torch.zeros(3, 20_000, dtype=torch.bool))
     assert not hidden.all(dim=0).any()
@@ -276,8 +276,8 @@ def test_training_hides_by_chance_and_never_all():
     assert hidden.float().mean(dim=1).tolist() == pytest.approx([0.4 - 0.064 / 3] * 3, abs=0.01)
 
 
-def test_what_is_missing_is_hidden_and_does_not_count_as_spared():
-    hide = ModalityDropout(asked("abc"), 0.999)
+def test_an_absent_branch_is_hidden_and_not_the_one_that_is_spared():
+    hide = ModalityDropout(never_absent("abc"), 0.999)
     gone = torch.tensor([[True, False, False]] * 500).T
     hidden = hide.draw(gone)
     assert hidden[0].all()
@@ -285,20 +285,20 @@ def test_what_is_missing_is_hidden_and_does_not_count_as_spared():
     assert not (hidden[1] & hidden[2]).any()
 
 
-def test_a_row_of_nothing_has_all_its_vectors():
-    hide = ModalityDropout(asked("ab"), 0.5)
+def test_a_row_without_any_inputs_gets_all_placeholders():
+    hide = ModalityDropout(never_absent("ab"), 0.5)
     nothing = torch.ones(2, 3, dtype=torch.bool)
     assert hide.draw(nothing).all()
     assert hide.eval().draw(nothing).all()
 
 
-def test_prediction_hides_what_is_missing_alone():
-    hide = ModalityDropout(asked("ab"), 0.9).eval()
+def test_prediction_hides_only_absent_branches():
+    hide = ModalityDropout(never_absent("ab"), 0.9).eval()
     gone = torch.tensor([[True, False], [False, False]])
     assert torch.equal(hide.draw(gone), gone)
 
 
-def test_the_learned_vector_stands_for_what_is_missing():
+def test_the_learned_vector_replaces_an_absent_branch():
     rows = mip.from_columns({"a": [1.0, np.nan, 2.0], "b": ["x", "y", None], "c": [1, 2, 3]})
     kind = Fuse(
         {"a": Continuous(["a", "c"]), "b": Categorical(["b"], 3)}, Fusion(modality_dropout=0.5)
@@ -311,7 +311,7 @@ def test_the_learned_vector_stands_for_what_is_missing():
     assert torch.equal(out[0, -3:], module.branch["b"](kind.encode(facts, rows)["b"])[0])
 
 
-def test_without_drop_there_is_nothing_to_learn():
+def test_without_modality_dropout_there_are_no_placeholders():
     module, _ = built(Fuse(BOTH), mip.from_columns(SIGNS))
     assert isinstance(module, FusionNet)
     assert module.hide is None
@@ -323,12 +323,12 @@ def test_a_step_with_modality_dropout_is_pure(table):
         + BRANCHES
         + HEADS["regression"]
     )
-    laid = lay(mip.parse(text), table)
-    batch = next(laid.batches.iter_from(0))
-    (one, first), (two, second) = laid.step(laid.state, batch), laid.step(laid.state, batch)
+    job = lay(mip.parse(text), table)
+    batch = next(job.batches.iter_from(0))
+    (one, first), (two, second) = job.step(job.state, batch), job.step(job.state, batch)
     assert bits(one) == bits(two)
     assert float(first["loss"]) == float(second["loss"])
-    other, _ = laid.step(evolve(laid.state, seed=1), batch)
+    other, _ = job.step(evolve(job.state, seed=1), batch)
     assert bits(other.params) != bits(one.params)
 
 
@@ -356,5 +356,5 @@ def test_a_row_without_its_photo_is_predicted_from_the_rest(tmp_path):
     blind = predict(bare)["value"].to_numpy()
     assert np.abs(blind - (2 * size + bright.mean())).mean() < 0.25
     sizeless = mip.from_columns({**columns, "size": [np.nan] * 96})
-    found = predict(sizeless)["value"].to_numpy()
-    assert np.abs(found - (2 * size.mean() + bright)).mean() < 0.25
+    predicted = predict(sizeless)["value"].to_numpy()
+    assert np.abs(predicted - (2 * size.mean() + bright)).mean() < 0.25

@@ -1,4 +1,4 @@
-"""The battery: what every kind of branch must keep, whatever it reads."""
+"""The battery: laws that every kind of branch obeys, whatever it reads."""
 
 from __future__ import annotations
 
@@ -239,19 +239,19 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("kind", "text"), WRONG.values(), ids=WRONG)
-def test_cells_that_do_not_suit_a_kind_are_named(kind, text):
+def test_cells_of_a_wrong_kind_are_named(kind, text):
     with pytest.raises(DataError) as caught:
         kind.encode(kind.adapt(rows_of()), rows_of())
     assert str(caught.value) == text
 
 
-def test_vectors_are_as_long_in_every_row():
+def test_vectors_have_one_length_in_all_rows():
     rows = mip.from_columns({"v": [[1.0, 2.0], [1.0, 2.0, 3.0]]})
     with pytest.raises(DataError, match="row 1, column 'v': a vector of 3 numbers, not 2"):
         Vector(["v"]).adapt(rows)
 
 
-def test_small_tables_of_one_width_are_looked_up_together_to_the_same_bits():
+def test_small_embedding_tables_are_joined_to_the_same_bits():
     torch.manual_seed(0)
     both = Embeddings([4, 7, 3], [5, 5, 5], unseen_rate=0.0)
     alone = Embeddings([4, 7, 3], [5, 5, 5], unseen_rate=0.0)

@@ -1,4 +1,4 @@
-"""A kind of a user's own is asked for every optional verb that it has, wherever it stands."""
+"""Every optional verb of a custom kind is called, at any depth of the tree."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Mass:
 
 @frozen
 class Summed:
-    """A problem in few words for reports; no policy."""
+    """A problem with a summary for reports; no policy."""
 
     kind = "summed"
     column: str
@@ -86,7 +86,7 @@ class Summed:
 
 @frozen
 class Both:
-    """A fusion of a user's own, which screens rows itself."""
+    """A custom fusion, which screens rows itself."""
 
     kind = "both"
     branch: dict = field(converter=dict)
@@ -142,7 +142,7 @@ def masses(*values):
 GOOD = masses(*range(1, 25))
 
 
-def test_a_row_with_a_problem_goes_with_a_report(depth):
+def test_a_row_with_a_problem_is_dropped_and_reported(depth):
     used, report = mip.clean(spec(depth), masses(*range(1, 13), -3, *range(14, 25)))
     assert report.dropped == {"-3 is no mass in 'mass'": [12]}
     assert used.row_ids.tolist() == [*range(12), *range(13, 24)]
@@ -156,7 +156,7 @@ def test_a_row_with_a_problem_is_an_error(depth):
 
 
 @pytest.mark.parametrize("missing", ["learn", "keep"])
-def test_a_row_with_a_problem_is_kept_and_told_also_at_prediction(missing, depth):
+def test_a_row_with_a_problem_is_kept_and_reported_also_at_prediction(missing, depth):
     own, rows = spec(depth, missing=missing), masses(*range(1, 13), -3)
     used, report = mip.clean(own, rows)
     assert (len(used), report.filled) == (13, {"-3 is no mass in 'mass'": [12]})
@@ -167,9 +167,9 @@ def test_a_row_with_a_problem_is_kept_and_told_also_at_prediction(missing, depth
 def test_a_row_with_a_problem_has_no_prediction(depth):
     plan = mip.adapt(spec(depth), GOOD)
     state = mip.init(mip.build(plan), mip.sgd(0.1))
-    told = mip.predictor(plan, state)(masses(1, -3, 2))["error"]
-    assert told.isna().tolist() == [True, False, True]
-    assert told[1].endswith("row 1, column 'mass': no mass")
+    errors = mip.predictor(plan, state)(masses(1, -3, 2))["error"]
+    assert errors.isna().tolist() == [True, False, True]
+    assert errors[1].endswith("row 1, column 'mass': no mass")
 
 
 def test_without_a_policy_a_problem_is_an_error(depth):
@@ -178,23 +178,23 @@ def test_without_a_policy_a_problem_is_an_error(depth):
         mip.clean(spec(depth, "summed", missing=None), masses(1, 2, 101))
 
 
-def test_many_rows_that_go_are_warned_of(depth):
+def test_dropping_many_rows_warns(depth):
     with pytest.warns(MipWarning, match="4 rows, 2 used; dropped, -1 is no mass"):
         assert len(mip.clean(spec(depth), masses(-1, 2, -1, 4))[0]) == 2
 
 
-def test_oddities_are_told(depth):
+def test_oddities_are_reported(depth):
     assert oddities(spec(depth), masses(1, 500, 2)) == {"'mass' is heavy": [1]}
 
 
-def test_unseen_words_are_told(depth):
+def test_unseen_categories_are_reported(depth):
     plan = mip.adapt(spec(depth), GOOD)
     assert "unseen categories in 'mass', '30': 1 row (1)" in "".join(
         remarks(plan, masses("5", "30"))
     )
 
 
-def test_inputs_are_augmented_in_training_alone(depth):
+def test_inputs_are_augmented_only_in_training(depth):
     own = spec(depth)
     batch = next(iter(train_pipe(mip.adapt(own, GOOD), GOOD)))
     plain = mip.adapt(own, GOOD).encode(GOOD)
@@ -208,20 +208,20 @@ def inner(inputs):
     return inputs
 
 
-def test_modules_begin_with_given_weights(depth):
+def test_modules_start_from_pretrained_weights(depth):
     params = dict(mip.build(mip.adapt(spec(depth), GOOD)).named_parameters())
     (weight,) = [param for name, param in params.items() if name.endswith("own.weight")]
     assert (weight == 7).all()
 
 
-def test_encoded_rows_are_kept_on_disk(depth, tmp_path):
+def test_encoded_rows_are_cached_on_disk(depth, tmp_path):
     CALLS.clear()
     plan = mip.adapt(spec(depth), GOOD)
     assert torch.equal(inner(plan.cache(GOOD, tmp_path).inputs), inner(plan.encode(GOOD).inputs))
     assert [tmp_path] == CALLS
 
 
-def test_a_fusion_of_a_users_own_is_asked_like_those_that_it_holds():
+def test_verbs_of_a_custom_fusion_are_called_like_those_of_its_branches():
     tree = mip.from_columns({"mass": [1.0, 2.0, -3.0] + [4.0] * 30, "price": range(33)})
     root = Both({"own": Mass("mass")}, ("mass",))
     own = mip.spec.Spec({"x": root}, mip.KINDS["regression"]("price"))
@@ -232,7 +232,7 @@ def test_a_fusion_of_a_users_own_is_asked_like_those_that_it_holds():
     assert float(batch.inputs["x"]["own"].max()) == -496.0
 
 
-def test_tabular_passes_on_what_its_columns_kinds_can():
+def test_tabular_has_the_verbs_of_the_kinds_of_its_columns():
     for kind in (Continuous, Categorical):
         assert {verb for verb in VERBS if hasattr(kind, verb)} <= set(dir(Tabular))
 

@@ -1,4 +1,4 @@
-"""Networks over several columns read them as the kinds for one do, and learn."""
+"""Networks over columns read them as the kinds of single columns do, and learn."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROWS = mip.from_columns(
 
 
 @every
-def test_numbers_and_words_are_read_as_one_column_is(kind):
+def test_columns_are_read_as_the_kinds_of_single_columns_do(kind):
     kind = kind(["area", "rooms"], ["town"], scale="quantile")
     numbers, words = Continuous(["area", "rooms"], "quantile"), Categorical(["town"])
     facts = {"numbers": numbers.adapt(ROWS), "words": words.adapt(ROWS)}
@@ -66,20 +66,20 @@ def test_no_columns_are_refused(kind):
 
 
 @every
-def test_a_name_alone_is_no_list(kind):
+def test_a_single_name_is_not_a_list(kind):
     with pytest.raises(ValueError, match="must be a list of names, not 'area'"):
         kind("area")
 
 
-@pytest.mark.parametrize("given", [{"scale": "lgo"}, {"embedding": "plr"}, {"unseen_rate": 1.0}])
-def test_options_are_checked_with_any_columns(given):
+@pytest.mark.parametrize("options", [{"scale": "lgo"}, {"embedding": "plr"}, {"unseen_rate": 1.0}])
+def test_options_are_checked_with_any_columns(options):
     for columns in (["x"], []), ([], ["x"]):
-        with pytest.raises(ValueError, match=f"'{next(iter(given))}' must be"):
-            Tabular(*columns, **given)
+        with pytest.raises(ValueError, match=f"'{next(iter(options))}' must be"):
+            Tabular(*columns, **options)
 
 
 @every
-def test_what_is_unknown_or_odd_is_said(kind):
+def test_unseen_categories_and_oddities_are_reported(kind):
     facts = kind(["area"], ["town"]).adapt(ROWS)
     fresh = mip.from_columns({"area": ["1"], "town": ["Rom"]})
     assert list(kind(["area"], ["town"]).unseen(facts, fresh)) == [("town", ["Rom"])]
@@ -97,7 +97,7 @@ def test_a_row_without_its_table_is_absent(kind):
 
 
 def signs():
-    """A price that no sum of the columns tells."""
+    """A price that is no sum of functions of the columns."""
     rng = np.random.default_rng(0)
     size, town = rng.choice([-1.0, 1.0], 64), rng.choice(["Bonn", "Ulm"], 64)
     price = size * np.where(town == "Ulm", 1.0, -1.0)
@@ -105,7 +105,7 @@ def signs():
 
 
 @every
-def test_it_learns_what_only_both_columns_tell(kind):
+def test_it_learns_a_product_of_two_columns(kind):
     torch.manual_seed(0)
     rows, price = signs()
     kind = kind(["size"], ["town"], unseen_rate=0.0)
@@ -130,8 +130,8 @@ def test_the_sizes_7_10_5_1_are_three_linear_layers_and_two_relu():
     rows = mip.from_columns({f"x{k}": [1.0, 2.0] for k in range(7)})
     kind = Tabular([f"x{k}" for k in range(7)], network=Mlp([10, 5, 1]))
     module = kind.module(kind.adapt(rows))
-    found = [type(each) for each in module.modules() if isinstance(each, (nn.Linear, nn.ReLU))]
-    assert found == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+    layers = [type(each) for each in module.modules() if isinstance(each, (nn.Linear, nn.ReLU))]
+    assert layers == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
     assert count(kind, rows) == (7 * 10 + 10) + (10 * 5 + 5) + (5 * 1 + 1)
     assert module(torch_inputs(kind, rows)).shape == (2, 1)
 
@@ -162,7 +162,7 @@ def test_the_parameters_of_a_network_are_counted(kind, want):
     assert count(kind) == want
 
 
-def test_members_that_see_the_same_are_one_network():
+def test_members_with_equal_inputs_are_one_network():
     torch.manual_seed(0)
     ensemble, x = Ensemble([3, 5, 4], members=4, dropout=0.0), torch.randn(7, 3)
     nn.init.ones_(ensemble.layers[0].before)
@@ -172,7 +172,7 @@ def test_members_that_see_the_same_are_one_network():
     torch.testing.assert_close(ensemble(x), want)
 
 
-def test_members_begin_with_views_of_their_own():
+def test_members_start_with_different_views_of_the_input():
     torch.manual_seed(0)
     first, second = Ensemble([8, 5, 4], members=4, dropout=0.0).layers
     assert first.before.abs().eq(1).all()
@@ -180,7 +180,7 @@ def test_members_begin_with_views_of_their_own():
     assert second.before.eq(1).all()
 
 
-def test_dropout_stands_behind_relu():
+def test_dropout_comes_after_relu():
     assert [type(layer).__name__ for layer in Dense([3, 4, 2], "relu", "before", 0.5)] == [
         *("Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear")
     ]

@@ -1,4 +1,4 @@
-"""Augmentation: a row's pixels come of (key, row) alone, and known changes give known pixels."""
+"""Augmentation: pixels depend only on (key, row id), and known changes give known pixels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def photos(rows: int, k: int = 1, size: int = 16, seed: int = 0) -> torch.Tensor
 @pytest.mark.parametrize("change", SPECS, ids=str)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_a_row_changes_by_key_and_row_alone(change, data):
+def test_a_change_depends_only_on_key_and_row_id(change, data):
     key, size = data.draw(st.integers(0, 2**63 - 1)), data.draw(st.sampled_from([8, 13, 32]))
     rows = torch.tensor(data.draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=9)))
     pixels = photos(len(rows), size=size)
@@ -65,7 +65,7 @@ def test_a_row_changes_by_key_and_row_alone(change, data):
 
 
 @pytest.mark.parametrize("change", SPECS, ids=str)
-def test_pixels_stay_pixels_and_the_batch_and_the_random_state_as_they_were(change):
+def test_the_batch_and_the_random_state_are_not_changed(change):
     pixels, rows = photos(12, k=2), torch.arange(12)
     pixels[:, 1] = pixels[:, 0]
     before, state = pixels.clone(), torch.get_rng_state()
@@ -78,22 +78,22 @@ def test_pixels_stay_pixels_and_the_batch_and_the_random_state_as_they_were(chan
 
 
 @pytest.mark.parametrize("change", SPECS, ids=str)
-def test_another_key_changes_otherwise(change):
+def test_another_key_gives_another_change(change):
     pixels, rows = photos(12), torch.arange(12)
     assert not torch.equal(change(pixels, 1, rows), change(pixels, 2, rows))
 
 
-def test_nothing_asked_for_gives_the_very_same_pixels():
+def test_without_changes_the_same_tensor_is_returned():
     pixels = photos(3)
     assert Augment()(pixels, 1, torch.arange(3)) is pixels
 
 
 @pytest.mark.parametrize("change", SPECS, ids=str)
-def test_no_rows_are_no_rows(change):
+def test_no_rows_stay_no_rows(change):
     assert change(photos(0), 1, torch.arange(0)).shape == (0, 1, 3, 16, 16)
 
 
-def test_one_change_leaves_the_draws_of_another_as_they_were():
+def test_one_change_does_not_alter_the_draws_of_another():
     pixels, rows = photos(8), torch.arange(8)
     mirrored = Augment(flip=True)(pixels, 3, rows)
     both = Augment(flip=True, brightness=0.3)(pixels, 3, rows)
@@ -125,7 +125,7 @@ def as_ever(change, pixels, key, rows):
     st.integers(0, 2**63 - 1),
     st.sampled_from([8, 15, 48]),
 )
-def test_the_first_changes_give_the_pixels_they_always_gave(change, key, size):
+def test_the_first_changes_give_the_pixels_of_version_1(change, key, size):
     pixels, rows = photos(5, k=2, size=size), torch.arange(40, 45)
     assert torch.equal(change(pixels, key, rows), as_ever(change, pixels, key, rows))
 
@@ -147,12 +147,12 @@ def test_a_flip_mirrors_the_rows_drawn():
     ],
     ids=["shift", "rotate", "crop"],
 )
-def test_a_move_by_nothing_changes_nothing(matrices):
+def test_the_identity_changes_nothing(matrices):
     pixels = photos(2, size=8)
     assert torch.equal(warp(pixels, matrices), pixels)
 
 
-def test_a_shift_moves_by_a_part_of_the_size():
+def test_a_shift_translates_by_a_fraction_of_the_size():
     image = torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8)
     image[..., 4] = 255
     right = warp(image, shift_matrices(torch.tensor([[1.0, 0.5, 0.5]]), 0.25))
@@ -183,10 +183,10 @@ def test_rectangles_keep_their_area_and_stay_inside(size, shape, least, aspect):
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.99), st.floats(0, 0.99))
 def test_a_rectangle_of_pixels_is_as_large_as_it_is_drawn(wide, tall, across, down):
     sides = (torch.tensor([wide]), torch.tensor([tall]))
-    found = rectangle_mask(*sides, torch.tensor([[across, down]]), (10, 20))[0, 0, 0]
-    assert int(found.any(0).sum()) == pytest.approx(max(1, wide * 20), abs=0.50001)
-    assert int(found.any(1).sum()) == pytest.approx(max(1, tall * 10), abs=0.50001)
-    assert int(found.sum()) == int(found.any(0).sum() * found.any(1).sum())
+    actual = rectangle_mask(*sides, torch.tensor([[across, down]]), (10, 20))[0, 0, 0]
+    assert int(actual.any(0).sum()) == pytest.approx(max(1, wide * 20), abs=0.50001)
+    assert int(actual.any(1).sum()) == pytest.approx(max(1, tall * 10), abs=0.50001)
+    assert int(actual.sum()) == int(actual.any(0).sum() * actual.any(1).sum())
 
 
 def test_brightness_stays_in_range():
@@ -195,7 +195,7 @@ def test_brightness_stays_in_range():
     assert brighten(image, torch.tensor([0.0]), 0.2).flatten().tolist() == [0, 80, 200]
 
 
-def test_erasing_happens_as_often_and_as_widely_as_said():
+def test_erasing_has_the_probability_and_area_of_the_spec():
     dark = torch.zeros(2000, 1, 3, 32, 32, dtype=torch.uint8)
     grey = (erase(dark, uniform(1, torch.arange(2000), 5), 0.3) == 128).float().mean((1, 2, 3, 4))
     assert (grey > 0).float().mean() == pytest.approx(0.3, abs=0.04)
@@ -218,13 +218,13 @@ def test_operations_are_those_of_torchvision(name, place):
     by = round(float(values[place]), 4) if values is not None else 0.0
     want = operated(theirs, pixels, name, by)
     choice = (list(OPERATIONS).index(name) + 0.5) / len(OPERATIONS)
-    found = augmentation.trivial_augment(pixels, [choice, 0.9, (place + 0.5) / 31])
-    assert (found != want).float().mean() < 0.01  # rounding decides at a threshold
+    actual = augmentation.trivial_augment(pixels, [choice, 0.9, (place + 0.5) / 31])
+    assert (actual != want).float().mean() < 0.01  # rounding decides at a threshold
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_rand_augment_has_torchvisions_reach(name, sign):
+def test_rand_augment_has_the_magnitudes_of_torchvision(name, sign):
     theirs, pixels = POLICIES["rand"], photos(1, k=2, size=40)[0]
     magnitudes, signed = theirs._AUGMENTATION_SPACE[name]
     values = magnitudes(31, 40, 40)
@@ -232,10 +232,10 @@ def test_rand_augment_has_torchvisions_reach(name, sign):
     want = operated(theirs, pixels, name, by)
     choice = (list(OPERATIONS).index(name) + 0.5) / len(OPERATIONS)
     turn = 0.9 if sign > 0 else 0.1
-    found = augmentation.rand_augment(pixels, [choice, turn, 0.0, 0.0])
-    assert (found != want).float().mean() < 0.01  # rounding decides at a threshold
+    actual = augmentation.rand_augment(pixels, [choice, turn, 0.0, 0.0])
+    assert (actual != want).float().mean() < 0.01  # rounding decides at a threshold
 
 
-def test_the_policies_know_torchvisions_operations():
+def test_the_policies_have_the_operations_of_torchvision():
     assert {*OPERATIONS} == {*POLICIES["rand"]._AUGMENTATION_SPACE}
     assert {*OPERATIONS} == {*POLICIES["trivial"]._AUGMENTATION_SPACE}

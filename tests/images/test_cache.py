@@ -1,4 +1,4 @@
-"""Kept photos: the rows that encoding gives, decoded once, whatever happens in between."""
+"""Cached photos: the rows that encoding gives, decoded once, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def decoded(monkeypatch):
     return seen
 
 
-def taken(kept, *places):
-    return mip.tree.take(kept, torch.tensor(places))
+def taken(cached, *places):
+    return mip.tree.take(cached, torch.tensor(places))
 
 
 def same(one, other):
@@ -74,7 +74,7 @@ def same(one, other):
 
 
 @given(places=st.lists(st.integers(0, 5), min_size=1, max_size=9))
-def test_kept_rows_are_encoded_rows(places, tmp_path_factory):
+def test_cached_rows_are_encoded_rows(places, tmp_path_factory):
     # A folder for all examples: some records are there already, some are not.
     base = tmp_path_factory.getbasetemp() / "law"
     base.mkdir(exist_ok=True)
@@ -84,8 +84,8 @@ def test_kept_rows_are_encoded_rows(places, tmp_path_factory):
     frame = pd.DataFrame({"a": [f"{k}.png" for k in range(6)], "price": range(6)}).assign(b="0.png")
     rows = mip.from_frame(frame, base)
     plan = mip.adapt(spec_of("regression", LEARN), rows)
-    kept = plan.cache(rows, base / "kept")
-    assert same(taken(kept, *places), plan.encode(rows.take(places)))
+    cached = plan.cache(rows, base / "kept")
+    assert same(taken(cached, *places), plan.encode(rows.take(places)))
 
 
 def test_photos_are_decoded_once(plan, table, folder, decoded):
@@ -102,24 +102,24 @@ def test_parts_of_a_table_share_a_file(plan, table, folder, decoded):
     assert len(list_caches(folder)) == 1
 
 
-def test_a_photo_that_has_changed_is_decoded_anew_and_no_other(plan, table, folder, decoded):
+def test_only_a_changed_photo_is_decoded_again(plan, table, folder, decoded):
     taken(plan.cache(table, folder), *range(6))
     decoded.clear()
     Image.new("RGB", (5, 5), "red").save(table.root / "3.png")
-    kept = plan.cache(table, folder)
-    assert same(taken(kept, *range(6)), plan.encode(table))
+    cached = plan.cache(table, folder)
+    assert same(taken(cached, *range(6)), plan.encode(table))
     assert decoded[:2] == ["3.png", "9.png"]
-    assert taken(kept, 3).inputs["photo"]["pixels"][0, 0, 0].unique().tolist() == [255]
+    assert taken(cached, 3).inputs["photo"]["pixels"][0, 0, 0].unique().tolist() == [255]
 
 
-def test_a_photo_that_has_come_is_found(plan, table, folder):
+def test_a_photo_that_was_missing_is_found_later(plan, table, folder):
     taken(plan.cache(table, folder), *range(6))
     Image.new("RGB", (5, 5), "red").save(table.root / "gone.png")
-    found = taken(plan.cache(table, folder), 4).inputs["photo"]
-    assert found["present"].tolist() == [[1, 1]]
+    photos = taken(plan.cache(table, folder), 4).inputs["photo"]
+    assert photos["present"].tolist() == [[1, 1]]
 
 
-def test_rows_that_are_added_make_the_file_longer(plan, table, folder, decoded):
+def test_added_rows_make_the_file_longer(plan, table, folder, decoded):
     taken(plan.cache(table.take([0, 1]), folder), 0, 1)
     decoded.clear()
     taken(plan.cache(table, folder), *range(6))
@@ -127,14 +127,14 @@ def test_rows_that_are_added_make_the_file_longer(plan, table, folder, decoded):
 
 
 @pytest.mark.parametrize("change", ["size = 9", 'size = 8\ndecoding = "scaled"'])
-def test_another_way_of_decoding_has_a_file_of_its_own(change, plan, table, folder):
+def test_another_decoding_has_another_file(change, plan, table, folder):
     taken(plan.cache(table, folder), 0)
     other = mip.adapt(spec_of("regression", LEARN.replace("size = 8", change)), table)
     assert same(taken(other.cache(table, folder), 0), other.encode(table.take([0])))
     assert len(list_caches(folder)) == 2
 
 
-def test_what_stands_in_the_cell_counts_as_content(folder):
+def test_pixels_in_cells_count_as_content(folder):
     frame = pd.DataFrame({"a": [b"", b""], "price": [1, 2]})
     for k, colour in enumerate(["red", "blue"]):
         frame.at[k, "a"] = np.array(Image.new("RGB", (4, 4), colour))
@@ -146,16 +146,16 @@ def test_what_stands_in_the_cell_counts_as_content(folder):
     assert same(taken(plan.cache(turned, folder), 0, 1), plan.encode(turned))
 
 
-def test_a_photo_that_cannot_be_had_is_still_an_error(table, folder):
+def test_a_photo_that_cannot_be_read_is_still_an_error(table, folder):
     plan = mip.adapt(spec_of("regression", LINES), table)
-    kept = plan.cache(table, folder)
-    taken(kept, 0, 1)
+    cached = plan.cache(table, folder)
+    taken(cached, 0, 1)
     with pytest.raises(DataError, match=r"^houses\.csv row 4, column 'b': gone\.png is missing$"):
-        taken(kept, 3, 4)
-    assert same(taken(kept, 3, 1), plan.encode(table.take([3, 1])))
+        taken(cached, 3, 4)
+    assert same(taken(cached, 3, 1), plan.encode(table.take([3, 1])))
 
 
-def test_a_photo_learned_around_is_still_an_error_where_the_policy_says_so(table, folder):
+def test_a_missing_photo_that_one_policy_allows_is_still_an_error_of_another(table, folder):
     learns, refuses = (mip.adapt(spec_of("regression", lines), table) for lines in (LEARN, LINES))
     taken(learns.cache(table, folder), 4)
     with pytest.raises(DataError, match=r"^houses\.csv row 4, column 'b': gone\.png is missing$"):
@@ -165,27 +165,25 @@ def test_a_photo_learned_around_is_still_an_error_where_the_policy_says_so(table
 # A cache is never the reason why a run ends.
 
 
-def test_a_budget_that_is_too_small_is_said_and_rows_are_decoded_each_time(
-    plan, table, folder, monkeypatch
-):
+def test_a_small_budget_warns_and_rows_are_decoded_each_time(plan, table, folder, monkeypatch):
     monkeypatch.setenv("MIP_CACHE_BYTES", "100")
     with pytest.warns(
         MipWarning, match=r"photos are not cached: 2,.* bytes are needed, the budget"
     ):
-        kept = plan.cache(table, folder)
-    assert isinstance(kept.inputs["photo"], LazyRows)
-    assert same(taken(kept, 2, 0), plan.encode(table.take([2, 0])))
+        cached = plan.cache(table, folder)
+    assert isinstance(cached.inputs["photo"], LazyRows)
+    assert same(taken(cached, 2, 0), plan.encode(table.take([2, 0])))
     assert list_caches(folder) == []
 
 
-def test_a_folder_that_cannot_be_written_is_said(plan, table, folder):
+def test_a_folder_that_cannot_be_written_warns(plan, table, folder):
     folder.write_text("a file")
     with pytest.warns(MipWarning, match="photos are not cached"):
-        kept = plan.cache(table, folder)
-    assert same(taken(kept, 1), plan.encode(table.take([1])))
+        cached = plan.cache(table, folder)
+    assert same(taken(cached, 1), plan.encode(table.take([1])))
 
 
-def test_the_files_not_used_for_longest_make_room(plan, table, folder, monkeypatch):
+def test_the_least_recently_used_files_make_room(plan, table, folder, monkeypatch):
     sizes = [8, 9, 10]
     plans = [
         mip.adapt(spec_of("regression", LEARN.replace("size = 8", f"size = {size}")), table)
@@ -205,25 +203,25 @@ def test_the_files_not_used_for_longest_make_room(plan, table, folder, monkeypat
 
 
 def test_a_cache_in_use_may_be_cleared(plan, table, folder):
-    kept = plan.cache(table, folder)
-    taken(kept, 0, 1)
+    cached = plan.cache(table, folder)
+    taken(cached, 0, 1)
     assert clear_caches(folder) > 0
     assert list_caches(folder) == []
-    assert same(taken(kept, 1, 5, 0), plan.encode(table.take([1, 5, 0])))
+    assert same(taken(cached, 1, 5, 0), plan.encode(table.take([1, 5, 0])))
 
 
-def test_threads_may_fill_it_together(plan, table, folder):
-    kept, found = plan.cache(table, folder), {}
+def test_threads_fill_it_together(plan, table, folder):
+    cached, batches = plan.cache(table, folder), {}
 
     def work(k):
-        found[k] = taken(kept, *range(6))
+        batches[k] = taken(cached, *range(6))
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(same(each, plan.encode(table)) for each in found.values())
+    assert all(same(each, plan.encode(table)) for each in batches.values())
 
 
 KILLED = """
@@ -240,33 +238,31 @@ def die(path):
         os.kill(os.getpid(), signal.SIGKILL)
     sync(path)
 cache._sync = die
-kept = plan.cache(table, Path(sys.argv[4]))
+cached = plan.cache(table, Path(sys.argv[4]))
 for k in range(6):
-    mip.tree.take(kept, torch.tensor([k]))
+    mip.tree.take(cached, torch.tensor([k]))
 """
 
 
 @pytest.mark.parametrize("writes", [0, 2, 5])
-def test_a_process_killed_while_it_fills_leaves_nothing_wrong(
-    writes, plan, table, folder, tmp_path
-):
+def test_a_process_killed_while_filling_leaves_no_wrong_rows(writes, plan, table, folder, tmp_path):
     table.frame.to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "s.toml").write_text(mip.dump(plan.spec))
-    given = [tmp_path / "t.csv", table.root, tmp_path / "s.toml", folder, writes]
-    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, given)], check=False)
+    arguments = [tmp_path / "t.csv", table.root, tmp_path / "s.toml", folder, writes]
+    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert same(taken(plan.cache(table, folder), *range(6)), plan.encode(table))
 
 
-def test_a_pipe_over_kept_rows_gives_the_batches_of_one_over_encoded_rows(plan, table, folder):
+def test_a_pipe_over_cached_rows_gives_the_batches_of_one_over_encoded_rows(plan, table, folder):
     stages = mip.sample(shuffle=True, seed=3), mip.batch(4), mip.augment(plan.augment, seed=1)
-    kept = pipe(plan.cache(table, folder), *stages)
+    cached = pipe(plan.cache(table, folder), *stages)
     encoded = pipe(plan.encode(table), *stages)
     for step in (0, 1, 5):
-        assert same(next(kept.iter_from(step)), next(encoded.iter_from(step)))
+        assert same(next(cached.iter_from(step)), next(encoded.iter_from(step)))
 
 
-def test_the_default_folder_can_be_chosen(monkeypatch):
+def test_the_default_folder_is_set_by_the_environment(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     monkeypatch.delenv("MIP_CACHE", raising=False)
     assert mip.images.default_cache_folder() == Path("/somewhere/mip")
@@ -274,10 +270,10 @@ def test_the_default_folder_can_be_chosen(monkeypatch):
     assert mip.images.default_cache_folder() == Path("/elsewhere")
 
 
-def test_a_kept_leaf_counts_its_rows(plan, table, folder):
-    kept = plan.cache(table, folder).inputs["photo"]
-    assert isinstance(kept, CachedRows)
-    assert len(kept) == 6
+def test_a_cached_leaf_counts_its_rows(plan, table, folder):
+    cached = plan.cache(table, folder).inputs["photo"]
+    assert isinstance(cached, CachedRows)
+    assert len(cached) == 6
 
 
 def trained(table, cut, **options):
@@ -303,7 +299,7 @@ def test_a_run_from_the_cache_is_the_run_without(table, cut, folder, decoded):
     assert decoded == []
 
 
-def test_rows_that_do_not_fit_into_memory_are_kept_where_the_user_says(
+def test_rows_that_do_not_fit_into_memory_are_cached_in_the_default_folder(
     table, cut, folder, monkeypatch
 ):
     plain = trained(table, cut)
@@ -313,13 +309,13 @@ def test_rows_that_do_not_fit_into_memory_are_kept_where_the_user_says(
     assert len(list_caches(folder)) == 1
 
 
-def test_the_command_shows_and_clears(plan, table, folder, monkeypatch, capsys):
+def test_the_command_lists_and_clears(plan, table, folder, monkeypatch, capsys):
     taken(plan.cache(table, folder), 0)
     monkeypatch.setenv("MIP_CACHE", str(folder))
     monkeypatch.setattr(sys, "argv", ["mip", "cache"])
-    for arguments, told in ([], "houses.csv-"), (["--clear"], "bytes removed"), ([], "total"):
+    for arguments, text in ([], "houses.csv-"), (["--clear"], "bytes removed"), ([], "total"):
         monkeypatch.setattr(sys, "argv", ["mip", "cache", *arguments])
         with pytest.raises(SystemExit):
             main()
-        assert told in capsys.readouterr().out
+        assert text in capsys.readouterr().out
     assert list_caches(folder) == []

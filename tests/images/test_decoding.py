@@ -89,8 +89,8 @@ def test_a_jpeg_is_turned_too(tmp_path):
 
 def test_cmyk_becomes_rgb(tmp_path):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
-    found = np.array(pixels(tmp_path, "a.jpg", 1)[0][0])
-    assert np.abs(found - RED).max() <= 8
+    actual = np.array(pixels(tmp_path, "a.jpg", 1)[0][0])
+    assert np.abs(actual - RED).max() <= 8
 
 
 def test_a_grey_image_has_three_equal_channels(tmp_path):
@@ -123,16 +123,16 @@ def test_a_palette_is_looked_up(tmp_path):
     assert pixels(tmp_path, "a.png") == colours([RED, GREEN], [BLUE, WHITE])
 
 
-def test_alpha_lies_on_white(tmp_path):
+def test_transparency_is_composed_over_white(tmp_path):
     coat = np.array([[[0, 0, 0, 0], [0, 0, 0, 255]], [[255, 0, 0, 128], [0, 0, 255, 0]]])
     Image.fromarray(coat.astype(np.uint8)).save(tmp_path / "a.png")
-    found = pixels(tmp_path, "a.png")
-    assert found[0] == colours([WHITE, (0, 0, 0)])[0]
-    assert found[1][0] == pytest.approx([255, 127, 127], abs=1)
-    assert found[1][1] == list(WHITE)
+    actual = pixels(tmp_path, "a.png")
+    assert actual[0] == colours([WHITE, (0, 0, 0)])[0]
+    assert actual[1][0] == pytest.approx([255, 127, 127], abs=1)
+    assert actual[1][1] == list(WHITE)
 
 
-def test_a_see_through_colour_of_a_palette_lies_on_white(tmp_path):
+def test_a_transparent_colour_of_a_palette_is_composed_over_white(tmp_path):
     grey = Image.fromarray(np.array([[0, 1], [1, 0]], dtype=np.uint8), "P")
     grey.putpalette([*RED, *BLUE])
     grey.save(tmp_path / "a.png", transparency=0)
@@ -140,29 +140,29 @@ def test_a_see_through_colour_of_a_palette_lies_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame_counts(kind, tmp_path):
+def test_an_animation_gives_its_first_frame(kind, tmp_path):
     first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
     first.save(tmp_path / "a", kind, save_all=True, append_images=[second])
     assert pixels(tmp_path, "a", 1) == colours([RED])
 
 
-def test_a_profile_is_converted_and_a_broken_one_left_out(tmp_path):
+def test_a_profile_is_converted_and_a_broken_one_ignored(tmp_path):
     grey = Image.new("RGB", (2, 2), (200, 100, 50))
     same = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for name, profile in {"same": same, "broken": b"no profile"}.items():
         grey.save(tmp_path / f"{name}.png", icc_profile=profile)
-        found = np.array(pixels(tmp_path, f"{name}.png", 1)[0][0])
-        assert np.abs(found - (200, 100, 50)).max() <= 1
+        actual = np.array(pixels(tmp_path, f"{name}.png", 1)[0][0])
+        assert np.abs(actual - (200, 100, 50)).max() <= 1
 
 
-def test_any_shape_is_squeezed_to_a_square(tmp_path):
+def test_any_shape_is_resized_to_a_square(tmp_path):
     wide = np.zeros((3, 90, 3), dtype=np.uint8)
     wide[:, 45:] = 255
     Image.fromarray(wide).save(tmp_path / "a.png")
-    found = decode(tmp_path, "a.png", 8)
-    assert found.shape == (3, 8, 8)
-    assert found[:, :, 0].max() == 0
-    assert found[:, :, 7].min() == 255
+    actual = decode(tmp_path, "a.png", 8)
+    assert actual.shape == (3, 8, 8)
+    assert actual[:, :, 0].max() == 0
+    assert actual[:, :, 7].min() == 255
 
 
 # Faults are named.
@@ -201,7 +201,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_says_how(name, tmp_path):
+def test_a_broken_file_is_refused_with_the_reason(name, tmp_path):
     data, reason = BROKEN[name]
     (tmp_path / "a.jpg").write_bytes(data)
     with pytest.raises(DataError) as caught:
@@ -301,7 +301,7 @@ def test_a_path_that_cannot_be_looked_up_is_refused(cell, inside):
 
 
 @pytest.mark.parametrize("cell", ["photos/b.png", "photos", ".", "photos/a.png/x"])
-def test_what_is_no_file_is_missing(cell, inside):
+def test_anything_but_a_file_is_missing(cell, inside):
     with pytest.raises(DataError, match=r"is missing$"):
         locate(inside, cell)
 
@@ -346,19 +346,19 @@ MEANS = [list(RED), [0] * 3, list(GREEN), [0] * 3, list(BLUE), [0] * 3]
 
 
 @pytest.mark.filterwarnings("ignore:.*it counts as missing")
-def test_learning_keeps_every_row_at_its_place(shots):
+def test_learning_keeps_all_rows_in_order(shots):
     plan = mip.adapt(seeing("learn"), shots)
     inputs = plan.encode(shots).inputs["photo"]
     assert inputs["pixels"].float().mean(dim=(-1, -2))[:, 0].tolist() == MEANS
     assert inputs["present"].flatten().tolist() == [True, False] * 3
 
 
-def test_a_broken_photo_that_is_learned_around_is_named(shots):
+def test_a_broken_photo_that_is_learned_is_named(shots):
     plan = mip.adapt(seeing("learn"), shots)
     want = r"^shots.csv row 3, column 'photo': cut.jpg is truncated; it counts as missing$"
-    with pytest.warns(mip.errors.MipWarning, match=want) as told:
+    with pytest.warns(mip.errors.MipWarning, match=want) as warnings:
         plan.encode(shots)
-    assert len(told) == 1
+    assert len(warnings) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*it counts as missing")
@@ -395,7 +395,7 @@ def test_an_error_names_file_row_and_column(row, reason, shots):
     assert str(caught.value) == f"shots.csv row {row}, column 'photo': {reason}"
 
 
-def test_the_cure_is_told(shots):
+def test_the_error_suggests_a_cure(shots):
     cure = r"gone\.png is missing \(set branch\.photo\.missing to \"drop\" or \"learn\"\)$"
     with pytest.raises(DataError, match=cure):
         mip.clean(seeing("error"), shots)
@@ -417,7 +417,7 @@ def test_any_torchvision_model_is_a_backbone(shots):
     assert mip.build(plan)(plan.encode(shots).inputs).shape == (6,)
 
 
-def test_weights_that_are_not_known_name_the_known(shots):
+def test_unknown_weights_list_the_known(shots):
     photo = PhotoBranch(["photo"], backbone="resnet18", pretrained="IMAGENET1K_V9")
     with pytest.raises(
         (DataError, SpecError), match="has no weights 'IMAGENET1K_V9'; did you mean"
@@ -425,7 +425,7 @@ def test_weights_that_are_not_known_name_the_known(shots):
         mip.adapt(mip.spec.Spec({"photo": photo}, spec_of().head), shots.take([0]))
 
 
-def test_pixels_with_their_colours_first_are_told_the_cure():
-    told = "not ndarray of uint8 [3, 8, 9]; colours come last: permute(1, 2, 0)"
-    with pytest.raises(DataError, match=re.escape(told)):
+def test_an_error_for_channels_first_suggests_a_cure():
+    text = "not ndarray of uint8 [3, 8, 9]; colours come last: permute(1, 2, 0)"
+    with pytest.raises(DataError, match=re.escape(text)):
         decode(None, np.zeros((3, 8, 9), dtype=np.uint8), 8)

@@ -20,12 +20,12 @@ from mip.errors import DataError, MipWarning
 from mip.images import decode
 
 
-def photo(width=90, height=60, seed=0, mode="RGB", **how) -> bytes:
+def photo(width=90, height=60, seed=0, mode="RGB", **options) -> bytes:
     """A smooth JPEG with something in every corner."""
     few = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     image = Image.fromarray(few).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
     out = io.BytesIO()
-    image.save(out, "JPEG", **{"quality": 90, **how})
+    image.save(out, "JPEG", **{"quality": 90, **options})
     return out.getvalue()
 
 
@@ -47,9 +47,9 @@ def test_pixels_do_not_depend_on_the_extra(sides, mode, scaled, no_simplejpeg):
     assert torch.equal(quick, decode(None, data, 16, scaled))
 
 
-@pytest.mark.parametrize("how", [{"progressive": True}, {"subsampling": 0}, {"quality": 30}])
-def test_pixels_do_not_depend_on_how_it_was_stored(how, no_simplejpeg):
-    data = photo(200, 150, **how)
+@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"quality": 30}])
+def test_pixels_do_not_depend_on_the_encoding(options, no_simplejpeg):
+    data = photo(200, 150, **options)
     quick = decode(None, data, 32)
     no_simplejpeg()
     assert torch.equal(quick, decode(None, data, 32))
@@ -59,18 +59,18 @@ def test_pixels_are_those_of_a_full_decode_by_pillow():
     data = photo(640, 427)
     with Image.open(io.BytesIO(data)) as image:
         want = np.array(image.resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
-    found = decode(None, data, 128).permute(1, 2, 0).numpy()
-    assert np.abs(found - want).mean() < 0.02
-    assert np.abs(found - want).max() <= 1
+    actual = decode(None, data, 128).permute(1, 2, 0).numpy()
+    assert np.abs(actual - want).mean() < 0.02
+    assert np.abs(actual - want).max() <= 1
 
 
-def test_scaled_pixels_are_near_and_not_the_same():
+def test_scaled_pixels_are_close_but_not_equal():
     data = photo(640, 427)
     whole, scaled = decode(None, data, 64).float(), decode(None, data, 64, scaled=True).float()
     assert 0 < (whole - scaled).abs().mean() < 3
 
 
-def test_scaling_stops_where_it_would_no_longer_be_enough():
+def test_scaling_stops_before_the_image_is_too_small():
     data = photo(90, 60)
     assert torch.equal(decode(None, data, 31), decode(None, data, 31, scaled=True))
     assert not torch.equal(decode(None, data, 30), decode(None, data, 30, scaled=True))
@@ -78,7 +78,7 @@ def test_scaling_stops_where_it_would_no_longer_be_enough():
 
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_jpeg_is_put_upright(orientation, scaled):
+def test_a_rotated_jpeg_is_put_upright(orientation, scaled):
     exif = Image.Exif()
     exif[274] = orientation
     stored = photo(96, 64, exif=exif)
@@ -86,17 +86,17 @@ def test_a_turned_jpeg_is_put_upright(orientation, scaled):
         from PIL import ImageOps
 
         upright = np.array(ImageOps.exif_transpose(image).resize((16, 16), Image.Resampling.BOX))
-    found = decode(None, stored, 16, scaled).permute(1, 2, 0).numpy()
-    assert np.abs(found.astype(int) - upright).mean() < 6
+    actual = decode(None, stored, 16, scaled).permute(1, 2, 0).numpy()
+    assert np.abs(actual.astype(int) - upright).mean() < 6
 
 
-def test_a_spec_says_how_photos_are_decoded_and_the_plan_keeps_it(tmp_path):
+def test_the_plan_stores_how_the_spec_decodes_photos(tmp_path):
     frame = pd.DataFrame({"photo": [photo(200, 150)] * 4, "price": range(4)})
     lines = '[branch.photo]\nkind = "image"\ncolumns = ["photo"]\nsize = 16\nbase_channels = 2\n'
     spec = spec_of("regression", lines + 'decoding = "scaled"\n')
     plan = mip.model.from_json(mip.model.to_json(mip.adapt(spec, mip.from_frame(frame))))
-    found = plan.encode(mip.from_frame(frame)).inputs["photo"]["pixels"]
-    assert torch.equal(found[0, 0], decode(None, photo(200, 150), 16, scaled=True))
+    actual = plan.encode(mip.from_frame(frame)).inputs["photo"]["pixels"]
+    assert torch.equal(actual[0, 0], decode(None, photo(200, 150), 16, scaled=True))
 
 
 # Cells.
@@ -107,8 +107,8 @@ def test_a_photo_is_the_same_in_every_form(tmp_path):
     image.save(tmp_path / "a.png")
     pixels = np.array(image)
     forms = ["a.png", (tmp_path / "a.png").read_bytes(), image, pixels, torch.from_numpy(pixels)]
-    found = [decode(tmp_path, form, 8) for form in forms]
-    assert all(torch.equal(found[0], other) for other in found[1:])
+    actual = [decode(tmp_path, form, 8) for form in forms]
+    assert all(torch.equal(actual[0], other) for other in actual[1:])
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_photo_is_the_same_in_every_form(tmp_path):
         (7, "not int of int64 []"),
     ],
 )
-def test_what_is_no_image_is_named(cell, reason):
+def test_cells_that_are_no_images_are_named(cell, reason):
     with pytest.raises(DataError) as caught:
         decode(None, cell, 8)
     want = f"an image is a path, bytes, a PIL image, or uint8 [h, w] or [h, w, 3], {reason}"
@@ -157,13 +157,13 @@ def adapted(table, **fields):
 
 def test_a_row_has_as_many_photos_as_its_list(tmp_path):
     table = album([A, B, C], [A], [], [C, B])
-    found = adapted(table, missing="learn").encode(table).inputs["photo"]
-    assert found["present"].tolist() == [[1, 1, 1], [1, -1, -1], [0, -1, -1], [1, 1, -1]]
-    assert torch.equal(found["pixels"][0, 1], found["pixels"][3, 1])
+    actual = adapted(table, missing="learn").encode(table).inputs["photo"]
+    assert actual["present"].tolist() == [[1, 1, 1], [1, -1, -1], [0, -1, -1], [1, 1, -1]]
+    assert torch.equal(actual["pixels"][0, 1], actual["pixels"][3, 1])
 
 
 @pytest.mark.parametrize("pool", ["mean", "max", "attention"])
-def test_only_photos_that_are_there_count(pool):
+def test_only_photos_that_are_present_count(pool):
     plan = adapted(album([A, B, C], [A]), pool=pool)
     branch = mip.build(plan).eval().body.branch["photo"]
     vectors = branch(plan.encode(album([A], [A, A, A], [B, A], [A, B], [B])).inputs["photo"])
@@ -175,8 +175,8 @@ def test_only_photos_that_are_there_count(pool):
 def test_more_photos_than_in_training_are_left_out_and_named():
     plan = adapted(album([A, B], [A]))
     with pytest.warns(MipWarning, match=r"row 0, column 'photo': 3 photos, of which the first 2"):
-        found = plan.encode(album([A, B, C])).inputs["photo"]
-    assert found["present"].tolist() == [[1, 1]]
+        actual = plan.encode(album([A, B, C])).inputs["photo"]
+    assert actual["present"].tolist() == [[1, 1]]
 
 
 def test_an_empty_list_is_a_missing_photo():
@@ -184,7 +184,7 @@ def test_an_empty_list_is_a_missing_photo():
         mip.clean(spec_of("regression", LISTED), album([A], []))
 
 
-def test_lists_cannot_be_joined_end_to_end():
+def test_lists_cannot_be_concatenated():
     with pytest.raises(mip.MipError, match="pool 'concat' needs the same photos in every row"):
         adapted(album([A, B], [A]), pool="concat")
 
@@ -200,17 +200,17 @@ def test_pooling_over_a_list_is_pooling_over_its_photos_alone(present, pool):
     layer = PhotoNet(torch.nn.Identity(), 3, pool, [0.5] * 3, [0.25] * 3)
     vectors = torch.randn(len(present), 4, 3)
     over = torch.tensor([[k >= len(row) for k in range(4)] for row in present]).unsqueeze(-1)
-    found = layer.pooled(vectors, over)
+    actual = layer.pooled(vectors, over)
     for row, states in enumerate(present):
         alone = vectors[row : row + 1, : len(states)]
         kept = torch.zeros(1, len(states), 1, dtype=torch.bool)
-        assert torch.allclose(found[row], layer.pooled(alone, kept)[0], atol=1e-6)
+        assert torch.allclose(actual[row], layer.pooled(alone, kept)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_pixels_are_normalised_without_writing_into_them(dtype):
+def test_pixels_are_normalized_in_a_copy(dtype):
     pixels = torch.arange(24).view(2, 1, 3, 2, 2).to(dtype)
     layer = PhotoNet(torch.nn.Flatten(), 12, "mean", [0.5] * 3, [0.25] * 3)
-    found = layer({"pixels": pixels, "present": torch.ones(2, 1, dtype=torch.int8)})
-    assert torch.equal(found, (torch.arange(24.0).view(2, 12) - 127.5) / 63.75)
+    actual = layer({"pixels": pixels, "present": torch.ones(2, 1, dtype=torch.int8)})
+    assert torch.equal(actual, (torch.arange(24.0).view(2, 12) - 127.5) / 63.75)
     assert torch.equal(pixels, torch.arange(24).view(2, 1, 3, 2, 2).to(dtype))

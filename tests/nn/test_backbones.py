@@ -1,4 +1,4 @@
-"""Backbones by name: any torchvision classification model, with pretrained weights if asked."""
+"""Backbones by name: any torchvision classification model, with pretrained weights on request."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def test_unknown_backbones_are_named():
         spec("resnet81")
 
 
-def test_without_timm_the_cure_is_told(monkeypatch):
+def test_without_timm_the_error_suggests_a_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(mip.errors.SpecError) as caught:
         spec("timm/resnet18")
-    told = "needs timm: pip install 'mixed-input-pipelines[timm]'"
-    assert str(caught.value) == f"branch.photo.backbone = 'timm/resnet18' {told}"
+    text = "needs timm: pip install 'mixed-input-pipelines[timm]'"
+    assert str(caught.value) == f"branch.photo.backbone = 'timm/resnet18' {text}"
 
 
-def test_weights_that_cannot_be_had_are_named(photos, tmp_path, monkeypatch):
+def test_weights_that_cannot_be_downloaded_are_named(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing-here"))
 
     def none(*_, **__):
@@ -108,7 +108,7 @@ def test_a_photo_too_small_for_its_backbone_names_the_branch(photos):
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1"])
-def test_light_backbones_give_one_prediction_a_row(photos, name):
+def test_light_backbones_give_one_prediction_per_row(photos, name):
     plan = mip.adapt(spec(name, size=64), photos)
     assert mip.build(plan).eval()(plan.encode(photos).inputs).shape == (4,)
 
@@ -135,7 +135,7 @@ def test_photos_of_a_row_are_pooled(photos, pool):
     assert vectors.shape == (4, 32 if pool == "concat" else 16)
 
 
-def test_modules_before_a_cut_are_frozen_by_their_own_names(photos):
+def test_modules_before_a_feature_layer_are_frozen_by_their_names(photos):
     cut = spec("mobilenet_v3_small", feature_layer="features.4", freeze="features.1", size=32)
     net = mip.build(mip.adapt(cut, photos))
     held = [path for path, param in net.named_parameters() if not param.requires_grad]
@@ -161,7 +161,7 @@ for width in (2, 4, 6):
 
 
 def test_a_narrow_net_has_the_right_gradients_without_avx512():
-    # Where oneDNN writes out of bounds the process may die, so it is one of its own.
+    # Where oneDNN writes out of bounds the process may die, so it is a separate one.
     env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     run = [sys.executable, "-c", GRADIENTS]
     done = subprocess.run(run, env=env, capture_output=True, text=True)

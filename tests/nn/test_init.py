@@ -37,16 +37,16 @@ def layer() -> dict[str, torch.Tensor]:
     return {name: param.detach() for name, param in net.named_parameters()}
 
 
-@pytest.mark.parametrize("how", STDS)
-def test_the_deviation_of_a_layer_is_that_of_theory(how):
-    options, want = STDS[how]
-    after = reinit(layer(), [Rule("0.weight", how, options)], seed=3)["0.weight"]
+@pytest.mark.parametrize("initializer", STDS)
+def test_the_standard_deviation_of_a_layer_is_that_of_theory(initializer):
+    options, want = STDS[initializer]
+    after = reinit(layer(), [Rule("0.weight", initializer, options)], seed=3)["0.weight"]
     assert float(after.std()) == pytest.approx(want, rel=0.05)
     assert abs(float(after.mean())) < 0.05 * want + 1e-3
 
 
 @pytest.mark.parametrize(
-    ("how", "options", "want"),
+    ("initializer", "options", "want"),
     [
         ("ones", {}, torch.ones(4, 4)),
         ("zeros", {}, torch.zeros(4, 4)),
@@ -54,8 +54,10 @@ def test_the_deviation_of_a_layer_is_that_of_theory(how):
         ("constant", {"val": 0.3}, torch.full((4, 4), 0.3)),
     ],
 )
-def test_a_fixed_initializer_gives_its_values(how, options, want):
-    assert torch.equal(reinit({"a": torch.randn(4, 4)}, [Rule("a", how, options)])["a"], want)
+def test_a_fixed_initializer_gives_its_values(initializer, options, want):
+    assert torch.equal(
+        reinit({"a": torch.randn(4, 4)}, [Rule("a", initializer, options)])["a"], want
+    )
 
 
 def test_dirac_lets_channels_through():
@@ -64,12 +66,12 @@ def test_dirac_lets_channels_through():
     assert torch.equal(torch.conv2d(photo, kernel, padding=1), photo)
 
 
-def test_every_name_is_tested_and_is_torchs_own():
+def test_every_name_is_tested_and_is_one_of_torch():
     assert set(INITIALIZERS) == {*STDS, "ones", "zeros", "eye", "constant", "dirac"}
     assert all(INITIALIZERS[name] is getattr(nn.init, f"{name}_") for name in INITIALIZERS)
 
 
-def test_only_what_matches_changes():
+def test_only_matching_parameters_change():
     params = layer()
     before, random = bits(params), torch.get_rng_state()
     after = reinit(params, [Rule("*.weight", "normal")])
@@ -91,7 +93,7 @@ def test_draws_are_a_function_of_seed_and_path():
     assert not torch.equal(other["0.weight"], one["0.weight"])
 
 
-def test_the_last_rule_that_matches_counts():
+def test_the_last_matching_rule_wins():
     rules = [
         Rule("*", "ones"),
         Rule("*.bias", "zeros"),
@@ -106,7 +108,7 @@ def test_the_last_rule_that_matches_counts():
     }
 
 
-def test_a_rule_goes_by_the_type_of_a_module():
+def test_a_rule_may_match_by_class_of_module():
     net = SmallResNet(4)
     params = {name: param.detach() for name, param in net.named_parameters()}
     norms = parameter_paths(net, nn.BatchNorm2d, "weight")
@@ -116,7 +118,7 @@ def test_a_rule_goes_by_the_type_of_a_module():
     assert all(after[path] is params[path] for path in params if path not in norms)
 
 
-def test_a_function_of_ones_own_is_an_initializer():
+def test_a_custom_function_is_an_initializer():
     def halves(tensor, share=0.5):
         tensor.fill_(share)
 
@@ -130,13 +132,13 @@ def test_a_function_of_ones_own_is_an_initializer():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_a_precision_stays_as_it_is(dtype):
+def test_the_dtype_is_kept(dtype):
     after = reinit({"a": torch.zeros(8, 8, dtype=dtype)}, [Rule("a", "orthogonal")])["a"]
     assert after.dtype == dtype
     assert float((after.double() @ after.double().T - torch.eye(8)).abs().max()) < 0.05
 
 
-def test_a_state_begins_anew_and_trains(table):
+def test_a_redrawn_state_trains(table):
     plan = mip.adapt(spec_of(), table)
     net, one = mip.build(plan), mip.sgd(0.1)
     state = mip.init(net, one)
@@ -165,11 +167,12 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("rule", "error"), ERRORS.items(), ids=[*map(str, range(len(ERRORS)))])
-def test_an_error_says_what_where_and_the_nearest(rule, error):
-    where, how, options = rule
+def test_an_error_has_the_place_and_the_nearest_name(rule, error):
+    where, initializer, options = rule
     with pytest.raises(SpecError) as caught:
         reinit(
-            {"a": torch.zeros(2, 3), "head.b": torch.zeros(3)}, [Rule(where, how, dict(options))]
+            {"a": torch.zeros(2, 3), "head.b": torch.zeros(3)},
+            [Rule(where, initializer, dict(options))],
         )
     assert str(caught.value).startswith(error)
 
@@ -192,13 +195,13 @@ missing = "learn"
 """
 
 
-def init_of(match: str, how: str, **options: object) -> str:
-    told = ", ".join(f"{name} = {value!r}" for name, value in options.items())
-    return f"[[init]]\nmatch = '{match}'\ninitializer = '{how}'\noptions = {{ {told} }}\n"
+def init_of(match: str, initializer: str, **options: object) -> str:
+    text = ", ".join(f"{name} = {value!r}" for name, value in options.items())
+    return f"[[init]]\nmatch = '{match}'\ninitializer = '{initializer}'\noptions = {{ {text} }}\n"
 
 
-def begun(table, *rules: str, branches: str = WIDE, seed: int = 0, **given: object):
-    spec = mip.parse(branches + HEADS["regression"] + "".join(rules), **given)
+def built(table, *rules: str, branches: str = WIDE, seed: int = 0, **options: object):
+    spec = mip.parse(branches + HEADS["regression"] + "".join(rules), **options)
     net = mip.build(mip.adapt(spec, table), seed)
     return {path: param.detach() for path, param in net.named_parameters()}
 
@@ -208,22 +211,24 @@ def between(params) -> torch.Tensor:
     return next(param for param in params.values() if param.shape == (N, M))
 
 
-@pytest.mark.parametrize("how", STDS)
-def test_a_layer_begins_as_the_spec_says(how, table):
-    options, want = STDS[how]
-    weight = between(begun(table, init_of("wide.layers.*.weight", how, **options)))
+@pytest.mark.parametrize("initializer", STDS)
+def test_a_layer_is_initialized_by_the_rule_of_the_spec(initializer, table):
+    options, want = STDS[initializer]
+    weight = between(built(table, init_of("wide.layers.*.weight", initializer, **options)))
     assert float(weight.std()) == pytest.approx(want, rel=0.05)
 
 
-def test_the_exact_initializers_begin_so_in_a_spec(table):
-    of = lambda how, **options: begun(table, init_of("wide.layers.*.weight", how, **options))  # noqa: E731
+def test_exact_initializers_give_their_values_in_a_spec(table):
+    def of(initializer, **options):
+        return built(table, init_of("wide.layers.*.weight", initializer, **options))
+
     assert torch.equal(between(of("eye")), torch.eye(N, M))
     assert (between(of("constant", val=0.3)) == 0.3).all()
     weight = between(of("orthogonal"))
     torch.testing.assert_close(weight @ weight.T, torch.eye(N), atol=1e-5, rtol=0)
     zeros = (between(of("sparse", sparsity=0.75)) == 0).sum(dim=0)
     assert zeros.unique().tolist() == [0.75 * N]
-    kernels = begun(table, init_of("photos.backbone.*.first.weight", "dirac"))
+    kernels = built(table, init_of("photos.backbone.*.first.weight", "dirac"))
     square = [kernel for path, kernel in kernels.items() if path.endswith("first.weight")]
     assert square
     for kernel in square:
@@ -232,37 +237,37 @@ def test_the_exact_initializers_begin_so_in_a_spec(table):
         assert torch.equal(through[:, : photo.shape[1]], photo)
 
 
-def test_what_no_rule_matches_begins_as_without_it(table):
-    plain = begun(table, seed=3)
-    after = begun(table, init_of("wide.*.weight", "normal", std=0.1), seed=3)
+def test_other_parameters_start_as_without_rules(table):
+    plain = built(table, seed=3)
+    after = built(table, init_of("wide.*.weight", "normal", std=0.1), seed=3)
     changed = {path for path in plain if not torch.equal(plain[path], after[path])}
     matched = {path for path in plain if path.startswith("body.branch.wide.")}
     assert changed == {path for path in matched if path.endswith(".weight")} < matched
-    assert bits(after) == bits(begun(table, init_of("wide.*.weight", "normal", std=0.1), seed=3))
-    other = begun(table, init_of("wide.*.weight", "normal", std=0.1), seed=4)
+    assert bits(after) == bits(built(table, init_of("wide.*.weight", "normal", std=0.1), seed=3))
+    other = built(table, init_of("wide.*.weight", "normal", std=0.1), seed=4)
     assert not torch.equal(between(other), between(after))
 
 
 def test_a_rule_in_a_spec_is_the_rule_in_python(table):
     rule = Rule("body.branch.wide.*.weight", "xavier_normal", {"gain": 0.5})
-    by_hand = reinit(begun(table, seed=3), [rule], seed=3)
-    by_spec = begun(table, init_of("wide.*.weight", "xavier_normal", gain=0.5), seed=3)
+    by_hand = reinit(built(table, seed=3), [rule], seed=3)
+    by_spec = built(table, init_of("wide.*.weight", "xavier_normal", gain=0.5), seed=3)
     assert bits(by_hand) == bits(by_spec)
 
 
-def test_the_last_rule_of_a_spec_counts(table):
+def test_the_last_rule_of_a_spec_wins(table):
     # The first alone could not fill the biases, which have no fans.
     rules = init_of("wide.layers.*", "xavier_normal"), init_of("*.bias", "zeros")
-    params = begun(table, *rules)
+    params = built(table, *rules)
     assert all(not param.any() for path, param in params.items() if path.endswith(".bias"))
     assert between(params).any()
 
 
 @frozen
-class Given:
-    """A kind whose weights are given."""
+class Fixed:
+    """A kind whose weights are fixed."""
 
-    kind = "given"
+    kind = "fixed"
     columns: tuple[str, ...] = ("area",)
 
     def adapt(self, rows):
@@ -279,23 +284,23 @@ class Given:
             nn.init.constant_(param, 7.0)
 
 
-def test_a_rule_wins_over_a_pretrained_weight(table):
-    kinds = {**mip.KINDS, "given": Given}
-    spec = NUMBERS + '[branch.given]\nkind = "given"\n' + HEADS["regression"]
-    for rules, want in ("", 7.0), (init_of("given.weight", "constant", val=3), 3.0):
+def test_a_rule_overrides_a_pretrained_weight(table):
+    kinds = {**mip.KINDS, "fixed": Fixed}
+    spec = NUMBERS + '[branch.fixed]\nkind = "fixed"\n' + HEADS["regression"]
+    for rules, want in ("", 7.0), (init_of("fixed.weight", "constant", val=3), 3.0):
         net = mip.build(mip.adapt(mip.parse(spec + rules, kinds), table))
-        assert net.body.branch["given"].weight.unique().tolist() == [want]
-        assert net.body.branch["given"].bias.unique().tolist() == [7.0]
+        assert net.body.branch["fixed"].weight.unique().tolist() == [want]
+        assert net.body.branch["fixed"].bias.unique().tolist() == [7.0]
 
 
-def test_a_frozen_parameter_begins_by_its_rule_too(table):
+def test_a_frozen_parameter_is_initialized_by_its_rule_too(table):
     freeze = 'freeze = "all"\n'
-    params = begun(table, init_of("photos.backbone.*", "ones"), branches=WIDE + freeze)
+    params = built(table, init_of("photos.backbone.*", "ones"), branches=WIDE + freeze)
     backbone = [param for path, param in params.items() if ".backbone." in path]
     assert all((param == 1).all() and not param.requires_grad for param in backbone)
 
 
-def test_a_module_that_waits_for_weights_follows_no_rule(table):
+def test_a_module_without_pretraining_follows_no_rule(table):
     spec = mip.parse(WIDE + HEADS["regression"] + init_of("*", "ones"))
     plan = mip.adapt(spec, table)
     assert not (between(dict(mip.build(plan, pretrain=False).named_parameters())) == 1).any()
@@ -316,7 +321,7 @@ SPEC_ERRORS = {
 @pytest.mark.parametrize(("rules", "error"), SPEC_ERRORS.items(), ids=["match", "shape", "value"])
 def test_an_error_carries_the_path_of_the_spec(rules, error, table):
     with pytest.raises(SpecError) as caught:
-        begun(table, rules)
+        built(table, rules)
     assert str(caught.value).startswith(error)
 
 
@@ -338,11 +343,13 @@ def test_a_run_with_rules_resumes_to_the_same_bytes(table, tmp_path):
 
 def stds(net, params, inputs):
     """The deviation of every linear and convolution layer's output, by path."""
-    found = {}
+    stds_by_path = {}
     copied = {path: layer for path, layer in net.named_modules() if "weight" in layer._parameters}
     layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
     handles = [
-        layer.register_forward_hook(lambda _, __, out, path=path: found.update({path: out.std()}))
+        layer.register_forward_hook(
+            lambda _, __, out, path=path: stds_by_path.update({path: out.std()})
+        )
         for path, layer in copied.items()
         if isinstance(layer, layers)
     ]
@@ -350,7 +357,7 @@ def stds(net, params, inputs):
         torch.func.functional_call(net.eval(), params, (inputs,))
     for handle in handles:
         handle.remove()
-    return {path: float(std) for path, std in found.items()}
+    return {path: float(std) for path, std in stds_by_path.items()}
 
 
 def noise(*shape):
@@ -379,12 +386,12 @@ def test_lsuv_brings_every_layer_to_unit_deviation(name):
     assert bits(net.state_dict()) == before
     assert torch.equal(torch.get_rng_state(), random)
     assert net.training
-    found = stds(net, params, inputs)
-    assert found
-    assert all(abs(std - 1) <= 0.1 for std in found.values()), found
+    stds_by_path = stds(net, params, inputs)
+    assert stds_by_path
+    assert all(abs(std - 1) <= 0.1 for std in stds_by_path.values()), stds_by_path
 
 
-def test_lsuv_changes_weights_alone_and_is_a_function_of_the_seed():
+def test_lsuv_changes_only_weights_and_is_a_function_of_the_seed():
     net, inputs = NETS["residual"]()
     one, two, other = (lsuv(net, inputs, seed) for seed in (0, 0, 1))
     assert bits(one) == bits(two)
@@ -395,7 +402,7 @@ def test_lsuv_changes_weights_alone_and_is_a_function_of_the_seed():
     assert all(torch.equal(one[path], own[path]) for path in own if path not in convs)
 
 
-def test_lsuv_leaves_frozen_layers_and_begins_a_mixed_model(table):
+def test_lsuv_skips_frozen_layers_of_a_mixed_model(table):
     plan = mip.adapt(spec_of(), table)
     net = mip.build(plan)
     net.body.branch["photos"].requires_grad_(False)
@@ -405,7 +412,7 @@ def test_lsuv_leaves_frozen_layers_and_begins_a_mixed_model(table):
     assert abs(stds(net, params | state.buffers, batch.inputs)["head.0"] - 1) <= 0.1
 
 
-def test_lsuv_names_a_layer_that_says_nothing():
+def test_lsuv_names_a_layer_with_constant_output():
     net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU())
     with pytest.raises(
         MipError, match=r"^lsuv: the output of 0 has variance 0, and cannot have 1$"

@@ -37,7 +37,7 @@ def hub(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     def refused(*_):
-        raise AssertionError("somebody asked for the network")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refused)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -87,7 +87,7 @@ def test_an_efficientnet_has_its_width_inferred_and_as_many_outputs_as_classes()
     assert (net.head[0].in_features, net.head[-1].out_features) == (1280, 53)
 
 
-def test_a_start_is_a_function_of_the_seed(photos):
+def test_initial_weights_are_a_function_of_the_seed(photos):
     plan = mip.adapt(spec(SMALL), photos)
     first, second, third = (mip.build(plan, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -98,7 +98,7 @@ def test_a_start_is_a_function_of_the_seed(photos):
 
 
 @pytest.mark.parametrize("weights", ["DEFAULT", "ra_in1k"])
-def test_weights_come_from_the_cache_of_the_hub(photos, hub, weights):
+def test_weights_are_read_from_the_cache_of_the_hub(photos, hub, weights):
     given = put(hub, "efficientnet_b0.ra_in1k")
     plan = mip.adapt(spec("timm/efficientnet_b0", pretrained=weights), photos)
     before = torch.get_rng_state()
@@ -119,7 +119,7 @@ def test_weights_of_a_transformer_are_fitted_to_the_size(photos, hub):
     assert plan.facts["branch"]["photo"] == {"mean": [0.5] * 3, "std": [0.5] * 3, "most": [1]}
 
 
-def test_weights_of_a_cut_model_are_those_before_the_cut(photos, hub):
+def test_a_feature_extractor_gets_the_weights_before_its_layer(photos, hub):
     given = put(hub, "mobilenetv3_small_050.lamb_in1k")
     plan = mip.adapt(spec(SMALL, pretrained="DEFAULT", feature_layer="blocks.1"), photos)
     loaded = backbone_of(mip.build(plan)).state_dict()
@@ -154,7 +154,7 @@ CUTS = {
 
 
 @pytest.mark.parametrize(("name", "cut", "width"), [(*key, CUTS[key]) for key in CUTS])
-def test_a_model_is_cut_anywhere(name, cut, width):
+def test_any_module_is_a_feature_layer(name, cut, width):
     module = Image(["photo"], size=32, backbone=name, feature_layer=cut).module(
         {"mean": [0.5] * 3, "std": [0.5] * 3, "most": [1]}
     )
@@ -215,11 +215,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("told", "fields"), WRONG.items())
-def test_a_mistake_is_told(photos, told, fields):
+@pytest.mark.parametrize(("text", "fields"), WRONG.items())
+def test_a_mistake_is_named(photos, text, fields):
     with pytest.raises((DataError, SpecError)) as caught:
         mip.build(mip.adapt(spec(**fields), photos))
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
 
 
