@@ -29,6 +29,24 @@ class FileError(MipError):
     """A model or checkpoint file that is damaged, foreign or missing."""
 
 
+class FieldError(ValueError):
+    """A field of a spec's class with a value that it cannot have, alone or beside the others.
+
+    Whoever reads a spec file replaces the field's name by its path in the file.
+
+    >>> raise FieldError("num_heads", "must divide 30: 4")
+    Traceback (most recent call last):
+    mip.errors.FieldError: 'num_heads' must divide 30: 4
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(field, message)
+        self.field, self.message = field, message
+
+    def __str__(self) -> str:
+        return f"'{self.field}' {self.message}"
+
+
 class MipWarning(UserWarning):
     """Something that still works and that the user should know."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from attrs import field, frozen
-from attrs.validators import min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
 from mip.data import BLANKS, BOOLEAN_WORDS, Rows, Table
 from mip.errors import DataError, shown
+from mip.fields import MinLength
 from mip.nn import FillMissing
 
 
@@ -28,7 +28,7 @@ class Boolean:
     """
 
     kind = "boolean"
-    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=MinLength(1))
 
     def adapt(self, table: Rows) -> Facts:
         """Return the number of missing cells of each column."""

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, le, lt, min_len, optional
+from attrs.validators import ge, gt, le, lt, optional
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
 from mip.data import Rows, Table, category_codes, value_counts
+from mip.fields import MinLength, choice
 
 
 @frozen
@@ -38,13 +39,11 @@ class Categorical:
     """
 
     kind = "categorical"
-    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=MinLength(1))
     embedding_dim: int | None = field(default=None, validator=optional([gt(0), le(4096)]))
     min_count: int = field(default=1, validator=ge(1))
     unseen_rate: float = field(default=0.05, validator=[ge(0), lt(1)])
-    encoding: Literal["embedding", "one_hot", "hash"] = field(
-        default="embedding", validator=in_(("embedding", "one_hot", "hash"))
-    )
+    encoding: Literal["embedding", "one_hot", "hash"] = choice("embedding")
     buckets: int = field(default=1024, validator=[gt(1), le(1 << 24)])
 
     def adapt(self, table: Rows) -> Facts:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import gt, in_, le, min_len
+from attrs.validators import gt, le
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
@@ -24,6 +24,7 @@ from mip.data import (
     quantiles,
     sample_rows,
 )
+from mip.fields import MinLength, choice
 from mip.nn import FillMissing
 
 
@@ -47,13 +48,9 @@ class Continuous:
     """
 
     kind = "continuous"
-    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
-    scale: Literal["standard", "log", "quantile", "none"] = field(
-        default="standard", validator=in_(("standard", "log", "quantile", "none"))
-    )
-    embedding: Literal["none", "linear", "piecewise", "periodic"] = field(
-        default="none", validator=in_(("none", "linear", "piecewise", "periodic"))
-    )
+    columns: tuple[str, ...] = field(converter=column_names, validator=MinLength(1))
+    scale: Literal["standard", "log", "quantile", "none"] = choice("standard")
+    embedding: Literal["none", "linear", "piecewise", "periodic"] = choice("none")
     embedding_dim: int = field(default=16, validator=[gt(0), le(1024)])
     bins: int = field(default=32, validator=[gt(1), le(1024)])
     frequency: float = field(default=0.1, validator=gt(0))

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from attrs import field, frozen
-from attrs.validators import min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
 from mip.data import DATE_YEARS, Rows, Table, moments
+from mip.fields import MinLength
 from mip.nn import FillMissing
 
 DAY, WEEK, YEAR = 1.0, 7.0, 365.2425
@@ -42,7 +42,7 @@ class Datetime:
     """
 
     kind = "datetime"
-    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=MinLength(1))
 
     def adapt(self, table: Rows) -> Facts:
         """Return mean and standard deviation, in days since 1970, and the number of missing cells

@@ -9,13 +9,14 @@ from typing import Literal
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, le, lt, min_len, optional
+from attrs.validators import ge, gt, le, lt, optional
 from torch import Tensor, nn
 
 from mip.branches import protocol
 from mip.branches.protocol import Branch, Facts, layer_sizes, sorted_by_name
 from mip.data import Rows, Table
-from mip.errors import SpecError
+from mip.errors import FieldError, SpecError
+from mip.fields import MinLength, choice
 from mip.nn import MLP, Tokens, check_num_heads
 from mip.tree import Tree
 
@@ -44,14 +45,12 @@ class Fusion:
 
     >>> Fusion(method="attention", embedding_dim=30, num_heads=4)
     Traceback (most recent call last):
-    ValueError: 'num_heads' must divide 30: 4
+    mip.errors.FieldError: 'num_heads' must divide 30: 4
     """
 
     layers: tuple[int, ...] = layer_sizes()
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
-    method: Literal["concat", "gated", "attention", "bilinear"] = field(
-        default="concat", validator=in_(METHODS)
-    )
+    method: Literal["concat", "gated", "attention", "bilinear"] = choice("concat")
     embedding_dim: int | None = field(default=None, validator=optional([gt(0), le(65_536)]))
     depth: int | None = field(default=None, validator=optional([gt(0), le(64)]))
     num_heads: int | None = field(default=None, validator=optional([gt(0), le(1024)]))
@@ -61,7 +60,7 @@ class Fusion:
         unused = ["depth", "num_heads"] if self.method != "attention" else []
         for name in ["embedding_dim", *unused] if self.method == "concat" else unused:
             if getattr(self, name) is not None:
-                raise ValueError(f"'{name}' must be left out: method '{self.method}' has none")
+                raise FieldError(name, f"must be left out: method '{self.method}' has none")
         if self.method == "attention":
             check_num_heads(self.num_heads or NUM_HEADS, self.embedding_dim or EMBEDDING_DIM)
 
@@ -86,7 +85,7 @@ class Fuse:
     """
 
     kind = "fuse"
-    branch: Mapping[str, Branch] = field(converter=sorted_by_name, validator=min_len(1))
+    branch: Mapping[str, Branch] = field(converter=sorted_by_name, validator=MinLength(1))
     fusion: Fusion = field(default=Fusion(), metadata={"flat": True})
 
     def adapt(self, table: Rows) -> Facts:

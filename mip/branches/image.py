@@ -12,12 +12,13 @@ from typing import Any, Literal, TypedDict, TypeGuard
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, instance_of, le, min_len
+from attrs.validators import ge, gt, instance_of, le
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, Problem, column_names, layer_sizes
 from mip.data import Rows, Table, as_photos
-from mip.errors import DataError, MipWarning, SpecError
+from mip.errors import DataError, FieldError, MipWarning, SpecError
+from mip.fields import MinLength, choice
 from mip.images import (
     Augment,
     CachedRows,
@@ -112,18 +113,14 @@ class Image:
     """
 
     kind = "image"
-    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=MinLength(1))
     size: int = field(default=64, validator=[instance_of(int), ge(8), le(1024)])
     backbone: str = field(default="small")
     base_channels: int = field(default=16, validator=[gt(0), le(1024)])
     pretrained: str | None = field(default=None)
-    pool: Literal["mean", "max", "concat", "attention"] = field(
-        default="mean", validator=in_(("mean", "max", "concat", "attention"))
-    )
-    missing: Literal["error", "drop", "learn"] = field(
-        default="error", validator=in_(("error", "drop", "learn"))
-    )
-    decoding: Literal["full", "scaled"] = field(default="full", validator=in_(("full", "scaled")))
+    pool: Literal["mean", "max", "concat", "attention"] = choice("mean")
+    missing: Literal["error", "drop", "learn"] = choice("error")
+    decoding: Literal["full", "scaled"] = choice("full")
     augmentation: Augment = Augment()
     channels: tuple[int, ...] = layer_sizes((16, 32, 64), min_layers=1)
     feature_layer: str | None = field(default=None)
@@ -132,19 +129,19 @@ class Image:
     @backbone.validator
     def _check_backbone(self, _: object, name: str) -> None:
         if error := backbone_error(name):
-            raise ValueError(f"'backbone' = '{name}' {error}")
+            raise FieldError("backbone", f"= '{name}' {error}")
 
     @feature_layer.validator
     def _check_feature_layer(self, _: object, name: str | None) -> None:
         if name is not None and self.backbone in BUILT_IN:
             none = f"the {self.backbone} backbone has none"
-            raise ValueError(f"'feature_layer' must be left out: {none}")
+            raise FieldError("feature_layer", f"must be left out: {none}")
 
     @pretrained.validator
     def _check_pretrained(self, _: object, name: str | None) -> None:
         if name is not None and self.backbone in BUILT_IN:
-            raise ValueError(
-                f"'pretrained' must be left out: the {self.backbone} backbone has none"
+            raise FieldError(
+                "pretrained", f"must be left out: the {self.backbone} backbone has none"
             )
 
     def adapt(self, table: Rows) -> Facts:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, in_, lt
+from attrs.validators import ge, lt
 from torch import nn
 
 from mip.branches.protocol import layer_sizes
-from mip.nn import ACTIVATIONS, BATCH_NORM, Dense
+from mip.fields import choice
+from mip.nn import Dense
 
 
 @frozen
@@ -28,12 +29,8 @@ class Mlp:
 
     kind = "mlp"
     layers: tuple[int, ...] = layer_sizes((128, 128), min_layers=1)
-    activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = field(
-        default="relu", validator=in_(tuple(ACTIVATIONS))
-    )
-    batch_norm: Literal["none", "before", "after"] = field(
-        default="none", validator=in_(BATCH_NORM)
-    )
+    activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = choice("relu")
+    batch_norm: Literal["none", "before", "after"] = choice("none")
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
     def category_dim(self) -> None:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, runtime_checka
 
 import torch
 from attrs import Attribute, field
-from attrs.validators import min_len
 from torch import Tensor, nn
 
 from mip.data import Rows, Table
+from mip.errors import FieldError
+from mip.fields import MinLength
 from mip.tree import Tree, leaves
 
 Facts = dict[str, Any]
@@ -258,19 +259,19 @@ def column_names(columns: Iterable[str]) -> tuple[str, ...]:
 
     >>> column_names("area")
     Traceback (most recent call last):
-    ValueError: 'columns' must be a list of names, not 'area'
+    mip.errors.FieldError: 'columns' must be a list of names, not 'area'
     """
     if isinstance(columns, str):
-        raise ValueError(f"'columns' must be a list of names, not '{columns}'")
+        raise FieldError("columns", f"must be a list of names, not '{columns}'")
     return tuple(columns)
 
 
 def layer_sizes(default: tuple[int, ...] = (), min_layers: int = 0) -> Any:
     """Declare a field of sizes of layers, each from 1 to 65,536."""
-    length: list[Any] = [min_len(min_layers)] if min_layers else []
+    length: list[Any] = [MinLength(min_layers)] if min_layers else []
     return field(default=default, converter=tuple, validator=[*length, _check_sizes])
 
 
 def _check_sizes(_: object, attribute: Attribute, sizes: tuple[int, ...]) -> None:
     if not all(1 <= size <= 65_536 for size in sizes):
-        raise ValueError(f"'{attribute.name}' must hold widths of 1 to 65536: {list(sizes)}")
+        raise FieldError(attribute.name, f"must hold widths of 1 to 65536: {list(sizes)}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, in_, lt
+from attrs.validators import ge, lt
 from torch import Tensor, nn
 
 from mip.branches.categorical import Categorical
@@ -16,6 +16,8 @@ from mip.branches.fuse import Fuse, FusionNet
 from mip.branches.mlp import Mlp
 from mip.branches.protocol import Branch, Facts, column_names
 from mip.data import Rows, Table
+from mip.errors import FieldError
+from mip.fields import choice
 from mip.tree import Tree
 
 Scale = Literal["standard", "log", "quantile", "none"]
@@ -59,15 +61,15 @@ class Tabular:
     continuous: tuple[str, ...] = field(default=(), converter=column_names)
     categorical: tuple[str, ...] = field(default=(), converter=column_names)
     network: Network = Mlp()
-    scale: Scale = field(default="standard", validator=in_(get_args(Scale)))
-    embedding: Embedding = field(default="none", validator=in_(get_args(Embedding)))
+    scale: Scale = choice("standard")
+    embedding: Embedding = choice("none")
     unseen_rate: float = field(default=0.05, validator=[ge(0), lt(1)])
 
     def __attrs_post_init__(self) -> None:
         if not self.columns:
-            raise ValueError("'continuous' or 'categorical' must name a column")
+            raise FieldError("continuous", "or 'categorical' must name a column")
         if self.embedding != "none" and self.network.category_dim() is not None:
-            raise ValueError("'embedding' must be left out: the network makes its own")
+            raise FieldError("embedding", "must be left out: the network makes its own")
 
     @property
     def columns(self) -> tuple[str, ...]:

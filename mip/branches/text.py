@@ -8,11 +8,12 @@ from zlib import crc32
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, le, min_len
+from attrs.validators import ge, gt, le
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
 from mip.data import Rows, Table
+from mip.fields import MinLength
 
 _WORD = re.compile(r"\w+")
 
@@ -35,7 +36,7 @@ class Text:
     """
 
     kind = "text"
-    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
+    columns: tuple[str, ...] = field(converter=column_names, validator=MinLength(1))
     word_ngrams: int = field(default=2, validator=[ge(1), le(8)])
     char_ngrams: int = field(default=0, validator=[ge(0), le(8)])
     buckets: int = field(default=4096, validator=[gt(1), le(1 << 24)])

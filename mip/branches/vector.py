@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from attrs import field, frozen
-from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
 from mip.data import BLANKS, FLOAT32_MAX, Rows, Table, as_array, is_list, moments, parse_number
 from mip.errors import DataError, shown
+from mip.fields import MinLength, choice
 from mip.nn import FillMissing
 
 _NUMBER = re.compile(r"[^\s,;]+")
@@ -38,10 +38,8 @@ class Vector:
     """
 
     kind = "vector"
-    columns: tuple[str, ...] = field(converter=column_names, validator=min_len(1))
-    scale: Literal["standard", "none"] = field(
-        default="standard", validator=in_(("standard", "none"))
-    )
+    columns: tuple[str, ...] = field(converter=column_names, validator=MinLength(1))
+    scale: Literal["standard", "none"] = choice("standard")
 
     def adapt(self, table: Rows) -> Facts:
         """Return the means and standard deviations of each column by position (0 and 1 for "none"),

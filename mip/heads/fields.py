@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 from attrs import field
-from attrs.validators import ge, in_, le, lt
+from attrs.validators import ge, le, lt
+
+from mip.fields import choice
 
 ClassWeight = Literal["none", "balanced"]
 """How classes are weighted in a loss."""
@@ -30,17 +32,17 @@ def members_field() -> int:
 
 def missing_field() -> Missing:
     """Declare what happens to a row without a target."""
-    return field(default="drop", validator=in_(get_args(Missing)))
+    return choice("drop")
 
 
 def scale_field() -> Scale:
     """Declare the scale on which a number is learned."""
-    return field(default="standard", validator=in_(get_args(Scale)))
+    return choice("standard")
 
 
 def class_weight_field() -> ClassWeight:
     """Declare whether classes are weighted: "balanced" makes each count as much as the others."""
-    return field(default="none", validator=in_(get_args(ClassWeight)))
+    return choice("none")
 
 
 def focal_gamma_field() -> float:

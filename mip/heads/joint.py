@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from attrs import Attribute, field, frozen
-from attrs.validators import in_, min_len
 from torch import Tensor, nn
 
 from mip.branches import Facts, sorted_by_name
 from mip.data import Rows, Table
-from mip.errors import hint
+from mip.errors import FieldError, hint
+from mip.fields import MinLength, choice
 from mip.heads.losses import Criterion
 from mip.heads.protocol import Head, Outputs, scores, to_logits, tower, training_loss
 
@@ -51,20 +51,20 @@ class Joint:
     """
 
     kind = "joint"
-    head: Mapping[str, Head] = field(converter=sorted_by_name, validator=min_len(1))
-    weighting: Weighting = field(default="fixed", validator=in_(get_args(Weighting)))
+    head: Mapping[str, Head] = field(converter=sorted_by_name, validator=MinLength(1))
+    weighting: Weighting = choice("fixed")
     loss_weights: Mapping[str, float] = field(factory=dict, converter=sorted_by_name)
 
     @loss_weights.validator
     def _check_weights(self, _: Attribute, weights: Mapping[str, float]) -> None:
         if weights and self.weighting == "learned":
-            raise ValueError("'loss_weights' must be omitted: the weighting is learned")
+            raise FieldError("loss_weights", "must be omitted: the weighting is learned")
         for name, weight in weights.items():
             if name not in self.head:
                 known = hint(name, self.head)
-                raise ValueError(f"'loss_weights' names '{name}', which is not a head{known}")
+                raise FieldError("loss_weights", f"names '{name}', which is not a head{known}")
             if not 0 <= weight < math.inf:
-                raise ValueError(f"'loss_weights' of '{name}' must be finite and >= 0: {weight}")
+                raise FieldError("loss_weights", f"of '{name}' must be finite and >= 0: {weight}")
 
     def adapt(self, rows: Rows) -> Facts:
         """Return the facts of each head by name."""

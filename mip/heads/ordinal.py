@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
 from mip.data import Rows, Table, parse_number, value_counts
-from mip.errors import DataError, hint, shown
+from mip.errors import DataError, FieldError, hint, shown
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
 from mip.heads.losses import Criterion, check_shapes, corn_loss
 from mip.heads.metrics import quadratic_kappa
@@ -50,7 +50,7 @@ class Ordinal:
     @order.validator
     def _check_order(self, _: Attribute, order: tuple[str, ...]) -> None:
         if order and (len(order) < 2 or len(set(order)) < len(order) or "" in order):
-            raise ValueError(f"'order' must name at least 2 distinct classes: {list(order)}")
+            raise FieldError("order", f"must name at least 2 distinct classes: {list(order)}")
 
     known = classes.known
 

@@ -11,6 +11,7 @@ from attrs import Attribute, field, frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
+from mip.errors import FieldError
 from mip.heads.fields import (
     Missing,
     Scale,
@@ -49,7 +50,7 @@ class Quantile:
     def _check_increasing(self, _: Attribute, quantiles: tuple[float, ...]) -> None:
         pairs = zip((0.0, *quantiles), (*quantiles, 1.0), strict=True)
         if not quantiles or not all(low < high for low, high in pairs):
-            raise ValueError(f"'quantiles' must increase within (0, 1): {list(quantiles)}")
+            raise FieldError("quantiles", f"must increase within (0, 1): {list(quantiles)}")
 
     adapt = number.adapt
     known = number.known

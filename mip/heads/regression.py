@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from attrs import field, frozen
-from attrs.validators import in_
+from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
+from mip.fields import choice
 from mip.heads.fields import (
     Missing,
     Scale,
@@ -51,7 +51,7 @@ class Regression:
     kind = "regression"
     column: str
     scale: Scale = scale_field()
-    loss: Loss = field(default="mse", validator=in_(get_args(Loss)))
+    loss: Loss = choice("mse")
     layers: tuple[int, ...] = layer_sizes()
     dropout: float = dropout_field()
     members: int = members_field()

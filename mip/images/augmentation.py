@@ -14,9 +14,10 @@ from typing import Literal, TypeVar
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, le, lt
+from attrs.validators import ge, gt, le, lt
 from torch import Tensor
 
+from mip.fields import choice
 from mip.rng import derive, uniform
 
 CROP_ASPECT, ERASE_ASPECT = 4 / 3, 3.3
@@ -62,7 +63,7 @@ class Augment:
     saturation: float = field(default=0.0, validator=[ge(0), lt(1)])
     hue: float = field(default=0.0, validator=[ge(0), le(0.5)])
     erase: float = field(default=0.0, validator=[ge(0), le(1)])
-    auto: Literal["", "rand", "trivial"] = field(default="", validator=in_(("", "rand", "trivial")))
+    auto: Literal["", "rand", "trivial"] = choice("")
 
     def __call__(self, pixels: Tensor, key: int, row_ids: Tensor) -> Tensor:
         if not len(row_ids):
@@ -325,8 +326,8 @@ def rand_augment(pixels: Tensor, draws: list[float]) -> Tensor:
     >>> rand_augment(dark, [0.0, 0.0, 0.0, 0.0]).equal(dark)
     True
     """
-    for choice, direction in (draws[:2], draws[2:4]):
-        name = _choose_operation(choice)
+    for draw, direction in (draws[:2], draws[2:4]):
+        name = _choose_operation(draw)
         limit = _limit(RAND_LIMITS, 0.9, name) * (pixels.shape[-1] if "Translate" in name else 1)
         pixels = apply_operation(pixels, name, 9 / 30 * limit, direction)
     return pixels

@@ -10,8 +10,6 @@ from .init import Rule as Rule
 from .init import initializer_error as initializer_error
 from .init import option_error as option_error
 from .init import reinit as reinit
-from .layers import ACTIVATIONS as ACTIVATIONS
-from .layers import BATCH_NORM as BATCH_NORM
 from .layers import MLP as MLP
 from .layers import Dense as Dense
 from .layers import FillMissing as FillMissing

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mip.errors import FieldError
+
 MAX_TOKEN = 1e9
 """Tokens are clamped to this before layer norm squares them."""
 
@@ -232,6 +234,6 @@ def _encoder_layer(embedding_dim: int, num_heads: int, dropout: float) -> nn.Mod
 
 
 def check_num_heads(num_heads: int, embedding_dim: int) -> None:
-    """Raise ValueError unless attention heads can share the embedding."""
+    """Raise FieldError unless attention heads can share the embedding."""
     if embedding_dim % num_heads:
-        raise ValueError(f"'num_heads' must divide {embedding_dim}: {num_heads}")
+        raise FieldError("num_heads", f"must divide {embedding_dim}: {num_heads}")

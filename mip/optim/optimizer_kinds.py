@@ -18,6 +18,7 @@ from typing import (
 import attrs
 from attrs.validators import ge, gt, lt
 
+from mip.errors import FieldError
 from mip.optim.protocol import Optimizer
 from mip.optim.schedules import Hyper, Schedule
 
@@ -54,7 +55,8 @@ class OptimizerKind(Generic[P]):
 
 def _check_betas(_: Any, attribute: attrs.Attribute, betas: tuple[float, ...]) -> None:
     if not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
-        raise ValueError(f"'{attribute.name}' must be two numbers from 0 to below 1: {list(betas)}")
+        text = f"must be two numbers from 0 to below 1: {list(betas)}"
+        raise FieldError(attribute.name, text)
 
 
 # The types of an optimizer's parameters, with the limits that a spec must keep to.

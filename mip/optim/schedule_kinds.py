@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import ge, gt, le, lt, min_len
+from attrs.validators import ge, gt, le, lt
 
+from mip.errors import FieldError
+from mip.fields import MinLength
 from mip.optim.schedules import (
     Schedule,
     constant,
@@ -128,8 +130,8 @@ class MultiStep:
     @milestones.validator
     def _check_fractions(self, _: attrs.Attribute, milestones: tuple[float, ...]) -> None:
         if not all(0 <= fraction <= 1 for fraction in milestones):
-            what = "must be fractions of the run, from 0 to 1"
-            raise ValueError(f"'milestones' {what}: {list(milestones)}")
+            text = f"must be fractions of the run, from 0 to 1: {list(milestones)}"
+            raise FieldError("milestones", text)
 
     def schedule(self, max_lr: float, steps: int) -> Schedule:
         """Drop at each milestone."""
@@ -220,13 +222,13 @@ class Sequential:
     """Schedules one after another, whose shares of the run add up to 1."""
 
     kind = "sequential"
-    part: tuple[Part, ...] = field(converter=tuple, validator=min_len(1))
+    part: tuple[Part, ...] = field(converter=tuple, validator=MinLength(1))
 
     @part.validator
     def _check_shares(self, _: attrs.Attribute, parts: tuple[Part, ...]) -> None:
         shares = [part.share for part in parts]
         if abs(sum(shares) - 1) > 1e-6:
-            raise ValueError(f"'part': shares must add up to 1: {shares}")
+            raise FieldError("part", f"must have shares that add up to 1: {shares}")
 
     def schedule(self, max_lr: float, steps: int) -> Schedule:
         """Follow the parts one after another."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-from attrs.validators import in_
 
+from mip.fields import in_annotation
 from mip.optim.protocol import Mask, Optimizer, masked
 from mip.optim.schedules import Hyper
 
-DecayParams = Annotated[Literal["all", "matrices"], in_(("all", "matrices"))]
+DecayParams = Annotated[Literal["all", "matrices"], in_annotation]
 """Which parameters decay: all, or only those that `matrices` selects."""
 
 

@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 from torch import nn
 
+from mip.fields import type_hints
 from mip.spec.kinds import KINDS, flat_fields, name_of, plays
 from mip.spec.values import Spec
 from mip.spec.writing import to_dict
@@ -91,7 +92,7 @@ def _ref(where: str) -> Schema:
 def _record(
     kind: type, kinds: Mapping[str, type], definitions: dict[str, Schema], name: str = ""
 ) -> Schema:
-    hints, flat = get_type_hints(kind), flat_fields(kind)
+    hints, flat = type_hints(kind), flat_fields(kind)
     fields = [each for each in attrs.fields(kind) if each.name not in flat]
     word = {"kind": {"const": name}} if name else {}
     own = {each.name: _field(each, hints[each.name], kinds, definitions) for each in fields}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol
 
 import attrs
 
@@ -26,6 +26,7 @@ from mip.branches import (
     Text,
     Vector,
 )
+from mip.fields import type_hints
 from mip.heads import (
     Binary,
     Count,
@@ -147,8 +148,7 @@ def flat_fields(kind: type) -> dict[str, type]:
     {'fusion': <class 'mip.branches.fuse.Fusion'>}
     """
     names = [each.name for each in attrs.fields(kind) if each.metadata.get("flat")]
-    hints = get_type_hints(kind) if names else {}
-    return {name: hints[name] for name in names}
+    return {name: type_hints(kind)[name] for name in names}
 
 
 def lacks_name(kind: type, name: str) -> str:

@@ -7,15 +7,15 @@ import re
 import tomllib
 import traceback
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 from torch import nn
 
-from mip.errors import SpecError, hint
+from mip.errors import FieldError, SpecError, hint
+from mip.fields import type_hints
 from mip.spec.kinds import KINDS, flat_fields, lacks_name, missing_verbs, name_of, plays
 from mip.spec.values import Spec
 from mip.spec.versions import check_version, upgrade
@@ -119,7 +119,7 @@ def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
 
 def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     _expect(dict, value, path)
-    hints, flat = _hints(kind), flat_fields(kind)
+    hints, flat = type_hints(kind), flat_fields(kind)
     inner = {field: name for name, part in flat.items() for field in attrs.fields_dict(part)}
     fields = {name: each for name, each in attrs.fields_dict(kind).items() if name not in flat}
     for name in value:
@@ -139,31 +139,30 @@ def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any
     try:
         return kind(**parts)
     except ValueError as error:
-        raise SpecError(_located(error, kind, path)) from error
+        raise SpecError(_at_field(error, kind, path)) from error
 
 
-_hints = cache(get_type_hints)
+def _at_field(error: ValueError, kind: type, path: str) -> str:
+    if isinstance(error, FieldError):
+        name, text = error.field, str(error)
+    else:  # of attrs' validators, which begin with the name in quotes, or of a user's own
+        name, text = _validated(error, kind), str(*error.args[:1]) or "this value is not allowed"
+    if name not in attrs.fields_dict(kind):
+        return f"{path}: {text}"
+    where, quoted = _join(path, name), f"'{name}'"
+    return where + text.removeprefix(quoted) if text.startswith(quoted) else f"{where}: {text}"
 
 
-def _located(error: ValueError, kind: type, path: str) -> str:
-    # Validators begin with the field's name in quotes; it becomes the end of the path.
-    text = str(error.args[0]) if error.args else "its value is refused"
-    text = re.sub(r"^Length of ('\w+') must be >= (\d+): .*", r"\1 must have \2 or more", text)
-    found = re.match(r"'(\w+)'(:? .*)", text, re.DOTALL)
-    if found:
-        return f"{_join(path, found[1])}{found[2]}"
-    name = _field_of(error, kind)
-    return f"{_join(path, name) if name else path}: {text}"
-
-
-def _field_of(error: ValueError, kind: type) -> str | None:
-    # A validator of a user's own may not say the field's name; attrs has handed it the attribute.
+def _validated(error: ValueError, kind: type) -> str:
+    """Return the name of the field whose validator raised the error; empty if none did."""
+    # No exception of a validator has to name its field, but attrs hands every validator the
+    # attribute, and so one of the frames that the error came through has it.
     assert error.__traceback__ is not None
     for frame, _ in traceback.walk_tb(error.__traceback__.tb_next):
         for value in frame.f_locals.values():
             if isinstance(value, attrs.Attribute) and value in attrs.fields(kind):
                 return value.name
-    return None
+    return ""
 
 
 def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, le, lt, min_len, optional
+from attrs.validators import ge, gt, in_, le, lt, optional
 
 from mip.branches import Branch, Fuse, Fusion, branches, sorted_by_name
-from mip.errors import hint
+from mip.errors import FieldError, hint
+from mip.fields import MinLength, choice
 from mip.heads import Head
 from mip.nn import INITIALIZERS, initializer_error, option_error
 from mip.optim import AdamW, Constant, OneCycle, OptimizerSpec, ScheduleFree, ScheduleSpec
@@ -48,15 +49,16 @@ class Split:
         ways = ["stratify", "group", "time", "key", "folds" if self.folds else "column"]
         given = [name for name in ways if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"'{given[1]}' and '{given[0]}' exclude each other")
+            raise FieldError(given[1], f"and '{given[0]}' exclude each other")
         for name in ("test", "valid"):
             if getattr(self, name) is not None and self.folds is None:
-                raise ValueError(f"'{name}' is a fold, which needs 'folds', the file of folds")
+                raise FieldError(name, "is a fold, which needs 'folds', the file of folds")
 
     @fractions.validator
     def _whole(self, _: Any, shares: tuple[float, ...]) -> None:
         if not (len(shares) == 3 and min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):
-            raise ValueError(f"'fractions' must be three shares that add up to 1: {list(shares)}")
+            text = f"must be three shares that add up to 1: {list(shares)}"
+            raise FieldError("fractions", text)
 
 
 @frozen
@@ -74,7 +76,7 @@ class Data:
 def _known_initializer(_: Any, attribute: attrs.Attribute, name: str) -> None:
     # The JSON Schema reads `in_`, whose message alone would not name the nearest initializer.
     if mistake := initializer_error(name):
-        raise ValueError(f"'{attribute.name}' = {mistake}")
+        raise FieldError(attribute.name, f"= {mistake}")
 
 
 @frozen
@@ -93,10 +95,10 @@ class Init:
 
     def __attrs_post_init__(self) -> None:
         if mistake := option_error(self.initializer, self.options):
-            raise ValueError(f"'options': {mistake}")
+            raise FieldError("options", f"does not fit: {mistake}")
         for name, value in self.options.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"'options' must be finite: {name} = {value}")
+                raise FieldError("options", f"must be finite: {name} = {value}")
 
 
 @frozen
@@ -165,22 +167,20 @@ class Train:
     swa: float = field(default=0.0, validator=[ge(0), lt(1)])
     lookahead: int = field(default=0, validator=ge(0))
     sam: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
-    precision: Precision = field(default="float32", validator=in_(get_args(Precision)))
+    precision: Precision = choice("float32")
     compile: bool = False
-    on_nan: Literal["stop", "skip", "roll_back"] = field(default="stop", validator=in_(ON_NAN))
+    on_nan: Literal["stop", "skip", "roll_back"] = choice("stop")
 
     def __attrs_post_init__(self) -> None:
         free = isinstance(self.optimizer, ScheduleFree)
         averaging = [name for name in ("ema", "swa") if getattr(self, name)]
         averaging += ["optimizer.kind = 'schedule_free'"] if free else []
         if len(averaging) > 1:
-            both = f"'{averaging[0]}' and {averaging[1]}"
-            raise ValueError(f"{both} both average the weights: choose one")
+            text = f"and {averaging[1]} both average the weights: choose one"
+            raise FieldError(averaging[0], text)
         if free and not isinstance(self.schedule, Constant):
-            raise ValueError(
-                "'schedule': the optimizer 'schedule_free' needs "
-                'schedule = { kind = "constant" }, optionally with a warmup'
-            )
+            text = 'must be { kind = "constant" } for schedule_free, optionally with a warmup'
+            raise FieldError("schedule", text)
 
 
 @frozen
@@ -191,7 +191,7 @@ class Spec:
     from.
     """
 
-    branch: Mapping[str, Branch] = field(converter=sorted_by_name, validator=min_len(1))
+    branch: Mapping[str, Branch] = field(converter=sorted_by_name, validator=MinLength(1))
     head: Head
     data: Data = Data()
     train: Train = Train()
@@ -205,10 +205,11 @@ class Spec:
         known = dict(branches(self.branch))
         for name in files:
             if name not in known:
-                raise ValueError(f"'warm_start': '{name}' is not a branch{hint(name, known)}")
+                text = f"names '{name}', which is not a branch{hint(name, known)}"
+                raise FieldError("warm_start", text)
             parents = [other for other in files if name.startswith(f"{other}.")]
             if parents:
-                raise ValueError(f"'warm_start' has '{name}' twice: '{parents[0]}' contains it")
+                raise FieldError("warm_start", f"has '{name}' twice: '{parents[0]}' contains it")
 
     @cached_property
     def root(self) -> Fuse:

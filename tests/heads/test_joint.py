@@ -209,7 +209,7 @@ ERRORS = {
         "head.head.a.kind = 'regresion' is not a kind; did you mean 'regression'? (known: binary, "
         "count, joint, multiclass, multilabel, ordinal, quantile, regression)"
     ),
-    "[head.head]": "head.head must have 1 or more",
+    "[head.head]": "head.head must have at least 1 entry, not 0",
     '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.loss_weights]\nb = 1.0': (
         "head.loss_weights names 'b', which is not a head (known: a)"
     ),

@@ -224,10 +224,10 @@ MISTAKES = {
         "train.schedule.milestones must be fractions of the run, from 0 to 1: [0.5, 30.0]"
     ),
     '[train]\nschedule = { kind = "sequential", part = [] }': (
-        "train.schedule.part must have 1 or more"
+        "train.schedule.part must have at least 1 entry, not 0"
     ),
     SEQUENTIAL.replace("0.75", "0.5"): (
-        "train.schedule.part: shares must add up to 1: [0.25, 0.5]"
+        "train.schedule.part must have shares that add up to 1: [0.25, 0.5]"
     ),
     SEQUENTIAL.replace("power", "powr"): (
         "train.schedule.part[1].schedule.powr is not a field; did you mean 'power'? "

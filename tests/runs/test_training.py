@@ -242,7 +242,7 @@ def test_a_run_that_goes_back_again_and_again_is_refused(cut, tmp_path):
         ({"ema": 0.9, "swa": 0.5}, r"train.ema and swa both average the weights: choose one"),
         (
             {"optimizer": {"kind": "schedule_free"}},
-            r"train.schedule: the optimizer 'schedule_free' needs schedule = \{ kind = ",
+            r'train.schedule must be \{ kind = "constant" \} for schedule_free',
         ),
         ({"precision": "float8"}, r"train.precision = 'float8' is not one of its words"),
     ],

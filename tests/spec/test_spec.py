@@ -456,11 +456,12 @@ ERRORS = {
     PLACE.replace('["town"]', "[1]") + HEAD: (
         "branch.place.columns[0] = 1 must be text, not a whole number"
     ),
-    PLACE.replace('["town"]', "[]") + HEAD: "branch.place.columns must have 1 or more",
+    PLACE.replace('["town"]', "[]")
+    + HEAD: "branch.place.columns must have at least 1 entry, not 0",
     '[branch.place]\nkind = "categorical"\n' + HEAD: "branch.place.columns is missing",
     PLACE: "head is missing",
     HEAD: "branch is missing",
-    "[branch]\n" + HEAD: "branch must have 1 or more",
+    "[branch]\n" + HEAD: "branch must have at least 1 entry, not 0",
     "branch = 3\n" + HEAD: "branch = 3 must be a table, not a whole number",
     PLACE + HEAD + 'scale = "lgo"\n': (
         "head.scale = 'lgo' is not one of its words; did you mean 'log'? "
@@ -523,7 +524,7 @@ ERRORS = {
         "branch.all.continuous or 'categorical' must name a column"
     ),
     TABULAR + 'network = { kind = "mlp", layers = [] }\n' + HEAD: (
-        "branch.all.network.layers must have 1 or more"
+        "branch.all.network.layers must have at least 1 entry, not 0"
     ),
     TABULAR + 'network = { kind = "tabm", layers = [0] }\n' + HEAD: (
         "branch.all.network.layers must hold widths of 1 to 65536: [0]"
@@ -547,7 +548,8 @@ ERRORS = {
     PLACE + HEAD + "[[init]]\ninitializer = 'ones'\n": "init[0].match is missing",
     PLACE + HEAD + "init = { match = '*', initializer = 'ones' }\n": "head.init is not a field",
     PLACE + HEAD + "[[init]]\nmatch = '*'\ninitializer = 'normal'\noptions.sdt = 1\n": (
-        "init[0].options: 'sdt' is not an option of normal; did you mean 'std'? (known: mean, std)"
+        "init[0].options does not fit: 'sdt' is not an option of normal; did you mean 'std'? "
+        "(known: mean, std)"
     ),
     PLACE + HEAD + "[[init]]\nmatch = '*'\ninitializer = 'normal'\noptions = { std = inf }\n": (
         "init[0].options must be finite: std = inf"
@@ -559,10 +561,10 @@ ERRORS = {
         "init[0].options = 1 must be a table, not a whole number"
     ),
     PLACE + HEAD + "[warm_start]\nplcae = 'a.safetensors'\n": (
-        "warm_start: 'plcae' is not a branch; did you mean 'place'? (known: place)"
+        "warm_start names 'plcae', which is not a branch; did you mean 'place'? (known: place)"
     ),
     PLACE + HEAD + "[warm_start]\nplace.x = 'a.safetensors'\n": (
-        "warm_start: 'place.x' is not a branch; did you mean 'place'? (known: place)"
+        "warm_start names 'place.x', which is not a branch; did you mean 'place'? (known: place)"
     ),
     PLACE + HEAD + "[warm_start]\nplace = 3\n": (
         "warm_start.place = 3 must be text, not a whole number"
@@ -803,8 +805,8 @@ class Checked:
         "width = 7": "branch.a.branch.b.width: width is too large",
         "width = 0": "branch.a.branch.b.width must be > 0: 0",
         "sizes = [1, 9]": "branch.a.branch.b.sizes: width is too large",
-        "size = 9": "branch.a.branch.b.size: its value is refused",
-        "name = 'x'": "branch.a.branch.b.width and a name exclude each other",
+        "size = 9": "branch.a.branch.b.size: this value is not allowed",
+        "name = 'x'": "branch.a.branch.b.name: 'width' and a name exclude each other",
         "depth = 9": "branch.a.branch.b: width is too large",
     }.items(),
 )
