@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -60,19 +60,22 @@ def one_line(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """Say the nearest known name, then all of them (twelve at most).
+def hint(name: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
+    """Propose what is `meant` (two at most) or else the nearest known name, and list those known
+    (twelve at most).
 
     >>> hint("imgae", ["categorical", "continuous", "image"])
     "; did you mean 'image'? (known: categorical, continuous, image)"
+    >>> hint("classifier", ["binary", "count", "multiclass"], meant=["multiclass", "binary"])
+    "; did you mean 'multiclass' or 'binary'? (known: binary, count, multiclass)"
     >>> hint("x", [])
     ''
     """
     names = [shown(name)[1:-1] for name in sorted(map(str, known))]
     if not names:
         return ""
-    near = get_close_matches(str(name)[:80], names, n=1, cutoff=0.5)
-    guess = f"; did you mean '{near[0]}'?" if near else ""
+    near = meant[:2] or get_close_matches(str(name)[:80], names, n=1, cutoff=0.5)
+    guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"{guess} (known: {listed})"
 

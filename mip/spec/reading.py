@@ -17,6 +17,7 @@ from torch import nn
 from mip.errors import FieldError, SpecError, hint
 from mip.fields import type_hints
 from mip.spec.kinds import KINDS, flat_fields, lacks_name, missing_verbs, name_of, plays
+from mip.spec.synonyms import fields_meant, kinds_meant
 from mip.spec.values import Spec
 from mip.spec.versions import check_version, upgrade
 
@@ -66,7 +67,7 @@ tabular, text, vector)
     if len(text) > 1_000_000:
         raise SpecError("a spec has at most 1,000,000 characters")
     if sum(line.count(".") ** 2 for line in text.split("\n")) > 10_000_000:
-        raise SpecError("a spec has no such long dotted names")  # which cost the square to read
+        raise SpecError("dotted key too long")  # the time to read one grows with its square
     try:
         tree = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -100,7 +101,7 @@ def _put(tree: dict[str, Any], names: list[str], value: Any, path: str) -> None:
 def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if attrs.has(kind):
-        return _record(kind, value, path, kinds)
+        return _record(kind, value, path, kinds, role=kind.__name__)
     if getattr(kind, "_is_protocol", False):
         return _choice(kind, value, path, kinds)
     if origin in (Union, UnionType):
@@ -117,14 +118,16 @@ def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     return _scalar(kind, value, path)
 
 
-def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
+def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type], role: str) -> Any:
     _expect(dict, value, path)
     hints, flat = type_hints(kind), flat_fields(kind)
     inner = {field: name for name, part in flat.items() for field in attrs.fields_dict(part)}
     fields = {name: each for name, each in attrs.fields_dict(kind).items() if name not in flat}
     for name in value:
         if name not in fields and name not in inner:
-            raise SpecError(f"{_join(path, name)} is not a field{hint(name, [*fields, *inner])}")
+            known = [*fields, *inner]
+            names = hint(name, known, fields_meant(name, role, known))
+            raise SpecError(f"{_join(path, name)} is not a field{names}")
     for name, each in fields.items():
         if each.default is attrs.NOTHING and name not in value:
             raise SpecError(f"{_join(path, name)} is missing")
@@ -135,7 +138,7 @@ def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type]) -> Any
     }
     for name, part in flat.items():
         options = {field: child for field, child in value.items() if inner.get(field) == name}
-        parts[name] = _record(part, options, path, kinds)
+        parts[name] = _record(part, options, path, kinds, role=part.__name__)
     try:
         return kind(**parts)
     except ValueError as error:
@@ -174,11 +177,12 @@ def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
     name = value["kind"]
     if not isinstance(name, str) or name not in known:
         lacking = missing_verbs(kinds.get(name) if isinstance(name, str) else None, role)
-        raise SpecError(f"{where} = {_show(name)} is not a kind{lacking or hint(str(name), known)}")
+        names = hint(str(name), known, kinds_meant(str(name), role.__name__, known))
+        raise SpecError(f"{where} = {_show(name)} is not a kind{lacking or names}")
     if name_of(known[name]) != name:  # a spec of it could be written and not be read again
         raise SpecError(f"{where} = {_show(name)}: {lacks_name(known[name], name)}")
     fields = {key: child for key, child in value.items() if key != "kind"}
-    return _record(known[name], fields, path, kinds)
+    return _record(known[name], fields, path, kinds, role.__name__)
 
 
 def _any_of(options: list[Any], value: Any, path: str, kinds: Mapping[str, type]) -> Any:
@@ -188,7 +192,7 @@ def _any_of(options: list[Any], value: Any, path: str, kinds: Mapping[str, type]
 
 def _word(words: tuple[str, ...], value: Any, path: str) -> Any:
     if value not in words:
-        raise SpecError(f"{path} = {_show(value)} is not one of its words{hint(str(value), words)}")
+        raise SpecError(f"{path} = {_show(value)} is not allowed{hint(str(value), words)}")
     return value
 
 

@@ -148,7 +148,9 @@ def _upgraded(value: Any, path: str, section: str, renamed: list[str]) -> Any:
         renamed += [f"'{value['kind']}' is now '{section}'"] if section != value["kind"] else []
     for name, child in value.items():
         new, convert = _change(changes.get(name, name))
-        if name != "kind" and (new == name or new not in value):
+        if new in value:  # under both names, which the reader refuses
+            new, convert = _change(name)
+        if name != "kind":
             where = f"{path}.{new}".lstrip(".")
             below = f"{section}.{new}".lstrip(".")
             fields[new] = _upgraded(convert(child), where, below, renamed)

@@ -687,11 +687,11 @@ SPECS = {
     'kind = "binary"\nlabel_smoothing = 1': "head.label_smoothing must be < 1: 1.0",
     'kind = "multiclass"\nfocal_gamma = inf': "head.focal_gamma must be < inf: inf",
     'kind = "multiclass"\nclass_weight = "balancd"': (
-        "head.class_weight = 'balancd' is not one of its words; did you mean 'balanced'? "
+        "head.class_weight = 'balancd' is not allowed; did you mean 'balanced'? "
         "(known: balanced, none)"
     ),
     'kind = "regression"\nloss = "logcosh"': (
-        "head.loss = 'logcosh' is not one of its words; did you mean 'log_cosh'? "
+        "head.loss = 'logcosh' is not allowed; did you mean 'log_cosh'? "
         "(known: huber, log_cosh, mae, mse)"
     ),
     'kind = "count"\nmembers = 0': "head.members must be >= 1: 0",

@@ -770,7 +770,7 @@ def test_a_spec_builds_the_optimizer_of_its_function(name, decay):
 
 MISTAKES = {
     'kind = "adamw", decay_params = "matrix"': (
-        "train.optimizer.decay_params = 'matrix' is not one of its words; did you mean 'matrices'? "
+        "train.optimizer.decay_params = 'matrix' is not allowed; did you mean 'matrices'? "
         "(known: all, matrices)"
     ),
     'kind = "adam", betas = [0.9]': (

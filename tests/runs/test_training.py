@@ -244,7 +244,7 @@ def test_a_run_that_goes_back_again_and_again_is_refused(cut, tmp_path):
             {"optimizer": {"kind": "schedule_free"}},
             r'train.schedule must be \{ kind = "constant" \} for schedule_free',
         ),
-        ({"precision": "float8"}, r"train.precision = 'float8' is not one of its words"),
+        ({"precision": "float8"}, r"train.precision = 'float8' is not allowed"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, said):

@@ -464,8 +464,7 @@ ERRORS = {
     "[branch]\n" + HEAD: "branch must have at least 1 entry, not 0",
     "branch = 3\n" + HEAD: "branch = 3 must be a table, not a whole number",
     PLACE + HEAD + 'scale = "lgo"\n': (
-        "head.scale = 'lgo' is not one of its words; did you mean 'log'? "
-        "(known: log, none, standard)"
+        "head.scale = 'lgo' is not allowed; did you mean 'log'? (known: log, none, standard)"
     ),
     PLACE + HEAD + "layers = [8, 0]\n": "head.layers must hold widths of 1 to 65536: [8, 0]",
     PHOTO
@@ -490,10 +489,10 @@ ERRORS = {
         "branch.photos.augmentation.erase must be >= 0: -0.1"
     ),
     PHOTO + 'augmentation = { auto = "radn" }\n' + HEAD: (
-        "branch.photos.augmentation.auto = 'radn' is not one of its words; did you mean 'rand'?"
+        "branch.photos.augmentation.auto = 'radn' is not allowed; did you mean 'rand'?"
     ),
     PLACE + HEAD + '[fusion]\nmethod = "gatde"\n': (
-        "fusion.method = 'gatde' is not one of its words; did you mean 'gated'?"
+        "fusion.method = 'gatde' is not allowed; did you mean 'gated'?"
     ),
     PLACE + HEAD + "[fusion]\nembedding_dim = 8\n": (
         "fusion.embedding_dim must be left out: method 'concat' has none"
