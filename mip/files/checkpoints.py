@@ -11,6 +11,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
+from mip.compare import differences
 from mip.errors import FileError
 from mip.files.format import read_file, write_packed
 from mip.files.models import part_of
@@ -64,9 +65,10 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
         raise FileError(f"{path}: the file holds a model and no checkpoint")
     trees = {name: getattr(start, name) for name in ("params", "buffers", "optimizer")}
     named = dict(leaves(trees))
-    found = {name: tensor for name, tensor in tensors.items() if not name.startswith("steps/")}
-    if other := _other(found, named):
-        raise FileError(f"{path}: the checkpoint belongs to another model or optimizer: {other}")
+    in_file = {name: tensor for name, tensor in tensors.items() if not name.startswith("steps/")}
+    for name, shape, expected in differences(_shapes(in_file), _shapes(named)):
+        text = f"'{name}' is {shape} in the file and {expected} in the run"
+        raise FileError(f"{path}: the checkpoint belongs to another model or optimizer: {text}")
     placed = {name: tensors[name].to(leaf.device) for name, leaf in named.items()}
     # A file does not say how tensors lay in memory, and that decides the last bits of what follows.
     state = evolve(
@@ -79,13 +81,8 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
     return Checkpoint(state, history, meta["extra"])
 
 
-def _other(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    for name in sorted(found.keys() ^ wanted.keys()):
-        return f"it has no '{name}'" if name in wanted else f"'{name}' is not known here"
-    for name, tensor in wanted.items():
-        if found[name].shape != tensor.shape:
-            return f"'{name}' is {list(found[name].shape)} and not {list(tensor.shape)}"
-    return ""
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:

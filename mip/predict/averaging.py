@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
 import numpy as np
 
 from mip.branches import Facts
+from mip.compare import differences
 from mip.errors import SpecError
-from mip.heads import to_logits
+from mip.heads import Head, to_logits
 from mip.model import Plan
+from mip.spec import to_dict
 from mip.tree import Tree
 
-FREE = frozenset({"layers", "dropout", "members"})
+FREE = ("*.layers", "*.dropout", "*.members")
 """Fields of a head that may differ between models that are averaged: they shape the model alone."""
 
 
@@ -24,29 +25,23 @@ def check_alike(plans: Sequence[Plan]) -> None:
     Targets, classes, scales, quantiles and losses must be the same; what the head learned of other
     rows (means, deviations, weights of classes) may differ, for each model decodes with its own.
     """
-    first = _said(plans[0].spec.head, plans[0].facts["head"])
-    for k, plan in enumerate(plans[1:], 2):
-        other = _said(plan.spec.head, plan.facts["head"])
-        for name in first | other:
-            one, two = first.get(name, "nothing"), other.get(name, "nothing")
-            if one != two:
-                told = f"{name} is {_shown(one)} in model 1 and {_shown(two)} in model {k}"
-                raise SpecError(f"models with different heads cannot be averaged: {told}")
+    first, *others = [_meaning(plan.spec.head, plan.facts["head"]) for plan in plans]
+    for k, other in enumerate(others, 2):
+        for name, one, two in differences(first, other, ignore=FREE, path="head"):
+            text = f"{name} is {_shortened(one)} in model 1 and {_shortened(two)} in model {k}"
+            raise SpecError(f"models with different heads cannot be averaged: {text}")
 
 
-def _shown(value: Any) -> str:
-    text = str(list(value) if isinstance(value, tuple) else value)
+def _shortened(value: Any) -> str:
+    text = str(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _said(head: Any, facts: Facts, path: str = "head") -> dict[str, Any]:
-    found = {f"{path}.kind": type(head).__name__.lower()}
-    for field in attrs.fields(type(head)):
-        if field.name not in FREE | {"head"}:
-            found[f"{path}.{field.name}"] = getattr(head, field.name)
+def _meaning(head: Head, facts: Facts) -> dict[str, Any]:
+    meaning = to_dict(head)
     for name, child in getattr(head, "head", {}).items():
-        found |= _said(child, facts[name], f"{path}.head.{name}")
-    return {**found, f"{path}.classes": facts["classes"]} if "classes" in facts else found
+        meaning["head"][name] = _meaning(child, facts[name])
+    return {**meaning, "classes": facts["classes"]} if "classes" in facts else meaning
 
 
 def means(decoded: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_model_is_refused(small, laid, tmp_path):
     save_checkpoint(tmp_path / "c", laid.state, History())
     with pytest.raises(
         FileError,
-        match=r"c: the checkpoint belongs to another model or optimizer: '\S+' is not known",
+        match=r"c: the checkpoint belongs to another model or optimizer: '\S+' is \[",
     ):
         mip.load_checkpoint(tmp_path / "c", small[0].state)
 

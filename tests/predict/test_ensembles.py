@@ -230,6 +230,7 @@ def test_there_are_no_views_of_an_ensemble(table, pair):
 def test_a_head_without_the_way_back_is_named(pair, table):
     @frozen
     class Plain:
+        kind = "plain"
         column: str = "price"
 
         def __getattr__(self, name):
