@@ -56,7 +56,7 @@ def opened(
     spec = mip.load_spec(path, changes=changes(texts))
     if not spec.data.table:
         raise SpecError(f"{path}: data.table is missing (or give --set data.table=PATH)")
-    files = [path, *mip.files.files_read(spec, path.parent), *inputs]
+    files = [path, *mip.files.input_files(spec, path.parent), *inputs]
     check_outputs(outputs, force, files, path.parent / spec.data.table)
     try:
         rows = rows_of(path.parent / spec.data.table, spec.data.stream)
@@ -112,7 +112,7 @@ def files_beside(model: Path) -> list[Path]:
     """List a model's file and, where it lies in a run's folder, the other files of the run."""
     return [
         model,
-        *(mip.files.files_of_run(model.parent) if mip.files.is_run(model.parent) else []),
+        *(mip.files.run_files(model.parent) if mip.files.is_run(model.parent) else []),
     ]
 
 

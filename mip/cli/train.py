@@ -59,7 +59,7 @@ def fit(
     before = 0 if resume else _written(last)  # an earlier run's is nothing to go on from
     going_on = partial(_go_on, spec, out, set_ or [])
     with stopping(lambda: AGAIN if _written(last) == before else going_on()), mip.files.locked(out):
-        mip.files.check_folder(out, resume, force, [spec])
+        mip.files.check_run_folder(out, resume, force, [spec])
         check_place(out, table_of(spec, set_))
         read_spec, table = opened(spec, set_)
         cut = split_of(read_spec, table, spec)

@@ -1,8 +1,8 @@
 from .checkpoints import Checkpoint as Checkpoint
+from .checkpoints import intact_checkpoints as intact_checkpoints
 from .checkpoints import list_checkpoints as list_checkpoints
 from .checkpoints import load_checkpoint as load_checkpoint
 from .checkpoints import save_checkpoint as save_checkpoint
-from .checkpoints import sound as sound
 from .format import peek as peek
 from .format import read_file as read_file
 from .lock import LOCK as LOCK
@@ -11,10 +11,10 @@ from .models import load_model as load_model
 from .models import load_models as load_models
 from .models import save as save
 from .models import save_models as save_models
-from .run_folder import check_folder as check_folder
-from .run_folder import clear as clear
-from .run_folder import files_of_run as files_of_run
-from .run_folder import files_read as files_read
+from .run_folder import check_run_folder as check_run_folder
+from .run_folder import clear_run as clear_run
+from .run_folder import input_files as input_files
 from .run_folder import is_run as is_run
 from .run_folder import last_checkpoint as last_checkpoint
+from .run_folder import run_files as run_files
 from .run_folder import write_spec as write_spec

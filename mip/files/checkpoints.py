@@ -1,28 +1,29 @@
-"""Checkpoints: a state and its history, to resume a fit from."""
+"""Checkpoints: a state and its history, from which a fit can be resumed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import evolve, frozen
-from torch import Tensor
 
 from mip.compare import differences
 from mip.errors import FileError
-from mip.files.format import read_file, write_packed
-from mip.files.models import part_of
+from mip.files.format import Tensors, read_file, write_packed
+from mip.files.models import subtree
 from mip.model import Plan, to_json
 from mip.train import History, State, match_strides
 from mip.tree import leaves, unflatten_as
 
+_PARTS = ("params", "buffers", "optimizer")
+
 
 @frozen
 class Checkpoint:
-    """What a run can go on from: state, history, and what was noted beside them."""
+    """What a run can be resumed from: state, history, and notes about the run (`extra`)."""
 
     state: State
     history: History
@@ -38,79 +39,72 @@ def save_checkpoint(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a checkpoint: a model file with the optimizer's tensors and the history beside.
+    """Write a checkpoint: a model file that also holds the optimizer's tensors and the history.
     Raises FileError as `save` does.
     """
-    trees = {name: getattr(state, name) for name in ("params", "buffers", "optimizer")}
-    meta = {"step": state.step, "seed": state.seed, "extra": dict(extra or {})}
-    meta["history"] = [_finite(row) for row in history.epochs]
+    trees = {name: getattr(state, name) for name in _PARTS}
+    meta: dict[str, Any] = {"step": state.step, "seed": state.seed, "extra": dict(extra or {})}
+    meta["history"] = [_to_pairs(row) for row in history.epochs]
     if plan is not None:
         meta["plan"] = to_json(plan)
     tensors = dict(leaves({**trees, "steps": dict(history.steps)}))
     write_packed(path, tensors, meta, overwrite=overwrite)
 
 
-def _finite(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    # JSON has no NaN: such a number travels as its name. Pairs keep their order, keys do not.
+def _to_pairs(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    # Pairs, because JSON's keys are sorted; and NaN and infinity, which JSON lacks, as text.
     return [(k, v if v == v and abs(v) != float("inf") else str(v)) for k, v in row.items()]
 
 
 def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
-    """Read a checkpoint into a state shaped like `start`, that of the run's first step.
+    """Read a checkpoint into a state with the structure of `start`, the state of the run's first
+    step.
 
     Raises FileError when the file is damaged or belongs to another model or optimizer.
     """
     tensors, meta = read_file(path)
     if "history" not in meta:
         raise FileError(f"{path}: the file holds a model and no checkpoint")
-    trees = {name: getattr(start, name) for name in ("params", "buffers", "optimizer")}
-    named = dict(leaves(trees))
-    in_file = {name: tensor for name, tensor in tensors.items() if not name.startswith("steps/")}
-    for name, shape, expected in differences(_shapes(in_file), _shapes(named)):
-        text = f"'{name}' is {shape} in the file and {expected} in the run"
+    trees = {name: getattr(start, name) for name in _PARTS}
+    expected = dict(leaves(trees))
+    stored = {name: tensor for name, tensor in tensors.items() if not name.startswith("steps/")}
+    for name, shape, wanted in differences(_shapes(stored), _shapes(expected)):
+        text = f"'{name}' is {shape} in the file and {wanted} in the run"
         raise FileError(f"{path}: the checkpoint belongs to another model or optimizer: {text}")
-    placed = {name: tensors[name].to(leaf.device) for name, leaf in named.items()}
-    # A file does not say how tensors lay in memory, and that decides the last bits of what follows.
-    state = evolve(
-        start,
-        **unflatten_as(trees, match_strides(placed, named)),
-        step=meta["step"],
-        seed=meta["seed"],
+    placed = {name: tensors[name].to(leaf.device) for name, leaf in expected.items()}
+    # A file does not store strides, which decide the last bits of what is computed.
+    trees = unflatten_as(trees, match_strides(placed, expected))
+    state = evolve(start, **trees, step=meta["step"], seed=meta["seed"])
+    epochs = tuple(
+        {name: float(value) if isinstance(value, str) else value for name, value in row}
+        for row in meta["history"]
     )
-    history = History(tuple(map(_row, meta["history"])), _numbered(tensors, state.step))
-    return Checkpoint(state, history, meta["extra"])
+    steps = subtree(tensors, "steps")
+    if steps and "step" not in steps:  # earlier versions stored only those of the current epoch
+        count = len(next(iter(steps.values())))
+        steps["step"] = torch.arange(state.step - count + 1, state.step + 1)
+    return Checkpoint(state, History(epochs, steps), meta["extra"])
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+def _shapes(tensors: Tensors) -> dict[str, list[int]]:
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:
     """List the files of a folder that have the name of a checkpoint."""
-    names = ("last.safetensors", "best.safetensors", "epoch-*.safetensors")
-    return [path for name in names for path in sorted(Path(folder).glob(name))]
+    patterns = ("last.safetensors", "best.safetensors", "epoch-*.safetensors")
+    return [path for pattern in patterns for path in sorted(Path(folder).glob(pattern))]
 
 
-def sound(folder: str | Path) -> list[tuple[int, Path]]:
-    """List the checkpoints of a folder that are whole, each behind its count of steps, in order.
+def intact_checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
+    """List the checkpoints of a folder that are not damaged, as pairs of step and path, by step.
 
-    Each is read, for its checksum; a file that is damaged, or no checkpoint, is left out.
+    Each is read whole, to verify its checksum.
     """
-    found = []
+    intact = []
     for path in Path(folder).glob("*.safetensors"):
         with suppress(FileError):
             meta = read_file(path)[1]
-            found += [(int(meta["step"]), path)] if "history" in meta else []
-    return sorted(found)
-
-
-def _numbered(tensors: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-    steps = part_of(tensors, "steps")
-    if steps and "step" not in steps:  # as earlier files have it: those of the epoch begun alone
-        count = len(next(iter(steps.values())))
-        steps["step"] = torch.arange(step - count + 1, step + 1)
-    return steps
-
-
-def _row(row: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: float(value) if isinstance(value, str) else value for name, value in row}
+            if "history" in meta:
+                intact.append((int(meta["step"]), path))
+    return sorted(intact)

@@ -17,13 +17,20 @@ from torch import Tensor
 from mip.errors import FileError, hint
 from mip.output import flush, replacing
 
-FORMAT = 1
+Tensors = Mapping[str, Tensor]
+"""Tensors by name."""
+
+Metadata = dict[str, Any]
+"""What a file says beside its tensors: JSON values."""
+
+FORMAT_VERSION = 1
 """The version of model files and checkpoints; a later mip reads earlier ones."""
 
 
-_BLANK = "0" * 64
+_NO_DIGEST = b"0" * 64
 
 
+# The names that safetensors has for dtypes, in the order in which it lays out tensors.
 _DTYPES = {
     torch.uint64: "U64",
     torch.int64: "I64",
@@ -46,115 +53,103 @@ _DTYPES = {
 }
 
 
-# The names that safetensors has for dtypes, in the order in which it lays out tensors.
-
-
-def pack(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
+def pack(tensors: Tensors, meta: Mapping[str, Any]) -> bytes:
     """Make the bytes of a safetensors file with one metadata key, "mip": canonical JSON.
 
-    It holds a SHA-256 over the whole file, taken with the digest's own place zeroed, because
-    safetensors by itself accepts any flipped bit in the data. Raises FileError for a dtype that
-    safetensors has no name for.
+    The JSON holds a SHA-256 of the whole file, computed with zeros in place of the digest, because
+    safetensors itself does not notice flipped bits in the data. Raises FileError for a dtype that
+    safetensors cannot store.
 
     >>> import torch
     >>> tensors, meta = unpack(pack({"w": torch.ones(2)}, {"note": "x"}), "memory")
     >>> tensors, meta["note"]
     ({'w': tensor([1., 1.])}, 'x')
     """
-    header, *body = _pieces(tensors, meta)
-    return b"".join([_sealed(header, _digest([header, *body])), *body])
+    header, *data = _blocks(tensors, meta)
+    return b"".join([_with_digest(header, _digest([header, *data])), *data])
 
 
 def write_packed(
-    path: str | Path,
-    tensors: Mapping[str, Tensor],
-    meta: Mapping[str, Any],
-    *,
-    overwrite: bool = False,
+    path: str | Path, tensors: Tensors, meta: Mapping[str, Any], *, overwrite: bool = False
 ) -> None:
-    """Write the bytes that `pack` makes, without making them: tensors of the CPU go from where
-    they are to the file, while another thread takes the digest. Raises FileError as
+    """Write the bytes that `pack` makes without holding them in memory: tensors on the CPU go from
+    where they are to the file, while another thread computes the digest. Raises FileError as
     `mip.output.write` does.
     """
-    header, *body = _pieces(tensors, meta)
+    header, *data = _blocks(tensors, meta)
     with ThreadPoolExecutor(1) as pool, replacing(path, overwrite=overwrite) as file:
-        digest = pool.submit(_digest, [header, *body])
-        file.writelines([header, *body])
-        flush(file)  # what follows is short, and the digest takes as long as this
+        digest = pool.submit(_digest, [header, *data])
+        file.writelines([header, *data])
+        flush(file)  # takes as long as the digest; what follows is short
         file.seek(0)
-        file.write(_sealed(header, digest.result()))
+        file.write(_with_digest(header, digest.result()))
 
 
-def _pieces(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> list[Any]:
-    # Bytes of the header, its digest's place zeroed, then a view of each tensor's memory.
-    told = json.dumps({"format": FORMAT, **meta}, sort_keys=True, allow_nan=False)
-    # The digest stands first, so that no text of the user's can be taken for its place.
-    text = f'{{"sha256": "{_BLANK}", {told[1:]}'
-    order = sorted(tensors, key=lambda name: (_place(name, tensors[name]), name))
+def _blocks(tensors: Tensors, meta: Mapping[str, Any]) -> list[Any]:
+    """Return the header, with zeros for its digest, and a view of each tensor's memory."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise FileError(f"{name}: safetensors files hold no {str(tensor.dtype)[6:]}")
+    # The digest comes first, so that no text of the user's can be mistaken for it.
+    text = json.dumps({"format": FORMAT_VERSION, **meta}, sort_keys=True, allow_nan=False)
+    text = f'{{"sha256": "{_NO_DIGEST.decode()}", {text[1:]}'
+    ranks = {dtype: rank for rank, dtype in enumerate(_DTYPES)}
+    order = sorted(tensors, key=lambda name: (ranks[tensors[name].dtype], name))
     plain = {name: tensors[name].detach().cpu().contiguous() for name in order}
-    return [_header(plain, text), *map(_memory, plain.values())]
+    memory = [tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in plain.values()]
+    return [_header(plain, text), *memory]
 
 
-def _place(name: str, tensor: Tensor) -> int:
-    if tensor.dtype not in _DTYPES:
-        raise FileError(f"{name}: safetensors files hold no {str(tensor.dtype)[6:]}")
-    return list(_DTYPES).index(tensor.dtype)
-
-
-def _header(tensors: Mapping[str, Tensor], text: str) -> bytes:
+def _header(tensors: Tensors, text: str) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {"mip": text}}
     end = 0
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.nbytes
-        about = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape)}
-        entries[name] = {**about, "data_offsets": [begin, end]}
-    told = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    told += b" " * (-len(told) % 8)
-    return struct.pack("<Q", len(told)) + told
+        entries[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header
 
 
-def _memory(tensor: Tensor) -> memoryview:
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _digest(pieces: Iterable[bytes | memoryview]) -> bytes:
+def _digest(blocks: Iterable[bytes | memoryview]) -> bytes:
     digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
+    for block in blocks:
+        digest.update(block)
     return digest.hexdigest().encode()
 
 
-def _sealed(header: bytes, digest: bytes) -> bytes:
-    return header.replace(_BLANK.encode(), digest, 1)
+def _with_digest(header: bytes, digest: bytes) -> bytes:
+    return header.replace(_NO_DIGEST, digest, 1)
 
 
-def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `pack` made. Raises FileError, naming the file, for anything else."""
+def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], Metadata]:
+    """Read the bytes that `pack` made. Raises FileError, naming the file, for any others."""
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
     meta = _metadata(data, name)
-    _check_format(meta.get("format"), name)
+    version = meta.get("format")
+    # Before the checksum, which a later version may compute in another way.
+    if type(version) is int and version > FORMAT_VERSION:
+        cure = f"this mip reads files up to format {FORMAT_VERSION}; upgrade mip"
+        raise FileError(f"{name}: format = {version}: {cure}")
     digest = str(meta.get("sha256"))
-    zeroed = data.replace(digest.encode(errors="replace"), _BLANK.encode(), 1)
+    zeroed = data.replace(digest.encode(errors="replace"), _NO_DIGEST, 1)
     if hashlib.sha256(zeroed).hexdigest() != digest:
         raise FileError(f"{name}: the file is damaged (its checksum does not match)")
-    if meta.get("format") not in range(1, FORMAT + 1):
-        raise FileError(f"{name}: format = {meta.get('format')} is not one of mip's")
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise FileError(f"{name}: format = {version} is not one of mip's")
     try:
         return from_bytes(data), meta
     except SafetensorError as error:
         raise FileError(f"{name}: the file is damaged ({error})") from error
 
 
-def _check_format(found: Any, name: str) -> None:
-    # Before the checksum, which a later format may take otherwise.
-    if type(found) is int and found > FORMAT:
-        told = f"this mip reads files up to format {FORMAT}; upgrade mip"
-        raise FileError(f"{name}: format = {found}: {told}")
-
-
-def _metadata(data: bytes, name: str) -> dict[str, Any]:
+def _metadata(data: bytes, name: str) -> Metadata:
     try:
         (length,) = struct.unpack("<Q", data[:8])
         if length > len(data) - 8:
@@ -165,22 +160,25 @@ def _metadata(data: bytes, name: str) -> dict[str, Any]:
         raise FileError(f"{name}: the file is damaged, or not a mip file") from error
 
 
-def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of ours into memory. Raises FileError when it is missing or damaged."""
+def read_file(path: str | Path) -> tuple[dict[str, Tensor], Metadata]:
+    """Read a file of mip's into memory. Raises FileError if it is missing or damaged."""
     path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
         folder = path if path.is_dir() else path.parent
-        near = hint(path.name, (each.name for each in folder.glob("*.safetensors")))
+        near = hint(path.name, (file.name for file in folder.glob("*.safetensors")))
         raise FileError(f"{path}: cannot be read ({error.strerror}){near}") from error
     return unpack(data, str(path))
 
 
-def peek(path: str | Path) -> dict[str, Any]:
-    """Read the metadata of a file of ours from its header alone, unverified; empty for others."""
+def peek(path: str | Path) -> Metadata:
+    """Read the metadata of a file of mip's from its header alone, without verifying the checksum;
+    empty for any other file.
+    """
     with suppress(OSError, FileError), Path(path).open("rb") as file:
-        head, size = file.read(8), Path(path).stat().st_size
+        start, size = file.read(8), Path(path).stat().st_size
         # In a foreign file the length can be any number.
-        return _metadata(head + file.read(min(int.from_bytes(head, "little"), size)), str(path))
+        length = min(int.from_bytes(start, "little"), size)
+        return _metadata(start + file.read(length), str(path))
     return {}

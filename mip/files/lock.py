@@ -1,4 +1,4 @@
-"""One process at a time: a folder that nobody else writes into while its lock is held."""
+"""Folder locks: while a process holds one, no other trains into the folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mip.errors import FileError, MipWarning
 from mip.output import check_local
 
 LOCK = ".mip-lock"
-"""The file whose lock is the folder's; it is there while the lock is held."""
+"""The file whose lock is the folder's; it exists while the lock is held."""
 
 
 _HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
@@ -22,12 +22,12 @@ _HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Hold a folder, which is made where it is missing; made for nothing, it is removed again.
+    """Hold the lock of a folder. A missing folder is created, and removed again if it stays empty.
 
-    The lock is the operating system's, on an open file: it ends with its process, however that
-    ends. Inside, the same thread may hold the folder again. Raises FileError naming the process
-    that holds it, or why the folder cannot be written; for an address too. Where the system has no
-    file locks a MipWarning says that the folder is not held.
+    The operating system locks an open file, so the lock ends with its process, however that ends.
+    It is reentrant within a thread. Raises FileError naming the process that holds the lock, or
+    why the folder cannot be written, and for an address. Warns with MipWarning, and does not lock,
+    on systems without file locks.
     """
     check_local(folder)
     folder = Path(folder)
@@ -35,43 +35,47 @@ def locked(folder: str | Path) -> Iterator[None]:
     if full in _HELD.get():
         yield
         return
-    made = [each for each in (full, *full.parents) if not each.exists()]
-    handle, before = _take(folder), _HELD.set(_HELD.get() | {full})
+    created = [path for path in (full, *full.parents) if not path.exists()]
+    handle, before = _acquire(folder), _HELD.set(_HELD.get() | {full})
     try:
         yield
     finally:
         _HELD.reset(before)
-        _give_back(full / LOCK, handle)  # whatever folder the process stands in by now
-        _tidy(made)
+        # Removed while it is locked, or another process might lock it just before that. The full
+        # path, because the process may have changed its working directory.
+        with suppress(OSError):
+            (full / LOCK).unlink()
+        os.close(handle)
+        with suppress(OSError):  # mostly not empty: a run has been written into it
+            for path in created:
+                path.rmdir()
 
 
-def _take(folder: Path) -> int:
+def _acquire(folder: Path) -> int:
     while True:
-        handle = _opened(folder)
         try:
-            held = _flocked(handle, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise FileError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        try:
+            is_locked = _flock(handle, folder)
         except BlockingIOError as error:
-            told = f"{_holder(handle)} trains into this folder now; wait for it, or choose another"
+            # Locked and not signed yet, for a moment.
+            holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
             os.close(handle)
-            raise FileError(f"{folder}: {told}") from error
-        # Whoever held it before may have removed the file between the opening and the locking.
-        if not held or _is_at(handle, folder / LOCK):
-            with suppress(OSError):  # on a full disk it is held without a name
+            text = f"{holder} trains into this folder now; wait for it, or choose another"
+            raise FileError(f"{folder}: {text}") from error
+        # A former holder may have removed the file after it was opened here and before its lock.
+        if not is_locked or _is_at(handle, folder / LOCK):
+            with suppress(OSError):  # on a full disk the lock is held without a name
                 os.ftruncate(handle, 0)
                 os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return handle
         os.close(handle)
 
 
-def _opened(folder: Path) -> int:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise FileError(f"{folder}: cannot be written ({error.strerror or error})") from error
-
-
-def _flocked(handle: int, folder: Path) -> bool:
+def _flock(handle: int, folder: Path) -> bool:
     try:
         import fcntl
 
@@ -79,8 +83,8 @@ def _flocked(handle: int, folder: Path) -> bool:
     except BlockingIOError:
         raise
     except (ImportError, OSError) as error:
-        told = f"is not locked ({error}): let one process at a time train into it"
-        warnings.warn(f"{folder}: {told}", MipWarning, stacklevel=5)
+        text = f"is not locked ({error}): let one process at a time train into it"
+        warnings.warn(f"{folder}: {text}", MipWarning, stacklevel=5)
         return False
     return True
 
@@ -90,21 +94,3 @@ def _is_at(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _holder(handle: int) -> str:
-    # Taken and not signed yet, for a moment.
-    return os.pread(handle, 200, 0).decode(errors="replace") or "another process"
-
-
-def _give_back(path: Path, handle: int) -> None:
-    # Removed while it is held, so that nobody holds a file that another then removes.
-    with suppress(OSError):
-        path.unlink()
-    os.close(handle)
-
-
-def _tidy(made: list[Path]) -> None:
-    with suppress(OSError):  # most often it is not empty, for a run has been written into it
-        for folder in made:
-            folder.rmdir()

@@ -17,15 +17,15 @@ from attrs import evolve, frozen
 from mip.errors import DataError, FileError
 from mip.files import (
     Checkpoint,
-    check_folder,
-    clear,
-    files_read,
+    check_run_folder,
+    clear_run,
+    input_files,
+    intact_checkpoints,
     last_checkpoint,
     load_checkpoint,
     locked,
     read_file,
     save,
-    sound,
     write_spec,
 )
 from mip.hooks import checkpoint, log, validate
@@ -203,7 +203,7 @@ def run(
     began, out = time.monotonic(), Path(out)
     device = device or device_here()
     with locked(out):
-        check_folder(out, resume, overwrite, files_read(spec, Path(base)))
+        check_run_folder(out, resume, overwrite, input_files(spec, Path(base)))
         if resume:
             sources = sources_of_run(spec, last_checkpoint(out), kinds)
         else:
@@ -214,7 +214,7 @@ def run(
             _check_best(out, laid)
         told = hooks(laid)
         if not resume:
-            clear(out)
+            clear_run(out)
         write_spec(out, _moved(spec, Path(base), out))
         last, kept = _trained(laid, out, told)
         save(out / "model.safetensors", laid.plan, kept.state, overwrite=True)
@@ -236,7 +236,7 @@ def _check_best(out: Path, laid: Job) -> None:
         read_file(path)
     except FileError as error:
         same = path.with_name(f"epoch-{at:04}.safetensors")
-        whole = same in [each for _, each in sound(path.parent)]
+        whole = same in [each for _, each in intact_checkpoints(path.parent)]
         cure = f"{same.name} is the same: copy it over {path.name}" if whole else "start anew"
         raise FileError(f"{error}; {cure}") from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from mip.errors import FileError, MipError
-from mip.files import Checkpoint, sound
+from mip.files import Checkpoint, intact_checkpoints
 from mip.model import Parts
 from mip.runs.jobs import Job, device_here, job
 from mip.runs.resuming import sources_of_run, verified
@@ -60,7 +60,7 @@ def replay(
     without a whole checkpoint, SpecError where spec or rows are not those of the run, MipError for
     a step that it does not have.
     """
-    out, known = Path(out), sound(Path(out) / "checkpoints")
+    out, known = Path(out), intact_checkpoints(Path(out) / "checkpoints")
     if not known:
         raise FileError(f"{out}: there is no whole checkpoint of a run in checkpoints/")
     path = next((path for taken, path in reversed(known) if taken < step), None)

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mip.errors import FileError, SpecError
-from mip.files import Checkpoint, last_checkpoint, load_checkpoint, load_model, read_file, sound
+from mip.files import (
+    Checkpoint,
+    intact_checkpoints,
+    last_checkpoint,
+    load_checkpoint,
+    load_model,
+    read_file,
+)
 from mip.model import Parts
 from mip.runs.warm_starts import Sources
 from mip.spec import KINDS, Spec, from_dict, to_dict
@@ -62,7 +69,7 @@ def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
 
 def _offer(damaged: Path) -> str:
     # Said and not done: going back costs epochs, and a disk that damages files wants a look.
-    others = [(step, path) for step, path in sound(damaged.parent) if path != damaged]
+    others = [(step, path) for step, path in intact_checkpoints(damaged.parent) if path != damaged]
     if not others:
         return ""
     step, newest = others[-1]

@@ -14,7 +14,7 @@ from conftest import HEADS, NUMBERS
 import mip
 from mip.errors import FileError, SpecError
 from mip.files import read_file
-from mip.files.format import FORMAT, pack, unpack
+from mip.files.format import FORMAT_VERSION, pack, unpack
 from mip.spec.versions import VERSION
 
 FILES = Path(__file__).parents[1] / "saved"
@@ -71,7 +71,7 @@ UNVERSIONED = pytest.mark.filterwarnings("ignore:this spec has names of version 
 
 
 def test_there_is_a_folder_for_every_format():
-    assert [path.name for path in FOLDERS] == [str(k + 1) for k in range(FORMAT)]
+    assert [path.name for path in FOLDERS] == [str(k + 1) for k in range(FORMAT_VERSION)]
     assert sum(path.stat().st_size for path in FILES.rglob("*")) < 60_000
 
 
@@ -142,7 +142,7 @@ TOO_NEW = "version = 3: this mip reads specs up to version 2; upgrade mip"
 def test_a_spec_says_its_version_first():
     assert mip.dump(mip.parse(TEXT)).startswith("version = 2\n")
     assert mip.parse("version = 1\n" + TEXT) == mip.parse("version = 2\n" + TEXT) == mip.parse(TEXT)
-    assert (VERSION, FORMAT) == (2, 1)
+    assert (VERSION, FORMAT_VERSION) == (2, 1)
 
 
 @pytest.mark.parametrize("more", ["", "field_to_come = 1\n"])

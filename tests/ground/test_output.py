@@ -425,9 +425,7 @@ def test_fit_goes_on_or_begins_anew_and_not_both(here, command):
     before = snapshot(here)
     code, err = command("fit houses.toml --out a --resume --overwrite")
     assert (code, snapshot(here)) == (2, before)
-    assert err == (
-        "mip: error: a: resume goes on with a run and overwrite replaces it; choose one\n"
-    )
+    assert err == ("mip: error: a: resume continues a run and overwrite replaces it; choose one\n")
 
 
 def test_a_sweep_keeps_the_tables_of_the_one_before(here, command):

@@ -12,7 +12,7 @@ from conftest import BRANCHES, NUMBERS, spec_of
 
 import mip
 from mip.errors import FileError, SpecError
-from mip.files import sound
+from mip.files import intact_checkpoints
 from mip.model import Parts
 from mip.runs import replay
 from mip.runs.replays import Replay
@@ -152,8 +152,8 @@ def test_whole_checkpoints_are_listed_by_step(ran, tmp_path):
     kept = ran[0] / "checkpoints"
     names = ["epoch-0001", "epoch-0002", "last"]
     files = [kept / f"{name}.safetensors" for name in names]
-    assert sound(kept) == list(zip([6, 9, 9], files, strict=True))
-    assert sound(tmp_path / "nowhere") == []
+    assert intact_checkpoints(kept) == list(zip([6, 9, 9], files, strict=True))
+    assert intact_checkpoints(tmp_path / "nowhere") == []
 
 
 def test_a_step_behind_a_plateau_has_the_rate_that_it_had(table, tmp_path):
@@ -165,5 +165,5 @@ def test_a_step_behind_a_plateau_has_the_rate_that_it_had(table, tmp_path):
     stopping = lambda job: [lambda event: STOP.get(event.step)]  # noqa: E731
     mip.run(lowered, cut, tmp_path, overwrite=True, hooks=stopping)
     losses = whole.history.steps["loss"].tolist()
-    assert sound(tmp_path / "checkpoints")[-1][0] == 2
+    assert intact_checkpoints(tmp_path / "checkpoints")[-1][0] == 2
     assert [replay(lowered, cut, tmp_path, k).now["loss"] for k in (7, 8)] == losses[6:8]

@@ -24,7 +24,7 @@ from conftest import BRANCHES, HEADS, NUMBERS, Laid, bits, lay, spec_of
 import mip
 from mip.cli.train import fit
 from mip.errors import FileError
-from mip.files import LOCK, Checkpoint, sound
+from mip.files import LOCK, Checkpoint, intact_checkpoints
 from mip.hooks import plateau
 from mip.model import Parts
 from mip.optim import ema, inject_lr_factor
@@ -106,10 +106,10 @@ def often_killed(spec: Path, kills: int) -> None:
 
 def assert_it_ends_like_a_whole_one(spec: Path) -> None:
     out, whole = spec.parent / "killed", spec.parent / "whole"
-    done = sound(out / "checkpoints")[-1][0]
+    done = intact_checkpoints(out / "checkpoints")[-1][0]
     fit(spec, out=out, resume=True)
     fit(spec, out=whole)
-    assert 0 < done < sound(whole / "checkpoints")[-1][0]
+    assert 0 < done < intact_checkpoints(whole / "checkpoints")[-1][0]
     for name in (*FILES, "checkpoints/best.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert not list(out.rglob("*.part")), "litter"
@@ -138,7 +138,7 @@ def test_a_run_that_ends_behind_any_batch_has_every_row(at, table, tmp_path, who
 
     with pytest.raises(KeyboardInterrupt):
         ran(table, tmp_path, 2, hooks=lambda job: [killing])
-    assert [step for step, _ in sound(tmp_path / "checkpoints")] == [at]
+    assert [step for step, _ in intact_checkpoints(tmp_path / "checkpoints")] == [at]
     ran(table, tmp_path, 2)
     assert_same(tmp_path, whole)
 
@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_names_the_file(
     wrong = [f"{tmp_path / each}: cannot be written (No space left on device)" for each in names]
     assert str(caught.value) in wrong
     kept = list(tmp_path.glob("checkpoints/*"))
-    assert [path for _, path in sound(tmp_path / "checkpoints")] == kept
+    assert [path for _, path in intact_checkpoints(tmp_path / "checkpoints")] == kept
     assert len(kept) == (at > 3)
     ran(table, tmp_path, 2)
     assert_same(tmp_path, whole)
