@@ -33,7 +33,9 @@ def show(
     if svg:
         write(svg, mip.plots.diagram(mip.model.summary(plan, net)).encode(), overwrite=force)
     say(mip.runs.parts(str(spec), mip.model.summary(plan, net, layers)))
-    say("layers: " + mip.runs.census(mip.model.types(mip.model.measure(net, plan.example()))))
+    say(
+        "layers: " + mip.runs.census(mip.model.count_layers(mip.model.profile(net, plan.example())))
+    )
     if svg:
         say(f"drew {svg}")
 

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from torch import Tensor, nn
 
 from mip.errors import MipError, hint
-from mip.model import spoken
+from mip.model import spec_path
 from mip.rng import generators, seeded
 from mip.tree import Tree, leaves, map_tree
 
@@ -155,10 +155,10 @@ def layers(
     >>> [path for path, _ in layers(net, nn.Sequential, containers=True)]
     ['', '1']
     """
-    twice = Counter(spoken(path) for path, _ in net.named_modules())
+    twice = Counter(spec_path(path) for path, _ in net.named_modules())
     return [
         # What merely holds others is not spoken of, so that it keeps its own path.
-        (spoken(path) if twice[spoken(path)] == 1 else path, module)
+        (spec_path(path) if twice[spec_path(path)] == 1 else path, module)
         for path, module in net.named_modules()
         if isinstance(module, types or nn.Module) and (containers or not list(module.children()))
     ]

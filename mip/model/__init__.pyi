@@ -5,8 +5,8 @@ from .mixing import has_photos as has_photos
 from .mixing import mixup as mixup
 from .net import Net as Net
 from .net import build as build
-from .net import fits as fits
-from .net import spoken as spoken
+from .net import matches_pattern as matches_pattern
+from .net import spec_path as spec_path
 from .plan import NO_METRICS as NO_METRICS
 from .plan import Batch as Batch
 from .plan import Metric as Metric
@@ -25,8 +25,8 @@ from .rows import parts as parts
 from .rows import target_columns as target_columns
 from .rows import told as told
 from .size import Node as Node
-from .size import measure as measure
-from .size import memory as memory
-from .size import shape as shape
+from .size import count_layers as count_layers
+from .size import format_bytes as format_bytes
+from .size import format_shape as format_shape
+from .size import profile as profile
 from .size import summary as summary
-from .size import types as types

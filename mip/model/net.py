@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,8 +18,8 @@ from mip.tree import Tree
 
 
 class Net(nn.Module):
-    """A tree of branches and a head: encoded inputs of n rows to logits [n] or [n, k], or where
-    there are several heads to a dict of these. In training each member of a head has its own.
+    """A tree of branches and a head: encoded inputs of n rows to logits [n] or [n, k], or with
+    several heads to a dict of these. In training, each member of a head has logits of its own.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
@@ -32,93 +31,85 @@ class Net(nn.Module):
 
 
 def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
-    """Build the module that a plan describes; its start is a function of the seed.
+    """Build the module that a plan describes; its initial values are a function of the seed.
 
-    With `pretrain`, image branches that name weights load them (torchvision's own cache and
-    download), and then `[[init]]` draws what it matches anew; without it the module is one that
-    weights are put into. Raises SpecError naming the branch that cannot take its input, and the
-    rule that cannot be followed. `mip.runs.build_warm` builds a plan with `[warm_start]`.
+    With `pretrain`, image branches that name weights load them (from torchvision's cache, or by
+    download), and then `[[init]]` fills the parameters that its rules match; without it the module
+    is one whose weights are loaded afterwards. Raises SpecError naming the branch that cannot take
+    its input, and the rule that cannot be applied. `mip.runs.build_warm` builds a plan with
+    `[warm_start]`.
     """
     if pretrain and plan.spec.warm_start:
         raise SpecError(
             "warm_start: build() reads no files; use mip.runs.build_warm(plan, sources), "
             "or pretrain=False for a module whose weights are loaded afterwards"
         )
+    root, head, facts = plan.spec.root, plan.spec.head, plan.facts
     with seeded(derive("build", seed)):
-        body = _body(plan)
-        net = Net(body, tower(plan.spec.head, plan.facts["head"], _width(body, plan))).train()
+        try:
+            body = root.module(facts["branch"])
+        except SpecError as error:
+            raise SpecError(f"branch.{error}") from error
+        # Lazy layers find their widths in this pass, so that no spec has to state them.
+        with torch.no_grad():
+            width = _try_branch(body.eval(), root, plan.example(), "branch").shape[1]
+        net = Net(body, tower(head, facts["head"], width)).train()
     if pretrain:
-        plan.spec.root.pretrain(net.body)
-        _begin(net, plan, seed)
+        root.pretrain(net.body)
+        _apply_init(net, plan, seed)
     return net
 
 
-@torch.no_grad()
-def _begin(net: Net, plan: Plan, seed: int) -> None:
-    params = {path: param.detach() for path, param in net.named_parameters()}
-    for path, fresh in reinit(params, _rules(plan, params), seed).items():
-        if fresh is not params[path]:
-            params[path].copy_(fresh)
-
-
-def _rules(plan: Plan, paths: Iterable[str]) -> list[Rule]:
-    named = list(paths)
-    rules = []
-    for k, each in enumerate(plan.spec.init):
-        found = tuple(path for path in named if fits(path, each.match))
-        if not found:
-            known = hint(each.match, map(spoken, named))
-            raise SpecError(f"init[{k}]: '{each.match}' matches no parameter{known}")
-        rules.append(Rule(found, each.initializer, each.options, f"init[{k}]"))
-    return rules
-
-
-def spoken(parameter: str) -> str:
-    """Give the path by which a spec's patterns speak of a parameter of the module: names alone,
-    without what holds them.
-
-    >>> spoken("body.branch.looks.branch.photos.backbone.conv1.weight"), spoken("head.0.bias")
-    ('looks.photos.backbone.conv1.weight', 'head.0.bias')
-    >>> spoken("head.head.price.0.bias")
-    'head.price.0.bias'
-    """
-    names = [name for name in parameter.split(".") if name not in {"body", "branch"}]
-    rest = [name for name in names[1:] if (names[0], name) != ("head", "head")]
-    return ".".join([*names[:1], *rest])
-
-
-def fits(parameter: str, pattern: str) -> bool:
-    """Say whether a spec's pattern speaks of a parameter; it may name what holds it, too.
-
-    >>> path = "body.branch.looks.branch.photos.score.weight"
-    >>> [fits(path, each) for each in ("looks.photos.*", "branch.looks.photos.*", "*.bias")]
-    [True, True, False]
-    """
-    return fnmatchcase(spoken(parameter), spoken(pattern))
-
-
-def _body(plan: Plan) -> nn.Module:
-    try:
-        return plan.spec.root.module(plan.facts["branch"])
-    except SpecError as error:
-        raise SpecError(f"branch.{error}") from error
-
-
-@torch.no_grad()
-def _width(body: nn.Module, plan: Plan) -> int:
-    # Widths of the lazy layers are found here, so that no spec has to state them.
-    return _try(body.eval(), plan.spec.root, plan.example(), "branch").shape[1]
-
-
-def _try(module: Any, branch: Branch, inputs: Tree, path: str) -> Tensor:
-    if isinstance(branch, Fuse):
+def _try_branch(module: Any, branch: Branch, inputs: Tree, path: str) -> Tensor:
+    if isinstance(branch, Fuse):  # first the branches that it holds, to name the one that fails
         for name, child in branch.branch.items():
-            _try(module.branch[name], child, inputs[name], f"{path}.{name}")
+            _try_branch(module.branch[name], child, inputs[name], f"{path}.{name}")
     try:
         vector = module(inputs)
     except Exception as error:  # whatever a backbone raises, the user needs the path
         raise SpecError(f"{path}: the module cannot take its input: {error}") from error
     if vector.dim() != 2:
         shape = tuple(vector.shape)
-        raise SpecError(f"{path}: the module gives shape {shape}, and must give (rows, width)")
+        raise SpecError(f"{path}: the module must return [rows, width], not shape {shape}")
     return vector
+
+
+@torch.no_grad()
+def _apply_init(net: Net, plan: Plan, seed: int) -> None:
+    params = {path: param.detach() for path, param in net.named_parameters()}
+    rules = []
+    for k, init in enumerate(plan.spec.init):
+        matches = tuple(path for path in params if matches_pattern(path, init.match))
+        if not matches:
+            known = hint(init.match, map(spec_path, params))
+            raise SpecError(f"init[{k}]: '{init.match}' matches no parameter{known}")
+        rules.append(Rule(matches, init.initializer, init.options, f"init[{k}]"))
+    for path, fresh in reinit(params, rules, seed).items():
+        if fresh is not params[path]:
+            params[path].copy_(fresh)
+
+
+def spec_path(parameter: str) -> str:
+    """Return the path of a parameter of the module as specs write it: the names alone, without the
+    attributes that hold them.
+
+    >>> spec_path("body.branch.looks.branch.photos.backbone.conv1.weight")
+    'looks.photos.backbone.conv1.weight'
+    >>> spec_path("head.0.bias"), spec_path("head.head.price.0.bias")
+    ('head.0.bias', 'head.price.0.bias')
+    """
+    names = [name for name in parameter.split(".") if name not in {"body", "branch"}]
+    rest = [name for name in names[1:] if (names[0], name) != ("head", "head")]
+    return ".".join([*names[:1], *rest])
+
+
+def matches_pattern(parameter: str, pattern: str) -> bool:
+    """Return whether the path of a parameter matches a pattern of a spec, which may also name the
+    attributes that hold it.
+
+    >>> path = "body.branch.looks.branch.photos.score.weight"
+    >>> patterns = ("looks.photos.*", "branch.looks.photos.*", "*.bias")
+    >>> [matches_pattern(path, pattern) for pattern in patterns]
+    [True, True, False]
+    """
+    return fnmatchcase(spec_path(parameter), spec_path(pattern))

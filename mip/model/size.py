@@ -1,13 +1,14 @@
-"""What the command line shows: tables of text, and plots."""
+"""What the parts of a model cost: parameters, multiply-adds and memory."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from attrs import evolve, frozen
@@ -20,20 +21,23 @@ from mip.model.plan import Plan
 from mip.rng import seeded
 from mip.tree import Tree, leaves
 
+Shape = tuple[int | str, ...]
+"""Lengths of a tensor's dimensions; "n" stands for the number of rows."""
 
-def shape(lengths: Shape) -> str:
-    """Write the shape of a part's input or output.
 
-    >>> shape(("n", 3, 64, 64))
+def format_shape(shape: Shape) -> str:
+    """Format the shape of a tensor.
+
+    >>> format_shape(("n", 3, 64, 64))
     'n × 3 × 64 × 64'
     """
-    return " × ".join(map(str, lengths))
+    return " × ".join(map(str, shape))
 
 
-def memory(size: int) -> str:
-    """Write a number of bytes for a person.
+def format_bytes(size: int) -> str:
+    """Format a number of bytes.
 
-    >>> memory(640), memory(4_096), memory(102_230_128)
+    >>> format_bytes(640), format_bytes(4_096), format_bytes(102_230_128)
     ('640 B', '4.1 kB', '102.2 MB')
     """
     if size < 1000:
@@ -41,22 +45,15 @@ def memory(size: int) -> str:
     return f"{size / 1e3:,.1f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
 
 
-Shape = tuple[int | str, ...]
-"""Lengths of an output; "n" stands for the rows."""
-
-
-Seen = list[tuple[tuple[int, ...], tuple[int, ...], int]]
-"""Shapes of what a module took and gave, and the bytes of this, for every call."""
-
-
 @frozen
 class Node:
-    """A part of a model: its path, kind and output's shape, what it costs, and the shape that it
-    takes. Shapes are those of the first tensor, and empty for tensors by name.
+    """A part of a model: its path, its kind, the shapes of its input and output, and its cost.
+    Shapes are those of the first tensor, and empty for a dict of tensors.
 
-    `parameters` counts each once; `multiply_adds` are those of matrix products and convolutions
-    (a lookup has none); `weight_bytes` are those of the parameters and `output_bytes` of what
-    comes out; `calls` says how often it ran. A layer is a part below which nothing ran by itself.
+    `parameters` counts shared parameters once; `multiply_adds` are those of matrix products and
+    convolutions (an embedding has none); `weight_bytes` are those of the parameters and
+    `output_bytes` those of all outputs; `calls` is how often the part ran. A layer is a part
+    of which no part ran by itself.
     """
 
     path: str
@@ -68,142 +65,150 @@ class Node:
     output_bytes: int
     calls: int = 1
     is_layer: bool = False
-    takes: Shape = ()
+    input_shape: Shape = ()
+
+
+class _Call(NamedTuple):
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    output_bytes: int
 
 
 @torch.no_grad()
-def measure(module: nn.Module, *inputs: Tree) -> list[Node]:
+def profile(module: nn.Module, *inputs: Tree) -> list[Node]:
     """Measure every module that runs on the inputs, in evaluation mode, parents before children.
 
-    The module, its mode, its buffers and the global random state stay as they were: a copy runs.
-    Module and inputs may be on the meta device, where nothing is computed.
+    A copy runs: the module, its mode and buffers and the global random state do not change. Module
+    and inputs may be on the meta device, where nothing is computed.
 
-    >>> [(node.path, node.kind, node.multiply_adds) for node in measure(
-    ...     nn.Sequential(nn.Linear(3, 5), nn.ReLU()), torch.zeros(1, 3))]
+    >>> net = nn.Sequential(nn.Linear(3, 5), nn.ReLU())
+    >>> [(node.path, node.kind, node.multiply_adds) for node in profile(net, torch.zeros(1, 3))]
     [('', 'Sequential', 15), ('0', 'Linear', 15), ('1', 'ReLU', 0)]
     """
-    seen: dict[str, Seen] = {}
+    calls: dict[str, list[_Call]] = {}
     net = deepcopy(module).eval()
     for path, part in net.named_modules():
-        part.register_forward_hook(partial(_see, seen.setdefault(path, [])))
-    with FlopCounterMode(display=False) as counter, seeded(0), _step_by_step():
+        part.register_forward_hook(partial(_record, calls.setdefault(path, [])))
+    with FlopCounterMode(display=False) as counter, seeded(0), _without_fast_path():
         net(*inputs)
-    counts = counter.get_flop_counts()
-    inner = {above for path, calls in seen.items() if calls for above in _above(path)}
+    counts, name = counter.get_flop_counts(), type(net).__name__
+    ran = [path for path, _ in net.named_modules() if calls[path]]
+    containers = {parent for path in ran for parent in _parents(path)}
     return [
-        _node(path, part, seen[path], counts.get(_counted(net, path), {}), path not in inner)
-        for path, part in net.named_modules()
-        if seen[path]
+        _node(
+            path,
+            net.get_submodule(path),
+            calls[path],
+            # The counter's paths begin with the class of the outermost module.
+            counts.get(f"{name}.{path}".rstrip("."), {}),
+            is_container=path in containers,
+        )
+        for path in ran
     ]
 
 
 @contextmanager
-def _step_by_step() -> Iterator[None]:
-    # torch's fused attention is made of operations that the counter does not know.
-    was = torch.backends.mha.get_fastpath_enabled()
+def _without_fast_path() -> Iterator[None]:
+    # The counter does not know the operations that torch's fused attention is made of.
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(was)
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
-def _see(seen: Seen, module: nn.Module, args: Any, output: Tree) -> None:
+def _record(calls: list[_Call], module: nn.Module, args: tuple[Tree, ...], output: Tree) -> None:
     size = sum(leaf.nbytes for _, leaf in leaves(output))
-    seen.append((_first(args[0]) if args else (), _first(output), size))
+    calls.append(_Call(_first_shape(args[0]) if args else (), _first_shape(output), size))
 
 
-def _first(tree: Tree) -> tuple[int, ...]:
-    named = isinstance(tree, dict)
-    return next((() if named else tuple(leaf.shape) for _, leaf in leaves(tree)), ())
+def _first_shape(tree: Tree) -> tuple[int, ...]:
+    if isinstance(tree, dict):
+        return ()
+    return next((tuple(leaf.shape) for _, leaf in leaves(tree)), ())
 
 
-def _counted(net: nn.Module, path: str) -> str:
-    # The counter begins its paths with the outermost module's class.
-    return f"{type(net).__name__}.{path}".rstrip(".")
-
-
-def _above(path: str) -> list[str]:
+def _parents(path: str) -> list[str]:
     names = path.split(".") if path else []
     return ["", *accumulate(names, "{}.{}".format)][: len(names)]
 
 
 def _node(
-    path: str, part: nn.Module, seen: Seen, flops: Mapping[Any, int], is_lowest: bool
+    path: str,
+    part: nn.Module,
+    calls: Sequence[_Call],
+    flops: Mapping[Any, int],
+    is_container: bool,
 ) -> Node:
     params = list(part.parameters())
+    is_empty = isinstance(part, nn.Sequential) and not len(part)
     return Node(
-        path,
-        type(part).__name__,
-        seen[-1][1],
-        sum(param.numel() for param in params),
-        sum(flops.values()) // 2,
-        sum(param.nbytes for param in params),
-        sum(size for _, _, size in seen),
-        len(seen),
-        is_lowest and not (isinstance(part, nn.Sequential) and not len(part)),
-        seen[-1][0],
+        path=path,
+        kind=type(part).__name__,
+        shape=calls[-1].output_shape,
+        parameters=sum(param.numel() for param in params),
+        multiply_adds=sum(flops.values()) // 2,
+        weight_bytes=sum(param.nbytes for param in params),
+        output_bytes=sum(call.output_bytes for call in calls),
+        calls=len(calls),
+        is_layer=not is_container and not is_empty,
+        input_shape=calls[-1].input_shape,
     )
 
 
-def types(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
-    """Count the layers of each type, and how often they run: the most first.
+def count_layers(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
+    """Count the layers of each type and how often they run, the most frequent type first.
 
-    >>> types(measure(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)), torch.ones(3)))
+    >>> net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    >>> count_layers(profile(net, torch.ones(3)))
     {'Linear': (2, 2), 'ReLU': (1, 1)}
     """
-    found: dict[str, tuple[int, int]] = {}
+    counts: dict[str, tuple[int, int]] = {}
     for node in nodes:
         if node.is_layer:
-            layers, calls = found.get(node.kind, (0, 0))
-            found[node.kind] = (layers + 1, calls + node.calls)
-    return dict(sorted(found.items(), key=lambda pair: (-pair[1][0], pair[0])))
+            layers, calls = counts.get(node.kind, (0, 0))
+            counts[node.kind] = (layers + 1, calls + node.calls)
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1][0], pair[0])))
 
 
 def summary(plan: Plan, net: Net, layers: bool = False) -> list[Node]:
-    """List the parts of a model from its branches to its head, children before parents, as they
-    are for one row; with `layers` also every layer below them.
+    """List the branches of a model and its head, children before parents, as they are for one row;
+    with `layers` also every layer below them.
     """
-    found = {node.path: node for node in measure(net, plan.example())}
-    branches = _parts(plan.spec.root, "branch", "body", "branch")
-    parts = [*branches, *_parts(plan.spec.head, "head", "head", "head")]
-    owned = _owned(list(found.values()), [where for where, _, _ in parts]) if layers else {}
-    return [
-        row
-        for where, path, kind in parts
-        for row in [
-            *[_row(node, path + node.path.removeprefix(where)) for node in owned.get(where, [])],
-            evolve(_row(found[where], path), kind=kind),
-        ]
+    nodes = {node.path: node for node in profile(net, plan.example())}
+    parts = [
+        *_parts(plan.spec.root, "branch", "body", "branch"),
+        *_parts(plan.spec.head, "head", "head", "head"),
     ]
+    inner: dict[str, list[Node]] = defaultdict(list)
+    modules = [module for module, _, _ in parts]
+    for node in nodes.values() if layers else ():
+        if node.is_layer and node.path not in modules:  # one that is a part has a row of its own
+            around = [module for module in modules if node.path.startswith(f"{module}.")]
+            inner[max(around, key=len)].append(node)
+    rows = []
+    for module, path, kind in parts:
+        rows += [_row(node, path + node.path.removeprefix(module)) for node in inner[module]]
+        rows.append(evolve(_row(nodes[module], path), kind=kind))
+    return rows
 
 
-def _parts(part: Any, below: str, where: str, path: str) -> Iterator[tuple[str, str, str]]:
-    for name, child in getattr(part, below, {}).items():
-        yield from _parts(child, below, f"{where}.{below}.{name}", f"{path}.{name}")
-    yield where, path, _kind(part)
-
-
-def _kind(value: Any) -> str:
-    return getattr(value, "kind", type(value).__name__.lower())
-
-
-def _owned(nodes: Sequence[Node], parts: Sequence[str]) -> dict[str, list[Node]]:
-    # A layer belongs to the innermost part that it stands in; one that is a part has its row.
-    owned: dict[str, list[Node]] = {}
-    for node in nodes:
-        if node.is_layer and node.path not in parts:
-            around = [part for part in parts if node.path.startswith(f"{part}.")]
-            owned.setdefault(max(around, key=len), []).append(node)
-    return owned
+def _parts(part: Any, attribute: str, module: str, path: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the paths of a part's module and in the spec, and its kind: children first."""
+    for name, child in getattr(part, attribute, {}).items():
+        yield from _parts(child, attribute, f"{module}.{attribute}.{name}", f"{path}.{name}")
+    yield module, path, getattr(part, "kind", type(part).__name__.lower())
 
 
 def _row(node: Node, path: str) -> Node:
-    return evolve(node, path=path, shape=_by_row(node.shape), takes=_by_row(node.takes))
+    return evolve(
+        node, path=path, shape=_per_row(node.shape), input_shape=_per_row(node.input_shape)
+    )
 
 
-def _by_row(shape: Shape) -> Shape:
+def _per_row(shape: Shape) -> Shape:
     # One row was measured; a first length of 2 is that of two photos a row.
     rows = ["n" if length == 1 else f"{length}n" for length in shape[:1]]
     return (*rows, *shape[1:])

@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 from attrs import frozen
 
-from mip.model import Node, shape
+from mip.model import Node, format_shape
 
 LETTER, LINE, PAD, GAP = 7.3, 16, 10, 40
 """Pixels of a letter's width and a line's height, around the text, and between columns."""
@@ -60,7 +60,7 @@ def boxes(nodes: Sequence[Node]) -> list[Box]:
 
 
 def _text(node: Node) -> tuple[str, ...]:
-    return node.path.split(".")[-1], node.kind, shape(node.shape)
+    return node.path.split(".")[-1], node.kind, format_shape(node.shape)
 
 
 def _columns(paths: Sequence[str]) -> dict[str, int]:

@@ -29,7 +29,7 @@ from mip.files import (
     write_spec,
 )
 from mip.hooks import checkpoint, log, validate
-from mip.model import Net, Parts, Plan, adapt, build, spoken, target_columns
+from mip.model import Net, Parts, Plan, adapt, build, spec_path, target_columns
 from mip.optim import Optimizer, Params, Schedule
 from mip.pipe import Pipe
 from mip.predict import Predictor, predictor
@@ -262,7 +262,7 @@ def check_numbers(state: State, out: str | Path) -> None:
     """Raise DataError naming a parameter that is not finite: such a state is no model."""
     for path, param in state.params.items():
         if not param.isfinite().all():
-            told = f"{spoken(path)} is not finite (try a smaller train.optimizer.lr)"
+            told = f"{spec_path(path)} is not finite (try a smaller train.optimizer.lr)"
             raise DataError(f"{out}: no model is saved: {told}")
 
 

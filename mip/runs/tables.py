@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mip.data import mean_and_std
-from mip.model import Node, memory, shape
+from mip.model import Node, format_bytes, format_shape
 from mip.output import write
 from mip.runs.sweeps import Combination
 from mip.train import format_metric
@@ -204,7 +204,14 @@ def parts(title: str, nodes: Sequence[Node]) -> Grid:
     totals.
     """
     rows = [
-        [n.path, n.kind, shape(n.takes), shape(n.shape), *_costs([n]), memory(n.output_bytes)]
+        [
+            n.path,
+            n.kind,
+            format_shape(n.input_shape),
+            format_shape(n.shape),
+            *_costs([n]),
+            format_bytes(n.output_bytes),
+        ]
         for n in nodes
     ]
     whole = [n for n in nodes if n.path in {"branch", "head"}]
@@ -217,7 +224,7 @@ def _costs(nodes: Sequence[Node]) -> list[str]:
     return [
         f"{sum(n.parameters for n in nodes):,}",
         f"{sum(n.multiply_adds for n in nodes):,}",
-        memory(sum(n.weight_bytes for n in nodes)),
+        format_bytes(sum(n.weight_bytes for n in nodes)),
     ]
 
 

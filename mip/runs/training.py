@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mip.errors import DataError, SpecError, hint
 from mip.hooks import early_stop, nan_guard, plateau
-from mip.model import Net, Plan, fits, spoken
+from mip.model import Net, Plan, matches_pattern, spec_path
 from mip.optim import (
     Optimizer,
     Params,
@@ -114,7 +114,7 @@ def _link(how: Train, group: Group, rates: Callable[[float], Schedule], epoch: f
 
 
 def _group(groups: Mapping[str, Group], path: str) -> str:
-    return next(name for name, group in groups.items() if fits(path, group.match))
+    return next(name for name, group in groups.items() if matches_pattern(path, group.match))
 
 
 def check(how: Train, net: Net, batches: int) -> None:
@@ -126,8 +126,8 @@ def check(how: Train, net: Net, batches: int) -> None:
     paths = [path for path, param in net.named_parameters() if param.requires_grad]
     for k, group in enumerate(how.group):
         where, epochs = f"train.group[{k}]", how.epochs
-        if not any(fits(path, group.match) for path in paths):
-            known = hint(group.match, map(spoken, paths))
+        if not any(matches_pattern(path, group.match) for path in paths):
+            known = hint(group.match, map(spec_path, paths))
             raise SpecError(f"{where}.match = '{group.match}' fits no parameter{known}")
         if 0 < epochs <= group.start_epoch:
             late = f"{where}.start_epoch = {group.start_epoch}"
@@ -158,7 +158,7 @@ def _batch_norm_of_one(plan: Plan, net: Net) -> str | None:
 
     def look(name: str, module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if module.training and given[0].numel() == given[0].shape[1]:
-            found.append(spoken(name))
+            found.append(spec_path(name))
 
     norms = {name: each for name, each in net.named_modules() if isinstance(each, _BatchNorm)}
     hooks = [each.register_forward_pre_hook(partial(look, name)) for name, each in norms.items()]

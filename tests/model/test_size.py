@@ -18,7 +18,7 @@ from torch import nn
 
 import mip
 from mip.branches import Continuous
-from mip.model import Node, measure, shape, summary, types
+from mip.model import Node, count_layers, format_shape, profile, summary
 from mip.plots import diagram
 from mip.plots.diagrams import HEIGHT, boxes
 from mip.runs import census
@@ -35,7 +35,7 @@ def mlp(*widths):
 
 
 def test_a_plain_mlp_has_its_known_numbers():
-    whole = measure(mlp(784, 100, 100, 100, 10), torch.zeros(1, 784))[0]
+    whole = profile(mlp(784, 100, 100, 100, 10), torch.zeros(1, 784))[0]
     assert whole.parameters == 99_710
     assert whole.multiply_adds == 99_400
     assert whole.weight_bytes == 4 * 99_710
@@ -47,10 +47,10 @@ def test_a_plain_mlp_has_its_known_numbers():
 def test_resnet50_has_its_known_numbers(device):
     with torch.device(device):
         net, photo = torchvision.models.resnet50(), torch.zeros(1, 3, 224, 224)
-    nodes = measure(net, photo)
+    nodes = profile(net, photo)
     assert nodes[0].parameters == 25_557_032
     assert nodes[0].multiply_adds == 4_089_184_256
-    counts = types(nodes)
+    counts = count_layers(nodes)
     assert counts["Conv2d"] == (53, 53)
     assert counts["BatchNorm2d"] == (53, 53)
     assert counts["ReLU"] == (17, 49)
@@ -58,7 +58,7 @@ def test_resnet50_has_its_known_numbers(device):
 
 
 def test_layers_add_up_to_the_whole():
-    nodes = measure(torchvision.models.resnet18(), torch.zeros(1, 3, 64, 64))
+    nodes = profile(torchvision.models.resnet18(), torch.zeros(1, 3, 64, 64))
     layers = [node for node in nodes if node.is_layer]
     for name in ("parameters", "multiply_adds", "weight_bytes"):
         assert sum(getattr(node, name) for node in layers) == getattr(nodes[0], name)
@@ -66,14 +66,14 @@ def test_layers_add_up_to_the_whole():
 
 def test_a_batch_of_two_costs_twice_as_much():
     net = mlp(7, 5, 3)
-    one, two = (measure(net, torch.zeros(n, 7))[0] for n in (1, 2))
+    one, two = (profile(net, torch.zeros(n, 7))[0] for n in (1, 2))
     assert two.multiply_adds == 2 * one.multiply_adds
     assert two.output_bytes == 2 * one.output_bytes
     assert two.parameters == one.parameters
 
 
 def test_a_lookup_multiplies_nothing():
-    nodes = measure(nn.Embedding(100, 8), torch.zeros(4, dtype=torch.int64))
+    nodes = profile(nn.Embedding(100, 8), torch.zeros(4, dtype=torch.int64))
     assert (nodes[0].multiply_adds, nodes[0].parameters) == (0, 800)
 
 
@@ -82,19 +82,19 @@ def test_attention_counts_its_products(device):
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, device=device)
     n, d, hidden = 5, 16, 32
     want = 3 * n * d * d + 2 * n * n * d + n * d * d + 2 * n * d * hidden
-    assert measure(layer, torch.zeros(1, n, d, device=device))[0].multiply_adds == want
+    assert profile(layer, torch.zeros(1, n, d, device=device))[0].multiply_adds == want
 
 
 def test_a_weight_that_two_layers_share_counts_once():
     net = mlp(4, 4, 4)
     net[2].weight = net[0].weight
-    assert measure(net, torch.zeros(1, 4))[0].parameters == 16 + 4 + 4
+    assert profile(net, torch.zeros(1, 4))[0].parameters == 16 + 4 + 4
 
 
 def test_several_inputs_and_several_outputs_are_measured():
     net = nn.LSTM(3, 4)
     state = (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
-    (node,) = measure(net, torch.zeros(5, 2, 3), state)
+    (node,) = profile(net, torch.zeros(5, 2, 3), state)
     assert node.shape == (5, 2, 4)
     assert node.output_bytes == 4 * (5 * 2 * 4 + 2 * 4 + 2 * 4)
 
@@ -104,7 +104,7 @@ def test_measuring_leaves_everything_as_it_was():
     net[1].eval()
     modes = [part.training for part in net.modules()]
     before, random = copy.deepcopy(bits(net[:2].state_dict())), torch.get_rng_state()
-    assert measure(net, torch.randn(2, 3, 8, 8, generator=torch.Generator()))[0].shape[1] == 2
+    assert profile(net, torch.randn(2, 3, 8, 8, generator=torch.Generator()))[0].shape[1] == 2
     assert [part.training for part in net.modules()] == modes
     assert bits(net[:2].state_dict()) == before
     assert torch.equal(torch.get_rng_state(), random)
@@ -124,14 +124,14 @@ def test_parts_of_a_model_hold_its_layers(plan):
     for path in ("branch.photos.backbone.0", "branch.rooms.layers.0", "head.0"):
         assert path in paths
     assert paths.index("branch.photos.score") < paths.index("branch.photos")
-    measured = {node.path for node in measure(net, plan.example()) if node.is_layer}
+    measured = {node.path for node in profile(net, plan.example()) if node.is_layer}
     assert len(layers) == len(parts) + len(measured - {"body.branch.rooms.branch.sizes"})
 
 
 def test_the_shape_of_a_layer_says_how_many_photos_a_row_has(plan):
     nodes = {node.path: node for node in summary(plan, mip.build(plan), layers=True)}
     assert nodes["branch.photos.backbone.0"].shape == ("2n", 2, 4, 4)
-    assert shape(nodes["branch.photos"].shape) == "n × 8"
+    assert format_shape(nodes["branch.photos"].shape) == "n × 8"
 
 
 def test_a_branch_without_layers_is_a_part_all_the_same(table):
@@ -143,7 +143,7 @@ def test_a_branch_without_layers_is_a_part_all_the_same(table):
     plan = mip.adapt(mip.spec.Spec({"a": Plain(["rooms"])}, spec_of().head), table)
     net = mip.build(plan)
     assert [node.path for node in summary(plan, net)] == ["branch.a", "branch", "head"]
-    assert types(measure(net, plan.example())) == {
+    assert count_layers(profile(net, plan.example())) == {
         "Linear": (2, 2),
         "Concat": (1, 1),
         "Dropout": (1, 1),
@@ -153,7 +153,7 @@ def test_a_branch_without_layers_is_a_part_all_the_same(table):
 
 def test_totals_of_parts_are_those_of_the_net(plan):
     net = mip.build(plan)
-    whole, parts = measure(net, plan.example())[0], summary(plan, net)
+    whole, parts = profile(net, plan.example())[0], summary(plan, net)
     tops = [node for node in parts if node.path in {"branch", "head"}]
     assert sum(node.parameters for node in tops) == whole.parameters
     assert sum(node.multiply_adds for node in tops) == whole.multiply_adds
@@ -222,7 +222,7 @@ def test_lines_run_from_each_box_to_the_next_and_through_none(tree, paths):
 def test_several_heads_are_parts_of_their_own(table):
     plan = mip.adapt(spec_of("joint"), table)
     nodes = summary(plan, mip.build(plan))
-    told = [(node.path, node.kind, shape(node.shape)) for node in nodes[-4:]]
+    told = [(node.path, node.kind, format_shape(node.shape)) for node in nodes[-4:]]
     assert told == [
         ("branch", "fuse", "n × 17"),
         ("head.price", "regression", "n"),

@@ -17,7 +17,7 @@ import mip
 from mip.data import from_frame
 from mip.errors import DataError, SpecError
 from mip.hooks import early_stop
-from mip.model import Parts, cutmix, either, fits, mixup
+from mip.model import Parts, cutmix, either, matches_pattern, mixup
 from mip.runs import job
 from mip.runs.feeding import rows_pipe, train_pipe
 from mip.runs.jobs import Run
@@ -369,6 +369,6 @@ def test_a_group_that_never_starts_is_refused(cut):
 
 @pytest.mark.parametrize("match", ["numbers.*", "branch.numbers.*", "body.branch.numbers.*"])
 def test_a_pattern_may_name_what_holds_a_parameter(match):
-    assert fits("body.branch.numbers.fill.value", match)
-    assert not fits("body.branch.others.fill.value", match)
-    assert not fits("head.numbers.weight", match)
+    assert matches_pattern("body.branch.numbers.fill.value", match)
+    assert not matches_pattern("body.branch.others.fill.value", match)
+    assert not matches_pattern("head.numbers.weight", match)
