@@ -1,4 +1,4 @@
-"""The errors a user can meet: what is wrong, where, and the nearest right thing."""
+"""The errors a user can meet: what is wrong, where, and the nearest right name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class MipError(Exception):
-    """A mistake in what was given: a spec, a table, an image or a file.
+    """A mistake in a spec, a table, an image, a file or an argument.
 
     The command line prints its text as one line and exits with code 2.
 
@@ -18,21 +18,23 @@ class MipError(Exception):
 
 
 class SpecError(MipError):
-    """A spec that cannot mean anything: names the path inside the file."""
+    """A spec that is not valid; the text names the path inside the file."""
 
 
 class DataError(MipError):
-    """A table or an image that cannot be read: names file, row and column."""
+    """A table or an image that cannot be used; the text names file, row and column."""
 
 
 class FileError(MipError):
-    """A model or checkpoint file that is damaged, foreign or missing."""
+    """A model or checkpoint file that is damaged, foreign or missing, or a path that must not be
+    written.
+    """
 
 
 class FieldError(ValueError):
-    """A field of a spec's class with a value that it cannot have, alone or beside the others.
+    """A value that a field of a spec's class cannot have, by itself or beside the other fields.
 
-    Whoever reads a spec file replaces the field's name by its path in the file.
+    The reader of a spec file replaces the name of the field by its path in the file.
 
     >>> raise FieldError("num_heads", "must divide 30: 4")
     Traceback (most recent call last):
@@ -48,21 +50,21 @@ class FieldError(ValueError):
 
 
 class MipWarning(UserWarning):
-    """Something that still works and that the user should know."""
+    """Something that works, and that the user should know."""
 
 
 def one_line(text: str) -> str:
-    r"""Write a text that may quote anything in one line: what cannot be printed is escaped.
+    r"""Escape what cannot be printed, so that a text which quotes anything fits on one line.
 
     >>> print(one_line("a name of two\nlines"))
     a name of two\nlines
     """
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def hint(name: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
-    """Propose what is `meant` (two at most) or else the nearest known name, and list those known
-    (twelve at most).
+    """Propose the names that are `meant` (the first two), or else the known name with the nearest
+    spelling, and list the known names (the first twelve).
 
     >>> hint("imgae", ["categorical", "continuous", "image"])
     "; did you mean 'image'? (known: categorical, continuous, image)"
@@ -71,7 +73,7 @@ def hint(name: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
     >>> hint("x", [])
     ''
     """
-    names = [shown(name)[1:-1] for name in sorted(map(str, known))]
+    names = [quote(name)[1:-1] for name in sorted(map(str, known))]
     if not names:
         return ""
     near = meant[:2] or get_close_matches(str(name)[:80], names, n=1, cutoff=0.5)
@@ -80,14 +82,14 @@ def hint(name: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
     return f"{guess} (known: {listed})"
 
 
-def shown(value: object, most: int = 40) -> str:
-    r"""Write a value for a line of text: in quotes, what is not printable escaped, and cut.
+def quote(value: object, limit: int = 40) -> str:
+    r"""Quote a value in a line of text: cut after `limit` characters, unprintable ones escaped.
 
-    >>> shown("a\nb"), shown(12.5), shown("x" * 50, most=4)
+    >>> quote("a\nb"), quote(12.5), quote("x" * 50, limit=4)
     ("'a\\nb'", "'12.5'", "'xxxx…'")
     """
     try:
         text = str(value)
-    except Exception:  # a whole number of more digits than Python writes, an object without text
+    except Exception:  # an integer with more digits than Python formats, an object without text
         text = hex(value) if isinstance(value, int) else type(value).__name__
-    return repr(text if len(text) <= most else f"{text[:most]}…")
+    return repr(text if len(text) <= limit else f"{text[:limit]}…")

@@ -1,4 +1,4 @@
-"""Output files: written whole or not at all, and never over a file that is already there."""
+"""Output files: written whole or not at all, and never over an existing file by accident."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from typing import BinaryIO
 
 from mip.errors import FileError
 
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""How an address begins ("s3://bucket"), also after a Path has made one slash of two."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a Path makes one slash of two
 
 
 def check_local(path: str | Path) -> None:
-    """Raise FileError for an address: it would become a local folder of that name.
+    """Raise FileError for a URL, which would become a local folder of that name.
 
     >>> check_local("s3://bucket/model.safetensors")
     Traceback (most recent call last):
     mip.errors.FileError: s3://bucket/model.safetensors: is an address; give a path on this machine
     """
-    if ADDRESS.match(str(path)):
+    if _URL.match(str(path)):
         raise FileError(f"{path}: is an address; give a path on this machine")
 
 
 def check_output(
     path: str | Path, overwrite: bool = False, inputs: Iterable[str | Path] = ()
 ) -> None:
-    """Raise FileError where a file must not be written: over one of the `inputs`, over what is no
-    regular file, or, without `overwrite`, over any file at all. Addresses are refused too.
+    """Raise FileError if a file must not be written: over one of the `inputs`, over anything but a
+    regular file, or, without `overwrite`, over any file at all. URLs are refused too.
 
-    The one place that decides what may be replaced: everything that writes a file asks here, and
-    the command line asks before it starts to work.
+    This is the one place that decides what may be replaced: all code that writes a file calls it,
+    and the command line calls it before it starts to work.
 
     >>> check_output("/dev/null", overwrite=True)
     Traceback (most recent call last):
@@ -48,7 +47,7 @@ def check_output(
         return
     except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in it
         raise FileError(f"{path}: cannot be written ({reason(error)})") from error
-    if any(same_file(path, each) for each in inputs):
+    if any(same_file(path, other) for other in inputs):
         raise FileError(f"{path}: is an input and is not written over; choose another name")
     if stat.S_ISDIR(mode):
         raise FileError(f"{path}: is a folder; give the name of a file")
@@ -62,19 +61,19 @@ def check_output(
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Say what the operating system refused, without number and path."""
+    """Return what the operating system reports, without error number and path."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def same_file(path: str | Path, other: str | Path) -> bool:
-    """Whether two paths lead to one file, through links too; not where one of them is missing."""
+    """Return whether two paths lead to one file, also through links; False if either is missing."""
     with suppress(OSError):
         return os.path.samefile(path, other)
     return False
 
 
 def write(path: str | Path, data: bytes, *, overwrite: bool = False, sync: bool = True) -> None:
-    """Write a file whole or not at all. Without `overwrite`, a file that holds these very bytes is
+    """Write a file whole or not at all. Without `overwrite`, a file with exactly these bytes is
     left as it is.
 
     Raises FileError as `check_output` does, and when the file or its folder cannot be written.
@@ -87,10 +86,10 @@ def write(path: str | Path, data: bytes, *, overwrite: bool = False, sync: bool 
 
 
 def holds(path: str | Path, data: bytes) -> bool:
-    """Whether a file is there and holds exactly these bytes."""
+    """Return whether a file exists and holds exactly these bytes."""
     with suppress(OSError, ValueError):
-        is_as_long = os.path.isfile(path) and os.path.getsize(path) == len(data)
-        return is_as_long and Path(path).read_bytes() == data
+        has_length = os.path.isfile(path) and os.path.getsize(path) == len(data)
+        return has_length and Path(path).read_bytes() == data
     return False
 
 
@@ -98,8 +97,8 @@ def holds(path: str | Path, data: bytes) -> bool:
 def replacing(
     path: str | Path, *, overwrite: bool = False, sync: bool = True
 ) -> Iterator[BinaryIO]:
-    """Open a file to be written whole or not at all: temporary name, fsync, rename, fsync of the
-    folder. A link is followed.
+    """Open a file that is written whole or not at all: under a temporary name, then fsync, rename,
+    and fsync of the folder. Links are followed.
 
     Readers see the old file or the new one, whatever stops the writer. Without `sync` this holds
     for crashes but not for power loss, and the disk is not waited for. Raises FileError as
@@ -126,7 +125,7 @@ def replacing(
 
 
 def flush(file: BinaryIO) -> None:
-    """Wait until what was written to an open file is on the disk."""
+    """Wait until everything written to an open file is on the disk."""
     file.flush()
     os.fsync(file.fileno())
 

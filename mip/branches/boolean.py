@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
 from mip.data import BLANKS, BOOLEAN_WORDS, Rows, Table
-from mip.errors import DataError, shown
+from mip.errors import DataError, quote
 from mip.fields import MinLength
 from mip.nn import FillMissing
 
@@ -52,7 +52,7 @@ class Boolean:
         neither = [k for k, word in enumerate(words) if word not in known]
         for row in np.flatnonzero(np.isin(codes, neither))[:1].tolist():
             where = table.cell_name(row, column)
-            raise DataError(f"{where}: {shown(cells[codes[row]])} is neither yes nor no")
+            raise DataError(f"{where}: {quote(cells[codes[row]])} is neither yes nor no")
         values = [*(BOOLEAN_WORDS.get(word, np.nan) for word in words), np.nan]
         return np.array(values, "float32")[codes]
 

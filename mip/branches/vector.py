@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names
 from mip.data import BLANKS, FLOAT32_MAX, Rows, Table, as_array, is_list, moments, parse_number
-from mip.errors import DataError, shown
+from mip.errors import DataError, quote
 from mip.fields import MinLength, choice
 from mip.nn import FillMissing
 
@@ -118,7 +118,7 @@ def _numbers(table: Table, row: int, column: str, cell: Any) -> np.ndarray:
     values = _array(cell)
     if values is not None and values.ndim == 1 and len(values):
         return values
-    text = f"{shown(cell)} is no list of numbers"
+    text = f"{quote(cell)} is no list of numbers"
     if values is not None:
         text = f"a vector is a list of numbers, not {list(values.shape)}"
     raise DataError(f"{table.cell_name(row, column)}: {text}")

@@ -14,7 +14,7 @@ from attrs import evolve
 from mip.data.cells import as_text, parse_dates, parse_number
 from mip.data.shards import AnyTable, RowGroup, Shards
 from mip.data.table import Table, format_label
-from mip.errors import DataError, shown
+from mip.errors import DataError, quote
 from mip.rng import derive, generator, uniform
 
 
@@ -252,7 +252,7 @@ def _time_ranks(table: Table, column: str) -> np.ndarray:
     for position in np.flatnonzero(np.isnan(times))[:1].tolist():
         text = texts[position]
         reason = (
-            f"{shown(text)} is neither a number nor an ISO date" if text else "no time is given"
+            f"{quote(text)} is neither a number nor an ISO date" if text else "no time is given"
         )
         raise DataError(f"{table.cell_name(position, column)}: {reason}")
     return np.unique(times, return_inverse=True)[1]

@@ -24,7 +24,7 @@ from mip.data.cells import (
     parse_number,
     to_days,
 )
-from mip.errors import DataError, hint, shown
+from mip.errors import DataError, hint, quote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,7 +207,7 @@ class Table:
         if None in values:
             position = values.index(None)
             where = self.cell_name(position, column)
-            raise DataError(f"{where}: {shown(cells.iloc[position])} is not a number")
+            raise DataError(f"{where}: {quote(cells.iloc[position])} is not a number")
         return np.array(values, dtype=np.float64)
 
     def timestamps(self, column: str) -> np.ndarray:
@@ -247,7 +247,7 @@ class Table:
             text = texts[codes[position]]
             if text.lower() not in BLANKS:
                 where = self.cell_name(position, column)
-                raise DataError(f"{where}: {shown(text)} is not an ISO date")
+                raise DataError(f"{where}: {quote(text)} is not an ISO date")
         return to_days(dates)[codes]
 
     def texts(self, column: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
 from mip.data import Rows, Table, value_counts
-from mip.errors import DataError, hint, shown
+from mip.errors import DataError, hint, quote
 from mip.heads.fields import (
     ClassWeight,
     Missing,
@@ -64,7 +64,7 @@ class Binary:
         counts = value_counts(rows, self.column)
         names = sorted(counts)
         if len(names) != 2:
-            listed = ", ".join(shown(name)[1:-1] for name in names[:5])
+            listed = ", ".join(quote(name)[1:-1] for name in names[:5])
             count = f"{len(names)} values ({listed})"
             raise DataError(f"{rows.name}: column '{self.column}' has {count}; binary needs 2")
         if self.pos_label is not None and self.pos_label not in names:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
 from mip.data import Rows, Table, content_key, is_list
-from mip.errors import DataError, hint, shown
+from mip.errors import DataError, hint, quote
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
 from mip.heads.losses import Criterion, check_shapes
 from mip.heads.metrics import auc
@@ -66,7 +66,7 @@ class Multilabel:
             for word in words:
                 if word not in index:
                     raise DataError(
-                        f"{rows.cell_name(row, self.column)}: {shown(word)} is not a label of "
+                        f"{rows.cell_name(row, self.column)}: {quote(word)} is not a label of "
                         f"the training rows{hint(word, index)}; remove such rows, or train on "
                         "some of them (another data.split.seed)"
                     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mip.branches import Facts, layer_sizes
 from mip.data import Rows, Table, parse_number, value_counts
-from mip.errors import DataError, FieldError, hint, shown
+from mip.errors import DataError, FieldError, hint, quote
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
 from mip.heads.losses import Criterion, check_shapes, corn_loss
 from mip.heads.metrics import quadratic_kappa
@@ -64,7 +64,7 @@ class Ordinal:
             names = sorted(names, key=_rank)
         unknown = [name for name in names if name not in self.order] if self.order else []
         if unknown:
-            text = f"{shown(unknown[0])} of column '{self.column}' is not in 'order'"
+            text = f"{quote(unknown[0])} of column '{self.column}' is not in 'order'"
             raise DataError(f"{rows.name}: {text}{hint(unknown[0], self.order)}")
         if len(names) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has fewer than 2 classes")

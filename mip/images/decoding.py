@@ -22,7 +22,7 @@ from toolz import identity
 from torch import Tensor
 
 from mip.data import as_array, as_photo
-from mip.errors import DataError, shown
+from mip.errors import DataError, quote
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,11 +80,11 @@ def locate(root: Path | None, cell: str) -> Path:
     mip.errors.DataError: ../secret.png leaves the table's folder
     """
     if "\0" in cell or "\\" in cell:
-        raise DataError(f"{shown(cell, 80)} has a character that no image path may have")
+        raise DataError(f"{quote(cell, 80)} has a character that no image path may have")
     try:
         return _inside(os.path.realpath(root or "."), cell)
     except (OSError, ValueError) as error:  # too long, a loop of links, no access
-        raise DataError(f"{shown(cell, 80)} cannot be looked up ({error})"[:200]) from error
+        raise DataError(f"{quote(cell, 80)} cannot be looked up ({error})"[:200]) from error
 
 
 def _inside(base: str, cell: str) -> Path:
@@ -104,7 +104,7 @@ def _inside(base: str, cell: str) -> Path:
 
 
 def _printable(path: str) -> str:
-    return path if path.isprintable() and len(path) <= 200 else shown(path, 200)
+    return path if path.isprintable() and len(path) <= 200 else quote(path, 200)
 
 
 def decode(root: Path | None, cell: Cell, size: int, scaled: bool = False) -> Tensor:

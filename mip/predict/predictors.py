@@ -26,7 +26,7 @@ from mip.data import (
     import_pyarrow,
     read,
 )
-from mip.errors import DataError, FileError, SpecError, shown
+from mip.errors import DataError, FileError, SpecError, quote
 from mip.files import load_models
 from mip.model import (
     NO_METRICS,
@@ -286,7 +286,7 @@ def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
         for column, words in branch.unseen(get_in(plan.facts["branch"], path.split(".")), table):
             chunks = table.chunks([column])
             rows = [row for chunk in chunks for row in _with(chunk, column, words)]
-            named = ", ".join(map(shown, words[:5]))
+            named = ", ".join(map(quote, words[:5]))
             more = ", …" if len(words) > 5 else ""
             yield told(f"unseen categories in '{column}', {named}{more}", rows)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mip.branches import Facts
 from mip.data import Table, category_codes, format_label
-from mip.errors import DataError, hint, shown
+from mip.errors import DataError, hint, quote
 from mip.heads.fields import ClassWeight
 
 MIN_PROB = 1e-16
@@ -46,7 +46,7 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
         more = f" ({len(unseen)} rows: {labels}{', …' * (len(unseen) > 8)})"
         word = cells[unseen[0]]
         raise DataError(
-            f"{rows.cell_name(unseen[0], column)}: {shown(word)} is not a class of the training "
+            f"{rows.cell_name(unseen[0], column)}: {quote(word)} is not a class of the training "
             f"rows{more * (len(unseen) > 1)}{hint(word, classes)}; remove such rows, or train on "
             f"some of them (data.split.stratify = '{column}')"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mip.branches import Facts
 from mip.data import FLOAT32_MAX, Rows, Table, moments, nonzero_scale
-from mip.errors import DataError, shown
+from mip.errors import DataError, quote
 from mip.heads.fields import Scale
 
 MAX_LOG = 709.0
@@ -60,7 +60,7 @@ def encode(head: ScaledHead, facts: Facts, rows: Table) -> Tensor:
     """
     values = (_before_scaling(head, rows) - facts["mean"]) / facts["std"]
     for row in np.flatnonzero(np.abs(values) > FLOAT32_MAX)[:1].tolist():
-        cell = shown(rows[head.column].iloc[row])
+        cell = quote(rows[head.column].iloc[row])
         where = rows.cell_name(row, head.column)
         raise DataError(f"{where}: {cell} overflows float32 on the scale of the training rows")
     return torch.from_numpy(values.astype(np.float32))
