@@ -12,7 +12,7 @@ from attrs import evolve
 import mip
 from benchmarks.harness import Benchmark, Contender
 from mip.model import Parts
-from mip.runs import Trial, runs
+from mip.runs import Trial, run_trials
 
 RUNS, ROWS, COLUMNS = 8, 4096, 32
 
@@ -44,7 +44,7 @@ def _trials() -> list[Trial]:
 
 def _all(trials: list[Trial], workers: int) -> None:
     # Nothing is kept of the outcomes but that there were no errors.
-    deque((each.run.state for each in runs(trials, workers) if each.run), maxlen=0)
+    deque((each.run.state for each in run_trials(trials, workers) if each.run), maxlen=0)
 
 
 def _pair() -> tuple[Contender, Contender]:

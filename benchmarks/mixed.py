@@ -15,7 +15,7 @@ from benchmarks import by_hand
 from benchmarks.harness import Benchmark, Contender
 from mip.model import Parts
 from mip.nn import SmallResNet
-from mip.runs import Job, job
+from mip.runs import Job, prepare_job
 
 ROWS, BATCH, SIZE, NUMBERS, WORDS, WIDTH = 500, 32, 64, 4, 46, 8
 PHOTOS = ("frontal", "kitchen", "bedroom", "bathroom")
@@ -72,7 +72,7 @@ def laid(rows: int = ROWS, compiled: bool = False) -> Job:
     """Lay out what `mip fit` would train."""
     table = mip.from_columns(drawn(rows))
     spec = mip.parse(SPEC, changes={"train.compile": compiled})
-    return job(spec, Parts(table, table.take([]), table.take([])))
+    return prepare_job(spec, Parts(table, table.take([]), table.take([])))
 
 
 def fitted(rows: int = ROWS, epochs: int = 1, compiled: bool = False) -> Contender:

@@ -15,7 +15,7 @@ import mip
 from benchmarks import by_hand
 from benchmarks.harness import Benchmark, Contender
 from mip.model import Parts
-from mip.runs import Job, job
+from mip.runs import Job, prepare_job
 
 ROWS, BATCH, NUMBERS, CATEGORIES, WORDS, WIDTH = 200_000, 256, 20, 10, 50, 14
 
@@ -62,7 +62,7 @@ def drawn(rows: int = ROWS) -> pd.DataFrame:
 def laid(rows: int = ROWS) -> Job:
     """Lay out what `mip fit` would train."""
     table = mip.from_frame(drawn(rows))
-    return job(mip.parse(SPEC), Parts(table, table.take([]), table.take([])))
+    return prepare_job(mip.parse(SPEC), Parts(table, table.take([]), table.take([])))
 
 
 def fitted(rows: int = ROWS) -> Contender:

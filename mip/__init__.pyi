@@ -44,7 +44,6 @@ from .optim import adam as adam
 from .optim import adamw as adamw
 from .optim import chain as chain
 from .optim import clip_norm as clip_norm
-from .optim import cosine as cosine
 from .optim import one_cycle as one_cycle
 from .optim import sgd as sgd
 from .pipe import augment as augment
@@ -59,6 +58,7 @@ from .pipe import transform as transform
 from .predict import evaluate as evaluate
 from .predict import load as load
 from .predict import predictor as predictor
+from .runs import Context as Context
 from .runs import crossval as crossval
 from .runs import run as run
 from .spec import KINDS as KINDS

@@ -20,4 +20,4 @@ def cache(
     if clear:
         say(f"{where}: {mip.images.clear_caches(where):,} bytes removed")
     else:
-        say(mip.runs.stored(f"{where}", mip.images.list_caches(where)))
+        say(mip.runs.files_table(f"{where}", mip.images.list_caches(where)))

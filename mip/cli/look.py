@@ -28,14 +28,14 @@ def show(
     """Show a model's tree: shapes, parameters, memory."""
     read_spec, table = opened(spec, set_, [svg], force)
     learned = mip.adapt(read_spec, split_of(read_spec, table, spec).train)
-    plan = mip.runs.adopt_facts(learned, mip.runs.load_sources(read_spec, spec.parent))
+    sources = mip.runs.load_sources(read_spec, mip.Context(base=spec.parent))
+    plan = mip.runs.adopt_facts(learned, sources)
     net = mip.build(plan, pretrain=False)
     if svg:
         write(svg, mip.plots.diagram(mip.model.summary(plan, net)).encode(), overwrite=force)
-    say(mip.runs.parts(str(spec), mip.model.summary(plan, net, layers)))
-    say(
-        "layers: " + mip.runs.census(mip.model.count_layers(mip.model.profile(net, plan.example())))
-    )
+    say(mip.runs.model_table(str(spec), mip.model.summary(plan, net, layers)))
+    counts = mip.model.count_layers(mip.model.profile(net, plan.example()))
+    say(f"layers: {mip.runs.layer_counts(counts)}")
     if svg:
         say(f"drew {svg}")
 
@@ -49,7 +49,8 @@ def replay(
     """Repeat one step of a past run and compare it."""
     read_spec, table = opened(folder / "spec.toml", set_)
     cut = split_of(read_spec, table, folder / "spec.toml")
-    again = mip.runs.replay(read_spec, cut, folder, step, cache=cache)
+    context = mip.Context(base=folder, cache=cache)
+    again = mip.runs.replay(read_spec, cut, folder, step, context=context)
     origin = f"{again.file.name}, after step {again.start}" if again.file else "the spec"
     say(f"{folder}: step {step}, in epoch {again.epoch + 1}, from {origin}")
     say(f"rows {', '.join(map(str, again.rows))}")
@@ -87,4 +88,4 @@ def baseline(
         mip.runs.write_json(json, found, overwrite=force)
     if mip.predict.left_out(plan):
         say(f"left out, for the network alone: {', '.join(mip.predict.left_out(plan))}")
-    say(mip.runs.comparison(spec.name, found))
+    say(mip.runs.comparison_table(spec.name, found))

@@ -49,12 +49,13 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
     """Check a spec against its data without training."""
     read_spec, table = opened(spec, set_)
     cut = split_of(read_spec, table, spec)
-    laid = mip.runs.job(read_spec, cut, sources=mip.runs.load_sources(read_spec, spec.parent))
+    context = mip.Context(base=spec.parent, device="cpu")
+    job = mip.runs.prepare_job(read_spec, cut, context)
     for chunk in cut.test.chunks():
-        laid.plan.encode(chunk)
+        job.plan.encode(chunk)
     for text, rows in mip.model.oddities(read_spec, table).items():
         say(mip.model.told(text, rows))
-    say(f"{spec} is fine: {laid.steps} steps of up to {read_spec.train.batch_size} rows")
+    say(f"{spec} is fine: {job.steps} steps of up to {read_spec.train.batch_size} rows")
 
 
 def schema(

@@ -67,7 +67,7 @@ def note(text: str) -> None:
 
 def bar_of(label: str) -> Callable[[mip.runs.Job], tuple[mip.train.Hook, ...]]:
     """Make the hooks of a run: a bar, where standard error is a terminal."""
-    return lambda laid: (mip.progress(laid.steps, label),) if sys.stderr.isatty() else ()
+    return lambda job: (mip.progress(job.steps, label),) if sys.stderr.isatty() else ()
 
 
 def drop_unwritten() -> None:

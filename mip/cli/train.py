@@ -29,7 +29,8 @@ def lr(
     """Run a learning-rate range test; nothing is saved."""
     read_spec, table = opened(spec, set_, [out], force)
     cut = split_of(read_spec, table, spec)
-    curve = mip.runs.rate_curve(read_spec, cut, steps, base=spec.parent, cache=cache)
+    context = mip.Context(base=spec.parent, cache=cache)
+    curve = mip.runs.lr_curve(read_spec, cut, steps, context=context)
     if out:
         mip.plots.plot_rates(out, curve, overwrite=force)
         say(f"drew {out}")
@@ -63,28 +64,34 @@ def fit(
         check_place(out, table_of(spec, set_))
         read_spec, table = opened(spec, set_)
         cut = split_of(read_spec, table, spec)
-        told = partial(_told, out=out, resume=resume, board=board)
-        training = partial(mip.run, hooks=told, base=spec.parent, cache=cache)
-        ended = training(read_spec, cut, out, resume=resume, overwrite=force)
+        ended = mip.run(
+            read_spec,
+            cut,
+            out,
+            resume=resume,
+            overwrite=force,
+            make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
+            context=mip.Context(base=spec.parent, cache=cache),
+        )
         _reported(ended, cut, out)
 
 
-def _told(
-    laid: mip.runs.Job, out: Path, resume: bool, board: Path | None
+def _fit_hooks(
+    job: mip.runs.Job, out: Path, resume: bool, board: Path | None
 ) -> tuple[mip.train.Hook, ...]:
-    epochs, at = laid.plan.spec.train.epochs, laid.start.state.step
+    epochs, step = job.plan.spec.train.epochs, job.start.state.step
     if resume:
-        epoch = min(at * epochs // laid.steps + 1, epochs)
-        told = f"goes on after step {at} of {laid.steps}, in epoch {epoch} of {epochs}"
-        say(f"{out}: {told}; same spec, same rows, the checkpoint's checksum holds")
-    watching = (mip.hooks.console(say, epochs=epochs), *_drawn(laid, out))
+        epoch = min(step * epochs // job.steps + 1, epochs)
+        position = f"after step {step} of {job.steps}, in epoch {epoch} of {epochs}"
+        say(f"{out}: resuming {position}; same spec, same rows, the checkpoint is intact")
+    console = mip.hooks.console(say, epochs=epochs)
     curves = (mip.hooks.tensorboard(board),) if board else ()
-    return (*bar_of(out.name)(laid), *watching, *curves)
+    return (*bar_of(out.name)(job), console, *_drawn(job, out), *curves)
 
 
-def _drawn(laid: mip.runs.Job, out: Path) -> tuple[mip.train.Hook, ...]:
+def _drawn(job: mip.runs.Job, out: Path) -> tuple[mip.train.Hook, ...]:
     try:
-        rate = mip.runs.rate_of(laid.plan.spec.train, laid.steps)
+        rate = mip.runs.lr_schedule(job.plan.spec.train, job.steps)
         return (mip.hooks.plots(out / "history.png", rate, overwrite=True),)
     except FileError as error:
         note(str(error))
@@ -112,7 +119,7 @@ def _reported(ended: Any, cut: mip.model.Parts, out: Path) -> None:
         ) from error
     finally:
         mip.runs.write_json(out / "metrics.json", found, overwrite=True)
-    say(mip.runs.scores(f"{out} after {ended.seconds:.0f} s", found))
+    say(mip.runs.scores_table(f"{out} after {ended.seconds:.0f} s", found))
     if ended.plan.spec.train.restore_best:
         epoch = mip.train.best_epoch(ended.history.epochs, "valid/loss") + 1
         say(f"kept: epoch {epoch}, with the best valid loss")
@@ -136,20 +143,28 @@ def sweep(
     out = out or Path("sweeps") / spec.stem
     as_json, as_csv = out / "sweep.json", out / "sweep.csv"
     check_outputs([as_json, as_csv], force, [spec], table_of(spec, None))
-    training = partial(mip.runs.sweep, seeds=seeds, workers=workers, overwrite=force, cache=cache)
     with stopping(lambda: f"the runs that have ended are kept in {out}: the same command goes on"):
-        done = training(spec, choices(set_), out, told=_told_of)
-    best = mip.runs.best(done)
+        done = mip.runs.sweep(
+            spec,
+            choices(set_),
+            out,
+            seeds=seeds,
+            workers=workers,
+            overwrite=force,
+            on_outcome=_say_outcome,
+            context=mip.Context(cache=cache),
+        )
+    best = mip.runs.best_combination(done)
     mip.runs.write_json(as_json, mip.runs.sweep_json(done, best), overwrite=force)
     mip.runs.write_table(as_csv, mip.runs.sweep_frame(done, best), overwrite=force)
-    say(mip.runs.sweep_grid(f"{spec.name}, seeds {seeds}", done, best))
+    say(mip.runs.sweep_table(f"{spec.name}, seeds {seeds}", done, best))
     say(f"wrote sweep.csv, sweep.json in {out}")
     failed = [each.error for one in done for each in one.outcomes if each.error]
     if failed:
         raise MipError(f"{len(failed)} of {len(done) * seeds} runs failed; the others are kept")
 
 
-def _told_of(outcome: Any) -> None:
+def _say_outcome(outcome: mip.runs.Outcome) -> None:
     if outcome.error:
         note(f"error: {outcome.error}")
     else:
@@ -173,8 +188,11 @@ def crossval(
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
     rows = mip.data.with_folds(table, mip.read(folds), column)
     # Bars of several processes would write over each other.
-    quiet, base = bar_of(spec.stem) if workers == 1 else mip.runs.no_hooks, spec.parent
-    done = mip.crossval(read_spec, rows, column, quiet, cache=cache, base=base, workers=workers)
+    make_hooks = bar_of(spec.stem) if workers == 1 else mip.runs.no_hooks
+    context = mip.Context(base=spec.parent, cache=cache)
+    done = mip.crossval(
+        read_spec, rows, column, make_hooks=make_hooks, workers=workers, context=context
+    )
     errors = {fold: str(error) for fold, error in done.errors.items()}
     by_fold = dict(zip(done.folds, done.scores, strict=True))
     try:
@@ -182,10 +200,10 @@ def crossval(
             mip.runs.write_table(out, done.predictions.rename_axis("row"), overwrite=force)
         if json:
             mip.runs.write_json(
-                json, {**mip.runs.averages(done.scores), "errors": errors}, overwrite=force
+                json, {**mip.runs.fold_averages(done.scores), "errors": errors}, overwrite=force
             )
     finally:
-        say(mip.runs.spread(f"{spec.name}, {column}, {done.seconds:.0f} s", by_fold))
+        say(mip.runs.folds_table(f"{spec.name}, {column}, {done.seconds:.0f} s", by_fold))
     if errors:
         whole = len(errors) + len(by_fold)
         raise MipError(f"{len(errors)} of {whole} folds failed; the scores are those of the others")

@@ -47,7 +47,7 @@ def evaluate(
     report = mip.clean(predict.plan.spec, rows)[1]
     if report.lost:
         note(f"{table.name}: {report}")
-    say(mip.runs.scores(f"{model.name} on {table.name}", found))
+    say(mip.runs.scores_table(f"{model.name} on {table.name}", found))
 
 
 def predict(

@@ -19,7 +19,7 @@ from mip.model import clean, parts, target_columns
 from mip.output import check_output
 from mip.plots import plot_losses
 from mip.predict import evaluate
-from mip.runs import Job, grid, run, write_table
+from mip.runs import Context, Job, run, text_table, write_table
 from mip.spec import Spec, load_spec
 from mip.train import History, Hook
 
@@ -81,7 +81,7 @@ class Row:
 def compare(
     specs: Sequence[Path],
     out: Path,
-    hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
+    make_hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
     *,
     overwrite: bool = False,
 ) -> list[Row]:
@@ -89,9 +89,9 @@ def compare(
 
     Each gets a run folder under `out`, named as its file, with `model.safetensors`,
     `history.jsonl` and `predictions.csv` of the test rows; `losses.png` shows them together.
-    Tables are those that `draw` makes. `hooks` are made for every run, as in `run`. What an earlier
-    comparison left in `out` is replaced; raises FileError for files of others, unless `overwrite`
-    says to replace them too.
+    Tables are those that `draw` makes. `make_hooks` is called for every run, as in `run`. What an
+    earlier comparison left in `out` is replaced; raises FileError for other files, unless
+    `overwrite` is set.
     """
     out, specs = Path(out), [Path(path) for path in specs]
     if len({path.stem for path in specs}) < len(specs):
@@ -100,20 +100,21 @@ def compare(
     check_output(out / "losses.png", any(replaces.values()))
     for path in specs:
         check_output(out / path.stem / "predictions.csv", replaces[path])
-    pairs = [_fitted(path, out / path.stem, hooks, replaces[path]) for path in specs]
+    pairs = [_fitted(path, out / path.stem, make_hooks, replaces[path]) for path in specs]
     histories = {row.name: history.epochs for row, history in pairs}
     plot_losses(out / "losses.png", histories, overwrite=True)
     return [row for row, _ in pairs]
 
 
 def _fitted(
-    path: Path, out: Path, hooks: Callable[[Job], Sequence[Hook]], overwrite: bool
+    path: Path, out: Path, make_hooks: Callable[[Job], Sequence[Hook]], overwrite: bool
 ) -> tuple[Row, History]:
     spec = load_spec(path)
     source = path.parent / spec.data.table
     rows, _ = clean(spec, read(source))
     cut = parts(spec, rows, base=path.parent)
-    ended = run(spec, cut, out, overwrite=overwrite, hooks=hooks, base=path.parent)
+    context = Context(base=path.parent)
+    ended = run(spec, cut, out, overwrite=overwrite, make_hooks=make_hooks, context=context)
     predict = ended.predict
     scores = evaluate(predict, cut.test)
     target = cut.test[target_columns(spec)[0]].to_numpy()
@@ -137,4 +138,4 @@ def table(rows: Iterable[Row]) -> rich.table.Table:
         for row in rows
     ]
     columns = ("spec", "MAPE", "best reachable", "MAE (€)", "seconds")
-    return grid("errors on the test part", columns, lines)
+    return text_table("errors on the test part", columns, lines)

@@ -1,4 +1,4 @@
-"""Hooks: functions that watch a fit, and may steer it."""
+"""Ready-made hooks: functions of the events of a fit that watch it, and may steer it."""
 
 import lazy_loader
 

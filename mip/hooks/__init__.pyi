@@ -5,7 +5,7 @@ from .history import record as record
 from .stopping import early_stop as early_stop
 from .stopping import limit as limit
 from .stopping import nan_guard as nan_guard
-from .stopping import plateau as plateau
+from .stopping import reduce_lr_on_plateau as reduce_lr_on_plateau
 from .stopping import restore_best as restore_best
 from .terminal import console as console
 from .terminal import progress as progress

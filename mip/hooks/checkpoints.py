@@ -1,9 +1,10 @@
-"""Checkpoints written while training goes on."""
+"""Checkpoints, written while training continues."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,92 +13,97 @@ from attrs import define
 from mip.files import list_checkpoints, peek, save_checkpoint
 from mip.model import Plan
 from mip.output import check_output
-from mip.train import Event, History, Hook, Reply, State, best_epoch, check_metric, stateful
+from mip.train import Event, History, Hook, Mode, Reply, State, best_epoch, check_metric, stateful
 
 
 def checkpoint(
     folder: str | Path,
     plan: Plan | None = None,
     metric: str | None = None,
-    mode: str | None = None,
+    mode: Mode | None = None,
     every: int | None = None,
     extra: Mapping[str, Any] | None = None,
-    keep: int = 0,
+    keep_last: int = 0,
     *,
     overwrite: bool = False,
 ) -> Hook:
-    """Keep `last.safetensors` in a folder, after every epoch and every `every` steps, and with
-    `metric` also `best.safetensors`, that of the best epoch. Files are replaced whole.
+    """Write `last.safetensors` into a folder after every epoch and every `every` steps, and with
+    `metric` also `best.safetensors` after the best epoch. Files are replaced whole.
 
-    `keep` says how many epochs have a file of their own besides, `epoch-0007.safetensors`: the
-    last so many, or -1 for all.
+    `keep_last` keeps the checkpoints of the last n epochs as files of their own,
+    `epoch-0007.safetensors`; -1 keeps those of all.
 
-    A thread writes while the fit goes on. The next checkpoint, an error and the fit's end wait for
-    it; what it raises, such as FileError for a full disk, ends the fit at the next event. One copy
-    of the state is held in memory until the fit ends, and is the next one's memory.
+    A thread writes while the fit continues. The next checkpoint, an error and the end of the fit
+    wait for it; what it raises, such as FileError for a full disk, ends the fit at the next event.
+    One copy of the state is held in memory until the fit ends; its memory is reused.
 
-    Raises FileError, before the first step, for a folder that holds checkpoints, unless
-    `overwrite` says to replace them, or the last of them is of the very step that the fit goes on
-    from.
+    Raises FileError before the first step if the folder holds checkpoints, unless `overwrite` is
+    set or the last of them is of the step that the fit continues from.
     """
-    about = (plan, extra)
 
-    def hook(file: _File, event: Event) -> Reply:
+    def hook(writing: _Writing, event: Event) -> Reply:
         if event.name == "before_fit":
-            _check_checkpoints(event, Path(folder), overwrite)
-        due, ends = _due(event, every), event.name in {"on_error", "after_fit"}
-        if file.begun and (due or ends or file.begun.done()):
-            wait([file.begun])  # where Ctrl-C comes here, the end of the fit waits again
-            begun, file.begun = file.begun, None
-            begun.result()
-        if due:
-            file.copy, history = event.copy(file.copy), event.history
-            names = _names(event, history, metric, mode, keep)
-            content = (file.copy, history, *about)
+            _check_folder(event, Path(folder), overwrite)
+        is_due, is_end = _is_due(event, every), event.name in {"on_error", "after_fit"}
+        if writing.task and (is_due or is_end or writing.task.done()):
+            wait([writing.task])  # if Ctrl-C interrupts this, the end of the fit waits again
+            task, writing.task = writing.task, None
+            task.result()
+        if is_due:
+            writing.copy, history = event.copy(writing.copy), event.history
+            names = _names(event, history, metric, mode, keep_last)
+            save = partial(
+                save_checkpoint, state=writing.copy, history=history, plan=plan, extra=extra
+            )
             writer = ThreadPoolExecutor(1)
             try:
-                file.begun = writer.submit(_write, Path(folder), names, content, keep)
-            finally:  # the thread ends with the file, also where Ctrl-C comes while it is started
+                writing.task = writer.submit(_write, Path(folder), names, save, keep_last)
+            finally:  # the thread ends with its task, even if Ctrl-C interrupts its start
                 writer.shutdown(wait=False)
-        if ends:
-            file.copy = None
+        if is_end:
+            writing.copy = None
         return None
 
-    return stateful(_File, hook)
+    return stateful(_Writing, hook)
 
 
 @define
-class _File:
-    begun: Future[None] | None = None  # what is being written
-    copy: State | None = None  # of which state; its memory is the next one's
+class _Writing:
+    task: Future[None] | None = None
+    copy: State | None = None  # the state being written; its memory is reused for the next
 
 
-def _check_checkpoints(event: Event, folder: Path, overwrite: bool) -> None:
+def _check_folder(event: Event, folder: Path, overwrite: bool) -> None:
     last = peek(folder / "last.safetensors")
-    goes_on = event.step > 0 and last.get("step") == event.step
+    continues = event.step > 0 and last.get("step") == event.step
     for path in list_checkpoints(folder):
-        check_output(path, overwrite or goes_on)
+        check_output(path, overwrite or continues)
 
 
-def _due(event: Event, every: int | None) -> bool:
-    between = event.name == "after_batch" and event.step % (every or 1) == 0
-    return event.name == "after_epoch" or (every is not None and between)
+def _is_due(event: Event, every: int | None) -> bool:
+    if event.name == "after_batch":
+        return every is not None and event.step % every == 0
+    return event.name == "after_epoch"
 
 
 def _names(
-    event: Event, history: History, metric: str | None, mode: str | None, keep: int
+    event: Event, history: History, metric: str | None, mode: Mode | None, keep_last: int
 ) -> list[str]:
-    epochs, ended = history.epochs, event.name == "after_epoch"
-    if ended and metric:
-        check_metric(epochs, metric, mode)
-    better = ended and metric and best_epoch(epochs, metric, mode) == len(epochs) - 1
-    # The last one last, so that a run which is killed before writes the others again.
-    asked = {"best": better, f"epoch-{event.epoch:04}": ended and keep, "last": True}
-    return [name for name in asked if asked[name]]
+    names = []
+    if event.name == "after_epoch":
+        epochs = history.epochs
+        if metric:
+            check_metric(epochs, metric, mode)
+            if best_epoch(epochs, metric, mode) == len(epochs) - 1:
+                names.append("best")
+        if keep_last:
+            names.append(f"epoch-{event.epoch:04}")
+    # The last one last, so that a run that is killed before it writes the others again.
+    return [*names, "last"]
 
 
-def _write(folder: Path, names: Sequence[str], content: Sequence[Any], keep: int) -> None:
+def _write(folder: Path, names: list[str], save: partial[None], keep_last: int) -> None:
     for name in names:
-        save_checkpoint(folder / f"{name}.safetensors", *content, overwrite=True)
-        for old in sorted(folder.glob("epoch-*.safetensors"))[: -keep if keep > 0 else 0]:
+        save(folder / f"{name}.safetensors", overwrite=True)
+        for old in sorted(folder.glob("epoch-*.safetensors"))[: -keep_last if keep_last > 0 else 0]:
             old.unlink()

@@ -1,4 +1,4 @@
-"""Histories as files: a log and a plot."""
+"""Keep the history of a fit: in a list, a file or a picture."""
 
 from __future__ import annotations
 
@@ -33,35 +33,38 @@ def record(rows: list[Mapping[str, float]]) -> Hook:
     return hook
 
 
-def _check_log(event: Event, path: Path, overwrite: bool, is_log: Callable[[bytes], bool]) -> None:
-    # Only a fit that goes on with a history may replace what the fit before it has written.
+def _check_own_file(
+    event: Event, path: Path, overwrite: bool, is_own: Callable[[bytes], bool]
+) -> None:
+    # Only a fit that continues a history may replace the file that the fit before it has written.
     if event.history.epochs or event.history.steps:
         with suppress(OSError):
-            overwrite = overwrite or is_log(path.read_bytes())
+            overwrite = overwrite or is_own(path.read_bytes())
     check_output(path, overwrite)
 
 
 def log(path: str | Path, steps: bool = False, *, overwrite: bool = False) -> Hook:
-    """Keep a file with a row for each epoch, or with `steps` for each step: CSV for `.csv`, else
-    JSON lines, where a number that is not finite is null; written whole after each epoch, so never
-    torn.
+    """Write a file with a row for each epoch, or with `steps` for each step: CSV if the path ends
+    in `.csv`, otherwise JSON lines, in which numbers that are not finite are null. The file is
+    written whole after each epoch.
 
-    Because it is written from the history, a resumed run goes on where its checkpoint stood. A fit
-    without a history raises FileError, before its first step, where the file exists already,
-    unless `overwrite` says to replace it.
+    It is written from the history, so that the log of a resumed run continues from its checkpoint.
+    A fit without a history raises FileError before its first step if the file exists already,
+    unless `overwrite` is set.
     """
-    lay_out = _as_csv if Path(path).suffix.lower() == ".csv" else _as_json
+    path = Path(path)
+    format_rows = _csv if path.suffix.lower() == ".csv" else _json_lines
 
-    def hook(claims: list[Path], event: Event) -> Reply:
+    def hook(claimed: list[Path], event: Event) -> Reply:
         if event.name == "before_fit":
-            _check_log(event, Path(path), overwrite, lambda data: b"step" in data.split(b"\n")[0])
-            claims.append(Path(path))
+            _check_own_file(event, path, overwrite, lambda data: b"step" in data.split(b"\n")[0])
+            claimed.append(path)
         # A fit that is refused the file, or fails before it is claimed, ends with after_fit too.
-        elif claims and event.name in {"after_epoch", "after_fit"}:
-            history, ended = event.history, event.name == "after_fit"
-            text = lay_out(_steps(history) if steps else history.epochs)
-            # The disk is waited for once: a checkpoint has the history, too.
-            write(path, text.encode(), overwrite=True, sync=ended)
+        elif claimed and event.name in {"after_epoch", "after_fit"}:
+            history = event.history
+            text = format_rows(_steps(history) if steps else history.epochs)
+            # We wait for the disk only once, at the end: checkpoints have the history, too.
+            write(path, text.encode(), overwrite=True, sync=event.name == "after_fit")
         return None
 
     return stateful(list, hook)
@@ -72,12 +75,12 @@ def _steps(history: History) -> list[Mapping[str, float]]:
     return [dict(zip(history.steps, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _as_json(rows: Sequence[Mapping[str, float]]) -> str:
+def _json_lines(rows: Sequence[Mapping[str, float]]) -> str:
     lines = ({name: x if math.isfinite(x) else None for name, x in row.items()} for row in rows)
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
-def _as_csv(rows: Sequence[Mapping[str, float]]) -> str:
+def _csv(rows: Sequence[Mapping[str, float]]) -> str:
     text = io.StringIO()
     names = dict.fromkeys(name for row in rows for name in row)
     table = csv.DictWriter(text, list(names), lineterminator="\n")
@@ -93,22 +96,23 @@ def plots(
     *,
     overwrite: bool = False,
 ) -> Hook:
-    """Draw the curves of the history (`mip.curves`) as PNG into a file, written whole; in a
-    notebook also below the cell, where the drawing is replaced as the fit goes on.
+    """Draw the curves of the history (`mip.plots.curves`) as PNG into a file, and in a notebook
+    below the cell, where the drawing is updated as the fit continues.
 
-    Drawn after the first epoch, at the end, and after others so seldom that it takes a twentieth
-    of the time. `schedule` gives the learning rate of a step; `scale` is that of the loss. Needs
-    the extra `plot`: raises FileError with the cure without it, and MipError without a path where
-    there is no notebook. For a file that exists already and `overwrite` see `log`.
+    It is drawn after the first epoch, at the end, and in between seldom enough to take a twentieth
+    of the time. `schedule` is the learning rate by step; `scale` is that of the loss. Needs the
+    extra `plot`: raises FileError without it, and MipError without a path outside of a notebook.
+    For a file that exists already and `overwrite` see `log`.
     """
     if path is None and not in_notebook():
-        raise MipError("plots: outside of a notebook it needs a file: plots('history.png')")
-    figure(path or "plots", 1, 1)  # without matplotlib it fails here, and not after an epoch
+        raise MipError("plots() needs a file outside of a notebook: plots('history.png')")
+    figure(path or "plots", 1, 1)  # fails here without matplotlib, and not after an epoch
 
     def hook(picture: _Picture, event: Event) -> Reply:
         began = time.monotonic()
         if event.name == "before_fit" and path is not None:
-            _check_log(event, Path(path), overwrite, lambda data: data.startswith(b"\x89PNG"))
+            is_png = lambda data: data.startswith(b"\x89PNG")  # noqa: E731
+            _check_own_file(event, Path(path), overwrite, is_png)
             picture.path = Path(path)
         if event.name == "after_fit" or (event.name == "after_epoch" and began >= picture.due):
             history = event.history
@@ -128,4 +132,4 @@ def plots(
 class _Picture:
     show: Callable[[Mapping[str, str]], None] | None
     path: Path | None = None  # once the fit has claimed it
-    due: float = -math.inf
+    due: float = -math.inf  # when to draw again

@@ -1,4 +1,4 @@
-"""What a terminal shows of a fit: a bar, a table."""
+"""Show a fit in a terminal or a notebook: a bar, a table, and how fast it is."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from typing import Any
 import torch
 from attrs import define, field
 
-from mip.hooks.stopping import Count
 from mip.plots import in_notebook, in_place
 from mip.train import Event, Hook, Reply, format_metric, stateful
 from mip.tree import count_rows
 
 
 def progress(total: int | None = None, label: str = "fit") -> Hook:
-    """Show a bar with the step, the first number that the step gives (its loss) and the time left:
-    on standard error while the fit lasts, in a notebook below the cell, where it stays as it ended.
+    """Show a progress bar with the step, its first metric (the loss) and the time left: on standard
+    error while the fit lasts, or in a notebook below the cell, where it stays.
 
-    `total` is the number of steps it ends at.
+    `total` is the number of steps at the end of the fit.
     """
 
     def hook(bar: _Bar, event: Event) -> Reply:
@@ -33,11 +32,11 @@ def progress(total: int | None = None, label: str = "fit") -> Hook:
         elif event.name == "after_batch":
             name, value = next(iter(event.metrics.items()))
             bar.last = (event.step, name, value)
-            # Reading a number waits for the device, so it is read ten times a second at most.
+            # Reading a number waits for the device, so it is read at most ten times a second.
             if time.monotonic() - bar.drawn > 0.1:
                 bar.draw()
         elif event.name == "on_error":
-            bar.last = None  # a number of what has failed may not be there to be read
+            bar.last = None  # the metrics of a step that failed may not be readable
         elif event.name == "after_fit":
             bar.draw()
             bar.stop()
@@ -64,30 +63,38 @@ def _bar(total: int | None, label: str) -> _Bar:
     from rich import progress as rich
     from rich.console import Console
 
-    parts = ("{task.description}", rich.BarColumn(), rich.MofNCompleteColumn())
-    left = rich.TimeRemainingColumn(elapsed_when_finished=True)
-    below = in_place() if in_notebook() else None
+    show_below = in_place() if in_notebook() else None
     text = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
-    target = text if below else Console(stderr=True)
-    bar = rich.Progress(*parts, left, console=target, transient=True, disable=bool(below))
+    bar = rich.Progress(
+        "{task.description}",
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(elapsed_when_finished=True),
+        console=text if show_below else Console(stderr=True),
+        transient=True,
+        disable=bool(show_below),
+    )
     task = bar.add_task(label, total=total)
 
     def show(step: int, name: str, value: Any) -> None:
         bar.update(task, completed=step, description=f"{label} {name} {float(value):.4g}")
-        if below:
+        if show_below:
             with text.capture() as line:
                 text.print(bar.get_renderable())
-            below({"text/plain": line.get().rstrip()})
+            show_below({"text/plain": line.get().rstrip()})
 
     return _Bar(bar.start, bar.stop, show)
 
 
-def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | None = None) -> Hook:
-    """Print a table with a line for the first epoch, about `lines` others of a run of `epochs`, and
-    the last; without `epochs`, for all. The columns are those of the epoch's row that fit into the
-    terminal, and its seconds, validation included unless `timing` has measured them.
+def console(
+    show: Callable[[str], None] = print, lines: int = 10, epochs: int | None = None
+) -> Hook:
+    """Print a table with a line for the first and the last epoch of a run of `epochs`, and about
+    `lines` in between; without `epochs`, for every one. Its columns are the metrics of the epoch's
+    row that fit into the terminal, and its seconds, which include validation unless `timing` has
+    measured them.
 
-    The header stands again above a line with other columns.
+    The header is printed again whenever the columns change.
     """
 
     def hook(table: _Table, event: Event) -> Reply:
@@ -99,11 +106,11 @@ def console(say: Callable[[str], None] = print, lines: int = 10, epochs: int | N
                 seconds = time.monotonic() - table.began
                 header, line = _lines({"seconds": seconds, **event.metrics})
                 if header != table.header:
-                    say(header)
+                    show(header)
                 table.header = header
-                say(line)
+                show(line)
         elif event.name == "after_cancel_fit":
-            say(f"stopped: {event.reason}")
+            show(f"stopped: {event.reason}")
         return None
 
     return stateful(_Table, hook)
@@ -116,7 +123,7 @@ class _Table:
 
 
 def _lines(row: Mapping[str, float]) -> tuple[str, str]:
-    # As many metrics as there is room for stand between epoch and seconds; the log has them all.
+    # As many metrics as there is room for between epoch and seconds; the log has them all.
     names = [name for name in row if name not in {"epoch", "step", "seconds"}]
     widths = {name: max(len(name), 9) for name in names}
     ends = accumulate(width + 2 for width in widths.values())
@@ -128,22 +135,30 @@ def _lines(row: Mapping[str, float]) -> tuple[str, str]:
 
 
 def timing() -> Hook:
-    """Add `seconds` and `rows_per_second` of its batches to each epoch's row, validation left out.
+    """Add `seconds` and `rows_per_second` to each epoch's row, those of its batches alone.
 
-    A GPU's work is waited for at the end of the batches. The rows of a run that was resumed in
-    an epoch count from there.
+    Waits for a GPU to finish at the end of the batches. In an epoch in which the run was resumed
+    only the rows since then count.
     """
 
-    def hook(count: Count, event: Event) -> Reply:
+    def hook(timer: _Timer, event: Event) -> Reply:
         if event.name == "before_epoch":
-            count.began, count.rows = time.monotonic(), 0
+            timer.began, timer.rows = time.monotonic(), 0
         elif event.name == "after_batch":
-            count.rows += count_rows(event.batch)
+            timer.rows += count_rows(event.batch)
         elif event.name == "before_validate":
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds = time.monotonic() - count.began
-            return {"seconds": seconds, "rows_per_second": count.rows / max(seconds, 1e-9)}
+            seconds = time.monotonic() - timer.began
+            return {"seconds": seconds, "rows_per_second": timer.rows / max(seconds, 1e-9)}
         return None
 
-    return stateful(Count, hook)
+    return stateful(_Timer, hook)
+
+
+@define
+class _Timer:
+    """When the epoch began, and its rows since."""
+
+    began: float = field(factory=time.monotonic)
+    rows: int = 0

@@ -10,9 +10,9 @@ from mip.train import Event, Hook, Reply, stateful
 
 
 def tensorboard(folder: str | Path) -> Hook:
-    """Write each epoch's row for TensorBoard, a curve for each metric, by step.
+    """Write each epoch's row for TensorBoard: a curve by step for each metric.
 
-    Needs the extra `tensorboard`; raises FileError with the cure without it.
+    Needs the extra `tensorboard`; raises FileError without it.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -194,7 +194,7 @@ def plateau_factor(
 
     It is multiplied by `factor` whenever more than `patience` epochs in a row were not better than
     the best by the relative `threshold`, as in `torch.optim.lr_scheduler.ReduceLROnPlateau`. This
-    is not a schedule, since it depends on the values: see `mip.hooks.plateau`.
+    is not a schedule, since it depends on the values: see `mip.hooks.reduce_lr_on_plateau`.
 
     >>> [plateau_factor([3.0, 2.0, 2.0, 2.0, 2.0][:k], factor=0.5, patience=1) for k in range(6)]
     [1.0, 1.0, 1.0, 1.0, 0.5, 0.5]

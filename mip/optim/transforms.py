@@ -264,7 +264,8 @@ class LrFactor(NamedTuple):
 
 def inject_lr_factor(build: Callable[[float], Optimizer]) -> Optimizer:
     """Make an optimizer whose learning rate can be scaled while it runs: `build` makes it for a
-    factor of the rate, at first 1. `set_lr_factor` sets the factor, as `mip.hooks.plateau` does.
+    factor of the rate, at first 1. `set_lr_factor` sets the factor, as the hook
+    `mip.hooks.reduce_lr_on_plateau` does.
 
     >>> from mip.optim.optimizers.sgd import sgd
     >>> opt = inject_lr_factor(lambda factor: sgd(factor * 0.5))

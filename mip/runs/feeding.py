@@ -1,4 +1,4 @@
-"""The pipes of a run: in memory where the rows fit, cached or streamed otherwise."""
+"""The pipes of a run: in memory if the rows fit, cached or streamed otherwise."""
 
 from __future__ import annotations
 
@@ -15,94 +15,93 @@ from mip.errors import SpecError
 from mip.images import default_cache_folder
 from mip.model import Plan, can_mix, columns_of, cutmix, either, has_photos, mixup
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
+from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.tree import leaves
 
-MEMORY = 2 << 30
-"""Encoded rows of up to so many bytes are kept in memory; more are read anew each epoch."""
+MEMORY_BYTES = 2 << 30
+"""Encoded rows of up to this size are kept in memory; more are read again in each epoch."""
 
 
-PIECE = 1 << 20
-"""Rows are encoded at once up to so many bytes, and 64 rows at least."""
+ENCODE_CHUNK_BYTES = 1 << 20
+"""Rows are encoded in chunks of about this size, but of at least 64 rows."""
 
 
-def train_pipe(
-    plan: Plan, table: Table | Shards, device: str = "cpu", cache: str | Path | None = None
-) -> Pipe:
-    """Lay the pipe that trains: shuffled, augmented, mixed, encoded once if it fits in memory.
+def train_pipe(plan: Plan, table: Table | Shards, context: Context = DEFAULT_CONTEXT) -> Pipe:
+    """Build the training pipe: shuffled, augmented, mixed; encoded once if the rows fit in memory.
 
-    Raises SpecError for cutmix where no branch has photos.
+    Raises SpecError for cutmix or mixup if no branch reads what they mix.
     """
-    how = plan.spec.train
-    rows = _encoded_rows(plan, table, how.batch_size, cache)
-    # Batch norm has no variance over one row; a last batch of one is left to another epoch.
-    drop_last = len(table) >= how.batch_size and len(table) % how.batch_size == 1
-    shuffled = evolve(sample(shuffle=True, seed=how.seed)(rows), drop_last=drop_last)
-    return pipe(shuffled, *_augmenting(plan), *_mixing(plan), *_moving(device))
+    train = plan.spec.train
+    rows = _encoded_rows(plan, table, train.batch_size, context.cache)
+    # Batch norm has no variance over one row, so a last batch of one is left to another epoch.
+    drop_last = len(table) >= train.batch_size and len(table) % train.batch_size == 1
+    shuffled = evolve(sample(shuffle=True, seed=train.seed)(rows), drop_last=drop_last)
+    return pipe(shuffled, *_augmenting(plan), *_mixing(plan), *_moving(context))
 
 
 def _augmenting(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
     # A stage that changes nothing takes several times as long as gathering a small batch.
-    asked = having(plan.spec.root, Augments)
-    able = any(not isinstance(branch, Fuse) for _, branch in asked)  # which asks those it holds
-    return [augment(plan.augment, plan.spec.train.seed)] if able else []
-
-
-def _moving(device: str) -> list[Callable[[Pipe], Pipe]]:
-    # Rows are encoded on the CPU.
-    return [] if torch.device(device).type == "cpu" else [to(device)]
+    augmenting = having(plan.spec.root, Augments)
+    # A fusion has the verb only to ask the branches inside it.
+    changes = any(not isinstance(branch, Fuse) for _, branch in augmenting)
+    return [augment(plan.augment, plan.spec.train.seed)] if changes else []
 
 
 def _mixing(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
-    how, classes = plan.spec.train, plan.spec.head.outputs(plan.facts["head"])
-    if how.cutmix and not has_photos(plan.example()):
+    train, n_classes = plan.spec.train, plan.spec.head.outputs(plan.facts["head"])
+    if train.cutmix and not has_photos(plan.example()):
         raise SpecError(
-            f"train.cutmix = {how.cutmix:g} pastes photos, and no branch reads any; "
-            "train.mixup mixes numbers"
+            f"train.cutmix = {train.cutmix:g} pastes photos, but no branch reads any; "
+            "use train.mixup for numbers"
         )
-    if how.mixup and not can_mix(plan.example()):
+    if train.mixup and not can_mix(plan.example()):
         raise SpecError(
-            f"train.mixup = {how.mixup:g} mixes photos and numbers, and no branch reads any: "
+            f"train.mixup = {train.mixup:g} mixes photos and numbers, but no branch reads any: "
             "only the targets would be mixed"
         )
-    asked = ((mixup, how.mixup), (cutmix, how.cutmix))
-    ways = [way(alpha, classes) for way, alpha in asked if alpha]
-    return [augment(either(*ways), how.seed)] if ways else []
+    alphas = ((mixup, train.mixup), (cutmix, train.cutmix))
+    mixers = [mixer(alpha, n_classes) for mixer, alpha in alphas if alpha]
+    return [augment(either(*mixers), train.seed)] if mixers else []
+
+
+def _moving(context: Context) -> list[Callable[[Pipe], Pipe]]:
+    # Rows are encoded on the CPU.
+    device = context.resolved_device()
+    return [] if torch.device(device).type == "cpu" else [to(device)]
 
 
 def rows_pipe(
-    plan: Plan,
-    table: Table | Shards,
-    rows: int,
-    device: str = "cpu",
-    cache: str | Path | None = None,
+    plan: Plan, table: Table | Shards, batch_size: int, context: Context = DEFAULT_CONTEXT
 ) -> Pipe:
-    """Lay a pipe over encoded rows in their order: in memory if they fit, otherwise with their
-    photos kept on disk. With a folder `cache` photos are kept there in either case. Shards are
-    encoded as they are read.
+    """Build a pipe over encoded rows in their order.
+
+    They are kept in memory if they fit; otherwise their photos are cached on disk, and with a
+    cache folder in the context they always are. Shards are encoded as they are read.
     """
-    return pipe(_encoded_rows(plan, table, rows, cache), *_moving(device))
+    return pipe(_encoded_rows(plan, table, batch_size, context.cache), *_moving(context))
 
 
-def _encoded_rows(plan: Plan, table: Table | Shards, rows: int, cache: str | Path | None) -> Pipe:
-    workers = plan.spec.train.workers
+def _encoded_rows(plan: Plan, table: Table | Shards, batch_size: int, cache: Path | None) -> Pipe:
+    workers, row_bytes = plan.spec.train.workers, _row_bytes(plan)
     if isinstance(table, Shards):
-        return pipe(_encoded(plan, table), batch(rows))
-    fits, some = len(table) * _row_bytes(plan) <= MEMORY, batch(max(64, PIECE // _row_bytes(plan)))
+        return pipe(_encoded_shards(plan, table), batch(batch_size))
+    fits = len(table) * row_bytes <= MEMORY_BYTES
+    chunks = batch(max(64, ENCODE_CHUNK_BYTES // row_bytes))
     if fits and not cache:
-        encoded = pipe(table, some, transform(plan.encode, workers))
+        encoded = pipe(table, chunks, transform(plan.encode, workers))
     else:
         cached = plan.cache(table, cache or default_cache_folder())
-        encoded = pipe(cached, some, transform(identity, workers))
+        encoded = pipe(cached, chunks, transform(identity, workers))
     if fits:
-        return pipe(collect(encoded), batch(rows))
-    return pipe(evolve(encoded, batch_size=rows), prefetch(2))
+        return pipe(collect(encoded), batch(batch_size))
+    return pipe(evolve(encoded, batch_size=batch_size), prefetch(2))
 
 
-def _encoded(plan: Plan, shards: Shards) -> Pipe:
+def _encoded_shards(plan: Plan, shards: Shards) -> Pipe:
     read = shards.select(columns_of(plan.spec))
-    if shards.window * _row_bytes(plan) <= MEMORY // 16:
+    if shards.window * _row_bytes(plan) <= MEMORY_BYTES // 16:
         return Pipe(read.map(plan.encode))
-    # A window of photos would not fit, so that its rows wait as cells.
+    # An encoded window of photos would not fit, so that its rows wait as cells.
     return pipe(read, transform(plan.encode, plan.spec.train.workers), prefetch(2))
 
 

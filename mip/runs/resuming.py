@@ -1,4 +1,4 @@
-"""Resuming: whether a checkpoint is of the same run."""
+"""Resuming: checkpoints of a run, and whether they belong to it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mip.compare import differences
 from mip.errors import FileError, SpecError
-from mip.files import (
-    Checkpoint,
-    intact_checkpoints,
-    last_checkpoint,
-    load_checkpoint,
-    load_model,
-    read_file,
-)
+from mip.files import Checkpoint, intact_checkpoints, load_checkpoint, load_model, read_file
 from mip.model import Parts
 from mip.runs.warm_starts import Sources
 from mip.spec import KINDS, Spec, from_dict, to_dict
@@ -26,19 +20,16 @@ def origin(spec: Spec, parts: Parts) -> dict[str, Any]:
     return {"spec": to_dict(spec), **rows}
 
 
-def resumed(out: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
-    """Read the last checkpoint of a run folder and check that it belongs to this run.
+def load_run_checkpoint(
+    path: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS
+) -> Checkpoint:
+    """Read a checkpoint of the run that begins at `start`.
 
-    Raises FileError when there is none, or it is damaged, naming the newest other one that is
-    whole; SpecError naming the first thing that has changed.
+    Raises FileError if it is damaged, naming the newest other one that is intact, and SpecError
+    naming the first difference if it belongs to another run.
     """
-    return verified(last_checkpoint(out), start, kinds)
-
-
-def verified(path: Path, start: Checkpoint, kinds: Mapping[str, type] = KINDS) -> Checkpoint:
-    """Read a checkpoint of the run that begins at `start`; raises as `resumed` does."""
-    # What the run came from is compared first: other rows or layers give other tensors too.
-    _check_same(path, _before(path, kinds), start.extra)
+    # Origins are compared first, because other rows or layers make other tensors too.
+    _check_same_run(path, _origin_in(path, kinds), start.extra)
     return load_checkpoint(path, start.state)
 
 
@@ -48,54 +39,49 @@ def sources_of_run(spec: Spec, path: Path, kinds: Mapping[str, type] = KINDS) ->
     """
     if not spec.warm_start:
         return {}
-    before = _before(path, kinds).get("spec", {})
-    _check_same(path, {"spec": before}, {"spec": to_dict(spec)})
+    before = _origin_in(path, kinds).get("spec", {})
+    _check_same_run(path, {"spec": before}, {"spec": to_dict(spec)})
     return dict.fromkeys(spec.warm_start, load_model(path, kinds))
 
 
-def _before(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+def _origin_in(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
     try:
         extra = read_file(path)[1].get("extra", {})
     except FileError as error:
-        raise FileError(f"{error}{_offer(path)}") from error
+        raise FileError(f"{error}{_intact_alternative(path)}") from error
     if "spec" not in extra:
         return extra
     try:
-        # A field that has been added since has its default in an older file.
+        # Read and written again, so that fields added since have their defaults.
         return {**extra, "spec": to_dict(from_dict(extra["spec"], kinds))}
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
 
 
-def _offer(damaged: Path) -> str:
-    # Said and not done: going back costs epochs, and a disk that damages files wants a look.
+def _intact_alternative(damaged: Path) -> str:
+    # Proposed and not used: going back loses epochs, and a disk that damages files needs attention.
     others = [(step, path) for step, path in intact_checkpoints(damaged.parent) if path != damaged]
     if not others:
         return ""
     step, newest = others[-1]
     return (
-        f"; the newest whole one is {newest.name}, after step {step}: "
-        f"copy it over {damaged.name} to go on from there"
+        f"; the newest intact one is {newest.name}, after step {step}: "
+        f"copy it over {damaged.name} to resume from there"
     )
 
 
-def _check_same(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    one, other = _flat(before), _flat(after)
-    for name, _ in sorted(one.items() ^ other.items()):
-        was, now = (origin.get(name, "nothing") for origin in (one, other))
+MAY_DIFFER = (
+    "spec.data.table",
+    "spec.data.split.folds",
+    "spec.train.workers",
+    "spec.warm_start.*",
+)
+"""Fields that may differ in a resumed run: where files are, and how many processes read them."""
+
+
+def _check_same_run(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    for name, was, now in differences(before, after, MAY_DIFFER):
         raise SpecError(
-            f"{path}: not the same run: {name} was {was:.60} and is {now:.60}; start anew"
+            f"{path}: not the same run: {name} was {was!s:.60} and is {now!s:.60}; "
+            "start again without resume"
         )
-
-
-def _flat(tree: Any, path: str = "") -> dict[str, str]:
-    """Flatten nested values to texts by dotted path; where files lie does not matter."""
-    if isinstance(tree, (list, tuple)) and any(isinstance(child, Mapping) for child in tree):
-        tree = {str(k): child for k, child in enumerate(tree)}
-    if isinstance(tree, Mapping):
-        pairs = [_flat(child, f"{path}.{name}" if path else name) for name, child in tree.items()]
-        return {name: text for pair in pairs for name, text in pair.items()}
-    skipped = {"spec.data.table", "spec.data.split.folds", "spec.train.workers"}
-    if path in skipped:
-        return {}
-    return {path: "a model" if path.startswith("spec.warm_start.") else str(tree)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,23 @@ from mip.train import format_metric
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table as Grid
+    from rich.table import Table
+
+Scores = Mapping[str, float]
+"""Metrics by name."""
 
 
-def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Grid:
-    """Lay out a table of text: the first column to the left, the others to the right; below it a
-    note.
+def text_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
+) -> Table:
+    """Lay out a table of text, the first column to the left and the others to the right, with a
+    note below it.
     """
     from rich import box
-    from rich.table import Table as Grid
+    from rich.table import Table
     from rich.text import Text
 
-    drawn = Grid(
+    table = Table(
         title=Text(title, no_wrap=True, overflow="ignore"),
         caption=Text(note, no_wrap=True, overflow="ignore") if note else None,
         box=box.SIMPLE_HEAD,
@@ -36,173 +42,188 @@ def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
         caption_justify="left",
         pad_edge=False,
     )
-    for place, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if place else "left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
     for row in rows:
-        drawn.add_row(*row)
-    return drawn
+        table.add_row(*row)
+    return table
 
 
-UNDEFINED = {
-    "auc": "where all rows are of one class",
-    "f1": "where no row has a label and none is predicted",
-    "kappa": "where all are one and the same class",
-    "mape": "where a target is 0",
-    "median_ape": "where half of the targets are 0",
-    "msle": "where a number is -1 or less",
-    "r2": "where all targets are equal, as one alone is",
+UNDEFINED_IF = {
+    "auc": "if all rows are of one class",
+    "f1": "if no row has a label and none is predicted",
+    "kappa": "if all are one and the same class",
+    "mape": "if a target is 0",
+    "median_ape": "if half of the targets are 0",
+    "msle": "if a number is -1 or less",
+    "r2": "if all targets are equal, as a single one is",
 }
 """When metrics are not defined."""
 
 
-def undefined(found: Iterable[Mapping[str, float]]) -> str:
-    """Say of the metrics that are NaN when they are not defined; nothing where none is.
+def undefined_note(scores: Iterable[Scores]) -> str:
+    """Explain the metrics that are NaN; "" if none is.
 
-    >>> undefined([{"price.r2": float("nan"), "price.mae": 1.0}, {"loss": 2.0}])
-    'n/a, not defined: r2 where all targets are equal, as one alone is'
+    >>> undefined_note([{"price.r2": float("nan"), "price.mae": 1.0}, {"loss": 2.0}])
+    'n/a, not defined: r2 if all targets are equal, as a single one is'
     """
-    gone = {name for scores in found for name, value in scores.items() if value != value}
-    names = sorted({name.split("/")[-1].split(".")[-1] for name in gone} & UNDEFINED.keys())
-    told = ", ".join(f"{name} {UNDEFINED[name]}" for name in names)
-    return f"n/a, not defined: {told}" if told else ""
+    undefined = {name for each in scores for name, value in each.items() if math.isnan(value)}
+    metrics = {name.split("/")[-1].split(".")[-1] for name in undefined} & UNDEFINED_IF.keys()
+    reasons = ", ".join(f"{metric} {UNDEFINED_IF[metric]}" for metric in sorted(metrics))
+    return f"n/a, not defined: {reasons}" if reasons else ""
 
 
-def scores(title: str, by_part: Mapping[str, Mapping[str, float]]) -> Grid:
-    """Lay out metrics, a row each, with a column for every part of the rows."""
-    names = list(next(iter(by_part.values())))
+def scores_table(title: str, by_part: Mapping[str, Scores]) -> Table:
+    """Lay out a row for each metric, with a column for each part of the rows."""
+    metrics = list(next(iter(by_part.values())))
     rows = [
-        [name, *(format_metric(name, part[name]) for part in by_part.values())] for name in names
+        [metric, *(format_metric(metric, scores[metric]) for scores in by_part.values())]
+        for metric in metrics
     ]
-    return grid(title, ["metric", *by_part], rows, undefined(by_part.values()))
+    return text_table(title, ["metric", *by_part], rows, undefined_note(by_part.values()))
 
 
-def comparison(title: str, found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Grid:
-    """Lay out metrics of models, by model and part: below each part of the rows a row a model."""
-    first = next(iter(found.values()))
-    metrics = list(next(iter(first.values())))
+def comparison_table(title: str, by_model: Mapping[str, Mapping[str, Scores]]) -> Table:
+    """Lay out the metrics of several models: for each part of the rows, a row for each model."""
+    by_part = next(iter(by_model.values()))
+    metrics = list(next(iter(by_part.values())))
     rows = []
-    for part in first:
+    for part in by_part:
         rows.append([part, *("" for _ in metrics)])
-        for name, scores in found.items():
-            values = [format_metric(metric, scores[part][metric]) for metric in metrics]
-            rows.append([f"  {name}", *values])
-    every = (scores for by_part in found.values() for scores in by_part.values())
-    return grid(title, ["model", *metrics], rows, undefined(every))
+        for model, of_model in by_model.items():
+            values = [format_metric(metric, of_model[part][metric]) for metric in metrics]
+            rows.append([f"  {model}", *values])
+    scores = chain.from_iterable(of_model.values() for of_model in by_model.values())
+    return text_table(title, ["model", *metrics], rows, undefined_note(scores))
 
 
-def spread(title: str, folds: Mapping[str, Mapping[str, float]]) -> Grid:
-    """Lay out the metrics of folds, by name: mean, standard deviation, and each fold's."""
+def folds_table(title: str, folds: Mapping[str, Scores]) -> Table:
+    """Lay out a row for each metric: its mean over folds, standard deviation, and each value."""
     rows = []
-    for name in _names(folds.values()):
-        values = [fold.get(name, math.nan) for fold in folds.values()]
-        mean, deviation, known = mean_and_std(values)
-        few = f" ({known} of {len(values)})" * (known < len(values))
-        rows.append([name, format_metric(name, mean) + few, format_metric(name, deviation)])
-        rows[-1] += [format_metric(name, value) for value in values]
-    return grid(title, ["metric", "mean", "±", *folds], rows, undefined(folds.values()))
+    for metric in _metrics(folds.values()):
+        values = [scores.get(metric, math.nan) for scores in folds.values()]
+        mean, deviation, count = mean_and_std(values)
+        of_all = f" ({count} of {len(values)})" if count < len(values) else ""
+        rows.append(
+            [
+                metric,
+                format_metric(metric, mean) + of_all,
+                format_metric(metric, deviation),
+                *(format_metric(metric, value) for value in values),
+            ]
+        )
+    return text_table(title, ["metric", "mean", "±", *folds], rows, undefined_note(folds.values()))
 
 
-def averages(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Give each metric's mean over the folds in which it is defined, its standard deviation under
-    `spread`, how many these folds are under `defined`, and `folds`.
+def fold_averages(folds: Sequence[Scores]) -> dict[str, Any]:
+    """Return the mean of each metric over the folds in which it is defined, with its standard
+    deviation under `spread`, the number of these folds under `defined`, and `folds`.
 
-    >>> averages([{"auc": 1.0}, {"auc": 0.5}, {"auc": float("nan")}])
+    >>> fold_averages([{"auc": 1.0}, {"auc": 0.5}, {"auc": float("nan")}])
     {'auc': 0.75, 'spread': {'auc': 0.3535533905932738}, 'defined': {'auc': 2}, 'folds': \
 [{'auc': 1.0}, {'auc': 0.5}, {'auc': nan}]}
     """
-    names = _names(folds)
-    found = {name: mean_and_std(fold.get(name, math.nan) for fold in folds) for name in names}
-    mean, deviation, known = ({name: found[name][k] for name in names} for k in range(3))
-    return {**mean, "spread": deviation, "defined": known, "folds": [dict(fold) for fold in folds]}
+    summary: dict[str, Any] = {}
+    spread, defined = {}, {}
+    for metric in _metrics(folds):
+        values = (scores.get(metric, math.nan) for scores in folds)
+        summary[metric], spread[metric], defined[metric] = mean_and_std(values)
+    named = {"spread": spread, "defined": defined, "folds": [dict(scores) for scores in folds]}
+    return summary | named
 
 
-def _names(found: Iterable[Mapping[str, float]]) -> list[str]:
-    # Of a class that one fold lacks, others can have a metric more.
-    return list(dict.fromkeys(name for scores in found for name in scores))
+def _metrics(folds: Iterable[Scores]) -> list[str]:
+    # A fold that lacks a class can have fewer metrics than others.
+    return list(dict.fromkeys(metric for scores in folds for metric in scores))
 
 
-def sweep_grid(title: str, combinations: Sequence[Combination], best: int) -> Grid:
-    """Lay out a sweep, a row each: what is changed, the loss and the first metric of each part as
-    mean ± standard deviation, and a mark at the best.
+def sweep_table(title: str, combinations: Sequence[Combination], best: Combination | None) -> Table:
+    """Lay out a row for each combination of a sweep: its changes, the loss and the first metric of
+    each part as mean ± standard deviation, and a mark at the best.
     """
-    shown = [pair for part in measured(combinations).values() for pair in part[:2]]
+    shown = [pair for pairs in metrics_by_part(combinations).values() for pair in pairs[:2]]
     rows = [
         [
-            *map(str, each.changes.values()),
-            *(_spread(each, part, metric) for part, metric in shown),
-            "best" if place == best else "",
+            *map(str, combination.changes.values()),
+            *(_mean_and_deviation(combination, part, metric) for part, metric in shown),
+            "best" if combination is best else "",
         ]
-        for place, each in enumerate(combinations)
+        for combination in combinations
     ]
-    named = [*combinations[0].changes, *map(" ".join, shown), ""]
-    found = [{m: each.average(part, m)[0]} for each in combinations for part, m in shown]
-    return grid(title, named, rows, undefined(found))
+    columns = [*combinations[0].changes, *map(" ".join, shown), ""]
+    means = [
+        {metric: each.average(part, metric)[0]} for each in combinations for part, metric in shown
+    ]
+    return text_table(title, columns, rows, undefined_note(means))
 
 
-def _spread(one: Combination, part: str, metric: str) -> str:
-    mean, deviation, known = one.average(part, metric)
-    more = f" ± {format_metric(metric, deviation)}" if known > 1 else ""
-    seeds = len(one.outcomes)
-    return format_metric(metric, mean) + more + f" ({known} of {seeds})" * (0 < known < seeds)
+def _mean_and_deviation(combination: Combination, part: str, metric: str) -> str:
+    mean, deviation, count = combination.average(part, metric)
+    n_seeds = len(combination.outcomes)
+    text = format_metric(metric, mean)
+    text += f" ± {format_metric(metric, deviation)}" if count > 1 else ""
+    return text + (f" ({count} of {n_seeds})" if 0 < count < n_seeds else "")
 
 
-def measured(combinations: Sequence[Combination]) -> dict[str, list[tuple[str, str]]]:
-    """Give each (part, metric) that a run of a sweep has, by part; nothing where all failed."""
-    found: dict[str, dict[tuple[str, str], None]] = {}
-    for outcome in (each for one in combinations for each in one.outcomes):
-        for part, metrics in outcome.scores.items():
-            found.setdefault(part, {}).update(dict.fromkeys((part, metric) for metric in metrics))
-    return {part: list(pairs) for part, pairs in found.items()}
+def metrics_by_part(combinations: Sequence[Combination]) -> dict[str, list[tuple[str, str]]]:
+    """List each (part, metric) that a run of a sweep has, by part; none if all have failed."""
+    pairs: dict[str, dict[tuple[str, str], None]] = {}
+    for outcome in chain.from_iterable(each.outcomes for each in combinations):
+        for part, scores in outcome.scores.items():
+            pairs.setdefault(part, {}).update(dict.fromkeys((part, metric) for metric in scores))
+    return {part: list(of_part) for part, of_part in pairs.items()}
 
 
-def sweep_json(combinations: Sequence[Combination], best: int) -> list[dict[str, Any]]:
-    """Give what a sweep found as plain values: for each combination its changes, whether it is the
-    best, the mean of each metric by part over the seeds in which it is defined, its standard
-    deviation under `spread`, how many these seeds are under `defined`, and the folders and errors
-    of its runs.
+def sweep_json(
+    combinations: Sequence[Combination], best: Combination | None
+) -> list[dict[str, Any]]:
+    """Return a sweep as plain values: for each combination its changes, whether it is the best, the
+    mean of each metric by part over the seeds in which it is defined, its standard deviation under
+    `spread`, the number of these seeds under `defined`, and the folders and errors of its runs.
     """
-    return [
-        {
-            "changes": dict(each.changes),
-            "best": place == best,
-            **_averages(each, combinations, 0),
-            "spread": _averages(each, combinations, 1),
-            "defined": _averages(each, combinations, 2),
-            "runs": [str(folder) for folder in each.folders],
-            "errors": [str(run.error) for run in each.outcomes if run.error],
-        }
-        for place, each in enumerate(combinations)
-    ]
+    metrics = metrics_by_part(combinations)
+    rows = []
+    for combination in combinations:
+        means, spread, defined = (
+            {
+                part: {metric: combination.average(part, metric)[k] for _, metric in pairs}
+                for part, pairs in metrics.items()
+            }
+            for k in range(3)
+        )
+        rows.append(
+            {
+                "changes": dict(combination.changes),
+                "best": combination is best,
+                **means,
+                "spread": spread,
+                "defined": defined,
+                "runs": [str(folder) for folder in combination.folders],
+                "errors": [str(each.error) for each in combination.outcomes if each.error],
+            }
+        )
+    return rows
 
 
-def _averages(one: Combination, every: Sequence[Combination], which: int) -> dict[str, Any]:
-    return {
-        part: {metric: one.average(part, metric)[which] for _, metric in pairs}
-        for part, pairs in measured(every).items()
-    }
-
-
-def sweep_frame(combinations: Sequence[Combination], best: int) -> pd.DataFrame:
-    """Give what a sweep found as a table: a row for each combination, its metrics as
-    `<part>/<metric>` with behind them the standard deviation over seeds, `<part>/<metric> std`, and
-    how many seeds these are of, `<part>/<metric> n`.
+def sweep_frame(combinations: Sequence[Combination], best: Combination | None) -> pd.DataFrame:
+    """Return a sweep as a data frame: a row for each combination, with a column
+    `<part>/<metric>` for each metric, followed by its standard deviation over seeds,
+    `<part>/<metric> std`, and the number of these seeds, `<part>/<metric> n`.
     """
     import pandas as pd
 
     rows = []
-    for place, each in enumerate(combinations):
-        row = {**each.changes, "best": place == best}
-        for part, metric in chain(*measured(combinations).values()):
+    for combination in combinations:
+        row = {**combination.changes, "best": combination is best}
+        for part, metric in chain(*metrics_by_part(combinations).values()):
             name = f"{part}/{metric}"
-            row[name], row[f"{name} std"], row[f"{name} n"] = each.average(part, metric)
+            row[name], row[f"{name} std"], row[f"{name} n"] = combination.average(part, metric)
         rows.append(row)
     return pd.DataFrame(rows).rename_axis("combination")
 
 
-def parts(title: str, nodes: Sequence[Node]) -> Grid:
-    """Lay out the tree of a model with what each part takes, gives, and costs a row, and the
-    totals.
-    """
+def model_table(title: str, nodes: Sequence[Node]) -> Table:
+    """Lay out the tree of a model: input, output and costs per row of each part, and the total."""
     rows = [
         [
             n.path,
@@ -217,7 +238,7 @@ def parts(title: str, nodes: Sequence[Node]) -> Grid:
     whole = [n for n in nodes if n.path in {"branch", "head"}]
     costs = ["parameters", "multiply-adds", "weights", "activations"]
     columns = ["part", "kind", "input", "output", *costs]
-    return grid(title, columns, [*rows, ["total", "", "", "", *_costs(whole), ""]])
+    return text_table(title, columns, [*rows, ["total", "", "", "", *_costs(whole), ""]])
 
 
 def _costs(nodes: Sequence[Node]) -> list[str]:
@@ -228,47 +249,47 @@ def _costs(nodes: Sequence[Node]) -> list[str]:
     ]
 
 
-def census(counts: Mapping[str, tuple[int, int]]) -> str:
-    """Write how many layers there are of each type, and how often they run if more often.
+def layer_counts(counts: Mapping[str, tuple[int, int]]) -> str:
+    """Write the number of layers of each type, and how often they run if more often.
 
-    >>> census({"Conv2d": (53, 53), "ReLU": (17, 49)})
+    >>> layer_counts({"Conv2d": (53, 53), "ReLU": (17, 49)})
     '53 Conv2d, 17 ReLU (run 49 times)'
     """
-    more = {kind: f" (run {calls} times)" * (calls != n) for kind, (n, calls) in counts.items()}
-    return ", ".join(f"{n} {kind}{more[kind]}" for kind, (n, _) in counts.items())
+    return ", ".join(
+        f"{n} {kind}" + (f" (run {calls} times)" if calls != n else "")
+        for kind, (n, calls) in counts.items()
+    )
 
 
-def stored(title: str, files: Sequence[tuple[str, int, float]]) -> Grid:
-    """Lay out files by name with their megabytes and the day of their last use."""
-    from datetime import datetime
-
+def files_table(title: str, files: Sequence[tuple[str, int, float]]) -> Table:
+    """Lay out files by name, with their megabytes and the day of their last use."""
     rows = [
         [name, f"{size / 1e6:,.1f}", f"{datetime.fromtimestamp(used):%Y-%m-%d %H:%M}"]
         for name, size, used in files
     ]
     total = f"{sum(size for _, size, _ in files) / 1e6:,.1f}"
-    return grid(title, ["file", "MB", "last used"], [*rows, ["total", total, ""]])
+    return text_table(title, ["file", "MB", "last used"], [*rows, ["total", total, ""]])
 
 
 def write_json(path: str | Path, value: Any, *, overwrite: bool = False) -> None:
-    """Write a value as JSON; a number that is not finite, which JSON lacks, becomes null. Raises
-    FileError where the file exists already, unless `overwrite` says to replace it.
+    """Write a value as JSON; numbers that are not finite, which JSON lacks, become null. Raises
+    FileError if the file exists already, unless `overwrite` is set.
     """
-    text = json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(_json_value(value), indent=2, allow_nan=False) + "\n"
     write(path, text.encode(), overwrite=overwrite)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _plain(child) for name, child in value.items()}
+        return {name: _json_value(child) for name, child in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(child) for child in value]
+        return [_json_value(child) for child in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_table(path: str | Path, frame: pd.DataFrame, *, overwrite: bool = False) -> None:
-    """Write predictions as CSV, or as Parquet by the ending; whole or not at all. Raises FileError
-    where the file exists already, unless `overwrite` says to replace it.
+    """Write predictions as CSV, or as Parquet if the path ends so; the file is written whole or not
+    at all. Raises FileError if it exists already, unless `overwrite` is set.
     """
     is_parquet = Path(path).suffix.lower() == ".parquet"
     data = frame.to_parquet(index=True) if is_parquet else frame.to_csv().encode()

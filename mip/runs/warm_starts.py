@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,10 +10,12 @@ from attrs import evolve
 from torch import Tensor
 
 from mip.branches import branches, path_in_spec
+from mip.compare import differences
 from mip.errors import FileError, SpecError, hint
 from mip.files import load_model
 from mip.model import Net, Plan, build
-from mip.spec import KINDS, Spec, to_dict
+from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.spec import Spec, to_dict
 from mip.train import State
 from mip.tree import get_in
 
@@ -24,15 +25,15 @@ each.
 """
 
 
-def load_sources(spec: Spec, base: str | Path = ".", kinds: Mapping[str, type] = KINDS) -> Sources:
-    """Read the model files that `[warm_start]` names, relative to the folder `base`.
+def load_sources(spec: Spec, context: Context = DEFAULT_CONTEXT) -> Sources:
+    """Read the model files that `[warm_start]` names.
 
     Raises FileError, with the path in the spec, for a file that is missing, damaged or no model.
     """
     sources = {}
     for path, file in spec.warm_start.items():
         try:
-            sources[path] = load_model(Path(base) / file, kinds)
+            sources[path] = load_model(context.base / file, context.kinds)
         except FileError as error:
             raise FileError(f"warm_start.{path}: {error}") from error
     return sources
@@ -56,7 +57,7 @@ def adopt_facts(plan: Plan, sources: Sources) -> Plan:
 def _checked_source(plan: Plan, path: str, sources: Sources) -> Plan:
     file = plan.spec.warm_start[path]
     if path not in sources:
-        cure = "pass mip.runs.load_sources(spec, folder)"
+        cure = "pass mip.runs.load_sources(spec)"
         raise SpecError(f"warm_start.{path}: {file} has not been read; {cure}")
     source = sources[path][0]
     ours, theirs = dict(branches(plan.spec.branch)), dict(branches(source.spec.branch))
@@ -66,20 +67,6 @@ def _checked_source(plan: Plan, path: str, sources: Sources) -> Plan:
     for name, here, there in differences(*pair, path_in_spec(path)):
         raise SpecError(f"warm_start.{path}: {name} is {here} here and {there} in {file}")
     return source
-
-
-def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the dotted path and both values wherever two trees of plain values differ.
-
-    >>> list(differences({"a": {"b": 1, "c": [2]}}, {"a": {"b": 1, "c": [3], "d": 4}}))
-    [('a.c', [2], [3]), ('a.d', 'nothing', 4)]
-    """
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for name in {**one, **other}:
-            pair = one.get(name, "nothing"), other.get(name, "nothing")
-            yield from differences(*pair, f"{path}.{name}" if path else name)
-    elif one != other:
-        yield path, one, other
 
 
 def _part(tree: Any, plan: Plan, path: str) -> Any:

@@ -17,6 +17,7 @@ from .gradient import standard_gradient as standard_gradient
 from .gradient import vmapped as vmapped
 from .loop import fit as fit
 from .loop import scan as scan
+from .metrics import Mode as Mode
 from .metrics import best_epoch as best_epoch
 from .metrics import check_metric as check_metric
 from .metrics import direction as direction

@@ -335,7 +335,7 @@ def test_cutmix_without_photos(folder, run):
     (folder / "houses.toml").write_text(text[:photos] + text[head:] + "cutmix = 1.0\n")
     for command in (["check", "houses.toml"], ["fit", "houses.toml", "--out", "run"]):
         assert refused(run(*command)) == (
-            "train.cutmix = 1 pastes photos, and no branch reads any; train.mixup mixes numbers"
+            "train.cutmix = 1 pastes photos, but no branch reads any; use train.mixup for numbers"
         )
     assert not Path("run").exists()
 
@@ -589,12 +589,12 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
 def test_resume_says_what_it_goes_on_from(folder, run):
     few = ("fit", "houses.toml", "--set", "train.keep_last=-1", "--out", "run")
     assert run(*few)[0] == 0
-    same = "same spec, same rows, the checkpoint's checksum holds"
+    same = "same spec, same rows, the checkpoint is intact"
     out = run(*few, "--resume")[1]
-    assert f"run: goes on after step 6 of 6, in epoch 2 of 2; {same}\n" in out
+    assert f"run: resuming after step 6 of 6, in epoch 2 of 2; {same}\n" in out
     shutil.copy("run/checkpoints/epoch-0000.safetensors", "run/checkpoints/last.safetensors")
     out = run(*few, "--resume")[1]
-    assert f"run: goes on after step 3 of 6, in epoch 2 of 2; {same}\n" in out
+    assert f"run: resuming after step 3 of 6, in epoch 2 of 2; {same}\n" in out
 
 
 def test_replay_shows_a_step_and_holds_it_against_the_history(folder, run):

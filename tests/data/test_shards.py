@@ -667,7 +667,7 @@ def test_a_run_over_shards_resumes_in_the_middle_of_an_epoch_to_the_same_bytes(h
             raise CutError
 
     with pytest.raises(CutError):
-        mip.run(*opened(**changes), here / "cut", hooks=lambda job: [cutting])
+        mip.run(*opened(**changes), here / "cut", make_hooks=lambda job: [cutting])
     mip.run(*opened(**changes), here / "cut", resume=True)
     mip.run(*opened(**changes), here / "whole")
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
@@ -712,7 +712,7 @@ def test_shards_train_as_the_same_batches_in_memory(here, monkeypatch):
     table = cut.train.take(range(len(cut.train)))
     want = plan.encode(table)
     for memory in (2 << 30, 0):
-        monkeypatch.setattr("mip.runs.feeding.MEMORY", memory)
+        monkeypatch.setattr("mip.runs.feeding.MEMORY_BYTES", memory)
         rows = [*concat(batch.row.tolist() for batch in train_pipe(plan, cut.train))]
         assert sorted(rows) == table.row_ids.tolist() != rows
         assert bits(mip.collect(rows_pipe(plan, cut.train, 16))) == bits(want)

@@ -486,7 +486,7 @@ def trained(head, train, valid=(), branches=NUMBERS, **options):
         if event.name == "before_batch":
             steps.append(event.step)
 
-    return (lambda: mip.run(spec, rows, hooks=lambda job: [hook])), steps
+    return (lambda: mip.run(spec, rows, make_hooks=lambda job: [hook])), steps
 
 
 def test_a_class_that_is_missing_from_train_is_an_error_before_training():

@@ -89,7 +89,13 @@ def test_an_old_spec_is_read(old):
 def resumed(old, folder, name="spec.toml"):
     spec = mip.load_spec(old / name)
     parts = mip.parts(spec, mip.read(old / "rows.csv"))
-    return mip.run(spec, parts, folder, device="cpu", base=old, resume=True)
+    return mip.run(
+        spec,
+        parts,
+        folder,
+        context=mip.Context(device="cpu", context=mip.Context(base=old)),
+        resume=True,
+    )
 
 
 @UNVERSIONED

@@ -281,7 +281,7 @@ def test_a_table_in_the_folder_is_not_removed_with_the_run(parts, tmp_path):
     )
     before = snapshot(tmp_path)
     with pytest.raises(FileError, match=f"history.jsonl: {INPUT}"):
-        run(named, parts, tmp_path, base=tmp_path, overwrite=True)
+        run(named, parts, tmp_path, context=mip.Context(base=tmp_path), overwrite=True)
     assert snapshot(tmp_path) == before
 
 
@@ -321,7 +321,7 @@ def laid_out(tmp_path_factory):
     spec = mip.load_spec(folder / "houses.toml")
     parts = mip.parts(spec, mip.read(folder / "houses.csv"))
     for name in ("a", "b"):
-        run(spec, parts, folder / name, base=folder)
+        run(spec, parts, folder / name, context=mip.Context(base=folder))
     (folder / "notes.csv").write_bytes(b"mine")
     (folder / "link.csv").symlink_to("houses.csv")
     return folder

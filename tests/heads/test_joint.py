@@ -120,7 +120,7 @@ def test_it_round_trips_through_a_spec_in_any_order(head):
 @every
 def test_a_model_of_it_predicts_from_its_file_as_in_memory(head, tmp_path):
     parts = mip.model.Parts(whole(), whole(), whole().take([]))
-    ended = mip.run(spec_of(head), parts, tmp_path, device="cpu")
+    ended = mip.run(spec_of(head), parts, tmp_path, context=mip.Context(device="cpu"))
     loaded = mip.load(tmp_path / "model.safetensors")
     predicted = loaded(rows_of())
     assert predicted.equals(ended.predict(rows_of()))
@@ -152,7 +152,7 @@ def test_every_parameter_is_reached_and_learns(head):
 @every
 def test_mixed_rows_train(head, tmp_path):
     parts = mip.model.Parts(whole(), whole().take([]), whole().take([]))
-    ended = mip.run(spec_of(head, mixup=0.4), parts, tmp_path, device="cpu")
+    ended = mip.run(spec_of(head, mixup=0.4), parts, tmp_path, context=mip.Context(device="cpu"))
     assert all(value.isfinite().all() for value in ended.state.params.values())
 
 
@@ -160,8 +160,8 @@ def test_one_head_alone_is_that_head_to_the_bit():
     head = HEADS["multiclass"]
     rows = known_of(head)
     parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
-    alone = mip.run(spec_of(head), parts, device="cpu")
-    joint = mip.run(spec_of(Joint({"it": head})), parts, device="cpu")
+    alone = mip.run(spec_of(head), parts, context=mip.Context(device="cpu"))
+    joint = mip.run(spec_of(Joint({"it": head})), parts, context=mip.Context(device="cpu"))
     assert torch.equal(
         alone.state.params["head.0.weight"], joint.state.params["head.head.it.0.weight"]
     )

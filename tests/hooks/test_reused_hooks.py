@@ -27,14 +27,16 @@ head = { kind = "regression", column = "y" }
 )
 
 HOOKS = {
-    "checkpoint": lambda folder, said: mip.hooks.checkpoint(folder, metric="loss", every=3, keep=1),
+    "checkpoint": lambda folder, said: mip.hooks.checkpoint(
+        folder, metric="loss", every=3, keep_last=1
+    ),
     "console": lambda folder, said: mip.hooks.console(said.append),
     "early_stop": lambda folder, said: mip.hooks.early_stop("valid/loss", patience=1),
     "limit": lambda folder, said: mip.hooks.limit(epochs=2, batches=3),
     "limit by time": lambda folder, said: mip.hooks.limit(seconds=5),
     "log": lambda folder, said: mip.hooks.log(folder / "log.csv"),
     "nan_guard": lambda folder, said: mip.hooks.nan_guard("roll_back"),
-    "plateau": lambda folder, said: mip.hooks.plateau(patience=0),
+    "reduce_lr_on_plateau": lambda folder, said: mip.hooks.reduce_lr_on_plateau(patience=0),
     "plots": lambda folder, said: mip.hooks.plots(folder / "history.png"),
     "progress": lambda folder, said: mip.hooks.progress(total=12),
     "record": lambda folder, said: mip.hooks.record(said),

@@ -303,7 +303,7 @@ def test_rows_that_do_not_fit_into_memory_are_cached_in_the_default_folder(
     table, cut, folder, monkeypatch
 ):
     plain = trained(table, cut)
-    monkeypatch.setattr("mip.runs.feeding.MEMORY", 0)
+    monkeypatch.setattr("mip.runs.feeding.MEMORY_BYTES", 0)
     monkeypatch.setenv("MIP_CACHE", str(folder))
     assert bits(plain.params) == bits(trained(table, cut).params)
     assert len(list_caches(folder)) == 1

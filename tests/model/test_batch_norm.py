@@ -12,8 +12,8 @@ from conftest import HEADS, bits, draw_photos, frame_of
 import mip
 from mip.errors import MipWarning, SpecError
 from mip.model import Parts
-from mip.runs import job, rate_curve
-from mip.runs.training import check_batch_norm
+from mip.runs import lr_curve, prepare_job
+from mip.runs.checks import check_batch_norm
 
 PHOTOS = """
 [branch.looks]
@@ -61,7 +61,7 @@ def test_what_is_refused_is_what_torch_would_refuse(size, freeze, batch, rows, t
     net = mip.build(plan)
     inputs, _, *_ = plan.encode(given.train.take(np.arange(min(batch, rows))))
     found = []
-    for function in (lambda: net(inputs), lambda: job(spec, given)):
+    for function in (lambda: net(inputs), lambda: prepare_job(spec, given)):
         try:
             function()
         except (ValueError, SpecError) as error:
@@ -73,15 +73,15 @@ def test_the_spec_and_the_cure_are_named(table):
     why = r"batch norm \('looks.photos.backbone.\d+.norm\d'\) needs 2"
     cure = "set train.batch_size to 2 or more"
     with pytest.raises(SpecError, match=rf"^train.batch_size = 1: {why} or more rows; {cure}$"):
-        job(spec_of(photos()), cut(table, 4))
-    cure = "give it more rows in data.split, or take a model without batch norm"
+        prepare_job(spec_of(photos()), cut(table, 4))
+    cure = "give it more rows in data.split, or choose a model without batch norm"
     with pytest.raises(SpecError, match=rf"^the training part has 1 row: {why}; {cure}$"):
-        job(spec_of(photos(), batch=4), cut(table, 1))
+        prepare_job(spec_of(photos(), batch=4), cut(table, 1))
 
 
 def test_it_is_told_wherever_a_run_begins(table):
     with pytest.raises(SpecError, match=r"train\.batch_size = 1: batch norm"):
-        rate_curve(spec_of(photos()), cut(table, 4))
+        lr_curve(spec_of(photos()), cut(table, 4))
     frame = table.frame.assign(fold=["a", "b", *["a"] * (len(table) - 2)])
     folds = mip.Table(frame, table.name, table.root)
     with pytest.warns(MipWarning, match="fold 'a': the training part has 1 row: batch norm"):
@@ -99,8 +99,8 @@ continuous = ["rooms"]
 network = {{ kind = "{network}", {more} }}
 """
     with pytest.raises(SpecError, match=r"^train.batch_size = 1: batch norm \('all\."):
-        job(spec_of(branches), cut(table, 4))
-    job(spec_of(branches, batch=2), cut(table, 4))
+        prepare_job(spec_of(branches), cut(table, 4))
+    prepare_job(spec_of(branches, batch=2), cut(table, 4))
 
 
 def test_nothing_is_changed_by_looking(table):

@@ -16,7 +16,7 @@ from mip.errors import SpecError
 from mip.model import Parts
 from mip.nn import FeatureExtractor, freeze_until
 from mip.optim import partition
-from mip.runs import job
+from mip.runs import prepare_job
 
 GROUP = '[[train.group]]\nmatch = "{match}"\nlr_scale = {lr}\nstart_epoch = {start}\n'
 
@@ -24,7 +24,7 @@ GROUP = '[[train.group]]\nmatch = "{match}"\nlr_scale = {lr}\nstart_epoch = {sta
 def laid(table, freeze=None, backbone="small", groups="", epochs=3):
     spec = spec_of(train=f"[train]\nepochs = {epochs}\nbatch_size = 4\n{groups}")
     photos = evolve(spec.branch["photos"], freeze=freeze, backbone=backbone, size=32)
-    return job(evolve(spec, branch={**spec.branch, "photos": photos}), all_of(table))
+    return prepare_job(evolve(spec, branch={**spec.branch, "photos": photos}), all_of(table))
 
 
 def all_of(table):
@@ -197,7 +197,7 @@ def by_torch(run, batches):
 def test_a_group_that_fits_nothing_is_named(table):
     with pytest.raises(SpecError) as caught:
         laid(table, groups=GROUP.format(match="photo.*", lr=1, start=0))
-    assert str(caught.value).startswith("train.group[0].match = 'photo.*' fits no parameter")
+    assert str(caught.value).startswith("train.group[0].match = 'photo.*' matches no parameter")
 
 
 def test_a_label_without_an_optimizer_is_an_error():
@@ -214,7 +214,7 @@ def test_a_run_with_groups_resumes_to_the_same_bytes(table, tmp_path):
     def stop(event):
         return mip.Stop("now") if event.name == "after_batch" and event.step == 4 else None
 
-    mip.run(spec, all_of(table), tmp_path / "b", hooks=lambda _: (stop,))
+    mip.run(spec, all_of(table), tmp_path / "b", make_hooks=lambda _: (stop,))
     again = mip.run(spec, all_of(table), tmp_path / "b", resume=True)
     assert moved(whole.state, again.state) == set()
 

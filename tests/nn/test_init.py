@@ -331,7 +331,7 @@ def test_a_run_with_rules_resumes_to_the_same_bytes(table, tmp_path):
     parts = mip.model.Parts(table, table.take([]), table.take([]))
     stop = lambda event: mip.Stop("now") if event.step == 4 else None  # noqa: E731
     mip.run(spec, parts, tmp_path / "whole")
-    mip.run(spec, parts, tmp_path / "cut", hooks=lambda _: [stop])
+    mip.run(spec, parts, tmp_path / "cut", make_hooks=lambda _: [stop])
     mip.run(spec, parts, tmp_path / "cut", resume=True)
     for name in ("model.safetensors", "checkpoints/last.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -79,7 +79,7 @@ def test_one_cycle_equals_torchs(steps, share):
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_cosine_equals_torchs(steps):
     rates = torchs(lambda o: T.CosineAnnealingLR(o, steps, eta_min=0.1), steps)
-    ours = mip.cosine(1.0, steps, end=0.1)
+    ours = mip.optim.cosine(1.0, steps, end=0.1)
     assert [ours(step) for step in range(steps)] == pytest.approx(rates, abs=1e-9)
 
 
@@ -112,7 +112,10 @@ def test_a_schedule_behind_its_end_stays_there():
 
 
 def test_warmup_rises_in_a_line_to_the_peak():
-    for rate in (mip.cosine(1.0, steps=10, warmup_steps=4), S.with_warmup(mip.cosine(1.0, 6), 4)):
+    for rate in (
+        S.cosine(1.0, steps=10, warmup_steps=4),
+        S.with_warmup(S.cosine(1.0, 6), 4),
+    ):
         assert [rate(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
         assert rate(7) == pytest.approx(0.5)
 

@@ -237,7 +237,7 @@ def test_scores_and_statistics_of_no_batches_are_refused():
     )
     net, one, batch = mip.build(plan), mip.sgd(0.1), plan.encode(rows)
     step, once = mip.train_step(net, plan.loss, one), iter([batch])
-    with pytest.raises(DataError, match="there is no batch to score"):
+    with pytest.raises(DataError, match="no batches to validate on"):
         mip.fit(step, [batch], mip.init(net, one), epochs=2, hooks=[mip.validate(plan, once)])
     net, one = torch.nn.Sequential(torch.nn.BatchNorm1d(2)), mip.optim.ema(0.9)
     state = mip.init(net, one)

@@ -150,7 +150,7 @@ def test_a_picture_that_cannot_be_written_says_whose_it_is(tmp_path):
 
 
 def test_outside_of_a_notebook_a_file_is_needed():
-    with pytest.raises(MipError, match=r"outside of a notebook it needs a file: plots\('h"):
+    with pytest.raises(MipError, match=r"plots\(\) needs a file outside of a notebook: plots\('h"):
         plots()
 
 

@@ -41,7 +41,7 @@ def trained(table, head, seed=0, branches=NUMBERS, rows=None):
     spec = mip.parse(text, changes={"train.seed": seed})
     own = table if rows is None else table.take(rows)
     parts = mip.model.Parts(own, table.take([]), table.take([]))
-    return mip.run(spec, parts, device="cpu").predict
+    return mip.run(spec, parts, context=mip.Context(device="cpu")).predict
 
 
 @pytest.fixture(scope="module", params=ALL)
@@ -294,7 +294,7 @@ def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path):
     parts = mip.parts(spec, table)
     for seed in (0, 1):
         seeded = evolve(spec, train=evolve(spec.train, seed=seed))
-        mip.run(seeded, parts, tmp_path / f"{seed}", device="cpu")
+        mip.run(seeded, parts, tmp_path / f"{seed}", context=mip.Context(device="cpu"))
     out, csv = tmp_path / "both.safetensors", tmp_path / "found.csv"
     done = called("ensemble", tmp_path / "0", tmp_path / "1/model.safetensors", "--out", out)
     assert (done.returncode, done.stdout) == (0, f"wrote {out}: the mean of 2 models\n")
@@ -312,7 +312,9 @@ def test_parts_that_models_do_not_share_are_not_scored(table, folder, tmp_path):
     for seed in (0, 1):
         change = {"data.split": {"fractions": [0.5, 0.25, 0.25], "seed": seed}}
         spec = mip.parse(NUMBERS + ALL["regression"] + TRAIN, changes=change)
-        mip.run(spec, mip.parts(spec, table), tmp_path / f"{seed}", device="cpu")
+        mip.run(
+            spec, mip.parts(spec, table), tmp_path / f"{seed}", context=mip.Context(device="cpu")
+        )
     models = [mip.load(tmp_path / f"{seed}" / "model.safetensors") for seed in (0, 1)]
     mip.predict.save_ensemble(tmp_path / "both.safetensors", mip.predict.ensemble(models))
     done = called("evaluate", tmp_path / "both.safetensors", folder / "houses.csv", "--split=test")

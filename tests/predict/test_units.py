@@ -116,7 +116,10 @@ SCALES = {"standard": Regression("y"), "log": Regression("y", "log"), "quantile"
 @example(unit=1e-9, measured=1e-27)
 def test_a_model_of_another_unit_is_the_same_model(name, unit, measured):
     spec = spec_of(SCALES[name], epochs=3)
-    one, other = (mip.run(spec, cut_of(*units), device="cpu") for units in [(), (unit, measured)])
+    one, other = (
+        mip.run(spec, cut_of(*units), context=mip.Context(device="cpu"))
+        for units in [(), (unit, measured)]
+    )
     test, same = cut_of().test, cut_of(unit, measured).test
     want, found = one.predict(test), other.predict(same)
     np.testing.assert_allclose(found, unit * want, rtol=1e-4)

@@ -18,9 +18,9 @@ from mip.data import from_frame
 from mip.errors import DataError, SpecError
 from mip.hooks import early_stop
 from mip.model import Parts, cutmix, either, matches_pattern, mixup
-from mip.runs import job
+from mip.runs import prepare_job
 from mip.runs.feeding import rows_pipe, train_pipe
-from mip.runs.jobs import Run
+from mip.runs.runner import Run
 from mip.train import best_epoch, eval_step
 
 SPEC = """
@@ -94,7 +94,7 @@ def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, at, 
 
     asked = spec(checkpoint_every=4, **more)
     with pytest.raises(CutError):
-        mip.run(asked, cut, tmp_path / "cut", hooks=lambda job: [cutting])
+        mip.run(asked, cut, tmp_path / "cut", make_hooks=lambda job: [cutting])
     mip.run(asked, cut, tmp_path / "cut", resume=True)
     mip.run(asked, cut, tmp_path / "whole")
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
@@ -119,7 +119,11 @@ def test_a_damaged_best_checkpoint_is_told_before_the_training(cut, tmp_path, ke
     with pytest.raises(mip.MipError) as caught:
         mip.run(asked, cut, tmp_path, resume=True)
     name = f"epoch-{best_epoch(ended.history.epochs, 'valid/loss'):04}.safetensors"
-    cure = f"{name} is the same: copy it over best.safetensors" if keep else "start anew"
+    cure = (
+        f"{name} is the same: copy it over best.safetensors"
+        if keep
+        else "start again without resume"
+    )
     wrong = "the file is damaged (its checksum does not match)"
     assert str(caught.value) == f"{path}: {wrong}; {cure}"
     path.unlink()
@@ -196,7 +200,7 @@ def test_early_stop_counts_epochs_without_a_better_one(cut):
 
     none = Parts(cut.train, cut.valid.take([]), cut.test)
     hooks = [told, early_stop("valid/loss", patience=2)]
-    ended = mip.run(spec(epochs=5), none, hooks=lambda job: hooks)
+    ended = mip.run(spec(epochs=5), none, make_hooks=lambda job: hooks)
     assert len(ended.history.epochs) == 4
 
 
@@ -217,7 +221,7 @@ def test_one_fold_is_not_enough(table):
 
 def test_rows_past_the_memory_limit_are_read_anew_and_train_the_same(cut, monkeypatch):
     kept = mip.run(spec(epochs=2), cut)
-    monkeypatch.setattr("mip.runs.feeding.MEMORY", 0)
+    monkeypatch.setattr("mip.runs.feeding.MEMORY_BYTES", 0)
     assert same(kept, mip.run(spec(epochs=2), cut))
 
 
@@ -270,7 +274,7 @@ def test_the_pipe_that_trains_mixes_behind_the_augmentation(head, houses, asked)
 
 def test_a_mixed_run_goes_on_from_any_step_with_the_same_bits(head, houses):
     plan = planned(head, houses, "mixup = 0.4\ncutmix = 1")
-    laid = job(plan.spec, Parts(houses, houses.take([]), houses.take([])))
+    laid = prepare_job(plan.spec, Parts(houses, houses.take([]), houses.take([])))
     whole = mip.fit(laid.step, laid.batches, laid.start.state, steps=laid.steps)
     assert all(value.isfinite().all() for value in whole.params.values())
     for step in range(laid.steps + 1):
@@ -295,7 +299,7 @@ def test_cutmix_without_photos_is_refused(cut, tmp_path):
         with pytest.raises(mip.MipError) as caught:
             mip.run(spec(**change), cut, tmp_path / "run")
         assert str(caught.value) == (
-            "train.cutmix = 1 pastes photos, and no branch reads any; train.mixup mixes numbers"
+            "train.cutmix = 1 pastes photos, but no branch reads any; use train.mixup for numbers"
         )
     assert not (tmp_path / "run").exists()
 
@@ -313,9 +317,9 @@ def test_mixup_of_words_alone_is_refused(table):
     words = SPEC.replace('"continuous"', '"categorical"').replace('["a", "b"]', '["w"]')
     spec = mip.parse(words + "mixup = 0.2\n")
     with pytest.raises(mip.MipError) as caught:
-        job(spec, mip.parts(spec, from_frame(frame)))
+        prepare_job(spec, mip.parts(spec, from_frame(frame)))
     assert str(caught.value) == (
-        "train.mixup = 0.2 mixes photos and numbers, and no branch reads any: "
+        "train.mixup = 0.2 mixes photos and numbers, but no branch reads any: "
         "only the targets would be mixed"
     )
 

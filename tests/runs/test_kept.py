@@ -21,8 +21,9 @@ import mip
 from mip.cli.terminal import emit, say
 from mip.data import mean_and_std
 from mip.errors import DataError, MipError, MipWarning
-from mip.runs import best
-from mip.runs.sweeps import Combination, Outcome
+from mip.runs import best_combination
+from mip.runs.sweeps import Combination
+from mip.runs.trials import Outcome
 
 NAN = math.nan
 SPEC = """
@@ -93,16 +94,18 @@ def test_what_is_infinite_has_no_deviation():
 
 def test_the_spread_of_folds_says_how_many_have_a_metric():
     folds = {"a": {"auc": NAN, "mae": 1.0}, "b": {"auc": 0.5, "mae": 3.0}, "c": {"auc": 1.0}}
-    text = text_of(mip.runs.spread("t", folds))
+    text = text_of(mip.runs.folds_table("t", folds))
     assert "0.75 (2 of 3)" in text
     assert "2 (2 of 3)" in text
-    assert "n/a, not defined: auc where all rows are of one class" in text
-    found = mip.runs.averages(list(folds.values()))
+    assert "n/a, not defined: auc if all rows are of one class" in text
+    found = mip.runs.fold_averages(list(folds.values()))
     assert found["auc"] == 0.75
     assert found["defined"] == {"auc": 2, "mae": 2}
-    none = mip.runs.averages([{"r2": NAN}, {"r2": NAN}])
+    none = mip.runs.fold_averages([{"r2": NAN}, {"r2": NAN}])
     assert math.isnan(none["r2"])
-    assert "n/a (0 of 2)" in text_of(mip.runs.spread("t", {"a": {"r2": NAN}, "b": {"r2": NAN}}))
+    assert "n/a (0 of 2)" in text_of(
+        mip.runs.folds_table("t", {"a": {"r2": NAN}, "b": {"r2": NAN}})
+    )
 
 
 def outcome(loss, **more):
@@ -113,14 +116,14 @@ def test_a_loss_that_is_not_defined_never_wins_a_sweep():
     lost = Combination({"k": 1}, (outcome(NAN), outcome(0.1)), (Path(), Path()))
     kept = Combination({"k": 2}, (outcome(0.5, auc=NAN), outcome(0.7, auc=0.9)), (Path(), Path()))
     failed = Combination({"k": 3}, (Outcome("run", error=MipError("no")), outcome(0.1)), (Path(),))
-    assert [math.isnan(each.valid) for each in (lost, kept, failed)] == [True, False, True]
-    assert best([lost, failed, kept]) == 2
-    assert best([lost, failed]) == -1
+    assert [math.isnan(each.valid_loss) for each in (lost, kept, failed)] == [True, False, True]
+    assert best_combination([lost, failed, kept]) is kept
+    assert best_combination([lost, failed]) is None
     assert kept.average("valid", "auc")[::2] == (0.9, 1)
-    text = text_of(mip.runs.sweep_grid("t", [lost, kept], 1))
+    text = text_of(mip.runs.sweep_table("t", [lost, kept], kept))
     assert "0.1 (1 of 2)" in text
     assert "0.9 (1 of 2)" in text
-    frame = mip.runs.sweep_frame([lost, kept], 1)
+    frame = mip.runs.sweep_frame([lost, kept], kept)
     assert frame["valid/auc n"].tolist() == [0, 1]
     assert frame["valid/loss n"].tolist() == [1, 2]
 
@@ -128,8 +131,8 @@ def test_a_loss_that_is_not_defined_never_wins_a_sweep():
 def test_runs_of_a_sweep_may_have_other_metrics():
     one = Combination({"k": 1}, (outcome(0.5, auc=0.9),), (Path(),))
     two = Combination({"k": 2}, (outcome(0.5, mae=2.0),), (Path(),))
-    assert set(mip.runs.sweep_json([one, two], 0)[0]["valid"]) == {"loss", "auc", "mae"}
-    assert "n/a" in text_of(mip.runs.sweep_grid("t", [one, two], 0))
+    assert set(mip.runs.sweep_json([one, two], one)[0]["valid"]) == {"loss", "auc", "mae"}
+    assert "n/a" in text_of(mip.runs.sweep_table("t", [one, two], one))
 
 
 def test_json_has_null_for_what_is_no_number(tmp_path):
@@ -147,7 +150,7 @@ def test_a_history_has_null_for_what_is_no_number(run):
     (line,) = Path("a/history.jsonl").read_text().splitlines()
     assert json.loads(line, parse_constant=strict)["valid/r2"] is None
     assert json.loads(Path("a/metrics.json").read_text())["valid"]["r2"] is None
-    assert "n/a, not defined: r2 where all targets are equal, as one alone is\n" in out
+    assert "n/a, not defined: r2 if all targets are equal, as a single one is\n" in out
 
 
 # Folds and sweeps, to the end.
@@ -168,7 +171,7 @@ def test_each_row_may_be_a_fold(run):
     words = ["--folds", "each.csv", "--out", "o.csv", "--json", "o.json"]
     code, out, err = run("crossval", "regression.toml", *words)
     assert code == 0, err
-    assert "n/a, not defined: r2 where all targets are equal" in out
+    assert "n/a, not defined: r2 if all targets are equal" in out
     assert json.loads(Path("o.json").read_text())["r2"] is None
     assert len(pd.read_csv("o.csv")) == 24
 
@@ -202,13 +205,13 @@ def test_whatever_fails_in_one_fold_the_others_are_kept(folder):
     table = evolve(rows, frame=rows.frame.assign(fold=fold))
     spec = mip.load_spec("regression.toml")
     with pytest.warns(MipWarning, match=r"^fold '0': KeyError: 'odd'$"):
-        done = mip.crossval(spec, table, "fold", hooks=failing({6}))
+        done = mip.crossval(spec, table, "fold", make_hooks=failing({6}))
     assert done.folds == ("1", "2", "3")
     assert len(done.scores) == 3
     assert done.predictions.index.tolist() == list(range(6, 24))
     assert isinstance(done.errors["0"].__cause__, KeyError)
     with pytest.raises(MipError, match=r"^fold '0': KeyError: 'odd'$"):
-        mip.crossval(spec, table, "fold", hooks=failing({0, 6}))
+        mip.crossval(spec, table, "fold", make_hooks=failing({0, 6}))
 
 
 def test_a_sweep_of_seeds_ends_although_a_metric_is_not_defined(run, monkeypatch):

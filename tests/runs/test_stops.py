@@ -25,7 +25,7 @@ import mip
 from mip.cli.train import fit
 from mip.errors import FileError
 from mip.files import LOCK, Checkpoint, intact_checkpoints
-from mip.hooks import plateau
+from mip.hooks import reduce_lr_on_plateau
 from mip.model import Parts
 from mip.optim import ema, inject_lr_factor
 from mip.train import History, with_averaged_params
@@ -34,14 +34,12 @@ TRAIN = "[train]\nepochs = {epochs}\nbatch_size = 4\nworkers = 0\ncheckpoint_eve
 FILES = ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors")
 
 
-def ran(
-    table: mip.Table, out: Path, epochs: int, branches: str = NUMBERS, **how
-) -> mip.runs.jobs.Run:
+def ran(table: mip.Table, out: Path, epochs: int, branches: str = NUMBERS, **how) -> mip.runs.Run:
     """Run into a folder; where it has a checkpoint, go on from there."""
     spec = spec_of("regression", branches, TRAIN.format(epochs=epochs))
     parts = Parts(table, table.take([]), table.take([]))
     resume = (out / "checkpoints" / "last.safetensors").exists()
-    return mip.run(spec, parts, out, resume=resume, device="cpu", **how)
+    return mip.run(spec, parts, out, resume=resume, context=mip.Context(device="cpu"), **how)
 
 
 def assert_same(out: Path, other: Path) -> None:
@@ -137,7 +135,7 @@ def test_a_run_that_ends_behind_any_batch_has_every_row(at, table, tmp_path, who
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ran(table, tmp_path, 2, hooks=lambda job: [killing])
+        ran(table, tmp_path, 2, make_hooks=lambda job: [killing])
     assert [step for step, _ in intact_checkpoints(tmp_path / "checkpoints")] == [at]
     ran(table, tmp_path, 2)
     assert_same(tmp_path, whole)
@@ -223,7 +221,7 @@ def laid_out(table: mip.Table, workers: int) -> Laid:
 def went_on(laid: Laid, folder: Path, start: Checkpoint, steps: int) -> mip.State:
     """Fit so many steps with a checkpoint after each, and leave the model beside it."""
     # An epoch that is not far better lowers the rate: two of the three do.
-    lower = plateau("loss", factor=0.5, patience=0, threshold=0.9)
+    lower = reduce_lr_on_plateau("loss", factor=0.5, patience=0, threshold=0.9)
     hooks = [lower, mip.checkpoint(folder, laid.plan, every=1)]
     given = {"steps": steps, "hooks": hooks, "history": start.history}
     ended = mip.fit(laid.step, laid.batches, start.state, **given)

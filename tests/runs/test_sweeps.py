@@ -18,8 +18,8 @@ import mip
 from mip.branches import Continuous
 from mip.cli.inputs import choices
 from mip.errors import FileError, MipError, SpecError
-from mip.runs import Trial, best, runs, sweep
-from mip.runs.sweeps import grid, name_of
+from mip.runs import Trial, best_combination, run_trials, sweep
+from mip.runs.sweeps import combinations_of, name_of
 from mip.workers import parallel_map
 
 TEXT = (
@@ -118,10 +118,10 @@ def test_a_process_that_dies_is_said():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_run_is_the_one_it_makes_alone(cut, workers):
     given = trials(cut, other={"train.optimizer.lr": 0.1, "train.optimizer.weight_decay": 0.3})
-    outcomes = list(runs(given, workers))
+    outcomes = list(run_trials(given, workers))
     assert [each.name for each in outcomes] == ["seed 0", "seed 1", "other"]
     for each, trial in zip(outcomes, given, strict=True):
-        alone = mip.run(trial.spec, trial.parts, device="cpu")
+        alone = mip.run(trial.spec, trial.parts, context=mip.Context(device="cpu"))
         assert bits(each.run.state.params) == bits(alone.state.params)
         assert each.run.history.epochs == alone.history.epochs
         assert each.scores["test"] == mip.evaluate(alone.predict, cut.test)
@@ -131,10 +131,11 @@ def test_each_run_is_the_one_it_makes_alone(cut, workers):
 def test_an_error_is_named_and_loses_no_other(cut, workers):
     wild = {"train.optimizer.lr": 1e30, "train.clip_norm": 0.0}
     given = trials(cut, wild=wild, mixed={"train.cutmix": 1.0}, last={})
-    outcomes = {each.name: each for each in runs(given, workers)}
+    outcomes = {each.name: each for each in run_trials(given, workers)}
     assert [name for name, each in outcomes.items() if each.error] == ["wild", "mixed"]
     assert str(outcomes["mixed"].error) == (
-        "mixed: train.cutmix = 1 pastes photos, and no branch reads any; train.mixup mixes numbers"
+        "mixed: train.cutmix = 1 pastes photos, but no branch reads any; "
+        "use train.mixup for numbers"
     )
     assert isinstance(outcomes["mixed"].error, SpecError)
     assert str(outcomes["wild"].error).startswith("wild: ")
@@ -143,7 +144,7 @@ def test_an_error_is_named_and_loses_no_other(cut, workers):
 
 def test_what_is_no_mistake_of_the_user_is_named_too(cut):
     broken = cut._replace(train=None)
-    (outcome,) = runs([Trial("broken", mip.parse(TEXT), broken)])
+    (outcome,) = run_trials([Trial("broken", mip.parse(TEXT), broken)])
     assert str(outcome.error).startswith("broken: AttributeError: ")
 
 
@@ -158,7 +159,9 @@ class Doubled(Continuous):
 def test_kinds_of_ones_own_are_sent(cut):
     kinds = {**mip.KINDS, "doubled": Doubled}
     spec = mip.parse(TEXT.replace('"continuous"', '"doubled"'), kinds)
-    (outcome, _) = runs([Trial("own", spec, cut)] * 2, workers=2, kinds=kinds)
+    (outcome, _) = run_trials(
+        [Trial("own", spec, cut)] * 2, workers=2, context=mip.Context(kinds=kinds)
+    )
     assert isinstance(outcome.run.plan.spec.branch["sizes"], Doubled)
 
 
@@ -176,10 +179,11 @@ def test_folds_among_workers_are_those_of_one(folder):
 
 def test_a_sweep_is_a_grid_with_seeds(folder, tmp_path):
     done = sweep(folder / "houses.toml", {**RATES, "train.batch_size": [8, 16]}, tmp_path, seeds=2)
-    want = grid({**RATES, "train.batch_size": [8, 16]})
+    want = combinations_of({**RATES, "train.batch_size": [8, 16]})
     assert [each.changes for each in done] == want
     assert [len(each.outcomes) for each in done] == [2] * 4
-    assert best(done) == int(np.argmin([each.valid for each in done]))
+    losses = [each.valid_loss for each in done]
+    assert best_combination(done) is done[int(np.argmin(losses))]
     losses = [each.scores["valid"]["loss"] for each in done[0].outcomes]
     assert done[0].average("valid", "loss") == pytest.approx(
         (np.mean(losses), np.std(losses, ddof=1), 2)
@@ -190,7 +194,12 @@ def test_a_sweep_is_a_grid_with_seeds(folder, tmp_path):
 def test_a_run_of_a_sweep_is_the_run_alone(folder, cut, tmp_path):
     done = sweep(folder / "houses.toml", RATES, tmp_path / "swept", seeds=2, workers=2)
     spec = mip.parse(TEXT, changes={"train.optimizer.lr": 1e-2, "train.seed": 1})
-    mip.run(spec, cut, tmp_path / "alone", base=folder, device="cpu")
+    mip.run(
+        spec,
+        cut,
+        tmp_path / "alone",
+        context=mip.Context(base=folder, context=mip.Context(device="cpu")),
+    )
     one = (done[1].folders[1] / "model.safetensors").read_bytes()
     assert one == (tmp_path / "alone" / "model.safetensors").read_bytes()
     assert done[1].folders[1].name == "train.optimizer.lr=0.01,train.seed=1"
@@ -223,7 +232,7 @@ def test_a_folder_with_another_run_is_an_error_of_that_run(folder, tmp_path):
         f"train.batch_size=8,train.seed=0: {done.folders[0]}: holds a run of another spec or other "
         "rows; choose another --out, or replace it with --force (overwrite=True in Python)"
     )
-    assert best([again]) == -1
+    assert best_combination([again]) is None
 
 
 @pytest.mark.parametrize(
@@ -232,8 +241,8 @@ def test_a_folder_with_another_run_is_an_error_of_that_run(folder, tmp_path):
         ({"train.bach": [1]}, 1, "{path}: train.bach is not a field; did you mean 'batch_size'?"),
         ({"train.batch_size": [8, 8]}, 1, "a sweep has a combination of values twice"),
         ({"train.seed": [1, 2]}, 2,
-         "a sweep over train.seed has its seeds; leave out their number"),
-        ({}, 0, "a sweep needs one seed or more, and is asked for 0"),
+         "a sweep over train.seed names its seeds; leave out their number"),
+        ({}, 0, "a sweep needs at least one seed, not 0"),
         ({"data.table": [""]}, 1, "{path}: data.table is missing"),
         ({"data.split.fractions": [[0.8, 0.0, 0.2]]}, 1,
          "{path}: a sweep chooses by valid loss and needs a valid part"),
@@ -281,7 +290,7 @@ def test_the_command_line_sweeps_prints_and_writes(folder, tmp_path):
     assert "valid loss" in done.stdout
     assert done.stdout.count(" best") == 1
     rows = json.loads((tmp_path / "sweep.json").read_text())
-    assert [row["changes"] for row in rows] == grid(RATES)
+    assert [row["changes"] for row in rows] == combinations_of(RATES)
     assert sum(row["best"] for row in rows) == 1
     assert rows[0]["spread"]["test"]["mae"] > 0
     frame = pd.read_csv(tmp_path / "sweep.csv", index_col="combination")
@@ -298,7 +307,7 @@ def test_the_command_line_names_runs_that_fail(folder, tmp_path):
     done = called(folder, *words)
     assert done.returncode == 2
     assert done.stderr == (
-        "mip: error: train.cutmix=1.0,train.seed=0: train.cutmix = 1 pastes photos, and no branch "
+        "mip: error: train.cutmix=1.0,train.seed=0: train.cutmix = 1 pastes photos, but no branch "
         "reads any; train.mixup mixes numbers\n"
         "mip: error: 1 of 2 runs failed; the others are kept\n"
     )

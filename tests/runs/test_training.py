@@ -10,7 +10,7 @@ from torch import nn
 
 import mip
 from mip.errors import DataError, SpecError
-from mip.hooks import early_stop, nan_guard, plateau, restore_best
+from mip.hooks import early_stop, nan_guard, reduce_lr_on_plateau, restore_best
 from mip.model import Parts
 from mip.optim import (
     accumulate,
@@ -24,8 +24,8 @@ from mip.optim import (
     swa,
 )
 from mip.optim.transforms import LrFactor
-from mip.runs import rate_of
-from mip.runs.training import optimizer_of
+from mip.runs import lr_schedule
+from mip.runs.optimizers import make_optimizer
 from mip.spec import Train
 from mip.tree import find
 
@@ -80,8 +80,8 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(changes, cut, tmp_path)
     def stopping(at):
         return lambda job: [lambda event: mip.Stop("") if event.step == at else None]
 
-    mip.run(one, cut, halves, hooks=stopping(5))
-    mip.run(one, cut, halves, hooks=stopping(8), resume=True)
+    mip.run(one, cut, halves, make_hooks=stopping(5))
+    mip.run(one, cut, halves, make_hooks=stopping(8), resume=True)
     mip.run(one, cut, halves, resume=True)
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
         assert (whole / name).read_bytes() == (halves / name).read_bytes(), name
@@ -118,11 +118,11 @@ RATE = cosine(1e-3, 6)
 def test_a_field_is_its_function(how, same):
     train = Train(epochs=2, schedule=mip.optim.Cosine(), accumulate=2, **how)
     by_hand = accumulate(chain(clip_norm(1.0), same(adamw(RATE))), 2)
-    assert bits(steps(optimizer_of(train, 12))) == bits(steps(by_hand))
+    assert bits(steps(make_optimizer(train, 12))) == bits(steps(by_hand))
 
 
 def test_the_rate_is_told_by_the_batch():
-    told = rate_of(Train(epochs=2, schedule=mip.optim.Cosine(), accumulate=2), 12)
+    told = lr_schedule(Train(epochs=2, schedule=mip.optim.Cosine(), accumulate=2), 12)
     assert [told(k) for k in range(12)] == [RATE(k // 2) for k in range(12)]
 
 
@@ -150,7 +150,7 @@ def test_a_plateau_lowers_the_rate_in_the_epoch_after_it():
         if event.name == "after_batch":
             seen.append(float(next(find(event.state.optimizer, LrFactor)).value))
 
-    hooks = [scored([3.0, 2.0, 2.0, 2.0, 1.0]), plateau("score", 0.5, 1), look]
+    hooks = [scored([3.0, 2.0, 2.0, 2.0, 1.0]), reduce_lr_on_plateau("score", 0.5, 1), look]
     mip.fit(step, batches, state, epochs=5, hooks=hooks)
     assert seen == [1.0, 1.0, 1.0, 1.0, 0.5]
 
@@ -158,7 +158,7 @@ def test_a_plateau_lowers_the_rate_in_the_epoch_after_it():
 def test_a_plateau_of_a_metric_that_is_not_measured_is_refused():
     step, batches, state = line(inject_lr_factor(mip.sgd))
     with pytest.raises(mip.MipError, match=r"the epochs have no 'los'; did you mean 'loss'\?"):
-        mip.fit(step, batches, state, epochs=2, hooks=[plateau("los")])
+        mip.fit(step, batches, state, epochs=2, hooks=[reduce_lr_on_plateau("los")])
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_plateau_needs_an_optimizer_that_can_be_changed():
     with pytest.raises(
         mip.MipError, match=r"learning rate cannot change while it runs: use inject_lr_factor"
     ):
-        mip.fit(step, batches, state, epochs=2, hooks=[plateau("loss")])
+        mip.fit(step, batches, state, epochs=2, hooks=[reduce_lr_on_plateau("loss")])
 
 
 def test_a_run_of_too_few_batches_for_a_step_is_refused(cut):
@@ -231,7 +231,7 @@ def test_a_run_that_skips_every_step_is_refused(cut, tmp_path):
 
 def test_a_run_that_goes_back_again_and_again_is_refused(cut, tmp_path):
     wild = {"optimizer": {"kind": "sgd", "lr": 1e30}, "clip_norm": 0.0, "on_nan": "roll_back"}
-    with pytest.raises(DataError, match=r"epochs 1 and 2 both went back to their begin"):
+    with pytest.raises(DataError, match=r"epochs 1 and 2 were both rolled back"):
         mip.run(spec(**wild), cut, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 

@@ -18,7 +18,7 @@ from mip.errors import FileError, SpecError
 from mip.files import load_model, read_file
 from mip.files.format import pack
 from mip.model import Parts
-from mip.runs import adopt_facts, build_warm, job, load_sources, replay
+from mip.runs import adopt_facts, build_warm, load_sources, prepare_job, replay
 
 ROOMS = """
 [branch.rooms]
@@ -76,7 +76,7 @@ def alone(table, tmp_path_factory):
 
 
 def laid(spec, table, folder):
-    return job(spec, all_of(table), sources=load_sources(spec, folder))
+    return prepare_job(spec, all_of(table), sources=load_sources(spec, mip.Context(base=folder)))
 
 
 def part_of(state, prefix=PREFIX):
@@ -104,9 +104,9 @@ def test_a_branch_begins_as_it_was_trained_alone(alone, others, table):
 def test_a_step_of_a_warm_started_run_is_replayed(alone, others, tmp_path, keep):
     # From the spec it needs the source; a checkpoint holds its weights.
     spec = mip.parse(text(train=TRAIN + keep))
-    mip.run(spec, all_of(others), tmp_path, base=alone)
+    mip.run(spec, all_of(others), tmp_path, context=mip.Context(base=alone))
     base = tmp_path / "nowhere" if keep else alone
-    again = replay(spec, all_of(others), tmp_path, 4, base=base)
+    again = replay(spec, all_of(others), tmp_path, 4, context=mip.Context(base=base))
     assert (again.start, again.differences) == (2 if keep else 0, {})
     assert again.then
 
@@ -126,14 +126,16 @@ def test_without_a_warm_start_the_branch_differs(alone, others):
 def test_a_frozen_warm_started_branch_stays_its_sources(alone, others):
     held = '[[train.group]]\nmatch = "rooms.*"\nlr_scale = 0\n'
     plan, state = load_model(alone / "alone.safetensors")
-    ended = mip.run(mip.parse(text(train=TRAIN + held)), all_of(others), base=alone)
+    ended = mip.run(
+        mip.parse(text(train=TRAIN + held)), all_of(others), context=mip.Context(base=alone)
+    )
     assert ended.state.step == 4
     assert part_of(ended.state) == part_of(state)
     assert output(ended.plan, ended.state, others) == output(plan, state, others)
 
 
 def test_a_warm_started_branch_trains_on(alone, others):
-    ended = mip.run(mip.parse(text()), all_of(others), base=alone)
+    ended = mip.run(mip.parse(text()), all_of(others), context=mip.Context(base=alone))
     assert part_of(ended.state) != part_of(load_model(alone / "alone.safetensors")[1])
 
 
@@ -193,14 +195,26 @@ def begun(alone, others, tmp_path):
     shutil.copy(alone / "alone.safetensors", tmp_path)
     stop = lambda event: mip.Stop("now") if event.step == 3 else None  # noqa: E731
     spec = mip.parse(text())
-    mip.run(spec, all_of(others), tmp_path / "cut", base=tmp_path, hooks=lambda _: [stop])
-    mip.run(spec, all_of(others), tmp_path / "whole", base=tmp_path)
+    mip.run(
+        spec,
+        all_of(others),
+        tmp_path / "cut",
+        context=mip.Context(base=tmp_path),
+        make_hooks=lambda _: [stop],
+    )
+    mip.run(spec, all_of(others), tmp_path / "whole", context=mip.Context(base=tmp_path))
     (tmp_path / "alone.safetensors").unlink()
     return tmp_path
 
 
 def test_a_run_goes_on_without_its_source(begun, others):
-    mip.run(mip.parse(text()), all_of(others), begun / "cut", base=begun, resume=True)
+    mip.run(
+        mip.parse(text()),
+        all_of(others),
+        begun / "cut",
+        context=mip.Context(base=begun),
+        resume=True,
+    )
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
         assert (begun / "cut" / name).read_bytes() == (begun / "whole" / name).read_bytes()
 
@@ -214,10 +228,14 @@ def test_a_model_is_loaded_without_its_source(begun, others):
 def test_a_run_does_not_go_on_with_other_warm_starts(begun, others):
     with pytest.raises(SpecError) as caught:
         mip.run(mip.parse(text(more="")), all_of(others), begun / "cut", resume=True)
-    told = "not the same run: spec.warm_start.rooms was a model and is nothing; start anew"
-    assert str(caught.value) == f"{begun}/cut/checkpoints/last.safetensors: {told}"
+    assert str(caught.value) == (
+        f"{begun}/cut/checkpoints/last.safetensors: not the same run: spec.warm_start.rooms was "
+        "alone.safetensors and is nothing; start again without resume"
+    )
     more = '[warm_start]\n"rooms.sizes" = "alone.safetensors"\n'
-    with pytest.raises(SpecError, match=r"spec\.warm_start\.rooms was a model and is nothing"):
+    with pytest.raises(
+        SpecError, match=r"spec\.warm_start\.rooms was alone.safetensors and is nothing"
+    ):
         mip.run(mip.parse(text(more=more)), all_of(others), begun / "cut", resume=True)
 
 
@@ -233,10 +251,14 @@ def test_nothing_to_resume_is_said_as_ever(others, tmp_path):
 
 
 def test_a_run_of_a_moved_spec_finds_its_source(alone, others, tmp_path):
-    whole = mip.run(mip.parse(text()), all_of(others), tmp_path / "one", base=alone)
+    whole = mip.run(
+        mip.parse(text()), all_of(others), tmp_path / "one", context=mip.Context(base=alone)
+    )
     spec = mip.load_spec(tmp_path / "one" / "spec.toml")
     assert (tmp_path / "one" / spec.warm_start["rooms"]).samefile(alone / "alone.safetensors")
-    again = mip.run(spec, all_of(others), tmp_path / "two" / "deep", base=tmp_path / "one")
+    again = mip.run(
+        spec, all_of(others), tmp_path / "two" / "deep", context=mip.Context(base=tmp_path / "one")
+    )
     assert bits(again.state) == bits(whole.state)
 
 
@@ -245,7 +267,7 @@ def test_folds_start_warm_too(alone, others):
     held = '[[train.group]]\nmatch = "rooms.*"\nlr_scale = 0\n'
     spec, seen = mip.parse(text(train=TRAIN + held)), []
     hook = lambda laid: seen.append(part_of(laid.start.state)) or ()  # noqa: E731
-    mip.crossval(spec, table, "fold", hook, base=alone)
+    mip.crossval(spec, table, "fold", make_hooks=hook, context=mip.Context(base=alone))
     assert seen == [part_of(load_model(alone / "alone.safetensors")[1])] * 2
 
 
@@ -338,10 +360,9 @@ def test_a_missing_file_is_named_with_the_path_in_the_spec(alone, table):
 def test_by_hand_sources_must_be_passed(alone, table):
     spec = mip.parse(text())
     with pytest.raises(SpecError) as caught:
-        job(spec, all_of(table))
+        prepare_job(spec, all_of(table), sources={})
     assert str(caught.value) == (
-        "warm_start.rooms: alone.safetensors has not been read; pass "
-        "mip.runs.load_sources(spec, folder)"
+        "warm_start.rooms: alone.safetensors has not been read; pass mip.runs.load_sources(spec)"
     )
     plan = mip.adapt(spec, table)
     with pytest.raises(SpecError) as caught:
@@ -350,7 +371,7 @@ def test_by_hand_sources_must_be_passed(alone, table):
         "warm_start: build() reads no files; use mip.runs.build_warm(plan, sources), or "
         "pretrain=False for a module whose weights are loaded afterwards"
     )
-    sources = load_sources(spec, alone)
+    sources = load_sources(spec, mip.Context(base=alone))
     net = build_warm(adopt_facts(plan, sources), sources)
     assert isinstance(net, nn.Module)
     assert net.training
@@ -378,9 +399,9 @@ def test_a_file_that_does_not_hold_what_it_says_is_refused(change, alone, table,
 
 def test_a_source_is_left_as_it_was(alone, others):
     spec = mip.parse(text())
-    sources = load_sources(spec, alone)
+    sources = load_sources(spec, mip.Context(base=alone))
     before = bits(sources["rooms"][1])
-    laid = job(spec, all_of(others), sources=sources)
+    laid = prepare_job(spec, all_of(others), sources=sources)
     mip.fit(laid.step, laid.batches, laid.start.state, steps=3)
     assert bits(sources["rooms"][1]) == before
 

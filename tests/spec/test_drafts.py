@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import mip
 from mip.errors import DataError
-from mip.runs import job
+from mip.runs import prepare_job
 from mip.spec import draft
 from mip.spec.drafts import FRACTIONS
 from mip.spec.inference import guess
@@ -165,7 +165,7 @@ def test_words_that_look_blank_are_classes(cells, kind):
     table = mip.from_columns({"x": np.arange(60) % 7, "y": (cells * 60)[:60]})
     spec, cut = check(table, draft(table, "y", "t.csv"))
     assert type(spec.head).__name__ == kind
-    plan = job(spec, cut).plan
+    plan = prepare_job(spec, cut).plan
     if kind != "Regression":
         assert plan.facts["head"]["classes"] == sorted(filter(None, cells))
 
@@ -250,12 +250,12 @@ def test_a_split_that_leaves_a_class_out_gets_its_cure():
     seed = next(k for k in range(99) if "yew" not in mip.split(table, FRACTIONS, k)[0].texts("y"))
     cut = mip.model.Parts(*mip.split(table, FRACTIONS, seed))
     with pytest.raises(DataError) as caught:
-        job(spec, cut)
+        prepare_job(spec, cut)
     assert str(caught.value) == (
         "table row 0, column 'y': 'yew' is not a class of the training rows (known: ash, oak); "
         "remove such rows, or train on some of them (data.split.stratify = 'y')"
     )
-    job(spec, mip.model.Parts(*mip.split(table, FRACTIONS, seed, stratify="y")))
+    prepare_job(spec, mip.model.Parts(*mip.split(table, FRACTIONS, seed, stratify="y")))
 
 
 # Names and words that hold anything.

@@ -820,7 +820,7 @@ def test_an_own_kind_is_trained_saved_and_loaded(months, tmp_path):
     train = '[train]\nepochs = 30\nbatch_size = 8\noptimizer = { kind = "adamw", lr = 0.05 }\n'
     spec = mip.parse(SEASON + HEAD + train, SEASONS)
     parts = mip.model.Parts(months, months, months.take([]))
-    ended = mip.run(spec, parts, tmp_path, kinds=SEASONS)
+    ended = mip.run(spec, parts, tmp_path, context=mip.Context(kinds=SEASONS))
     assert mip.evaluate(ended.predict, months)["r2"] > 0.95
     for name in ("model.safetensors", "checkpoints/last.safetensors"):
         predict = mip.load(tmp_path / name, SEASONS)
@@ -831,7 +831,9 @@ def test_an_own_kind_is_trained_saved_and_loaded(months, tmp_path):
 def test_an_own_kind_goes_through_cross_validation(months):
     train = "[train]\nepochs = 1\n"
     table = mip.from_frame(months.frame.assign(fold=np.arange(48) % 2))
-    done = mip.crossval(mip.parse(SEASON + HEAD + train, SEASONS), table, "fold", kinds=SEASONS)
+    done = mip.crossval(
+        mip.parse(SEASON + HEAD + train, SEASONS), table, "fold", context=mip.Context(kinds=SEASONS)
+    )
     assert len(done.predictions) == 48
 
 

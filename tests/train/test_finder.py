@@ -18,7 +18,7 @@ import mip
 from mip.cli.app import make_app
 from mip.errors import MipError, SpecError
 from mip.model import Parts
-from mip.runs import job, rate_curve
+from mip.runs import lr_curve, prepare_job
 from mip.train import LRCurve, find_lr
 
 
@@ -120,7 +120,7 @@ def test_the_command_says_a_rate_that_trains(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
     spec = mip.load_spec("s.toml")
-    rate = rate_curve(spec, mip.parts(spec, mip.read("t.csv")), steps=60).suggestion
+    rate = lr_curve(spec, mip.parts(spec, mip.read("t.csv")), steps=60).suggestion
     assert f"the smoothed loss is least at {10 * rate:.2g}; a tenth" in done.stderr + done.output
     assert f"--set train.optimizer.lr={rate:.2g}\n" in done.stderr + done.output
     assert 1e-4 < rate < 1
@@ -143,23 +143,25 @@ GROUP = '[[train.group]]\nmatch = "*"\nlr_scale = {}\nstart_epoch = {}\n'
 
 def test_a_group_is_trained_with_its_multiple_of_the_rate():
     spec, cut = grouped(GROUP.format(0.25, 0))
-    laid, how = job(spec, cut), spec.train
+    laid, how = prepare_job(spec, cut), spec.train
     net = mip.build(laid.plan, how.seed)
     one = lambda rate: mip.chain(mip.clip_norm(how.clip_norm), how.optimizer.optimizer(rate))  # noqa: E731
     train = lambda rate: mip.train_step(net, laid.plan.loss, one(rate))  # noqa: E731
     state = mip.init(net, one(0.0), how.seed)
     want = find_lr(train, laid.batches, state, low=0.25e-6, high=2.5, steps=30)
-    assert rate_curve(spec, cut, steps=30).losses == want.losses
+    assert lr_curve(spec, cut, steps=30).losses == want.losses
 
 
 def test_a_group_that_starts_later_stands_still_until_then():
     texts = (GROUP.format(0, 0), GROUP.format(1, 1), "")
-    still, late, now = (rate_curve(*grouped(text), steps=20).losses for text in texts)
+    still, late, now = (lr_curve(*grouped(text), steps=20).losses for text in texts)
     # The loss of the fifth step, the second epoch's first, is the last of the first weights.
     assert still[:5] == late[:5] != now[:5]
     assert still[5] != late[5]
 
 
 def test_a_group_that_fits_nothing_is_named():
-    with pytest.raises(SpecError, match=r"train\.group\[0\]\.match = 'sise\.\*' fits no parameter"):
-        rate_curve(*grouped('[[train.group]]\nmatch = "sise.*"\n'))
+    with pytest.raises(
+        SpecError, match=r"train\.group\[0\]\.match = 'sise\.\*' matches no parameter"
+    ):
+        lr_curve(*grouped('[[train.group]]\nmatch = "sise.*"\n'))

@@ -155,7 +155,7 @@ def test_the_hooks_are_those_of_any_fit(play, tmp_path, capsys):
         mip.progress(total=80),
         mip.hooks.console(),
         mip.log(tmp_path / "history.jsonl"),
-        mip.checkpoint(tmp_path, metric="generator", keep=1),
+        mip.checkpoint(tmp_path, metric="generator", keep_last=1),
         mip.early_stop("discriminator", patience=3),
         mip.hooks.record(rows),
         timing(),

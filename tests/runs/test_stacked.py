@@ -11,7 +11,7 @@ import mip
 from mip.errors import DataError, SpecError
 from mip.model import Parts
 from mip.predict import ensemble
-from mip.runs import Trial, runs, together
+from mip.runs import Trial, run_stacked, run_trials
 
 TRAIN = "[train]\nepochs = 3\nbatch_size = 4\nworkers = 0\n"
 
@@ -44,7 +44,7 @@ def test_each_is_the_run_that_it_is_alone(head, cut):
         {"head.dropout": 0.0} if head == "regression" else {}
     )
     asked = trials(cut, {name: how | still for name, how in WAYS.items()}, head=head)
-    for one, alone in zip(together(asked), runs(asked), strict=True):
+    for one, alone in zip(run_stacked(asked), run_trials(asked), strict=True):
         assert one.name == alone.name
         torch.testing.assert_close(
             one.run.predict.net.state_dict(), alone.run.predict.net.state_dict()
@@ -59,7 +59,7 @@ def test_each_is_the_run_that_it_is_alone(head, cut):
 
 def test_seeds_give_other_models_of_every_kind_of_branch(cut):
     asked = trials(cut, {f"seed {k}": {"train.seed": k} for k in range(3)}, BRANCHES)
-    done = together(asked)
+    done = run_stacked(asked)
     states = [bits(each.run.predict.net.state_dict()) for each in done]
     assert len({str(each) for each in states}) == 3
     assert ensemble([each.run.predict for each in done])(cut.test).shape[0] == 2
@@ -67,14 +67,14 @@ def test_seeds_give_other_models_of_every_kind_of_branch(cut):
 
 def test_their_models_are_kept(cut, tmp_path):
     asked = trials(cut, {"one": {}, "two": {"train.seed": 1}}, out=tmp_path)
-    for each in together(asked):
+    for each in run_stacked(asked):
         loaded = mip.load(tmp_path / each.name / "model.safetensors")
         assert loaded(cut.test).equals(each.run.predict(cut.test))
 
 
 def test_one_that_goes_wrong_leaves_the_others(cut, tmp_path):
     wild = {"train.optimizer": {"kind": "sgd", "lr": 1e30}, "train.clip_norm": 0.0}
-    good, bad = together(trials(cut, {"good": {}, "bad": wild}, out=tmp_path))
+    good, bad = run_stacked(trials(cut, {"good": {}, "bad": wild}, out=tmp_path))
     assert good.error is None
     assert isinstance(bad.error, DataError)
     assert str(bad.error).startswith("bad: ")
@@ -90,17 +90,17 @@ def test_one_that_goes_wrong_leaves_the_others(cut, tmp_path):
 )
 def test_what_differs_otherwise_is_refused(changes, said, cut):
     with pytest.raises(SpecError, match=said):
-        together(trials(cut, {"one": {}, "two": changes}))
+        run_stacked(trials(cut, {"one": {}, "two": changes}))
 
 
 def test_other_rows_are_refused(cut):
     one, two = trials(cut, {"one": {}, "two": {}})
     less = Parts(cut.train.take(range(5)), cut.valid, cut.test)
-    with pytest.raises(SpecError, match="two: the rows differs"):
-        together([one, evolve(two, parts=less)])
+    with pytest.raises(SpecError, match="two: the training rows differs"):
+        run_stacked([one, evolve(two, parts=less)])
 
 
 @pytest.mark.parametrize(("name", "value"), [("patience", 2), ("sam", 0.1), ("restore_best", True)])
 def test_what_looks_at_one_model_is_refused(name, value, cut):
-    with pytest.raises(SpecError, match=rf"train.{name}.* is for models that are trained alone"):
-        together(trials(cut, {"one": {f"train.{name}": value}}))
+    with pytest.raises(SpecError, match=rf"train.{name}.* needs a model that is trained alone"):
+        run_stacked(trials(cut, {"one": {f"train.{name}": value}}))

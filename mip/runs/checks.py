@@ -1,0 +1,95 @@
+"""Checks before and after training: what would fail later, and what must not be saved."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mip.errors import DataError, SpecError, hint
+from mip.model import Net, Parts, Plan, matches_pattern, spec_path, target_columns
+from mip.rng import seeded
+from mip.spec import Train
+from mip.train import State
+from mip.tree import map_tree
+
+
+def check_targets(plan: Plan, parts: Parts) -> None:
+    """Raise DataError for a valid or test row that cannot be scored: its class is not in train."""
+    for part in (parts.valid, parts.test):
+        for chunk in part.chunks(target_columns(plan.spec)):
+            plan.spec.head.encode(plan.facts["head"], chunk)
+
+
+def check_groups(train: Train, net: Net, batches: int) -> None:
+    """Raise SpecError for a parameter group that matches no parameter, or starts too late, and for
+    a run with too few batches for one step.
+    """
+    if 0 < batches < train.accumulate:
+        raise SpecError(f"train.accumulate = {train.accumulate}: the run has {batches} batches")
+    paths = [path for path, param in net.named_parameters() if param.requires_grad]
+    for k, group in enumerate(train.group):
+        name = f"train.group[{k}]"
+        if not any(matches_pattern(path, group.match) for path in paths):
+            known = hint(group.match, map(spec_path, paths))
+            raise SpecError(f"{name}.match = '{group.match}' matches no parameter{known}")
+        if 0 < train.epochs <= group.start_epoch:
+            start = f"{name}.start_epoch = {group.start_epoch}"
+            raise SpecError(f"{start} is never reached in {train.epochs} epochs")
+
+
+def check_batch_norm(plan: Plan, net: Net, n_rows: int) -> None:
+    """Raise SpecError if training on `n_rows` rows would give a batch norm of the net a batch of
+    one value per channel, which has no variance.
+
+    Batches of one row are fine if batch norm is frozen, or sees several positions of a photo.
+    """
+    train = plan.spec.train
+    if not train.epochs or min(train.batch_size, n_rows) > 1:
+        return
+    name = _batch_norm_of_one(plan, net)
+    if name and train.batch_size == 1:
+        needs = f"batch norm ('{name}') needs 2 or more rows"
+        raise SpecError(f"train.batch_size = 1: {needs}; set train.batch_size to 2 or more")
+    if name:
+        cure = "give it more rows in data.split, or choose a model without batch norm"
+        raise SpecError(f"the training part has 1 row: batch norm ('{name}') needs 2; {cure}")
+
+
+@torch.no_grad()
+def _batch_norm_of_one(plan: Plan, net: Net) -> str | None:
+    """Return the path of a batch norm that sees one value per channel in a batch of one row."""
+    names: list[str] = []
+
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training and inputs[0].numel() == inputs[0].shape[1]:
+            names.append(spec_path(name))
+
+    hooks = [
+        module.register_forward_pre_hook(partial(look, name))
+        for name, module in net.named_modules()
+        if isinstance(module, _BatchNorm)
+    ]
+    device = next(net.parameters(), torch.zeros(0)).device
+    row = map_tree(lambda leaf: leaf.to(device), plan.example())
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    try:
+        with seeded(0), suppress(ValueError):  # raised by torch after `look` has seen the module
+            functional_call(net, buffers, (row,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return names[0] if names else None
+
+
+def check_finite(state: State, label: str | Path) -> None:
+    """Raise DataError naming a parameter that is not finite: such a state must not be saved."""
+    for path, param in state.params.items():
+        if not param.isfinite().all():
+            why = f"{spec_path(path)} is not finite (try a smaller train.optimizer.lr)"
+            raise DataError(f"{label}: no model is saved: {why}")

@@ -1,0 +1,127 @@
+"""Cross-validation."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from attrs import field, frozen
+
+from mip.data import Table, split
+from mip.errors import MipError, MipWarning, SpecError
+from mip.heads import column_heads
+from mip.model import Parts
+from mip.predict import evaluate
+from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.runs.jobs import Job
+from mip.runs.runner import Run, no_hooks, run
+from mip.spec import Spec
+from mip.train import Hook
+from mip.workers import parallel_map
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@frozen
+class CrossValidation:
+    """Out-of-fold predictions, a row each with its label, in the table's order, and the scores of
+    each of `folds`. A fold that failed has neither; `errors` has its error by its name.
+    """
+
+    predictions: pd.DataFrame
+    scores: tuple[Mapping[str, float], ...]
+    seconds: float
+    folds: tuple[str, ...] = ()
+    errors: Mapping[str, MipError] = field(factory=dict)
+
+
+class _Fold(NamedTuple):
+    predictions: pd.DataFrame
+    scores: dict[str, float]
+
+
+def crossval(
+    spec: Spec,
+    table: Table,
+    column: str,
+    *,
+    make_hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
+    workers: int = 1,
+    context: Context = DEFAULT_CONTEXT,
+) -> CrossValidation:
+    """For each value of `column`, train on the other rows and predict those with the value.
+
+    If the spec chooses by valid loss (`restore_best` or `patience`), 15% of each training part is
+    set aside for it. The models of `[warm_start]` should not have seen the rows either, which
+    cannot be checked here. The folds are shared among `workers` processes of one torch thread
+    each.
+
+    A fold that fails does not lose the others: it is warned of (MipWarning), and its error is in
+    `errors`. If every fold fails, the error of the first is raised.
+    """
+    import pandas as pd
+
+    began, fold_of_row = time.monotonic(), table.texts(column)
+    names = sorted(set(fold_of_row))
+    if len(names) < 2:
+        raise SpecError(f"{table.name}: column '{column}' has {len(names)} fold; 2 are needed")
+    training = partial(run, spec, make_hooks=make_hooks, context=context)
+    outcomes = _run_folds(partial(_run_fold, training, spec, table, column), names, workers)
+    folds = {name: fold for name, fold in outcomes.items() if isinstance(fold, _Fold)}
+    errors = {name: error for name, error in outcomes.items() if isinstance(error, MipError)}
+    if not folds:
+        raise errors[names[0]]
+    for error in errors.values():
+        warnings.warn(str(error), MipWarning, stacklevel=2)
+    indices = np.concatenate([np.flatnonzero(fold_of_row == name) for name in folds])
+    joined = pd.concat([fold.predictions for fold in folds.values()], ignore_index=True)
+    in_order = joined.iloc[np.argsort(indices)].set_axis(table.index[np.sort(indices)])
+    scores = tuple(fold.scores for fold in folds.values())
+    return CrossValidation(in_order, scores, time.monotonic() - began, tuple(folds), errors)
+
+
+def _run_folds(
+    run_fold: Callable[[str], _Fold], names: Sequence[str], workers: int
+) -> dict[str, _Fold | MipError]:
+    outcomes: dict[str, _Fold | MipError] = {}
+    try:
+        results = parallel_map(partial(_fold_or_error, run_fold), names, workers)
+        outcomes.update(zip(names, results, strict=True))  # keeps what came before an error
+    except MipError as error:  # a process died, and with it the folds that are not yet here
+        outcomes |= {name: _naming(name, error) for name in names if name not in outcomes}
+    return outcomes
+
+
+def _fold_or_error(run_fold: Callable[[str], _Fold], name: str) -> _Fold | MipError:
+    try:
+        return run_fold(name)
+    except Exception as error:  # whatever goes wrong in one fold, the others are not lost
+        return _naming(name, error)
+
+
+def _naming(name: str, error: Exception) -> MipError:
+    if isinstance(error, MipError):
+        return type(error)(f"fold '{name}': {error}")
+    named = MipError(f"fold '{name}': {type(error).__name__}: {error}")
+    named.__cause__ = error
+    return named
+
+
+def _run_fold(
+    training: Callable[[Parts], Run], spec: Spec, table: Table, column: str, name: str
+) -> _Fold:
+    in_fold = table.texts(column) == name
+    rest, test = table.take(np.flatnonzero(~in_fold)), table.take(np.flatnonzero(in_fold))
+    needs_valid = spec.train.restore_best or spec.train.patience
+    fractions = (0.85, 0.15) if needs_valid else (1.0, 0.0)
+    train, valid = split(rest, fractions, spec.train.seed, spec.data.split.stratify)
+    ended = training(Parts(train, valid, test))
+    heads = ((path.split(".")[2::2], head.column) for path, head in column_heads(spec.head))
+    truth = {".".join(["target", *names]): test[column].array for names, column in heads}
+    predictions = ended.predict(test).assign(fold=name, **truth)
+    return _Fold(predictions, evaluate(ended.predict, test))

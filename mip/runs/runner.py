@@ -1,0 +1,175 @@
+"""Train a job into a run folder, or resume it from there."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from attrs import evolve, frozen
+
+from mip.errors import FileError
+from mip.files import (
+    Checkpoint,
+    check_run_folder,
+    clear_run,
+    input_files,
+    intact_checkpoints,
+    last_checkpoint,
+    load_checkpoint,
+    locked,
+    read_file,
+    save,
+    write_spec,
+)
+from mip.hooks import checkpoint, log
+from mip.model import Parts, Plan, build
+from mip.predict import Predictor, predictor
+from mip.runs.checks import check_finite
+from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.runs.jobs import Job, prepare_job
+from mip.runs.resuming import load_run_checkpoint, sources_of_run
+from mip.spec import Spec
+from mip.train import (
+    History,
+    Hook,
+    State,
+    best_epoch,
+    fit,
+    update_bn,
+    with_averaged_params,
+)
+
+
+@frozen
+class Run:
+    """A finished run: its plan, the state that became the model, and the history."""
+
+    plan: Plan
+    state: State
+    history: History
+    seconds: float
+    device: str = "cpu"
+
+    @property
+    def predict(self) -> Predictor:
+        """The trained model as a function of rows."""
+        return predictor(self.plan, self.state, self.device)
+
+
+def no_hooks(job: Job) -> tuple[Hook, ...]:
+    """Return no hooks, the default. Unlike a lambda, this can be sent to a worker process."""
+    return ()
+
+
+def run(
+    spec: Spec,
+    parts: Parts,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    make_hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
+    context: Context = DEFAULT_CONTEXT,
+) -> Run:
+    """Train a spec on its rows and save the model.
+
+    The folder `out` gets `spec.toml`, whose paths are relative to it, `checkpoints/`,
+    `history.jsonl` and `model.safetensors`; without it nothing is kept. `make_hooks` is called
+    with the job before it is trained. With `resume` the run continues from
+    `checkpoints/last.safetensors`, which also holds warm-started branches, so that their source
+    models are not read again; SpecError if the spec or the rows have changed since.
+
+    Raises FileError for a folder that already holds a run, or other files with the names that a
+    run writes, unless `overwrite` is set, which replaces them. The folder is locked meanwhile: a
+    second run gets a FileError that names the process.
+    """
+    if out is None:
+        with TemporaryDirectory() as folder:
+            return run(spec, parts, folder, make_hooks=make_hooks, context=context)
+    began, out = time.monotonic(), Path(out)
+    with locked(out):
+        check_run_folder(out, resume, overwrite, input_files(spec, context.base))
+        last = last_checkpoint(out) if resume else None
+        sources = sources_of_run(spec, last, context.kinds) if last else None
+        job = prepare_job(spec, parts, context, sources=sources)
+        if last:
+            job = evolve(job, start=load_run_checkpoint(last, job.start, context.kinds))
+            _check_best_checkpoint(job, out)
+        hooks = make_hooks(job)
+        if not resume:
+            clear_run(out)
+        write_spec(out, _relocated(spec, context.base, out))
+        _fit(job, out, hooks)
+        ended = _checkpoint(out, "last", job.start) if job.steps else job.start
+        best = _checkpoint(out, "best", ended) if spec.train.restore_best else ended
+        state = _with_updated_bn(job, best.state)
+        check_finite(state, out)
+        save(out / "model.safetensors", job.plan, state, overwrite=True)
+    seconds = time.monotonic() - began
+    return Run(job.plan, state, ended.history, seconds, context.resolved_device())
+
+
+def _check_best_checkpoint(job: Job, out: Path) -> None:
+    # Checked before training: if no later epoch is better, this file becomes the model.
+    epoch = best_epoch(job.start.history.epochs, "valid/loss")
+    if epoch < 0 or not job.plan.spec.train.restore_best:
+        return
+    path = out / "checkpoints" / "best.safetensors"
+    try:
+        read_file(path)
+    except FileError as error:
+        copy = path.with_name(f"epoch-{epoch:04}.safetensors")
+        cure = "start again without resume"
+        if copy in [whole for _, whole in intact_checkpoints(path.parent)]:
+            cure = f"{copy.name} is the same: copy it over {path.name}"
+        raise FileError(f"{error}; {cure}") from error
+
+
+def _relocated(spec: Spec, base: Path, out: Path) -> Spec:
+    def path(name: str) -> str:
+        return Path(os.path.relpath(base / name, out)).as_posix()
+
+    table, folds = spec.data.table, spec.data.split.folds
+    split = evolve(spec.data.split, folds=folds and path(folds))
+    data = evolve(spec.data, table=table and path(table), split=split)
+    sources = {name: path(file) for name, file in spec.warm_start.items()}
+    return evolve(spec, data=data, warm_start=sources)
+
+
+def _fit(job: Job, out: Path, hooks: Sequence[Hook]) -> None:
+    start, train = job.start, job.plan.spec.train
+    steps = job.steps - start.state.step
+    if steps <= 0 and not start.history.unfinished.any():
+        return
+    save_checkpoints = checkpoint(
+        out / "checkpoints",
+        job.plan,
+        metric=job.metric,
+        mode="min",
+        every=train.checkpoint_every,
+        extra=start.extra,
+        keep_last=train.keep_last,
+        overwrite=True,
+    )
+    write_history = log(out / "history.jsonl", overwrite=True)
+    # Hooks that guard a step come before the checkpoint that would keep it, and the checkpoint
+    # before hooks that may fail while it is being written.
+    hooks = [*job.hooks, save_checkpoints, write_history, *hooks]
+    fit(job.step, job.batches, start.state, steps=steps, hooks=hooks, history=start.history)
+
+
+def _checkpoint(out: Path, name: str, default: Checkpoint) -> Checkpoint:
+    path = out / "checkpoints" / f"{name}.safetensors"
+    return load_checkpoint(path, default.state) if path.exists() else default
+
+
+def _with_updated_bn(job: Job, state: State) -> State:
+    if with_averaged_params(state) is state:
+        return state
+    device = next((param.device for param in state.params.values()), None)
+    net = build(job.plan, pretrain=False).to(device)
+    return update_bn(net, state, islice(job.batches.iter_from(0), len(job.batches)))

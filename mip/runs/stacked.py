@@ -1,0 +1,136 @@
+"""Many models trained at once, as one stack that takes each step together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from attrs import asdict, evolve
+
+from mip.errors import SpecError
+from mip.files import save
+from mip.model import Net, Plan
+from mip.optim import stack_optimizers
+from mip.output import check_output
+from mip.runs.checks import check_finite
+from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.runs.jobs import Job, prepare_job
+from mip.runs.optimizers import make_optimizer
+from mip.runs.runner import Run
+from mip.runs.trials import Outcome, Trial, held_out_scores, outcome_or_error
+from mip.runs.warm_starts import build_warm, load_sources
+from mip.train import Event, History, State, fit, init, stack, train_step, unstack, vmapped
+
+PER_MODEL_FIELDS = (
+    "accumulate",
+    "clip_norm",
+    "ema",
+    "group",
+    "lookahead",
+    "optimizer",
+    "schedule",
+    "seed",
+    "swa",
+)
+"""The fields of `[train]` that may differ between the models of a stack."""
+
+
+UNSUPPORTED_FIELDS = ("compile", "patience", "plateau", "restore_best", "sam")
+"""The fields of `[train]` that need a model of their own."""
+
+
+def run_stacked(
+    trials: Sequence[Trial],
+    *,
+    overwrite: bool = False,
+    context: Context = DEFAULT_CONTEXT,
+) -> list[Outcome]:
+    """Train trials at once, as one stack of models in one process: for small models and batches,
+    and for GPUs, where a step of many takes little more time than a step of one.
+
+    All train on the same rows; their specs may differ only in `PER_MODEL_FIELDS`. All models see
+    the batches of the first trial. Apart from that, rounding and dropout, each trains as it would
+    in `run_trials`. The model is that of the last epoch; a trial's folder gets
+    `model.safetensors`. Raises SpecError for trials that cannot be trained together, and FileError
+    if such a file exists already, unless `overwrite` is set.
+    """
+    _check_stackable(trials)
+    for trial in trials:
+        if trial.out:
+            check_output(trial.out / "model.safetensors", overwrite)
+    began, first = time.monotonic(), trials[0]
+    sources = load_sources(first.spec, context)
+    job = prepare_job(first.spec, first.parts, context, sources=sources)
+    device = context.resolved_device()
+    plans = [evolve(job.plan, spec=trial.spec) for trial in trials]
+    nets = [build_warm(plan, sources, plan.spec.train.seed).to(device) for plan in plans]
+    state, history = _fit(job, plans, nets)
+    seconds, outcomes = time.monotonic() - began, []
+    for k, (trial, plan, model) in enumerate(zip(trials, plans, unstack(state), strict=True)):
+        ended = Run(plan, model, _history_of(history, k), seconds, device)
+        outcomes.append(outcome_or_error(partial(_saved, ended, overwrite), trial))
+    return outcomes
+
+
+def _check_stackable(trials: Sequence[Trial]) -> None:
+    if not trials:
+        raise SpecError("there are no trials to train together")
+    shared = _shared(trials[0])
+    for trial in trials[1:]:
+        for name, value in _shared(trial).items():
+            if value != shared[name]:
+                only = f"only {', '.join(PER_MODEL_FIELDS)} may"
+                raise SpecError(f"{trial.name}: {name} differs; {only}")
+    train = trials[0].spec.train
+    asked = [name for name in UNSUPPORTED_FIELDS if getattr(train, name)]
+    asked += ["precision = 'float16'"] if train.precision == "float16" else []
+    if asked:
+        raise SpecError(f"train.{asked[0]} needs a model that is trained alone")
+
+
+def _shared(trial: Trial) -> dict[str, Any]:
+    fields = asdict(trial.spec, recurse=False)
+    train = asdict(fields.pop("train"), recurse=False)
+    shared = {f"train.{name}": train[name] for name in train if name not in PER_MODEL_FIELDS}
+    return {**fields, **shared, "the training rows": trial.parts.train.digest()}
+
+
+def _fit(job: Job, plans: Sequence[Plan], nets: Sequence[Net]) -> tuple[State, History]:
+    optimizers = [make_optimizer(plan.spec.train, job.steps) for plan in plans]
+    states = [
+        init(net, optimizer, plan.spec.train.seed)
+        for net, optimizer, plan in zip(nets, optimizers, plans, strict=True)
+    ]
+    step = train_step(
+        nets[0],
+        job.plan.loss,
+        stack_optimizers(optimizers),
+        gradient_engine=vmapped,
+        precision=job.plan.spec.train.precision,
+    )
+    histories = [History()]
+
+    def keep_history(event: Event) -> None:
+        if event.name == "after_fit":
+            histories.append(event.history)
+
+    state = fit(step, job.batches, stack(states), steps=job.steps, hooks=[keep_history])
+    return state, histories[-1]
+
+
+def _history_of(history: History, k: int) -> History:
+    rows = [
+        {"epoch": row["epoch"], "step": row["step"], "loss": row[f"loss.{k}"]}
+        for row in history.epochs
+    ]
+    return History(tuple(rows))
+
+
+def _saved(ended: Run, overwrite: bool, trial: Trial) -> Outcome:
+    check_finite(ended.state, trial.out or trial.name)
+    if trial.out:
+        path = trial.out / "model.safetensors"
+        save(path, ended.plan, ended.state, overwrite=overwrite)
+    return Outcome(trial.name, held_out_scores(ended.predict, trial.parts), ended)
