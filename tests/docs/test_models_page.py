@@ -88,6 +88,7 @@ def test_a_head_of_your_own_trains(kind, tmp_path):
     used, report = mip.clean(spec, rows)
     assert report.dropped == dropped
     parts = mip.model.Parts(used, used, used)
-    ended = mip.run(spec, parts, tmp_path, kinds=names["kinds"], context=mip.Context(device="cpu"))
+    context = mip.Context(kinds=names["kinds"], device="cpu")
+    ended = mip.run(spec, parts, tmp_path, context=context)
     assert list(ended.predict(rows).columns) == columns
     assert metric in ended.history.epochs[-1]

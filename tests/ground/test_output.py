@@ -167,7 +167,7 @@ HOOKS = {
         Path(path).parent, metric="loss", **k
     ),
     "checkpoints/epoch-0000.safetensors": lambda path, **k: mip.checkpoint(
-        Path(path).parent, keep=-1, **k
+        Path(path).parent, keep_last=-1, **k
     ),
 }
 
