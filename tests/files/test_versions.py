@@ -93,7 +93,7 @@ def resumed(old, folder, name="spec.toml"):
         spec,
         parts,
         folder,
-        context=mip.Context(device="cpu", context=mip.Context(base=old)),
+        context=mip.Context(base=old, device="cpu"),
         resume=True,
     )
 

@@ -198,7 +198,7 @@ def test_a_run_of_a_sweep_is_the_run_alone(folder, cut, tmp_path):
         spec,
         cut,
         tmp_path / "alone",
-        context=mip.Context(base=folder, context=mip.Context(device="cpu")),
+        context=mip.Context(base=folder, device="cpu"),
     )
     one = (done[1].folders[1] / "model.safetensors").read_bytes()
     assert one == (tmp_path / "alone" / "model.safetensors").read_bytes()
