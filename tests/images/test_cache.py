@@ -292,9 +292,9 @@ def cut(table):
 
 def test_a_run_from_the_cache_is_the_run_without(table, cut, folder, decoded):
     plain = trained(table, cut)
-    first = trained(table, cut, cache=folder)
+    first = trained(table, cut, context=mip.Context(cache=folder))
     decoded.clear()
-    second = trained(table, cut, cache=folder)
+    second = trained(table, cut, context=mip.Context(cache=folder))
     assert bits(plain.params) == bits(first.params) == bits(second.params)
     assert decoded == []
 
