@@ -64,7 +64,7 @@ def _checked_source(plan: Plan, path: str, sources: Sources) -> Plan:
     if path not in theirs:
         raise SpecError(f"warm_start.{path}: {file} has no such branch{hint(path, theirs)}")
     pair = to_dict(ours[path]), to_dict(theirs[path])
-    for name, here, there in differences(*pair, path_in_spec(path)):
+    for name, here, there in differences(*pair, path=path_in_spec(path)):
         raise SpecError(f"warm_start.{path}: {name} is {here} here and {there} in {file}")
     return source
 
