@@ -15,7 +15,7 @@ from benchmarks.peers.workloads import Done, Fresh, Run
 from mip.hooks import console
 from mip.model import Parts
 from mip.pipe import Pipe
-from mip.runs import Job, job
+from mip.runs import Job, prepare_job
 from mip.train import State, Step
 
 
@@ -30,7 +30,7 @@ def table_(expert: bool, compiled: bool) -> Fresh:
     """Train the table from its spec."""
     rows = mip.from_frame(workloads.frame())
     spec = mip.parse(table.SPEC, changes={"train.compile": compiled})
-    return _fresh(job(spec, Parts(rows, rows.take([]), rows.take([]))), 1, expert)
+    return _fresh(prepare_job(spec, Parts(rows, rows.take([]), rows.take([]))), 1, expert)
 
 
 def mixed_(expert: bool, compiled: bool) -> Fresh:
