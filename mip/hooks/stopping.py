@@ -68,8 +68,8 @@ def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
     batch from the state at the start of the epoch ("roll_back").
 
     Gradients are watched if the step is made with `skip_nonfinite`, which alone is enough to
-    continue from the state before such a step. While a loss scale is still warming up
-    (`mip.optim.dynamic_loss_scale`), a step skipped with a finite loss does not count as a failure.
+    continue from the state before such a step. While the loss scale of float16 is still warming
+    up, a step skipped with a finite loss does not count as a failure.
     Reads the loss at every step, which makes a GPU wait.
     """
     if action not in {"stop", "roll_back"}:

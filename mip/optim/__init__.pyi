@@ -28,6 +28,7 @@ from .optimizers.sgd import SGD as SGD
 from .optimizers.sgd import sgd as sgd
 from .protocol import Optimizer as Optimizer
 from .protocol import Params as Params
+from .protocol import Update as Update
 from .protocol import chain as chain
 from .protocol import masked as masked
 from .protocol import partition as partition
@@ -61,13 +62,10 @@ from .schedules import with_warmup as with_warmup
 from .transforms import accumulate as accumulate
 from .transforms import clip_norm as clip_norm
 from .transforms import clip_value as clip_value
-from .transforms import dynamic_loss_scale as dynamic_loss_scale
 from .transforms import ema as ema
 from .transforms import find_averages as find_averages
-from .transforms import halve_loss_scale as halve_loss_scale
 from .transforms import inject_lr_factor as inject_lr_factor
 from .transforms import lookahead as lookahead
-from .transforms import loss_scale as loss_scale
 from .transforms import set_lr_factor as set_lr_factor
 from .transforms import stack_optimizers as stack_optimizers
 from .transforms import swa as swa

@@ -1,5 +1,5 @@
-"""Wrappers and links of a chain: clipping, accumulation, lookahead, averages of the weights, a
-dynamic loss scale, a factor of the learning rate that can be set.
+"""Wrappers and links of a chain: clipping, accumulation, lookahead, averages of the weights, and a
+factor of the learning rate that can be set.
 """
 
 from __future__ import annotations
@@ -207,53 +207,6 @@ def find_averages(state: Tree) -> Iterator[Params]:
     [{'w': tensor([1.])}]
     """
     return (average.mean for average in find(state, Average))
-
-
-class LossScale(NamedTuple):
-    """The factor of the loss in the backward pass, and the number of steps since it last grew."""
-
-    factor: Tensor
-    steps: Tensor
-
-
-def dynamic_loss_scale(
-    optimizer: Optimizer, init_scale: float = 2.0**16, growth_interval: int = 2000
-) -> Optimizer:
-    """Keep a scale of the loss for the backward pass, so that small gradients do not underflow in
-    float16 (Micikevicius et al. 2018), as `torch.amp.GradScaler` does: it doubles after
-    `growth_interval` steps, and halves after a step with gradients that are not finite, which
-    moves nothing. `train_step` needs it for precision "float16" and refuses it for the others.
-
-    >>> from mip.optim.optimizers.sgd import sgd
-    >>> opt = dynamic_loss_scale(sgd(1.0), init_scale=4.0, growth_interval=1)
-    >>> params = {"w": torch.ones(1)}; state = opt.init(params)
-    >>> loss_scale(opt.update(params, state, params, 0)[1]), loss_scale(halve_loss_scale(state))
-    (tensor(8.), tensor(2.))
-    """
-
-    def init(params: Params) -> Tree:
-        device = next((param.device for param in params.values()), None)
-        scale = LossScale(torch.full((), init_scale, device=device), torch.zeros(()))
-        return {"scale": scale, "inner": optimizer.init(params)}
-
-    def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
-        factor, steps = state["scale"]
-        if steps.add_(1) == growth_interval:
-            factor, steps = factor * 2, steps.zero_()
-        grads, inner, params = optimizer.update_(grads, state["inner"], params, step)
-        return grads, {"scale": LossScale(factor, steps), "inner": inner}, params
-
-    return Optimizer(init, update_)
-
-
-def loss_scale(state: Tree) -> Tensor | None:
-    """Return the scale of the loss in an optimizer's state, or None if it has none."""
-    return next((scale.factor for scale in find(state, LossScale)), None)
-
-
-def halve_loss_scale(state: Tree) -> Tree:
-    """Halve the scale of the loss in an optimizer's state, if it has one."""
-    return map_tree(lambda old: LossScale(old.factor / 2, torch.zeros(())), state, LossScale)
 
 
 class LrFactor(NamedTuple):

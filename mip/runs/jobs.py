@@ -76,11 +76,12 @@ def prepare_job(
     if len(parts.valid):
         valid_net = build(plan, pretrain=False).to(device)
         hooks.insert(0, validate(plan, rows_pipe(plan, parts.valid, 256, context), net=valid_net))
+    start = init(net, optimizer, train.seed, precision=train.precision)
     return Job(
         plan=plan,
         step=make_step(plan, net, optimizer, measure),
         batches=batches,
-        start=Checkpoint(init(net, optimizer, train.seed), History(), origin(spec, parts)),
+        start=Checkpoint(start, History(), origin(spec, parts)),
         hooks=tuple(hooks),
         steps=steps,
         metric="valid/loss" if len(parts.valid) else None,

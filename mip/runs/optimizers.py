@@ -11,7 +11,6 @@ from mip.optim import (
     accumulate,
     chain,
     clip_norm,
-    dynamic_loss_scale,
     ema,
     inject_lr_factor,
     lookahead,
@@ -34,8 +33,7 @@ def make_optimizer(train: Train, batches: int) -> Optimizer:
         optimizer = chain(*_clipping(train), optimizer, *_averaging(train, steps))
         return accumulate(optimizer, train.accumulate) if train.accumulate > 1 else optimizer
 
-    optimizer = inject_lr_factor(build) if train.plateau else build(1.0)
-    return dynamic_loss_scale(optimizer) if train.precision == "float16" else optimizer
+    return inject_lr_factor(build) if train.plateau else build(1.0)
 
 
 def lr_schedule(train: Train, batches: int) -> Schedule:

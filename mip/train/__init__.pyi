@@ -8,7 +8,6 @@ from .events import Stop as Stop
 from .events import stateful as stateful
 from .finder import LRCurve as LRCurve
 from .finder import find_lr as find_lr
-from .gradient import Precision as Precision
 from .gradient import compiled as compiled
 from .gradient import eager as eager
 from .gradient import match_strides as match_strides
@@ -22,6 +21,8 @@ from .metrics import best_epoch as best_epoch
 from .metrics import check_metric as check_metric
 from .metrics import direction as direction
 from .metrics import format_metric as format_metric
+from .precision import Float16 as Float16
+from .precision import Precision as Precision
 from .step import Metrics as Metrics
 from .step import State as State
 from .step import Step as Step

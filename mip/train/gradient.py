@@ -5,16 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from types import FunctionType
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mip.errors import MipError
 from mip.optim import Params
-from mip.tree import clone, map_tree
+from mip.tree import clone
 
 Grads = tuple[Tensor, Params, Params]
 """The loss, its gradients by path, and the buffers as the forward pass left them."""
@@ -44,10 +43,6 @@ multiplied by the scale. The arguments are not changed.
 
 GradientEngine = Callable[[nn.Module, Objective], Backward]
 """Makes the function that computes a module's gradients."""
-
-
-Precision = Literal["float32", "bfloat16", "float16"]
-"""The dtype of most arithmetic in the forward and the backward pass."""
 
 
 def standard_gradient(gradient: GradientFunction, params: Params) -> Grads:
@@ -290,30 +285,6 @@ def vmapped(net: nn.Module, objective: Objective) -> Backward:
     return backward
 
 
-def with_autocast(objective: Objective, precision: Precision, device: torch.device) -> Objective:
-    """Run the forward pass of an objective in another precision (torch's autocast); logits and
-    loss are float32 again.
-
-    >>> mean = lambda forward, batch: forward(batch).mean()
-    >>> objective = with_autocast(mean, "bfloat16", torch.device("cpu"))
-    >>> objective(nn.Linear(2, 1), torch.ones(3, 2)).dtype
-    torch.float32
-    """
-    if precision not in get_args(Precision):
-        known = ", ".join(get_args(Precision))
-        raise ValueError(f"'precision' must be one of {known}, not {precision!r}")
-    dtype = getattr(torch, precision)
-
-    def mixed(forward: Forward, batch: Any) -> Tensor:
-        def run(inputs: Any) -> Any:
-            with torch.autocast(device.type, dtype):
-                return map_tree(Tensor.float, forward(inputs))
-
-        return objective(run, batch)
-
-    return objective if precision == "float32" else mixed
-
-
 def match_strides(grads: Params, params: Params) -> Params:
     """Return gradients with the memory layout of their parameters. torch's fused kernels rely on
     it, and `torch.autograd.grad`, unlike `Tensor.backward`, does not ensure it.
@@ -327,22 +298,3 @@ def match_strides(grads: Params, params: Params) -> Params:
         else torch.empty_like(params[path], dtype=grad.dtype).copy_(grad)
         for path, grad in grads.items()
     }
-
-
-def all_finite(loss: Tensor, grads: Params) -> bool:
-    """Return whether a loss and all its gradients are finite; waits for a GPU.
-
-    >>> all_finite(torch.tensor(1.0), {"w": torch.tensor([1.0, float("inf")])})
-    False
-    """
-    found = torch.zeros((), device=loss.device)
-    # The kernel of torch.amp.GradScaler reads each number once; a norm takes three times as long.
-    # It also multiplies by a number, which is one here.
-    tensors = [loss.clone(), *grads.values()]
-    torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, _one(loss.device))
-    return not found.item()
-
-
-@cache
-def _one(device: torch.device) -> Tensor:
-    return torch.ones((), device=device)

@@ -16,10 +16,11 @@ import mip
 import mip.hooks
 from mip.hooks import nan_guard
 from mip.nn import SmallResNet
-from mip.optim import adamw, chain, clip_norm, dynamic_loss_scale, loss_scale, sgd, stack_optimizers
-from mip.train import compiled, eager, stack, unstack, vmapped
-from mip.train.gradient import all_finite, functional
-from mip.tree import map_tree
+from mip.optim import adamw, chain, clip_norm, sgd, stack_optimizers
+from mip.train import Float16, compiled, eager, stack, unstack, vmapped
+from mip.train.gradient import functional
+from mip.train.precision import all_finite, halve_loss_scale, loss_scale, with_loss_scale
+from mip.tree import leaves, map_tree
 
 TRACED = partial(compiled, backend="aot_eager")
 """The compiled form without the code generator, which takes seconds."""
@@ -59,9 +60,10 @@ def optimizer():
     return chain(clip_norm(0.5), adamw(1e-2))
 
 
-def stepped(net, count=5, one=None, **how):
+def stepped(net, count=5, one=None, precision="float32", **options):
     one = one or optimizer()
-    step, state = mip.train_step(net, F.mse_loss, one, **how), mip.init(net, one)
+    step = mip.train_step(net, F.mse_loss, one, precision=precision, **options)
+    state = mip.init(net, one, precision=precision)
     for k in range(count):
         state, metrics = step.donate(state, data(seed=k))
     return state, metrics
@@ -152,88 +154,84 @@ def score(net, state):
     return float(F.mse_loss(mip.train.eval_step(net)(state, inputs), target))
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@pytest.mark.parametrize("guard", [False, True])
-def test_mixed_precision_ends_near_float32(precision, guard):
-    one = (
-        dynamic_loss_scale(optimizer(), init_scale=2.0**8)
-        if precision == "float16"
-        else optimizer()
-    )
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", Float16(init_scale=2.0**8)])
+@pytest.mark.parametrize("skip_nonfinite", [False, True])
+def test_mixed_precision_ends_near_float32(precision, skip_nonfinite):
     exact, _ = stepped(normed(), 20)
-    mixed, metrics = stepped(normed(), 20, one, precision=precision, skip_nonfinite=guard)
+    options = {"precision": precision, "skip_nonfinite": skip_nonfinite}
+    mixed, metrics = stepped(normed(), 24 if precision == "float16" else 20, **options)
     assert {param.dtype for param in mixed.params.values()} == {torch.float32}
     assert metrics["loss"].dtype == torch.float32
     assert bits(mixed.params) != bits(exact.params)
     assert score(normed(), mixed) == pytest.approx(score(normed(), exact), rel=0.05)
-    assert score(normed(), exact) < 0.8 * score(normed(), mip.init(normed(), one))
+    assert score(normed(), exact) < 0.8 * score(normed(), mip.init(normed(), optimizer()))
 
 
-def anywhere(one):
-    return {
-        "alone": one,
-        "in a chain": chain(clip_norm(1.0), one),
-        "of each part": mip.optim.masked(mip.optim.matrices, one, one),
-        "behind batches": mip.optim.accumulate(one, 2),
-        "inject_lr_factor": mip.optim.inject_lr_factor(lambda factor: one),
-    }
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_state_of_another_precision_is_refused_before_a_step(precision):
+    net, batch, one = normed(), data(), optimizer()
+    plain = mip.train_step(net, F.mse_loss, one, precision=precision)
+    scaled = mip.train_step(net, F.mse_loss, one, precision="float16")
+    start, scaled_start = (mip.init(net, one, precision=name) for name in (precision, "float16"))
+    with pytest.raises(mip.MipError, match="has a loss scale, which only float16 needs: pass the"):
+        mip.fit(plain, [batch], scaled_start, epochs=1)
+    with pytest.raises(mip.MipError, match="has no loss scale, which float16 needs: pass the same"):
+        mip.fit(scaled, [batch], start, epochs=1)
+    assert plain(start, batch)[1]["loss"].isfinite()
+    assert scaled(scaled_start, batch)[1]["loss"].isfinite()
 
 
-@pytest.mark.parametrize("place", anywhere(sgd(0.1)))
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_a_scale_and_a_precision_that_do_not_fit_are_refused_before_a_step(precision, place):
-    fits, other = anywhere(sgd(0.1))[place], anywhere(dynamic_loss_scale(sgd(0.1)))[place]
-    if precision == "float16":
-        fits, other = other, fits
-    net, batch = normed(), data()
-    told = "needs a loss that is scaled" if precision == "float16" else "which is for float16 alone"
-    refused = mip.train_step(net, F.mse_loss, other, precision=precision)
-    with pytest.raises(mip.MipError, match=told):
-        mip.fit(refused, [batch], mip.init(net, other), epochs=1)
-    taken = mip.train_step(net, F.mse_loss, fits, precision=precision)
-    assert taken(mip.init(net, fits), batch)[1]["loss"].isfinite()
+@pytest.mark.parametrize("make", [mip.init, partial(mip.train_step, loss=F.mse_loss)])
+def test_an_unknown_precision_is_refused(make):
+    with pytest.raises(ValueError, match="'precision' must be one of float32, bfloat16, float16"):
+        make(normed(), optimizer=sgd(0.1), precision="float8")
 
 
-def test_float16_is_guarded_unasked():
-    net, one = normed(), dynamic_loss_scale(optimizer(), init_scale=8.0)
-    step = mip.train_step(net, F.mse_loss, one, precision="float16")
-    state = mip.init(net, one)
+def test_the_loss_scale_is_saved_where_it_always_was():
+    state = mip.init(normed(), sgd(0.1), precision="float16").optimizer
+    assert {path for path, _ in leaves(state)} >= {"scale/0", "scale/1"}
+    assert bits(state["inner"]) == bits(mip.init(normed(), sgd(0.1)).optimizer)
+
+
+def test_float16_skips_what_is_not_finite_unasked():
+    net, one, precision = normed(), optimizer(), Float16(init_scale=8.0)
+    step = mip.train_step(net, F.mse_loss, one, precision=precision)
+    state = mip.init(net, one, precision=precision)
     after, metrics = step(state, broken("loss"))
     assert metrics["skipped"] == 1
     assert bits(after.params) == bits(state.params)
     assert float(loss_scale(after.optimizer)) == 4.0
 
 
-def test_a_scaled_loss_is_told_unscaled():
-    one = dynamic_loss_scale(sgd(0.1), init_scale=1024.0)
+def test_loss_and_gradients_are_reported_without_their_scale():
     seen = []
     look = lambda grads: seen.append(grads) or grads  # noqa: E731
-    state, metrics = stepped(tied(), 1, one, precision="float16", map_grads=look)
-    plain, told = stepped(tied(), 1, sgd(0.1))
-    torch.testing.assert_close(metrics["loss"], told["loss"], rtol=0.01, atol=0.01)
+    state, metrics = stepped(tied(), 1, sgd(0.1), Float16(init_scale=1024.0), map_grads=look)
+    plain, want = stepped(tied(), 1, sgd(0.1))
+    torch.testing.assert_close(metrics["loss"], want["loss"], rtol=0.01, atol=0.01)
     torch.testing.assert_close(state.params, plain.params, rtol=0.01, atol=0.01)
     assert float(metrics["loss_scale"]) == 1024.0
     assert max(float(grad.abs().max()) for grad in seen[0].values()) < 10
 
 
-def test_the_scale_of_the_loss_goes_as_torchs_does():
+def test_the_loss_scale_changes_as_torchs_does():
     # The gradient is finite up to a scale of 2**7 and overflows float16 above it.
     net, grads = nn.Linear(1, 1, bias=False), torch.tensor([[500.0]], dtype=torch.float16)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**9, growth_interval=3)
     torchs = torch.optim.SGD(net.parameters(), lr=0.0)
-    one = dynamic_loss_scale(sgd(0.0), init_scale=2.0**9, growth_interval=3)
+    one = with_loss_scale(sgd(0.0), Float16(init_scale=2.0**9, growth_interval=3))
     state, params = one.init({"w": torch.zeros(1, 1)}), {"w": torch.zeros(1, 1)}
     for step in range(20):
         assert float(loss_scale(state)) == scaler.get_scale()
-        found = (grads * scaler.get_scale()).float()
-        net.weight.grad = found.clone()
+        scaled = (grads * scaler.get_scale()).float()
+        net.weight.grad = scaled.clone()
         scaler.scale(torch.zeros(1))  # it must have been used
         scaler.step(torchs)
         scaler.update()
-        if all_finite(torch.zeros(()), {"w": found}):
+        if all_finite(torch.zeros(()), {"w": scaled}):
             _, state, params = one.update(params, state, params, step)
         else:
-            state = mip.optim.halve_loss_scale(state)
+            state = halve_loss_scale(state)
 
 
 # Many models at once.
@@ -336,20 +334,12 @@ def test_a_guard_that_is_not_needed_changes_nothing():
     assert bits(stepped(normed())[0]) == bits(stepped(normed(), skip_nonfinite=True)[0])
 
 
-def test_a_scale_is_lowered_by_a_step_that_fails():
-    net, one = normed(), dynamic_loss_scale(optimizer(), init_scale=8.0)
-    step = mip.train_step(net, F.mse_loss, one, skip_nonfinite=True, precision="float16")
-    state = mip.init(net, one)
-    after, _ = step(state, broken("loss"))
-    assert float(loss_scale(after.optimizer)) == 4.0
-    assert bits(after.params) == bits(state.params)
-
-
-def test_a_scale_that_is_looked_for_does_not_stop_a_fit():
-    net, one, reasons = normed(), dynamic_loss_scale(optimizer(), init_scale=2.0**30), []
-    step = mip.train_step(net, F.mse_loss, one, precision="float16", skip_nonfinite=True)
-    told = [nan_guard(), lambda event: reasons.append(event.reason)]
-    ended = mip.fit(step, [data()], mip.init(net, one), epochs=30, hooks=told)
+def test_a_loss_scale_that_is_warming_up_does_not_stop_a_fit():
+    net, one, precision, reasons = normed(), optimizer(), Float16(init_scale=2.0**30), []
+    step = mip.train_step(net, F.mse_loss, one, precision=precision)
+    start = mip.init(net, one, precision=precision)
+    hooks = [nan_guard(), lambda event: reasons.append(event.reason)]
+    ended = mip.fit(step, [data()], start, epochs=30, hooks=hooks)
     assert set(reasons) == {None}
     assert 1 < float(loss_scale(ended.optimizer)) < 2.0**30
 
