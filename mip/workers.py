@@ -1,4 +1,4 @@
-"""Work shared among processes: a map whose results come in order."""
+"""Worker processes: a parallel map whose results come in order."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ Result = TypeVar("Result")
 
 
 GRACE = 2.0
-"""Seconds that a process has to clean up when it is stopped, before it ends itself."""
+"""Seconds that a worker has to clean up after its parent is gone, before it is ended."""
 
 
 def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int = 1
 ) -> Generator[Result, None, None]:
-    """Apply a function to items, in so many processes with a thread of torch's each; with one
-    worker, in this process. Results come in the order of the items, each as soon as it is there.
+    """Apply a function to items in worker processes, each with one thread of torch's; with one
+    worker, in this process. Results are yielded in the order of the items, as soon as they are
+    there.
 
-    Items are taken as they are needed. The processes are stopped when the iterator is closed, as
-    Ctrl-C or an error in it does, and when this process ends, however it ends. Raises MipError
-    where something cannot be sent to a process, and where a process ends without an answer;
-    ValueError for fewer than one worker; and what the function raises.
+    Items are taken only as they are needed. The workers stop when the iterator is closed, as on
+    Ctrl-C or an exception, and when this process ends in any way. Raises MipError if something
+    cannot be sent to a worker, and if a worker ends without a result; ValueError for fewer than one
+    worker; and what the function raises.
 
     >>> list(parallel_map(abs, [-1, 2]))
     [1, 2]
@@ -49,52 +50,52 @@ def parallel_map(
     if workers == 1:
         yield from map(function, items)
         return
-    # A process that is forked inherits torch's locks as they stand, so each one starts afresh.
+    # A forked process would inherit torch's locks in whatever state they are.
     context = get_context("spawn")
     alive, ours = context.Pipe(duplex=False)
-    with _unheard():
-        pool = ProcessPoolExecutor(workers, context, _begin, (alive,))
+    with _signals_blocked():
+        pool = ProcessPoolExecutor(workers, context, _init_worker, (alive,))
     try:
-        for future in _ahead(pool, function, items, 2 * workers):
-            yield pickle.loads(future.result())  # noqa: S301 - a process of ours wrote it
+        for future in _submit_ahead(pool, function, items, 2 * workers):
+            yield pickle.loads(future.result())  # noqa: S301 - a worker of ours wrote it
     except BrokenProcessPool as error:
         raise MipError(
-            "a worker process ended without an answer: out of memory, or a script that starts "
+            "a worker process ended without a result: it ran out of memory, or the script starts "
             "workers outside of `if __name__ == '__main__':`"
         ) from error
     finally:
-        ours.close()  # which stops whoever is still at work
+        ours.close()  # stops the workers that are still busy
         pool.shutdown(cancel_futures=True)
         alive.close()
 
 
-def _ahead(
-    pool: ProcessPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], most: int
+def _submit_ahead(
+    pool: ProcessPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int
 ) -> Iterator[Future[bytes]]:
-    waiting: deque[Future[bytes]] = deque()
+    pending: deque[Future[bytes]] = deque()
     for item in items:
-        work = _sent((function, item))
-        with _unheard():
-            waiting.append(pool.submit(_applied, work))
-        while waiting and (waiting[0].done() or len(waiting) >= most):
-            yield waiting.popleft()
-    yield from waiting
+        task = _pickled((function, item))
+        with _signals_blocked():
+            pending.append(pool.submit(_run_task, task))
+        while pending and (pending[0].done() or len(pending) >= ahead):
+            yield pending.popleft()
+    yield from pending
 
 
-def _sent(work: object) -> bytes:
-    # Left to the pool, tensors would travel as shared memory, which ends with its process.
+def _pickled(task: object) -> bytes:
+    # The pool's own pickling would send tensors as shared memory, which ends with its process.
     try:
-        return pickle.dumps(work)
+        return pickle.dumps(task)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise MipError(
             f"cannot be sent to a worker process ({error}): define kinds and hooks at the top of a "
-            "module, or take one worker"
+            "module, or use one worker"
         ) from error
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
-    # A process that is started here never hears Ctrl-C, or its terminal's end: its parent does.
+def _signals_blocked() -> Iterator[None]:
+    # Processes started here never receive Ctrl-C or a hangup of the terminal; their parent does.
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -105,10 +106,10 @@ def _unheard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# In the processes.
+# What runs in the workers:
 
 
-def _begin(alive: Connection) -> None:
+def _init_worker(alive: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit)
     Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
@@ -120,18 +121,18 @@ def _exit(number: int, frame: object) -> NoReturn:
 
 
 def _end_with_parent(alive: Connection) -> None:
-    wait([alive])  # until its other end is closed, by the parent or with it
+    wait([alive])  # until the parent closes its end, or is gone
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os._exit(1)
 
 
-def _applied(work: bytes) -> bytes:
+def _run_task(task: bytes) -> bytes:
     try:
-        function, item = pickle.loads(work)  # noqa: S301 - `_sent` wrote it
+        function, item = pickle.loads(task)  # noqa: S301 - `_pickled` wrote it
         return pickle.dumps(function(item))
     except SystemExit:
-        os._exit(1)  # stopped: nobody waits for an answer
+        os._exit(1)  # stopped: nobody waits for the result
     except Exception as error:
         if _is_sendable(error):
             raise
@@ -140,7 +141,7 @@ def _applied(work: bytes) -> bytes:
 
 def _is_sendable(error: Exception) -> bool:
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was just written
-    except Exception:  # an error of a class that pickle cannot make again
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - just pickled
+    except Exception:  # an exception class that cannot be unpickled
         return False
     return True

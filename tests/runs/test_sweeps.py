@@ -88,7 +88,7 @@ def test_what_cannot_be_sent_is_said():
         list(parallel_map(lambda item: item, [1], workers=2))
     assert str(caught.value).startswith("cannot be sent to a worker process (")
     assert str(caught.value).endswith(
-        "): define kinds and hooks at the top of a module, or take one worker"
+        "): define kinds and hooks at the top of a module, or use one worker"
     )
 
 
@@ -107,7 +107,7 @@ def test_a_process_that_dies_is_said():
     with pytest.raises(MipError) as caught:
         list(parallel_map(killed, [1], workers=2))
     assert str(caught.value) == (
-        "a worker process ended without an answer: out of memory, or a script that starts workers "
+        "a worker process ended without a result: it ran out of memory, or the script starts workers "
         "outside of `if __name__ == '__main__':`"
     )
 
