@@ -107,8 +107,8 @@ def test_a_process_that_dies_is_said():
     with pytest.raises(MipError) as caught:
         list(parallel_map(killed, [1], workers=2))
     assert str(caught.value) == (
-        "a worker process ended without a result: it ran out of memory, or the script starts workers "
-        "outside of `if __name__ == '__main__':`"
+        "a worker process ended without a result: it ran out of memory, or the script starts "
+        "workers outside of `if __name__ == '__main__':`"
     )
 
 

@@ -35,10 +35,10 @@ def line(scale=1.0):
 def test_nothing_changes():
     net, train, batches, state = line()
     before, random = bits((state, net.state_dict())), torch.get_rng_state()
-    one, two = (find_lr(train, batches, state) for _ in range(2))
+    first, second = (find_lr(train, batches, state) for _ in range(2))
     assert bits((state, net.state_dict())) == before
     assert torch.get_rng_state().equal(random)
-    assert one == two
+    assert first == second
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
@@ -143,11 +143,14 @@ GROUP = '[[train.group]]\nmatch = "*"\nlr_scale = {}\nstart_epoch = {}\n'
 
 def test_a_group_is_trained_with_its_multiple_of_the_rate():
     spec, cut = grouped(GROUP.format(0.25, 0))
-    laid, how = prepare_job(spec, cut), spec.train
-    net = mip.build(laid.plan, how.seed)
-    one = lambda rate: mip.chain(mip.clip_norm(how.clip_norm), how.optimizer.optimizer(rate))  # noqa: E731
-    train = lambda rate: mip.train_step(net, laid.plan.loss, one(rate))  # noqa: E731
-    state = mip.init(net, one(0.0), how.seed)
+    laid, options = prepare_job(spec, cut), spec.train
+    net = mip.build(laid.plan, options.seed)
+
+    def make_optimizer(lr):
+        return mip.chain(mip.clip_norm(options.clip_norm), options.optimizer.optimizer(lr))
+
+    train = lambda lr: mip.train_step(net, laid.plan.loss, make_optimizer(lr))  # noqa: E731
+    state = mip.init(net, make_optimizer(0.0), options.seed)
     want = find_lr(train, laid.batches, state, low=0.25e-6, high=2.5, steps=30)
     assert lr_curve(spec, cut, steps=30).losses == want.losses
 

@@ -82,10 +82,10 @@ def test_fit_composes_at_any_step_through_a_file(
     path = tmp_path_factory.mktemp("cut") / "last.safetensors"
     half, history = histories(laid, laid.state, cut)
     save_checkpoint(path, half, history)
-    found = mip.load_checkpoint(path, laid.state)
-    assert bits(found.state) == bits(states[cut])
+    saved = mip.load_checkpoint(path, laid.state)
+    assert bits(saved.state) == bits(states[cut])
     going = laid._replace(batches=by_workers[workers])
-    ended, history = histories(going, found.state, end - cut, found.history)
+    ended, history = histories(going, saved.state, end - cut, saved.history)
     assert bits(ended) == bits(states[end])
     assert list(history.epochs) == rows[: end // EPOCH]
     assert history.steps.get("step", torch.zeros(0)).tolist() == [*range(1, end + 1)]
@@ -151,8 +151,8 @@ warnings.simplefilter("error", MipWarning)
 from conftest import bits, lay, spec_of
 import mip
 laid = lay(spec_of(), mip.read({table!r}), workers={workers})
-found = mip.load_checkpoint({path!r}, laid.state)
-ended = mip.fit(laid.step, laid.batches, found.state, steps={steps}, history=found.history)
+saved = mip.load_checkpoint({path!r}, laid.state)
+ended = mip.fit(laid.step, laid.batches, saved.state, steps={steps}, history=saved.history)
 print(hashlib.sha256(repr(bits(ended)).encode()).hexdigest())
 """
 
@@ -176,8 +176,8 @@ def test_a_fresh_process_goes_on_with_the_same_bits(laid, states, folder, tmp_pa
         running.append(started(script_of(path, folder, workers, LAST - cut)))
     want = hashlib.sha256(repr(bits(states[-1])).encode()).hexdigest()
     for process in running:
-        told, errors = process.communicate(timeout=120)
-        assert told.strip() == want, errors
+        output, errors = process.communicate(timeout=120)
+        assert output.strip() == want, errors
 
 
 ENDLESS = """
@@ -201,10 +201,10 @@ def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(laid, folder, tmp_pa
     time.sleep(pause)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    found = mip.load_checkpoint(path, laid.state)
-    assert found.state.step > 0
-    want = fold(laid.step, laid.batches, laid.state, found.state.step + 2)
-    got = mip.fit(laid.step, laid.batches, found.state, steps=2)
+    saved = mip.load_checkpoint(path, laid.state)
+    assert saved.state.step > 0
+    want = fold(laid.step, laid.batches, laid.state, saved.state.step + 2)
+    got = mip.fit(laid.step, laid.batches, saved.state, steps=2)
     assert bits(got) == bits(want)
 
 
@@ -214,10 +214,10 @@ def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(laid, folder, tmp_pa
 def line(rate=0.1, rows=6, size=3):
     """A linear net, its step, a pipe of whole batches and a state."""
     torch.manual_seed(0)
-    net, one = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), mip.sgd(rate)
+    net, opt = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), mip.sgd(rate)
     x = torch.randn(rows, 2, generator=torch.Generator().manual_seed(1))
     batches = pipe((x, x.sum(1)), mip.batch(size))
-    return mip.train_step(net, F.mse_loss, one), batches, mip.init(net, one)
+    return mip.train_step(net, F.mse_loss, opt), batches, mip.init(net, opt)
 
 
 def names(events):
@@ -228,7 +228,7 @@ def names(events):
 
 
 def when(name, reply, at=None):
-    """A hook that answers at one event, of one step if given."""
+    """A hook that answers at one event, at one step only if `at` says so."""
 
     def answer(event):
         return reply if event.name == name and at in (None, event.step) else None
@@ -417,11 +417,11 @@ def test_a_skip_where_nothing_can_be_skipped_does_not_end_the_fit(name, reply):
 def test_a_new_state_is_taken_over_and_not_written_into():
     step, batches, state = line()
     zero = evolve(state, params={path: torch.zeros_like(p) for path, p in state.params.items()})
-    given = bits(zero)
+    before = bits(zero)
     ended = mip.fit(step, batches, state, steps=2, hooks=[when("after_batch", zero, at=1)])
     want, _ = step(evolve(zero, step=1), next(batches.iter_from(1)))
     assert bits(ended) == bits(want)
-    assert bits(zero) == given
+    assert bits(zero) == before
 
 
 def test_later_events_see_a_new_state():
@@ -499,11 +499,11 @@ def test_a_step_that_raises_is_told_and_raised():
     def loss(logits, target):
         raise ZeroDivisionError("broken loss")
 
-    net, one, seen = nn.Linear(2, 1), mip.sgd(), []
+    net, opt, seen = nn.Linear(2, 1), mip.sgd(), []
     _, batches, _ = line()
-    step = mip.train_step(net, loss, one)
+    step = mip.train_step(net, loss, opt)
     with pytest.raises(ZeroDivisionError, match="broken loss"):
-        mip.fit(step, batches, mip.init(net, one), epochs=1, hooks=[names(seen)])
+        mip.fit(step, batches, mip.init(net, opt), epochs=1, hooks=[names(seen)])
     assert seen == ["before_fit", "before_epoch", "before_batch", "on_error", "after_fit"]
 
 
@@ -525,10 +525,10 @@ def test_the_state_told_on_an_error_is_the_one_before_the_failed_step():
             raise ZeroDivisionError("broken loss")
         return F.mse_loss(logits, target)
 
-    net, one = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1), nn.Flatten(0)), mip.sgd()
+    net, opt = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1), nn.Flatten(0)), mip.sgd()
     x, y = torch.randn(4, 2), torch.tensor([1.0, 1.0, float("nan"), 1.0])
-    step, batches = mip.train_step(net, loss, one), pipe((x, y), mip.batch(2))
-    state, seen = mip.init(net, one), []
+    step, batches = mip.train_step(net, loss, opt), pipe((x, y), mip.batch(2))
+    state, seen = mip.init(net, opt), []
 
     def hook(event):
         seen.extend([event.state] if event.name in ("after_batch", "on_error") else [])
@@ -556,7 +556,7 @@ def test_a_state_read_in_time_does_not_change_later():
     mip.fit(step, batches, state, steps=4, hooks=[hook])
     once = bits(fold(step, batches, state, 1))
     assert bits(kept[0]) == bits(state)
-    assert once in [bits(each) for each in kept]
+    assert once in [bits(copy) for copy in kept]
 
 
 def test_a_state_can_be_read_into_the_memory_of_an_earlier_one():
@@ -593,19 +593,24 @@ def test_the_history_holds_every_step_and_knows_those_of_the_epoch_begun():
             seen.append(event.history)
 
     mip.fit(step, batches, state, steps=4, hooks=[hook])
-    assert [each.steps["rows"].tolist() for each in seen] == [[3], [3, 3], [3, 3, 1], [3, 3, 1, 3]]
-    assert [int(each.unfinished.sum()) for each in seen] == [1, 2, 3, 1]
+    assert [history.steps["rows"].tolist() for history in seen] == [
+        [3],
+        [3, 3],
+        [3, 3, 1],
+        [3, 3, 1, 3],
+    ]
+    assert [int(history.unfinished.sum()) for history in seen] == [1, 2, 3, 1]
     assert seen[-1].steps["step"].tolist() == [1, 2, 3, 4]
     assert len(seen[-1].steps["loss"]) == 4
 
 
 def test_an_epoch_whose_batches_are_over_is_closed_first_and_counts():
     step, batches, state = line()
-    told, seen = [], []
-    see = lambda event: told.append((event.state, event.history))  # noqa: E731
-    after = lambda event: see(event) if event.name == "after_batch" else None  # noqa: E731
+    kept, seen = [], []
+    keep = lambda event: kept.append((event.state, event.history))  # noqa: E731
+    after = lambda event: keep(event) if event.name == "after_batch" else None  # noqa: E731
     mip.fit(step, batches, state, epochs=1, hooks=[after])
-    state, history = told[-1]
+    state, history = kept[-1]
     assert (state.step, len(history.epochs), history.unfinished.tolist()) == (2, 0, [True, True])
     rows = []
     hooks = [names(seen), rows.append]
@@ -734,9 +739,9 @@ def test_scan_goes_on_until_it_is_left():
 
 def test_scan_leaves_the_given_state_alone():
     step, batches, state = line()
-    given = bits(state)
+    before = bits(state)
     list(mip.scan(step, batches, state, steps=3))
-    assert bits(state) == given
+    assert bits(state) == before
 
 
 def test_an_event_of_scan_is_read_before_the_next():
@@ -750,12 +755,12 @@ def test_an_event_of_scan_is_read_before_the_next():
 
 
 def epochs_of(values, metric="valid/loss"):
-    """Fit with a metric that takes the values given, epoch by epoch."""
+    """Fit with a metric that takes the given values, epoch by epoch."""
 
-    def told(event):
+    def hook(event):
         return {metric: values[event.epoch]} if event.name == "after_epoch" else None
 
-    return told
+    return hook
 
 
 def test_early_stop_waits_as_long_as_told():
@@ -787,8 +792,8 @@ def test_a_log_has_a_line_for_each_epoch_and_goes_on_after_a_resume(tmp_path):
     mip.fit(step, batches, state, epochs=4, hooks=[mip.log(whole)])
     hooks = [mip.log(path), mip.checkpoint(tmp_path, every=1)]
     mip.fit(step, batches, state, steps=5, hooks=hooks)
-    found = mip.load_checkpoint(tmp_path / "last.safetensors", state)
-    mip.fit(step, batches, found.state, steps=3, hooks=hooks, history=found.history)
+    saved = mip.load_checkpoint(tmp_path / "last.safetensors", state)
+    mip.fit(step, batches, saved.state, steps=3, hooks=hooks, history=saved.history)
     assert path.read_text() == whole.read_text()
     assert [json.loads(text)["epoch"] for text in path.read_text().splitlines()] == [0, 1, 2, 3]
 

@@ -51,28 +51,28 @@ NETS = {"normed": normed, "tied": tied, "frozen": frozen}
 
 
 def data(rows=12, seed=3):
-    one = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, 3, generator=one)
-    return x, x.sum(1) + 0.1 * torch.randn(rows, generator=one)
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 3, generator=rng)
+    return x, x.sum(1) + 0.1 * torch.randn(rows, generator=rng)
 
 
 def optimizer():
     return chain(clip_norm(0.5), adamw(1e-2))
 
 
-def stepped(net, count=5, one=None, precision="float32", **options):
-    one = one or optimizer()
-    step = mip.train_step(net, F.mse_loss, one, precision=precision, **options)
-    state = mip.init(net, one, precision=precision)
+def stepped(net, count=5, opt=None, precision="float32", **options):
+    opt = opt or optimizer()
+    step = mip.train_step(net, F.mse_loss, opt, precision=precision, **options)
+    state = mip.init(net, opt, precision=precision)
     for k in range(count):
         state, metrics = step.donate(state, data(seed=k))
     return state, metrics
 
 
-def near(one, other):
-    (state, metrics), (twin, told) = one, other
-    torch.testing.assert_close(metrics, told)
-    torch.testing.assert_close((state.params, state.buffers), (twin.params, twin.buffers))
+def near(a, b):
+    (state, metrics), (other, other_metrics) = a, b
+    torch.testing.assert_close(metrics, other_metrics)
+    torch.testing.assert_close((state.params, state.buffers), (other.params, other.buffers))
 
 
 @pytest.mark.parametrize("make", NETS.values(), ids=NETS)
@@ -83,29 +83,29 @@ def test_another_way_of_taking_gradients_takes_the_same_steps(make, backward):
 
 @pytest.mark.parametrize("backward", [functional, TRACED], ids=["functional", "compiled"])
 def test_another_way_of_taking_gradients_is_as_pure(backward):
-    net, one = (
+    net, opt = (
         nn.Sequential(normed()[:3], nn.Dropout(0.5), nn.Linear(8, 1), nn.Flatten(0)),
         sgd(0.1),
     )
     step, state, batch = (
-        mip.train_step(net, F.mse_loss, one, gradient_engine=backward),
+        mip.train_step(net, F.mse_loss, opt, gradient_engine=backward),
         None,
         data(),
     )
-    state = mip.init(net, one)
-    given = bits(state), bits(batch), bits(net.state_dict()), torch.get_rng_state().tolist()
+    state = mip.init(net, opt)
+    before = bits(state), bits(batch), bits(net.state_dict()), torch.get_rng_state().tolist()
     first, second = step(state, batch), step(state, batch)
     assert bits(first) == bits(second)
     after = bits(state), bits(batch), bits(net.state_dict()), torch.get_rng_state().tolist()
-    assert after == given
+    assert after == before
 
 
 def test_the_net_of_a_spec_can_be_compiled(table):
     laid = lay(spec_of(), table)
-    one = optimizer()
+    opt = optimizer()
     batch = next(laid.batches.iter_from(0))
     plain, graph = (
-        mip.train_step(laid.net, laid.plan.loss, one, gradient_engine=how)
+        mip.train_step(laid.net, laid.plan.loss, opt, gradient_engine=how)
         for how in (functional, TRACED)
     )
     near(graph(laid.state, batch), plain(laid.state, batch))
@@ -126,10 +126,10 @@ def test_what_cannot_be_compiled_is_named():
     def loss(logits, target):
         return F.mse_loss(logits, target) if float(logits.sum()) > 0 else F.l1_loss(logits, target)
 
-    net, one = normed(), sgd(0.1)
-    step = mip.train_step(net, loss, one, gradient_engine=TRACED)
+    net, opt = normed(), sgd(0.1)
+    step = mip.train_step(net, loss, opt, gradient_engine=TRACED)
     with pytest.raises(mip.MipError, match="the step cannot be compiled: "):
-        step(mip.init(net, one), data())
+        step(mip.init(net, opt), data())
 
 
 def test_a_warning_of_the_compiler_is_shown_and_ends_no_step():
@@ -169,10 +169,10 @@ def test_mixed_precision_ends_near_float32(precision, skip_nonfinite):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_state_of_another_precision_is_refused_before_a_step(precision):
-    net, batch, one = normed(), data(), optimizer()
-    plain = mip.train_step(net, F.mse_loss, one, precision=precision)
-    scaled = mip.train_step(net, F.mse_loss, one, precision="float16")
-    start, scaled_start = (mip.init(net, one, precision=name) for name in (precision, "float16"))
+    net, batch, opt = normed(), data(), optimizer()
+    plain = mip.train_step(net, F.mse_loss, opt, precision=precision)
+    scaled = mip.train_step(net, F.mse_loss, opt, precision="float16")
+    start, scaled_start = (mip.init(net, opt, precision=name) for name in (precision, "float16"))
     with pytest.raises(mip.MipError, match="has a loss scale, which only float16 needs: pass the"):
         mip.fit(plain, [batch], scaled_start, epochs=1)
     with pytest.raises(mip.MipError, match="has no loss scale, which float16 needs: pass the same"):
@@ -194,9 +194,9 @@ def test_the_loss_scale_is_saved_where_it_always_was():
 
 
 def test_float16_skips_what_is_not_finite_unasked():
-    net, one, precision = normed(), optimizer(), Float16(init_scale=8.0)
-    step = mip.train_step(net, F.mse_loss, one, precision=precision)
-    state = mip.init(net, one, precision=precision)
+    net, opt, precision = normed(), optimizer(), Float16(init_scale=8.0)
+    step = mip.train_step(net, F.mse_loss, opt, precision=precision)
+    state = mip.init(net, opt, precision=precision)
     after, metrics = step(state, broken("loss"))
     assert metrics["skipped"] == 1
     assert bits(after.params) == bits(state.params)
@@ -219,8 +219,8 @@ def test_the_loss_scale_changes_as_torchs_does():
     net, grads = nn.Linear(1, 1, bias=False), torch.tensor([[500.0]], dtype=torch.float16)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**9, growth_interval=3)
     torchs = torch.optim.SGD(net.parameters(), lr=0.0)
-    one = with_loss_scale(sgd(0.0), Float16(init_scale=2.0**9, growth_interval=3))
-    state, params = one.init({"w": torch.zeros(1, 1)}), {"w": torch.zeros(1, 1)}
+    opt = with_loss_scale(sgd(0.0), Float16(init_scale=2.0**9, growth_interval=3))
+    state, params = opt.init({"w": torch.zeros(1, 1)}), {"w": torch.zeros(1, 1)}
     for step in range(20):
         assert float(loss_scale(state)) == scaler.get_scale()
         scaled = (grads * scaler.get_scale()).float()
@@ -229,7 +229,7 @@ def test_the_loss_scale_changes_as_torchs_does():
         scaler.step(torchs)
         scaler.update()
         if all_finite(torch.zeros(()), {"w": scaled}):
-            _, state, params = one.update(params, state, params, step)
+            _, state, params = opt.update(params, state, params, step)
         else:
             state = halve_loss_scale(state)
 
@@ -255,18 +255,18 @@ def several(make):
 @pytest.mark.parametrize("make", NETS.values(), ids=NETS)
 def test_models_that_are_stacked_take_the_steps_that_each_takes_alone(make):
     nets, optimizers = several(make)
-    states = [mip.init(net, one) for net, one in zip(nets, optimizers, strict=True)]
+    states = [mip.init(net, opt) for net, opt in zip(nets, optimizers, strict=True)]
     step = mip.train_step(
         nets[0], F.mse_loss, stack_optimizers(optimizers), gradient_engine=vmapped
     )
     batches = [data(seed=k) for k in range(5)]
     rows = []
     ended = mip.fit(step, batches, stack(states), epochs=2, hooks=[mip.hooks.record(rows)])
-    for k, (state, told) in enumerate(zip(states, unstack(ended), strict=True)):
+    for k, (state, stacked) in enumerate(zip(states, unstack(ended), strict=True)):
         alone = mip.train_step(nets[k], F.mse_loss, optimizers[k])
         kept = []
         want = mip.fit(alone, batches, state, epochs=2, hooks=[mip.hooks.record(kept)])
-        torch.testing.assert_close((told.params, told.buffers), (want.params, want.buffers))
+        torch.testing.assert_close((stacked.params, stacked.buffers), (want.params, want.buffers))
         assert rows[1][f"loss.{k}"] == pytest.approx(kept[1]["loss"], rel=1e-4)
     assert rows[1]["loss"] == pytest.approx(sum(rows[1][f"loss.{k}"] for k in range(3)) / 3)
 
@@ -278,21 +278,21 @@ def test_image_nets_are_stacked_too():
     inputs = torch.randn(6, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     objective = lambda forward, batch: forward(batch).square().mean()  # noqa: E731
     both = stack(states)
-    found = vmapped(nets[0], objective)(both.params, both.buffers, inputs, None)
+    stacked = vmapped(nets[0], objective)(both.params, both.buffers, inputs, None)
     for k, (net, state) in enumerate(zip(nets, states, strict=True)):
         want = eager(net, objective)(state.params, state.buffers, inputs, None)
-        torch.testing.assert_close(map_tree(lambda leaf, k=k: leaf[k], found), want)
+        torch.testing.assert_close(map_tree(lambda leaf, k=k: leaf[k], stacked), want)
 
 
 def test_a_stacked_step_is_pure_and_each_model_draws_its_own_dropout():
     net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1), nn.Flatten(0))
     optimizers = [sgd(0.1), sgd(0.1)]
-    both = stack([mip.init(net, one) for one in optimizers])
+    both = stack([mip.init(net, opt) for opt in optimizers])
     step = mip.train_step(net, F.mse_loss, stack_optimizers(optimizers), gradient_engine=vmapped)
-    given = bits(both)
+    before = bits(both)
     first, metrics = step(both, data())
     assert bits(first) == bits(step(both, data())[0])
-    assert bits(both) == given
+    assert bits(both) == before
     assert float(metrics["loss.0"]) != float(metrics["loss.1"])
 
 
@@ -308,25 +308,25 @@ def broken(kind):
 
 @pytest.mark.parametrize("kind", ["loss", "inputs"])
 def test_a_guarded_step_that_fails_leaves_the_state_as_it_was(kind):
-    net, one = normed(), optimizer()
-    step = mip.train_step(net, F.mse_loss, one, skip_nonfinite=True)
-    state, metrics = step(mip.init(net, one), data())
+    net, opt = normed(), optimizer()
+    step = mip.train_step(net, F.mse_loss, opt, skip_nonfinite=True)
+    state, metrics = step(mip.init(net, opt), data())
     assert float(metrics["skipped"]) == 0.0
-    after, told = step(state, broken(kind))
-    assert float(told["skipped"]) == 1.0
+    after, metrics = step(state, broken(kind))
+    assert float(metrics["skipped"]) == 1.0
     assert bits(evolve(after, step=state.step)) == bits(state)
     assert after.step == state.step + 1
 
 
 def test_an_infinite_gradient_under_a_finite_loss_is_caught():
-    net, one = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Flatten(0)), sgd(0.1)
+    net, opt = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Flatten(0)), sgd(0.1)
     root = lambda logits, target: (logits - logits.detach()).abs().sqrt().mean()  # noqa: E731
-    state = mip.init(net, one)
-    free, told = mip.train_step(net, root, one)(state, data())
-    assert told["loss"].isfinite()
+    state = mip.init(net, opt)
+    free, metrics = mip.train_step(net, root, opt)(state, data())
+    assert metrics["loss"].isfinite()
     assert not free.params["0.weight"].isfinite().all()
-    held, told = mip.train_step(net, root, one, skip_nonfinite=True)(state, data())
-    assert told["loss"].isfinite()
+    held, metrics = mip.train_step(net, root, opt, skip_nonfinite=True)(state, data())
+    assert metrics["loss"].isfinite()
     assert bits(held.params) == bits(state.params)
 
 
@@ -335,9 +335,9 @@ def test_a_guard_that_is_not_needed_changes_nothing():
 
 
 def test_a_loss_scale_that_is_warming_up_does_not_stop_a_fit():
-    net, one, precision, reasons = normed(), optimizer(), Float16(init_scale=2.0**30), []
-    step = mip.train_step(net, F.mse_loss, one, precision=precision)
-    start = mip.init(net, one, precision=precision)
+    net, opt, precision, reasons = normed(), optimizer(), Float16(init_scale=2.0**30), []
+    step = mip.train_step(net, F.mse_loss, opt, precision=precision)
+    start = mip.init(net, opt, precision=precision)
     hooks = [nan_guard(), lambda event: reasons.append(event.reason)]
     ended = mip.fit(step, [data()], start, epochs=30, hooks=hooks)
     assert set(reasons) == {None}
@@ -345,19 +345,19 @@ def test_a_loss_scale_that_is_warming_up_does_not_stop_a_fit():
 
 
 def test_a_guarded_step_that_is_not_finite_stops_a_fit_and_says_why():
-    net, one, reasons = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Flatten(0)), sgd(0.1), []
+    net, opt, reasons = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Flatten(0)), sgd(0.1), []
     root = lambda logits, target: (logits - logits.detach()).abs().sqrt().mean()  # noqa: E731
-    step = mip.train_step(net, root, one, skip_nonfinite=True)
-    told = [nan_guard(), lambda event: reasons.append(event.reason)]
-    mip.fit(step, [data()], mip.init(net, one), epochs=3, hooks=told)
+    step = mip.train_step(net, root, opt, skip_nonfinite=True)
+    hooks = [nan_guard(), lambda event: reasons.append(event.reason)]
+    mip.fit(step, [data()], mip.init(net, opt), epochs=3, hooks=hooks)
     assert "a gradient is not finite at step 1" in reasons
 
 
 def test_skipped_steps_are_not_in_the_mean_loss_of_an_epoch():
-    net, one = normed(), optimizer()
-    step = mip.train_step(net, F.mse_loss, one, skip_nonfinite=True)
+    net, opt = normed(), optimizer()
+    step = mip.train_step(net, F.mse_loss, opt, skip_nonfinite=True)
     rows = []
     batches = [data(seed=1), broken("loss"), data(seed=2)]
-    mip.fit(step, batches, mip.init(net, one), epochs=1, hooks=[mip.hooks.record(rows)])
+    mip.fit(step, batches, mip.init(net, opt), epochs=1, hooks=[mip.hooks.record(rows)])
     assert rows[0]["skipped"] == pytest.approx(1 / 3)
     assert torch.isfinite(torch.tensor(rows[0]["loss"]))

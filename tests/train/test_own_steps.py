@@ -57,8 +57,8 @@ def alternating(nets, optimizers):
     def descended(state, name, loss):
         mine = {path: param for path, param in state.params.items() if path.startswith(name)}
         grads, value = grad_and_value(lambda own: loss(state.params | own))(mine)
-        given = grads, state.optimizer[name], mine, state.step
-        _, tree, moved = optimizers[name].update(*given)
+        arguments = grads, state.optimizer[name], mine, state.step
+        _, tree, moved = optimizers[name].update(*arguments)
         params, trees = state.params | moved, state.optimizer | {name: tree}
         return evolve(state, params=params, optimizer=trees), value
 
@@ -67,7 +67,7 @@ def alternating(nets, optimizers):
 
         def mistaken(params):
             made = called("generator", params, noise)
-            yes, no = (called("discriminator", params, each) for each in (batch[0], made))
+            yes, no = (called("discriminator", params, x) for x in (batch[0], made))
             return (F.softplus(-yes) + F.softplus(no)).mean()
 
         state, against = descended(state, "discriminator", mistaken)
@@ -118,17 +118,17 @@ def test_the_generator_meets_a_discriminator_that_has_moved(play):
 def test_the_pure_form_touches_nothing(play):
     batch = next(play.batches.iter_from(0))
     before, world = (bits(play.start), bits(batch)), torch.get_rng_state()
-    one, other = play.step(play.start, batch), play.step(play.start, batch)
-    assert bits(one[0]) == bits(other[0])
-    assert bits(one[1]) == bits(other[1])
+    first, second = play.step(play.start, batch), play.step(play.start, batch)
+    assert bits(first[0]) == bits(second[0])
+    assert bits(first[1]) == bits(second[1])
     assert (bits(play.start), bits(batch)) == before
     assert torch.equal(torch.get_rng_state(), world)
 
 
 def test_a_fit_is_the_plain_fold(play):
     before = bits(play.start)
-    found = mip.fit(play.step, play.batches, play.start, epochs=3)
-    assert bits(found) == bits(fold(play.step, play.batches, play.start, 12))
+    ended = mip.fit(play.step, play.batches, play.start, epochs=3)
+    assert bits(ended) == bits(fold(play.step, play.batches, play.start, 12))
     assert bits(play.start) == before
 
 
@@ -138,11 +138,11 @@ def test_a_game_goes_on_from_its_checkpoint_with_the_same_bytes(cut, play, tmp_p
     whole = mip.fit(play.step, play.batches, play.start, epochs=3)
     mip.fit(play.step, play.batches, play.start, steps=cut, hooks=hooks)
     anew = game()
-    found = mip.load_checkpoint(tmp_path / "last.safetensors", anew.start)
-    assert found.state.step == cut
-    rest = mip.fit(anew.step, anew.batches, found.state, steps=12 - cut, hooks=hooks)
+    saved = mip.load_checkpoint(tmp_path / "last.safetensors", anew.start)
+    assert saved.state.step == cut
+    rest = mip.fit(anew.step, anew.batches, saved.state, steps=12 - cut, hooks=hooks)
     assert bits(rest) == bits(whole)
-    other = evolve(found.state, seed=1)  # other noise
+    other = evolve(saved.state, seed=1)  # other noise
     assert bits(mip.fit(anew.step, anew.batches, other, steps=12 - cut).params) != bits(
         whole.params
     )
@@ -239,8 +239,8 @@ def test_two_losses_train_one_encoder_and_are_measured_apart(rows, tmp_path):
 
     def measured(event):
         if event.name == "validate":
-            found = parts(run(event.state, rows[0]), rows[1])
-            return {f"valid/{name}": float(loss) for name, loss in found.items()}
+            losses = parts(run(event.state, rows[0]), rows[1])
+            return {f"valid/{name}": float(loss) for name, loss in losses.items()}
         return None
 
     hooks = [measured, mip.hooks.record(seen), mip.early_stop("valid/label", patience=9)]
@@ -255,15 +255,15 @@ def test_two_losses_train_one_encoder_and_are_measured_apart(rows, tmp_path):
 
 def test_the_encoder_gets_the_gradients_of_both(rows):
     torch.manual_seed(0)
-    net, one = Both(), mip.sgd(1.0)
-    start = mip.init(net, one)
+    net, opt = Both(), mip.sgd(1.0)
+    start = mip.init(net, opt)
     moved = {}
     for name, loss in {
         "both": both,
         "rebuilt": lambda logits, target: parts(logits, target)["rebuilt"],
         "label": lambda logits, target: parts(logits, target)["label"],
     }.items():
-        after, _ = mip.train_step(net, loss, one)(start, rows)
+        after, _ = mip.train_step(net, loss, opt)(start, rows)
         moved[name] = {path: param - start.params[path] for path, param in after.params.items()}
     for path, whole in moved["both"].items():
         torch.testing.assert_close(whole, moved["rebuilt"][path] + moved["label"][path])
@@ -276,10 +276,10 @@ def test_logits_may_be_a_tuple(rows):
             return tuple(super().forward(x).values())
 
     torch.manual_seed(0)
-    net, one = Pair(), mip.sgd(0.1)
+    net, opt = Pair(), mip.sgd(0.1)
     as_dict = Both()
     as_dict.load_state_dict(net.state_dict())
     loss = lambda logits, target: both(dict(zip(target, logits, strict=True)), target)  # noqa: E731
-    found, _ = mip.train_step(net, loss, one)(mip.init(net, one), rows)
-    want, _ = mip.train_step(as_dict, both, one)(mip.init(as_dict, one), rows)
-    assert bits(found) == bits(want)
+    after, _ = mip.train_step(net, loss, opt)(mip.init(net, opt), rows)
+    want, _ = mip.train_step(as_dict, both, opt)(mip.init(as_dict, opt), rows)
+    assert bits(after) == bits(want)

@@ -89,13 +89,13 @@ def net(request):
 
 
 def data(rows=12, seed=3):
-    one = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, 3, generator=one)
-    return x, x.sum(1) + 0.1 * torch.randn(rows, generator=one)
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 3, generator=rng)
+    return x, x.sum(1) + 0.1 * torch.randn(rows, generator=rng)
 
 
-def world():
-    """The random state that everybody shares."""
+def random_states():
+    """The states of all global random generators."""
     return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()
 
 
@@ -106,27 +106,27 @@ def clipped_adamw():
 def test_a_step_twice_gives_the_same_bits_and_touches_nothing(table):
     laid = lay(spec_of(), table)
     batch = next(laid.batches.iter_from(0))
-    given = bits(laid.state), bits(batch), bits(laid.net.state_dict()), world()
-    first, told = laid.step(laid.state, batch)
-    second, retold = laid.step(laid.state, batch)
+    before = bits(laid.state), bits(batch), bits(laid.net.state_dict()), random_states()
+    first, metrics = laid.step(laid.state, batch)
+    second, again = laid.step(laid.state, batch)
     assert bits(first) == bits(second)
-    assert bits(told) == bits(retold)
+    assert bits(metrics) == bits(again)
     assert bits(first) != bits(laid.state)
-    assert (bits(laid.state), bits(batch), bits(laid.net.state_dict()), world()) == given
+    assert (bits(laid.state), bits(batch), bits(laid.net.state_dict()), random_states()) == before
 
 
 def test_a_step_of_any_module_touches_nothing(net):
-    one = clipped_adamw()
-    step, state, batch = mip.train_step(net, F.mse_loss, one), mip.init(net, one), data()
-    given = bits(state), bits(batch), bits(net.state_dict()), world()
+    opt = clipped_adamw()
+    step, state, batch = mip.train_step(net, F.mse_loss, opt), mip.init(net, opt), data()
+    before = bits(state), bits(batch), bits(net.state_dict()), random_states()
     assert bits(step(state, batch)[0]) == bits(step(state, batch)[0])
-    assert (bits(state), bits(batch), bits(net.state_dict()), world()) == given
+    assert (bits(state), bits(batch), bits(net.state_dict()), random_states()) == before
 
 
 def test_the_module_keeps_its_own_tensors(net):
-    one = mip.sgd(0.1)
+    opt = mip.sgd(0.1)
     owned = {name: id(tensor) for name, tensor in net.state_dict(keep_vars=True).items()}
-    mip.train_step(net, F.mse_loss, one)(mip.init(net, one), data())
+    mip.train_step(net, F.mse_loss, opt)(mip.init(net, opt), data())
     assert {name: id(tensor) for name, tensor in net.state_dict(keep_vars=True).items()} == owned
 
 
@@ -134,16 +134,16 @@ def test_a_loss_that_raises_leaves_module_and_random_state_as_they_were():
     def loss(logits, target):
         raise ZeroDivisionError
 
-    net, one = noisy(), mip.sgd(0.1)
-    given = bits(net.state_dict()), world()
+    net, opt = noisy(), mip.sgd(0.1)
+    before = bits(net.state_dict()), random_states()
     with pytest.raises(ZeroDivisionError):
-        mip.train_step(net, loss, one)(mip.init(net, one), data())
-    assert (bits(net.state_dict()), world()) == given
+        mip.train_step(net, loss, opt)(mip.init(net, opt), data())
+    assert (bits(net.state_dict()), random_states()) == before
 
 
 def test_dropout_depends_on_seed_and_step():
-    net, one = noisy(), mip.sgd(0.1)
-    step, state, batch = mip.train_step(net, F.mse_loss, one), mip.init(net, one), data()
+    net, opt = noisy(), mip.sgd(0.1)
+    step, state, batch = mip.train_step(net, F.mse_loss, opt), mip.init(net, opt), data()
     losses = [
         float(step(evolve(state, seed=seed, step=at), batch)[1]["loss"])
         for seed, at in [(0, 0), (1, 0), (0, 1)]
@@ -152,8 +152,8 @@ def test_dropout_depends_on_seed_and_step():
 
 
 def test_the_step_does_not_depend_on_the_global_random_state():
-    net, one = noisy(), mip.sgd(0.1)
-    step, state, batch = mip.train_step(net, F.mse_loss, one), mip.init(net, one), data()
+    net, opt = noisy(), mip.sgd(0.1)
+    step, state, batch = mip.train_step(net, F.mse_loss, opt), mip.init(net, opt), data()
     torch.manual_seed(1)
     first, _ = step(state, batch)
     torch.manual_seed(2)
@@ -167,16 +167,16 @@ def test_in_place_equals_pure_over_twenty_steps(table):
     stream = laid.batches.iter_from(0)
     for _ in range(20):
         batch = next(stream)
-        pure, told = laid.step(pure, batch)
-        donated, retold = laid.step.donate(donated, batch)
-        assert bits(told) == bits(retold)
+        pure, metrics = laid.step(pure, batch)
+        donated, again = laid.step.donate(donated, batch)
+        assert bits(metrics) == bits(again)
     assert bits(pure) == bits(donated)
 
 
 def test_in_place_equals_pure_for_any_module(net):
-    one = clipped_adamw()
-    step = mip.train_step(net, F.mse_loss, one)
-    pure, donated = mip.init(net, one), mip.init(net, one)
+    opt = clipped_adamw()
+    step = mip.train_step(net, F.mse_loss, opt)
+    pure, donated = mip.init(net, opt), mip.init(net, opt)
     for k in range(20):
         pure, donated = step(pure, data(seed=k))[0], step.donate(donated, data(seed=k))[0]
     assert bits(pure) == bits(donated)
@@ -184,15 +184,15 @@ def test_in_place_equals_pure_for_any_module(net):
 
 def test_fit_equals_the_plain_fold_and_leaves_the_given_state_alone(table):
     laid = lay(spec_of(), table)
-    given = bits(laid.state)
+    before = bits(laid.state)
     ended = mip.fit(laid.step, laid.batches, laid.state, steps=20)
-    assert bits(laid.state) == given
+    assert bits(laid.state) == before
     assert bits(ended) == bits(fold(laid.step, laid.batches, laid.state, 20))
 
 
 def test_init_copies_the_module():
-    net, one = plain(), mip.sgd(0.1)
-    state = mip.init(net, one)
+    net, opt = plain(), mip.sgd(0.1)
+    state = mip.init(net, opt)
     before = bits(state)
     with torch.no_grad():
         for tensor in net.state_dict().values():
@@ -215,17 +215,17 @@ def by_hand(net, make, steps):
 def test_steps_equal_the_loop_written_by_hand(name):
     torch.manual_seed(0)
     net = NETS[name]()
-    one = mip.adamw(1e-2)
-    step, state = mip.train_step(net, F.mse_loss, one), mip.init(net, one)
+    opt = mip.adamw(1e-2)
+    step, state = mip.train_step(net, F.mse_loss, opt), mip.init(net, opt)
     for k in range(10):
         state, _ = step(state, data(seed=k))
     want = by_hand(net, lambda ps: torch.optim.AdamW(ps, 1e-2, fused=True), 10)
-    found = state.params | state.buffers
-    assert found.keys() == want.keys()
+    after = state.params | state.buffers
+    assert after.keys() == want.keys()
     # Weight decay moves an unused parameter here; torch leaves one without a gradient alone.
     used = [path for path in want if not path.startswith("spare")]
     for path in used:
-        torch.testing.assert_close(found[path], want[path].detach(), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(after[path], want[path].detach(), rtol=1e-6, atol=1e-7)
 
 
 def test_tied_weights_are_one_parameter():
@@ -238,9 +238,9 @@ def test_tied_weights_are_one_parameter():
 
 
 def test_an_unused_parameter_has_no_gradient_and_stays():
-    net, one = Unused(), mip.sgd(0.1)
-    state = mip.init(net, one)
-    after, _ = mip.train_step(net, F.mse_loss, one)(state, data())
+    net, opt = Unused(), mip.sgd(0.1)
+    state = mip.init(net, opt)
+    after, _ = mip.train_step(net, F.mse_loss, opt)(state, data())
     assert bits(after.params["spare.weight"]) == bits(state.params["spare.weight"])
     assert bits(after.params["used.weight"]) != bits(state.params["used.weight"])
 
@@ -256,8 +256,8 @@ def test_a_frozen_parameter_stays():
 
 def test_a_recurrent_net_learns():
     torch.manual_seed(0)
-    net, one = Recurrent(), mip.adam(0.02)
-    step, state = mip.train_step(net, F.mse_loss, one), mip.init(net, one)
+    net, opt = Recurrent(), mip.adam(0.02)
+    step, state = mip.train_step(net, F.mse_loss, opt), mip.init(net, opt)
     losses = []
     for _ in range(60):
         state, metrics = step(state, data())
@@ -275,24 +275,24 @@ def test_any_module_takes_pairs_and_dicts():
             return self.line(inputs["x"]).squeeze(1)
 
     x, y = data()
-    net, one = Named(), mip.sgd(0.1)
-    step = mip.train_step(net, F.mse_loss, one)
-    after, metrics = step(mip.init(net, one), ({"x": x}, y))
+    net, opt = Named(), mip.sgd(0.1)
+    step = mip.train_step(net, F.mse_loss, opt)
+    after, metrics = step(mip.init(net, opt), ({"x": x}, y))
     assert after.step == 1
     assert float(metrics["loss"]) == pytest.approx(F.mse_loss(net({"x": x}), y).item())
 
 
 def test_batch_norm_statistics_are_part_of_the_state():
-    net, one = plain(), mip.sgd(0.1)
-    state = mip.init(net, one)
-    after, _ = mip.train_step(net, F.mse_loss, one)(state, data())
+    net, opt = plain(), mip.sgd(0.1)
+    state = mip.init(net, opt)
+    after, _ = mip.train_step(net, F.mse_loss, opt)(state, data())
     assert int(after.buffers["1.num_batches_tracked"]) == 1
     assert int(net.get_buffer("1.num_batches_tracked")) == 0
 
 
 def stepped(net, batch, rate=0.1, **events) -> tuple:
-    one = mip.sgd(rate)
-    return mip.train_step(net, F.mse_loss, one, **events)(mip.init(net, one), batch)
+    opt = mip.sgd(rate)
+    return mip.train_step(net, F.mse_loss, opt, **events)(mip.init(net, opt), batch)
 
 
 def test_events_come_once_each_in_their_order():
@@ -319,10 +319,10 @@ def test_after_pred_changes_the_logits():
 def test_after_loss_changes_the_loss_and_its_gradients():
     torch.manual_seed(0)
     net = Unused()
-    doubled, told = stepped(net, data(), map_loss=lambda loss: 2 * loss)
+    doubled, metrics = stepped(net, data(), map_loss=lambda loss: 2 * loss)
     plainly, base = stepped(net, data(), rate=0.2)
     torch.testing.assert_close(doubled.params, plainly.params)
-    assert float(told["loss"]) == pytest.approx(2 * float(base["loss"]))
+    assert float(metrics["loss"]) == pytest.approx(2 * float(base["loss"]))
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -350,18 +350,18 @@ def test_a_squared_penalty_is_the_decay_of_plain_descent():
         data(),
         map_loss=lambda loss: loss + 0.05 * sum(p.square().sum() for p in net.parameters()),
     )
-    one = mip.sgd(0.1, weight_decay=0.1)
-    decayed, _ = mip.train_step(net, F.mse_loss, one)(mip.init(net, one), data())
+    opt = mip.sgd(0.1, weight_decay=0.1)
+    decayed, _ = mip.train_step(net, F.mse_loss, opt)(mip.init(net, opt), data())
     torch.testing.assert_close(penalised.params, decayed.params)
 
 
 def test_a_penalty_of_what_cannot_be_is_a_term_of_the_loss():
-    net, (x, y), one = Unused(), data(), mip.sgd(0.1)
+    net, (x, y), opt = Unused(), data(), mip.sgd(0.1)
 
     def loss(logits, target):
         return F.mse_loss(logits, target) + 2.0 * (-logits).relu().mean()
 
-    _, metrics = mip.train_step(net, loss, one)(mip.init(net, one), (x, y))
+    _, metrics = mip.train_step(net, loss, opt)(mip.init(net, opt), (x, y))
     guess = net(x).detach()
     assert (guess < 0).any()
     below = -guess[guess < 0].sum() / len(x)
@@ -430,11 +430,11 @@ def test_evaluation_is_pure_and_in_evaluation_mode():
     torch.manual_seed(0)
     net = nn.Sequential(plain()[:-1], nn.Dropout(0.9), nn.Flatten(0))
     state, (x, _) = mip.init(net, mip.sgd()), data()
-    given = bits(state), bits(net.state_dict()), world()
+    before = bits(state), bits(net.state_dict()), random_states()
     logits = eval_step(net)(state, x)
     assert bits(logits) == bits(eval_step(net)(state, x))
     assert not logits.requires_grad
-    assert (bits(state), bits(net.state_dict()), world()) == given
+    assert (bits(state), bits(net.state_dict()), random_states()) == before
 
 
 def test_evaluation_reads_the_state_and_not_the_module():
@@ -446,13 +446,13 @@ def test_evaluation_reads_the_state_and_not_the_module():
 
 def test_statistics_of_batch_norms_are_measured_anew_for_averages():
     torch.manual_seed(0)
-    net, one = plain(), mip.chain(mip.sgd(0.5), mip.optim.swa())
-    step, state = mip.train_step(net, F.mse_loss, one), mip.init(net, one)
+    net, opt = plain(), mip.chain(mip.sgd(0.5), mip.optim.swa())
+    step, state = mip.train_step(net, F.mse_loss, opt), mip.init(net, opt)
     batches = [data(seed=k) for k in range(8)]
     state = mip.fit(step, batches, state, epochs=3)
-    given = bits(state), bits(net.state_dict()), world()
+    before = bits(state), bits(net.state_dict()), random_states()
     after = update_bn(net, state, batches)
-    assert (bits(state), bits(net.state_dict()), world()) == given
+    assert (bits(state), bits(net.state_dict()), random_states()) == before
     first = with_averaged_params(state).params
     rows = torch.cat([F.linear(x, first["0.weight"], first["0.bias"]) for x, _ in batches])
     torch.testing.assert_close(after.buffers["1.running_mean"], rows.mean(0))
@@ -461,6 +461,6 @@ def test_statistics_of_batch_norms_are_measured_anew_for_averages():
 
 
 def test_a_state_without_averages_is_settled():
-    net, one = plain(), mip.sgd(0.5)
-    state = mip.init(net, one)
+    net, opt = plain(), mip.sgd(0.5)
+    state = mip.init(net, opt)
     assert update_bn(net, state, [data()]) is state

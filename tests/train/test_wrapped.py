@@ -66,15 +66,15 @@ WRAPPED = {
 @pytest.mark.parametrize("name", WRAPPED)
 @pytest.mark.parametrize("within", [False, True])
 def test_a_module_for_several_processes_is_refused_with_the_cure(name, within, group):
-    net, one = WRAPPED[name](plain(), group), mip.sgd(0.1)
+    net, opt = WRAPPED[name](plain(), group), mip.sgd(0.1)
     net = nn.Sequential(net) if within else net
-    told = rf"^{name} is not supported, its gradients would not be synchronised: pass the unwrapped"
+    refusal = rf"^{name} is not supported, its gradients would not be synchronised: pass the "
     for use in (
-        lambda: mip.init(net, one),
-        lambda: mip.train_step(net, F.mse_loss, one),
+        lambda: mip.init(net, opt),
+        lambda: mip.train_step(net, F.mse_loss, opt),
         lambda: eval_step(net),
     ):
-        with pytest.raises(MipError, match=told):
+        with pytest.raises(MipError, match=refusal):
             use()
 
 
@@ -104,13 +104,13 @@ def compiled_in_part(net):
 @pytest.mark.parametrize("make", [compiled_whole, compiled_in_place, compiled_in_part])
 @pytest.mark.parametrize("how", [{}, {"gradient_engine": functional}], ids=["eager", "functional"])
 def test_a_compiled_module_takes_the_same_steps_under_the_same_names(make, how):
-    net, one = plain(), mip.adam(0.1)
+    net, opt = plain(), mip.adam(0.1)
     net[2] = nn.Dropout(0.0)  # whose masks a compiler draws otherwise
     batch, wrapped = (torch.randn(8, 2), torch.randn(8)), make(copy.deepcopy(net))
-    state = mip.init(net, one)
-    assert bits(mip.init(wrapped, one)) == bits(state)
-    step = mip.train_step(net, F.mse_loss, one, **how)
-    other = mip.train_step(wrapped, F.mse_loss, one, **how)
+    state = mip.init(net, opt)
+    assert bits(mip.init(wrapped, opt)) == bits(state)
+    step = mip.train_step(net, F.mse_loss, opt, **how)
+    other = mip.train_step(wrapped, F.mse_loss, opt, **how)
     ended, again = state, state
     for _ in range(3):
         ended, again = step(ended, batch)[0], other(again, batch)[0]
@@ -125,9 +125,9 @@ def tensors_of(state):
 
 def test_what_a_compiled_module_learns_is_saved_as_the_models(table, tmp_path):
     plan = mip.adapt(spec_of(branches=NUMBERS), table)
-    net, one = torch.compile(mip.build(plan), backend="aot_eager"), mip.sgd(0.01)
-    step = mip.train_step(net, plan.loss, one)
-    state, _ = step(mip.init(net, one), plan.encode(table))
+    net, opt = torch.compile(mip.build(plan), backend="aot_eager"), mip.sgd(0.01)
+    step = mip.train_step(net, plan.loss, opt)
+    state, _ = step(mip.init(net, opt), plan.encode(table))
     mip.save(tmp_path / "model.safetensors", plan, state)
     want = mip.predictor(plan, state)(table)["value"]
     assert mip.load(tmp_path / "model.safetensors")(table)["value"].equals(want)
