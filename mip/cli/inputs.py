@@ -182,7 +182,7 @@ def loaded(model: Path, views: int) -> Any:
 
 def say_remarks(predict: Any, rows: mip.data.Rows) -> None:
     """Print what is odd about rows to predict, each remark once."""
-    lines = [line for plan in predict.plans for line in mip.predict.remarks(plan, rows)]
+    lines = [line for plan in predict.plans for line in mip.predict.prediction_warnings(plan, rows)]
     for line in dict.fromkeys(lines):
         note(line)
 

@@ -82,10 +82,10 @@ def baseline(
         raise SpecError(f"{spec}: baseline needs all rows in memory: --set data.stream=false")
     cut = split_of(read_spec, table, spec)
     plan = mip.adapt(read_spec, cut.train)
-    trained = {"network": mip.predict.network(mip.load(model), plan, cut)} if model else {}
+    trained = {"network": mip.predict.score_by_part(mip.load(model), plan, cut)} if model else {}
     found = {**mip.predict.baselines(plan, cut), **trained}
     if json:
         mip.runs.write_json(json, found, overwrite=force)
-    if mip.predict.left_out(plan):
-        say(f"left out, for the network alone: {', '.join(mip.predict.left_out(plan))}")
+    if mip.predict.unread_branches(plan):
+        say(f"left out, for the network alone: {', '.join(mip.predict.unread_branches(plan))}")
     say(mip.runs.comparison_table(spec.name, found))

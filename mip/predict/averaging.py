@@ -10,10 +10,9 @@ import numpy as np
 from mip.branches import Facts
 from mip.compare import differences
 from mip.errors import SpecError
-from mip.heads import Head, to_logits
+from mip.heads import Head
 from mip.model import Plan
 from mip.spec import to_dict
-from mip.tree import Tree
 
 FREE = ("*.layers", "*.dropout", "*.members")
 """Fields of a head that may differ between models that are averaged: they shape the model alone."""
@@ -44,17 +43,14 @@ def _meaning(head: Head, facts: Facts) -> dict[str, Any]:
     return {**meaning, "classes": facts["classes"]} if "classes" in facts else meaning
 
 
-def means(decoded: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Average decoded columns of numbers, float64 [n] each; labels are left out.
+def mean_columns(decoded: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Average the float64 [n] columns of decoded predictions; labels are left out.
 
     >>> labels = np.array(["a"], dtype=object)
-    >>> means([{"label": labels, "p_a": np.array([share])} for share in (0.5, 1.0)])
+    >>> mean_columns([{"label": labels, "p_a": np.array([share])} for share in (0.5, 1.0)])
     {'p_a': array([0.75])}
     """
-    numbers = [name for name, column in decoded[0].items() if column.dtype == np.float64]
-    return {name: np.mean([np.asarray(each[name]) for each in decoded], axis=0) for name in numbers}
-
-
-def logits_of(plan: Plan, columns: Mapping[str, np.ndarray]) -> Tree:
-    """Give the logits, float64, that a plan decodes to these columns of numbers."""
-    return to_logits(plan.spec.head, plan.facts["head"], columns)
+    names = [name for name, column in decoded[0].items() if column.dtype == np.float64]
+    return {
+        name: np.mean([np.asarray(columns[name]) for columns in decoded], axis=0) for name in names
+    }

@@ -1,31 +1,123 @@
-"""Ensembles: several models as one."""
+"""Ensembles: several models as one, and the model files of one or several models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mip.files import save_models
-from mip.predict.predictors import Ensemble, Predictor
+import numpy as np
+import torch
+from attrs import Attribute, field, frozen
+
+from mip.data import Table
+from mip.errors import FileError, SpecError
+from mip.files import load_models, save_models
+from mip.heads import to_logits
+from mip.model import Plan
+from mip.predict.averaging import check_alike, mean_columns
+from mip.predict.inputs import AnyRows, as_table
+from mip.predict.predictors import Predictor, prediction_frame, predictor
+from mip.spec import KINDS
 from mip.train import State
+from mip.tree import Tree, map_tree
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@frozen
+class Ensemble:
+    """Several models with the same head as one: the mean of their predictions, equally weighted.
+
+    What is averaged is decoded, each model with its own plan: numbers and quantiles in the target's
+    unit, and class probabilities, from which the label is derived anew. Logits could not be: models
+    of other rows have other scales. A row that one of the models cannot predict has no prediction.
+    The loss is that of the mean, on the first model's scale. Raises SpecError for fewer than two
+    models, for models whose heads differ, and for test-time augmentation.
+    """
+
+    members: tuple[Predictor, ...] = field()
+
+    @members.validator
+    def _check(self, _: Attribute[tuple[Predictor, ...]], members: tuple[Predictor, ...]) -> None:
+        if len(members) < 2:
+            raise SpecError(f"an ensemble needs at least two models, got {len(members)}")
+        if any(member.augmentations for member in members):
+            raise SpecError("an ensemble averages models without test-time augmentation")
+        check_alike([member.plan for member in members])
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first model, which encodes targets and scores."""
+        return self.members[0].plan
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans of all models."""
+        return tuple(member.plan for member in self.members)
+
+    @property
+    def batch_size(self) -> int:
+        """The rows that models see together."""
+        return self.members[0].batch_size
+
+    def __call__(self, rows: AnyRows) -> pd.DataFrame:
+        table = as_table(rows)
+        frames = [member(table) for member in self.members]
+        errors = [frame.pop("error").tolist() for frame in frames if "error" in frame]
+        columns = mean_columns([{str(name): frame[name] for name in frame} for frame in frames])
+        decoded = {**self.plan.decode(self._logits(columns)), **columns}
+        first_errors = [next(filter(None, row), None) for row in zip(*errors, strict=True)]
+        return prediction_frame(decoded, frames[0].index, first_errors)
+
+    def logits_and_target(self, table: Table) -> tuple[Tree, Tree]:
+        """Return the logits of the mean, float32, and the target, of rows that have all that the
+        models need.
+        """
+        batches = [plan.encode(table) for plan in self.plans]
+        pairs = zip(self.members, batches, strict=True)
+        columns = mean_columns(
+            [member.plan.decode(member.forward(batch)) for member, batch in pairs]
+        )
+        return map_tree(torch.Tensor.float, self._logits(columns)), batches[0].target
+
+    def _logits(self, columns: Mapping[str, np.ndarray]) -> Tree:
+        return to_logits(self.plan.spec.head, self.plan.facts["head"], columns)
 
 
 def ensemble(models: Sequence[Predictor | Ensemble]) -> Ensemble:
     """Make one model of several with the same head; see `Ensemble`.
 
-    The models of an ensemble among them count one each. Raises SpecError naming the first thing
-    in which heads differ.
+    The members of an ensemble count as models of their own. Raises SpecError naming the first
+    difference between heads.
     """
-    each = [one.members if isinstance(one, Ensemble) else (one,) for one in models]
-    return Ensemble(tuple(chain.from_iterable(each)))
+    groups = [model.members if isinstance(model, Ensemble) else (model,) for model in models]
+    return Ensemble(tuple(chain.from_iterable(groups)))
 
 
 def save_ensemble(path: str | Path, models: Ensemble, *, overwrite: bool = False) -> None:
-    """Write an ensemble into one safetensors file, which `mip.load` reads as it does a model's.
-    Equal ensembles give equal bytes. Raises FileError where the file exists already, unless
-    `overwrite` says to replace it.
+    """Write an ensemble to one safetensors file, which `mip.load` reads like that of a model.
+
+    Equal ensembles give equal bytes. Raises FileError if the file exists, unless `overwrite` is
+    set.
     """
-    states = [State(dict(each.net.state_dict()), {}, optimizer=()) for each in models.members]
-    pairs = list(zip(models.plans, states, strict=True))
-    save_models(path, pairs, overwrite=overwrite)
+    states = [State(dict(m.net.state_dict()), {}, optimizer=()) for m in models.members]
+    save_models(path, list(zip(models.plans, states, strict=True)), overwrite=overwrite)
+
+
+def load(
+    path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu"
+) -> Predictor | Ensemble:
+    """Load the file of a model or an ensemble: a function from rows to a DataFrame.
+
+    It needs nothing else, and nothing in the file is executed. Raises FileError for a file that is
+    damaged or not a model file, or that names a kind that is not in `kinds`.
+    """
+    models = load_models(path, kinds)
+    try:
+        members = [predictor(plan, state, device) for plan, state in models]
+        return members[0] if len(members) == 1 else Ensemble(tuple(members))
+    except (AttributeError, KeyError, SpecError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: no model can be built from its plan ({error})") from error

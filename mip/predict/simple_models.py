@@ -1,10 +1,10 @@
-"""Baselines: what simple models make of the same rows, to hold a network against."""
+"""Baselines: scikit-learn's simple models on the same rows, to compare a network with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import filterfalse
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,33 +16,39 @@ from mip.data import Table
 from mip.errors import DataError, MipError, SpecError
 from mip.heads import Binary, Multiclass, Regression, log_loss, probability_columns, to_logits
 from mip.model import Metric, Parts, Plan, fingerprint, target_columns
-from mip.predict.predictors import Ensemble, Predictor, check_inputs, evaluate
+from mip.predict.ensembles import Ensemble
+from mip.predict.evaluation import evaluate
+from mip.predict.inputs import check_inputs
+from mip.predict.predictors import Predictor
 from mip.rng import derive
 from mip.tree import get_in, leaves
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+    from sklearn.pipeline import Pipeline
 
 HEADS = (Regression, Binary, Multiclass)
 """The kinds of heads that have baselines."""
 
 
-TREES = 500
-"""Trees of a random forest."""
+N_TREES = 500
+"""Trees in the random forest."""
 
 
 Scores = dict[str, dict[str, float]]
 """Metrics by part."""
 
 
-def baselines(plan: Plan, cut: Parts[Table], trees: int = TREES) -> dict[str, Scores]:
+def baselines(plan: Plan, parts: Parts[Table], trees: int = N_TREES) -> dict[str, Scores]:
     """Score simple models on each part that has rows: the head's metrics, and for classes the
     log loss, by model and part.
 
-    These are scikit-learn's: the mean or the most frequent class, least squares or a logistic
-    regression (with the default penalty), and a random forest of so many trees. They learn from
-    the train rows alone, see what `features` gives, and learn a number on the head's scale, each
-    with a loss of its own. The forest draws from `train.seed`. Where there are no features there
-    is the first model alone.
+    They are scikit-learn's: the mean or the most frequent class, least squares or logistic
+    regression (with the default penalty), and a random forest. They learn from the train rows only,
+    read what `features` returns, and learn a number on the head's scale, each with its own loss.
+    The forest's seed is derived from `train.seed`. Without features there is only the first model.
 
-    Raises SpecError for a head that is none of `HEADS`, MipError without the extra `baseline`.
+    Raises SpecError for a head that is not one of `HEADS`, MipError without the extra `baseline`.
 
     >>> import mip
     >>> spec = mip.parse('''
@@ -50,48 +56,57 @@ def baselines(plan: Plan, cut: Parts[Table], trees: int = TREES) -> dict[str, Sc
     ... head = { kind = "regression", column = "price" }
     ... ''')
     >>> rows = mip.from_columns({"area": [1, 2, 3, 4], "price": [10, 20, 30, 40]})
-    >>> found = baselines(mip.adapt(spec, rows), Parts(rows, rows.take([0]), rows.take([])), 5)
-    >>> list(found), list(found["mean"])
+    >>> scores = baselines(mip.adapt(spec, rows), Parts(rows, rows.take([0]), rows.take([])), 5)
+    >>> list(scores), list(scores["mean"])
     (['mean', 'linear regression', 'random forest'], ['train', 'valid'])
-    >>> [round(found[name]["train"]["mae"], 4) for name in ("mean", "linear regression")]
+    >>> [round(scores[name]["train"]["mae"], 4) for name in ("mean", "linear regression")]
     [10.0, 0.0]
     """
-    _check_head(plan)
-    seen = {part: features(plan, rows) for part, rows in _filled(cut).items()}
-    numbers, codes = (each.shape[1] for each in seen["train"])
-    inputs = {part: np.hstack(both) for part, both in seen.items()}
     head, facts, metrics = plan.spec.head, plan.facts["head"], _metrics(plan)
-    target = {part: head.encode(facts, rows) for part, rows in _filled(cut).items()}
-    found = {}
-    for name, model in _models(plan, numbers, codes, trees).items():
-        _fit(model, inputs["train"], target["train"].double().numpy())
-        logits = {part: _logits(plan, model, rows) for part, rows in inputs.items()}
-        scores = {part: plan.score(logits[part], target[part], metrics) for part in logits}
-        found[name] = {part: dissoc(values, "loss") for part, values in scores.items()}
-    return found
+    if not isinstance(head, HEADS):
+        kinds = ", ".join(kind.kind for kind in HEADS)
+        raise SpecError(f"head.kind = '{head.kind}' has no baselines: they are for {kinds}")
+    tables = _nonempty(parts)
+    read = {part: features(plan, table) for part, table in tables.items()}
+    n_numbers, n_codes = (array.shape[1] for array in read["train"])
+    inputs = {part: np.hstack(arrays) for part, arrays in read.items()}
+    targets = {part: head.encode(facts, table) for part, table in tables.items()}
+    scores = {}
+    for name, model in _models(plan, n_numbers, n_codes, trees).items():
+        _fit(model, inputs["train"], targets["train"].double().numpy())
+        by_part = {
+            part: plan.score(_logits(plan, model, inputs[part]), targets[part], metrics)
+            for part in tables
+        }
+        scores[name] = {part: dissoc(values, "loss") for part, values in by_part.items()}
+    return scores
 
 
-def network(predict: Predictor | Ensemble, plan: Plan, cut: Parts[Table]) -> Scores:
-    """Score a model as `baselines` does simple ones: by the same metrics, by part.
+def score_by_part(predict: Predictor | Ensemble, plan: Plan, parts: Parts[Table]) -> Scores:
+    """Score a trained model as `baselines` scores simple ones: by the same metrics, by part.
 
-    Raises SpecError for a model that predicts something else, and DataError for one that was
-    trained on other rows, for it may have seen those that are held out here.
+    Raises SpecError for a model with another target, and DataError for one that was trained on
+    other rows, since it may have seen rows that are held out here.
     """
-    for each in predict.plans:
-        _check_target(each, plan)
-        check_inputs(each, cut.train)
-        if fingerprint(each.spec, cut.train) != each.facts["rows"]:
+    for other in predict.plans:
+        theirs, ours = (
+            f"{' and '.join(target_columns(p.spec))} ({p.spec.head.kind})" for p in (other, plan)
+        )
+        if theirs != ours:
+            raise SpecError(f"the model predicts {theirs}, and the spec {ours}")
+        check_inputs(other, parts.train)
+        if fingerprint(other.spec, parts.train) != other.facts["rows"]:
             raise DataError(
-                f"{cut.train.name}: the model was not trained on the train rows of this spec, so "
-                "that it may have seen what is held out"
+                f"{parts.train.name}: the model was not trained on the train rows of this spec, so "
+                "it may have seen rows that are held out"
             )
-    metrics, filled = _metrics(plan), _filled(cut).items()
-    return {part: dissoc(evaluate(predict, rows, metrics), "loss") for part, rows in filled}
+    scores = {p: evaluate(predict, table, _metrics(plan)) for p, table in _nonempty(parts).items()}
+    return {part: dissoc(values, "loss") for part, values in scores.items()}
 
 
-def features(plan: Plan, rows: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Give what the plan encodes of columns: numbers float64 [n, p], NaN where one is missing, and
-    codes of categories int64 [n, c]. Photos and free text are left out.
+def features(plan: Plan, table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the plan encodes of columns: numbers float64 [n, p], NaN for missing ones, and
+    category codes int64 [n, c]. Photos and free text are left out.
 
     >>> import mip
     >>> spec = mip.parse('''
@@ -102,75 +117,67 @@ def features(plan: Plan, rows: Table) -> tuple[np.ndarray, np.ndarray]:
     >>> [part.tolist() for part in features(mip.adapt(spec, rows), rows)]
     [[[-1.0], [1.0]], [[2], [1]]]
     """
-    seen = [
+    encoded = [
         leaf
-        for path, branch in _read(plan)
-        for _, leaf in leaves(branch.encode(get_in(plan.facts["branch"], path.split(".")), rows))
+        for path, branch in _column_branches(plan)
+        for _, leaf in leaves(branch.encode(get_in(plan.facts["branch"], path.split(".")), table))
     ]
-    none = torch.zeros(len(rows), 0)
-    numbers = torch.cat([none, *filter(torch.is_floating_point, seen)], dim=1)
-    codes = torch.cat([none.long(), *filterfalse(torch.is_floating_point, seen)], dim=1)
+    empty = torch.zeros(len(table), 0)
+    numbers = torch.cat([empty, *filter(torch.is_floating_point, encoded)], dim=1)
+    codes = torch.cat([empty.long(), *filterfalse(torch.is_floating_point, encoded)], dim=1)
     return numbers.double().numpy(), codes.numpy()
 
 
-def left_out(plan: Plan) -> list[str]:
-    """Name the branches that simple models do not read: those of photos and of free text."""
-    read = {path for path, _ in _read(plan)}
+def unread_branches(plan: Plan) -> list[str]:
+    """List the branches that simple models do not read: those of photos and of free text."""
+    read = {path for path, _ in _column_branches(plan)}
     return [path_in_spec(path) for path, _ in walk(plan.spec.root) if path not in read]
 
 
-def _read(plan: Plan) -> Iterator[tuple[str, Branch]]:
-    # A column of a table is a number a row; photos and texts have more dimensions.
+def _column_branches(plan: Plan) -> Iterator[tuple[str, Branch]]:
+    # Columns are encoded as [n, columns]; photos and texts have more dimensions.
     example = plan.example()
     for path, branch in walk(plan.spec.root):
         if all(leaf.dim() == 2 for _, leaf in leaves(get_in(example, path.split(".")))):
             yield path, branch
 
 
-def _check_head(plan: Plan) -> None:
-    if not isinstance(plan.spec.head, HEADS):
-        known = ", ".join(kind.__name__.lower() for kind in HEADS)
-        raise SpecError(f"head.kind = '{_kind(plan)}' has no baselines: they are for {known}")
+def _nonempty(parts: Parts[Table]) -> dict[str, Table]:
+    return {part: table for part, table in parts._asdict().items() if len(table)}
 
 
-def _check_target(one: Plan, other: Plan) -> None:
-    told, wanted = (
-        f"{' and '.join(target_columns(plan.spec))} ({_kind(plan)})" for plan in (one, other)
-    )
-    if told != wanted:
-        raise SpecError(f"the model predicts {told}, and the spec {wanted}")
+def _metrics(plan: Plan) -> Mapping[str, Metric]:
+    # Each model is trained with its own loss, so of all losses only this one compares them.
+    return {} if isinstance(plan.spec.head, Regression) else {"log_loss": log_loss}
 
 
-def _kind(plan: Plan) -> str:
-    return type(plan.spec.head).__name__.lower()
-
-
-def _filled(cut: Parts[Table]) -> dict[str, Table]:
-    return {part: rows for part, rows in cut._asdict().items() if len(rows)}
-
-
-def _models(plan: Plan, numbers: int, codes: int, trees: int) -> dict[str, Any]:
-    (simple, mean), (line, fitted), (forest, grown) = _estimators(plan, trees).items()
-    if not numbers + codes:
-        return {simple: mean}
+def _models(
+    plan: Plan, n_numbers: int, n_codes: int, trees: int
+) -> dict[str, Pipeline | BaseEstimator]:
+    (constant_name, constant), (linear_name, linear), (forest_name, forest) = _estimators(
+        plan, trees
+    ).items()
+    if not n_numbers + n_codes:
+        return {constant_name: constant}
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    left, right = list(range(numbers)), list(range(numbers, numbers + codes))
-    filled = SimpleImputer(add_indicator=True, keep_empty_features=True)
-    scaled = make_pipeline(filled, StandardScaler())
-    wide = make_column_transformer((scaled, left), (OneHotEncoder(handle_unknown="ignore"), right))
-    narrow = make_column_transformer((filled, left), ("passthrough", right))
+    numbers, codes = list(range(n_numbers)), list(range(n_numbers, n_numbers + n_codes))
+    impute = SimpleImputer(add_indicator=True, keep_empty_features=True)
+    scale = make_pipeline(impute, StandardScaler())
+    one_hot = OneHotEncoder(handle_unknown="ignore")
+    for_linear = make_column_transformer((scale, numbers), (one_hot, codes))
+    for_forest = make_column_transformer((impute, numbers), ("passthrough", codes))
     return {
-        simple: mean,
-        line: make_pipeline(wide, fitted),
-        forest: make_pipeline(narrow, grown),
+        constant_name: constant,
+        linear_name: make_pipeline(for_linear, linear),
+        forest_name: make_pipeline(for_forest, forest),
     }
 
 
-def _estimators(plan: Plan, trees: int) -> dict[str, Any]:
+def _estimators(plan: Plan, trees: int) -> dict[str, BaseEstimator]:
     try:
         from sklearn.dummy import DummyClassifier, DummyRegressor
         from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -192,22 +199,17 @@ def _estimators(plan: Plan, trees: int) -> dict[str, Any]:
     }
 
 
-def _fit(model: Any, inputs: np.ndarray, target: np.ndarray) -> None:
+def _fit(model: Pipeline | BaseEstimator, inputs: np.ndarray, target: np.ndarray) -> None:
     from joblib import parallel_config
 
-    # Trees grow at once; predictions of several threads would be summed in any order.
+    # Only fitting uses all cores: predictions of several threads would be summed in any order.
     with parallel_config(n_jobs=-1):
         model.fit(inputs, target)
 
 
-def _metrics(plan: Plan) -> dict[str, Metric]:
-    # Each model is trained with a loss of its own, so that only this one compares them.
-    return {} if isinstance(plan.spec.head, Regression) else {"log_loss": log_loss}
-
-
-def _logits(plan: Plan, model: Any, inputs: np.ndarray) -> Tensor:
+def _logits(plan: Plan, model: Pipeline | BaseEstimator, inputs: np.ndarray) -> Tensor:
     head, facts = plan.spec.head, plan.facts["head"]
     if isinstance(head, Regression):
         return torch.from_numpy(model.predict(inputs)).float()
-    chances = probability_columns(facts["classes"], model.predict_proba(inputs))
-    return to_logits(head, facts, chances).float()
+    columns = probability_columns(facts["classes"], model.predict_proba(inputs))
+    return to_logits(head, facts, columns).float()

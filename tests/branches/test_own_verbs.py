@@ -14,7 +14,7 @@ from mip.branches import Categorical, Continuous, Tabular
 from mip.branches.protocol import Problem
 from mip.errors import DataError, MipWarning
 from mip.model import learned, oddities
-from mip.predict import remarks
+from mip.predict import prediction_warnings
 from mip.runs.feeding import train_pipe
 
 VERBS = ("absent", "augment", "cache", "oddities", "pretrain", "problems", "unseen")
@@ -161,7 +161,9 @@ def test_a_row_with_a_problem_is_kept_and_reported_also_at_prediction(missing, d
     used, report = mip.clean(own, rows)
     assert (len(used), report.filled) == (13, {"-3 is no mass in 'mass'": [12]})
     assert learned(own, rows) == report.filled
-    assert remarks(mip.adapt(own, GOOD), rows)[-1].endswith("-3 is no mass in 'mass': 1 row (12)")
+    assert prediction_warnings(mip.adapt(own, GOOD), rows)[-1].endswith(
+        "-3 is no mass in 'mass': 1 row (12)"
+    )
 
 
 def test_a_row_with_a_problem_has_no_prediction(depth):
@@ -190,7 +192,7 @@ def test_oddities_are_reported(depth):
 def test_unseen_categories_are_reported(depth):
     plan = mip.adapt(spec(depth), GOOD)
     assert "unseen categories in 'mass', '30': 1 row (1)" in "".join(
-        remarks(plan, masses("5", "30"))
+        prediction_warnings(plan, masses("5", "30"))
     )
 
 

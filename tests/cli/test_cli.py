@@ -321,8 +321,7 @@ def test_views_are_those_of_the_library(folder, flipped, run):
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_views_that_cannot_be(folder, model, flipped, run, command):
     assert refused(run(command, model, "houses.csv", "--views", 2)) == (
-        "views at test time are augmented rows, and the model's spec asks for no augmentation; "
-        "predict without views"
+        "test-time augmentation needs a model whose spec has an augmentation, and this one has none"
     )
     assert refused(run(command, flipped, "houses.csv", "--views=-1")) == (
         "--views -1: give a number of views, or 0 for none"

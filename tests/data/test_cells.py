@@ -28,7 +28,7 @@ from mip.data import DATE_YEARS, from_arrow, parse_number
 from mip.errors import DataError, MipError
 from mip.images import decode
 from mip.model import oddities
-from mip.predict import remarks
+from mip.predict import prediction_warnings
 from mip.spec import draft
 
 BRANCHES = """
@@ -208,7 +208,7 @@ def test_a_cell_can_be_learned_from_or_is_named(cell, header, missing):
     if plan:
         outcome(lambda: plan.encode(table), header)
         outcome(lambda: oddities(spec, table), header)
-        outcome(lambda: remarks(plan, table), header)
+        outcome(lambda: prediction_warnings(plan, table), header)
 
 
 @pytest.fixture(scope="module")
@@ -415,7 +415,7 @@ def test_far_dates_and_vectors_past_float32_are_remarked_with_their_rows(predict
         "'sold' outside of 1678 to 2261, counts as missing": [1, 3],
     }
     assert oddities(predict.plan.spec, table) == want
-    said = remarks(predict.plan, table)
+    said = prediction_warnings(predict.plan, table)
     assert "table: 'sold' outside of 1678 to 2261, counts as missing: 2 rows (1, 3)" in said
     assert "error" not in predict(table)
 

@@ -18,8 +18,8 @@ import mip
 from mip.cli.app import make_app
 from mip.data import from_arrow, from_rows, with_folds
 from mip.errors import DataError
-from mip.predict import ensemble, remarks, tta
-from mip.predict.predictors import as_table
+from mip.predict import ensemble, prediction_warnings, tta
+from mip.predict.inputs import as_table
 
 ROWS = 9
 RNG = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def test_ensembles_and_views_keep_the_index(table, folder):
     model = mip.predictor(laid.plan, laid.state)
     index = INDEXES["twice"]
     rows = mip.from_frame(rows_of(index), folder)
-    for predict in (ensemble([model, model]), tta(model, views=2)):
+    for predict in (ensemble([model, model]), tta(model, n=2)):
         pd.testing.assert_index_equal(predict(rows).index, index)
 
 
@@ -181,7 +181,7 @@ def test_errors_name_a_row_by_its_label(predict, kind, text):
 def test_remarks_and_classes_name_rows_by_their_labels(predict):
     table = mip.from_frame(rows_of(INDEXES["texts"]).assign(town="Rom"))
     told = "table: unseen categories in 'town', 'Rom': 9 rows ('h0', 'h1', 'h2', …)"
-    assert remarks(predict.plan, table) == [told]
+    assert prediction_warnings(predict.plan, table) == [told]
     plan = mip.adapt(spec_of("multiclass", NUMBERS), mip.from_frame(frame_of()))
     strange = rows_of(INDEXES["texts"]).assign(style="tent")
     with pytest.raises(DataError, match=r"\(9 rows: 'h0', 'h1', 'h2', 'h3', .*, …\)"):

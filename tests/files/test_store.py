@@ -59,7 +59,7 @@ def test_a_model_predicts_the_same_bits_through_its_file(laid, table, tmp_path):
 @pytest.mark.parametrize("rows", [1, 3, 4])
 def test_a_model_predicts_the_same_in_other_batches(laid, table, rows):
     predict = mip.predictor(laid.plan, laid.state)
-    whole, parts = predict(table), evolve(predict, batch=rows)(table)
+    whole, parts = predict(table), evolve(predict, batch_size=rows)(table)
     numbers = whole.select_dtypes("number").columns
     pd.testing.assert_frame_equal(whole[numbers], parts[numbers], rtol=1e-5, atol=1e-7)
     if "label" in whole:
@@ -306,7 +306,7 @@ def test_crafted_facts_are_refused(facts, small, tmp_path):
     laid, _ = small
     path = tmp_path / "model.safetensors"
     path.write_bytes(signed({"plan": {**to_json(laid.plan), "facts": facts}, "step": 0}))
-    with pytest.raises(FileError, match=r"model\.safetensors: its plan makes no model"):
+    with pytest.raises(FileError, match=r"model\.safetensors: no model can be built from its plan"):
         mip.load(path)
 
 

@@ -16,7 +16,7 @@ from mip.errors import FileError, SpecError
 from mip.files import load_model, read_file, save_models
 from mip.files.format import pack
 from mip.heads import Regression
-from mip.predict import Ensemble, remarks, tta
+from mip.predict import Ensemble, prediction_warnings, tta
 
 TRAIN = "[train]\nepochs = 2\nbatch_size = 4\nworkers = 0\n"
 ALL = HEADS | {
@@ -156,7 +156,7 @@ def test_a_row_that_one_model_cannot_predict_has_no_prediction(tmp_path, pair):
 
 def test_remarks_are_given_for_each_plan(pair, table):
     assert mip.predict.ensemble(pair).plans == tuple(each.plan for each in pair)
-    assert all(remarks(plan, table) == [] for plan in mip.predict.ensemble(pair).plans)
+    assert all(prediction_warnings(plan, table) == [] for plan in mip.predict.ensemble(pair).plans)
 
 
 # What cannot be averaged.
@@ -214,17 +214,17 @@ def test_towers_may_differ(table, pair):
 def test_an_ensemble_has_two_models_at_least(count, pair):
     with pytest.raises(SpecError) as caught:
         mip.predict.ensemble(pair[:count])
-    assert str(caught.value) == f"an ensemble needs two models or more, and there is {count}"
+    assert str(caught.value) == f"an ensemble needs at least two models, got {count}"
 
 
 def test_there_are_no_views_of_an_ensemble(table, pair):
     seen = tta(trained(table, "regression", branches=BRANCHES), 2)
     with pytest.raises(SpecError) as caught:
         mip.predict.ensemble([seen, *pair])
-    assert str(caught.value) == "an ensemble averages models without test-time views"
+    assert str(caught.value) == "an ensemble averages models without test-time augmentation"
     with pytest.raises(SpecError) as caught:
         tta(mip.predict.ensemble(pair), 2)
-    assert str(caught.value) == "an ensemble is predicted without test-time views"
+    assert str(caught.value) == "an ensemble predicts without test-time augmentation"
 
 
 def test_a_head_without_the_way_back_is_named(pair, table):
@@ -270,7 +270,9 @@ def test_a_file_whose_heads_differ_is_refused(pair, table, tmp_path):
         mip.save(tmp_path / f"{k}", each.plan, mip.train.State(dict(each.net.state_dict()), {}, ()))
         found.append(load_model(tmp_path / f"{k}"))
     save_models(tmp_path / "both", found)
-    with pytest.raises(FileError, match=r"both: its plan makes no model \(models with different"):
+    with pytest.raises(
+        FileError, match=r"both: no model can be built from its plan \(models with different"
+    ):
         mip.load(tmp_path / "both")
 
 
@@ -305,7 +307,7 @@ def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path):
     assert scored.returncode == 0
     assert "accuracy" in scored.stdout
     refused = called("predict", out, folder / "houses.csv", "--views", 2)
-    assert refused.stderr == "mip: error: an ensemble is predicted without test-time views\n"
+    assert refused.stderr == "mip: error: an ensemble predicts without test-time augmentation\n"
 
 
 def test_parts_that_models_do_not_share_are_not_scored(table, folder, tmp_path):

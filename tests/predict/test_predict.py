@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import mip
 from mip.errors import DataError, SpecError
 from mip.heads import Binary
-from mip.predict import remarks, tta
+from mip.predict import prediction_warnings, tta
 
 COLUMNS = {
     "regression": ["value"],
@@ -65,7 +65,7 @@ def test_rows_come_in_the_order_given(predict, table):
     batch=st.integers(1, 2 * ROWS),
 )
 def test_a_prediction_is_its_rows_in_any_order_number_and_batches(rows, batch, predict, table):
-    nearly(evolve(predict, batch=batch)(table.take(rows)), predict(table).loc[rows])
+    nearly(evolve(predict, batch_size=batch)(table.take(rows)), predict(table).loc[rows])
 
 
 @given(
@@ -224,10 +224,10 @@ def test_odd_numbers_are_predicted(numbers):
 def test_unseen_categories_are_predicted_and_reported(numbers):
     frame = frame_of(6).assign(town=["Rom", "Bonn", "Wien", "Rom", "", "Ulm"])
     assert np.isfinite(numbers(frame)["value"]).all()
-    assert remarks(numbers.plan, mip.from_frame(frame)) == [
+    assert prediction_warnings(numbers.plan, mip.from_frame(frame)) == [
         "table: unseen categories in 'town', 'Rom', 'Wien': 3 rows (0, 2, 3)"
     ]
-    assert remarks(numbers.plan, mip.from_frame(frame_of())) == []
+    assert prediction_warnings(numbers.plan, mip.from_frame(frame_of())) == []
 
 
 def test_unseen_categories_are_predicted_alike(numbers):
@@ -328,7 +328,7 @@ def test_chances_are_the_softmax_of_the_logits(table):
 
 
 def test_scores_do_not_depend_on_the_batches(predict, table):
-    whole, parts = mip.evaluate(predict, table), mip.evaluate(evolve(predict, batch=3), table)
+    whole, parts = mip.evaluate(predict, table), mip.evaluate(evolve(predict, batch_size=3), table)
     assert parts == pytest.approx(whole, rel=1e-5)
 
 
@@ -374,21 +374,21 @@ def test_a_prediction_and_a_target_never_broadcast(loss, table):
 
 
 def test_views_average_the_logits_of_augmented_rows(predict, table):
-    batch, views = predict.plan.encode(table), tta(predict, views=3).views
+    batch, views = predict.plan.encode(table), tta(predict, n=3).augmentations
     want = torch.stack([predict.forward(each) for each in (batch, *(v(batch) for v in views))])
-    assert torch.equal(tta(predict, views=3).forward(batch), want.mean(dim=0))
+    assert torch.equal(tta(predict, n=3).forward(batch), want.mean(dim=0))
     assert not torch.equal(want.mean(dim=0), predict.forward(batch))
 
 
 def test_views_depend_on_the_seed_and_not_on_the_batch(predict, table):
     first, other = (tta(predict, 2, seed)(table).select_dtypes("number") for seed in (0, 1))
-    nearly(evolve(tta(predict, 2), batch=3)(table).select_dtypes("number"), first)
+    nearly(evolve(tta(predict, 2), batch_size=3)(table).select_dtypes("number"), first)
     assert not first.equals(other)
 
 
 def test_views_are_one_or_more(predict):
-    with pytest.raises(ValueError, match="'views' must be >= 1: 0"):
-        tta(predict, views=0)
+    with pytest.raises(ValueError, match="'n' must be >= 1: 0"):
+        tta(predict, n=0)
 
 
 def test_views_that_would_change_nothing_are_refused(numbers, table):
@@ -398,8 +398,8 @@ def test_views_that_would_change_nothing_are_refused(numbers, table):
         with pytest.raises(SpecError) as caught:
             tta(predict)
         assert str(caught.value) == (
-            "views at test time are augmented rows, and the model's spec asks for no "
-            "augmentation; predict without views"
+            "test-time augmentation needs a model whose spec has an augmentation, and this one has "
+            "none"
         )
 
 
@@ -407,4 +407,5 @@ def test_views_that_would_change_nothing_are_refused(numbers, table):
 def test_any_augmentation_makes_views(table, asked):
     spec = spec_of("regression", PHOTO + f"augmentation = {{ {asked} }}\n")
     plan = mip.adapt(spec, table)
-    assert len(tta(mip.predictor(plan, mip.init(mip.build(plan), mip.adamw(1e-3))), 3).views) == 3
+    predict = mip.predictor(plan, mip.init(mip.build(plan), mip.adamw(1e-3)))
+    assert len(tta(predict, 3).augmentations) == 3

@@ -18,7 +18,7 @@ import mip
 from mip.cli.app import main
 from mip.errors import DataError, MipError, SpecError
 from mip.model import Parts
-from mip.predict import baselines, left_out, network
+from mip.predict import baselines, score_by_part, unread_branches
 from mip.predict.simple_models import features
 
 pytest.importorskip("sklearn")
@@ -124,7 +124,7 @@ def test_a_network_that_says_the_mean_has_the_scores_of_the_mean(head):
     zero = {path: 0 * param for path, param in start.params.items()}
     last = [path for path in zero if path.endswith("bias")][-1]
     state = evolve(start, params={**zero, last: bias})
-    want = network(mip.predictor(plan, state), plan, cut)
+    want = score_by_part(mip.predictor(plan, state), plan, cut)
     assert first["train"] == pytest.approx(want["train"], rel=1e-6, abs=1e-6)
 
 
@@ -133,7 +133,7 @@ def test_a_network_is_scored_as_evaluate_scores_it():
     cut = mip.parts(spec, table)
     plan = mip.adapt(spec, cut.train)
     predict = mip.predictor(plan, mip.init(mip.build(plan), mip.sgd()))
-    found = network(predict, plan, cut)
+    found = score_by_part(predict, plan, cut)
     assert list(found) == ["train", "valid", "test"]
     for part, rows in cut._asdict().items():
         scores = mip.evaluate(predict, rows)
@@ -196,7 +196,7 @@ def test_columns_are_read_and_photos_and_texts_are_not(folder):
     plan = mip.adapt(mip.parse(ALL + HEADS["regression"]), table)
     numbers, codes = features(plan, table)
     batch = plan.encode(table).inputs
-    assert left_out(plan) == ["branch.all.branch.photos", "branch.words"]
+    assert unread_branches(plan) == ["branch.all.branch.photos", "branch.words"]
     parts = [batch["all"]["sizes"], batch["flags"], batch["made"]]
     assert np.array_equal(numbers, torch.cat(parts, 1).double().numpy(), equal_nan=True)
     assert np.array_equal(codes, batch["place"].numpy())
@@ -255,7 +255,7 @@ def test_a_model_of_other_rows_or_another_target_is_refused():
         learned = mip.adapt(other, rows)
         predict = mip.predictor(learned, mip.init(mip.build(learned), mip.sgd()))
         with pytest.raises(error, match=text):
-            network(predict, plan, cut)
+            score_by_part(predict, plan, cut)
 
 
 # The command.

@@ -1,0 +1,55 @@
+"""Scoring a model on rows with targets, and what its predictions have to do without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from mip.branches import FindsUnseen, having
+from mip.data import Rows, category_codes
+from mip.errors import quote
+from mip.model import NO_METRICS, Metric, Plan, clean, columns_of, learned, oddities, told
+from mip.predict.ensembles import Ensemble
+from mip.predict.inputs import AnyRows, as_table, batches_of, check_inputs
+from mip.predict.predictors import Predictor
+from mip.tree import concat, get_in
+
+
+def evaluate(
+    predict: Predictor | Ensemble, rows: AnyRows, metrics: Mapping[str, Metric] = NO_METRICS
+) -> dict[str, float]:
+    """Score a model on rows with targets: the loss, the head's metrics, and your own `metrics`.
+
+    Rows without a target or a photo are treated as the spec says, as in training.
+    """
+    table = as_table(rows)
+    for plan in predict.plans:
+        check_inputs(plan, table)
+        table = clean(plan.spec, table)[0]
+    table = table.select({name for plan in predict.plans for name in columns_of(plan.spec)})
+    batches = batches_of(table, predict.batch_size)
+    logits, target = concat([predict.logits_and_target(batch) for batch in batches])
+    return predict.plan.score(logits, target, metrics)
+
+
+def prediction_warnings(plan: Plan, table: Rows) -> list[str]:
+    """Describe, in a line each, what is replaced by learned values when these rows are predicted:
+    categories not seen in training, missing photos and whatever else a branch finds missing, and
+    numbers and dates that count as missing.
+    """
+    missing = {**learned(plan.spec, table), **oddities(plan.spec, table, photos=False)}
+    lines = [told(reason, rows) for reason, rows in missing.items()]
+    return [f"{table.name}: {line}" for line in [*_unseen(plan, table), *lines]]
+
+
+def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
+    for path, branch in having(plan.spec.root, FindsUnseen):
+        for column, categories in branch.unseen(
+            get_in(plan.facts["branch"], path.split(".")), table
+        ):
+            rows = [
+                label
+                for chunk in table.chunks([column])
+                for label in chunk.index[category_codes(chunk, column, categories) >= 0].tolist()
+            ]
+            names = ", ".join(map(quote, categories[:5])) + (", …" if len(categories) > 5 else "")
+            yield told(f"unseen categories in '{column}', {names}", rows)
