@@ -502,9 +502,7 @@ def test_a_class_that_is_missing_from_train_is_an_error_before_training():
 @pytest.mark.parametrize("head", ["binary", "multiclass"])
 def test_one_class_alone_is_an_error_before_training(head):
     run, steps = trained(head, [0, 6])
-    with pytest.raises(
-        DataError, match=r"^houses\.csv: column '(sold|style)' has (1|fewer)"
-    ):
+    with pytest.raises(DataError, match=r"^houses\.csv: column '(sold|style)' has (1|fewer)"):
         run()
     assert steps == []
 
