@@ -54,7 +54,7 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
     for chunk in cut.test.chunks():
         job.plan.encode(chunk)
     for text, rows in mip.model.oddities(read_spec, table).items():
-        say(mip.model.told(text, rows))
+        say(mip.model.summarize_rows(text, rows))
     say(f"{spec} is fine: {job.steps} steps of up to {read_spec.train.batch_size} rows")
 
 

@@ -45,7 +45,7 @@ def evaluate(
     if json:
         mip.runs.write_json(json, found if part == "each" else found[part], overwrite=force)
     report = mip.clean(predict.plan.spec, rows)[1]
-    if report.lost:
+    if report.n_dropped:
         note(f"{table.name}: {report}")
     say(mip.runs.scores_table(f"{model.name} on {table.name}", found))
 

@@ -1,4 +1,4 @@
-"""The plan: the spec and all that the training rows decided, as one JSON value."""
+"""The plan: a spec and everything that the training rows decided, as one JSON value."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts
 from mip.data import Rows, Table
 from mip.errors import DataError, SpecError
 from mip.heads import Criterion, scores, training_loss
-from mip.model.rows import check_columns, fingerprint, target_columns
+from mip.model.columns import check_columns, fingerprint, target_columns
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.tree import Tree, leaves, map_tree
 
@@ -29,8 +29,8 @@ NO_METRICS: Mapping[str, Metric] = MappingProxyType({})
 
 
 class Batch(NamedTuple):
-    """Encoded rows: inputs by branch, target [n] or [n, k], by head where there are several (None
-    where there is none), row int64 [n].
+    """Encoded rows: inputs by branch; target [n] or [n, k], by head if there are several, or None;
+    and the ids of the rows, int64 [n].
     """
 
     inputs: Tree
@@ -42,53 +42,54 @@ class Batch(NamedTuple):
 class Plan:
     """A spec with the facts of its training rows; encodes, decodes and scores.
 
-    `facts` holds what branches and head have learned and, as `rows`, a fingerprint of the rows
-    they learned it from; `shapes` holds dtype and shape of one encoded row, by branch.
+    `facts` holds what branches and head have learned from the rows and, as `rows`, the rows'
+    fingerprint; `shapes` holds dtype and shape of one encoded row, by branch.
     """
 
     spec: Spec
     facts: Facts
     shapes: Facts
 
-    def encode(self, rows: Table) -> Batch:
-        """Turn rows into tensors, each row by itself: taking rows before or after is the same.
+    def encode(self, table: Table) -> Batch:
+        """Turn rows into tensors, each row by itself: selecting rows before or after is the same.
 
-        Raises DataError for a column that is missing, or that holds words for numbers, for a
-        target column with a missing cell, and for a photo that cannot be had where the spec's
-        policy is "error" or "drop".
+        Raises DataError for a column that is missing, or that has words for numbers, for a target
+        column with a missing cell, and for a photo that cannot be read if the spec's policy is
+        "error" or "drop".
         """
-        there = set(target_columns(self.spec)) <= set(rows.columns)
-        target = self._target(rows) if there else None
-        return Batch(
-            self.spec.root.encode(self.facts["branch"], rows), target, torch.tensor(rows.row_ids)
-        )
+        has_target = set(target_columns(self.spec)) <= set(table.columns)
+        target = self._target(table) if has_target else None
+        inputs = self.spec.root.encode(self.facts["branch"], table)
+        return Batch(inputs, target, torch.tensor(table.row_ids))
 
-    def _target(self, rows: Table) -> Tree:
+    def _target(self, table: Table) -> Tree:
         # A row without a target would make every parameter NaN.
-        target = self.spec.head.encode(self.facts["head"], rows)
+        target = self.spec.head.encode(self.facts["head"], table)
         for column, (_, leaf) in zip(target_columns(self.spec), leaves(target), strict=True):
-            for place in _missing(leaf).nonzero()[:1, 0].tolist():
-                where = rows.cell_name(place, column)
-                raise DataError(f"{where}: the target is missing; mip.clean leaves such rows out")
+            cells = leaf.flatten(1) if leaf.dim() > 1 else leaf.unsqueeze(1)
+            missing = (cells.isnan() if leaf.is_floating_point() else cells < 0).any(dim=1)
+            for row in missing.nonzero()[:1, 0].tolist():
+                cell = table.cell_name(row, column)
+                raise DataError(f"{cell}: the target is missing; mip.clean leaves such rows out")
         return target
 
-    def cache(self, rows: Table, folder: str | Path) -> Batch:
-        """Encode rows as `encode` does, but leave photos in a file of the folder, decoded when
-        they are first taken: a source for a pipe over more photos than memory holds.
+    def cache(self, table: Table, folder: str | Path) -> Batch:
+        """Encode rows as `encode` does, but leave photos in a file of the folder, where each is
+        decoded when it is first read: a source for a pipe over more photos than fit in memory.
         """
-        target = self._target(rows)
-        inputs = self.spec.root.cache(self.facts["branch"], rows, Path(folder))
-        return Batch(inputs, target, torch.tensor(rows.row_ids))
+        target = self._target(table)
+        inputs = self.spec.root.cache(self.facts["branch"], table, Path(folder))
+        return Batch(inputs, target, torch.tensor(table.row_ids))
 
     def augment(self, batch: Batch, key: int) -> Batch:
-        """Change a training batch as the branches say; draws depend on key and row alone."""
+        """Augment a training batch as its branches do; draws depend on key and row id alone."""
         if not len(batch.row):
             return batch
         return batch._replace(inputs=self.spec.root.augment(batch.inputs, key, batch.row))
 
     @property
     def loss(self) -> Criterion:
-        """The head's loss: (logits, target) to a mean, a tensor of no dimensions."""
+        """The head's loss: (logits, target) to a mean, a tensor without dimensions."""
         return training_loss(self.spec.head, self.facts["head"])
 
     def decode(self, logits: Tree) -> dict[str, np.ndarray]:
@@ -98,51 +99,46 @@ class Plan:
     def score(
         self, logits: Tree, target: Tree, metrics: Mapping[str, Metric] = NO_METRICS
     ) -> dict[str, float]:
-        """Give the loss, the head's metrics, and others, over all rows of a split."""
-        own = {name: float(metric(logits, target)) for name, metric in metrics.items()}
-        return {**scores(self.spec.head, self.facts["head"], logits, target), **own}
+        """Return the loss, the head's metrics and further `metrics` over all rows of a split."""
+        further = {name: float(metric(logits, target)) for name, metric in metrics.items()}
+        return {**scores(self.spec.head, self.facts["head"], logits, target), **further}
 
-    def example(self, rows: int = 1) -> Tree:
+    def example(self, n_rows: int = 1) -> Tree:
         """Make encoded rows of zeros, to try a module with."""
-        return _zeros(self.shapes, rows)
+        return _zeros(self.shapes, n_rows)
 
 
 def adapt(spec: Spec, train: Rows) -> Plan:
-    """Learn from the training rows all that the data decides; nothing else sees data first.
+    """Learn from the training rows everything that the data decides; no other rows are used.
 
     Raises SpecError or DataError for columns that are missing or do not suit their kind.
     """
     check_columns(spec, train)
     if not len(train):
         raise DataError(f"{train.name}: there are no training rows")
-    learned = {"branch": spec.root.adapt(train), "head": spec.head.adapt(train)}
-    plan = Plan(spec, _json({**learned, "rows": fingerprint(spec, train)}), {})
-    none = next(train.chunks()).take([])
-    inputs = spec.root.encode(plan.facts["branch"], none)
-    return evolve(plan, shapes=map_tree(_shape, inputs))
-
-
-def _missing(target: Tensor) -> Tensor:
-    rows = target.flatten(1) if target.dim() > 1 else target.unsqueeze(1)
-    return (rows.isnan() if target.is_floating_point() else rows < 0).any(dim=1)
-
-
-def _json(facts: Facts) -> Facts:
+    facts = {
+        "branch": spec.root.adapt(train),
+        "head": spec.head.adapt(train),
+        "rows": fingerprint(spec, train),
+    }
     try:
-        return json.loads(json.dumps(facts, allow_nan=False))
+        facts = json.loads(json.dumps(facts, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise SpecError(f"adapt must give JSON: {error}") from error
+        raise SpecError(f"adapt must return JSON: {error}") from error
+    no_rows = next(train.chunks()).take([])
+    shapes = map_tree(_shape, spec.root.encode(facts["branch"], no_rows))
+    return Plan(spec, facts, shapes)
 
 
 def _shape(leaf: Tensor) -> list[Any]:
     return [str(leaf.dtype).removeprefix("torch."), list(leaf.shape[1:])]
 
 
-def _zeros(shapes: Any, rows: int) -> Tree:
+def _zeros(shapes: Any, n_rows: int) -> Tree:
     if isinstance(shapes, dict):
-        return {name: _zeros(child, rows) for name, child in shapes.items()}
+        return {name: _zeros(child, n_rows) for name, child in shapes.items()}
     dtype, shape = shapes
-    return torch.zeros(rows, *shape, dtype=getattr(torch, dtype))
+    return torch.zeros(n_rows, *shape, dtype=getattr(torch, dtype))
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -151,5 +147,5 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Plan:
-    """Read a plan back; only kinds of the table given can be named."""
+    """Read a plan from plain JSON values; it can name only kinds of the table."""
     return Plan(from_dict(value["spec"], kinds), dict(value["facts"]), dict(value["shapes"]))

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Mapping
 from mip.branches import FindsUnseen, having
 from mip.data import Rows, category_codes
 from mip.errors import quote
-from mip.model import NO_METRICS, Metric, Plan, clean, columns_of, learned, oddities, told
+from mip.model import (
+    NO_METRICS,
+    Metric,
+    Plan,
+    clean,
+    columns_of,
+    filled_rows,
+    oddities,
+    summarize_rows,
+)
 from mip.predict.ensembles import Ensemble
 from mip.predict.inputs import AnyRows, as_table, batches_of, check_inputs
 from mip.predict.predictors import Predictor
@@ -36,8 +45,8 @@ def prediction_warnings(plan: Plan, table: Rows) -> list[str]:
     categories not seen in training, missing photos and whatever else a branch finds missing, and
     numbers and dates that count as missing.
     """
-    missing = {**learned(plan.spec, table), **oddities(plan.spec, table, photos=False)}
-    lines = [told(reason, rows) for reason, rows in missing.items()]
+    missing = {**filled_rows(plan.spec, table), **oddities(plan.spec, table, photos=False)}
+    lines = [summarize_rows(reason, rows) for reason, rows in missing.items()]
     return [f"{table.name}: {line}" for line in [*_unseen(plan, table), *lines]]
 
 
@@ -52,4 +61,4 @@ def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
                 for label in chunk.index[category_codes(chunk, column, categories) >= 0].tolist()
             ]
             names = ", ".join(map(quote, categories[:5])) + (", …" if len(categories) > 5 else "")
-            yield told(f"unseen categories in '{column}', {names}", rows)
+            yield summarize_rows(f"unseen categories in '{column}', {names}", rows)

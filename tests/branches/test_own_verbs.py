@@ -13,7 +13,7 @@ import mip
 from mip.branches import Categorical, Continuous, Tabular
 from mip.branches.protocol import Problem
 from mip.errors import DataError, MipWarning
-from mip.model import learned, oddities
+from mip.model import filled_rows, oddities
 from mip.predict import prediction_warnings
 from mip.runs.feeding import train_pipe
 
@@ -160,7 +160,7 @@ def test_a_row_with_a_problem_is_kept_and_reported_also_at_prediction(missing, d
     own, rows = spec(depth, missing=missing), masses(*range(1, 13), -3)
     used, report = mip.clean(own, rows)
     assert (len(used), report.filled) == (13, {"-3 is no mass in 'mass'": [12]})
-    assert learned(own, rows) == report.filled
+    assert filled_rows(own, rows) == report.filled
     assert prediction_warnings(mip.adapt(own, GOOD), rows)[-1].endswith(
         "-3 is no mass in 'mass': 1 row (12)"
     )

@@ -17,7 +17,7 @@ from PIL import Image
 
 import mip
 from mip.errors import DataError, MipWarning
-from mip.model.rows import DROP_WARNING
+from mip.model.cleaning import DROP_WARNING
 
 
 def of(**columns):
@@ -244,7 +244,7 @@ def test_rows_that_cannot_be_used_go_and_are_reported(ten):
     ):
         kept, report = mip.clean(with_photo("drop"), ten)
     assert kept.row_ids.tolist() == [0, 1, 3, 5, 6, 8, 9]
-    assert report.rows == 10
+    assert report.n_rows == 10
     assert report.dropped == {
         "image file missing in 'front'": [2, 7],
         "target 'price' missing": [4],
@@ -275,7 +275,7 @@ def test_a_row_with_two_reasons_is_counted_once(ten):
     frame.loc[2, "price"] = float("nan")
     with pytest.warns(MipWarning):
         kept, report = mip.clean(with_photo("drop"), mip.from_frame(frame, ten.root))
-    assert report.lost == 10 - len(kept) == 3
+    assert report.n_dropped == 10 - len(kept) == 3
 
 
 def test_learned_photos_stay_and_are_counted(ten):

@@ -264,7 +264,7 @@ def test_facts_that_are_no_json_are_refused(table):
             return {"values": {1, 2}}
 
     spec = mip.spec.Spec({"a": Strange(["rooms"])}, spec_of().head)
-    with pytest.raises(SpecError, match=r"^adapt must give JSON: "):
+    with pytest.raises(SpecError, match=r"^adapt must return JSON: "):
         mip.adapt(spec, table)
 
 

@@ -1,0 +1,172 @@
+"""Which rows can be used, and what is wrong with the others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from attrs import frozen
+from toolz import groupby
+
+from mip.branches import FindsOddities, FindsProblems, having, path_in_spec, policy, problems
+from mip.data import Rows, Table, format_label
+from mip.errors import DataError, MipWarning
+from mip.heads import column_heads
+from mip.model.columns import branch_columns, check_columns, columns_of, target_columns
+from mip.spec import Spec
+
+R = TypeVar("R", bound=Rows)
+
+Labels = dict[str, list[Any]]
+"""The labels of rows by what they have in common. The label of a row from a file is its number."""
+
+DROP_WARNING = 0.1
+"""Dropping more than this share of the rows is worth a warning."""
+
+
+@frozen
+class Report:
+    """What cleaning did: the number of rows before, and by reason the labels of the rows that it
+    dropped (`dropped`) or kept with a learned vector for what is missing (`filled`).
+    """
+
+    n_rows: int
+    dropped: Labels
+    filled: Labels
+
+    def __str__(self) -> str:
+        parts = [f"{self.n_rows} rows, {self.n_rows - self.n_dropped} used"]
+        for what, rows in (("dropped", self.dropped), ("filled", self.filled)):
+            parts += [f"{what}, {summarize_rows(reason, rows[reason])}" for reason in rows]
+        return "; ".join(parts)
+
+    @property
+    def n_dropped(self) -> int:
+        """The number of rows that were dropped."""
+        return sum(map(len, self.dropped.values()))
+
+
+def summarize_rows(reason: str, labels: Sequence[Any]) -> str:
+    """Summarize the rows for which a reason holds: how many, and the labels of the first three.
+
+    >>> summarize_rows("target 'price' missing", [4, 7, 9, 12])
+    "target 'price' missing: 4 rows (4, 7, 9, …)"
+    """
+    listed = ", ".join(map(format_label, labels[:3])) + (", …" if len(labels) > 3 else "")
+    return f"{reason}: {len(labels)} row{'s' * (len(labels) > 1)} ({listed})"
+
+
+def clean(spec: Spec, table: R) -> tuple[R, Report]:
+    """Drop the rows that cannot be used, following the policies of the spec.
+
+    A row without a target is dropped (`head.missing = "drop"`) or an error. A row in which a branch
+    finds a problem, such as a missing photo, is dropped, an error, or kept for its learned vector
+    (`branch.*.missing`). Each path is looked up once, here. Warns with MipWarning when more than a
+    tenth of the rows are dropped.
+    """
+    check_columns(spec, table)
+    screens, found = _screens(spec, keep=False), list[_Finding]()
+    for chunk in table.chunks([*target_columns(spec), *_columns(screens)]):
+        reasons = {**dict(_problem_reasons(screens, chunk)), **_target_reasons(spec, chunk)}
+        found += _findings(chunk, reasons.items())
+    report = Report(len(table), _by_reason(found), filled_rows(spec, table))
+    for reason, rows in report.filled.items():
+        if len(rows) == len(table):
+            warnings.warn(f"{table.name}: {reason} in every row", MipWarning, stacklevel=2)
+    if len(found) == len(table):
+        raise DataError(f"{table.name}: no row is left ({report})")
+    if len(found) > DROP_WARNING * len(table):
+        warnings.warn(f"{table.name}: {report}", MipWarning, stacklevel=2)
+    return table.without([finding.row_id for finding in found]) if found else table, report
+
+
+def filled_rows(spec: Spec, table: Rows) -> Labels:
+    """Return, by reason, the rows that are kept although a branch finds a problem in them: those
+    that lack a photo and get a learned vector in its place.
+    """
+    screens = _screens(spec, keep=True)
+    chunks = table.chunks(_columns(screens)) if screens else ()
+    found = (_findings(chunk, _problem_reasons(screens, chunk)) for chunk in chunks)
+    return _by_reason(chain.from_iterable(found))
+
+
+def oddities(spec: Spec, table: Rows, photos: bool = True) -> Labels:
+    """Return, by what it is, the rows with something that is not read exactly as it is stored: a
+    number or a date that counts as missing, a photo that is turned, converted or cut to its first
+    frame.
+
+    Reads the header of every photo, unless `photos` is False.
+    """
+    every = [branch for _, branch in having(spec.root, FindsOddities)]
+    branches = [branch for branch in every if photos or not isinstance(branch, FindsProblems)]
+    found = (
+        _findings(chunk, branch.oddities(chunk))
+        for chunk in table.chunks(columns_of(spec))
+        for branch in branches
+    )
+    return _by_reason(chain.from_iterable(found))
+
+
+class _Finding(NamedTuple):
+    row_id: int
+    label: Any
+    reason: str
+
+
+def _findings(chunk: Table, reasons: Iterable[tuple[int, str]]) -> list[_Finding]:
+    pairs = list(reasons)
+    rows = [row for row, _ in pairs]
+    row_ids, labels = chunk.row_ids[rows].tolist(), chunk.index[rows].tolist()
+    return list(map(_Finding, row_ids, labels, [reason for _, reason in pairs]))
+
+
+def _by_reason(found: Iterable[_Finding]) -> Labels:
+    groups = groupby(attrgetter("reason"), sorted(set(found), key=attrgetter("row_id")))
+    return {reason: [row.label for row in rows] for reason, rows in sorted(groups.items())}
+
+
+def _screens(spec: Spec, keep: bool) -> list[tuple[str, FindsProblems]]:
+    """Return the branches that screen rows, with their paths: those that keep, or not, the rows in
+    which they find a problem.
+    """
+    screens = having(spec.root, FindsProblems)
+    return [
+        (path, branch)
+        for path, branch in screens
+        if (policy(branch) not in ("error", "drop")) == keep
+    ]
+
+
+def _columns(screens: Iterable[tuple[str, FindsProblems]]) -> list[str]:
+    return [column for _, branch in screens for column in branch_columns(branch)]
+
+
+def _problem_reasons(
+    screens: Iterable[tuple[str, FindsProblems]], table: Table
+) -> Iterator[tuple[int, str]]:
+    for path, branch in screens:
+        for row, column, reason, summary in problems(branch, table):
+            if policy(branch) == "error":
+                cure = "leave the row out of the table"
+                if hasattr(branch, "missing"):
+                    cure = f'set {path_in_spec(path)}.missing to "drop" or "learn"'
+                raise DataError(f"{table.cell_name(row, column)}: {reason} ({cure})")
+            yield row, f"{summary or reason} in '{column}'"
+
+
+def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
+    reasons: dict[int, str] = {}
+    for _, head in column_heads(spec.head):
+        empty = np.flatnonzero(~head.known(table)).tolist()
+        if empty and head.missing == "error":
+            raise DataError(f"{table.cell_name(empty[0], head.column)}: the target is missing")
+        reasons |= dict.fromkeys(empty, f"target '{head.column}' missing")
+        with suppress(DataError):  # of words, which are never too large
+            overflow = set(table.overflow_rows(head.column).tolist()) & set(empty)
+            reasons |= dict.fromkeys(overflow, f"target '{head.column}' infinite or past float32")
+    return reasons

@@ -1,0 +1,48 @@
+"""The columns of a table that a spec reads and predicts."""
+
+from __future__ import annotations
+
+from mip.branches import path_in_spec, walk
+from mip.data import Rows, digest_texts
+from mip.errors import SpecError, hint
+from mip.heads import column_heads
+from mip.spec import Spec
+
+
+def target_columns(spec: Spec) -> list[str]:
+    """Return the columns that a spec predicts, in the order of its heads."""
+    return [head.column for _, head in column_heads(spec.head)]
+
+
+def branch_columns(branch: object) -> tuple[str, ...]:
+    """Return the columns that a branch reads: its field `columns`, or `column`."""
+    column = getattr(branch, "column", None)
+    return getattr(branch, "columns", (column,) if column else ())
+
+
+def columns_of(spec: Spec) -> list[str]:
+    """Return the columns that a spec reads or predicts, sorted."""
+    read = (column for _, branch in walk(spec.root) for column in branch_columns(branch))
+    return sorted({*target_columns(spec), *read})
+
+
+def check_columns(spec: Spec, table: Rows, target: bool = True) -> None:
+    """Raise SpecError for a column of the spec that the table lacks, and for a target that a branch
+    reads.
+    """
+    heads = column_heads(spec.head) if target else ()
+    needed = [(f"{path}.column = '{head.column}'", head.column) for path, head in heads]
+    for path, branch in walk(spec.root):
+        for column in branch_columns(branch):
+            needed.append((f"{path_in_spec(path)}.columns: '{column}'", column))
+            if column in target_columns(spec):
+                raise SpecError(f"{path_in_spec(path)}.columns: '{column}' is the target")
+    for where, column in needed:
+        if column not in table.columns:
+            known = hint(column, table.columns)
+            raise SpecError(f"{where} is not a column of {table.name}{known}")
+
+
+def fingerprint(spec: Spec, table: Rows) -> str:
+    """Return a SHA-256 of everything that a spec reads of these rows."""
+    return digest_texts(table.digest(columns_of(spec)).items())
