@@ -1,113 +1,123 @@
-"""Drawings of what layers give: how it drifts from pass to pass, and how it is spread."""
+"""Drawings of layer outputs over the forward passes: their mean and spread, their histograms."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mip.errors import MipError
-from mip.explain.probes import Record, held, histograms, table
+from mip.explain.probes import Record, histograms, statistics_of, to_frame
 from mip.plots import legend, panels, write_figure
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
-WIDEST = 5
-"""Panels in a line at most."""
+MAX_COLUMNS = 5
+"""Panels in a row at most."""
 
 
-LETTERS = 34
+MAX_TITLE = 34
 """Letters of a path that fit above a panel."""
 
 
-def plot_drift(path: str | Path, records: Sequence[Record], *, overwrite: bool = False) -> None:
-    """Draw mean ± standard deviation by pass, a panel for each layer, a line for each call of a
-    pass; panels have scales of their own.
+def plot_activations(
+    path: str | Path, records: Sequence[Record], *, overwrite: bool = False
+) -> None:
+    """Draw the mean ± standard deviation by pass: a panel for each layer, each with its own scale,
+    and a line for each call within a pass.
 
-    Needs the `plot` extra; raises FileError with the cure without it, and where the file exists
-    already, unless `overwrite` says to replace it; MipError where there are no records or they
-    hold no statistics.
+    Needs the extra `plot`. Raises FileError without it, and if the file exists, unless `overwrite`
+    is set; MipError if there are no records or they hold no statistics.
     """
     passes = _passes(path, records)
-    panels = {str(name): rows for name, rows in table(records).groupby("path", sort=False)}
-    title = "mean ± standard deviation of what each layer gives"
-    drawn, axes = _panels(path, list(panels), passes, title)
-    for one, rows in zip(axes, panels.values(), strict=True):
-        _bands(one, rows)
-        one.spines[["top", "right"]].set_visible(False)
-    legend(drawn, axes)
-    write_figure(path, drawn, overwrite=overwrite)
+    rows = {str(name): group for name, group in to_frame(records).groupby("path", sort=False)}
+    fig, axes = _panels(path, list(rows), passes, "mean ± standard deviation of layer outputs")
+    for panel, group in zip(axes, rows.values(), strict=True):
+        _plot_calls(panel, group)
+        panel.spines[["top", "right"]].set_visible(False)
+    legend(fig, axes)
+    write_figure(path, fig, overwrite=overwrite)
 
 
-def _passes(path: str | Path, records: Sequence[Record]) -> list[int]:
-    if not records:
-        raise MipError(f"{path}: there are no records to draw: nothing ran inside the probe")
-    for each in records:
-        held(each)
-    return sorted({each.pass_ for each in records})
-
-
-def _bands(axes: Any, rows: pd.DataFrame) -> None:
+def _plot_calls(axes: Axes, rows: pd.DataFrame) -> None:
     for call, lines in rows.groupby("call"):
         x, mean, std = lines["pass"], lines["mean"], lines["std"]
         colour = f"C{call}"
         axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
-        # One pass is a point, which neither a line nor a band would show.
-        alone = {"marker": "o", "yerr": std, "capsize": 3} if len(lines) == 1 else {}
-        axes.errorbar(x, mean, color=colour, linewidth=1.2, label=f"call {call}", **alone)
+        # Neither a line nor a band would show a single pass.
+        yerr, marker = (std, "o") if len(lines) == 1 else (None, None)
+        axes.errorbar(
+            x,
+            mean,
+            yerr,
+            color=colour,
+            linewidth=1.2,
+            marker=marker,
+            capsize=3,
+            label=f"call {call}",
+        )
 
 
 def plot_histograms(
     path: str | Path, records: Sequence[Record], *, overwrite: bool = False
 ) -> None:
-    """Draw the histograms of each layer side by side as an image: a column for each pass, a row
-    for each bin, log(1 + count), with a scale of colours for each layer.
+    """Draw the histograms of each layer as an image: a column for each pass, a row for each bin,
+    log(1 + count), with a colour scale for each layer.
 
-    Needs the `plot` extra; raises FileError with the cure without it, and where the file exists
-    already, unless `overwrite` says to replace it; MipError where there are no records or they
-    hold no statistics.
+    Needs the extra `plot`. Raises FileError without it, and if the file exists, unless `overwrite`
+    is set; MipError if there are no records or they hold no statistics.
     """
     passes, images = _passes(path, records), histograms(records)
-    title = "spread of what each layer gives: log(1 + count)"
-    drawn, axes = _panels(path, list(images), passes, title, same=True)
-    extent = (passes[0] - 0.5, passes[-1] + 0.5, *held(records[0]).span)
-    for one, counts in zip(axes, images.values(), strict=True):
+    title = "distribution of layer outputs: log(1 + count)"
+    fig, axes = _panels(path, list(images), passes, title, sharey=True)
+    extent = (passes[0] - 0.5, passes[-1] + 0.5, *statistics_of(records[0]).span)
+    for panel, counts in zip(axes, images.values(), strict=True):
         image = _image(counts, passes)
-        one.imshow(image, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
-    write_figure(path, drawn, overwrite=overwrite)
+        panel.imshow(image, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
+    write_figure(path, fig, overwrite=overwrite)
 
 
 def _image(counts: Tensor, passes: Sequence[int]) -> Tensor:
-    # Records may have been chosen: a pass that is not among them stays blank.
+    # The records may be a selection: the column of a pass without records stays blank.
     image = torch.full((len(counts), passes[-1] - passes[0] + 1), torch.nan)
-    image[:, [each - passes[0] for each in passes]] = counts.float().log1p()
+    image[:, [number - passes[0] for number in passes]] = counts.float().log1p()
     return image
 
 
+def _passes(path: str | Path, records: Sequence[Record]) -> list[int]:
+    if not records:
+        raise MipError(f"{path}: no records to draw: nothing ran inside the probe")
+    for record in records:
+        statistics_of(record)
+    return sorted({record.pass_ for record in records})
+
+
 def _panels(
-    path: str | Path, names: Sequence[str], passes: Sequence[int], title: str, same: bool = False
-) -> tuple[Any, list[Any]]:
-    drawn, axes = panels(path, [short(name) for name in names], WIDEST, 1.7, same)
-    # Passes without a number stay to be seen, as an empty end: there the layer gave NaN.
+    path: str | Path, names: Sequence[str], passes: Sequence[int], title: str, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    fig, axes = panels(path, [shorten(name) for name in names], MAX_COLUMNS, 1.7, sharey)
+    # All passes are on the axis: where a layer's output was NaN, its line has a gap.
     axes[0].set_xlim(min(passes) - 0.5, max(passes) + 0.5)
-    drawn.suptitle(title, fontsize=10, x=0.01, ha="left")
-    drawn.supxlabel("pass", fontsize=9)
-    drawn.supylabel("activation", fontsize=9)
-    return drawn, axes
+    fig.suptitle(title, fontsize=10, x=0.01, ha="left")
+    fig.supxlabel("pass", fontsize=9)
+    fig.supylabel("activation", fontsize=9)
+    return fig, axes
 
 
-def short(name: str) -> str:
+def shorten(path: str) -> str:
     """Shorten a path to its end, which tells layers apart.
 
-    >>> short("photos.branch.net.backbone.cut.layer1.0.relu"), short("head.1"), short("")
+    >>> shorten("photos.branch.net.backbone.cut.layer1.0.relu"), shorten("head.1"), shorten("")
     ('…net.backbone.cut.layer1.0.relu', 'head.1', 'the module')
     """
-    if len(name) <= LETTERS:
-        return name or "the module"
-    end = name[1 - LETTERS :]
+    if len(path) <= MAX_TITLE:
+        return path or "the module"
+    end = path[1 - MAX_TITLE :]
     return "…" + end[end.find(".") + 1 :]

@@ -18,7 +18,7 @@ from attrs import define
 from mip.errors import MipError
 from mip.optim import Schedule
 from mip.output import check_output, write
-from mip.plots import curves, figure, in_notebook, in_place, png
+from mip.plots import curves, figure, in_notebook, png, updating_output
 from mip.train import Event, History, Hook, Reply, stateful
 
 
@@ -125,7 +125,7 @@ def plots(
             picture.due = time.monotonic() + 20 * (time.monotonic() - began)
         return None
 
-    return stateful(lambda: _Picture(in_place() if in_notebook() else None), hook)
+    return stateful(lambda: _Picture(updating_output() if in_notebook() else None), hook)
 
 
 @define

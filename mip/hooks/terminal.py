@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from attrs import define, field
 
-from mip.plots import in_notebook, in_place
+from mip.plots import in_notebook, updating_output
 from mip.train import Event, Hook, Reply, format_metric, stateful
 from mip.tree import count_rows
 
@@ -63,7 +63,7 @@ def _bar(total: int | None, label: str) -> _Bar:
     from rich import progress as rich
     from rich.console import Console
 
-    show_below = in_place() if in_notebook() else None
+    show_below = updating_output() if in_notebook() else None
     text = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
     bar = rich.Progress(
         "{task.description}",

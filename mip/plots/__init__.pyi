@@ -8,4 +8,4 @@ from .histories import curves as curves
 from .losses import plot_losses as plot_losses
 from .losses import plot_rates as plot_rates
 from .notebook import in_notebook as in_notebook
-from .notebook import in_place as in_place
+from .notebook import updating_output as updating_output

@@ -1,21 +1,23 @@
-"""Figures of panels, and how they become files."""
+"""Figures of panels, and writing them to files."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mip.errors import FileError
 from mip.output import write
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 def figure(path: str | Path, width: float, height: float) -> Figure:
-    """Make an empty figure of so many inches, for a file. Raises FileError without matplotlib."""
+    """Make an empty figure, in inches, for the file `path`. Raises FileError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -25,54 +27,61 @@ def figure(path: str | Path, width: float, height: float) -> Figure:
 
 
 def panels(
-    path: str | Path, names: Sequence[str], widest: int, tall: float, same: bool = False
-) -> tuple[Figure, list[Any]]:
-    """Make a figure with a panel for each name, at most `widest` in a line and each `tall` inches;
-    all share the horizontal axis, with `same` the vertical one too. Raises as `figure` does.
+    path: str | Path,
+    titles: Sequence[str],
+    max_columns: int,
+    row_height: float,
+    sharey: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure with a panel for each title, at most `max_columns` in a row of `row_height`
+    inches. All share the horizontal axis, with `sharey` the vertical one too. Raises like `figure`.
     """
-    high = -(-len(names) // widest)
-    wide = -(-len(names) // high)
-    drawn = figure(path, max(5, 1 + 2.6 * wide), 1 + tall * high)
-    grid = drawn.subplots(high, wide, sharex=True, sharey=same, squeeze=False).flatten().tolist()
-    for one, name in zip(grid, names, strict=False):
-        _panel(one, name)
-    for one in grid[len(names) :]:
-        one.set_visible(False)
-    # The lowest panel of each column tells the numbers below, also where the last line is not full.
-    for one in grid[len(names) - wide : len(names)]:
-        one.tick_params(labelbottom=True)
-    return drawn, grid[: len(names)]
+    n_rows = -(-len(titles) // max_columns)
+    n_columns = -(-len(titles) // n_rows)
+    fig = figure(path, max(5, 1 + 2.6 * n_columns), 1 + row_height * n_rows)
+    from matplotlib.ticker import MaxNLocator  # `figure` has raised if it is missing
+
+    grid = fig.subplots(n_rows, n_columns, sharex=True, sharey=sharey, squeeze=False)
+    all_axes = grid.flatten().tolist()
+    for axes, title in zip(all_axes, titles, strict=False):
+        axes.set_title(title, fontsize=8, loc="left")
+        axes.tick_params(labelsize=7)
+        axes.yaxis.get_offset_text().set_size(7)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    for axes in all_axes[len(titles) :]:
+        axes.set_visible(False)
+    # The lowest panel of each column has tick labels, also if the last row is not full.
+    for axes in all_axes[len(titles) - n_columns : len(titles)]:
+        axes.tick_params(labelbottom=True)
+    return fig, all_axes[: len(titles)]
 
 
-def _panel(one: Any, name: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    one.set_title(name, fontsize=8, loc="left")
-    one.tick_params(labelsize=7)
-    one.yaxis.get_offset_text().set_size(7)
-    one.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
-
-
-def legend(drawn: Figure, axes: Sequence[Any]) -> None:
-    """Name the lines of all panels once, above them; a single one needs no name."""
-    labels: dict[str, Any] = {}
-    for one in axes:
-        for line, name in zip(*one.get_legend_handles_labels(), strict=True):
-            labels.setdefault(name, line)
-    if len(labels) > 1:
-        looks: dict[str, Any] = {"ncols": 6, "frameon": False, "fontsize": 8}
-        drawn.legend(labels.values(), labels.keys(), loc="outside upper right", **looks)
+def legend(fig: Figure, axes: Sequence[Axes]) -> None:
+    """Add one legend for the lines of all panels, above them; a single line needs none."""
+    lines: dict[str, Artist] = {}
+    for each in axes:
+        for line, label in zip(*each.get_legend_handles_labels(), strict=True):
+            lines.setdefault(label, line)
+    if len(lines) > 1:
+        fig.legend(
+            lines.values(),
+            lines.keys(),
+            loc="outside upper right",
+            ncols=6,
+            frameon=False,
+            fontsize=8,
+        )
 
 
-def png(drawn: Figure) -> bytes:
-    """Draw a figure as PNG."""
-    drawing = io.BytesIO()
-    drawn.savefig(drawing, dpi=120, format="png")
-    return drawing.getvalue()
+def png(fig: Figure) -> bytes:
+    """Render a figure as PNG."""
+    data = io.BytesIO()
+    fig.savefig(data, dpi=120, format="png")
+    return data.getvalue()
 
 
-def write_figure(path: str | Path, drawn: Figure, *, overwrite: bool = False) -> None:
-    """Write a figure as PNG, whole or not at all. Raises FileError where the file exists already,
-    unless `overwrite` says to replace it.
+def write_figure(path: str | Path, fig: Figure, *, overwrite: bool = False) -> None:
+    """Write a figure as PNG, atomically. Raises FileError if the file exists, unless `overwrite` is
+    set.
     """
-    write(path, png(drawn), overwrite=overwrite)
+    write(path, png(fig), overwrite=overwrite)

@@ -1,10 +1,9 @@
-"""The losses of several runs, and of a range of learning rates."""
+"""The losses of several runs, and the loss over a range of learning rates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mip.plots.figures import figure, write_figure
 from mip.train import LRCurve
@@ -16,47 +15,42 @@ def plot_losses(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Draw train (dashed) and valid loss (whole line) by epoch, a colour for each run.
+    """Draw the train loss (dashed) and valid loss (solid) by epoch, a colour for each run.
 
-    Needs the `plot` extra; raises FileError with the cure without it, and where the file exists
-    already, unless `overwrite` says to replace it.
+    Needs the extra `plot`. Raises FileError without it, and if the file exists, unless `overwrite`
+    is set.
     """
-    drawn = figure(path, 7, 4)
-    axes = drawn.subplots()
-    for place, (name, history) in enumerate(histories.items()):
-        _curves(axes, name, history, f"C{place}")
-    axes.set(xlabel="epoch", ylabel="loss", yscale=_scale(axes))
+    fig = figure(path, 7, 4)
+    axes = fig.subplots()
+    all_losses = []
+    for k, (name, history) in enumerate(histories.items()):
+        epochs = [row["epoch"] + 1 for row in history]
+        for part, metric, style in (("train", "loss", "--"), ("valid", "valid/loss", "-")):
+            if history and metric in history[0]:
+                losses = [row[metric] for row in history]
+                label = f"{name}, {part}".lstrip(", ")
+                axes.plot(epochs, losses, style, color=f"C{k}", label=label)
+                all_losses += losses
+    positive = bool(all_losses) and min(all_losses) > 0
+    axes.set(xlabel="epoch", ylabel="loss", yscale="log" if positive else "linear")
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.lines:
+    if all_losses:
         axes.legend(frameon=False)
-    write_figure(path, drawn, overwrite=overwrite)
+    write_figure(path, fig, overwrite=overwrite)
 
 
 def plot_rates(path: str | Path, curve: LRCurve, *, overwrite: bool = False) -> None:
-    """Draw the smoothed loss by learning rate, with the suggestion.
+    """Draw the smoothed loss by learning rate, with the suggested rate.
 
-    Needs the `plot` extra; raises FileError with the cure without it, and where the file exists
-    already, unless `overwrite` says to replace it.
+    Needs the extra `plot`. Raises FileError without it, and if the file exists, unless `overwrite`
+    is set.
     """
-    drawn = figure(path, 7, 4)
-    axes = drawn.subplots()
+    fig = figure(path, 7, 4)
+    axes = fig.subplots()
     axes.plot(curve.lrs, curve.losses)
     axes.axvline(curve.minimum, linestyle=":", color="C7", label=f"least at {curve.minimum:.2g}")
     axes.axvline(curve.suggestion, color="C1", label=f"suggested {curve.suggestion:.2g}")
     axes.set(xlabel="learning rate", ylabel="smoothed loss", xscale="log")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    write_figure(path, drawn, overwrite=overwrite)
-
-
-def _scale(axes: Any) -> str:
-    losses = [loss for line in axes.lines for loss in line.get_ydata()]
-    return "log" if losses and min(losses) > 0 else "linear"
-
-
-def _curves(axes: Any, name: str, history: Sequence[Mapping[str, float]], colour: str) -> None:
-    epochs = [row["epoch"] + 1 for row in history]
-    for metric, style in (("loss", "--"), ("valid/loss", "-")):
-        if history and metric in history[0]:
-            label = f"{name}, {'valid' if '/' in metric else 'train'}".lstrip(", ")
-            axes.plot(epochs, [row[metric] for row in history], style, color=colour, label=label)
+    write_figure(path, fig, overwrite=overwrite)

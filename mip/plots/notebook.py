@@ -1,4 +1,4 @@
-"""What is shown below the cell of a notebook, and replaced in place."""
+"""Output below the running cell of a notebook that is updated in place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 
 def in_notebook() -> bool:
-    """Say whether this runs in a notebook, which shows pictures.
+    """Return whether this runs in a notebook, which can show pictures.
 
     >>> in_notebook()
     False
@@ -16,19 +16,20 @@ def in_notebook() -> bool:
     return Console().is_jupyter
 
 
-def in_place() -> Callable[[Mapping[str, str]], None]:
-    """Make a function that shows a value below the running cell, each in place of the one before.
+def updating_output() -> Callable[[Mapping[str, str]], None]:
+    """Make a function that shows a value below the running cell, replacing the one before.
 
-    A value is given by media type, as `{"text/plain": "…"}`; images are base64. To be called in a
-    notebook, where IPython is.
+    A value is a mapping by media type, such as `{"text/plain": "…"}`; images are base64. For a
+    notebook only, since it needs IPython.
     """
     from IPython.display import DisplayHandle
 
-    cell, shown = DisplayHandle(), [False]
+    cell, is_shown = DisplayHandle(), False
 
     def show(value: Mapping[str, str]) -> None:
-        put = cell.update if shown[0] else cell.display
-        shown[0] = True
+        nonlocal is_shown
+        put = cell.update if is_shown else cell.display
+        is_shown = True
         put(dict(value), raw=True)
 
     return show

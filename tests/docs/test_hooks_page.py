@@ -18,7 +18,7 @@ def test_the_blocks_run_one_after_another(tmp_path, monkeypatch):
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "hooks.md", "exec"), names)
     assert names["state"].step == 20
-    pictures = {"drift.png", "histograms.png", "history.png", "again.png"}
+    pictures = {"activations.png", "histograms.png", "history.png", "again.png"}
     made = pictures | {"checkpoints", "watched", "history.csv", "steps.csv"}
     assert {path.name for path in tmp_path.iterdir()} == made
 

@@ -18,7 +18,7 @@ from torch import nn
 
 import mip
 from mip.errors import FileError, MipError
-from mip.explain import histograms, layers, plot_drift, plot_histograms, probe, table
+from mip.explain import histograms, layers, plot_activations, plot_histograms, probe, to_frame
 from mip.explain.probes import Record, statistics
 from mip.train import eval_step
 
@@ -116,7 +116,7 @@ def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
         ),
         (
             {"match": "2"},
-            "probe: '2' matches no layer; what holds other modules is asked for with "
+            "probe: '2' matches no layer; modules that hold others need "
             "containers=True; did you mean '2.1'? (known: 0, 1, 2.0, 2.1)",
         ),
         (
@@ -129,13 +129,13 @@ def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
         ),
         (
             {"types": nn.Sequential},
-            "probe: no layer is a Sequential; what holds other modules is asked for with "
+            "probe: no layer is a Sequential; modules that hold others need "
             "containers=True (known: Linear, ReLU)",
         ),
-        ({"bins": 0}, "probe: 0 bins over (0.0, 10.0) mean nothing: give 1 or more, low < high"),
+        ({"bins": 0}, "probe: bins must be >= 1 and span low < high, not 0 and (0.0, 10.0)"),
         (
             {"span": (1, 1)},
-            "probe: 40 bins over (1, 1) mean nothing: give 1 or more, low < high",
+            "probe: bins must be >= 1 and span low < high, not 40 and (1, 1)",
         ),
     ],
 )
@@ -160,7 +160,7 @@ def test_numbers_and_histograms_agree_with_numpy_over_uneven_batches(batches, wi
         for batch in batches:
             rows = np.array(batch[: len(batch) // width * width]).reshape(-1, width)
             seen.append(net(torch.tensor((rows + 0.5) / 32, dtype=torch.float32)).numpy())
-    rows = table(records)
+    rows = to_frame(records)
     assert list(rows["pass"]) == list(range(len(batches)))
     for want, got in zip(seen, rows.to_dict("records"), strict=True):
         if want.size:
@@ -234,7 +234,7 @@ def test_six_batches_through_a_resnet34_give_twelve_records_of_each_shared_relu(
     with torch.no_grad(), probe(net, types=nn.ReLU) as records:
         for _ in range(6):
             net(torch.zeros(1, 3, 32, 32))
-    counts = table(records).groupby("path").size()
+    counts = to_frame(records).groupby("path").size()
     assert sorted(counts) == [6] + [12] * 16
     assert counts["relu"] == 6
     shared = [each for each in records if each.path == "layer3.5.relu"]
@@ -259,13 +259,13 @@ def test_a_function_of_ones_own_gives_a_value_per_call():
     net, x = mlp(), torch.ones(2, 3)
     with probe(net, types=nn.ReLU, record=lambda output: output.max()) as records:
         out = net(x)
-    rows = table(records)
+    rows = to_frame(records)
     assert list(rows.columns) == ["path", "pass", "call", "training", "value"]
     assert rows["value"].iloc[-1] == out.max().item()
     assert not any(each.value.requires_grad for each in records)
     with probe(net, "1", record=lambda output: {"low": output.min(), "rows": 2}) as records:
         net(x)
-    assert list(table(records).columns[4:]) == ["low", "rows"]
+    assert list(to_frame(records).columns[4:]) == ["low", "rows"]
 
 
 def test_a_function_that_fails_is_named_by_its_layer():
@@ -300,7 +300,7 @@ def test_a_layer_in_evaluation_mode_is_told_apart():
     with probe(net, "0") as records:
         net(torch.ones(1, 3))
         net.eval()(torch.ones(1, 3))
-    assert list(table(records)["training"]) == [True, False]
+    assert list(to_frame(records)["training"]) == [True, False]
 
 
 def test_the_net_itself_may_be_a_layer():
@@ -320,7 +320,7 @@ def test_what_a_layer_gave_is_recorded_before_the_next_writes_into_it():
 def test_records_of_nothing_are_an_empty_table():
     with probe(mlp()) as records:
         pass
-    assert list(table(records).columns[:5]) == ["path", "pass", "call", "training", "mean"]
+    assert list(to_frame(records).columns[:5]) == ["path", "pass", "call", "training", "mean"]
     assert histograms(records) == {}
 
 
@@ -455,7 +455,7 @@ def records():
     return records
 
 
-@pytest.mark.parametrize("plot", [plot_drift, plot_histograms])
+@pytest.mark.parametrize("plot", [plot_activations, plot_histograms])
 def test_a_drawing_has_a_panel_for_each_layer(plot, records, tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
@@ -468,23 +468,21 @@ def test_a_drawing_has_a_panel_for_each_layer(plot, records, tmp_path, monkeypat
     assert drawn[0].get_supxlabel() == "pass"
     assert drawn[0].get_supylabel() == "activation"
     legends = [text.get_text() for each in drawn[0].legends for text in each.get_texts()]
-    assert legends == (["call 0", "call 1"] if plot is plot_drift else [])
+    assert legends == (["call 0", "call 1"] if plot is plot_activations else [])
 
 
-@pytest.mark.parametrize("plot", [plot_drift, plot_histograms])
+@pytest.mark.parametrize("plot", [plot_activations, plot_histograms])
 def test_some_of_the_records_are_drawn_in_their_places(plot, records, tmp_path):
     plot(tmp_path / "a.png", [each for each in records if each.pass_ != 1])
     plot(tmp_path / "b.png", records[:1])
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
-@pytest.mark.parametrize("plot", [plot_drift, plot_histograms])
+@pytest.mark.parametrize("plot", [plot_activations, plot_histograms])
 def test_what_cannot_be_drawn_is_said(plot, tmp_path):
     with pytest.raises(MipError) as caught:
         plot("a.png", [])
-    assert str(caught.value) == (
-        "a.png: there are no records to draw: nothing ran inside the probe"
-    )
+    assert str(caught.value) == ("a.png: no records to draw: nothing ran inside the probe")
     with pytest.raises(MipError) as caught:
         plot("a.png", [Record("head.0", 0, 0, True, 1.0)])
     assert str(caught.value) == (
@@ -493,7 +491,7 @@ def test_what_cannot_be_drawn_is_said(plot, tmp_path):
     )
 
 
-@pytest.mark.parametrize("plot", ["plot_drift", "plot_histograms"])
+@pytest.mark.parametrize("plot", ["plot_activations", "plot_histograms"])
 def test_drawing_without_matplotlib_says_the_cure(plot, records, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(FileError) as caught:

@@ -18,7 +18,7 @@ import mip
 from mip.cli.app import main
 from mip.demo import draw
 from mip.errors import FileError, MipError
-from mip.explain import plot_drift, plot_histograms, probe
+from mip.explain import plot_activations, plot_histograms, probe
 from mip.files import save_checkpoint, save_models
 from mip.files.format import write_packed
 from mip.files.run_folder import MARK
@@ -133,7 +133,7 @@ WRITERS = {
         path, LRCurve((0.1, 1.0), (2.0, 1.0)), **k
     ),
     "write_figure": lambda path, t, **k: write_figure(path, figure(path, 1, 1), **k),
-    "plot_drift": lambda path, t, **k: plot_drift(path, records(t), **k),
+    "plot_activations": lambda path, t, **k: plot_activations(path, records(t), **k),
     "plot_histograms": lambda path, t, **k: plot_histograms(path, records(t), **k),
 }
 

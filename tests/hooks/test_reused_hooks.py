@@ -95,7 +95,7 @@ def two_fits(monkeypatch, folder, make, reused, fault):
     clock = SimpleNamespace(monotonic=lambda: float(next(ticks)))
     monkeypatch.setattr("mip.hooks.terminal.time", clock)
     monkeypatch.setattr("mip.plots.notebook.in_notebook", lambda: True)
-    monkeypatch.setattr("mip.plots.notebook.in_place", lambda: shown.append)
+    monkeypatch.setattr("mip.plots.notebook.updating_output", lambda: shown.append)
     folder.mkdir()
     one = make(folder, said)
     fitted(one, [3.0, 1.0, 2.0], fault, folder)
