@@ -17,7 +17,7 @@ from mip.model import Net, Plan, build
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.spec import Spec, to_dict
 from mip.train import State
-from mip.tree import get_in
+from mip.tree import get_in, set_in
 
 Sources = Mapping[str, tuple[Plan, State]]
 """Trained models, as `load_model` returns them, by the dotted path of the branch that starts from
@@ -49,8 +49,8 @@ def adopt_facts(plan: Plan, sources: Sources) -> Plan:
     facts, shapes = plan.facts["branch"], plan.shapes
     for path in plan.spec.warm_start:
         source = _checked_source(plan, path, sources)
-        facts = _replaced(facts, path.split("."), _part(source.facts.get("branch"), plan, path))
-        shapes = _replaced(shapes, path.split("."), _part(source.shapes, plan, path))
+        facts = set_in(facts, path.split("."), _part(source.facts.get("branch"), plan, path))
+        shapes = set_in(shapes, path.split("."), _part(source.shapes, plan, path))
     return evolve(plan, facts={**plan.facts, "branch": facts}, shapes=shapes)
 
 
@@ -79,11 +79,6 @@ def _part(tree: Any, plan: Plan, path: str) -> Any:
 def _mismatch(plan: Plan, path: str) -> FileError:
     file = plan.spec.warm_start[path]
     return FileError(f"warm_start.{path}: {file} does not hold the branch that its spec describes")
-
-
-def _replaced(tree: dict[str, Any], names: list[str], value: Any) -> dict[str, Any]:
-    name, *rest = names
-    return {**tree, name: _replaced(tree[name], rest, value) if rest else value}
 
 
 def build_warm(plan: Plan, sources: Sources, seed: int = 0) -> Net:
