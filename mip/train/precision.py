@@ -136,12 +136,12 @@ def all_finite(loss: Tensor, grads: Params) -> bool:
     >>> all_finite(torch.tensor(1.0), {"w": torch.tensor([1.0, float("inf")])})
     False
     """
-    found = torch.zeros((), device=loss.device)
+    not_finite = torch.zeros((), device=loss.device)
     # The kernel of torch.amp.GradScaler reads each number once; a norm takes three times as long.
     # It also multiplies by a number, which is one here.
     tensors = [loss.clone(), *grads.values()]
-    torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, _one(loss.device))
-    return not found.item()
+    torch._amp_foreach_non_finite_check_and_unscale_(tensors, not_finite, _one(loss.device))
+    return not not_finite.item()
 
 
 @cache

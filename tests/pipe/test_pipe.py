@@ -103,8 +103,8 @@ def test_the_order_does_not_depend_on_the_size_of_a_batch_or_on_the_global_state
 @given(rows=st.integers(1, 30), size=sizes, seed=st.integers(0, 9), epoch=st.integers(0, 3))
 def test_every_row_comes_once_an_epoch(rows, size, seed, epoch):
     batches = numbers(rows, size, seed=seed)
-    one = list(islice(batches.iter_from(epoch * len(batches)), len(batches)))
-    assert sorted(flat(one)) == list(range(rows))
+    whole = list(islice(batches.iter_from(epoch * len(batches)), len(batches)))
+    assert sorted(flat(whole)) == list(range(rows))
 
 
 @given(
@@ -140,8 +140,10 @@ def test_an_empty_source_gives_no_batches():
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_give_the_same_as_none(table, workers):
-    plain, laid = (lay(spec_of(), table, workers=k).batches for k in (0, workers))
-    for want, got in zip(islice(plain.iter_from(1), 7), islice(laid.iter_from(1), 7), strict=True):
+    alone, threaded = (lay(spec_of(), table, workers=k).batches for k in (0, workers))
+    for want, got in zip(
+        islice(alone.iter_from(1), 7), islice(threaded.iter_from(1), 7), strict=True
+    ):
         assert bits(got) == bits(want)
 
 
@@ -234,8 +236,8 @@ def test_augmentation_depends_on_the_epoch_and_the_seed(table):
     laid = lay(spec_of(), table)
     batch = laid.plan.encode(table)
     pixels = {
-        name: bits(found.inputs["photos"]["pixels"])[""][2]
-        for name, found in {
+        name: bits(changed.inputs["photos"]["pixels"])[""][2]
+        for name, changed in {
             "first": laid.plan.augment(batch, 1),
             "again": laid.plan.augment(batch, 1),
             "other": laid.plan.augment(batch, 2),
@@ -260,8 +262,8 @@ def test_the_augmentation_of_a_row_does_not_depend_on_its_batch(table, rows, wor
     want = by_row(lay(spec_of(), table).batches)
     laid = lay(spec_of(), table, rows=rows, workers=workers)
     staged = evolve(laid.batches, stages=(laid.batches.stages[0],))
-    found = by_row(mip.augment(laid.plan.augment, 0, workers)(staged))
-    assert found == want
+    got = by_row(mip.augment(laid.plan.augment, 0, workers)(staged))
+    assert got == want
 
 
 def test_every_epoch_augments_anew(table):
@@ -348,7 +350,7 @@ def test_a_stream_can_be_dropped_half_way():
     within(5, lambda: stream.close())
 
 
-# Beside torch's own tools.
+# With torch's own tools.
 
 
 def loaded(batches, workers):
@@ -382,10 +384,10 @@ def test_an_error_in_a_process_of_a_data_loader_names_the_rows():
 
 
 def test_fit_takes_a_data_loader_and_a_datapipe_of_batches():
-    net, one = torch.nn.Linear(2, 1), mip.sgd(0.1)
-    step = mip.train_step(net, torch.nn.functional.mse_loss, one)
+    net, opt = torch.nn.Linear(2, 1), mip.sgd(0.1)
+    step = mip.train_step(net, torch.nn.functional.mse_loss, opt)
     rows = torch.randn(9, 2), torch.randn(9, 1)
-    batches, start = pipe(rows, mip.batch(4)), mip.init(net, one)
+    batches, start = pipe(rows, mip.batch(4)), mip.init(net, opt)
     want = bits(mip.fit(step, batches, start, epochs=2).params)
     loader = DataLoader(Datapipe(batches), batch_size=None)
     usual = DataLoader(TensorDataset(*rows), batch_size=4)

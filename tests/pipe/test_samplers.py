@@ -18,7 +18,7 @@ import mip
 from mip.errors import DataError
 from mip.pipe import shard
 
-WAYS = {
+OPTIONS = {
     "sequential": lambda rows: {},
     "shuffled": lambda rows: {"shuffle": True},
     "fewer": lambda rows: {"shuffle": True, "num_samples": max(1, rows // 2)},
@@ -27,14 +27,14 @@ WAYS = {
     "weighted": lambda rows: {"weights": torch.arange(1, rows + 1)},
     "weighted few": lambda rows: {"weights": torch.arange(1, rows + 1), "num_samples": 3},
     "grouped": lambda rows: {"groups": torch.arange(rows) % 3},
-    "own": lambda rows: {"order": lambda n, epoch: (torch.arange(n) + epoch) % n},
+    "custom": lambda rows: {"order": lambda n, epoch: (torch.arange(n) + epoch) % n},
 }
-ways = st.sampled_from(sorted(WAYS))
+kinds = st.sampled_from(sorted(OPTIONS))
 sizes = st.integers(1, 12)
 
 
-def laid(way, rows, size, drop_last=False, seed=0, more=()):
-    sampled = mip.sample(seed=seed, **WAYS[way](rows))
+def numbers(kind, rows, size, drop_last=False, seed=0, more=()):
+    sampled = mip.sample(seed=seed, **OPTIONS[kind](rows))
     return pipe(torch.arange(rows), sampled, mip.batch(size, drop_last), *more)
 
 
@@ -43,41 +43,47 @@ def lists(batches):
 
 
 def epochs(batches, count=1, first=0):
-    """The rows of so many epochs, a list each."""
+    """The rows of some epochs, a list for each."""
     stream = batches.iter_from(first * len(batches))
     return [list(concat(lists(islice(stream, len(batches))))) for _ in range(count)]
 
 
-@given(way=ways, rows=st.integers(1, 20), size=sizes, drop_last=st.booleans())
-def test_the_length_is_the_number_of_batches(way, rows, size, drop_last):
-    batches = laid(way, rows, size, drop_last)
+@given(kind=kinds, rows=st.integers(1, 20), size=sizes, drop_last=st.booleans())
+def test_the_length_is_the_number_of_batches(kind, rows, size, drop_last):
+    batches = numbers(kind, rows, size, drop_last)
     assert len(batches) == len(list(batches))
 
 
 @given(
-    way=ways, rows=st.integers(1, 20), size=sizes, step=st.integers(0, 30), drop_last=st.booleans()
+    kind=kinds,
+    rows=st.integers(1, 20),
+    size=sizes,
+    step=st.integers(0, 30),
+    drop_last=st.booleans(),
 )
 def test_standing_before_a_step_equals_dropping_the_batches_before_it(
-    way, rows, size, step, drop_last
+    kind, rows, size, step, drop_last
 ):
-    batches = laid(way, rows, size, drop_last)
+    batches = numbers(kind, rows, size, drop_last)
     want = lists(islice(batches.iter_from(0), step, step + 4))
     assert lists(islice(batches.iter_from(step), 4)) == want
     threads = [mip.transform(torch.clone, workers=2), mip.prefetch(2)]
-    assert lists(islice(laid(way, rows, size, drop_last, more=threads).iter_from(step), 4)) == want
+    assert (
+        lists(islice(numbers(kind, rows, size, drop_last, more=threads).iter_from(step), 4)) == want
+    )
 
 
-@pytest.mark.parametrize("way", sorted({*WAYS} - {"sequential", "own"}))
-def test_a_sampler_is_a_function_of_seed_and_epoch(way):
-    drawn = [epochs(laid(way, 40, 7, seed=seed), 3) for seed in (0, 1)]
+@pytest.mark.parametrize("kind", sorted({*OPTIONS} - {"sequential", "custom"}))
+def test_a_sampler_is_a_function_of_seed_and_epoch(kind):
+    drawn = [epochs(numbers(kind, 40, 7, seed=seed), 3) for seed in (0, 1)]
     assert len({tuple(epoch) for epoch in concat(drawn)}) == 6
     torch.manual_seed(3)
-    assert epochs(laid(way, 40, 5, seed=1), 1, first=2) == drawn[1][2:]
+    assert epochs(numbers(kind, 40, 5, seed=1), 1, first=2) == drawn[1][2:]
 
 
-@pytest.mark.parametrize("way", sorted({*WAYS} - {"weighted", "weighted few"}))
-def test_an_empty_source_gives_no_batches(way):
-    batches = mip.sample(**WAYS[way](0))(torch.arange(0))
+@pytest.mark.parametrize("kind", sorted({*OPTIONS} - {"weighted", "weighted few"}))
+def test_an_empty_source_gives_no_batches(kind):
+    batches = mip.sample(**OPTIONS[kind](0))(torch.arange(0))
     assert (len(batches), list(batches)) == (0, [])
 
 
@@ -212,8 +218,10 @@ def test_the_rows_of_a_group_come_one_after_another(groups, seed):
     batches = pipe(torch.arange(len(groups)), mip.sample(seed=seed, groups=groups), mip.batch(4))
     for epoch in epochs(batches, 2):
         assert sorted(epoch) == list(range(len(groups)))
-        told = [groups[row] for row in epoch]
-        turns = [word for word, before in zip(told, [None, *told], strict=False) if word != before]
+        labels = [groups[row] for row in epoch]
+        turns = [
+            word for word, before in zip(labels, [None, *labels], strict=False) if word != before
+        ]
         assert len(turns) == len(set(groups))
 
 
@@ -225,7 +233,7 @@ def test_groups_and_the_rows_in_them_are_shuffled():
     assert len(within_first) == 20
 
 
-# Orders of one's own.
+# Custom orders.
 
 
 def test_an_order_that_changes_its_length_is_an_error_where_it_happens():
@@ -259,12 +267,12 @@ def test_an_order_that_raises_does_not_hang():
 
 @given(data=st.data(), rows=st.integers(1, 20), size=sizes, shuffle=st.booleans())
 def test_a_subset_is_the_source_of_its_rows(data, rows, size, shuffle):
-    places = data.draw(st.lists(st.integers(0, rows - 1), max_size=20))
+    indices = data.draw(st.lists(st.integers(0, rows - 1), max_size=20))
     stages = [mip.sample(shuffle), mip.batch(size)]
-    found = pipe(torch.arange(rows) * 10, mip.subset(places), *stages)
-    want = pipe(torch.tensor(places, dtype=torch.int64) * 10, *stages)
-    assert len(found) == len(want)
-    assert lists(found) == lists(want)
+    restricted = pipe(torch.arange(rows) * 10, mip.subset(indices), *stages)
+    want = pipe(torch.tensor(indices, dtype=torch.int64) * 10, *stages)
+    assert len(restricted) == len(want)
+    assert lists(restricted) == lists(want)
 
 
 def test_subsets_nest_and_errors_name_the_rows_of_the_file():
@@ -282,17 +290,17 @@ def test_a_subset_of_a_tree_of_tensors_and_its_weights():
     assert [batch["y"].tolist() for batch in batches] == [[4, 4]]
 
 
-@pytest.mark.parametrize("places", [[3], [-1], [True, False], [[0]]])
-def test_places_that_the_source_lacks_are_refused(places):
+@pytest.mark.parametrize("indices", [[3], [-1], [True, False], [[0]]])
+def test_indices_that_the_source_lacks_are_refused(indices):
     with pytest.raises(DataError, match=r"^(index|indices) "):
-        mip.subset(places)(torch.arange(3))
+        mip.subset(indices)(torch.arange(3))
 
 
 # Ranks.
 
 
 @given(
-    way=ways,
+    kind=kinds,
     rows=st.integers(1, 20),
     size=sizes,
     ranks=st.integers(1, 4),
@@ -300,12 +308,12 @@ def test_places_that_the_source_lacks_are_refused(places):
     drop_last=st.booleans(),
 )
 def test_the_ranks_share_every_batch_evenly_and_in_its_order(
-    way, rows, size, ranks, step, drop_last
+    kind, rows, size, ranks, step, drop_last
 ):
-    whole = laid(way, rows, size, drop_last)
-    shared = [laid(way, rows, size, drop_last, more=[shard(k, ranks)]) for k in range(ranks)]
-    assert {len(each) for each in shared} == {len(whole)}
-    streams = [lists(islice(each.iter_from(step), 4)) for each in shared]
+    whole = numbers(kind, rows, size, drop_last)
+    shared = [numbers(kind, rows, size, drop_last, more=[shard(k, ranks)]) for k in range(ranks)]
+    assert {len(part) for part in shared} == {len(whole)}
+    streams = [lists(islice(part.iter_from(step), 4)) for part in shared]
     for batch, *parts in zip(lists(islice(whole.iter_from(step), 4)), *streams, strict=True):
         assert list(concat(parts)) == batch
         assert max(map(len, parts)) - min(map(len, parts)) <= 1

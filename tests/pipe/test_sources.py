@@ -43,7 +43,7 @@ class Stream(IterableDataset):
 
 
 class Own:
-    """Rows of a user's own, by the two verbs that a pipe asks for."""
+    """Rows of the user's, with the two methods that a pipe needs."""
 
     def __len__(self):
         return 5
@@ -71,10 +71,10 @@ def read(source, rows=2):
 
 @pytest.mark.parametrize("source", SHAPES.values(), ids=SHAPES)
 def test_arrays_are_read_as_tensors_are(source):
-    found = read(map_tree(array_of, source))
-    assert len(found) == 3
-    assert [bits(batch) for batch in found] == [bits(batch) for batch in read(source)]
-    assert type(found[0]) is type(read(source)[0])
+    batches = read(map_tree(array_of, source))
+    assert len(batches) == 3
+    assert [bits(batch) for batch in batches] == [bits(batch) for batch in read(source)]
+    assert type(batches[0]) is type(read(source)[0])
 
 
 NUMBERS = (*"bBhHiIlLefd?", "complex64")
@@ -86,9 +86,9 @@ NUMBERS = (*"bBhHiIlLefd?", "complex64")
     )
 )
 def test_every_number_of_an_array_comes_through(array):
-    found = torch.cat(read(array)).numpy()
-    assert found.dtype == array.dtype
-    np.testing.assert_array_equal(found, array)
+    values = torch.cat(read(array)).numpy()
+    assert values.dtype == array.dtype
+    np.testing.assert_array_equal(values, array)
 
 
 def test_an_array_that_torch_cannot_share_is_copied():
@@ -155,17 +155,17 @@ STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
-@pytest.mark.parametrize(("source", "told"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_read_is_refused_when_the_pipe_is_made(source, told, stage):
-    with pytest.raises(DataError, match=told) as caught:
+@pytest.mark.parametrize(("source", "error"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_read_is_refused_when_the_pipe_is_made(source, error, stage):
+    with pytest.raises(DataError, match=error) as caught:
         stage(source)
     assert "\n" not in str(caught.value)
 
 
 def test_an_array_of_bytes_that_are_numbers_has_all_its_rows_in_a_training():
-    net, one = torch.nn.Linear(2, 1), mip.sgd(0.01)
-    step = mip.train_step(net, torch.nn.functional.mse_loss, one)
-    state = mip.init(net, one)
+    net, opt = torch.nn.Linear(2, 1), mip.sgd(0.01)
+    step = mip.train_step(net, torch.nn.functional.mse_loss, opt)
+    state = mip.init(net, opt)
     ended = mip.fit(step, pipe((X.numpy(), Y.numpy()), mip.batch(2)), state, epochs=2)
     assert bits(ended) == bits(mip.fit(step, pipe((X, Y), mip.batch(2)), state, epochs=2))
 
@@ -180,13 +180,13 @@ def test_what_is_collected_is_whole():
         collect(pipe(X[:0], mip.batch(2)))
 
 
-# What is given to fit.
+# What fit accepts.
 
 
-def trained(batches, **how):
-    net, one = torch.nn.Linear(2, 1), mip.sgd(0.01)
-    step = mip.train_step(net, torch.nn.functional.mse_loss, one)
-    return mip.fit(step, batches, mip.init(net, one), **(how or {"epochs": 2}))
+def trained(batches, **limits):
+    net, opt = torch.nn.Linear(2, 1), mip.sgd(0.01)
+    step = mip.train_step(net, torch.nn.functional.mse_loss, opt)
+    return mip.fit(step, batches, mip.init(net, opt), **(limits or {"epochs": 2}))
 
 
 REFUSED = {
@@ -205,9 +205,9 @@ REFUSED = {
     "a tensor": (X, "Tensor is not an iterable of batches"),
     "a table": (mip.from_columns({"a": [1]}), "Table is not an iterable of batches"),
     "a number": (3, "int is not an iterable of batches"),
-    "a pair of tensors": ((X, Y), r"a batch is \(inputs, target\), and not one Tensor"),
-    "tensors": ([X, X], r"a batch is \(inputs, target\), and not one Tensor"),
-    "dicts": ([{"x": X, "y": Y}], r"a batch is \(inputs, target\), and not one dict"),
+    "a pair of tensors": ((X, Y), r"a batch must be \(inputs, target\), not Tensor"),
+    "tensors": ([X, X], r"a batch must be \(inputs, target\), not Tensor"),
+    "dicts": ([{"x": X, "y": Y}], r"a batch must be \(inputs, target\), not dict"),
     "no batches": ([], "the pipe yielded no batches"),
     "no rows": (pipe((X[:0], Y[:0]), mip.batch(2)), "the pipe has no batches"),
     "no whole batch": (pipe((X, Y), mip.batch(9, drop_last=True)), "the pipe has no batches"),
@@ -215,9 +215,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("batches", "told"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_iterable_of_batches_is_refused(batches, told):
-    with pytest.raises(MipError, match=told):
+@pytest.mark.parametrize(("batches", "error"), REFUSED.values(), ids=REFUSED)
+def test_anything_but_an_iterable_of_batches_is_refused(batches, error):
+    with pytest.raises(MipError, match=error):
         trained(batches)
 
 
@@ -235,12 +235,12 @@ def test_scores_and_statistics_of_no_batches_are_refused():
         ),
         rows,
     )
-    net, one, batch = mip.build(plan), mip.sgd(0.1), plan.encode(rows)
-    step, once = mip.train_step(net, plan.loss, one), iter([batch])
+    net, opt, batch = mip.build(plan), mip.sgd(0.1), plan.encode(rows)
+    step, once = mip.train_step(net, plan.loss, opt), iter([batch])
     with pytest.raises(DataError, match="no batches to validate on"):
-        mip.fit(step, [batch], mip.init(net, one), epochs=2, hooks=[mip.validate(plan, once)])
-    net, one = torch.nn.Sequential(torch.nn.BatchNorm1d(2)), mip.optim.ema(0.9)
-    state = mip.init(net, one)
-    with pytest.raises(DataError, match="no batch to measure the statistics"):
+        mip.fit(step, [batch], mip.init(net, opt), epochs=2, hooks=[mip.validate(plan, once)])
+    net, opt = torch.nn.Sequential(torch.nn.BatchNorm1d(2)), mip.optim.ema(0.9)
+    state = mip.init(net, opt)
+    with pytest.raises(DataError, match="update_bn: there are no batches"):
         mip.train.update_bn(net, state, [])
     assert len(list(leaves(mip.train.update_bn(net, state, [(X, Y)]).buffers))) == 3
