@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import asdict, evolve
 
+from mip.compare import differences
 from mip.errors import SpecError
 from mip.files import save
 from mip.model import Net, Plan
@@ -79,10 +80,9 @@ def _check_stackable(trials: Sequence[Trial]) -> None:
         raise SpecError("there are no trials to train together")
     shared = _shared(trials[0])
     for trial in trials[1:]:
-        for name, value in _shared(trial).items():
-            if value != shared[name]:
-                only = f"only {', '.join(PER_MODEL_FIELDS)} may"
-                raise SpecError(f"{trial.name}: {name} differs; {only}")
+        for name, *_ in differences(shared, _shared(trial)):
+            only = f"only {', '.join(PER_MODEL_FIELDS)} may"
+            raise SpecError(f"{trial.name}: {name} differs; {only}")
     train = trials[0].spec.train
     asked = [name for name in UNSUPPORTED_FIELDS if getattr(train, name)]
     asked += ["precision = 'float16'"] if train.precision == "float16" else []
@@ -94,7 +94,7 @@ def _shared(trial: Trial) -> dict[str, Any]:
     fields = asdict(trial.spec, recurse=False)
     train = asdict(fields.pop("train"), recurse=False)
     shared = {f"train.{name}": train[name] for name in train if name not in PER_MODEL_FIELDS}
-    return {**fields, **shared, "the training rows": trial.parts.train.digest()}
+    return {**fields, **shared, "the training rows": frozenset(trial.parts.train.digest().items())}
 
 
 def _fit(job: Job, plans: Sequence[Plan], nets: Sequence[Net]) -> tuple[State, History]:
