@@ -120,7 +120,7 @@ _CLASSES: tuple[type[Kind], ...] = (
 )
 
 
-KINDS: Mapping[str, type] = MappingProxyType({each.kind: each for each in _CLASSES})
+KINDS: Mapping[str, type] = MappingProxyType({kind.kind: kind for kind in _CLASSES})
 """Every kind that a file can name. Readers take a table with your own, whose classes have the
 attribute `kind`: `kinds={**mip.KINDS, "season": Season}`.
 """
@@ -131,7 +131,7 @@ ROLES = (Branch, Head, Network, OptimizerSpec, ScheduleSpec)
 
 
 def name_of(kind: type) -> str | None:
-    """Return the name that specs have for a class, which it states itself as `kind`; or None.
+    """Return the name of a class in specs, its own attribute `kind`; None if it has none.
 
     >>> name_of(Image), name_of(type("Thumbnail", (Image,), {}))
     ('image', None)
@@ -140,43 +140,50 @@ def name_of(kind: type) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def lacks_name(kind: type, name: str) -> str:
+    """Return the error text for a class that has not this name in specs."""
+    return f'class {kind.__name__} needs the attribute kind = "{name}", its name in specs'
+
+
 def flat_fields(kind: type) -> dict[str, type]:
-    """Return the fields in whose place specs have the fields of their values, and the classes of
-    these; such a field has the attrs metadata `flat`.
+    """Return the fields whose own fields stand in their place in specs, with their classes: those
+    with the attrs metadata `flat`.
 
     >>> flat_fields(Fuse)
     {'fusion': <class 'mip.branches.fuse.Fusion'>}
     """
-    names = [each.name for each in attrs.fields(kind) if each.metadata.get("flat")]
+    names = [field.name for field in attrs.fields(kind) if field.metadata.get("flat")]
     return {name: type_hints(kind)[name] for name in names}
 
 
-def lacks_name(kind: type, name: str) -> str:
-    """Write the error for a class that does not state its name, or states another one."""
-    return f'class {kind.__name__} needs the attribute kind = "{name}", its name in specs'
+def is_role(hint: Any) -> bool:
+    """Return whether an annotation is a role, a protocol that kinds play."""
+    return getattr(hint, "_is_protocol", False)
 
 
 def plays(kind: type, role: Any) -> bool:
-    """Say whether a kind fits a role: it has all of its verbs and fields; no base class is asked
-    for.
+    """Return whether a kind plays a role: has all of its verbs and fields. No base class is needed.
+
+    >>> plays(Image, Branch), plays(Image, Head)
+    (True, False)
     """
     return attrs.has(kind) and not _missing(kind, role)
 
 
 def _missing(kind: type, role: Any) -> list[str]:
     fields = attrs.fields_dict(kind) if attrs.has(kind) else {}
-    wanted = {name: part for name, part in vars(role).items() if not name.startswith("_")}
+    members = {name: member for name, member in vars(role).items() if not name.startswith("_")}
     return [
         name
-        for name, part in wanted.items()
-        if not (callable(getattr(kind, name, None)) if callable(part) else name in fields)
+        for name, member in members.items()
+        if not (callable(getattr(kind, name, None)) if callable(member) else name in fields)
     ]
 
 
 def missing_verbs(kind: type | None, role: Any) -> str:
-    """Say which verbs a class lacks to play a role, for an error's end."""
-    # A kind of another role is a mistake in the file; one that plays none, in its class.
-    if kind is None or any(plays(kind, each) for each in ROLES):
+    """Return the end of an error text: what a class lacks to play a role."""
+    # A kind with another role is a mistake in the file; one that plays none, in its class.
+    if kind is None or any(plays(kind, other) for other in ROLES):
         return ""
     if not attrs.has(kind):
         return f": {kind.__name__} is not a frozen attrs class"

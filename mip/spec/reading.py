@@ -16,7 +16,15 @@ from torch import nn
 
 from mip.errors import FieldError, SpecError, hint
 from mip.fields import type_hints
-from mip.spec.kinds import KINDS, flat_fields, lacks_name, missing_verbs, name_of, plays
+from mip.spec.kinds import (
+    KINDS,
+    flat_fields,
+    is_role,
+    lacks_name,
+    missing_verbs,
+    name_of,
+    plays,
+)
 from mip.spec.synonyms import fields_meant, kinds_meant
 from mip.spec.values import Spec
 from mip.spec.versions import check_version, upgrade
@@ -25,15 +33,15 @@ from mip.spec.versions import check_version, upgrade
 def load_spec(
     path: str | Path, kinds: Mapping[str, type] = KINDS, changes: Mapping[str, Any] | None = None
 ) -> Spec:
-    """Read a spec file; `changes` puts values at dotted paths before it is read.
+    """Read a spec file; `changes` sets values at dotted paths before it is read.
 
-    Relative paths inside the file are kept as written: `resolve` finds them. Raises SpecError
-    naming the file, the path inside it, and the nearest right name.
+    Paths inside the file are kept as they are written. Raises SpecError naming the file, the path
+    inside it, and the nearest right name.
     """
     path = Path(path)
     try:
         if not path.is_file():
-            near = [each.name for each in path.parent.glob("*.toml")]
+            near = [file.name for file in path.parent.glob("*.toml")]
             raise SpecError(f"{path}: there is no such spec{hint(path.name, near)}")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -72,77 +80,108 @@ tabular, text, vector)
         tree = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SpecError(f"not valid TOML: {error}") from error
-    for name, value in (changes or {}).items():
-        _put(tree, name.split("."), value, name)
+    for path, value in (changes or {}).items():
+        *names, last = path.split(".")
+        table = tree
+        for name in names:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise SpecError(f"{path}: '{name}' is not a table")
+        table[last] = value
     return from_dict(tree, kinds)
 
 
 def from_dict(tree: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Spec:
-    """Build a spec of plain dicts, lists and values, strictly: nothing is converted.
+    """Build a spec from plain dicts, lists and values, strictly: nothing is converted.
 
     Raises SpecError with the path for an unknown kind or field, a missing field, a wrong type
-    and a value out of range, and for a version that is yet to come.
+    and a value out of range, and for a version that is not known yet.
     """
     check_version(tree)
     try:
-        return _build(Spec, upgrade(tree), "", kinds)
+        return _Reader(kinds).value(Spec, upgrade(tree), "")
     except RecursionError as error:
         raise SpecError("branches are nested too deep") from error
 
 
-def _put(tree: dict[str, Any], names: list[str], value: Any, path: str) -> None:
-    for name in names[:-1]:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise SpecError(f"{path}: '{name}' is not a table")
-    tree[names[-1]] = value
+@attrs.frozen
+class _Reader:
+    """Builds values of annotated types from plain ones; kinds must be in the table."""
 
+    kinds: Mapping[str, type]
 
-def _build(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
-    origin, inner = get_origin(kind), get_args(kind)
-    if attrs.has(kind):
-        return _record(kind, value, path, kinds, role=kind.__name__)
-    if getattr(kind, "_is_protocol", False):
-        return _choice(kind, value, path, kinds)
-    if origin in (Union, UnionType):
-        return _any_of([each for each in inner if each is not NoneType], value, path, kinds)
-    if origin is Literal:
-        return _word(inner, value, path)
-    if origin is tuple:
-        _expect(list, value, path)
-        return tuple(_build(inner[0], each, f"{path}[{i}]", kinds) for i, each in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping):
-        named = getattr(inner[1], "_is_protocol", False)
-        build = _names if named else _dotted if inner[1] is str else _plain
-        return build(inner[1], value, path, kinds)
-    return _scalar(kind, value, path)
+    def value(self, kind: Any, value: Any, path: str) -> Any:
+        """Build a value of the type `kind`, an annotation."""
+        origin, args = get_origin(kind), get_args(kind)
+        if attrs.has(kind):
+            return self.record(kind, value, path, role=kind.__name__)
+        if is_role(kind):
+            return self.choice(kind, value, path)
+        if origin in (Union, UnionType):
+            return self.union(args, value, path)
+        if origin is Literal:
+            return _one_of(args, value, path)
+        if origin is tuple:
+            children = enumerate(_expect(list, value, path))
+            return tuple(self.value(args[0], child, f"{path}[{k}]") for k, child in children)
+        if origin is not None and issubclass(origin, Mapping):
+            return self.mapping(args[1], _expect(dict, value, path), path)
+        return float(value) if kind is float and type(value) is int else _expect(kind, value, path)
 
+    def record(self, kind: type, value: Any, path: str, role: str) -> Any:
+        """Build an instance of a frozen class from a table with its fields."""
+        _expect(dict, value, path)
+        hints, flat = type_hints(kind), flat_fields(kind)
+        own = {field.name: field for field in attrs.fields(kind) if field.name not in flat}
+        inner = {field.name: name for name in flat for field in attrs.fields(flat[name])}
+        for name in value:
+            if name not in own and name not in inner:
+                known = [*own, *inner]
+                names = hint(name, known, fields_meant(name, role, known))
+                raise SpecError(f"{_join(path, name)} is not a field{names}")
+        for name, field in own.items():
+            if field.default is attrs.NOTHING and name not in value:
+                raise SpecError(f"{_join(path, name)} is missing")
+        given = [name for name in value if name in own]
+        fields = {name: self.value(hints[name], value[name], _join(path, name)) for name in given}
+        for name, part in flat.items():
+            options = {field: value[field] for field in value if inner.get(field) == name}
+            fields[name] = self.record(part, options, path, role=part.__name__)
+        try:
+            return kind(**fields)
+        except ValueError as error:
+            raise SpecError(_at_field(error, kind, path)) from error
 
-def _record(kind: type, value: Any, path: str, kinds: Mapping[str, type], role: str) -> Any:
-    _expect(dict, value, path)
-    hints, flat = type_hints(kind), flat_fields(kind)
-    inner = {field: name for name, part in flat.items() for field in attrs.fields_dict(part)}
-    fields = {name: each for name, each in attrs.fields_dict(kind).items() if name not in flat}
-    for name in value:
-        if name not in fields and name not in inner:
-            known = [*fields, *inner]
-            names = hint(name, known, fields_meant(name, role, known))
-            raise SpecError(f"{_join(path, name)} is not a field{names}")
-    for name, each in fields.items():
-        if each.default is attrs.NOTHING and name not in value:
-            raise SpecError(f"{_join(path, name)} is missing")
-    parts = {
-        name: _build(hints[name], child, _join(path, name), kinds)
-        for name, child in value.items()
-        if name in fields
-    }
-    for name, part in flat.items():
-        options = {field: child for field, child in value.items() if inner.get(field) == name}
-        parts[name] = _record(part, options, path, kinds, role=part.__name__)
-    try:
-        return kind(**parts)
-    except ValueError as error:
-        raise SpecError(_at_field(error, kind, path)) from error
+    def choice(self, role: Any, value: Any, path: str) -> Any:
+        """Build an instance of the kind that a table names."""
+        _expect(dict, value, path)
+        known = {name: kind for name, kind in self.kinds.items() if plays(kind, role)}
+        where = _join(path, "kind")
+        if "kind" not in value:
+            raise SpecError(f"{where} is missing{hint('', known)}")
+        name = value["kind"]
+        if not isinstance(name, str) or name not in known:
+            lacking = missing_verbs(self.kinds.get(name) if isinstance(name, str) else None, role)
+            names = hint(str(name), known, kinds_meant(str(name), role.__name__, known))
+            raise SpecError(f"{where} = {_show(name)} is not a kind{lacking or names}")
+        if name_of(known[name]) != name:  # it could be written and not be read again
+            raise SpecError(f"{where} = {_show(name)}: {lacks_name(known[name], name)}")
+        fields = {key: child for key, child in value.items() if key != "kind"}
+        return self.record(known[name], fields, path, role.__name__)
+
+    def union(self, options: tuple[Any, ...], value: Any, path: str) -> Any:
+        """Build a value of the first type that suits it, or else of the first type."""
+        types = [option for option in options if option is not NoneType]
+        suitable = [kind for kind in types if isinstance(kind, type) and isinstance(value, kind)]
+        return self.value((suitable or types)[0], value, path)
+
+    def mapping(self, kind: Any, value: Mapping[str, Any], path: str) -> dict[str, Any]:
+        """Build a dict of values of the type `kind`; those that play a role are named modules."""
+        if is_role(kind):
+            for name in value:
+                _check_name(name, path)
+        items = _undo_nesting(value) if kind is str else value
+        return {name: self.value(kind, child, _join(path, name)) for name, child in items.items()}
 
 
 def _at_field(error: ValueError, kind: type, path: str) -> str:
@@ -168,62 +207,28 @@ def _validated(error: ValueError, kind: type) -> str:
     return ""
 
 
-def _choice(role: Any, value: Any, path: str, kinds: Mapping[str, type]) -> Any:
-    _expect(dict, value, path)
-    known = {name: kind for name, kind in kinds.items() if plays(kind, role)}
-    where = _join(path, "kind")
-    if "kind" not in value:
-        raise SpecError(f"{where} is missing{hint('', known)}")
-    name = value["kind"]
-    if not isinstance(name, str) or name not in known:
-        lacking = missing_verbs(kinds.get(name) if isinstance(name, str) else None, role)
-        names = hint(str(name), known, kinds_meant(str(name), role.__name__, known))
-        raise SpecError(f"{where} = {_show(name)} is not a kind{lacking or names}")
-    if name_of(known[name]) != name:  # a spec of it could be written and not be read again
-        raise SpecError(f"{where} = {_show(name)}: {lacks_name(known[name], name)}")
-    fields = {key: child for key, child in value.items() if key != "kind"}
-    return _record(known[name], fields, path, kinds, role.__name__)
-
-
-def _any_of(options: list[Any], value: Any, path: str, kinds: Mapping[str, type]) -> Any:
-    fitting = [each for each in options if isinstance(each, type) and isinstance(value, each)]
-    return _build((fitting or options)[0], value, path, kinds)
-
-
-def _word(words: tuple[str, ...], value: Any, path: str) -> Any:
+def _one_of(words: tuple[str, ...], value: Any, path: str) -> Any:
     if value not in words:
         raise SpecError(f"{path} = {_show(value)} is not allowed{hint(str(value), words)}")
     return value
 
 
-def _names(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, Any]:
-    _expect(dict, value, path)
-    for name in value:
-        taken = hasattr(nn.ModuleDict(), name) or name in {"body", "branch", "head"}
-        if taken or not re.fullmatch(r"[A-Za-z][\w-]*", name):
-            raise SpecError(f"{_join(path, name)}: '{name}' cannot be the name of a branch")
-    return _plain(kind, value, path, kinds)
+def _check_name(name: str, path: str) -> None:
+    is_taken = hasattr(nn.ModuleDict(), name) or name in {"body", "branch", "head"}
+    if is_taken or not re.fullmatch(r"[A-Za-z][\w-]*", name):
+        raise SpecError(f"{_join(path, name)}: '{name}' cannot be the name of a branch")
 
 
-def _plain(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, Any]:
-    _expect(dict, value, path)
-    return {name: _build(kind, child, _join(path, name), kinds) for name, child in value.items()}
+def _undo_nesting(tables: Mapping[str, Any]) -> dict[str, Any]:
+    # TOML makes nested tables of a dotted name without quotes.
+    items: dict[str, Any] = {}
+    for name, child in tables.items():
+        below = _undo_nesting(child) if isinstance(child, Mapping) else None
+        items |= {name: child} if below is None else {f"{name}.{k}": v for k, v in below.items()}
+    return items
 
 
-def _dotted(kind: Any, value: Any, path: str, kinds: Mapping[str, type]) -> dict[str, str]:
-    # Without quotes TOML makes tables of a dotted name.
-    _expect(dict, value, path)
-    found: dict[str, str] = {}
-    for name, child in value.items():
-        if isinstance(child, Mapping):
-            below = _dotted(kind, child, _join(path, name), kinds)
-            found |= {f"{name}.{rest}": text for rest, text in below.items()}
-        else:
-            found[name] = _build(kind, child, _join(path, name), kinds)
-    return found
-
-
-_WORDS = {
+_TYPES = {
     bool: "true or false",
     dict: "a table",
     float: "a number",
@@ -233,18 +238,12 @@ _WORDS = {
 }
 
 
-def _scalar(kind: type, value: Any, path: str) -> Any:
-    if kind is float and type(value) is int:
-        return float(value)
-    return _expect(kind, value, path)
-
-
 def _expect(kind: type, value: Any, path: str) -> Any:
     if type(value) is not kind and not (kind is dict and isinstance(value, Mapping)):
-        found = _WORDS.get(type(value), type(value).__name__)
-        found = "a number with a fraction" if kind is int and type(value) is float else found
+        actual = _TYPES.get(type(value), type(value).__name__)
+        actual = "a number with a fraction" if kind is int and type(value) is float else actual
         shown = f" = {_show(value)}" if not isinstance(value, (dict, list)) else ""
-        raise SpecError(f"{path or 'spec'}{shown} must be {_WORDS[kind]}, not {found}")
+        raise SpecError(f"{path or 'spec'}{shown} must be {_TYPES[kind]}, not {actual}")
     return value
 
 

@@ -13,7 +13,7 @@ from mip.spec.values import Spec
 
 
 def dump(spec: Spec) -> str:
-    """Write a spec as TOML, its version first, then every field with its value;
+    """Write a spec as TOML: its version, then every field with its value;
     `parse(dump(spec)) == spec`.
     """
     import tomli_w
@@ -22,9 +22,9 @@ def dump(spec: Spec) -> str:
 
 
 def to_dict(value: Any) -> Any:
-    """Turn a spec into plain dicts, lists and values; what is None is left out.
+    """Turn a spec, or a part of one, into plain dicts, lists and values; None is left out.
 
-    Raises SpecError for a class of a kind that does not state its name.
+    Raises SpecError for a kind whose class does not state its name.
     """
     if attrs.has(type(value)):
         fields = {name: to_dict(child) for name, child in _fields(value)}
@@ -36,15 +36,15 @@ def to_dict(value: Any) -> Any:
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
     flat = flat_fields(type(value))
-    for each in attrs.fields(type(value)):
-        child = getattr(value, each.name)
-        if each.name in flat:
+    for field in attrs.fields(type(value)):
+        child = getattr(value, field.name)
+        if field.name in flat:
             yield from _fields(child)
-            continue
-        if child is None and each.default is not None:
-            raise SpecError(f"{type(value).__name__}.{each.name} is None, which TOML cannot say")
-        if child is not None:
-            yield each.name, child
+        elif child is not None:
+            yield field.name, child
+        elif field.default is not None:
+            kind = type(value).__name__
+            raise SpecError(f"{kind}.{field.name} is None, which TOML cannot express")
 
 
 def _kind(kind: type) -> dict[str, str]:

@@ -700,7 +700,7 @@ def test_what_toml_cannot_say_is_refused():
         limit: float | None = 1.0
 
     spec = Spec({"a": Bounded(["x"], limit=None)}, Regression("y"))
-    with pytest.raises(SpecError, match=r"^Bounded\.limit is None, which TOML cannot say$"):
+    with pytest.raises(SpecError, match=r"^Bounded\.limit is None, which TOML cannot express$"):
         mip.dump(spec)
 
 
