@@ -1,4 +1,4 @@
-"""The JSON Schema of spec files, read from the classes that `mip.spec` reads files with."""
+"""The JSON Schema of spec files, made from the classes that specs are read into."""
 
 from __future__ import annotations
 
@@ -13,133 +13,128 @@ import attrs
 from torch import nn
 
 from mip.fields import type_hints
-from mip.spec.kinds import KINDS, flat_fields, name_of, plays
+from mip.spec.kinds import KINDS, flat_fields, is_role, name_of, plays
 from mip.spec.values import Spec
 from mip.spec.writing import to_dict
 
 Schema = dict[str, Any]
-"""A JSON Schema, or a part of one: JSON."""
+"""A JSON Schema, or a part of one, as plain JSON values."""
+
+
+def schema(kinds: Mapping[str, type] = KINDS) -> Schema:
+    """Return the JSON Schema (draft 2020-12) of the spec files that a table of kinds allows.
+
+    It accepts somewhat more than `parse`: rules that a class checks in its own code are not in it.
+
+    >>> schema()["$defs"]["Train"]["properties"]["epochs"]
+    {'type': 'integer', 'minimum': 0, 'default': 20}
+    """
+    writer = _Writer(kinds)
+    spec = writer.record(Spec)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "mip spec",
+        **spec,
+        "$defs": dict(sorted(writer.definitions.items())),
+    }
 
 
 _SCALARS = {bool: "boolean", float: "number", int: "integer", str: "string"}
 
 
-def schema(kinds: Mapping[str, type] = KINDS) -> Schema:
-    """Give the JSON Schema (draft 2020-12) of the spec files that a table of kinds allows.
+@attrs.frozen
+class _Writer:
+    """Makes schemas of annotated types, and collects those of classes as definitions."""
 
-    It is somewhat wider than `parse`: a rule that a class holds in code of its own is not in it.
+    kinds: Mapping[str, type]
+    definitions: dict[str, Schema] = attrs.field(factory=dict)
 
-    >>> schema()["$defs"]["Train"]["properties"]["epochs"]
-    {'type': 'integer', 'minimum': 0, 'default': 20}
-    """
-    definitions: dict[str, Schema] = {}
-    whole = _record(Spec, kinds, definitions)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "mip spec",
-        **whole,
-        "$defs": dict(sorted(definitions.items())),
-    }
+    def value(self, kind: Any) -> Schema:
+        """Return the schema of the type `kind`, an annotation."""
+        origin, args = get_origin(kind), get_args(kind)
+        if attrs.has(kind):
+            return self.define(kind.__name__, kind)
+        if is_role(kind):
+            return self.choice(kind)
+        if origin in (Union, UnionType):
+            options = [self.value(option) for option in args if option is not NoneType]
+            return options[0] if len(options) == 1 else {"anyOf": options}
+        if origin is Literal:
+            return {"enum": list(args)}
+        if origin is tuple:
+            return {"type": "array", "items": self.value(args[0])}
+        if origin is not None and issubclass(origin, Mapping):
+            child = self.value(args[1])
+            return _modules(child) if is_role(args[1]) else _mapping(child)
+        return {"type": _SCALARS[kind]}
 
+    def choice(self, role: Any) -> Schema:
+        """Return a reference to the schema of all kinds that play a role."""
+        name = role.__name__
+        if name not in self.definitions:
+            players = {name: kind for name, kind in self.kinds.items() if plays(kind, role)}
+            # Defined before its kinds, because a fusion holds branches again.
+            self.definitions[name] = {"oneOf": []}
+            self.definitions[name]["oneOf"] = [
+                self.define(f"kind.{name}", kind, name) for name, kind in players.items()
+            ]
+        return {"$ref": f"#/$defs/{name}"}
 
-def _of(kind: Any, kinds: Mapping[str, type], definitions: dict[str, Schema]) -> Schema:
-    origin, inner = get_origin(kind), get_args(kind)
-    if attrs.has(kind):
-        return _defined(kind.__name__, kind, kinds, definitions)
-    if getattr(kind, "_is_protocol", False):
-        return _choice(kind, kinds, definitions)
-    if origin in (Union, UnionType):
-        given = [_of(each, kinds, definitions) for each in inner if each is not NoneType]
-        return given[0] if len(given) == 1 else {"anyOf": given}
-    if origin is Literal:
-        return {"enum": list(inner)}
-    if origin is tuple:
-        return {"type": "array", "items": _of(inner[0], kinds, definitions)}
-    if origin is not None and issubclass(origin, Mapping):
-        child = _of(inner[1], kinds, definitions)
-        return _names(child) if getattr(inner[1], "_is_protocol", False) else _plain(child)
-    return {"type": _SCALARS[kind]}
+    def define(self, name: str, kind: type, kind_name: str = "") -> Schema:
+        """Return a reference to the schema of a class."""
+        if name not in self.definitions:
+            self.definitions[name] = {}
+            self.definitions[name] = self.record(kind, kind_name)
+        return {"$ref": f"#/$defs/{name}"}
 
+    def record(self, kind: type, kind_name: str = "") -> Schema:
+        """Return the schema of a table with the fields of a class."""
+        hints, flat = type_hints(kind), flat_fields(kind)
+        fields = [field for field in attrs.fields(kind) if field.name not in flat]
+        properties: Schema = {"kind": {"const": kind_name}} if kind_name else {}
+        required = [*properties, *(f.name for f in fields if f.default is attrs.NOTHING)]
+        for field in fields:
+            properties[field.name] = self.field(field, hints[field.name])
+        for part in flat.values():
+            properties |= self.record(part)["properties"]
+        return {
+            "description": _first_sentence(kind),
+            "type": "object",
+            "properties": properties,
+            "required": required,
+            "additionalProperties": False,
+        }
 
-def _choice(role: Any, kinds: Mapping[str, type], definitions: dict[str, Schema]) -> Schema:
-    if role.__name__ not in definitions:
-        known = {name: kind for name, kind in kinds.items() if plays(kind, role)}
-        # It stands there before its kinds are read, for a fusion holds branches again.
-        definitions[role.__name__] = {"oneOf": []}
-        definitions[role.__name__]["oneOf"] = [
-            _defined(f"kind.{name}", kind, kinds, definitions, name) for name, kind in known.items()
-        ]
-    return _ref(role.__name__)
+    def field(self, field: attrs.Attribute, hint: Any) -> Schema:
+        """Return the schema of a field: its type, limits and default."""
+        result = self.value(hint)
+        limits: Schema = {}
+        for validator in _flatten(field.validator):
+            limits |= _limit(validator, result.get("type", ""))
+        return result | limits | self.default(field.default)
 
-
-def _defined(
-    where: str,
-    kind: type,
-    kinds: Mapping[str, type],
-    definitions: dict[str, Schema],
-    name: str = "",
-) -> Schema:
-    if where not in definitions:
-        definitions[where] = {}
-        definitions[where] = _record(kind, kinds, definitions, name)
-    return _ref(where)
-
-
-def _ref(where: str) -> Schema:
-    return {"$ref": f"#/$defs/{where}"}
-
-
-def _record(
-    kind: type, kinds: Mapping[str, type], definitions: dict[str, Schema], name: str = ""
-) -> Schema:
-    hints, flat = type_hints(kind), flat_fields(kind)
-    fields = [each for each in attrs.fields(kind) if each.name not in flat]
-    word = {"kind": {"const": name}} if name else {}
-    own = {each.name: _field(each, hints[each.name], kinds, definitions) for each in fields}
-    for part in flat.values():
-        own |= _record(part, kinds, definitions)["properties"]
-    required = [each.name for each in fields if each.default is attrs.NOTHING]
-    return {
-        "description": _sentence(kind),
-        "type": "object",
-        "properties": {**word, **own},
-        "required": [*word, *required],
-        "additionalProperties": False,
-    }
+    def default(self, value: Any) -> Schema:
+        """Return the default of a field, unless its kind is not in the table."""
+        if value is None or value is attrs.NOTHING:
+            return {}
+        if hasattr(value, "takes_self"):  # a factory, which can be called if it needs no instance
+            return {} if value.takes_self else self.default(value.factory())
+        name = name_of(type(value))
+        return {"default": to_dict(value)} if name is None or name in self.kinds else {}
 
 
-def _sentence(kind: type) -> str:
+def _first_sentence(kind: type) -> str:
     text = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
     return re.split(r"(?<=[.])\s", text, maxsplit=1)[0]
 
 
-def _field(
-    each: Any, hint: Any, kinds: Mapping[str, type], definitions: dict[str, Schema]
-) -> Schema:
-    found = _of(hint, kinds, definitions)
-    limits: Schema = {}
-    for validator in _flat(each.validator):
-        limits |= _limit(validator, found.get("type", ""))
-    return found | limits | _default(each.default, kinds)
-
-
-def _default(value: Any, kinds: Mapping[str, type]) -> Schema:
-    if value is None or value is attrs.NOTHING:
-        return {}
-    if hasattr(value, "takes_self"):  # a factory: only one that asks for nothing can be called
-        return {} if value.takes_self else _default(value.factory(), kinds)
-    name = name_of(type(value))
-    # A table of kinds need not hold that of a default.
-    return {"default": to_dict(value)} if name is None or name in kinds else {}
-
-
-def _flat(validator: Any) -> Iterator[Any]:
-    # attrs keeps the classes of its validators to itself, so they are known by their attributes.
+def _flatten(validator: Any) -> Iterator[Any]:
+    # The classes of attrs' validators are private; their attributes are what distinguishes them.
     if hasattr(validator, "_validators"):
-        for each in validator._validators:
-            yield from _flat(each)
+        for child in validator._validators:
+            yield from _flatten(child)
     elif hasattr(validator, "validator"):
-        yield from _flat(validator.validator)
+        yield from _flatten(validator.validator)
     elif validator is not None:
         yield validator
 
@@ -165,14 +160,14 @@ def _limit(validator: Any, kind: str) -> Schema:
     return {}
 
 
-def _plain(child: Schema) -> Schema:
-    # A name with dots and without quotes is tables to TOML; they hold words alone.
-    dotted = {"anyOf": [child, {"type": "object"}]} if child == {"type": "string"} else child
-    return {"type": "object", "additionalProperties": dotted}
+def _mapping(child: Schema) -> Schema:
+    # TOML makes nested tables of a dotted name without quotes; only texts have such names.
+    nested = {"anyOf": [child, {"type": "object"}]} if child == {"type": "string"} else child
+    return {"type": "object", "additionalProperties": nested}
 
 
-def _names(child: Schema) -> Schema:
-    # \w would mean ASCII to some readers; a branch's name may have any letters behind its first.
+def _modules(child: Schema) -> Schema:
+    # \w would mean ASCII to some readers; a branch's name may have any letters after its first.
     taken = [name for name in dir(nn.ModuleDict()) if name[0].isalpha()]
     allowed = {"pattern": r"^[A-Za-z][^\s!-,./:-@\[-^`{-~]*$", "not": {"enum": taken}}
     return {"type": "object", "propertyNames": allowed, "additionalProperties": child}
