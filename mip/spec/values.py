@@ -1,4 +1,4 @@
-"""The spec as values: a frozen tree of what the user wants."""
+"""The spec: a frozen tree of what the user wants."""
 
 from __future__ import annotations
 
@@ -20,18 +20,15 @@ from mip.optim import AdamW, Constant, OneCycle, OptimizerSpec, ScheduleFree, Sc
 from mip.spec.versions import VERSION
 from mip.train import Precision
 
-ON_NAN = ("stop", "skip", "roll_back")
-"""What to do with a step whose loss or gradients are not finite."""
-
 
 @frozen
 class Split:
-    """How rows become train, valid and test.
+    """How rows are split into train, valid and test.
 
-    By `fractions` and `seed`, with one column at most that says how: `stratify`, `group`, `time`
-    (the earliest rows train) or `key` (a row's part depends on its key alone); or by `column`,
-    which says train, valid or test; or by a `folds` file, whose `column` says each row's fold:
-    the fold `test` is the test part, the fold `valid` (if given) the valid part.
+    By `fractions` and `seed`, optionally with one of the columns `stratify`, `group`, `time` (the
+    earliest rows train) and `key` (a row's part depends on its key alone); or by `column`, which
+    says train, valid or test; or by a `folds` file, whose `column` has the fold of each row: the
+    fold `test` is the test part, and the fold `valid`, if given, the valid part.
     """
 
     fractions: tuple[float, ...] = field(default=(0.7, 0.15, 0.15), converter=tuple)
@@ -46,8 +43,8 @@ class Split:
     key: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        ways = ["stratify", "group", "time", "key", "folds" if self.folds else "column"]
-        given = [name for name in ways if getattr(self, name) is not None]
+        exclusive = ["stratify", "group", "time", "key", "folds" if self.folds else "column"]
+        given = [name for name in exclusive if getattr(self, name) is not None]
         if len(given) > 1:
             raise FieldError(given[1], f"and '{given[0]}' exclude each other")
         for name in ("test", "valid"):
@@ -55,17 +52,16 @@ class Split:
                 raise FieldError(name, "is a fold, which needs 'folds', the file of folds")
 
     @fractions.validator
-    def _whole(self, _: Any, shares: tuple[float, ...]) -> None:
-        if not (len(shares) == 3 and min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):
-            text = f"must be three shares that add up to 1: {list(shares)}"
+    def _check_fractions(self, _: attrs.Attribute, fractions: tuple[float, ...]) -> None:
+        if not (len(fractions) == 3 and min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6):
+            text = f"must be three shares that add up to 1: {list(fractions)}"
             raise FieldError("fractions", text)
 
 
 @frozen
 class Data:
-    """Where the rows are (what `read` takes, relative to the spec file) and how they are split.
-
-    With `stream` they stay in their Parquet files and are read a window at a time.
+    """Where the rows are (a path that `read` takes, relative to the spec file) and how they are
+    split. With `stream` they stay in their Parquet files and are read a window at a time.
     """
 
     table: str = ""

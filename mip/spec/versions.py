@@ -1,6 +1,6 @@
-"""Versions of specs: what earlier ones called the fields, and how a tree of them is upgraded.
+"""Versions of specs: the names in earlier ones, and how a tree with them is upgraded.
 
-Version 2 took the field's terms; every name of version 1 that it changed is in the tables below.
+Version 2 renamed fields to the usual terms; the tables below have every name that it changed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 from mip.errors import MipWarning, SpecError
 
 VERSION = 2
-"""The version of specs that this code writes; it reads earlier ones, and a file without one. A
-field that is added takes its default where a file lacks it, and needs no new version.
+"""The version of specs that this code writes. It also reads earlier ones and files that
+state none. A new field needs no new version, because files without it get its default.
 """
 
 Change = str | tuple[str, Callable[[Any], Any]]
-"""The new name of a field, or that and what makes the new value of the old one."""
+"""The new name of a field, or the name and a function that converts its value."""
 
 SECTIONS: Mapping[str, Mapping[str, Change]] = {
     "": {"graft": "warm_start"},
@@ -105,23 +105,23 @@ KIND_NAMES: Mapping[str, str] = {"joined": "sequential"}
 
 
 def check_version(tree: Any) -> None:
-    """Raise SpecError for a version that is yet to come: its fields would be called mistakes."""
-    found = tree.get("version") if isinstance(tree, Mapping) else None
-    if type(found) is int and found > VERSION:
-        told = f"this mip reads specs up to version {VERSION}; upgrade mip"
-        raise SpecError(f"version = {found}: {told}")
+    """Raise SpecError for a later version, whose fields would be reported as mistakes."""
+    version = tree.get("version") if isinstance(tree, Mapping) else None
+    if type(version) is int and version > VERSION:
+        cure = f"this mip reads specs up to version {VERSION}; upgrade mip"
+        raise SpecError(f"version = {version}: {cure}")
 
 
 def upgrade(tree: Any) -> Any:
-    """Turn a tree of plain values of version 1, or of none, into one of this version.
+    """Upgrade a tree of plain values to this version, if it states version 1 or none.
 
-    Names of this version stay as they are, and so does whatever is no spec at all. Warns with
-    MipWarning of old names in a spec that does not say its version.
+    Names of this version are kept, and so is anything that is not a spec. Warns with MipWarning
+    if a spec that states no version has old names.
 
     >>> upgrade({"version": 2, "train": {"epochs": 3}})
     {'version': 2, 'train': {'epochs': 3}}
-    >>> upgrade({"version": 1, "train": {"epochs": 3}})
-    {'version': 2, 'train': {'epochs': 3}}
+    >>> upgrade({"version": 1, "train": {"batch": 16}})
+    {'version': 2, 'train': {'batch_size': 16}}
     """
     if not isinstance(tree, Mapping) or ("version" in tree and repr(tree["version"]) != "1"):
         return tree
@@ -148,7 +148,7 @@ def _upgraded(value: Any, path: str, section: str, renamed: list[str]) -> Any:
         renamed += [f"'{value['kind']}' is now '{section}'"] if section != value["kind"] else []
     for name, child in value.items():
         new, convert = _change(changes.get(name, name))
-        if new in value:  # under both names, which the reader refuses
+        if new in value:  # a field under both names, which the reader refuses
             new, convert = _change(name)
         if name != "kind":
             where = f"{path}.{new}".lstrip(".")
