@@ -93,7 +93,7 @@ def demo(
     if not (folder / "houses.csv").is_file():
         mip.demo.draw(folder)
     rows = mip.demo.compare(found, folder / "runs", bar_of("demo"), overwrite=force)
-    say(mip.demo.table(rows))
+    say(mip.demo.results_table(rows))
     for row in rows:
         say(f"{row.files[0].parent}: {', '.join(path.name for path in row.files)}")
     say(f"{folder / 'runs' / 'losses.png'}: the losses of all")

@@ -1,4 +1,4 @@
-"""The demo's comparison: three models beside the best reachable errors."""
+"""The demo's comparison: three models beside the best errors that can be reached."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from attrs import frozen
 
-from mip.branches import Image as ImageBranch
-from mip.branches import walk
+from mip.branches import Image, walk
 from mip.data import Table, read
 from mip.demo.houses import BASE
 from mip.errors import MipError
@@ -27,53 +26,49 @@ if TYPE_CHECKING:
     import rich.table
 
 
-def floors(folder: Path, rows: Table) -> dict[str, float]:
-    """Score three oracles on given rows of a drawn folder: `table/mape`, `table/mae`, ….
+def oracle_scores(folder: Path, table: Table) -> dict[str, float]:
+    """Score three oracles on rows of a drawn folder: `table/mape`, `table/mae`, `pictures/mape`, ….
 
-    The oracle "table" knows T of every row and nothing of P, "pictures" the other way round,
-    and "both" knows T and P. For what it does not know, each takes the one factor that makes
-    that very error smallest on these rows. MAPE is a fraction, MAE is in euros. On few rows a
-    model can, by luck, come out a little below.
+    The oracle "table" knows T of every row and nothing of P, "pictures" the opposite, and "both"
+    knows T and P. What it does not know, each replaces by the one factor that minimises the error
+    on these rows. MAPE is a fraction, MAE is in euros. On few rows a model can score slightly
+    better by luck.
     """
     truth = read(Path(folder) / "truth.csv")
-    lines = np.searchsorted(truth.numbers("row"), rows.row_ids)
-    t, p = (truth.numbers(name)[lines] for name in ("table", "pictures"))
-    price = rows.numbers("price")
+    positions = np.searchsorted(truth.numbers("row"), table.row_ids)
+    t, p = (truth.numbers(name)[positions] for name in ("table", "pictures"))
+    price = table.numbers("price")
     known = np.isfinite(price)
-    guesses = {"table": t, "pictures": p, "both": t + p}
-    return {
-        name: score
-        for oracle, terms in guesses.items()
-        for name, score in _oracle(oracle, np.exp(BASE + terms[known]), price[known]).items()
-    }
+    scores = {}
+    for oracle, terms in {"table": t, "pictures": p, "both": t + p}.items():
+        guess, target = np.exp(BASE + terms[known]), price[known]
+        relative = _best_multiple(guess, target, weights=guess / target) / target - 1
+        absolute = _best_multiple(guess, target, weights=guess) - target
+        scores[f"{oracle}/mape"] = float(np.abs(relative).mean())
+        scores[f"{oracle}/mae"] = float(np.abs(absolute).mean())
+    return scores
 
 
-def _oracle(name: str, guess: np.ndarray, price: np.ndarray) -> dict[str, float]:
-    mape = np.abs(_scaled(guess, price, guess / price) / price - 1).mean()
-    mae = np.abs(_scaled(guess, price, guess) - price).mean()
-    return {f"{name}/mape": float(mape), f"{name}/mae": float(mae)}
-
-
-def _scaled(guess: np.ndarray, price: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    # The sum of weight * |factor - price / guess| is least at the weighted median.
-    ratio = price / guess
+def _best_multiple(guess: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    # The factor that minimises the sum of weights * |factor - target / guess| is a weighted median.
+    ratio = target / guess
     order = np.argsort(ratio, kind="stable")
-    total = np.cumsum(weight[order])
+    total = np.cumsum(weights[order])
     return guess * ratio[order][np.searchsorted(total, total[-1] / 2)]
 
 
 @frozen
-class Row:
-    """What a spec came to: errors on the test part, and the floor of what it can see.
+class Result:
+    """The result of a spec: its errors on the test part, and the best error for what it reads.
 
-    `mape` and `floor`, the MAPE of the matching oracle, are fractions; `mae` is in euros;
-    `seconds` is the time of the run; `files` are those written for it.
+    `mape` and `oracle_mape`, that of the oracle which knows as much, are fractions; `mae` is in
+    euros; `seconds` is the time of the run; `files` are those that it wrote.
     """
 
     name: str
     mape: float
     mae: float
-    floor: float
+    oracle_mape: float
     seconds: float
     files: tuple[Path, ...]
 
@@ -84,14 +79,13 @@ def compare(
     make_hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
     *,
     overwrite: bool = False,
-) -> list[Row]:
+) -> list[Result]:
     """Fit the specs one after another and score each on its test part.
 
-    Each gets a run folder under `out`, named as its file, with `model.safetensors`,
-    `history.jsonl` and `predictions.csv` of the test rows; `losses.png` shows them together.
-    Tables are those that `draw` makes. `make_hooks` is called for every run, as in `run`. What an
-    earlier comparison left in `out` is replaced; raises FileError for other files, unless
-    `overwrite` is set.
+    Each has a run folder in `out`, named like its file, with `model.safetensors`, `history.jsonl`
+    and `predictions.csv` of the test rows; `losses.png` shows their losses. The tables are those
+    that `draw` makes. `make_hooks` is called for every run, as in `run`. What an earlier comparison
+    left in `out` is replaced; raises FileError for other files, unless `overwrite` is set.
     """
     out, specs = Path(out), [Path(path) for path in specs]
     if len({path.stem for path in specs}) < len(specs):
@@ -100,42 +94,46 @@ def compare(
     check_output(out / "losses.png", any(replaces.values()))
     for path in specs:
         check_output(out / path.stem / "predictions.csv", replaces[path])
-    pairs = [_fitted(path, out / path.stem, make_hooks, replaces[path]) for path in specs]
-    histories = {row.name: history.epochs for row, history in pairs}
+    pairs = [_fit(path, out / path.stem, make_hooks, replaces[path]) for path in specs]
+    histories = {result.name: history.epochs for result, history in pairs}
     plot_losses(out / "losses.png", histories, overwrite=True)
-    return [row for row, _ in pairs]
+    return [result for result, _ in pairs]
 
 
-def _fitted(
+def _fit(
     path: Path, out: Path, make_hooks: Callable[[Job], Sequence[Hook]], overwrite: bool
-) -> tuple[Row, History]:
-    spec = load_spec(path)
+) -> tuple[Result, History]:
+    spec, context = load_spec(path), Context(base=path.parent)
     source = path.parent / spec.data.table
-    rows, _ = clean(spec, read(source))
-    cut = parts(spec, rows, base=path.parent)
-    context = Context(base=path.parent)
-    ended = run(spec, cut, out, overwrite=overwrite, make_hooks=make_hooks, context=context)
-    predict = ended.predict
-    scores = evaluate(predict, cut.test)
-    target = cut.test[target_columns(spec)[0]].to_numpy()
-    told = predict(cut.test).assign(target=target).rename_axis("row")
-    write_table(out / "predictions.csv", told, overwrite=overwrite)
-    floor = floors(source.parent, cut.test)[f"{sees(spec)}/mape"]
-    files = tuple(sorted(each for each in out.iterdir() if each.is_file()))
-    return Row(path.stem, scores["mape"], scores["mae"], floor, ended.seconds, files), ended.history
+    table, _ = clean(spec, read(source))
+    split = parts(spec, table, base=path.parent)
+    done = run(spec, split, out, overwrite=overwrite, make_hooks=make_hooks, context=context)
+    target = split.test[target_columns(spec)[0]].to_numpy()
+    predictions = done.predict(split.test).assign(target=target).rename_axis("row")
+    write_table(out / "predictions.csv", predictions, overwrite=overwrite)
+    scores = evaluate(done.predict, split.test)
+    result = Result(
+        name=path.stem,
+        mape=scores["mape"],
+        mae=scores["mae"],
+        oracle_mape=oracle_scores(source.parent, split.test)[f"{inputs_of(spec)}/mape"],
+        seconds=done.seconds,
+        files=tuple(sorted(file for file in out.iterdir() if file.is_file())),
+    )
+    return result, done.history
 
 
-def sees(spec: Spec) -> str:
-    """Say what a spec's branches read: "table", "pictures" or "both"."""
-    found = {isinstance(leaf, ImageBranch) for _, leaf in walk(spec.root)}
-    return "both" if len(found) == 2 else "pictures" if True in found else "table"
+def inputs_of(spec: Spec) -> str:
+    """Return what a spec's branches read: "table", "pictures" or "both"."""
+    are_images = {isinstance(branch, Image) for _, branch in walk(spec.root)}
+    return "both" if len(are_images) == 2 else "pictures" if True in are_images else "table"
 
 
-def table(rows: Iterable[Row]) -> rich.table.Table:
-    """Lay rows out for the terminal, a line each, in the order given."""
-    lines = [
-        (row.name, f"{row.mape:.1%}", f"{row.floor:.1%}", f"{row.mae:,.0f}", f"{row.seconds:.0f}")
-        for row in rows
+def results_table(results: Iterable[Result]) -> rich.table.Table:
+    """Make a table of the results for the terminal."""
+    rows = [
+        (r.name, f"{r.mape:.1%}", f"{r.oracle_mape:.1%}", f"{r.mae:,.0f}", f"{r.seconds:.0f}")
+        for r in results
     ]
     columns = ("spec", "MAPE", "best reachable", "MAE (€)", "seconds")
-    return text_table("errors on the test part", columns, lines)
+    return text_table("errors on the test part", columns, rows)

@@ -1,4 +1,4 @@
-"""The demo: small houses, drawn and priced, whose best reachable error is known.
+"""The demo's houses, whose prices follow a formula, so that the best reachable error is known.
 
 Every row is a house with a few facts in a table, a picture of its front and one of its garden.
 Its price is
@@ -10,14 +10,14 @@ Its price is
     P     = 0.25 (floors - 2) + ROOFS[roof] + 0.08 (trees - 2) + WATERS[water]
     noise = normal, mean 0, standard deviation 0.08
 
-T stands in the table alone and P in the pictures alone; the three terms are drawn independently
-of one another, and T and P spread about equally (standard deviation 0.35). So a model of the
-table, however good, keeps the spread of P as its error, and a model of the pictures that of T:
-`floors` says how large these errors are on given rows. All else that is drawn (weather, walls,
-shutters, fences, flowers) means nothing.
+T can be read only from the table and P only from the pictures; the three terms are independent, and
+T and P vary about equally (standard deviation 0.35). So the best model of the table is wrong by the
+variation of P, and the best model of the pictures by that of T: `oracle_scores` computes how large
+these errors are. Everything else in the pictures (weather, walls, shutters, fences, flowers) means
+nothing.
 
-Some cells and pictures are missing. The floors know T and P even there, so a model can come near
-them but not quite reach them.
+Some cells and pictures are missing. The oracles know T and P even then, so a model comes near their
+scores but does not quite reach them.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ WATERS = {"none": -0.15, "pond": 0.0, "pool": 0.3}
 
 
 NOISE = 0.08
+"""The standard deviation of the noise in the log price."""
 
 
-TERMS = ("row", "table", "pictures", "noise")
+TRUTH_COLUMNS = ("row", "table", "pictures", "noise")
+"""What `truth.csv` has of each house."""
 
 
 MISSING = {
@@ -74,17 +76,19 @@ MISSING = {
     "garden": 0.01,
     "price": 0.003,
 }
-"""The share of rows whose cell is left empty, by column."""
+"""The share of rows with an empty cell, by column."""
 
 
 @frozen
 class House:
-    """A house: what the table tells, what the pictures show, and the noise of its price.
+    """A house: what the table says, what the pictures show, and the noise of its price.
 
     `area` is in m², `age` in years when it was sold.
 
-    >>> one = House(0, 110.0, 40, 4, "meadows", datetime.date(2023, 5, 2), 2, "tiled", 3, "pool")
-    >>> one.table, one.pictures, one.price
+    >>> facts = {"area": 110.0, "age": 40, "rooms": 4, "district": "meadows"}
+    >>> shown = {"floors": 2, "roof": "tiled", "trees": 3, "water": "pool"}
+    >>> house = House(row=0, sold=datetime.date(2023, 5, 2), **facts, **shown)
+    >>> house.table, house.pictures, house.price
     (-0.079556, 0.38, 432147)
     """
 
@@ -102,7 +106,7 @@ class House:
 
     @property
     def table(self) -> float:
-        """T, the part of the log price that the table shows."""
+        """T, the part of the log price that the table determines."""
         size = 0.6 * math.log(self.area / 110) + 0.04 * (self.rooms - 4)
         age = 0.4 * ((self.age - 60) ** 2 / 3600 - 0.26)
         season = 0.03 * math.cos(2 * math.pi * (self.sold.month - 5) / 12)
@@ -110,7 +114,7 @@ class House:
 
     @property
     def pictures(self) -> float:
-        """P, the part of the log price that the pictures show."""
+        """P, the part of the log price that the pictures determine."""
         front = 0.25 * (self.floors - 2) + ROOFS[self.roof]
         return round(front + 0.08 * (self.trees - 2) + WATERS[self.water], 6)
 
@@ -120,27 +124,36 @@ class House:
         return round(math.exp(BASE + self.table + self.pictures + self.noise))
 
 
-def house(row: int, seed: int = 0) -> House:
-    """Make up a house: a function of the row and the seed alone.
+def make_house(row: int, seed: int = 0) -> House:
+    """Make up a house, as a function of the row and the seed alone.
 
-    >>> house(3) == house(3) != house(3, seed=1)
+    >>> make_house(3) == make_house(3) != make_house(3, seed=1)
     True
     """
-    rng = generator_of("house", seed, row)
+    rng = rng_for("house", seed, row)
     area = round(110 * math.exp(0.33 * rng.standard_normal()), 1)
     rooms = max(1, round(area / 28 + 0.8 * rng.standard_normal()))
-    day = datetime.date(2019, 1, 1) + datetime.timedelta(days=int(rng.integers(6 * 365)))
-    told = (area, int(rng.integers(101)), rooms, pick(rng, sorted(DISTRICTS)), day)
-    front = int(rng.integers(1, 4)), pick(rng, tuple(ROOFS))
-    garden = int(rng.integers(5)), pick(rng, ("none", "none", "pond", "pool"))
-    return House(row, *told, *front, *garden, round(NOISE * rng.standard_normal(), 6))
+    sold = datetime.date(2019, 1, 1) + datetime.timedelta(days=int(rng.integers(6 * 365)))
+    return House(
+        row=row,
+        area=area,
+        rooms=rooms,
+        sold=sold,
+        age=int(rng.integers(101)),
+        district=pick(rng, sorted(DISTRICTS)),
+        floors=int(rng.integers(1, 4)),
+        roof=pick(rng, tuple(ROOFS)),
+        trees=int(rng.integers(5)),
+        water=pick(rng, ("none", "none", "pond", "pool")),
+        noise=round(NOISE * rng.standard_normal(), 6),
+    )
 
 
-def generator_of(purpose: str, seed: int, row: int) -> Rng:
-    """Make the generator of one purpose and row."""
+def rng_for(purpose: str, seed: int, row: int) -> Rng:
+    """Make the random generator for one purpose and row."""
     return np.random.Generator(np.random.PCG64(derive("demo", purpose, seed, row)))
 
 
 def pick(rng: Rng, choices: Sequence[Choice]) -> Choice:
-    """Pick one of the choices."""
+    """Pick one of the choices at random."""
     return choices[int(rng.integers(len(choices)))]

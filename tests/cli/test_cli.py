@@ -58,7 +58,7 @@ optimizer = { kind = "adamw", lr = 5e-3 }
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    draw(folder, rows=40)
+    draw(folder, n_rows=40)
     (folder / "houses.toml").write_text(SPEC)
     return folder
 

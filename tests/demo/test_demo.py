@@ -1,4 +1,4 @@
-"""The demo: drawn the same each time, priced by its formula, with floors that are floors."""
+"""The demo: drawn the same each time, priced by its formula, with oracles that no model beats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 
 import mip
-from mip.demo import comparison, drawing, files, houses
+from mip.demo import comparison, files, fronts, gardens, houses
 from mip.model import check_columns
 
 SPECS = Path(__file__).parents[2] / "specs" / "demo"
@@ -20,7 +20,7 @@ NAMES = ("both", "pictures", "table")
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    mip.demo.draw(folder, rows=60)
+    mip.demo.draw(folder, n_rows=60)
     return folder
 
 
@@ -30,15 +30,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_drawing_twice_gives_equal_bytes_and_another_seed_does_not(drawn, tmp_path):
-    mip.demo.draw(tmp_path / "again", rows=60)
+    mip.demo.draw(tmp_path / "again", n_rows=60)
     assert contents(tmp_path / "again") == contents(drawn)
-    mip.demo.draw(tmp_path / "other", rows=2, seed=1)
+    mip.demo.draw(tmp_path / "other", n_rows=2, seed=1)
     one, other = contents(drawn), contents(tmp_path / "other")
     assert all(one[name] != other[name] for name in one.keys() & other.keys())
 
 
 def test_fewer_rows_are_the_first_of_more(drawn, tmp_path):
-    mip.demo.draw(tmp_path, rows=5)
+    mip.demo.draw(tmp_path, n_rows=5)
     for name, data in contents(tmp_path).items():
         assert contents(drawn)[name].startswith(data)
 
@@ -54,39 +54,51 @@ def test_the_price_is_the_formula_to_the_euro(drawn):
 
 def test_the_terms_are_those_of_the_docstring():
     day = datetime.date(2021, 11, 30)
-    one = houses.House(0, 110.0, 60, 4, "lakeside", day, 3, "slate", 4, "none", noise=0.01)
+    facts = {"area": 110.0, "age": 60, "rooms": 4, "district": "lakeside", "sold": day}
+    shown = {"floors": 3, "roof": "slate", "trees": 4, "water": "none"}
+    one = houses.House(row=0, **facts, **shown, noise=0.01)
     assert one.table == pytest.approx(-0.4 * 0.26 + 0.34 - 0.03)
     assert one.pictures == pytest.approx(0.25 + 0.22 + 0.16 - 0.15)
     assert one.price == round(np.exp(houses.BASE + one.table + one.pictures + 0.01))
 
 
 def test_the_terms_are_independent_and_table_and_pictures_weigh_the_same():
-    drawn = [houses.house(row) for row in range(2000)]
+    drawn = [houses.make_house(row) for row in range(2000)]
     terms = np.array([[each.table, each.pictures, each.noise] for each in drawn])
     assert terms.std(axis=0) == pytest.approx([0.35, 0.35, houses.NOISE], rel=0.05)
     assert np.abs(np.corrcoef(terms.T)[~np.eye(3, dtype=bool)]).max() < 0.05
     assert np.abs(terms.mean(axis=0)).max() < 0.03
 
 
-@pytest.mark.parametrize("picture", [drawing.front, drawing.garden])
+@pytest.mark.parametrize("picture", [fronts.draw_front, gardens.draw_garden])
 def test_a_picture_tells_nothing_of_the_table(picture):
-    one = houses.house(0)
+    one = houses.make_house(0)
     other = evolve(one, area=20.0, age=99, rooms=1, district="mills", noise=0.5)
     assert picture(one).tobytes() == picture(other).tobytes()
 
 
 def test_every_term_of_the_pictures_can_be_seen():
-    one = evolve(houses.house(0), floors=1, roof="worn", trees=0, water="none")
+    one = evolve(houses.make_house(0), floors=1, roof="worn", trees=0, water="none")
     for change in ({"floors": 2}, {"roof": "slate"}):
-        assert drawing.front(one).tobytes() != drawing.front(evolve(one, **change)).tobytes()
-        assert drawing.garden(one).tobytes() == drawing.garden(evolve(one, **change)).tobytes()
+        assert (
+            fronts.draw_front(one).tobytes() != fronts.draw_front(evolve(one, **change)).tobytes()
+        )
+        assert (
+            gardens.draw_garden(one).tobytes()
+            == gardens.draw_garden(evolve(one, **change)).tobytes()
+        )
     for change in ({"trees": 1}, {"water": "pond"}, {"water": "pool"}):
-        assert drawing.garden(one).tobytes() != drawing.garden(evolve(one, **change)).tobytes()
-        assert drawing.front(one).tobytes() == drawing.front(evolve(one, **change)).tobytes()
+        assert (
+            gardens.draw_garden(one).tobytes()
+            != gardens.draw_garden(evolve(one, **change)).tobytes()
+        )
+        assert (
+            fronts.draw_front(one).tobytes() == fronts.draw_front(evolve(one, **change)).tobytes()
+        )
 
 
 def test_some_cells_and_pictures_are_missing():
-    told = [files.cells(houses.house(row)) for row in range(800)]
+    told = [files.table_cells(houses.make_house(row)) for row in range(800)]
     missing = {name: sum(cells[name] == "" for cells in told) for name in told[0]}
     assert missing["rooms"] == missing["sold"] == 0
     assert all(8 <= missing[name] <= 32 for name in ("area", "age"))
@@ -101,14 +113,14 @@ def test_a_picture_is_there_exactly_where_it_is_named(drawn):
     assert len(named) < 2 * len(rows)
 
 
-def test_floors_fall_with_what_the_oracle_knows(drawn):
-    floors = mip.demo.floors(drawn, mip.read(drawn / "houses.csv").take(range(10, 50)))
+def test_errors_fall_with_what_the_oracle_knows(drawn):
+    scores = mip.demo.oracle_scores(drawn, mip.read(drawn / "houses.csv").take(range(10, 50)))
     for metric in ("mape", "mae"):
-        single = min(floors[f"table/{metric}"], floors[f"pictures/{metric}"])
-        assert floors[f"both/{metric}"] < single / 2
-    assert 0.04 < floors["both/mape"] < 0.09
-    assert 0.2 < floors["table/mape"] < 0.4
-    assert 0.2 < floors["pictures/mape"] < 0.4
+        single = min(scores[f"table/{metric}"], scores[f"pictures/{metric}"])
+        assert scores[f"both/{metric}"] < single / 2
+    assert 0.04 < scores["both/mape"] < 0.09
+    assert 0.2 < scores["table/mape"] < 0.4
+    assert 0.2 < scores["pictures/mape"] < 0.4
 
 
 def test_no_constant_goes_below_the_floor(drawn):
@@ -118,16 +130,16 @@ def test_no_constant_goes_below_the_floor(drawn):
     factors = np.exp(np.linspace(-1, 1, 2001))[:, None]
     mape = np.abs(factors * guess / price[known] - 1).mean(axis=1).min()
     mae = np.abs(factors * guess - price[known]).mean(axis=1).min()
-    floors = mip.demo.floors(drawn, rows)
-    assert floors["table/mape"] <= mape == pytest.approx(floors["table/mape"], rel=1e-3)
-    assert floors["table/mae"] <= mae == pytest.approx(floors["table/mae"], rel=1e-3)
+    scores = mip.demo.oracle_scores(drawn, rows)
+    assert scores["table/mape"] <= mape == pytest.approx(scores["table/mape"], rel=1e-3)
+    assert scores["table/mae"] <= mae == pytest.approx(scores["table/mae"], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_specs_fit_the_table(name, drawn):
     spec = mip.load_spec(SPECS / f"{name}.toml")
     check_columns(spec, mip.read(drawn / "houses.csv"))
-    assert comparison.sees(spec) == name
+    assert comparison.inputs_of(spec) == name
     assert (SPECS / spec.data.table).resolve() == (SPECS.parents[1] / "demo/houses.csv").resolve()
 
 
@@ -157,13 +169,13 @@ def small(drawn):
 def test_compare_fits_scores_and_writes(small, tmp_path):
     rows = mip.demo.compare(small, tmp_path)
     assert tuple(row.name for row in rows) == NAMES
-    assert all(row.mape > row.floor > 0 and row.mae > 0 and row.seconds > 0 for row in rows)
+    assert all(row.mape > row.oracle_mape > 0 and row.mae > 0 and row.seconds > 0 for row in rows)
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
     wanted = {"history.jsonl", "model.safetensors", "predictions.csv", "spec.toml"}
     for row in rows:
         assert {path.name for path in row.files} == wanted
         assert all(path.parent == tmp_path / row.name for path in row.files)
-    assert mip.demo.table(rows).row_count == 3
+    assert mip.demo.results_table(rows).row_count == 3
 
 
 def test_predictions_are_those_of_the_written_model(small, tmp_path):

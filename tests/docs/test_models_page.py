@@ -61,7 +61,7 @@ def test_the_sections_are_kinds():
 
 
 def test_the_picture_is_that_of_the_spec(tmp_path):
-    draw(tmp_path, rows=20)
+    draw(tmp_path, n_rows=20)
     spec = mip.parse(SPECS[0])
     plan = mip.adapt(spec, mip.clean(spec, mip.read(tmp_path / "houses.csv"))[0])
     drawn = diagram(summary(plan, mip.build(plan)))

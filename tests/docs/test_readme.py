@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("readme")
-    draw(made / "demo", rows=60)
+    draw(made / "demo", n_rows=60)
     (made / "houses.toml").write_text(blocks("toml")[0])
     return made
 

@@ -218,11 +218,11 @@ def test_a_log_that_goes_on_takes_no_other_file_for_its_own(tmp_path):
 def test_the_demo_draws_over_nothing_of_others(tmp_path):
     (tmp_path / "houses.csv").write_bytes(b"mine")
     with pytest.raises(FileError, match=r"houses\.csv: exists already"):
-        draw(tmp_path, rows=2)
+        draw(tmp_path, n_rows=2)
     assert snapshot(tmp_path) == {str(tmp_path / "houses.csv"): b"mine"}
-    draw(tmp_path, rows=2, overwrite=True)
+    draw(tmp_path, n_rows=2, overwrite=True)
     before = snapshot(tmp_path)
-    draw(tmp_path, rows=2)  # the same again is no loss
+    draw(tmp_path, n_rows=2)  # the same again is no loss
     assert snapshot(tmp_path) == before
 
 
