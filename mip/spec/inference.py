@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from attrs import evolve, frozen
@@ -15,55 +14,66 @@ from mip import branches, heads
 from mip.data import BLANKS, BOOLEAN_WORDS, IMAGE_SUFFIXES, Table, is_image, is_list
 from mip.errors import DataError
 
-PICTURE = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})", re.IGNORECASE)
+_IMAGE_NAME = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})", re.IGNORECASE)
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+_OTHER_DATE = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
+_NAME_OF_IDS = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
+_NAME_OF_CODES = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
+_VECTOR = re.compile(r"[\[(] *[-+\d.e]+([,; ]+[-+\d.e]+)+ *[\])]", re.IGNORECASE)
 
 
-ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+MAX_CATEGORIES = 30
+"""A column with at most this many different words is a category, however short the table."""
 
 
-DATE = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
+TEXT_LENGTH = 3
+"""Cells with at least this many words on average are text."""
 
 
-IDENTITY = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
+MAX_NAME_LENGTH = 10_000
+"""The length of the longest name that is written into a spec."""
 
 
-CODE = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
-
-
-VECTOR = re.compile(r"[\[(] *[-+\d.e]+([,; ]+[-+\d.e]+)+ *[\])]", re.IGNORECASE)
-
-
-LOST = ": none of these files is there"
-
-
-LOG = ": on a log scale"
-
-
-FEW = 30
-"""A column of words with at most so many different ones is a category, however short the table."""
-
-
-SENTENCE = 3
-"""So many words a cell, on average, are text."""
-
-
-LONGEST = 10_000
-"""So many letters has the longest name that is written."""
+Role = Literal[
+    "number",
+    "log number",
+    "category",
+    "yes or no",
+    "date",
+    "free text",
+    "vector",
+    "image",
+    # These are left out.
+    "constant",
+    "foreign date",
+    "images and others",
+    "list",
+    "lost files",
+    "names",
+    "odd name",
+    "rare text",
+    "row name",
+]
 
 
 @frozen
 class Guess:
-    """What a column seems to be, and why."""
+    """What a column seems to be, what its cells are, and what follows from that."""
 
     column: str
-    role: str
-    reason: str
+    role: Role
+    cells: str
+    conclusion: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The cells and the conclusion."""
+        return f"{self.cells}: {self.conclusion}" if self.conclusion else self.cells
 
 
 def guess(table: Table, column: str) -> Guess:
-    """Guess a column's role: number, log number, category, yes or no, date, free text, vector,
-    image, or what is left out. What stands for a missing number ("none", "-", "NA") is a word
-    among words.
+    """Guess the role of a column. A word that can stand for a missing number ("none", "-", "NA") is
+    a word among words.
 
     >>> from mip.data import from_columns
     >>> rows = from_columns({"town": ["Ulm", "none"], "size": ["1.5", "2.5"], "age": ["none", ""]})
@@ -71,32 +81,46 @@ def guess(table: Table, column: str) -> Guess:
     ['category', 'number', 'constant']
     """
     if not is_writable(column):
-        return Guess(column, "odd name", "a spec cannot hold it: rename the column")
+        return Guess(column, "odd name", "a spec cannot hold it", "rename the column")
     cells = [cell for cell in table.cells(column) if cell is not None]
     if any(map(is_image, cells)):
         return _guess_images(column, cells)
     if any(map(is_list, cells)):
-        return _guess_list(table, column, cells)
+        return _guess_lists(table, column, cells)
     words = [word for word in table.texts(column) if word]
     known = [word for word in words if word.lower() not in BLANKS]
-    kinds, told = len(set(known)), _counts(known, table)
-    if _share(PICTURE, known) > 0.9 and all(isinstance(cell, (str, os.PathLike)) for cell in cells):
-        there = any(map(partial(_is_file, table), known))
-        return Guess(column, "image" if there else "lost files", f"{told}{'' if there else LOST}")
-    if kinds == 2 and all(word.lower() in BOOLEAN_WORDS for word in known):
-        return Guess(column, "yes or no", told)
-    if kinds > 1 and _is_number(table, column):
-        return _guess_number(table, column, kinds, told)
-    if kinds > 1 and _share(ISO, known) == 1 and _is_date(table, column):
-        return Guess(column, "date", f"{told}, {min(known):.10} to {max(known):.10}")
-    if _share(VECTOR, known) == 1 and _is_vector(table, column, known):
-        return Guess(column, "vector", f"{told}, each a list of numbers")
-    return _guess_words(column, words, _counts(words, table))
+    n_values, counts = len(set(known)), _counts(known, table)
+    are_paths = all(isinstance(cell, (str, os.PathLike)) for cell in cells)
+    if are_paths and _share(_IMAGE_NAME, known) > 0.9:
+        if any(_is_file(table, word) for word in known):
+            return Guess(column, "image", counts)
+        return Guess(column, "lost files", counts, "none of these files exists")
+    if n_values == 2 and all(word.lower() in BOOLEAN_WORDS for word in known):
+        return Guess(column, "yes or no", counts)
+    if n_values > 1 and _has_numbers(table, column):
+        return _guess_number(table, column, known)
+    if n_values > 1 and _share(_ISO_DATE, known) == 1 and _has_dates(table, column):
+        return Guess(column, "date", f"{counts}, {min(known):.10} to {max(known):.10}")
+    if _share(_VECTOR, known) == 1 and _has_vectors(table, column, len(known)):
+        return Guess(column, "vector", f"{counts}, each a list of numbers")
+    return _guess_words(table, column, words)
+
+
+def is_writable(text: str) -> bool:
+    """Return whether a spec can hold this text."""
+    # TOML is UTF-8, which has no half of a surrogate pair; a key with too many dots is refused.
+    has_half = any("\ud800" <= letter <= "\udfff" for letter in text)
+    too_long = len(text) > MAX_NAME_LENGTH or text.count(".") > MAX_NAME_LENGTH // 10
+    return not has_half and not too_long
 
 
 def _counts(words: list[str], table: Table) -> str:
-    blank = len(table) - len(words)
-    return f"{len(set(words))} different values" + (f", {blank} missing" if blank else "")
+    missing = len(table) - len(words)
+    return f"{len(set(words))} different values" + (f", {missing} missing" if missing else "")
+
+
+def _share(pattern: re.Pattern[str], words: list[str]) -> float:
+    return sum(bool(pattern.fullmatch(word)) for word in words) / max(len(words), 1)
 
 
 def _is_file(table: Table, word: str) -> bool:
@@ -106,60 +130,24 @@ def _is_file(table: Table, word: str) -> bool:
         return False
 
 
-def is_writable(text: str) -> bool:
-    """Whether a spec can hold this text."""
-    # TOML is UTF-8, which has no half of a surrogate pair; a line with too many dots is no spec.
-    halves = any("\ud800" <= letter <= "\udfff" for letter in text)
-    return not halves and len(text) <= LONGEST and text.count(".") <= LONGEST // 10
-
-
-def _guess_words(column: str, words: list[str], told: str) -> Guess:
-    kinds = len(set(words))
-    if kinds < 2:
-        return Guess(column, "constant", f"{told}: nothing to learn")
-    if _share(DATE, words) > 0.9:
-        return Guess(column, "foreign date", f"{told}: dates are read as 2024-12-31")
-    long = sum(len(word.split()) for word in words) >= SENTENCE * len(words)
-    if kinds <= FEW or (kinds <= len(words) // 3 and not long):
-        return Guess(column, "category", told)
-    if long:
-        return Guess(column, "free text", f"{told}: too many to be categories")
-    return Guess(column, "names", f"{told}: too many to be categories, too short to be text")
-
-
-def _guess_images(column: str, cells: list[Any]) -> Guess:
-    if all(is_image(cell) or isinstance(cell, (str, os.PathLike)) for cell in cells):
-        return Guess(column, "image", f"{len(cells)} images within the table")
-    return Guess(column, "images and others", "some cells are neither images nor paths")
-
-
-def _guess_list(table: Table, column: str, cells: list[Any]) -> Guess:
-    listed = [cell if is_list(cell) else [cell] for cell in cells]
-    words = [word for cell in listed for word in cell]
-    told = f"lists of {len(words)} in {len(cells)} rows"
-    names = [word for word in words if isinstance(word, str)]
-    if len(names) == len(words) and _share(PICTURE, names) > 0.9:
-        return Guess(column, "image", told)
-    numbers = all(isinstance(word, (int, float)) for word in words)
-    if words and numbers and all(map(is_list, cells)) and _is_vector(table, column, cells):
-        return Guess(column, "vector", f"{told}, {len(listed[0])} numbers each")
-    return Guess(column, "list", f"{told}: neither images nor as many numbers in each")
-
-
-def _share(pattern: re.Pattern[str], words: list[str]) -> float:
-    return sum(bool(pattern.fullmatch(word)) for word in words) / max(len(words), 1)
-
-
-def _is_number(table: Table, column: str) -> bool:
+def _has_numbers(table: Table, column: str) -> bool:
     try:
         return not np.isnan(table.numbers(column)).all()
     except DataError:
         return False
 
 
-def _is_vector(table: Table, column: str, known: list[Any]) -> bool:
-    # The training rows, more than half of all, tell how long it is.
-    if len(known) <= len(table) / 2:
+def _has_dates(table: Table, column: str) -> bool:
+    try:
+        table.timestamps(column)
+    except DataError:
+        return False
+    return True
+
+
+def _has_vectors(table: Table, column: str, n_known: int) -> bool:
+    # The training rows, more than half of all, must show how long a vector is.
+    if n_known <= len(table) / 2:
         return False
     branch = branches.Vector((column,))
     try:
@@ -169,33 +157,59 @@ def _is_vector(table: Table, column: str, known: list[Any]) -> bool:
     return True
 
 
-def _is_date(table: Table, column: str) -> bool:
-    try:
-        table.timestamps(column)
-    except DataError:
-        return False
-    return True
+def _guess_images(column: str, cells: list[Any]) -> Guess:
+    if all(is_image(cell) or isinstance(cell, (str, os.PathLike)) for cell in cells):
+        return Guess(column, "image", f"{len(cells)} images within the table")
+    return Guess(column, "images and others", "some cells are neither images nor paths")
 
 
-def _guess_number(table: Table, column: str, kinds: int, told: str) -> Guess:
+def _guess_lists(table: Table, column: str, cells: list[Any]) -> Guess:
+    lists = [cell if is_list(cell) else [cell] for cell in cells]
+    entries = [entry for cell in lists for entry in cell]
+    counts = f"lists of {len(entries)} in {len(cells)} rows"
+    names = [entry for entry in entries if isinstance(entry, str)]
+    if len(names) == len(entries) and _share(_IMAGE_NAME, names) > 0.9:
+        return Guess(column, "image", counts)
+    are_numbers = all(map(is_list, cells)) and all(isinstance(e, (int, float)) for e in entries)
+    if entries and are_numbers and _has_vectors(table, column, len(cells)):
+        return Guess(column, "vector", f"{counts}, {len(lists[0])} numbers each")
+    return Guess(column, "list", counts, "neither images nor equally many numbers in each")
+
+
+def _guess_words(table: Table, column: str, words: list[str]) -> Guess:
+    n_values, counts = len(set(words)), _counts(words, table)
+    if n_values < 2:
+        return Guess(column, "constant", counts, "nothing to learn")
+    if _share(_OTHER_DATE, words) > 0.9:
+        return Guess(column, "foreign date", counts, "dates are read as 2024-12-31")
+    is_text = sum(len(word.split()) for word in words) >= TEXT_LENGTH * len(words)
+    if n_values <= MAX_CATEGORIES or (n_values <= len(words) // 3 and not is_text):
+        return Guess(column, "category", counts)
+    if is_text:
+        return Guess(column, "free text", counts, "too many to be categories")
+    return Guess(column, "names", counts, "too many to be categories, too short to be text")
+
+
+def _guess_number(table: Table, column: str, known: list[str]) -> Guess:
+    n_values, counts = len(set(known)), _counts(known, table)
     values = table.numbers(column)
     values = values[~np.isnan(values)]
-    whole = bool((values == np.round(values)).all())
-    counted = whole and kinds == len(table) and values.max() - values.min() == kinds - 1
-    if counted or (whole and kinds == len(table) and re.search(IDENTITY, column)):
-        return Guess(column, "row name", f"{told}: it names the rows")
-    if whole and re.search(CODE, column):
-        return Guess(column, "category", f"{told}: a code, not an amount")
     low, high = values.min(), values.max()
-    told = f"{told}, {low:g} to {high:g}"
+    is_whole, are_unique = bool((values == np.round(values)).all()), n_values == len(table)
+    names_ids = high - low == n_values - 1 or re.search(_NAME_OF_IDS, column)
+    if is_whole and are_unique and names_ids:
+        return Guess(column, "row name", counts, "it names the rows")
+    if is_whole and re.search(_NAME_OF_CODES, column):
+        return Guess(column, "category", counts, "a code, not an amount")
+    counts = f"{counts}, {low:g} to {high:g}"
     if low > 0 and high >= 10 * low:
-        return Guess(column, "log number", f"{told}{LOG}")
-    return Guess(column, "number", told)
+        return Guess(column, "log number", counts, "on a log scale")
+    return Guess(column, "number", counts)
 
 
 @frozen
 class TargetGuess:
-    """The kind of head that suits a target, why, and its options beside the column, in TOML."""
+    """The kind of head that suits a target, why, and its options besides the column, in TOML."""
 
     column: str
     kind: str
@@ -204,31 +218,31 @@ class TargetGuess:
 
 
 def guess_target(table: Table, column: str) -> TargetGuess:
-    """Guess the head for a target column, and its reason."""
+    """Guess the head for a target column. Raises DataError if no head can predict it."""
     if any(map(is_list, table.cells(column))):
         heads.Multilabel(column).adapt(table)
         return TargetGuess(column, "multilabel", "lists: any of several labels")
     words = [word for word in table.texts(column) if word]
     known = [word for word in words if word.lower() not in BLANKS]
-    number = len(set(known)) > 1 and _is_number(table, column)
-    if number and len(known) < len(words):
-        found = _regression(table, column, known)
+    is_number = len(set(known)) > 1 and _has_numbers(table, column)
+    if is_number and len(known) < len(words):
+        found = _guess_regression(table, column, known)
         return evolve(found, reason=f"{found.reason} (for classes leave the missing cells empty)")
-    kinds = len(set(words))
-    if kinds < 2:
-        raise DataError(f"{table.name}: column '{column}' has {kinds} value, nothing to predict")
-    if kinds > max(FEW, len(words) // 2) and not number:
-        told = f"{kinds} different words in {len(words)} rows are too many to be classes"
-        raise DataError(f"{table.name}: column '{column}': {told}")
-    if kinds == 2:
+    n_values = len(set(words))
+    if n_values < 2:
+        raise DataError(f"{table.name}: column '{column}' has {n_values} value, nothing to predict")
+    if n_values > max(MAX_CATEGORIES, len(words) // 2) and not is_number:
+        text = f"{n_values} different words in {len(words)} rows are too many to be classes"
+        raise DataError(f"{table.name}: column '{column}': {text}")
+    if n_values == 2:
         both = ", ".join(f"{word:.40}" for word in sorted(set(words)))
         return TargetGuess(column, "binary", f"two values: {both}")
-    if not number or (kinds <= 10 and kinds < len(words) / 10):
-        return TargetGuess(column, "multiclass", f"{kinds} classes")
-    return _regression(table, column, known)
+    if not is_number or (n_values <= 10 and n_values < len(words) / 10):
+        return TargetGuess(column, "multiclass", f"{n_values} classes")
+    return _guess_regression(table, column, known)
 
 
-def _regression(table: Table, column: str, known: list[str]) -> TargetGuess:
-    found = _guess_number(table, column, len(set(known)), _counts(known, table))
+def _guess_regression(table: Table, column: str, known: list[str]) -> TargetGuess:
+    found = _guess_number(table, column, known)
     scale = "log" if found.role == "log number" else "standard"
     return TargetGuess(column, "regression", found.reason, (f'scale = "{scale}"', 'loss = "mae"'))

@@ -296,9 +296,11 @@ def test_names_that_no_spec_can_hold_are_left_out_or_named():
     spec, _ = check(table, text)
     assert spec.branch["numbers"].columns == ("x",)
     assert text.count("… (odd name: a spec cannot hold it: rename the column)\n") == 2
-    with pytest.raises(DataError, match="the name of the target cannot stand in a spec: rename it"):
+    with pytest.raises(
+        DataError, match="the name of the target cannot be written in a spec: rename it"
+    ):
         draft(table, dotted, "t.csv")
-    with pytest.raises(DataError, match="the name of the table's file cannot stand in a spec"):
+    with pytest.raises(DataError, match="the name of the table's file cannot be written in a spec"):
         draft(table, "y", "t\udcff.csv")
 
 

@@ -94,14 +94,14 @@ def test_many_rows_teach_curves_and_words(table):
     assert "amounts" not in spec.branch
     assert (spec.branch["numbers"].embedding, spec.branch["numbers"].bins) == ("piecewise", 128)
     assert "area" in spec.branch["numbers"].columns
-    assert "# 2000 rows teach a curve for each column" in more
+    assert "# 2000 rows are enough for a curve for each column" in more
 
 
 def test_photos_beside_few_rows_of_a_table_get_few_words():
     photos = [np.full((4, 4, 3), k, dtype="uint8") for k in range(20)]
     rows = {"x": np.linspace(0, 1, 20), "photo": photos, "y": np.linspace(5, 6, 20)}
     text = draft(from_columns(rows), "y", "t.csv")
-    assert "layers = [8]            # few numbers for the photos: 20 rows teach no more" in text
+    assert "layers = [8]            # few, because there are 20 rows" in text
     assert mip.parse(text).branch["looks"].branch["photos"].columns == ("photo",)
     alone = draft(from_columns({"photo": photos, "y": rows["y"]}), "y", "t.csv")
     assert list(mip.parse(alone).branch) == ["photos"]
@@ -175,7 +175,7 @@ def test_photos_that_are_not_there_are_counted_and_the_first_is_named(tmp_path):
     (tmp_path / "c.png").write_bytes(b"x")
     frame = pd.DataFrame({"photo": cells, "price": np.arange(20.0)})
     text = draft(from_frame(frame, root=tmp_path), "price", "t.csv")
-    assert "# 10 of 20 photos are not there\n" in text
+    assert "# 10 of 20 photos are missing or broken\n" in text
     assert "(the first: row 1: b.png is missing); a learned" in text
     assert mip.parse(text).branch["photos"].missing == "learn"
 
@@ -187,7 +187,7 @@ def test_names_of_files_that_are_not_there_are_left_out(tmp_path):
     found = guess(from_frame(frame, root=tmp_path), "photo")
     assert (found.role, found.reason) == (
         "lost files",
-        "2 different values: none of these files is there",
+        "2 different values: none of these files exists",
     )
     assert "# left out: photo (lost files" in draft(from_frame(frame, root=tmp_path), "y", "t.csv")
 
