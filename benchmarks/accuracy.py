@@ -203,23 +203,22 @@ def page(results: Mapping[str, Result]) -> str:
     return f"""# Results on real data
 
 How well the specs of this project predict data that is not part of it, each trained from scratch
-with one seed. Those of the digits, the X-rays and the houses with photos were written by hand; all
-others are what `mip new` writes, as it is. Its rules were chosen with a view to these same data
-sets, though, so that on others it may do somewhat worse. The command, with the data in a folder
-DATA, is
+with one seed. The specs for the digits, the X-rays and the houses with photos were written by hand;
+all others are exactly what `mip new` writes. Its rules were tuned on these same data sets, though,
+so it may do somewhat worse on others. With the data in a folder DATA, run
 
     make accuracy DATA=DATA
 
-and for one of them `python -m benchmarks.accuracy NAME --data DATA --json FILE`.
+or, for a single spec, `python -m benchmarks.accuracy NAME --data DATA --json FILE`.
 
-| spec | metric | found | baselines that come with the data, not run here | aim | a training |
+| spec | metric | score | published baselines, not run here | aim | time per training |
 |---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Scores are means over five folds: those that come with the data, for the X-rays grouped by patient;
-for `adult` five stratified ones of seed 0; for the digits the official test. ± is the standard
-deviation over the folds, and for the houses, with five times five folds, over the repeats. `mape`
-is a fraction; `mae` and `rmse` are in the target's unit.
+Scores are means over five folds: those that come with the data (for the X-rays grouped by patient),
+or for `adult` five stratified folds of seed 0. The digits are scored on the official test set. ± is
+the standard deviation over the folds, or for the houses, which have five times five folds, over the
+repeats. `mape` is a fraction; `mae` and `rmse` are in the target's unit.
 
 {_photos(results)}
 Measured on 2 cores or fewer of {platform.machine()} with torch {torch.__version__.split("+")[0]};
@@ -232,7 +231,7 @@ def _photos(results: Mapping[str, Result]) -> str:
         return ""
     gap, error = paired(results["houses-table"]["errors"], results["houses"]["errors"])
     told = f"{gap:+.1%} ± {error:.1%} in MAPE (standard error over the rows)"
-    return f"""Houses with photos against the table alone, paired row by row over the repeats:
+    return f"""Houses with photos compared with the table alone, paired row by row over the repeats:
 {told}. {_verdict(gap, error)}
 """
 
