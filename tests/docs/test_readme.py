@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -63,26 +61,10 @@ def test_the_blocks_of_the_page_about_data_run_one_after_another(folder, monkeyp
     assert len(list(names["noisy"])) == 4
 
 
-def test_the_commands_run_one_after_another(folder):
+def test_the_commands_run_one_after_another(folder, run, monkeypatch):
+    monkeypatch.chdir(folder)
     for line in blocks("sh")[0].strip().splitlines():
         more = next((text for start, text in QUICK.items() if line.startswith(start)), "")
-        command = [sys.executable, "-m", "mip", *shlex.split(line)[1:], *shlex.split(more)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        code, out, err = run(*shlex.split(line)[1:], *shlex.split(more))
+        assert code == 0, f"{line}\n{out}\n{err}"
     assert (folder / "predictions.csv").read_text().startswith("row,value")
-
-
-def test_every_module_stands_in_the_file_table_in_path_order():
-    readme = (ROOT / "README.md").read_text()
-    places = [
-        readme.find(f"`mip/{path.name}`") for path in sorted((ROOT / "mip").glob("[a-z]*.py"))
-    ]
-    assert min(places) > 0
-    order = re.findall(r"`mip/(\w+)\.py`", readme)
-    core = [name for name in order if name in _imported()]
-    assert core == _imported()
-
-
-def _imported() -> list[str]:
-    text = (ROOT / "mip" / "__init__.py").read_text()
-    return re.findall(r"^from mip\.(\w+) import", text, re.MULTILINE)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -286,31 +283,26 @@ def test_nothing_else_is_in_the_file(pair, tmp_path):
 # On the command line.
 
 
-def called(*words):
-    command = [sys.executable, "-m", "mip", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path):
+def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path, run):
     spec = mip.parse(NUMBERS + ALL["binary"] + TRAIN)
     parts = mip.parts(spec, table)
     for seed in (0, 1):
         seeded = evolve(spec, train=evolve(spec.train, seed=seed))
         mip.run(seeded, parts, tmp_path / f"{seed}", context=mip.Context(device="cpu"))
     out, csv = tmp_path / "both.safetensors", tmp_path / "found.csv"
-    done = called("ensemble", tmp_path / "0", tmp_path / "1/model.safetensors", "--out", out)
-    assert (done.returncode, done.stdout) == (0, f"wrote {out}: the mean of 2 models\n")
-    assert called("predict", out, folder / "houses.csv", "--out", csv).returncode == 0
+    done = run("ensemble", tmp_path / "0", tmp_path / "1/model.safetensors", "--out", out)
+    assert done[:2] == (0, f"wrote {out}: the mean of 2 models\n")
+    assert run("predict", out, folder / "houses.csv", "--out", csv)[0] == 0
     want = mip.load(out)(table)
     pd.testing.assert_frame_equal(pd.read_csv(csv, index_col="row"), want.rename_axis("row"))
-    scored = called("evaluate", out, folder / "houses.csv", "--split", "test")
-    assert scored.returncode == 0
-    assert "accuracy" in scored.stdout
-    refused = called("predict", out, folder / "houses.csv", "--views", 2)
-    assert refused.stderr == "mip: error: an ensemble predicts without test-time augmentation\n"
+    code, scored, _ = run("evaluate", out, folder / "houses.csv", "--split", "test")
+    assert code == 0
+    assert "accuracy" in scored
+    refused = run("predict", out, folder / "houses.csv", "--tta", 2)
+    assert refused[2] == "mip: error: an ensemble predicts without test-time augmentation\n"
 
 
-def test_parts_that_models_do_not_share_are_not_scored(table, folder, tmp_path):
+def test_parts_that_models_do_not_share_are_not_scored(table, folder, tmp_path, run):
     for seed in (0, 1):
         change = {"data.split": {"fractions": [0.5, 0.25, 0.25], "seed": seed}}
         spec = mip.parse(NUMBERS + ALL["regression"] + TRAIN, changes=change)
@@ -319,8 +311,8 @@ def test_parts_that_models_do_not_share_are_not_scored(table, folder, tmp_path):
         )
     models = [mip.load(tmp_path / f"{seed}" / "model.safetensors") for seed in (0, 1)]
     mip.predict.save_ensemble(tmp_path / "both.safetensors", mip.predict.ensemble(models))
-    done = called("evaluate", tmp_path / "both.safetensors", folder / "houses.csv", "--split=test")
-    assert done.stderr == (
+    done = run("evaluate", tmp_path / "both.safetensors", folder / "houses.csv", "--split=test")
+    assert done[2] == (
         "mip: error: houses.csv: the models were trained on other parts of it, so that some have "
         "seen what is held out from others; leave out --split\n"
     )
