@@ -106,7 +106,7 @@ def test_a_hook_cannot_train_into_the_folder_from_another_thread(table, tmp_path
             ThreadPoolExecutor(1).submit(trained, table, tmp_path).result()
         return ()
 
-    assert trained(table, tmp_path, hooks=hooks).state.step == 1
+    assert trained(table, tmp_path, make_hooks=hooks).state.step == 1
 
 
 def test_a_lock_file_that_is_exchanged_while_it_is_taken_is_taken_anew(tmp_path, monkeypatch):
