@@ -111,10 +111,10 @@ def png(shade: int) -> bytes:
 
 def column(*cells) -> pd.Series:
     """A column of objects, however much a cell looks like several."""
-    found = pd.Series([None] * len(cells), dtype=object)
-    for place, cell in enumerate(cells):
-        found.iat[place] = cell
-    return found
+    series = pd.Series([None] * len(cells), dtype=object)
+    for k, cell in enumerate(cells):
+        series.iat[k] = cell
+    return series
 
 
 def rows_of(**changes) -> pd.DataFrame:
@@ -173,11 +173,15 @@ def outcome(do, header: str):
 quiet = pytest.mark.filterwarnings("ignore::mip.errors.MipWarning")
 
 
-def check_costs(found: pd.DataFrame, want: np.ndarray, header: str) -> None:
+def check_costs(predictions: pd.DataFrame, want: np.ndarray, header: str) -> None:
     """Good rows come first; each of the others has a prediction or an error that names it."""
-    np.testing.assert_allclose(found["value"].to_numpy()[: len(want)], want, rtol=1e-5)
-    errors = found["error"] if "error" in found else pd.Series(None, found.index, dtype=object)
-    assert errors.isna().tolist() == np.isfinite(found["value"]).tolist()
+    np.testing.assert_allclose(predictions["value"].to_numpy()[: len(want)], want, rtol=1e-5)
+    errors = (
+        predictions["error"]
+        if "error" in predictions
+        else pd.Series(None, predictions.index, dtype=object)
+    )
+    assert errors.isna().tolist() == np.isfinite(predictions["value"]).tolist()
     for row, error in errors.dropna().items():
         assert error.startswith(f"table row {row}, column '{header}'")
         assert error.isprintable()
@@ -267,14 +271,14 @@ DTYPES = [
 
 def read(table, header):
     """What a column is as words, numbers and dates; errors as their texts."""
-    found = []
+    outcomes = []
     dates = table.timestamps, table.out_of_bounds_rows
     for verb in (table.texts, table.numbers, table.overflow_rows, *dates):
         try:
-            found.append(verb(header).tolist())
+            outcomes.append(verb(header).tolist())
         except DataError as error:
-            found.append(str(error))
-    return repr(found)
+            outcomes.append(str(error))
+    return repr(outcomes)
 
 
 @given(st.lists(st.one_of(st.sampled_from(TEXTS), st.text(max_size=9), st.none()), min_size=1))
@@ -294,7 +298,7 @@ def test_whole_numbers_are_read_the_same_from_every_dtype(cells):
     columns.append(pd.Series([cell if cell is None else str(cell) for cell in cells], dtype=object))
     columns.append(pd.Series(cells, dtype=object).map(Decimal, na_action="ignore"))
     columns.append(pd.Series(cells, dtype="Int64").astype("category"))
-    tables = [mip.from_frame(pd.DataFrame({"x": each})) for each in columns]
+    tables = [mip.from_frame(pd.DataFrame({"x": cells})) for cells in columns]
     want = np.array([np.nan if cell is None else cell for cell in cells], dtype=float)
     for table in tables:
         np.testing.assert_array_equal(table.numbers("x"), want)
@@ -334,7 +338,7 @@ TYPED = {
 def test_a_column_of_any_dtype_is_what_its_cells_are(cells, predict):
     for header in HEADERS:
         typed, objects = (
-            predict_or_text(predict, header, each) for each in (cells, column(*cells))
+            predict_or_text(predict, header, case) for case in (cells, column(*cells))
         )
         assert typed == objects
         assert typed.startswith(("table row ", " "))  # an error of all rows, or predictions
@@ -403,8 +407,10 @@ def test_what_is_no_date_is_named(cell):
 def test_far_dates_do_not_change_what_is_learned():
     spec = spec_of("regression", 'branch.sold = { kind = "datetime", columns = ["sold"] }')
     far, blank = (rows_of(sold=["2024-01-01", "2023-06-05", x, ""]) for x in ("9999-12-31", ""))
-    one, other = (mip.adapt(spec, mip.from_frame(frame)).facts["branch"] for frame in (far, blank))
-    assert one == other
+    facts, expected = (
+        mip.adapt(spec, mip.from_frame(frame)).facts["branch"] for frame in (far, blank)
+    )
+    assert facts == expected
 
 
 def test_far_dates_and_vectors_past_float32_are_remarked_with_their_rows(predict):
@@ -415,8 +421,8 @@ def test_far_dates_and_vectors_past_float32_are_remarked_with_their_rows(predict
         "'sold' outside of 1678 to 2261, counts as missing": [1, 3],
     }
     assert oddities(predict.plan.spec, table) == want
-    said = prediction_warnings(predict.plan, table)
-    assert "table: 'sold' outside of 1678 to 2261, counts as missing: 2 rows (1, 3)" in said
+    lines = prediction_warnings(predict.plan, table)
+    assert "table: 'sold' outside of 1678 to 2261, counts as missing: 2 rows (1, 3)" in lines
     assert "error" not in predict(table)
 
 

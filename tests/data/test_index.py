@@ -47,14 +47,14 @@ def rows_of(index: pd.Index) -> pd.DataFrame:
     return frame_of(ROWS).set_index(index)
 
 
-def near(found: pd.DataFrame, want: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(found, want, rtol=1e-5, check_freq=False)
+def near(actual: pd.DataFrame, expected: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(actual, expected, rtol=1e-5, check_freq=False)
 
 
 @pytest.fixture(scope="module")
 def predict():
-    laid = lay(spec_of("regression", NUMBERS), mip.from_frame(frame_of(ROWS)))
-    return mip.predictor(laid.plan, laid.state)
+    setup = lay(spec_of("regression", NUMBERS), mip.from_frame(frame_of(ROWS)))
+    return mip.predictor(setup.plan, setup.state)
 
 
 @given(st.sampled_from([*INDEXES.values()]), st.lists(st.integers(0, ROWS - 1)))
@@ -81,15 +81,15 @@ def test_an_error_stands_at_its_row(predict, index):
     frame = rows_of(index).astype({"rooms": object})
     frame.iloc[4, frame.columns.get_loc("rooms")] = "many"
     for model in (predict, ensemble([predict, predict])):
-        found = model(frame)
-        pd.testing.assert_index_equal(found.index, index)
-        assert np.flatnonzero(found["error"].notna()).tolist() == [4]
-        assert np.flatnonzero(found["value"].isna()).tolist() == [4]
+        predictions = model(frame)
+        pd.testing.assert_index_equal(predictions.index, index)
+        assert np.flatnonzero(predictions["error"].notna()).tolist() == [4]
+        assert np.flatnonzero(predictions["value"].isna()).tolist() == [4]
 
 
 def test_ensembles_and_views_keep_the_index(table, folder):
-    laid = lay(spec_of(), table)
-    model = mip.predictor(laid.plan, laid.state)
+    setup = lay(spec_of(), table)
+    model = mip.predictor(setup.plan, setup.state)
     index = INDEXES["twice"]
     rows = mip.from_frame(rows_of(index), folder)
     for predict in (ensemble([model, model]), tta(model, n=2)):
@@ -111,10 +111,10 @@ def test_predictions_can_be_given_a_name_without_naming_the_frame(predict):
 def test_out_of_fold_predictions_have_the_index(index):
     frame = rows_of(index).assign(fold=[1, 0, 1, 0, 0, 1, 0, 1, 1])
     spec = spec_of("regression", NUMBERS, "[train]\nepochs = 1\nrestore_best = false\n")
-    found = mip.crossval(spec, mip.from_frame(frame), "fold").predictions
-    pd.testing.assert_index_equal(found.index, index)
-    assert found["fold"].tolist() == [*map(str, frame["fold"])]
-    assert found["target"].tolist() == frame["price"].tolist()
+    predictions = mip.crossval(spec, mip.from_frame(frame), "fold").predictions
+    pd.testing.assert_index_equal(predictions.index, index)
+    assert predictions["fold"].tolist() == [*map(str, frame["fold"])]
+    assert predictions["target"].tolist() == frame["price"].tolist()
 
 
 @over_indexes
@@ -147,15 +147,15 @@ def test_cleaned_rows_keep_labels_and_are_reported_by_them(index):
 
 
 @over_indexes
-def test_what_is_drawn_for_a_row_hangs_on_its_number(index):
+def test_draws_for_a_row_depend_on_its_id(index):
     spec = mip.parse("""
         branch.noise = { kind = "stub", out_features = 4 }
         head = { kind = "regression", column = "price" }
     """)
-    tables = [mip.from_frame(rows_of(each)) for each in (INDEXES["counted"], index)]
-    one, other = (mip.adapt(spec, table).encode(table) for table in tables)
-    assert torch.equal(one.inputs["noise"], other.inputs["noise"])
-    assert one.row.tolist() == other.row.tolist() == [*range(ROWS)]
+    tables = [mip.from_frame(rows_of(labels)) for labels in (INDEXES["counted"], index)]
+    batch, expected = (mip.adapt(spec, table).encode(table) for table in tables)
+    assert torch.equal(batch.inputs["noise"], expected.inputs["noise"])
+    assert batch.row.tolist() == expected.row.tolist() == [*range(ROWS)]
     assert tables[0].digest() == tables[1].digest()
 
 
@@ -180,8 +180,8 @@ def test_errors_name_a_row_by_its_label(predict, kind, text):
 
 def test_remarks_and_classes_name_rows_by_their_labels(predict):
     table = mip.from_frame(rows_of(INDEXES["texts"]).assign(town="Rom"))
-    told = "table: unseen categories in 'town', 'Rom': 9 rows ('h0', 'h1', 'h2', …)"
-    assert prediction_warnings(predict.plan, table) == [told]
+    line = "table: unseen categories in 'town', 'Rom': 9 rows ('h0', 'h1', 'h2', …)"
+    assert prediction_warnings(predict.plan, table) == [line]
     plan = mip.adapt(spec_of("multiclass", NUMBERS), mip.from_frame(frame_of()))
     strange = rows_of(INDEXES["texts"]).assign(style="tent")
     with pytest.raises(DataError, match=r"\(9 rows: 'h0', 'h1', 'h2', 'h3', .*, …\)"):
@@ -219,8 +219,8 @@ def test_folds_find_their_rows_by_label(kind, tmp_path):
     table = mip.from_frame(rows_of(INDEXES[kind]))
     folds = mip.folds(table, k=3).frame[["fold_0"]]
     folds.rename_axis("row").sample(frac=1, random_state=0).to_csv(tmp_path / "folds.csv")
-    found = with_folds(table, mip.read(tmp_path / "folds.csv"), "fold_0")
-    assert found.texts("fold_0").tolist() == [*map(str, folds["fold_0"])]
+    joined = with_folds(table, mip.read(tmp_path / "folds.csv"), "fold_0")
+    assert joined.texts("fold_0").tolist() == [*map(str, folds["fold_0"])]
     with pytest.raises(DataError, match="no fold for row"):
         with_folds(table, mip.read(tmp_path / "folds.csv").take([0, 1]), "fold_0")
 
@@ -268,10 +268,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("made", "text"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_table_is_refused_in_one_line(predict, made, text):
+@pytest.mark.parametrize(("convert", "text"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_table_is_refused_in_one_line(predict, convert, text):
     with pytest.raises(DataError) as caught:
-        predict(made(rows_of(INDEXES["texts"])))
+        predict(convert(rows_of(INDEXES["texts"])))
     assert str(caught.value) == text
 
 

@@ -55,14 +55,14 @@ def written(tmp_path, text, name="houses.csv"):
 def test_every_format_reads_the_same(kind, tmp_path):
     path = tmp_path / f"houses.{kind}"
     FILES[kind](frame_of(), path)
-    found, want = mip.read(path), mip.from_frame(frame_of())
-    assert found.columns == want.columns
-    assert found.name == f"houses.{kind}"
-    assert found.root == tmp_path
+    table, expected = mip.read(path), mip.from_frame(frame_of())
+    assert table.columns == expected.columns
+    assert table.name == f"houses.{kind}"
+    assert table.root == tmp_path
     for column in ("town", "front", "back", "sold"):
-        assert found.texts(column).tolist() == want.texts(column).tolist()
+        assert table.texts(column).tolist() == expected.texts(column).tolist()
     for column in ("area", "rooms", "price"):
-        np.testing.assert_array_equal(found.numbers(column), want.numbers(column))
+        np.testing.assert_array_equal(table.numbers(column), expected.numbers(column))
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -129,8 +129,8 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path):
 
 
 def test_a_parquet_file_with_text_that_is_none_is_refused(tmp_path):
-    places = pa.array([0, 2], pa.int32()).buffers()[1]
-    text = pa.StringArray.from_buffers(1, places, pa.py_buffer(b"\xff\xfe"))
+    offsets = pa.array([0, 2], pa.int32()).buffers()[1]
+    text = pa.StringArray.from_buffers(1, offsets, pa.py_buffer(b"\xff\xfe"))
     pq.write_table(pa.table({"x": text}), tmp_path / "x.parquet")
     with pytest.raises(DataError, match=r"^x\.parquet: not a readable Parquet table: .*UTF"):
         mip.read(tmp_path / "x.parquet")
@@ -159,8 +159,8 @@ def test_a_csv_gives_back_every_text_that_was_written(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("any") / "any.csv"
     frame = pd.DataFrame(rows, columns=["a", "b"])
     frame.to_csv(path, index=False, quoting=1, lineterminator="\n")
-    found = mip.read(path).frame
-    assert found.to_numpy().tolist() == rows
+    cells = mip.read(path).frame
+    assert cells.to_numpy().tolist() == rows
 
 
 def test_a_csv_of_several_chunks_is_one_table(tmp_path, monkeypatch):
@@ -300,8 +300,8 @@ def test_a_file_whose_name_has_a_wildcard_is_that_file(tmp_path):
 def test_marks_and_hidden_files_are_read_when_asked_for(tmp_path):
     for name in ("a.csv", "_a.csv", ".a.csv"):
         written(tmp_path, f"x\n{len(name)}\n", name)
-    found = {name: len(mip.read(tmp_path / name)) for name in ("*.csv", "_*.csv", ".*.csv")}
-    assert found == {"*.csv": 1, "_*.csv": 1, ".*.csv": 1}
+    n_rows = {name: len(mip.read(tmp_path / name)) for name in ("*.csv", "_*.csv", ".*.csv")}
+    assert n_rows == {"*.csv": 1, "_*.csv": 1, ".*.csv": 1}
 
 
 def test_a_file_that_may_not_be_opened_is_named(tmp_path, monkeypatch):
@@ -497,18 +497,18 @@ COLUMNS = {
 }
 
 
-def same(one, other):
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return np.array_equal(one, np.asarray(other))
-    return one is other or bool(one == other)
+def same(a, b):
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, np.asarray(b))
+    return a is b or bool(a == b)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_a_column_keeps_its_cells(name):
-    given = getattr(COLUMNS[name], "tolist", lambda: list(COLUMNS[name]))()
-    found = from_columns({name: COLUMNS[name]}).cells(name)
-    assert len(found) == 3
-    assert all(same(one, other) for one, other in zip(found, given, strict=True))
+    values = getattr(COLUMNS[name], "tolist", lambda: list(COLUMNS[name]))()
+    cells = from_columns({name: COLUMNS[name]}).cells(name)
+    assert len(cells) == 3
+    assert all(same(one, other) for one, other in zip(cells, values, strict=True))
 
 
 def test_images_in_memory_are_not_copied():
@@ -578,10 +578,10 @@ def mutant(data: bytes, draw: random.Random) -> bytes:
     """Change, insert, drop or copy some bytes; marks that mean something to a reader are likely."""
     cells = bytearray(data)
     for _ in range(draw.choice([1, 1, 2, 5, 20])):
-        place, size = draw.randrange(len(cells) + 1), draw.choice([0, 1, 1, 2, 40])
+        begin, size = draw.randrange(len(cells) + 1), draw.choice([0, 1, 1, 2, 40])
         piece = bytes(draw.choice(b'",\n\r{}[]\\\0:\xff\t0') for _ in range(size))
         noise = draw.choice([b"", piece, draw.randbytes(size), bytes(cells[:size])])
-        cells[place : place + draw.choice([0, size, size])] = noise
+        cells[begin : begin + draw.choice([0, size, size])] = noise
     return bytes(cells[: draw.randrange(1, len(cells) + 1)] if draw.random() < 0.1 else cells)
 
 
@@ -601,14 +601,14 @@ def usable(table: mip.Table) -> None:
 
 
 def counted(path: Path) -> list[int]:
-    """The cells of each line of a CSV, the header's first, by a reader that forgives all."""
+    """The cells of each line of a CSV, the header's first, by a lenient reader."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         return [len(cells) for cells in csv.reader(file) if cells]
 
 
 def survive(kind: str, path: Path, count: int) -> int:
     """Read mutants; each is a table that can be used, or a named DataError. Count the tables."""
-    draw, data, found = random.Random(kind), sound(kind), 0
+    draw, data, tables = random.Random(kind), sound(kind), 0
     for _ in range(count):
         path.write_bytes(mutant(data, draw))
         try:
@@ -617,21 +617,21 @@ def survive(kind: str, path: Path, count: int) -> int:
             assert str(error).startswith(path.name)  # noqa: PT017
             continue
         usable(table)
-        found += 1
+        tables += 1
         if kind == "csv":
             assert counted(path) == [len(table.columns)] * (1 + len(table))
-    return found
+    return tables
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_file_is_a_table_or_a_named_error(kind, count, tmp_path):
-    found = within(120, lambda: survive(kind, tmp_path / f"mutant.{kind}", count))
-    assert count / 20 < found < count / 2
+    tables = within(120, lambda: survive(kind, tmp_path / f"mutant.{kind}", count))
+    assert count / 20 < tables < count / 2
 
 
 def test_a_list_that_parquet_made_an_array_of_is_the_same_list():
     cells = [np.array(["a.png", "b.png"], dtype=object), ["a.png", "b.png"]]
-    one, other = (mip.from_frame(pd.DataFrame({"x": [cell]})) for cell in cells)
-    assert one.digest() == other.digest()
+    a, b = (mip.from_frame(pd.DataFrame({"x": [cell]})) for cell in cells)
+    assert a.digest() == b.digest()
     assert not is_image(cells[0])

@@ -92,12 +92,12 @@ def every_kind(rows: int, seed: int = 0) -> pa.Table:
 
 def content(table: mip.Table) -> dict[str, list]:
     """All that can be asked of a table's columns, by column."""
-    asked = {name: [table.cells(name)] for name in table.columns}
-    for name, answers in asked.items():
+    columns = {name: [table.cells(name)] for name in table.columns}
+    for name, answers in columns.items():
         for look in (table.texts, table.numbers):
             with suppress(DataError):
                 answers.append([*map(str, look(name))])
-    return asked | {"": table.row_ids.tolist()}
+    return columns | {"": table.row_ids.tolist()}
 
 
 def joined(chunks) -> mip.Table:
@@ -158,9 +158,9 @@ column = "y"
 def some_rows(folder: Path, layout=((4, 3), (), (5, 1, 2), (5,)), seed: int = 0) -> Path:
     """Write 20 rows of every kind; the first has a target."""
     table = every_kind(total(layout), seed)
-    place = table.schema.get_field_index("y")
+    position = table.schema.get_field_index("y")
     target = table.column("y").to_pylist()
-    return written(folder, table.set_column(place, "y", pa.array([1.5, *target[1:]])), layout)
+    return written(folder, table.set_column(position, "y", pa.array([1.5, *target[1:]])), layout)
 
 
 def inputs(plan):
@@ -175,8 +175,8 @@ def test_rows_encode_alike_as_they_are_read_and_when_taken(layout, seed, data):
         shards, table = mip.stream(folder), mip.read(folder)
         plan = mip.adapt(mip.parse(SPEC), table)
         index = data.draw(orders(len(table)))
-        found = shards.map(inputs(plan)).take(index)
-        assert bits(found) == bits(inputs(plan)(table.take(index)))
+        rows = shards.map(inputs(plan)).take(index)
+        assert bits(rows) == bits(inputs(plan)(table.take(index)))
 
 
 def test_a_row_group_of_more_rows_than_a_chunk_is_read_in_chunks(tmp_path):
@@ -242,13 +242,13 @@ def test_a_missing_column_is_named(shards):
 # In a pipe.
 
 
-def places(batches) -> list[list[int]]:
+def row_ids_of(batches) -> list[list[int]]:
     return [batch.row_ids.tolist() for batch in batches]
 
 
 def epochs(batches, count) -> list[list[int]]:
     stream = batches.iter_from(0)
-    return [[*concat(places(islice(stream, len(batches))))] for _ in range(count)]
+    return [[*concat(row_ids_of(islice(stream, len(batches))))] for _ in range(count)]
 
 
 @given(
@@ -288,14 +288,14 @@ def test_standing_before_any_step_equals_dropping_the_batches_before(
         shards = mip.stream(folder, window)
         batches = pipe(shards, mip.sample(shuffle, 1), mip.batch(size, drop_last))
         assert len(list(batches)) == len(batches)
-        want = places(islice(batches.iter_from(0), 3 * len(batches)))
+        want = row_ids_of(islice(batches.iter_from(0), 3 * len(batches)))
         parts = [shard(rank, ranks)(batches) for rank in range(ranks)]
         for step in range(3 * len(batches)):
             assert next(batches.iter_from(step)).row_ids.tolist() == want[step]
         for step in {0, len(want) // 2, len(want) - 1} if want else ():
-            own = [next(part.iter_from(step)).row_ids.tolist() for part in parts]
-            assert [*concat(own)] == want[step]
-            assert max(map(len, own)) - min(map(len, own)) <= 1
+            expected = [next(part.iter_from(step)).row_ids.tolist() for part in parts]
+            assert [*concat(expected)] == want[step]
+            assert max(map(len, expected)) - min(map(len, expected)) <= 1
         assert len(batches) or list(batches.iter_from(2)) == []
 
 
@@ -308,8 +308,8 @@ def many(tmp_path_factory) -> Shards:
 
 def test_the_order_is_a_function_of_seed_and_epoch(many):
     def order(seed, shards=many, size=64):
-        found = epochs(pipe(shards, mip.sample(True, seed), mip.batch(size)), 3)
-        return [*map(tuple, found)]
+        orders = epochs(pipe(shards, mip.sample(True, seed), mip.batch(size)), 3)
+        return [*map(tuple, orders)]
 
     assert order(5) == order(5, size=7)
     assert len({*order(5), *order(6)}) == 6
@@ -319,7 +319,7 @@ def test_every_epoch_shuffles_a_row_group_anew(tmp_path):
     written(tmp_path, pa.table({"x": range(50)}), [[50]])
     shards = mip.stream(tmp_path)
     batches = [pipe(shards, mip.sample(True, seed), mip.batch(9)) for seed in (1, 2)]
-    assert len({tuple(rows) for each in batches for rows in epochs(each, 3)}) == 6
+    assert len({tuple(rows) for source in batches for rows in epochs(source, 3)}) == 6
 
 
 def test_rows_mix_within_and_across_row_groups(many):
@@ -350,7 +350,7 @@ def test_batches_are_the_same_however_they_are_made(folder):
         pipe(mapped, *order, mip.prefetch(3)),
     ]
     want, *others = [bits([*islice(way.iter_from(2), 11)]) for way in ways]
-    assert all(found == want for found in others)
+    assert all(other == want for other in others)
     assert len(want) > 11
 
 
@@ -439,14 +439,14 @@ def test_other_orders_are_refused(shards, order, named):
     for run in (lambda: batches.iter_from(0), lambda: list(batches)):
         with pytest.raises(DataError) as caught:
             run()
-        told = str(caught.value)
-        assert told.startswith(f"sample: shards are read in order or shuffled; {named}")
-        assert told.endswith(" needs mip.read")
+        message = str(caught.value)
+        assert message.startswith(f"sample: shards are read in order or shuffled; {named}")
+        assert message.endswith(" needs mip.read")
 
 
 def test_a_subset_of_shards_is_a_source(shards, folder):
     chosen = pipe(shards, mip.subset([19, 0, 7, 7]), mip.batch(3))
-    assert places(chosen) == [[19, 0, 7], [7]]
+    assert row_ids_of(chosen) == [[19, 0, 7], [7]]
     odd = shards.without(range(0, 20, 2))
     assert pipe(odd, mip.subset([9, 0, 3]), mip.batch(3)).source.row_ids.tolist() == [19, 1, 7]
 
@@ -483,8 +483,8 @@ fractions = st.sampled_from([(0.5, 0.5), (0.7, 0.2, 0.1), (0.0, 1.0, 0.0)])
 def test_parts_are_disjoint_cover_and_are_those_of_the_key(layout, fractions, seed, key):
     with tempfile.TemporaryDirectory() as folder:
         shards, table = numbered(Path(folder), layout)
-        for how in ({}, {"key": key}):
-            parts = mip.split(shards, fractions, seed, **how)
+        for options in ({}, {"key": key}):
+            parts = mip.split(shards, fractions, seed, **options)
             assert sorted(concat(map(rows_of, parts))) == [*range(len(table))]
             assert [len(part) for part in parts] == [len(rows_of(part)) for part in parts]
             assert all(not len(p) for p, share in zip(parts, fractions, strict=True) if not share)
@@ -501,8 +501,8 @@ def test_sizes_of_parts_are_near_the_fractions_and_a_part_can_be_cut_again(many)
         shares = [len(part) / len(whole) for part in parts]
         np.testing.assert_allclose(shares, [0.6, 0.3, 0.1], atol=0.08)
         whole = parts[0]
-    one, same, other = (rows_of(mip.split(many, (0.5, 0.5), seed)[0]) for seed in (1, 1, 2))
-    assert one == same != other
+    parts, same, different = (rows_of(mip.split(many, (0.5, 0.5), seed)[0]) for seed in (1, 1, 2))
+    assert parts == same != different
 
 
 def test_other_rows_of_the_same_files_have_another_fingerprint(many):
@@ -513,16 +513,21 @@ def test_other_rows_of_the_same_files_have_another_fingerprint(many):
 
 def test_a_part_is_a_source_as_all_rows_are(many):
     part = mip.split(many, (0.3, 0.7), seed=2)[0]
-    own = rows_of(part)
-    assert part.take([5, 0]).row_ids.tolist() == [own[5], own[0]]
+    row_ids = rows_of(part)
+    assert part.take([5, 0]).row_ids.tolist() == [row_ids[5], row_ids[0]]
     batches = pipe(part, mip.sample(True, 1), mip.batch(7))
     for rows in epochs(batches, 2):
-        assert sorted(rows) == own
+        assert sorted(rows) == row_ids
     assert (
-        next(batches.iter_from(30)).row_ids.tolist() == places(islice(batches.iter_from(0), 31))[-1]
+        next(batches.iter_from(30)).row_ids.tolist()
+        == row_ids_of(islice(batches.iter_from(0), 31))[-1]
     )
-    left = part.without(own[:-1])
-    assert (len(left), rows_of(left), left.take([0]).row_ids.tolist()) == (1, own[-1:], own[-1:])
+    left = part.without(row_ids[:-1])
+    assert (len(left), rows_of(left), left.take([0]).row_ids.tolist()) == (
+        1,
+        row_ids[-1:],
+        row_ids[-1:],
+    )
 
 
 def test_a_part_without_rows_is_usable(shards, folder):
@@ -603,9 +608,9 @@ def test_rows_that_cannot_be_used_are_those_of_the_table(houses):
         with pytest.raises(DataError) as caught:
             clean(spec_of(branches=BRANCHES.replace('"learn"', '"error"')), rows)
         cure = '(set branch.photos.missing to "drop" or "learn")'
-        told = f"{houses.name} row 0, column 'back': no image is named {cure}"
+        message = f"{houses.name} row 0, column 'back': no image is named {cure}"
         other = f"{houses.name} row 6, column 'front': photos/none.png is missing {cure}"
-        assert str(caught.value) in (told, other)
+        assert str(caught.value) in (message, other)
 
 
 # A whole run.
@@ -692,14 +697,14 @@ def test_a_model_of_shards_predicts_and_scores_as_in_memory(here):
         mip.stream("data.d"),
         mip.read("data.d"),
     )
-    one, other = predict(shards), predict(table)
-    assert one.index.tolist() == other.index.tolist() == [*range(200)]
-    np.testing.assert_allclose(one["value"], other["value"], atol=1e-5)
+    streamed, whole = predict(shards), predict(table)
+    assert streamed.index.tolist() == whole.index.tolist() == [*range(200)]
+    np.testing.assert_allclose(streamed["value"], whole["value"], atol=1e-5)
     test = cut.test.take(range(len(cut.test)))
     for rows, same in ((shards, table), (cut.test, test)):
-        one, other = mip.evaluate(predict, rows), mip.evaluate(predict, same)
-        assert one.keys() == other.keys()
-        np.testing.assert_allclose([*one.values()], [*other.values()], rtol=1e-5)
+        streamed, whole = mip.evaluate(predict, rows), mip.evaluate(predict, same)
+        assert streamed.keys() == whole.keys()
+        np.testing.assert_allclose([*streamed.values()], [*whole.values()], rtol=1e-5)
     assert mip.evaluate(predict, cut.test)["r2"] > 0.5
     assert ended.history.epochs[-1]["valid/loss"] == pytest.approx(
         mip.evaluate(predict, cut.valid)["loss"], rel=1e-5
@@ -741,8 +746,8 @@ def command(monkeypatch, capsys, *words) -> str:
 
 def test_the_command_line_walks_over_a_folder_of_shards(here, monkeypatch, capsys):
     run = partial(command, monkeypatch, capsys)
-    assert "data.d: 200 rows, 200 used" in (told := run("check", "spec.toml"))
-    assert re.search(r"spec.toml is fine: \d+ steps of up to 16 rows", told)
+    assert "data.d: 200 rows, 200 used" in (text := run("check", "spec.toml"))
+    assert re.search(r"spec.toml is fine: \d+ steps of up to 16 rows", text)
     assert "model.safetensors" in run("fit", "spec.toml", "--out", "run")
     model = "run/model.safetensors"
     for part in ("test", "each", "all"):
@@ -768,8 +773,8 @@ def test_a_spec_whose_column_says_the_parts_can_be_checked_without_test_rows(
     pq.write_table(table.append_column("part", [["train"] * 80]), "data.d/part-0.parquet")
     for number in (1, 2):
         Path(f"data.d/part-{number}.parquet").unlink()
-    how = ['data.split={column="part"}']
-    assert "is fine" in command(monkeypatch, capsys, "check", "spec.toml", "--set", *how)
+    changes = ['data.split={column="part"}']
+    assert "is fine" in command(monkeypatch, capsys, "check", "spec.toml", "--set", *changes)
 
 
 # Faults.
@@ -806,13 +811,13 @@ def test_shards_that_are_not_alike_are_refused_as_read_refuses_them(tmp_path):
     for name, table in tables.items():
         written(tmp_path / name, pa.table({"a": [1]}), [[1]])
         pq.write_table(table, tmp_path / name / "z.parquet")
-        told = []
+        messages = []
         for way in (mip.stream, mip.read):
             with pytest.raises(DataError) as caught:
                 way(tmp_path / name)
-            told.append(str(caught.value))
-        assert told[0] == told[1]
-        assert told[0].startswith(f"{name}: z.parquet does not match part-0.parquet: ")
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+        assert messages[0].startswith(f"{name}: z.parquet does not match part-0.parquet: ")
 
 
 def test_a_file_that_was_cut_before_it_is_opened_is_named(tmp_path):
@@ -823,26 +828,26 @@ def test_a_file_that_was_cut_before_it_is_opened_is_named(tmp_path):
         mip.stream(tmp_path)
 
 
-def damaged(path: Path, how: str) -> None:
+def damaged(path: Path, damage: str) -> None:
     data = bytearray(path.read_bytes())
-    if how == "noise":
+    if damage == "noise":
         data[4:-1_000] = random.Random(0).randbytes(len(data) - 1_004)
-    if how == "zeros":
+    if damage == "zeros":
         data[4:-1_000] = bytes(len(data) - 1_004)
-    path.write_bytes(data[:100] if how == "cut" else data)
-    if how == "gone":
+    path.write_bytes(data[:100] if damage == "cut" else data)
+    if damage == "gone":
         path.unlink()
 
 
-@pytest.mark.parametrize("how", ["noise", "zeros", "cut", "gone"])
+@pytest.mark.parametrize("damage", ["noise", "zeros", "cut", "gone"])
 @pytest.mark.parametrize("ahead", [0, 2])
-def test_damage_behind_an_open_footer_is_an_error_in_its_window(tmp_path, how, ahead):
+def test_damage_behind_an_open_footer_is_an_error_in_its_window(tmp_path, damage, ahead):
     words = [f"{k * 7919:x}" for k in range(3_000)]
     written(tmp_path, pa.table({"x": range(3_000), "w": words}), [[1_000]] * 3)
     shards = mip.stream(tmp_path, window=500)
     stages = [mip.transform(len, workers=2), mip.prefetch(ahead)] if ahead else []
     stream, seen = pipe(shards, mip.batch(300), *stages).iter_from(0), []
-    damaged(tmp_path / "part-1.parquet", how)
+    damaged(tmp_path / "part-1.parquet", damage)
 
     def run():
         seen.extend(stream)
@@ -880,7 +885,7 @@ def streamed(path: Path) -> dict | str:
         shards = mip.stream(path, window=3)
         table = joined(shards.chunks())
         assert len(table) == len(shards)
-        assert sorted(concat(places(pipe(shards, mip.sample(True), mip.batch(4))))) == rows_of(
+        assert sorted(concat(row_ids_of(pipe(shards, mip.sample(True), mip.batch(4))))) == rows_of(
             shards
         )
         return content(table)
@@ -901,9 +906,9 @@ def compared(path: Path, data: bytes, draw: random.Random, count: int) -> list[t
     outcomes = []
     for _ in range(count):
         path.write_bytes(mutant(data, draw))
-        one, other = streamed(path), whole(path)
-        assert "refused" in (one, other) or one == other
-        outcomes.append((one == "refused", other == "refused"))
+        a, b = streamed(path), whole(path)
+        assert "refused" in (a, b) or a == b
+        outcomes.append((a == "refused", b == "refused"))
     return outcomes
 
 
@@ -911,7 +916,7 @@ def compared(path: Path, data: bytes, draw: random.Random, count: int) -> list[t
 def test_every_file_streams_the_rows_that_read_gives_or_a_named_error(count, tmp_path):
     rows = some_rows(tmp_path / "sound", [(4, 3, 4)], seed=1) / "part-0.parquet"
     path, data = tmp_path / "mutant.parquet", rows.read_bytes()
-    found = within(300, lambda: compared(path, data, random.Random(5), count))
-    assert 0 < found.count((False, False)) < count
+    outcomes = within(300, lambda: compared(path, data, random.Random(5), count))
+    assert 0 < outcomes.count((False, False)) < count
     # Where one way refuses and the other does not, the footer and the pages disagree.
-    assert sum(one != other for one, other in found) <= count / 20
+    assert sum(a != b for a, b in outcomes) <= count / 20

@@ -32,10 +32,10 @@ shares = st.lists(st.integers(0, 10), min_size=1, max_size=4).filter(any)
 def test_a_split_is_disjoint_covers_and_has_exact_sizes(rows, shares, seed):
     fractions = [share / sum(shares) for share in shares]
     parts = mip.split(of(x=range(rows)), fractions, seed)
-    found = numbers(parts)
-    assert sorted(sum(found, [])) == list(range(rows))  # noqa: RUF017
-    assert all(part == sorted(part) for part in found)
-    for part, fraction in zip(found, fractions, strict=True):
+    row_ids = numbers(parts)
+    assert sorted(sum(row_ids, [])) == list(range(rows))  # noqa: RUF017
+    assert all(part == sorted(part) for part in row_ids)
+    for part, fraction in zip(row_ids, fractions, strict=True):
         assert abs(len(part) - fraction * rows) < 1
 
 
@@ -106,8 +106,10 @@ def test_a_class_of_one_row_is_in_the_first_part_and_a_large_one_has_a_row_less(
     assert set(test.texts("y")) == {"common"}
     train, test = mip.split(table, (0.25, 0.75), stratify="y")
     assert len(train) == len(set(train.texts("y"))) == 21
-    one = of(y=["a"] * 9 + ["b"])
-    rows = [int(mip.split(one, (0.1, 0.9), seed, stratify="y")[0].row_ids[0]) for seed in range(9)]
+    table = of(y=["a"] * 9 + ["b"])
+    rows = [
+        int(mip.split(table, (0.1, 0.9), seed, stratify="y")[0].row_ids[0]) for seed in range(9)
+    ]
     assert len(set(rows)) > 1
 
 
@@ -154,8 +156,8 @@ def test_the_past_trains_and_the_future_tests(times, fractions, dates):
     cells = days if dates else times
     parts = mip.split(of(t=cells), fractions, time="t")
     assert sorted(sum(numbers(parts), [])) == list(range(len(times)))  # noqa: RUF017
-    told = [[times[row] for row in part] for part in numbers(parts) if part]
-    assert all(max(early) < min(late) for early, late in pairwise(told))
+    moments = [[times[row] for row in part] for part in numbers(parts) if part]
+    assert all(max(early) < min(late) for early, late in pairwise(moments))
     if len(set(times)) == len(times):
         assert [*map(len, parts)] == [*map(len, mip.split(of(t=cells), fractions))]
 
@@ -243,25 +245,25 @@ def test_stratify_and_group_exclude_each_other():
 )
 def test_folds_differ_by_one_row_and_so_do_their_classes(words, k, seed, stratify):
     table = of(y=words)
-    found = mip.folds(table, k, 2, seed, stratify)
+    folds = mip.folds(table, k, 2, seed, stratify)
     for column in ("fold_0", "fold_1"):
-        fold = found.numbers(column).astype(int)
+        fold = folds.numbers(column).astype(int)
         sizes = np.bincount(fold, minlength=k)
         assert len(sizes) == k
         assert sizes.max() - sizes.min() <= 1
         for word in set(words) if stratify else ():
-            counts = np.bincount(fold[found.texts("y") == word], minlength=k)
+            counts = np.bincount(fold[folds.texts("y") == word], minlength=k)
             assert counts.max() - counts.min() <= 1
-    assert found.frame.equals(mip.folds(table, k, 2, seed, stratify).frame)
-    assert found.frame[["y"]].equals(table.frame)
+    assert folds.frame.equals(mip.folds(table, k, 2, seed, stratify).frame)
+    assert folds.frame[["y"]].equals(table.frame)
 
 
 @given(st.lists(st.integers(0, 20), min_size=5, max_size=60).filter(lambda g: len(set(g)) > 2))
 def test_folds_do_not_cut_groups_and_are_even(groups):
-    found = mip.folds(of(g=groups), 3, group="g")
-    of_groups = {(int(g), fold) for g, fold in zip(groups, found.texts("fold_0"), strict=True)}
+    folds = mip.folds(of(g=groups), 3, group="g")
+    of_groups = {(int(g), fold) for g, fold in zip(groups, folds.texts("fold_0"), strict=True)}
     assert len(of_groups) == len(set(groups))
-    sizes = np.bincount(found.numbers("fold_0").astype(int), minlength=3)
+    sizes = np.bincount(folds.numbers("fold_0").astype(int), minlength=3)
     assert sizes.min() > 0
     assert sizes.max() - sizes.min() <= max(map(groups.count, groups))
 
@@ -274,16 +276,18 @@ def test_the_largest_groups_are_dealt_first():
 def test_repeats_and_seeds_give_other_folds_and_a_longer_run_keeps_the_first():
     table = of(x=range(60))
     two, three, other = mip.folds(table, 3, 2), mip.folds(table, 3, 3), mip.folds(table, 3, 1, 1)
-    assert len({tuple(each) for each in (*three.frame.T.values[1:], other.frame["fold_0"])}) == 4
+    assert (
+        len({tuple(column) for column in (*three.frame.T.values[1:], other.frame["fold_0"])}) == 4
+    )
     assert three.frame[two.columns].equals(two.frame)
 
 
 def test_folds_survive_their_file(tmp_path):
     table = of(x=range(10)).take([7, 2, 9, 4])
-    made = mip.folds(table, 2, 2)
-    made.frame.rename_axis("row").to_csv(tmp_path / "folds.csv")
+    written = mip.folds(table, 2, 2)
+    written.frame.rename_axis("row").to_csv(tmp_path / "folds.csv")
     again = with_folds(table, mip.read(tmp_path / "folds.csv"), "fold_1")
-    assert again.texts("fold_1").tolist() == made.texts("fold_1").tolist()
+    assert again.texts("fold_1").tolist() == written.texts("fold_1").tolist()
 
 
 @pytest.mark.parametrize(
@@ -306,12 +310,12 @@ def test_folds_that_cannot_be_are_refused(options, error):
 
 def test_a_column_may_say_the_parts():
     table = of(part=["train", "test", "train", "valid"])
-    found = {name: part.row_ids.tolist() for name, part in split_by(table, "part").items()}
-    assert found == {"test": [1], "train": [0, 2], "valid": [3]}
+    row_ids = {name: part.row_ids.tolist() for name, part in split_by(table, "part").items()}
+    assert row_ids == {"test": [1], "train": [0, 2], "valid": [3]}
 
 
-def with_split(how):
-    return spec_of("regression", NUMBERS, f"[data.split]\n{how}\n")
+def with_split(options):
+    return spec_of("regression", NUMBERS, f"[data.split]\n{options}\n")
 
 
 def test_parts_follow_the_fractions_of_the_spec():
@@ -332,7 +336,7 @@ def test_parts_follow_the_column_of_the_spec(way):
 
 
 @pytest.mark.parametrize(
-    ("how", "error"),
+    ("options", "error"),
     [
         ('group = "a"\nstratify = "b"', "data.split.group and 'stratify' exclude each other"),
         ('time = "a"\nkey = "b"', "data.split.key and 'time' exclude each other"),
@@ -341,9 +345,9 @@ def test_parts_follow_the_column_of_the_spec(way):
         ("test = 1", "data.split.test is a fold, which needs 'folds', the file of folds"),
     ],
 )
-def test_ways_to_split_that_exclude_each_other_are_refused(how, error):
+def test_options_that_exclude_each_other_are_refused(options, error):
     with pytest.raises(SpecError, match=f"^{re.escape(error)}$"):
-        with_split(how)
+        with_split(options)
 
 
 def test_parts_follow_a_column():

@@ -126,8 +126,8 @@ IMAGES = [b"GIF89a", PHOTO, PIXELS, torch.zeros(3, 4, 4), bytearray(b"x"), [b"x"
 
 def objects(*cells):
     column = pd.Series([None] * len(cells), dtype=object)
-    for place, cell in enumerate(cells):
-        column.iat[place] = cell
+    for k, cell in enumerate(cells):
+        column.iat[k] = cell
     return of(x=column)
 
 
@@ -143,9 +143,9 @@ def test_images_within_the_table_are_no_words(image):
 def test_missing_cells_are_none_and_the_others_untouched():
     cells = [*IMAGES, ["a.png"], [], "a.png", 0, False]
     table = objects(*cells, None, float("nan"), pd.NaT, pd.NA, "")
-    found = table.cells("x")
-    assert all(one is other for one, other in zip(found, cells, strict=False))
-    assert found[len(cells) :] == [None] * 5
+    actual = table.cells("x")
+    assert all(a is b for a, b in zip(actual, cells, strict=False))
+    assert actual[len(cells) :] == [None] * 5
 
 
 @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ def test_a_fingerprint_of_an_array_is_that_of_its_contents():
 
 
 def test_a_fingerprint_tells_which_column_has_changed():
-    one, two = frame_of(), frame_of()
-    two.loc[5, "rooms"] = 99
-    one, two = mip.from_frame(one).digest(), mip.from_frame(two).digest()
-    assert [name for name in one if one[name] != two[name]] == ["rooms"]
+    before, after = frame_of(), frame_of()
+    after.loc[5, "rooms"] = 99
+    before, after = mip.from_frame(before).digest(), mip.from_frame(after).digest()
+    assert [name for name in before if before[name] != after[name]] == ["rooms"]
 
 
 # Cleaning.
@@ -224,7 +224,7 @@ def test_a_fingerprint_tells_which_column_has_changed():
 
 @pytest.fixture(scope="module")
 def ten(tmp_path_factory):
-    """Ten rows, of which two name photos that are not there and one has no target."""
+    """Ten rows, of which two name missing photos and one has no target."""
     folder = tmp_path_factory.mktemp("ten")
     draw_photos(folder, 10)
     frame = frame_of(10).assign(back="photos/0.jpg")

@@ -56,15 +56,15 @@ def test_the_terms_are_those_of_the_docstring():
     day = datetime.date(2021, 11, 30)
     facts = {"area": 110.0, "age": 60, "rooms": 4, "district": "lakeside", "sold": day}
     shown = {"floors": 3, "roof": "slate", "trees": 4, "water": "none"}
-    one = houses.House(row=0, **facts, **shown, noise=0.01)
-    assert one.table == pytest.approx(-0.4 * 0.26 + 0.34 - 0.03)
-    assert one.pictures == pytest.approx(0.25 + 0.22 + 0.16 - 0.15)
-    assert one.price == round(np.exp(houses.BASE + one.table + one.pictures + 0.01))
+    house = houses.House(row=0, **facts, **shown, noise=0.01)
+    assert house.table == pytest.approx(-0.4 * 0.26 + 0.34 - 0.03)
+    assert house.pictures == pytest.approx(0.25 + 0.22 + 0.16 - 0.15)
+    assert house.price == round(np.exp(houses.BASE + house.table + house.pictures + 0.01))
 
 
 def test_the_terms_are_independent_and_table_and_pictures_weigh_the_same():
     drawn = [houses.make_house(row) for row in range(2000)]
-    terms = np.array([[each.table, each.pictures, each.noise] for each in drawn])
+    terms = np.array([[house.table, house.pictures, house.noise] for house in drawn])
     assert terms.std(axis=0) == pytest.approx([0.35, 0.35, houses.NOISE], rel=0.05)
     assert np.abs(np.corrcoef(terms.T)[~np.eye(3, dtype=bool)]).max() < 0.05
     assert np.abs(terms.mean(axis=0)).max() < 0.03
@@ -72,34 +72,32 @@ def test_the_terms_are_independent_and_table_and_pictures_weigh_the_same():
 
 @pytest.mark.parametrize("picture", [fronts.draw_front, gardens.draw_garden])
 def test_a_picture_tells_nothing_of_the_table(picture):
-    one = houses.make_house(0)
-    other = evolve(one, area=20.0, age=99, rooms=1, district="mills", noise=0.5)
-    assert picture(one).tobytes() == picture(other).tobytes()
+    house = houses.make_house(0)
+    changed = evolve(house, area=20.0, age=99, rooms=1, district="mills", noise=0.5)
+    assert picture(house).tobytes() == picture(changed).tobytes()
 
 
 def test_every_term_of_the_pictures_can_be_seen():
-    one = evolve(houses.make_house(0), floors=1, roof="worn", trees=0, water="none")
+    def front(house):
+        return fronts.draw_front(house).tobytes()
+
+    def garden(house):
+        return gardens.draw_garden(house).tobytes()
+
+    house = evolve(houses.make_house(0), floors=1, roof="worn", trees=0, water="none")
     for change in ({"floors": 2}, {"roof": "slate"}):
-        assert (
-            fronts.draw_front(one).tobytes() != fronts.draw_front(evolve(one, **change)).tobytes()
-        )
-        assert (
-            gardens.draw_garden(one).tobytes()
-            == gardens.draw_garden(evolve(one, **change)).tobytes()
-        )
+        other = evolve(house, **change)
+        assert front(house) != front(other)
+        assert garden(house) == garden(other)
     for change in ({"trees": 1}, {"water": "pond"}, {"water": "pool"}):
-        assert (
-            gardens.draw_garden(one).tobytes()
-            != gardens.draw_garden(evolve(one, **change)).tobytes()
-        )
-        assert (
-            fronts.draw_front(one).tobytes() == fronts.draw_front(evolve(one, **change)).tobytes()
-        )
+        other = evolve(house, **change)
+        assert garden(house) != garden(other)
+        assert front(house) == front(other)
 
 
 def test_some_cells_and_pictures_are_missing():
-    told = [files.table_cells(houses.make_house(row)) for row in range(800)]
-    missing = {name: sum(cells[name] == "" for cells in told) for name in told[0]}
+    rows = [files.table_cells(houses.make_house(row)) for row in range(800)]
+    missing = {name: sum(cells[name] == "" for cells in rows) for name in rows[0]}
     assert missing["rooms"] == missing["sold"] == 0
     assert all(8 <= missing[name] <= 32 for name in ("area", "age"))
     assert all(2 <= missing[name] <= 16 for name in ("district", "front", "garden"))
@@ -148,14 +146,14 @@ def test_the_specs_differ_only_in_what_they_read_and_for_how_long():
     assert dict(both.branch) == {**pictures.branch, **table.branch}
     assert both.head == pictures.head == table.head
     assert both.data == pictures.data == table.data
-    assert {evolve(each.train, epochs=1) for each in (both, pictures, table)} == {
+    assert {evolve(spec.train, epochs=1) for spec in (both, pictures, table)} == {
         evolve(both.train, epochs=1)
     }
 
 
 @pytest.fixture(scope="module")
 def small(drawn):
-    """The demo's specs, made small and laid beside the data."""
+    """The demo's specs, shrunk, beside the data."""
     less = {"data.table": "houses.csv", "train.epochs": 2}
     pixels = {"branch.photos.size": 16, "branch.photos.base_channels": 4}
     paths = []
@@ -180,10 +178,10 @@ def test_compare_fits_scores_and_writes(small, tmp_path):
 
 def test_predictions_are_those_of_the_written_model(small, tmp_path):
     (row,) = mip.demo.compare(small[:1], tmp_path)
-    told = mip.read(tmp_path / "both" / "predictions.csv")
-    value, target = told.numbers("value"), told.numbers("target")
+    predictions = mip.read(tmp_path / "both" / "predictions.csv")
+    value, target = predictions.numbers("value"), predictions.numbers("target")
     assert float(np.abs(value / target - 1).mean()) == pytest.approx(row.mape, rel=1e-5)
-    houses = mip.read(small[0].parent / "houses.csv").take(told.numbers("row").astype(int))
+    houses = mip.read(small[0].parent / "houses.csv").take(predictions.numbers("row").astype(int))
     again = mip.load(tmp_path / "both" / "model.safetensors")(houses)
     assert again["value"].to_numpy() == pytest.approx(value, rel=1e-6)
 

@@ -48,8 +48,8 @@ class Failing(nn.Module):
         raise RuntimeError("no")
 
 
-def told(records):
-    return [(each.path, each.pass_, each.call) for each in records]
+def calls_of(records):
+    return [(record.path, record.pass_, record.call) for record in records]
 
 
 def hooked(net):
@@ -94,7 +94,7 @@ def test_layers_are_chosen_by_pattern_and_type():
     ]:
         with probe(net, **arguments) as records:
             net(x)
-        assert [each.path for each in records] == want
+        assert [record.path for record in records] == want
 
 
 def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
@@ -102,7 +102,7 @@ def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
     net = mip.build(plan)
     with probe(net, "photos.*") as records:
         net(plan.example())
-    paths = {each.path for each in records}
+    paths = {record.path for record in records}
     assert "photos.backbone.0" in paths
     assert all(path.startswith("photos.") for path in paths)
 
@@ -198,10 +198,10 @@ def test_other_dtypes_are_summed_as_float32(dtype):
 
 
 def test_no_rows_and_one_number_have_statistics_too():
-    none, one = statistics(torch.zeros(0, 3)), statistics(torch.tensor(2.0))
+    none, single = statistics(torch.zeros(0, 3)), statistics(torch.tensor(2.0))
     assert np.isnan([none.mean, none.std, none.zeros, none.dead]).all()
     assert not none.counts.any()
-    assert (one.mean, one.std, one.zeros, one.dead) == (2.0, 0.0, 0.0, 0.0)
+    assert (single.mean, single.std, single.zeros, single.dead) == (2.0, 0.0, 0.0, 0.0)
 
 
 def test_a_bin_counts_past_what_a_float_can(monkeypatch):
@@ -223,8 +223,8 @@ def test_a_module_used_twice_gives_two_records():
     with probe(net) as records:
         for _ in range(2):
             net(torch.ones(2, 3))
-    one = [("relu", 0), ("first", 0), ("relu", 1), ("last", 0)]
-    assert told(records) == [(path, k, call) for k in range(2) for path, call in one]
+    calls = [("relu", 0), ("first", 0), ("relu", 1), ("last", 0)]
+    assert calls_of(records) == [(path, k, call) for k in range(2) for path, call in calls]
     counts = histograms(records)["relu"]
     assert counts.sum(dim=0).tolist() == [12, 12]
 
@@ -237,9 +237,11 @@ def test_six_batches_through_a_resnet34_give_twelve_records_of_each_shared_relu(
     counts = to_frame(records).groupby("path").size()
     assert sorted(counts) == [6] + [12] * 16
     assert counts["relu"] == 6
-    shared = [each for each in records if each.path == "layer3.5.relu"]
-    assert [(each.pass_, each.call) for each in shared] == [(k // 2, k % 2) for k in range(12)]
-    assert {name: one.shape for name, one in histograms(records).items()} == dict.fromkeys(
+    shared = [record for record in records if record.path == "layer3.5.relu"]
+    assert [(record.pass_, record.call) for record in shared] == [
+        (k // 2, k % 2) for k in range(12)
+    ]
+    assert {name: counts.shape for name, counts in histograms(records).items()} == dict.fromkeys(
         counts.index, (40, 6)
     )
 
@@ -248,11 +250,11 @@ def test_tensors_of_dicts_and_tuples_are_recorded_by_leaf():
     net = nn.Sequential(nn.Identity(), Several())
     with probe(net) as records:
         net(torch.zeros(2, 3))
-    assert told(records) == [("0", 0, 0), ("1/a", 0, 0), ("1/b/0", 0, 0)]
-    assert [each.value.mean for each in records] == [0.0, 0.0, 1.0]
+    assert calls_of(records) == [("0", 0, 0), ("1/a", 0, 0), ("1/b/0", 0, 0)]
+    assert [record.value.mean for record in records] == [0.0, 0.0, 1.0]
     with probe(net, "1", record=lambda output: sorted(output)) as records:
         net(torch.zeros(2, 3))
-    assert [(each.path, each.value) for each in records] == [("1", ["a", "b", "c"])]
+    assert [(record.path, record.value) for record in records] == [("1", ["a", "b", "c"])]
 
 
 def test_a_function_of_ones_own_gives_a_value_per_call():
@@ -262,7 +264,7 @@ def test_a_function_of_ones_own_gives_a_value_per_call():
     rows = to_frame(records)
     assert list(rows.columns) == ["path", "pass", "call", "training", "value"]
     assert rows["value"].iloc[-1] == out.max().item()
-    assert not any(each.value.requires_grad for each in records)
+    assert not any(record.value.requires_grad for record in records)
     with probe(net, "1", record=lambda output: {"low": output.min(), "rows": 2}) as records:
         net(x)
     assert list(to_frame(records).columns[4:]) == ["low", "rows"]
@@ -282,7 +284,7 @@ def test_calls_outside_of_a_pass_are_told_apart():
         net[0](torch.ones(1, 3))
         net(torch.ones(1, 3))
         net[0](torch.ones(1, 3))
-    assert told(records) == [("0", -1, 0), ("0", 0, 0), ("0", -1, 1)]
+    assert calls_of(records) == [("0", -1, 0), ("0", 0, 0), ("0", -1, 1)]
 
 
 def test_a_pass_that_fails_is_one_too():
@@ -292,7 +294,7 @@ def test_a_pass_that_fails_is_one_too():
             with pytest.raises(RuntimeError, match="no"):
                 net(torch.ones(1))
         net[0](torch.ones(1))
-    assert told(records) == [("0", 0, 0), ("0", 1, 0), ("0", -1, 0)]
+    assert calls_of(records) == [("0", 0, 0), ("0", 1, 0), ("0", -1, 0)]
 
 
 def test_a_layer_in_evaluation_mode_is_told_apart():
@@ -307,14 +309,14 @@ def test_the_net_itself_may_be_a_layer():
     net = nn.Linear(2, 2)
     with probe(net) as records:
         net(net(torch.ones(1, 2)))
-    assert told(records) == [("", 0, 0), ("", 1, 0)]
+    assert calls_of(records) == [("", 0, 0), ("", 1, 0)]
 
 
 def test_what_a_layer_gave_is_recorded_before_the_next_writes_into_it():
     net = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
     with probe(net) as records:
         net(torch.tensor([-1.0, 1.0]))
-    assert [each.value.mean for each in records] == [0.0, 0.5]
+    assert [record.value.mean for record in records] == [0.0, 0.5]
 
 
 def test_records_of_nothing_are_an_empty_table():
@@ -355,9 +357,9 @@ def test_probes_nest_and_stack():
         with probe(net, "0") as inner, probe(net[2]) as below:
             net(x)
         net(x)
-    assert told(outer) == [("0", 0, 0), ("0", 1, 0), ("0", 2, 0)]
-    assert told(inner) == [("0", 0, 0)]
-    assert told(below) == [("0", 0, 0), ("1", 0, 0)]
+    assert calls_of(outer) == [("0", 0, 0), ("0", 1, 0), ("0", 2, 0)]
+    assert calls_of(inner) == [("0", 0, 0)]
+    assert calls_of(below) == [("0", 0, 0), ("1", 0, 0)]
     assert not hooked(net)
 
 
@@ -401,40 +403,41 @@ def test_outputs_gradients_and_random_state_are_what_they_would_have_been():
 
 def values(records):
     return [
-        (each.path, each.call, bits((each.value.numbers, each.value.counts))) for each in records
+        (record.path, record.call, bits((record.value.numbers, record.value.counts)))
+        for record in records
     ]
 
 
 def test_a_pure_step_taken_twice_gives_the_same_records(table):
-    laid = lay(spec_of(), table)
-    batch = next(laid.batches.iter_from(0))
-    before = bits(dict(laid.net.named_parameters()))
-    with probe(laid.net) as records:
-        laid.step(laid.state, batch)
+    setup = lay(spec_of(), table)
+    batch = next(setup.batches.iter_from(0))
+    before = bits(dict(setup.net.named_parameters()))
+    with probe(setup.net) as records:
+        setup.step(setup.state, batch)
         half = len(records)
-        laid.step(laid.state, batch)
+        setup.step(setup.state, batch)
     assert half
     assert values(records[:half]) == values(records[half:])
-    assert {each.pass_ for each in records[half:]} == {1}
-    assert bits(dict(laid.net.named_parameters())) == before
+    assert {record.pass_ for record in records[half:]} == {1}
+    assert bits(dict(setup.net.named_parameters())) == before
 
 
 def test_a_probe_sees_the_passes_of_a_fit_and_changes_none(table):
-    plain, laid = lay(spec_of(), table), lay(spec_of(), table)
-    with probe(laid.net, "head.*") as records:
-        after = mip.fit(laid.step, laid.batches, laid.state, steps=5)
+    plain, setup = lay(spec_of(), table), lay(spec_of(), table)
+    with probe(setup.net, "head.*") as records:
+        after = mip.fit(setup.step, setup.batches, setup.state, steps=5)
     assert bits(after) == bits(fold(plain.step, plain.batches, plain.state, 5))
-    assert {each.pass_ for each in records} == set(range(5))
-    means = [each.value.mean for each in records if each.path == "head.0"]
+    assert {record.pass_ for record in records} == set(range(5))
+    means = [record.value.mean for record in records if record.path == "head.0"]
     assert len(set(means)) == 5
-    assert not hooked(laid.net)
+    assert not hooked(setup.net)
 
 
 def test_an_evaluation_is_seen_with_the_states_weights(table):
-    laid = lay(spec_of(), table)
-    state = mip.fit(laid.step, laid.batches, laid.state, steps=2)
-    net = mip.build(laid.plan, seed=9)
-    run, inputs = eval_step(net), next(laid.batches.iter_from(0))[0]
+    setup = lay(spec_of(), table)
+    state = mip.fit(setup.step, setup.batches, setup.state, steps=2)
+    net = mip.build(setup.plan, seed=9)
+    run, inputs = eval_step(net), next(setup.batches.iter_from(0))[0]
     plain = run(state, inputs)
     with probe(net, "head", containers=True) as records:
         assert torch.equal(run(state, inputs), plain)
@@ -467,13 +470,13 @@ def test_a_drawing_has_a_panel_for_each_layer(plot, records, tmp_path, monkeypat
     assert titles == ["relu", "first", "last"]
     assert drawn[0].get_supxlabel() == "pass"
     assert drawn[0].get_supylabel() == "activation"
-    legends = [text.get_text() for each in drawn[0].legends for text in each.get_texts()]
+    legends = [text.get_text() for legend in drawn[0].legends for text in legend.get_texts()]
     assert legends == (["call 0", "call 1"] if plot is plot_activations else [])
 
 
 @pytest.mark.parametrize("plot", [plot_activations, plot_histograms])
 def test_some_of_the_records_are_drawn_in_their_places(plot, records, tmp_path):
-    plot(tmp_path / "a.png", [each for each in records if each.pass_ != 1])
+    plot(tmp_path / "a.png", [record for record in records if record.pass_ != 1])
     plot(tmp_path / "b.png", records[:1])
     assert len(list(tmp_path.glob("*.png"))) == 2
 

@@ -32,13 +32,13 @@ def history(epochs, steps=2, begun=0, metrics=("loss", "valid/loss"), value=floa
     return History(tuple(rows), {"loss": losses, "step": count, "rows": count})
 
 
-def drawn(one):
+def drawn(axes):
     """The lines of a panel by label."""
-    return {each.get_label(): each.get_xydata() for each in one.get_lines()}
+    return {line.get_label(): line.get_xydata() for line in axes.get_lines()}
 
 
 def titles(figure):
-    return [one.get_title("left") for one in figure.axes if one.get_visible()]
+    return [axes.get_title("left") for axes in figure.axes if axes.get_visible()]
 
 
 def test_each_metric_has_a_panel_with_a_line_for_each_part():
@@ -46,11 +46,11 @@ def test_each_metric_has_a_panel_with_a_line_for_each_part():
     figure = curves("a.png", history(3, metrics=names), lambda step: 0.1)
     # What only training measures comes last, before the learning rate.
     assert titles(figure) == ["loss", "mae", "a.auc", "grad_norm", "learning rate"]
-    own = "train, mean of its steps"
-    parts = [set(drawn(one)) - {"each step"} for one in figure.axes[:4]]
-    assert parts == [{own, "valid"}, {"train", "valid"}, {"valid"}, {own}]
+    label = "train, mean of its steps"
+    parts = [set(drawn(axes)) - {"each step"} for axes in figure.axes[:4]]
+    assert parts == [{label, "valid"}, {"train", "valid"}, {"valid"}, {label}]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        own, "valid", "each step", "train",
+        label, "valid", "each step", "train",
     ]  # fmt: skip
 
 
@@ -68,56 +68,60 @@ def test_epochs_of_any_lengths_end_at_whole_numbers(lengths, begun):
     ends = list(accumulate(lengths))
     rows = tuple({"epoch": k, "step": end, "loss": 1.0} for k, end in enumerate(ends))
     steps = torch.arange(1, ends[-1] + begun + 1)
-    told = History(rows, {"loss": torch.ones(len(steps)), "step": steps})
-    at = drawn(curves("a.png", told).axes[0])["each step"][:, 0]
-    assert [at[end - 1] for end in ends] == list(range(1, len(ends) + 1))
-    assert (np.diff(at) > 0).all()
-    assert at[-1] <= len(ends) + 1
+    measured = History(rows, {"loss": torch.ones(len(steps)), "step": steps})
+    positions = drawn(curves("a.png", measured).axes[0])["each step"][:, 0]
+    assert [positions[end - 1] for end in ends] == list(range(1, len(ends) + 1))
+    assert (np.diff(positions) > 0).all()
+    assert positions[-1] <= len(ends) + 1
 
 
 def test_the_first_steps_do_not_flatten_all_else():
-    told = history(3, steps=100, value=lambda k: 1000.0 if k == 1 else 1.0)
-    told = History(({**told.epochs[0], "loss": 1.0}, {**told.epochs[0], "loss": 2.0}), told.steps)
-    assert curves("a.png", told).axes[0].get_ylim()[1] < 3
+    measured = history(3, steps=100, value=lambda k: 1000.0 if k == 1 else 1.0)
+    measured = History(
+        ({**measured.epochs[0], "loss": 1.0}, {**measured.epochs[0], "loss": 2.0}), measured.steps
+    )
+    assert curves("a.png", measured).axes[0].get_ylim()[1] < 3
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e30, float("nan"), float("inf")])
 @pytest.mark.parametrize(("epochs", "scale"), [(0, "log"), (1, "linear"), (2, "log")])
 def test_anything_measured_can_be_drawn(epochs, value, scale):
-    told = history(epochs, begun=1, value=lambda k: value)
-    figure = curves("a.png", told, scale=scale)
+    measured = history(epochs, begun=1, value=lambda k: value)
+    figure = curves("a.png", measured, scale=scale)
     assert figure.axes[0].get_yscale() == ("linear" if value <= 0 else scale)
     assert mip.plots.figures.png(figure).startswith(b"\x89PNG")
 
 
 def test_a_history_without_steps_is_drawn():
-    told = History(({"epoch": 0, "step": 2, "loss": 1.0},))
-    assert titles(curves("a.png", told, lambda step: 0.1)) == ["loss", "learning rate"]
+    measured = History(({"epoch": 0, "step": 2, "loss": 1.0},))
+    assert titles(curves("a.png", measured, lambda step: 0.1)) == ["loss", "learning rate"]
 
 
 # The hook.
 
 
 def test_a_run_has_one_picture_that_is_whole(tmp_path, monkeypatch):
-    asked = []
+    calls = []
     monkeypatch.setattr(
-        mip.hooks.history, "curves", lambda *given: asked.append(given) or curves(*given)
+        mip.hooks.history,
+        "curves",
+        lambda *arguments: calls.append(arguments) or curves(*arguments),
     )
     step, batches, state = line()
-    told = [scored([2.0, 1.0]), plots(tmp_path / "a.png", scale="log")]
-    watched = mip.fit(step, batches, state, epochs=2, hooks=told)
+    hooks = [scored([2.0, 1.0]), plots(tmp_path / "a.png", scale="log")]
+    watched = mip.fit(step, batches, state, epochs=2, hooks=hooks)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert len(asked[0][1].epochs) == 1
-    assert [row["valid/loss"] for row in asked[-1][1].epochs] == [2.0, 1.0]
+    assert len(calls[0][1].epochs) == 1
+    assert [row["valid/loss"] for row in calls[-1][1].epochs] == [2.0, 1.0]
     assert bits(watched) == bits(mip.fit(step, batches, state, epochs=2))
 
 
 def test_drawing_takes_a_twentieth_of_the_time(monkeypatch, tmp_path):
     now, when = [0.0], []
 
-    def draw(*given):
-        when.append(len(given[1].epochs))
+    def draw(*arguments):
+        when.append(len(arguments[1].epochs))
         now[0] += 0.5
         return b""
 
