@@ -1,7 +1,7 @@
-"""Faults in the data, injected for real: what the files of the other parts leave open.
+"""Faults in the data, injected for real, beyond what the tests of the other parts cover.
 
-Each fault is followed to where a user meets it: the error names file, row and column and the
-cure, or the row goes with a report, or a learned value stands for what is missing.
+Each fault is followed to where a user meets it: an error names file, row, column and cure, or the
+row is dropped with a report, or a learned value replaces what is missing.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ NO_IMAGE = f"is not an image ({', '.join(FORMATS)})"
 
 
 def square(k: int, size: int = 16) -> Image.Image:
-    """A photo that is told by its colour, which no grey and no other row has."""
+    """A photo that is recognised by its colour, which no grey and no other row has."""
     return Image.new("RGB", (size, size), (10 * k, 255 - 10 * k, 40))
 
 
-def coded(image: Image.Image, kind: str, **how) -> bytes:
+def coded(image: Image.Image, kind: str, **options) -> bytes:
     out = io.BytesIO()
-    image.save(out, kind, **how)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
-def noise(side: int = 64, kind: str = "JPEG", **how) -> bytes:
+def noise(side: int = 64, kind: str = "JPEG", **options) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    return coded(Image.fromarray(pixels), kind, **how)
+    return coded(Image.fromarray(pixels), kind, **options)
 
 
 def half(data: bytes, end: bytes = b"") -> bytes:
@@ -74,8 +74,8 @@ def png(width: int, height: int) -> bytes:
     )
 
 
-def changed(data: bytes, place: int, new: bytes) -> bytes:
-    return data[:place] + new + data[place + len(new) :]
+def changed(data: bytes, position: int, new: bytes) -> bytes:
+    return data[:position] + new + data[position + len(new) :]
 
 
 def sized(kind: str, side: int) -> bytes:
@@ -150,10 +150,10 @@ BAD = {
     "back\\slash.png": (None, "has a character that no image path may have"),
     "": (None, "no image is named"),
 }
-"""By cell: what lies there, and what is said of it."""
+"""By cell: what the file holds, and what the error says."""
 
 QUIET = {"gone.jpg": "image file missing", "folder": "image file missing", "": "no image named"}
-"""What can be absent in the best of tables; everything else is damage."""
+"""What even a good table can lack; everything else is damage."""
 
 
 def write(folder: Path, cell: str, content) -> None:
@@ -195,20 +195,20 @@ def place_of(shots, cell):
     return shots.texts("photo").tolist().index(cell)
 
 
-def said(cell: str) -> str:
-    """What the error says of a cell: its name is quoted where it cannot be printed."""
+def message_for(cell: str) -> str:
+    """What the error says of a cell; a name that cannot be printed is quoted."""
     reason = BAD[cell][1]
     name = repr(cell) if "character" in reason else cell
     return f"{name} {reason}" if cell else reason
 
 
 def matches(batch, shots) -> list[bool]:
-    """Whether each row shows the photo that its own cell names, whatever its place."""
-    own = {cell: square(k).getpixel((0, 0)) for k, cell in enumerate(GOOD)}
+    """Whether each row shows the photo that its cell names, in whatever order."""
+    colours = {cell: square(k).getpixel((0, 0)) for k, cell in enumerate(GOOD)}
     cells = shots.texts("photo")[batch.row.numpy()]
-    want = torch.tensor([own.get(cell, (0, 0, 0)) for cell in cells])
-    found = batch.inputs["views"]["pixels"][:, -1].float()
-    return ((found - want[:, :, None, None]).abs() < 6).all(dim=(1, 2, 3)).tolist()
+    want = torch.tensor([colours.get(cell, (0, 0, 0)) for cell in cells])
+    pixels = batch.inputs["views"]["pixels"][:, -1].float()
+    return ((pixels - want[:, :, None, None]).abs() < 6).all(dim=(1, 2, 3)).tolist()
 
 
 KINDS_OF_PHOTOS = {
@@ -221,13 +221,13 @@ KINDS_OF_PHOTOS = {
 
 
 def test_photos_that_are_put_right_are_counted_with_their_rows(shots):
-    found = oddities(seeing("learn", '"photo"'), shots)
+    seen = oddities(seeing("learn", '"photo"'), shots)
     for cell, trait in KINDS_OF_PHOTOS.items():
         rows = [row for row, name in enumerate(shots.cells("photo")) if name == cell]
         assert rows
-        assert set(rows) <= set(found[f"'photo' {trait}"])
+        assert set(rows) <= set(seen[f"'photo' {trait}"])
     plain = [row for row, name in enumerate(shots.cells("photo")) if name in {"a.png", "a.jpg"}]
-    assert not set(plain) & {row for rows in found.values() for row in rows}
+    assert not set(plain) & {row for rows in seen.values() for row in rows}
 
 
 @pytest.mark.parametrize(("mode", "trait"), [("I;16", "16-bit grey"), ("CMYK", "CMYK")])
@@ -236,16 +236,16 @@ def test_the_traits_of_pixels_in_memory_are_told_too(mode, trait):
 
 
 def test_a_profile_is_told_unless_it_is_srgb():
-    plain, known, foreign = (coded(square(1), "PNG", **how) for how in PROFILES)
-    assert [conversions(None, each) for each in (plain, known)] == [[], []]
+    plain, known, foreign = (coded(square(1), "PNG", **options) for options in PROFILES)
+    assert [conversions(None, image) for image in (plain, known)] == [[], []]
     assert conversions(None, foreign) == ["with a colour profile"]
 
 
 def test_numbers_that_count_as_missing_are_counted_with_their_rows():
     spec = mip.parse(NUMBERS_ONLY)
     cells = {"area": ["1", "inf", "1e39", "", "nan"], "price": ["1", "2", "3", "4", "5"]}
-    told = "'area' infinite or past float32, counts as missing"
-    assert oddities(spec, mip.from_columns(cells)) == {told: [1, 2]}
+    text = "'area' infinite or past float32, counts as missing"
+    assert oddities(spec, mip.from_columns(cells)) == {text: [1, 2]}
 
 
 LOOKED_AT = ("is missing", "is empty", "leaves", "has a character", "no image is named")
@@ -259,7 +259,7 @@ def test_policy_error_names_file_row_column_and_cure(cell, shots):
     plan = mip.adapt(seeing("error"), shots.take([0]))
     with pytest.raises(DataError) as caught:
         plan.encode(mip.clean(plan.spec, shots.take([0, row, 2]))[0])
-    assert str(caught.value).startswith(f"shots.csv row {row}, column 'photo': {said(cell)}")
+    assert str(caught.value).startswith(f"shots.csv row {row}, column 'photo': {message_for(cell)}")
     assert str(caught.value).endswith(cure) == early
 
 
@@ -304,11 +304,11 @@ def test_policy_learn_names_every_photo_that_is_damaged(shots):
         plan.encode(shots)
     damaged = [cell for cell in BAD if cell not in QUIET]
     # A thread of an earlier test's stream may end its batch meanwhile, and say the same again.
-    told = {str(warning.message) for warning in recorded if warning.category is MipWarning}
-    assert len(told) == len(damaged)
+    messages = {str(warning.message) for warning in recorded if warning.category is MipWarning}
+    assert len(messages) == len(damaged)
     for cell in damaged:
         where = f"shots.csv row {place_of(shots, cell)}, column 'photo'"
-        assert [text for text in told if text.startswith(f"{where}: {said(cell)}")]
+        assert [text for text in messages if text.startswith(f"{where}: {message_for(cell)}")]
 
 
 @pytest.mark.filterwarnings("ignore:.*it counts as missing")
@@ -324,8 +324,8 @@ def test_a_fault_within_a_list_of_photos_is_its_rows_alone(shots):
     lists = [["a.png", "a.bmp"], ["a.tif", "half.jpg"], ["a.webp"]]
     table = mip.from_frame(pd.DataFrame({"photo": lists, "price": range(3)}), shots.root, "lists")
     with pytest.warns(MipWarning, match=r"^lists row 1, column 'photo': half\.jpg is truncated"):
-        found = mip.adapt(seeing("learn", '"photo"'), table).encode(table).inputs["views"]
-    assert found["present"].tolist() == [[1, 1], [1, 0], [1, -1]]
+        inputs = mip.adapt(seeing("learn", '"photo"'), table).encode(table).inputs["views"]
+    assert inputs["present"].tolist() == [[1, 1], [1, 0], [1, -1]]
     with pytest.warns(MipWarning, match="1 row"):
         kept, report = mip.clean(seeing("drop", '"photo"'), table)
     assert report.dropped == {"image broken in 'photo'": [1]}
@@ -344,10 +344,10 @@ JPEGS = {
 }
 
 
-def photo(mode="RGB", fill=None, **how) -> bytes:
+def photo(mode="RGB", fill=None, **options) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (61, 67, 3), dtype=np.uint8)
     pixels[:] = pixels if fill is None else fill
-    return coded(Image.fromarray(pixels).convert(mode), "JPEG", **how)
+    return coded(Image.fromarray(pixels).convert(mode), "JPEG", **options)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -417,13 +417,13 @@ def test_an_odd_number_is_counted_flagged_and_filled_like_a_blank(name, form):
     frame = frame_of(8).assign(area=FORMS[form](["50", "60", ODD[name], "70"] * 2))
     plan = mip.adapt(spec_of("regression", NUMBERS), mip.from_frame(frame))
     blank = plan.encode(mip.from_frame(frame.assign(area=""))).inputs
-    found = plan.encode(mip.from_frame(frame)).inputs
+    encoded = plan.encode(mip.from_frame(frame)).inputs
     assert plan.facts["branch"]["sizes"] == {**plan.facts["branch"]["sizes"], "missing": [2, 0]}
     fill = mip.build(plan).eval().body.branch["sizes"]
     torch.nn.init.constant_(fill.value, 3.0)
-    assert found["sizes"][:, 0].isnan().tolist() == [False, False, True, False] * 2
-    assert torch.equal(fill(found["sizes"])[2], fill(blank["sizes"])[2])
-    assert fill(found["sizes"])[2, [0, 2]].tolist() == [3.0, 1.0]
+    assert encoded["sizes"][:, 0].isnan().tolist() == [False, False, True, False] * 2
+    assert torch.equal(fill(encoded["sizes"])[2], fill(blank["sizes"])[2])
+    assert fill(encoded["sizes"])[2, [0, 2]].tolist() == [3.0, 1.0]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -466,10 +466,10 @@ def test_a_category_that_has_lost_its_zeros_is_unseen_and_told(tmp_path):
 
 @pytest.mark.parametrize("word", ["12 m", "1,5", "1.000,00", "2020-01-01", "yes", "00:30"])
 def test_a_number_column_that_turns_to_text_is_named_with_its_file(word, tmp_path):
-    laid = lay(spec_of("regression", NUMBERS), mip.from_frame(frame_of()))
+    setup = lay(spec_of("regression", NUMBERS), mip.from_frame(frame_of()))
     frame_of(3).assign(rooms=word).to_csv(tmp_path / "new.csv", index=False)
     with pytest.raises(DataError) as caught:
-        mip.predictor(laid.plan, laid.state)(tmp_path / "new.csv")
+        mip.predictor(setup.plan, setup.state)(tmp_path / "new.csv")
     assert str(caught.value) == f"new.csv row 0, column 'rooms': {word!r} is not a number"
 
 
@@ -477,9 +477,9 @@ def test_a_number_column_that_turns_to_text_is_named_with_its_file(word, tmp_pat
 
 
 def trained(head, train, valid=(), branches=NUMBERS, **options):
-    """Run from a spec; a hook tells the steps that were taken."""
+    """Run from a spec; a hook records the steps that were taken."""
     table, steps = mip.from_frame(options.get("frame", frame_of()), name="houses.csv"), []
-    rows = Parts(*(table.take(list(places)) for places in (train, valid, ())))
+    rows = Parts(*(table.take(list(rows_of_part)) for rows_of_part in (train, valid, ())))
     spec = spec_of(head, branches, "[train]\nepochs = 1\nbatch_size = 4\n")
 
     def hook(event):
@@ -493,9 +493,9 @@ def test_a_class_that_is_missing_from_train_is_an_error_before_training():
     run, steps = trained("multiclass", [0, 1, 3, 4, 6, 7], [2, 5, 8, 9])
     with pytest.raises(DataError, match="'loft' is not a class of the training rows") as caught:
         run()
-    told = str(caught.value)
-    assert told.startswith("houses.csv row 2, column 'style': 'loft' ")
-    assert "(3 rows: 2, 5, 8); did you mean 'flat'?" in told
+    message = str(caught.value)
+    assert message.startswith("houses.csv row 2, column 'style': 'loft' ")
+    assert "(3 rows: 2, 5, 8); did you mean 'flat'?" in message
     assert steps == []
 
 
@@ -510,9 +510,9 @@ def test_one_class_alone_is_an_error_before_training(head):
 def test_constant_columns_train():
     frame = frame_of().assign(area=5, rooms="", town="Ulm", price=3.0)
     run, steps = trained("regression", range(11), frame=frame)
-    found = run().predict(frame)["value"]
+    values = run().predict(frame)["value"]
     assert len(steps) == 3
-    assert np.isfinite(found).all()
+    assert np.isfinite(values).all()
 
 
 def test_one_row_trains():
@@ -529,11 +529,11 @@ def test_no_row_is_an_error_before_training():
 
 
 def test_no_row_cannot_be_cleaned_or_scored():
-    laid = lay(spec_of("regression", NUMBERS), mip.from_frame(frame_of()))
-    predict, empty = mip.predictor(laid.plan, laid.state), mip.from_frame(frame_of().iloc[:0])
-    for asked in (lambda: mip.clean(laid.plan.spec, empty), lambda: mip.evaluate(predict, empty)):
+    setup = lay(spec_of("regression", NUMBERS), mip.from_frame(frame_of()))
+    predict, empty = mip.predictor(setup.plan, setup.state), mip.from_frame(frame_of().iloc[:0])
+    for use in (lambda: mip.clean(setup.plan.spec, empty), lambda: mip.evaluate(predict, empty)):
         with pytest.raises(DataError, match=r"^table: no row is left \(0 rows, 0 used\)$"):
-            asked()
+            use()
 
 
 # Bad rows among good ones.
@@ -547,8 +547,8 @@ def predict(tmp_path_factory):
     (folder / "photos" / "cut.jpg").write_bytes(half(noise(), b"\xff\xd9"))
     table = mip.from_frame(frame_of(), folder, "mixed.csv")
     lines = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\nbase_channels = 2\n'
-    laid = lay(spec_of("multiclass", lines + NUMBERS), table)
-    predictor = mip.predictor(laid.plan, mip.fit(laid.step, laid.batches, laid.state, steps=3))
+    setup = lay(spec_of("multiclass", lines + NUMBERS), table)
+    predictor = mip.predictor(setup.plan, mip.fit(setup.step, setup.batches, setup.state, steps=3))
     return evolve(predictor, batch_size=4), table
 
 
@@ -576,14 +576,16 @@ def test_bad_rows_get_errors_and_the_others_their_bits(name, predict):
     for row, fault in MIXED[name].items():
         column, cell, _ = WRONG[fault]
         frame.at[row, column] = cell
-    found, want = model(mip.from_frame(frame, table.root, "mixed.csv")), model(table)
-    assert found["error"].dropna().to_dict() == {
+    predictions, want = model(mip.from_frame(frame, table.root, "mixed.csv")), model(table)
+    assert predictions["error"].dropna().to_dict() == {
         row: f"mixed.csv row {row}, column '{WRONG[fault][0]}': {WRONG[fault][2]}"
         for row, fault in MIXED[name].items()
     }
     good = [row for row in range(len(table)) if row not in MIXED[name]]
-    pd.testing.assert_frame_equal(found.loc[good, want.columns], want.loc[good], check_exact=True)
-    assert found.loc[list(MIXED[name]), want.columns].isna().all(axis=None)
+    pd.testing.assert_frame_equal(
+        predictions.loc[good, want.columns], want.loc[good], check_exact=True
+    )
+    assert predictions.loc[list(MIXED[name]), want.columns].isna().all(axis=None)
 
 
 # Workers.
@@ -626,12 +628,12 @@ def test_fit_stops_at_once_with_what_a_worker_raised(kind, workers):
 
     inputs = torch.arange(12.0)[:, None]
     batches = pipe((inputs, inputs[:, 0]), mip.batch(2), mip.transform(broken, workers))
-    net, one, steps = (
+    net, optimizer, steps = (
         torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0)),
         mip.sgd(0.0),
         [],
     )
-    step = mip.train_step(net, torch.nn.functional.mse_loss, one)
+    step = mip.train_step(net, torch.nn.functional.mse_loss, optimizer)
 
     def hook(event):
         if event.name == "after_batch":
@@ -639,10 +641,10 @@ def test_fit_stops_at_once_with_what_a_worker_raised(kind, workers):
 
     want = DataError if kind is StopIteration else kind
     with pytest.raises(want) as caught:
-        within(5, lambda: mip.fit(step, batches, mip.init(net, one), epochs=2, hooks=[hook]))
+        within(5, lambda: mip.fit(step, batches, mip.init(net, optimizer), epochs=2, hooks=[hook]))
     assert len(steps) == 2
-    told = [str(caught.value), *getattr(caught.value, "__notes__", [])]
-    assert any("in rows 4, 5 of epoch 0" in text for text in told)
+    texts = [str(caught.value), *getattr(caught.value, "__notes__", [])]
+    assert any("in rows 4, 5 of epoch 0" in text for text in texts)
 
 
 def test_a_process_that_is_killed_ends_the_epoch_with_an_error():

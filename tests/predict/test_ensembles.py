@@ -36,8 +36,8 @@ def trained(table, head, seed=0, branches=NUMBERS, rows=None):
     """A model of a head; other `rows` give other facts."""
     text = branches + ALL.get(head, head) + TRAIN
     spec = mip.parse(text, changes={"train.seed": seed})
-    own = table if rows is None else table.take(rows)
-    parts = mip.model.Parts(own, table.take([]), table.take([]))
+    train = table if rows is None else table.take(rows)
+    parts = mip.model.Parts(train, table.take([]), table.take([]))
     return mip.run(spec, parts, context=mip.Context(device="cpu")).predict
 
 
@@ -65,71 +65,71 @@ def pair(table):
 
 def test_an_ensemble_predicts_the_mean_of_numbers_and_probabilities(models, table):
     frames = [model(table) for model in models]
-    found = mip.predict.ensemble(models)(table)
-    assert list(found) == list(frames[0])
-    for name in found.select_dtypes("number"):
+    predictions = mip.predict.ensemble(models)(table)
+    assert list(predictions) == list(frames[0])
+    for name in predictions.select_dtypes("number"):
         want = np.mean([frame[name] for frame in frames], axis=0)
-        np.testing.assert_array_equal(found[name], want)
+        np.testing.assert_array_equal(predictions[name], want)
 
 
 def test_labels_are_those_of_the_mean(models, table, kind):
-    found = mip.predict.ensemble(models)(table)
+    predictions = mip.predict.ensemble(models)(table)
     if kind in {"binary", "multiclass"}:
-        likely = found.filter(like="p_").idxmax(axis=1).str.removeprefix("p_")
-        assert found["label"].tolist() == likely.tolist()
+        likely = predictions.filter(like="p_").idxmax(axis=1).str.removeprefix("p_")
+        assert predictions["label"].tolist() == likely.tolist()
     if kind == "multilabel":
-        chances = found.filter(like="p_")
+        chances = predictions.filter(like="p_")
         words = [";".join(row.index[row > 0.5]).replace("p_", "") for _, row in chances.iterrows()]
-        assert found["label"].tolist() == words
+        assert predictions["label"].tolist() == words
     if kind == "ordinal":
-        above = 1 - found.filter(like="p_").cumsum(axis=1).to_numpy()
+        above = 1 - predictions.filter(like="p_").cumsum(axis=1).to_numpy()
         classes = np.array(["flat", "house", "loft"])
-        assert found["label"].tolist() == classes[(above > 0.5).sum(axis=1)].tolist()
+        assert predictions["label"].tolist() == classes[(above > 0.5).sum(axis=1)].tolist()
 
 
 def test_a_file_holds_the_ensemble_to_the_bit(models, table, tmp_path):
-    made = mip.predict.ensemble(models)
-    mip.predict.save_ensemble(tmp_path / "a.safetensors", made)
+    ensembled = mip.predict.ensemble(models)
+    mip.predict.save_ensemble(tmp_path / "a.safetensors", ensembled)
     mip.predict.save_ensemble(tmp_path / "b.safetensors", mip.load(tmp_path / "a.safetensors"))
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     read = mip.load(tmp_path / "a.safetensors")
     assert isinstance(read, Ensemble)
-    exactly(read(table), made(table))
-    assert mip.evaluate(read, table) == mip.evaluate(made, table)
+    exactly(read(table), ensembled(table))
+    assert mip.evaluate(read, table) == mip.evaluate(ensembled, table)
 
 
 def test_an_ensemble_of_equals_scores_as_one_of_them(models, table, kind):
     alone = mip.evaluate(models[0], table)
-    found = mip.evaluate(mip.predict.ensemble([models[0]] * 2), table)
-    assert found.keys() == alone.keys()
+    scores = mip.evaluate(mip.predict.ensemble([models[0]] * 2), table)
+    assert scores.keys() == alone.keys()
     # Quantiles that cross are sorted when they are decoded, which can only lower their loss.
     for name in alone.keys() - ({"loss"} if kind == "quantile" else set()):
-        assert found[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-6, nan_ok=True)
+        assert scores[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 def test_scores_are_those_of_the_averaged_prediction(pair, table):
-    made = mip.predict.ensemble(pair)
-    error = made(table)["value"] - table.numbers("price")
-    scores = mip.evaluate(made, table)
+    ensembled = mip.predict.ensemble(pair)
+    error = ensembled(table)["value"] - table.numbers("price")
+    scores = mip.evaluate(ensembled, table)
     assert scores["mae"] == pytest.approx(error.abs().mean(), rel=1e-5)
-    own = {"own": lambda logits, target: len(target)}
-    assert mip.evaluate(made, table, own)["own"] == len(table)
-    losses = [mip.evaluate(each, table)["loss"] for each in pair]
+    metrics = {"own": lambda logits, target: len(target)}
+    assert mip.evaluate(ensembled, table, metrics)["own"] == len(table)
+    losses = [mip.evaluate(model, table)["loss"] for model in pair]
     assert scores["loss"] <= np.mean(losses)
 
 
 def test_metrics_of_probabilities_are_those_of_their_mean(table):
-    made = mip.predict.ensemble([trained(table, "multiclass", seed) for seed in range(3)])
-    found, truth = made(table), table.texts("style")
-    chance = [found.loc[row, f"p_{word}"] for row, word in enumerate(truth)]
-    scores = mip.evaluate(made, table)
+    ensembled = mip.predict.ensemble([trained(table, "multiclass", seed) for seed in range(3)])
+    predictions, truth = ensembled(table), table.texts("style")
+    chance = [predictions.loc[row, f"p_{word}"] for row, word in enumerate(truth)]
+    scores = mip.evaluate(ensembled, table)
     assert scores["loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-5)
-    assert scores["accuracy"] == (found["label"] == truth).mean()
+    assert scores["accuracy"] == (predictions["label"] == truth).mean()
 
 
 def test_ensembles_may_be_put_together(pair, table):
-    made = mip.predict.ensemble([mip.predict.ensemble(pair), pair[0]])
-    assert made.members == (*pair, pair[0])
+    ensembled = mip.predict.ensemble([mip.predict.ensemble(pair), pair[0]])
+    assert ensembled.members == (*pair, pair[0])
 
 
 def test_no_rows_give_no_predictions(models, table):
@@ -140,19 +140,21 @@ def test_a_row_that_one_model_cannot_predict_has_no_prediction(tmp_path, pair):
     draw_photos(tmp_path)
     table = mip.from_frame(frame_of(), tmp_path, "shots.csv")
     photo = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\nbase_channels = 2\n'
-    made = mip.predict.ensemble([pair[0], trained(table, "regression", branches=photo + NUMBERS)])
-    whole = made(table)
+    ensembled = mip.predict.ensemble(
+        [pair[0], trained(table, "regression", branches=photo + NUMBERS)]
+    )
+    whole = ensembled(table)
     (tmp_path / "photos" / "4.png").unlink()
-    found = made(table)
-    assert found["error"].dropna().to_dict() == {
+    predictions = ensembled(table)
+    assert predictions["error"].dropna().to_dict() == {
         4: "shots.csv row 4, column 'front': photos/4.png is missing"
     }
-    exactly(found.drop(columns="error").drop(index=4), whole.drop(index=4))
-    assert found["value"].isna().sum() == 1
+    exactly(predictions.drop(columns="error").drop(index=4), whole.drop(index=4))
+    assert predictions["value"].isna().sum() == 1
 
 
 def test_remarks_are_given_for_each_plan(pair, table):
-    assert mip.predict.ensemble(pair).plans == tuple(each.plan for each in pair)
+    assert mip.predict.ensemble(pair).plans == tuple(model.plan for model in pair)
     assert all(prediction_warnings(plan, table) == [] for plan in mip.predict.ensemble(pair).plans)
 
 
@@ -172,7 +174,7 @@ REGRESSION = '[head]\nkind = "regression"\ncolumn = "price"\n'
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "told"),
+    ("one", "other", "difference"),
     [
         ("regression", "binary", "head.kind is regression in model 1 and binary in model 2"),
         ("regression", REGRESSION.replace("price", "rent"), "head.column is price in model 1 and "
@@ -184,11 +186,11 @@ REGRESSION = '[head]\nkind = "regression"\ncolumn = "price"\n'
         ("joint", JOINT, "head.head.style.kind is multiclass in model 1 and regression in model 2"),
     ],
 )  # fmt: skip
-def test_other_heads_are_named(one, other, told, table):
+def test_other_heads_are_named(one, other, difference, table):
     models = [trained(table, one), trained(table, other)]
     with pytest.raises(SpecError) as caught:
         mip.predict.ensemble(models)
-    assert str(caught.value) == f"models with different heads cannot be averaged: {told}"
+    assert str(caught.value) == f"models with different heads cannot be averaged: {difference}"
 
 
 def test_other_classes_are_named(table):
@@ -235,8 +237,8 @@ def test_a_head_without_the_way_back_is_named(pair, table):
                 raise AttributeError(name)
             return getattr(Regression("price"), name)
 
-    plans = [evolve(each.plan, spec=evolve(each.plan.spec, head=Plain())) for each in pair]
-    changed = [evolve(each, plan=plan) for each, plan in zip(pair, plans, strict=True)]
+    plans = [evolve(model.plan, spec=evolve(model.plan.spec, head=Plain())) for model in pair]
+    changed = [evolve(model, plan=plan) for model, plan in zip(pair, plans, strict=True)]
     with pytest.raises(SpecError) as caught:
         mip.predict.ensemble(changed)(table)
     assert str(caught.value) == (
@@ -262,11 +264,13 @@ def test_a_file_whose_models_cannot_be_read(models, tmp_path):
 
 def test_a_file_whose_heads_differ_is_refused(pair, table, tmp_path):
     other = trained(table, "binary")
-    found = []
-    for k, each in enumerate((pair[0], other)):
-        mip.save(tmp_path / f"{k}", each.plan, mip.train.State(dict(each.net.state_dict()), {}, ()))
-        found.append(load_model(tmp_path / f"{k}"))
-    save_models(tmp_path / "both", found)
+    models = []
+    for k, model in enumerate((pair[0], other)):
+        mip.save(
+            tmp_path / f"{k}", model.plan, mip.train.State(dict(model.net.state_dict()), {}, ())
+        )
+        models.append(load_model(tmp_path / f"{k}"))
+    save_models(tmp_path / "both", models)
     with pytest.raises(
         FileError, match=r"both: no model can be built from its plan \(models with different"
     ):
@@ -289,7 +293,7 @@ def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path, ru
     for seed in (0, 1):
         seeded = evolve(spec, train=evolve(spec.train, seed=seed))
         mip.run(seeded, parts, tmp_path / f"{seed}", context=mip.Context(device="cpu"))
-    out, csv = tmp_path / "both.safetensors", tmp_path / "found.csv"
+    out, csv = tmp_path / "both.safetensors", tmp_path / "predictions.csv"
     done = run("ensemble", tmp_path / "0", tmp_path / "1/model.safetensors", "--out", out)
     assert done[:2] == (0, f"wrote {out}: the mean of 2 models\n")
     assert run("predict", out, folder / "houses.csv", "--out", csv)[0] == 0

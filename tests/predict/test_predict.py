@@ -1,4 +1,4 @@
-"""Prediction is one function of rows: a row each, in their order, whatever the others hold."""
+"""Prediction is one function of rows, in their order, whatever the other rows hold."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ base_channels = 2
 
 @pytest.fixture(scope="module")
 def predict(table, head):
-    laid = lay(spec_of(head), table)
-    state = mip.fit(laid.step, laid.batches, laid.state, steps=6)
-    return mip.predictor(laid.plan, state)
+    setup = lay(spec_of(head), table)
+    state = mip.fit(setup.step, setup.batches, setup.state, steps=6)
+    return mip.predictor(setup.plan, state)
 
 
 @pytest.fixture(scope="module")
 def numbers(table):
     """A predictor of table columns alone."""
-    laid = lay(spec_of("regression", NUMBERS), table)
-    return mip.predictor(laid.plan, mip.fit(laid.step, laid.batches, laid.state, steps=6))
+    setup = lay(spec_of("regression", NUMBERS), table)
+    return mip.predictor(setup.plan, mip.fit(setup.step, setup.batches, setup.state, steps=6))
 
 
 def test_a_prediction_has_a_row_each_and_the_columns_of_its_head(predict, table, head):
@@ -69,12 +69,12 @@ def test_a_prediction_is_its_rows_in_any_order_number_and_batches(rows, batch, p
 
 
 @given(
-    place=st.integers(0, ROWS - 1),
+    position=st.integers(0, ROWS - 1),
     others=st.lists(st.integers(0, ROWS - 1), min_size=ROWS, max_size=ROWS),
 )
-def test_a_row_keeps_its_bits_whatever_is_in_the_others(place, others, predict, table):
-    others[place] = place
-    exactly(predict(table.take(others)).iloc[[place]], predict(table).iloc[[place]])
+def test_a_row_keeps_its_bits_whatever_is_in_the_others(position, others, predict, table):
+    others[position] = position
+    exactly(predict(table.take(others)).iloc[[position]], predict(table).iloc[[position]])
 
 
 def test_a_row_may_come_twice(numbers, table):
@@ -142,8 +142,8 @@ def shots(tmp_path_factory):
     draw_photos(folder)
     (folder / "photos" / "cut.jpg").write_bytes((folder / "photos" / "1.jpg").read_bytes()[:200])
     table = mip.from_frame(frame_of(), folder, "shots.csv")
-    laid = lay(spec_of("regression", PHOTO + NUMBERS), table)
-    return mip.predictor(laid.plan, laid.state), table
+    setup = lay(spec_of("regression", PHOTO + NUMBERS), table)
+    return mip.predictor(setup.plan, setup.state), table
 
 
 @pytest.mark.parametrize(
@@ -198,11 +198,11 @@ def test_a_missing_column_names_the_nearest(numbers):
 def test_a_word_among_numbers_costs_its_row(numbers, table):
     frame = frame_of().astype({"rooms": object})
     frame.loc[2, "rooms"] = "many"
-    found = numbers(frame)
-    assert found["error"][2] == "table row 2, column 'rooms': 'many' is not a number"
+    predictions = numbers(frame)
+    assert predictions["error"][2] == "table row 2, column 'rooms': 'many' is not a number"
     others = [k for k in range(len(table)) if k != 2]
-    exactly(found.loc[others, ["value"]], numbers(table).loc[others])
-    nearly(found.loc[others, ["value"]], numbers(table.take(others)))
+    exactly(predictions.loc[others, ["value"]], numbers(table).loc[others])
+    nearly(predictions.loc[others, ["value"]], numbers(table.take(others)))
 
 
 def test_a_column_that_has_turned_to_words_is_an_error(numbers):
@@ -216,9 +216,9 @@ def test_numbers_as_words_are_numbers(numbers):
 
 def test_odd_numbers_are_predicted(numbers):
     odd = frame_of(6).assign(rooms=[np.nan, np.inf, -np.inf, 1e39, 1e308, 3])
-    found = numbers(odd)["value"]
-    assert np.isfinite(found).all()
-    assert found[1:5].nunique() <= 4
+    values = numbers(odd)["value"]
+    assert np.isfinite(values).all()
+    assert values[1:5].nunique() <= 4
 
 
 def test_unseen_categories_are_predicted_and_reported(numbers):
@@ -253,8 +253,8 @@ def test_many_rows_are_predicted_in_parts(numbers):
 
 
 def test_the_scores_of_a_regression_are_the_formulas(table):
-    laid = lay(spec_of("regression", NUMBERS), table)
-    predict = mip.predictor(laid.plan, laid.state)
+    setup = lay(spec_of("regression", NUMBERS), table)
+    predict = mip.predictor(setup.plan, setup.state)
     guess, truth = predict(table)["value"].to_numpy(), table.numbers("price")
     off = guess - truth
     std = truth.std()
@@ -279,8 +279,8 @@ def pairs_ranked(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def test_the_scores_of_two_classes_are_the_formulas(table):
-    laid = lay(spec_of("binary", NUMBERS), table)
-    predict = mip.predictor(laid.plan, laid.state)
+    setup = lay(spec_of("binary", NUMBERS), table)
+    predict = mip.predictor(setup.plan, setup.state)
     frame, truth = predict(table), table.texts("sold") == "yes"
     chance = frame["p_yes"].to_numpy()
     log_loss = -np.log(np.where(truth, chance, 1 - chance)).mean()
@@ -301,14 +301,14 @@ def test_large_logits_are_ranked_apart():
 
 
 def test_the_scores_of_many_classes_are_the_formulas(table):
-    laid = lay(spec_of("multiclass", NUMBERS), table)
-    predict = mip.predictor(laid.plan, laid.state)
+    setup = lay(spec_of("multiclass", NUMBERS), table)
+    predict = mip.predictor(setup.plan, setup.state)
     frame = predict(table)
     chances = frame[["p_flat", "p_house", "p_loft"]].to_numpy()
     truth = np.array([["flat", "house", "loft"].index(word) for word in table.texts("style")])
-    own = chances[np.arange(len(truth)), truth]
-    rank = (chances > own[:, None]).sum(axis=1)
-    log_loss = -np.log(own).mean()
+    of_truth = chances[np.arange(len(truth)), truth]
+    rank = (chances > of_truth[:, None]).sum(axis=1)
+    log_loss = -np.log(of_truth).mean()
     want = {
         "loss": log_loss,
         "accuracy": (chances.argmax(axis=1) == truth).mean(),
@@ -319,10 +319,10 @@ def test_the_scores_of_many_classes_are_the_formulas(table):
 
 
 def test_chances_are_the_softmax_of_the_logits(table):
-    laid = lay(spec_of("multiclass", NUMBERS), table)
+    setup = lay(spec_of("multiclass", NUMBERS), table)
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    found = laid.plan.decode(logits)
-    chances = np.stack([found[f"p_{word}"] for word in ("flat", "house", "loft")], axis=1)
+    decoded = setup.plan.decode(logits)
+    chances = np.stack([decoded[f"p_{word}"] for word in ("flat", "house", "loft")], axis=1)
     powers = np.exp(logits.double().numpy())
     np.testing.assert_allclose(chances, powers / powers.sum(axis=1, keepdims=True))
 
@@ -333,9 +333,9 @@ def test_scores_do_not_depend_on_the_batches(predict, table):
 
 
 def test_one_class_alone_has_no_area(table):
-    laid = lay(spec_of("binary", NUMBERS), table)
+    setup = lay(spec_of("binary", NUMBERS), table)
     only = table.take(np.flatnonzero(table.texts("sold") == "yes"))
-    scores = mip.evaluate(mip.predictor(laid.plan, laid.state), only)
+    scores = mip.evaluate(mip.predictor(setup.plan, setup.state), only)
     assert np.isnan(scores["auc"])
     assert np.isfinite(scores["loss"])
 
@@ -353,10 +353,10 @@ def test_scores_need_the_target(numbers):
 
 
 def test_a_class_unknown_to_the_model_is_named(table):
-    laid = lay(spec_of("multiclass", NUMBERS), table)
+    setup = lay(spec_of("multiclass", NUMBERS), table)
     frame = frame_of().assign(style="castle")
     with pytest.raises(DataError, match="row 0, column 'style': 'castle' is not a class of the"):
-        mip.evaluate(mip.predictor(laid.plan, laid.state), frame)
+        mip.evaluate(mip.predictor(setup.plan, setup.state), frame)
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
@@ -403,9 +403,11 @@ def test_views_that_would_change_nothing_are_refused(numbers, table):
         )
 
 
-@pytest.mark.parametrize("asked", ["flip = true", "crop = 0.9", "hue = 0.1", 'auto = "rand"'])
-def test_any_augmentation_makes_views(table, asked):
-    spec = spec_of("regression", PHOTO + f"augmentation = {{ {asked} }}\n")
+@pytest.mark.parametrize(
+    "augmentation", ["flip = true", "crop = 0.9", "hue = 0.1", 'auto = "rand"']
+)
+def test_any_augmentation_makes_views(table, augmentation):
+    spec = spec_of("regression", PHOTO + f"augmentation = {{ {augmentation} }}\n")
     plan = mip.adapt(spec, table)
     predict = mip.predictor(plan, mip.init(mip.build(plan), mip.adamw(1e-3)))
     assert len(tta(predict, 3).augmentations) == 3

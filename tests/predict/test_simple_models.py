@@ -25,7 +25,7 @@ pytest.importorskip("sklearn")
 
 FILES = Path(__file__).parents[1] / "saved"
 FEW = 7
-"""Trees, where how many there are does not matter."""
+"""Trees in tests for which their number does not matter."""
 
 
 def scored(spec, cut, trees=FEW):
@@ -67,10 +67,10 @@ def test_the_mean_and_a_forest_of_the_patients(diabetes):
 
     Twelve seeds gave 439 to 455 with .925 to .928, and 3682 to 3774 with .292 to .309.
     """
-    found = scored(mip.parse(PATIENTS), diabetes, trees=500)
-    mean = [found["mean"][part]["rmse"] ** 2 for part in ("train", "valid")]
+    scores = scored(mip.parse(PATIENTS), diabetes, trees=500)
+    mean = [scores["mean"][part]["rmse"] ** 2 for part in ("train", "valid")]
     assert mean == pytest.approx([6073.71, 5367.10], abs=6e-3)
-    train, valid = found["random forest"].values()
+    train, valid = scores["random forest"].values()
     assert train["rmse"] ** 2 == pytest.approx(443.8, rel=0.03)
     assert train["r2"] == pytest.approx(0.927, abs=0.003)
     assert valid["rmse"] ** 2 == pytest.approx(3745, rel=0.03)
@@ -87,17 +87,17 @@ def test_least_squares_of_the_cars(columns, mse, scale, cars):
         branch.x = {{ kind = "continuous", columns = [{columns}], scale = "{scale}" }}
         head = {{ kind = "regression", column = "MPG", scale = "{scale}" }}
     """)
-    found = scored(spec, whole(cars))
+    scores = scored(spec, whole(cars))
     last = 10 ** -len(str(mse).split(".")[1])
-    assert found["linear regression"]["train"]["rmse"] ** 2 == pytest.approx(mse, abs=last)
-    assert found["mean"]["train"]["rmse"] ** 2 == pytest.approx(60.7627, abs=1e-4)
+    assert scores["linear regression"]["train"]["rmse"] ** 2 == pytest.approx(mse, abs=last)
+    assert scores["mean"]["train"]["rmse"] ** 2 == pytest.approx(60.7627, abs=1e-4)
 
 
 # The same rows, the same metrics.
 
 
 def houses(rows=40, seed=0):
-    """A table of houses: half of them train, and a quarter each chooses and tests."""
+    """A table of houses: half of them for train, a quarter each for valid and test."""
     parts = np.random.default_rng(0).permutation(["train", "train", "valid", "test"] * (rows // 4))
     frame = frame_of(rows, seed).assign(part=parts)
     return mip.from_frame(frame.assign(note="bright rooms", vector="[1, 2]"))
@@ -111,7 +111,7 @@ def spec_of_parts(head="regression"):
 
 
 def test_a_network_that_says_the_mean_has_the_scores_of_the_mean(head):
-    """A network whose logits are those of the first baseline, whatever it is given."""
+    """A network whose logits are those of the first baseline for any input."""
     cut = whole(houses())
     plan = mip.adapt(spec_of(head, NUMBERS), cut.train)
     first = next(iter(baselines(plan, cut, FEW).values()))
@@ -133,14 +133,14 @@ def test_a_network_is_scored_as_evaluate_scores_it():
     cut = mip.parts(spec, table)
     plan = mip.adapt(spec, cut.train)
     predict = mip.predictor(plan, mip.init(mip.build(plan), mip.sgd()))
-    found = score_by_part(predict, plan, cut)
-    assert list(found) == ["train", "valid", "test"]
+    trained = score_by_part(predict, plan, cut)
+    assert list(trained) == ["train", "valid", "test"]
     for part, rows in cut._asdict().items():
         scores = mip.evaluate(predict, rows)
         want = {**scores, "log_loss": pytest.approx(scores["loss"])}
-        assert found[part] == dissoc(want, "loss")
+        assert trained[part] == dissoc(want, "loss")
         for scores in baselines(plan, cut, FEW).values():
-            assert scores[part].keys() == found[part].keys()
+            assert scores[part].keys() == trained[part].keys()
 
 
 @pytest.mark.parametrize("part", ["valid", "test"])
@@ -149,18 +149,18 @@ def test_nothing_is_learned_of_rows_that_do_not_train(head, part):
     spec, table, other = spec_of_parts(head), houses(), houses(seed=1)
     kept = table.frame["part"] != part
     mixed = mip.from_frame(table.frame.where(kept, other.frame))
-    one, two = (scored(spec, mip.parts(spec, rows)) for rows in (table, mixed))
-    assert one != two
-    for name in one:
-        assert dissoc(one[name], part) == dissoc(two[name], part)
+    before, after = (scored(spec, mip.parts(spec, rows)) for rows in (table, mixed))
+    assert before != after
+    for name in before:
+        assert dissoc(before[name], part) == dissoc(after[name], part)
 
 
 def test_the_seed_of_training_decides_the_forest_and_nothing_else(head):
     spec, cut = spec_of_parts(head), mip.parts(spec_of_parts(head), houses())
-    one, again = scored(spec, cut), scored(spec, cut)
+    scores, repeated = scored(spec, cut), scored(spec, cut)
     other = scored(evolve(spec, train=evolve(spec.train, seed=1)), cut)
-    assert one == again
-    assert [name for name in one if one[name] != other[name]] == ["random forest"]
+    assert scores == repeated
+    assert [name for name in scores if scores[name] != other[name]] == ["random forest"]
 
 
 # What simple models read.
@@ -215,9 +215,9 @@ def test_a_missing_number_is_filled_and_flagged_and_an_unseen_category_is_no_err
     valid = mip.from_columns(
         {"area": ["3", ""], "none": ["1", ""], "town": ["Ulm", "Bonn"]} | {"sold": ["n", "y"]}
     )
-    found = scored(spec, Parts(train, valid, valid.take([])))
+    scores = scored(spec, Parts(train, valid, valid.take([])))
     for name in ("logistic regression", "random forest"):
-        assert found[name]["valid"]["accuracy"] == 1
+        assert scores[name]["valid"]["accuracy"] == 1
 
 
 def test_without_a_column_there_is_the_mean_alone():
@@ -225,7 +225,7 @@ def test_without_a_column_there_is_the_mean_alone():
     assert list(scored(spec, whole(houses()))) == ["mean"]
 
 
-# What is wrong is said.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -291,11 +291,11 @@ def test_the_command_prints_what_it_writes(here, run):
     code, out, err = run("houses.toml", "--model", "model.safetensors", "--json", "scores.json")
     assert (code, err) == (0, "")
     assert "left out, for the network alone: branch.words\n" in out
-    found = json.loads(Path("scores.json").read_text())
-    assert list(found) == ["mean", "linear regression", "random forest", "network"]
+    content = json.loads(Path("scores.json").read_text())
+    assert list(content) == ["mean", "linear regression", "random forest", "network"]
     lines = [line.split() for line in out.splitlines()]
     header = next(line for line in lines if line[:1] == ["model"])
-    for name, scores in found.items():
+    for name, scores in content.items():
         assert list(scores) == ["train", "valid", "test"]
         rows = [line for line in lines if line[: len(name.split())] == name.split()]
         shown = [line[len(name.split()) :] for line in rows]

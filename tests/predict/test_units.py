@@ -35,9 +35,15 @@ GUESSES = NUMBERS + np.random.default_rng(6).normal(0, 3, ROWS).clip(1 - NUMBERS
 
 
 def columns_of(guess):
-    """What heads of numbers decode to, where each quantile is a little above the one below."""
-    own = {"value": guess, **{f"q{level}": guess * (1 + level) for level in (0.1, 0.2, 0.5, 0.9)}}
-    return own | {f"{name}.{column}": own[column] for name in ("one", "two") for column in own}
+    """What heads of numbers decode to, each quantile a little above the one before."""
+    levels = (0.1, 0.2, 0.5, 0.9)
+    columns = {
+        "value": guess,
+        **{f"q{level}": guess * (1 + level) for level in levels},
+    }
+    return columns | {
+        f"{name}.{column}": columns[column] for name in ("one", "two") for column in columns
+    }
 
 
 def scored(head, target, guess, facts=None):
@@ -47,20 +53,20 @@ def scored(head, target, guess, facts=None):
     return scores(head, facts, logits, head.encode(facts, rows))
 
 
-def in_units(found, unit):
-    """The metrics that are found, had the target been measured in another unit."""
-    names = {name: name.split("/")[-1].split(".")[-1] for name in found}
-    return {name: found[name] * (unit if names[name] in ABSOLUTE else 1) for name in found}
+def in_units(scores, unit):
+    """The metrics if the target had been measured in another unit."""
+    names = {name: name.split("/")[-1].split(".")[-1] for name in scores}
+    return {name: scores[name] * (unit if names[name] in ABSOLUTE else 1) for name in scores}
 
 
 near = partial(pytest.approx, rel=1e-4, nan_ok=True)
 
 
-def alike(found, want):
+def alike(scores, want):
     """Equal to rounding in float32: metrics of one unit of size are compared by it alone."""
-    assert found.keys() == want.keys()
+    assert scores.keys() == want.keys()
     for name, value in want.items():
-        assert found[name] == near(value, abs=0), name
+        assert scores[name] == near(value, abs=0), name
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -68,24 +74,24 @@ def alike(found, want):
 def test_scores_do_not_depend_on_the_unit(name, unit, zero):
     numbers = NUMBERS - (NUMBERS[3] if zero and "log" not in name else 0)
     guesses = GUESSES - (NUMBERS - numbers)
-    want = scored(HEADS[name], numbers, guesses)
-    alike(scored(HEADS[name], unit * numbers, unit * guesses), in_units(want, unit))
+    expected = scored(HEADS[name], numbers, guesses)
+    alike(scored(HEADS[name], unit * numbers, unit * guesses), in_units(expected, unit))
 
 
 @given(factor=st.integers(0, 25).map(lambda power: 10.0**power))
 def test_scores_of_counts_grow_with_the_counts(factor):
     counts, head = NUMBERS.round(), Count("y")
-    want, found = (scored(head, k * counts, k * GUESSES) for k in (1.0, factor))
-    del want["loss"], found["loss"]  # a likelihood of counts, which have a unit
-    alike(found, in_units(want, factor))
+    expected, actual = (scored(head, k * counts, k * GUESSES) for k in (1.0, factor))
+    del expected["loss"], actual["loss"]  # a likelihood of counts, which have a unit
+    alike(actual, in_units(expected, factor))
 
 
 @pytest.mark.parametrize("head", [Regression("y", "none"), Quantile("y", scale="none")])
 @given(unit=UNITS)
 def test_scores_of_a_target_that_is_not_scaled_do_not_depend_on_its_unit(head, unit):
-    want, found = (scored(head, k * NUMBERS, k * GUESSES) for k in (1.0, unit))
-    del want["loss"], found["loss"]  # in the target's unit, as asked
-    alike(found, in_units(want, unit))
+    expected, actual = (scored(head, k * NUMBERS, k * GUESSES) for k in (1.0, unit))
+    del expected["loss"], actual["loss"]  # in the target's unit, as asked
+    alike(actual, in_units(expected, unit))
 
 
 @given(unit=UNITS)
@@ -116,15 +122,15 @@ SCALES = {"standard": Regression("y"), "log": Regression("y", "log"), "quantile"
 @example(unit=1e-9, measured=1e-27)
 def test_a_model_of_another_unit_is_the_same_model(name, unit, measured):
     spec = spec_of(SCALES[name], epochs=3)
-    one, other = (
+    plain, scaled_run = (
         mip.run(spec, cut_of(*units), context=mip.Context(device="cpu"))
         for units in [(), (unit, measured)]
     )
     test, same = cut_of().test, cut_of(unit, measured).test
-    want, found = one.predict(test), other.predict(same)
-    np.testing.assert_allclose(found, unit * want, rtol=1e-4)
-    alike(mip.evaluate(other.predict, same), in_units(mip.evaluate(one.predict, test), unit))
-    for row, before in zip(other.history.epochs, one.history.epochs, strict=True):
+    expected, actual = plain.predict(test), scaled_run.predict(same)
+    np.testing.assert_allclose(actual, unit * expected, rtol=1e-4)
+    alike(mip.evaluate(scaled_run.predict, same), in_units(mip.evaluate(plain.predict, test), unit))
+    for row, before in zip(scaled_run.history.epochs, plain.history.epochs, strict=True):
         assert "valid/mae" in row
         alike(row, in_units(before, unit))
 
@@ -170,15 +176,15 @@ def test_logarithms_that_are_all_equal_have_the_deviation_one(unit):
 def test_baselines_do_not_depend_on_the_unit(unit):
     pytest.importorskip("sklearn")
     spec = spec_of(Regression("y"), epochs=1)
-    want, found = (
+    expected, actual = (
         baselines(mip.adapt(spec, cut.train), cut, trees=3) for cut in (cut_of(), cut_of(unit))
     )
-    for model, parts in want.items():
+    for model, parts in expected.items():
         for part in parts:
             # The mean's r2 of the rows that it is the mean of is 0, to rounding.
-            found[model][part]["r2"] += 1
+            actual[model][part]["r2"] += 1
             parts[part]["r2"] += 1
-            assert found[model][part] == near(in_units(parts[part], unit), abs=1e-6 * unit)
+            assert actual[model][part] == near(in_units(parts[part], unit), abs=1e-6 * unit)
 
 
 # What is not defined.
@@ -186,11 +192,11 @@ def test_baselines_do_not_depend_on_the_unit(unit):
 
 def test_r2_is_sklearns_and_that_of_the_mean_is_zero():
     sklearn = pytest.importorskip("sklearn.metrics")
-    found = scored(Regression("y"), 1e-9 * NUMBERS, 1e-9 * GUESSES)
-    assert found["r2"] == pytest.approx(sklearn.r2_score(NUMBERS, GUESSES), rel=1e-6)
+    scores = scored(Regression("y"), 1e-9 * NUMBERS, 1e-9 * GUESSES)
+    assert scores["r2"] == pytest.approx(sklearn.r2_score(NUMBERS, GUESSES), rel=1e-6)
     mape = sklearn.mean_absolute_percentage_error(NUMBERS, GUESSES)
-    assert found["mape"] == pytest.approx(mape, rel=1e-6)
-    assert found["mae"] == pytest.approx(1e-9 * np.abs(NUMBERS - GUESSES).mean(), rel=1e-6)
+    assert scores["mape"] == pytest.approx(mape, rel=1e-6)
+    assert scores["mae"] == pytest.approx(1e-9 * np.abs(NUMBERS - GUESSES).mean(), rel=1e-6)
     mean = scored(Regression("y"), 1e-9 * NUMBERS, np.full(ROWS, 1e-9 * NUMBERS.mean()))
     assert mean["r2"] == pytest.approx(0, abs=1e-9)
 
@@ -198,18 +204,20 @@ def test_r2_is_sklearns_and_that_of_the_mean_is_zero():
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-30, -3e30])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_r2_of_equal_targets_or_of_one_row_is_not_defined(value, rows):
-    found = scored(Regression("y"), np.full(rows, value), np.full(rows, 2.0), {"mean": 1, "std": 3})
-    assert math.isnan(found["r2"])
-    assert math.isfinite(found["mae"])
+    scores = scored(
+        Regression("y"), np.full(rows, value), np.full(rows, 2.0), {"mean": 1, "std": 3}
+    )
+    assert math.isnan(scores["r2"])
+    assert math.isfinite(scores["mae"])
 
 
 def test_mape_beside_a_target_of_zero_is_not_defined_and_the_median_may_be():
     guess = np.array([1.0, 1.1, 2.4, 9.0])
-    found = scored(Regression("y"), [0.0, 1.0, 2.0, 4.0], guess)
-    assert math.isnan(found["mape"])
-    assert found["median_ape"] == pytest.approx(0.2, rel=1e-5)
-    found = scored(Regression("y"), [0.0, 0.0, 0.0, 4.0], guess)
-    assert math.isnan(found["median_ape"])
+    scores = scored(Regression("y"), [0.0, 1.0, 2.0, 4.0], guess)
+    assert math.isnan(scores["mape"])
+    assert scores["median_ape"] == pytest.approx(0.2, rel=1e-5)
+    scores = scored(Regression("y"), [0.0, 0.0, 0.0, 4.0], guess)
+    assert math.isnan(scores["median_ape"])
     # Whether a target is 0 is seen through the rounding of what is learned.
     many = np.random.default_rng(0).normal(40, 9, 99)
     many[7] = 0
@@ -219,11 +227,11 @@ def test_mape_beside_a_target_of_zero_is_not_defined_and_the_median_may_be():
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=9), st.floats(-150, 150))
 def test_means_of_sizes_and_squares_neither_over_nor_underflow(numbers, power):
     values, unit = torch.tensor(numbers, dtype=torch.float64), 10.0 ** (2 * power)
-    for found, want in (
+    for actual, expected in (
         (stable_mean((unit * values).abs()), values.abs().mean()),
         (root_mean_square(unit * values), values.square().mean().sqrt()),
     ):
-        assert found == pytest.approx(unit * float(want), rel=1e-9, abs=1e-300)
+        assert actual == pytest.approx(unit * float(expected), rel=1e-9, abs=1e-300)
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=12))
