@@ -1,4 +1,9 @@
-"""Worker processes: a parallel map whose results come in order."""
+"""Worker processes: a parallel map whose results come in order.
+
+Processes are spawned. Tasks and results are pickled bytes in pipes between our own processes, never
+in a file. A worker waits in a thread for the end of its parent, and then has two seconds to remove
+its temporary folders.
+"""
 
 from __future__ import annotations
 

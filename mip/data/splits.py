@@ -1,5 +1,8 @@
 """Splitting a table into parts and folds, as a function of its rows and a seed.
 
+Cuts that would separate a group or a time move to the nearest edge. In a stratified split, sizes
+come before proportions, and that every class is in the first part comes before both.
+
 Each row is first given the number of its part; only then are rows taken.
 """
 

@@ -1,4 +1,11 @@
-"""The file format: safetensors with a checksum, and nothing executable."""
+"""The file format: safetensors with a checksum, and nothing executable.
+
+One metadata key, `mip`, holds canonical JSON with a SHA-256 of the whole file (with zeros in the
+place of the digest), because safetensors accepts a flipped bit in the data. The header is written
+here, in safetensors' order: the library would first copy the tensors, or write them before the
+digest is known. So tensors go from where they are to the file while a second thread computes the
+digest, which is filled in last. Equal tensors give the bytes that safetensors itself would write.
+"""
 
 from __future__ import annotations
 

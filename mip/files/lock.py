@@ -1,4 +1,10 @@
-"""Folder locks: while a process holds one, no other trains into the folder."""
+"""Folder locks: while a process holds one, no other trains into the folder.
+
+It is the operating system's lock on an open file in the folder. It ends with the process, however
+that ends, so no file that is left behind can block. The file names its holder, for the error that a
+second process gets, and is removed while it is locked. A thread that holds a folder may lock it
+again (`mip fit` around `run`). Systems without file locks get a warning instead.
+"""
 
 from __future__ import annotations
 

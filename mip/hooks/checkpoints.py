@@ -1,4 +1,10 @@
-"""Checkpoints, written while training continues."""
+"""Checkpoints, written while training continues.
+
+A thread writes them from a copy of the state. Training waits only for the copy, which is made into
+the memory of the one before, because that is faster than new memory. There is one write at a time,
+in order: the next checkpoint, an error and the end of the fit wait for it. The cost is the memory
+of one copy of the state, and for a state on a GPU of another on the host while it is written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The cache: encoded photos in memory-mapped files, decoded once and shared by all processes."""
+"""The cache: encoded photos in memory-mapped files, decoded once and shared by all processes.
+
+A record of a file belongs to a row id and carries a digest of the row's cells; if the digest
+differs, the row is encoded again. Pixels reach the disk before their digest, so a process that is
+killed, or a machine that loses power, leaves records that are encoded again. Processes that fill
+the same record write the same bytes, so no lock is needed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What the parts of a model cost: parameters, multiply-adds and memory."""
+"""What the parts of a model cost: parameters, multiply-adds and memory.
+
+A copy of the module runs one encoded row of zeros while torch counts floating-point operations, of
+which multiply-adds are half.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Initial values: parameters redrawn by rules that match their names, or by LSUV from a batch."""
+"""Initial values: parameters redrawn by rules that match their names, or by LSUV from a batch.
+
+A redrawn parameter is a function of the seed and its path, so one more rule leaves the others as
+they were. `[[init]]` of a spec is applied when the module is built, after pretrained weights; a
+module that only waits for the weights of a file draws none. LSUV scales each layer in a hook during
+one pass, in the order in which the layers run.
+"""
 
 from __future__ import annotations
 

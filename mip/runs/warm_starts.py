@@ -1,4 +1,12 @@
-"""Warm starts: a branch that starts from the same branch of a trained model, facts included."""
+"""Warm starts: a branch that starts from the same branch of a trained model, facts included.
+
+Facts are copied together with the weights, because the rows of an embedding belong to the words
+that they were learned for, and the branch specs must be equal; so before the first step the outputs
+of the branch are those of its source, bit for bit. A warm start is applied after `[[init]]` and
+wins. The source file is read once, when a run begins: models and checkpoints hold what was copied,
+and a resumed run takes it from its own checkpoint. If the source has seen test rows or a held-out
+fold of this model, the scores are optimistic, and nothing in the file can reveal it.
+"""
 
 from __future__ import annotations
 

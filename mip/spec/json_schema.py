@@ -1,4 +1,8 @@
-"""The JSON Schema of spec files, made from the classes that specs are read into."""
+"""The JSON Schema of spec files, made from the classes that specs are read into.
+
+Ranges are read from attrs' validators. The schema allows somewhat more than `parse` does, since it
+cannot know what a class checks in code.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Loss and gradients of a module: eagerly, by a compiled graph, or of many models at once."""
+"""Loss and gradients of a module: eagerly, by a compiled graph, or of many models at once.
+
+The compiled graph ends with the gradients: torch's fused optimizers are one call already, and
+cannot be traced. `torch.func` makes one graph of both passes; a compiled forward pass with
+autograd's backward pass gained nothing on the CPU.
+"""
 
 from __future__ import annotations
 
