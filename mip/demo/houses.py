@@ -65,7 +65,7 @@ NOISE = 0.08
 
 
 TRUTH_COLUMNS = ("row", "table", "pictures", "noise")
-"""What `truth.csv` has of each house."""
+"""The columns of `truth.csv`."""
 
 
 MISSING = {

@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from attrs import Attribute, field, frozen
 
+from mip.branches import Facts
+from mip.compare import differences
 from mip.data import Table
 from mip.errors import FileError, SpecError
 from mip.files import load_models, save_models
-from mip.heads import to_logits
+from mip.heads import Head, to_logits
 from mip.model import Plan
-from mip.predict.averaging import check_alike, mean_columns
 from mip.predict.inputs import AnyRows, as_table
 from mip.predict.predictors import Predictor, prediction_frame, predictor
-from mip.spec import KINDS
+from mip.spec import KINDS, to_dict
 from mip.train import State
 from mip.tree import Tree, map_tree
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FREE_FIELDS = ("*.layers", "*.dropout", "*.members")
+"""Fields of a head that may differ between the models of an ensemble: they only shape the model."""
 
 
 @frozen
@@ -46,7 +50,7 @@ class Ensemble:
             raise SpecError(f"an ensemble needs at least two models, got {len(members)}")
         if any(member.augmentations for member in members):
             raise SpecError("an ensemble averages models without test-time augmentation")
-        check_alike([member.plan for member in members])
+        _check_heads([member.plan for member in members])
 
     @property
     def plan(self) -> Plan:
@@ -67,7 +71,7 @@ class Ensemble:
         table = as_table(rows)
         frames = [member(table) for member in self.members]
         errors = [frame.pop("error").tolist() for frame in frames if "error" in frame]
-        columns = mean_columns([{str(name): frame[name] for name in frame} for frame in frames])
+        columns = _mean_columns([{str(name): frame[name] for name in frame} for frame in frames])
         decoded = {**self.plan.decode(self._logits(columns)), **columns}
         first_errors = [next(filter(None, row), None) for row in zip(*errors, strict=True)]
         return prediction_frame(decoded, frames[0].index, first_errors)
@@ -78,13 +82,43 @@ class Ensemble:
         """
         batches = [plan.encode(table) for plan in self.plans]
         pairs = zip(self.members, batches, strict=True)
-        columns = mean_columns(
+        columns = _mean_columns(
             [member.plan.decode(member.forward(batch)) for member, batch in pairs]
         )
         return map_tree(torch.Tensor.float, self._logits(columns)), batches[0].target
 
     def _logits(self, columns: Mapping[str, np.ndarray]) -> Tree:
         return to_logits(self.plan.spec.head, self.plan.facts["head"], columns)
+
+
+def _check_heads(plans: Sequence[Plan]) -> None:
+    # Targets, classes, scales, quantiles and losses must be the same. What heads have learned from
+    # other rows (means, deviations, class weights) may differ: each model decodes with its own.
+    first, *others = [_meaning(plan.spec.head, plan.facts["head"]) for plan in plans]
+    for k, other in enumerate(others, 2):
+        for name, one, two in differences(first, other, ignore=FREE_FIELDS, path="head"):
+            text = f"{name} is {_shortened(one)} in model 1 and {_shortened(two)} in model {k}"
+            raise SpecError(f"models with different heads cannot be averaged: {text}")
+
+
+def _meaning(head: Head, facts: Facts) -> dict[str, Any]:
+    meaning = to_dict(head)
+    for name, child in getattr(head, "head", {}).items():
+        meaning["head"][name] = _meaning(child, facts[name])
+    return {**meaning, "classes": facts["classes"]} if "classes" in facts else meaning
+
+
+def _shortened(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _mean_columns(decoded: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    # Only columns of numbers have a mean; labels are derived from it.
+    names = [name for name, column in decoded[0].items() if column.dtype == np.float64]
+    return {
+        name: np.mean([np.asarray(columns[name]) for columns in decoded], axis=0) for name in names
+    }
 
 
 def ensemble(models: Sequence[Predictor | Ensemble]) -> Ensemble:

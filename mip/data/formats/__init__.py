@@ -25,4 +25,4 @@ FORMATS: Mapping[str, Callable[[Sequence[Path], str], pd.DataFrame]] = {
     ".parquet": read_parquet,
     ".tsv": read_csv,
 }
-"""What reads the files of each suffix: given the files and the table's name in error texts."""
+"""The reader of each suffix, a function of the files and the table's name in error texts."""
