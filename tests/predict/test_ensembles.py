@@ -302,7 +302,7 @@ def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path, ru
     code, scored, _ = run("evaluate", out, folder / "houses.csv", "--split", "test")
     assert code == 0
     assert "accuracy" in scored
-    refused = run("predict", out, folder / "houses.csv", "--tta", 2)
+    refused = run("predict", out, folder / "houses.csv", "--views", 2)
     assert refused[2] == "mip: error: an ensemble predicts without test-time augmentation\n"
 
 
