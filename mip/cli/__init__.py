@@ -1,4 +1,9 @@
-"""The command line."""
+"""The command `mip`: thin verbs over the library.
+
+A verb is a function in the file of its group (`start`, `train`, `use`, `look`, `keep`) and a name
+in `VERBS` of `app`, which lists the groups as `mip --help` shows them. What others call it goes
+into `synonyms`.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The command line: thin verbs over the library, one line for every mistake."""
+"""The command line: its verbs, and one line for every mistake."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import mip
 from mip.cli import keep, look, start, train, use
 from mip.cli.signals import Stopped, signals
-from mip.cli.terminal import WARNINGS, drop_unwritten, emit, note, show_warning
+from mip.cli.synonyms import check_options, check_verb
+from mip.cli.terminal import MAX_WARNINGS, drop_unwritten, note, print_warning, write_stdout
 from mip.errors import MipError
 
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -29,7 +30,7 @@ VERBS: dict[str, tuple[Callable[..., None], ...]] = {
 
 
 def command_name(verb: Callable[..., None]) -> str:
-    """Name a verb on the command line.
+    """Return the name of a verb on the command line.
 
     >>> command_name(start.demo_data)
     'demo-data'
@@ -37,20 +38,44 @@ def command_name(verb: Callable[..., None]) -> str:
     return verb.__name__.replace("_", "-")
 
 
+class Verb(TyperCommand):
+    """A command that answers an unknown option with the one that is meant."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words behind the verb."""
+        params = [*self.params, self.get_help_option(ctx)]
+        takes_value = {
+            option: not getattr(param, "is_flag", False)
+            for param in params
+            if param is not None
+            for option in (*param.opts, *param.secondary_opts)
+            if option.startswith("-")
+        }
+        if not ctx.resilient_parsing:
+            check_options(str(self.name), takes_value, args)
+        return super().parse_args(ctx, args)
+
+
 class GroupedHelp(TyperGroup):
     """A command whose help lists its verbs by group."""
 
-    def format_commands(self, ctx, formatter):  # type: ignore[no-untyped-def]
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each group of verbs."""
         for title, verbs in VERBS.items():
             names = [command_name(verb) for verb in verbs]
             with formatter.section(title):
                 formatter.write_dl([(n, self.commands[n].get_short_help_str(60)) for n in names])
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb that the first word names."""
+        if not ctx.resilient_parsing:  # as a shell does that completes half a line
+            check_verb(args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
 
 def _print_version(asked: bool) -> None:
     if asked:
-        emit(f"mip {mip.__version__}\n")
+        write_stdout(f"mip {mip.__version__}\n")
         raise typer.Exit
 
 
@@ -63,7 +88,7 @@ def _options(
 
 
 def make_app() -> typer.Typer:
-    """Make the command of all verbs."""
+    """Make the command with all verbs."""
     app = typer.Typer(
         cls=GroupedHelp,
         no_args_is_help=True,
@@ -71,20 +96,21 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for verb in (verb for verbs in VERBS.values() for verb in verbs):
-        app.command(command_name(verb))(verb)
+    for verbs in VERBS.values():
+        for verb in verbs:
+            app.command(command_name(verb), cls=Verb)(verb)
     return app
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and exit code 2, and so is a file that
-    cannot be read or written. A signal is one line and 128 + its number.
+    """Run the command line. A mistake, or a file that cannot be read or written, is one line and
+    exit code 2; a signal is one line and exit code 128 + its number.
     """
-    shown: list[str] = []
-    warnings.showwarning = lambda message, *_, **__: show_warning(shown, str(message))
+    printed: list[str] = []
+    warnings.showwarning = lambda message, *_, **__: print_warning(printed, str(message))
     try:
         with signals():
-            _check_words(sys.argv[1:])
+            _check_no_value_is_empty(sys.argv[1:])
             make_app()(prog_name="mip")
     except MipError as error:
         note(f"error: {error}")
@@ -95,18 +121,17 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         note(f"error: {where}{error.strerror}")
         sys.exit(2)
-    except Stopped as stop:
-        number, kept = stop.args
-        note(f"stopped; {kept}")
-        sys.exit(128 + number)
+    except Stopped as stopped:
+        note(f"stopped; {stopped.what_is_kept}")
+        sys.exit(128 + stopped.number)
     finally:
-        if len(shown) > WARNINGS:
-            note(f"warning: … and {len(shown) - WARNINGS} more")
+        if len(printed) > MAX_WARNINGS:
+            note(f"warning: … and {len(printed) - MAX_WARNINGS} more")
         drop_unwritten()
 
 
-def _check_words(words: Sequence[str]) -> None:
-    # A path that is empty would be taken for the current folder.
+def _check_no_value_is_empty(words: Sequence[str]) -> None:
+    # An empty path would be taken for the current folder.
     for before, word in pairwise(["mip", *words]):
         if not word or re.fullmatch(r"--[\w-]+=", word):
             raise MipError(f"the value after '{word.rstrip('=') or before}' is empty")

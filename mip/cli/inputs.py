@@ -1,4 +1,4 @@
-"""What a verb reads, and a check of what it may write."""
+"""What verbs read, and checks of what they may write."""
 
 from __future__ import annotations
 
@@ -8,64 +8,153 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mip
-from mip.cli.terminal import note, say
+from mip.cli.terminal import echo, note
 from mip.errors import DataError, FileError, MipError, SpecError, hint
 from mip.output import check_output
 
+Rows: TypeAlias = "mip.Table | mip.data.Shards"
 
-def changes(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Read `--set` texts: the value is TOML if it can be, text otherwise; paths of files are
-    taken from the current folder.
 
-    >>> changes(["train.epochs=3", "branch.photos.backbone=resnet18"])
+def parse_changes(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Read the values of `--set`: TOML if possible, otherwise text. Paths of files are relative to
+    the current folder.
+
+    >>> parse_changes(["train.epochs=3", "branch.photos.backbone=resnet18"])
     {'train.epochs': 3, 'branch.photos.backbone': 'resnet18'}
     """
-    pairs = {}
+    changes = {}
     for text in texts or ():
-        name, sign, value = text.partition("=")
-        if not sign or not name:
+        path, sign, value = text.partition("=")
+        if not sign or not path:
             raise SpecError(f"--set {text}: write it as PATH=VALUE")
-        is_file = name in {"data.table", "data.split.folds"} or name.startswith("warm_start.")
-        pairs[name] = str(Path(value).absolute()) if is_file else value_of(value)
-    return pairs
+        is_file = path in {"data.table", "data.split.folds"} or path.startswith("warm_start.")
+        changes[path] = str(Path(value).absolute()) if is_file else _parse_value(value)
+    return changes
 
 
-def value_of(text: str) -> Any:
-    """Read a value: TOML if it can be, text otherwise."""
+def parse_choices(texts: Sequence[str] | None) -> dict[str, list[Any]]:
+    """Read the values of a sweep's `--set`, separated by commas: TOML if possible, otherwise texts.
+
+    >>> parse_choices(["train.optimizer.lr=1e-3,1e-2", "head.layers=[8],[8, 8]"])
+    {'train.optimizer.lr': [0.001, 0.01], 'head.layers': [[8], [8, 8]]}
+    >>> parse_choices(["branch.photos.backbone=small,resnet18"])
+    {'branch.photos.backbone': ['small', 'resnet18']}
+    """
+    choices: dict[str, list[Any]] = {}
+    for path, text in zip(parse_changes(texts), texts or (), strict=True):
+        value = text.partition("=")[2]
+        values = _parse_value(f"[{value}]")
+        if not isinstance(values, list) or not values:
+            values = [parse_changes([f"{path}={word}"])[path] for word in value.split(",")]
+        choices[path] = values
+    return choices
+
+
+def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def opened(
+def open_spec(
     path: Path,
-    texts: Sequence[str] | None,
+    changes: Sequence[str] | None,
     outputs: Sequence[Path | None] = (),
     force: bool = False,
     inputs: Sequence[Path | None] = (),
-) -> tuple[mip.spec.Spec, mip.Table | mip.data.Shards]:
-    """Read a spec and its table, and leave out the rows that cannot be used.
+) -> tuple[mip.spec.Spec, Rows]:
+    """Read a spec and its table, without the rows that cannot be used, and print how many it has.
 
-    Raises FileError before any work where one of the `outputs` must not be written; `inputs` are
-    the files that the command reads besides.
+    Raises FileError before any work for one of the `outputs` that must not be written; `inputs` are
+    other files that the verb reads.
     """
-    spec = mip.load_spec(path, changes=changes(texts))
+    spec = mip.load_spec(path, changes=parse_changes(changes))
     if not spec.data.table:
         raise SpecError(f"{path}: data.table is missing (or give --set data.table=PATH)")
+    table_path = path.parent / spec.data.table
     files = [path, *mip.files.input_files(spec, path.parent), *inputs]
-    check_outputs(outputs, force, files, path.parent / spec.data.table)
+    check_outputs(outputs, force, files, table_path)
     try:
-        rows = rows_of(path.parent / spec.data.table, spec.data.stream)
-        check_photos(outputs, rows)
+        rows = _open_table(table_path, spec.data.stream)
+        check_no_photo(outputs, rows)
         table, report = mip.clean(spec, rows)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
-    say(f"{table.name}: {report}")
+    echo(f"{table.name}: {report}")
     return spec, table
+
+
+def table_path(spec: Path, changes: Sequence[str] | None) -> Path | None:
+    """Return the path of a spec's table, if it names one."""
+    table = mip.load_spec(spec, changes=parse_changes(changes)).data.table
+    return spec.parent / table if table else None
+
+
+def split_rows(spec: mip.spec.Spec, table: Any, path: Path) -> mip.model.Parts:
+    """Split rows as the spec at `path` says, and print how many each part has."""
+    parts = mip.parts(spec, table, path.parent)
+    echo("  ".join(f"{name} {len(rows)}" for name, rows in parts._asdict().items()))
+    return parts
+
+
+def load_model(path: Path, tta: int) -> mip.predict.Predictor | mip.predict.Ensemble:
+    """Load a model, with test-time augmentation if `tta` is not 0."""
+    if tta < 0:
+        raise MipError(f"--tta {tta}: give a number of views, or 0 for none")
+    model = mip.load(path)
+    return mip.predict.tta(model, tta) if tta else model
+
+
+def open_table_for(plan: mip.model.Plan, path: Path) -> Rows:
+    """Open a table for a model: streamed if its spec says so."""
+    # A model of shards splits and reads them as they are; other formats are read whole.
+    is_parquet = path.is_dir() or path.suffix.lower() == ".parquet"
+    return _open_table(path, plan.spec.data.stream and is_parquet)
+
+
+def _open_table(path: Path, streamed: bool) -> Rows:
+    return mip.stream(path) if streamed else mip.read(path)
+
+
+def select_parts(plans: Sequence[mip.model.Plan], table: Rows, part: str) -> dict[str, Rows]:
+    """Return the rows that `--split` asks for, by part."""
+    names = mip.model.Parts._fields
+    if part == "all":
+        return {"all": table}
+    if part != "each" and part not in names:
+        raise MipError(f"--split {part} is not a part{hint(part, [*names, 'all', 'each'])}")
+    first, *others = [_same_parts(plan, table) for plan in plans]
+    for other in others:
+        if any(other[name].digest() != rows.digest() for name, rows in first.items()):
+            raise DataError(
+                f"{table.name}: the models were trained on different parts of it, so that some "
+                "have seen what is held out from others; leave out --split"
+            )
+    return first if part == "each" else {part: first[part]}
+
+
+def _same_parts(plan: mip.model.Plan, table: Any) -> dict[str, Rows]:
+    parts = mip.parts(plan.spec, mip.clean(plan.spec, table)[0])
+    if mip.model.fingerprint(plan.spec, parts.train) != plan.facts["rows"]:
+        raise DataError(
+            f"{table.name}: not the table that this model was trained on, so that its split would "
+            "mix in rows that the model has seen; leave out --split"
+        )
+    return parts._asdict()
+
+
+def print_remarks(plans: Sequence[mip.model.Plan], rows: Rows) -> None:
+    """Print what is unusual about rows to predict, each remark once."""
+    remarks = chain.from_iterable(mip.predict.prediction_warnings(plan, rows) for plan in plans)
+    for remark in dict.fromkeys(remarks):
+        note(remark)
+
+
+# What may be written.
 
 
 def check_outputs(
@@ -74,131 +163,43 @@ def check_outputs(
     inputs: Sequence[Path | None] = (),
     table: Path | None = None,
 ) -> None:
-    """Raise FileError where an output must not be written (`check_output`), is named twice, or
-    would be read as a shard of the table from then on.
+    """Raise FileError for an output that must not be written (`check_output`), that is named twice,
+    or that would become a part of the table.
     """
     files = [path for path in inputs if path]
     if table:
-        with suppress(MipError, OSError, ValueError):  # who reads the table says what is wrong
+        with suppress(MipError, OSError, ValueError):  # reported when the table is read
             files += mip.data.table_files(table)
     seen = list[str]()
     for path in filter(None, outputs):
         check_output(path, force, files)
         if os.path.realpath(path) in seen:
             raise FileError(f"{path}: is the name of two outputs; choose another for one of them")
-        check_place(path, table)
+        check_outside_table(path, table)
         seen.append(os.path.realpath(path))
 
 
-def check_place(path: Path, table: Path | None) -> None:
+def check_outside_table(path: Path, table: Path | None) -> None:
     """Raise FileError for an output that would be read as a part of the table from then on."""
     if table and mip.data.includes_file(table, path):
         raise FileError(f"{path}: would be read as a part of {table}; choose another folder")
 
 
-def check_photos(outputs: Sequence[Path | None], table: mip.data.Rows) -> None:
+def check_no_photo(outputs: Sequence[Path | None], table: Rows) -> None:
     """Raise FileError for an output that a cell of the table names: a photo is an input too."""
     for path in [path for path in outputs if path and path.exists()]:
         for chunk in table.chunks():
             cells = chain.from_iterable(map(chunk.cells, chunk.columns))
-            names = [
-                name for cell in cells for name in mip.data.as_photos(cell) if isinstance(name, str)
+            names = chain.from_iterable(map(mip.data.as_photos, cells))
+            photos = [
+                Path(chunk.root or ".", name)
+                for name in names
+                if isinstance(name, str) and name.endswith(path.name)
             ]
-            near = [name for name in names if name.endswith(path.name)]
-            check_output(path, True, [Path(chunk.root or ".", name) for name in near])
+            check_output(path, True, photos)
 
 
-def files_beside(model: Path) -> list[Path]:
-    """List a model's file and, where it lies in a run's folder, the other files of the run."""
-    return [
-        model,
-        *(mip.files.run_files(model.parent) if mip.files.is_run(model.parent) else []),
-    ]
-
-
-def table_of(spec: Path, texts: Sequence[str] | None) -> Path | None:
-    """Find the table of a spec, where it names one."""
-    table = mip.load_spec(spec, changes=changes(texts)).data.table
-    return spec.parent / table if table else None
-
-
-def rows_of(path: Path, streamed: bool) -> mip.Table | mip.data.Shards:
-    """Open a table as a spec says: read into memory, or left in its files."""
-    return mip.stream(path) if streamed else mip.read(path)
-
-
-def split_of(spec: mip.spec.Spec, table: Any, path: Path) -> mip.model.Parts:
-    """Split the rows as the spec says; its files lie relative to the spec's folder."""
-    cut = mip.parts(spec, table, path.parent)
-    say(
-        "  ".join(
-            f"{name} {len(rows)}" for name, rows in zip(mip.model.Parts._fields, cut, strict=True)
-        )
-    )
-    return cut
-
-
-def rows_for(plan: mip.model.Plan, path: Path) -> mip.Table | mip.data.Shards:
-    """Open a table for a model: streamed if its spec says so."""
-    # A model of shards is split and read as they are; other formats are read whole.
-    is_parquet = path.is_dir() or path.suffix.lower() == ".parquet"
-    return rows_of(path, plan.spec.data.stream and is_parquet)
-
-
-def chosen_parts(plans: Sequence[mip.model.Plan], rows: Any, part: str) -> dict[str, Any]:
-    """Select the rows of `--split`, by part."""
-    if part == "all":
-        return {"all": rows}
-    if part != "each" and part not in mip.model.Parts._fields:
-        raise MipError(
-            f"--split {part} is not a part{hint(part, [*mip.model.Parts._fields, 'all', 'each'])}"
-        )
-    cuts = [_cut_anew(plan, rows) for plan in plans]
-    for cut in cuts[1:]:
-        if any(cut[name].digest() != each.digest() for name, each in cuts[0].items()):
-            raise DataError(
-                f"{rows.name}: the models were trained on other parts of it, so that some have "
-                "seen what is held out from others; leave out --split"
-            )
-    return cuts[0] if part == "each" else {part: cuts[0][part]}
-
-
-def _cut_anew(plan: mip.model.Plan, rows: Any) -> dict[str, Any]:
-    cut = mip.parts(plan.spec, mip.clean(plan.spec, rows)[0])._asdict()
-    if mip.model.fingerprint(plan.spec, cut["train"]) != plan.facts["rows"]:
-        raise DataError(
-            f"{rows.name}: not the table that this model was trained on, so its split would mix "
-            "in rows that the model has seen; leave out --split"
-        )
-    return cut
-
-
-def loaded(model: Path, views: int) -> Any:
-    """Load a model, with augmented views averaged if asked."""
-    if views < 0:
-        raise MipError(f"--views {views}: give a number of views, or 0 for none")
-    return mip.predict.tta(mip.load(model), views) if views else mip.load(model)
-
-
-def say_remarks(predict: Any, rows: mip.data.Rows) -> None:
-    """Print what is odd about rows to predict, each remark once."""
-    lines = [line for plan in predict.plans for line in mip.predict.prediction_warnings(plan, rows)]
-    for line in dict.fromkeys(lines):
-        note(line)
-
-
-def choices(texts: Sequence[str] | None) -> dict[str, list[Any]]:
-    """Read `--set` texts of a sweep: values divided by commas, TOML if they can be, else texts.
-
-    >>> choices(["train.optimizer.lr=1e-3,1e-2", "head.layers=[8],[8, 8]"])
-    {'train.optimizer.lr': [0.001, 0.01], 'head.layers': [[8], [8, 8]]}
-    >>> choices(["branch.photos.backbone=small,resnet18"])
-    {'branch.photos.backbone': ['small', 'resnet18']}
-    """
-    found: dict[str, list[Any]] = {}
-    for name, text in zip(changes(texts), texts or (), strict=True):
-        value = text.partition("=")[2]
-        values = value_of(f"[{value}]")
-        words = [changes([f"{name}={word}"])[name] for word in value.split(",")]
-        found[name] = values if isinstance(values, list) and values else words
-    return found
+def model_files(model: Path) -> list[Path]:
+    """List a model's file and, if it is in a run's folder, the other files of the run."""
+    folder = model.parent
+    return [model, *(mip.files.run_files(folder) if mip.files.is_run(folder) else [])]

@@ -8,16 +8,18 @@ from typing import Annotated
 import typer
 
 import mip
-from mip.cli.terminal import say
+from mip.cli.terminal import echo
 
 
 def cache(
-    folder: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: the user's.")] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove what is there.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Default: the user's cache folder.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the cached photos.")] = False,
 ) -> None:
     """List the cached photos on disk, or remove them."""
-    where = folder or mip.images.default_cache_folder()
+    folder = folder or mip.images.default_cache_folder()
     if clear:
-        say(f"{where}: {mip.images.clear_caches(where):,} bytes removed")
+        echo(f"{folder}: {mip.images.clear_caches(folder):,} bytes removed")
     else:
-        say(mip.runs.files_table(f"{where}", mip.images.list_caches(where)))
+        echo(mip.runs.files_table(str(folder), mip.images.list_caches(folder)))

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 import mip
-from mip.cli.inputs import opened, split_of
+from mip.cli.inputs import open_spec, split_rows
 from mip.cli.options import Cache, Changes, Force, Json, SpecFile
-from mip.cli.terminal import say
+from mip.cli.terminal import echo
 from mip.errors import SpecError
 from mip.output import write
 
@@ -19,48 +19,49 @@ from mip.output import write
 def show(
     spec: SpecFile,
     set_: Changes = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Every layer of the parts too.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Show every layer too.")] = False,
     svg: Annotated[
         Path | None, typer.Option("--svg", metavar="FILE", help="Draw the tree as SVG.")
     ] = None,
     force: Force = False,
 ) -> None:
     """Show a model's tree: shapes, parameters, memory."""
-    read_spec, table = opened(spec, set_, [svg], force)
-    learned = mip.adapt(read_spec, split_of(read_spec, table, spec).train)
+    read_spec, table = open_spec(spec, set_, [svg], force)
     sources = mip.runs.load_sources(read_spec, mip.Context(base=spec.parent))
-    plan = mip.runs.adopt_facts(learned, sources)
+    plan = mip.adapt(read_spec, split_rows(read_spec, table, spec).train)
+    plan = mip.runs.adopt_facts(plan, sources)
     net = mip.build(plan, pretrain=False)
     if svg:
         write(svg, mip.plots.diagram(mip.model.summary(plan, net)).encode(), overwrite=force)
-    say(mip.runs.model_table(str(spec), mip.model.summary(plan, net, layers)))
+    echo(mip.runs.model_table(str(spec), mip.model.summary(plan, net, layers)))
     counts = mip.model.count_layers(mip.model.profile(net, plan.example()))
-    say(f"layers: {mip.runs.layer_counts(counts)}")
+    echo(f"layers: {mip.runs.layer_counts(counts)}")
     if svg:
-        say(f"drew {svg}")
+        echo(f"drew {svg}")
 
 
 def replay(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     step: Annotated[int, typer.Argument(metavar="STEP", help="Counted from 1.")],
     set_: Changes = None,
     cache: Cache = None,
 ) -> None:
     """Repeat one step of a past run and compare it."""
-    read_spec, table = opened(folder / "spec.toml", set_)
-    cut = split_of(read_spec, table, folder / "spec.toml")
-    context = mip.Context(base=folder, cache=cache)
-    again = mip.runs.replay(read_spec, cut, folder, step, context=context)
+    spec_file = run / "spec.toml"
+    spec, table = open_spec(spec_file, set_)
+    parts = split_rows(spec, table, spec_file)
+    context = mip.Context(base=run, cache=cache)
+    again = mip.runs.replay(spec, parts, run, step, context=context)
     origin = f"{again.file.name}, after step {again.start}" if again.file else "the spec"
-    say(f"{folder}: step {step}, in epoch {again.epoch + 1}, from {origin}")
-    say(f"rows {', '.join(map(str, again.rows))}")
-    say(_numbers(again.now))
+    echo(f"{run}: step {step}, in epoch {again.epoch + 1}, from {origin}")
+    echo(f"rows {', '.join(map(str, again.rows))}")
+    echo(_numbers(again.now))
     if not again.then:
-        say("the history does not have this step")
+        echo("the history does not have this step")
     elif again.differences:
-        say(f"not equal: the history has {_numbers(again.differences)}")
+        echo(f"not equal: the history has {_numbers(again.differences)}")
     else:
-        say(f"equal to the history, bit for bit: {', '.join(again.then)}")
+        echo(f"equal to the history, bit for bit: {', '.join(again.then)}")
 
 
 def _numbers(named: Mapping[str, float]) -> str:
@@ -77,15 +78,16 @@ def baseline(
     force: Force = False,
 ) -> None:
     """Score simple models on the rows of a spec."""
-    read_spec, table = opened(spec, set_, [json], force, [model])
+    read_spec, table = open_spec(spec, set_, [json], force, [model])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: baseline needs all rows in memory: --set data.stream=false")
-    cut = split_of(read_spec, table, spec)
-    plan = mip.adapt(read_spec, cut.train)
-    trained = {"network": mip.predict.score_by_part(mip.load(model), plan, cut)} if model else {}
-    found = {**mip.predict.baselines(plan, cut), **trained}
+    parts = split_rows(read_spec, table, spec)
+    plan = mip.adapt(read_spec, parts.train)
+    trained = {"network": mip.predict.score_by_part(mip.load(model), plan, parts)} if model else {}
+    scores = {**mip.predict.baselines(plan, parts), **trained}
     if json:
-        mip.runs.write_json(json, found, overwrite=force)
-    if mip.predict.unread_branches(plan):
-        say(f"left out, for the network alone: {', '.join(mip.predict.unread_branches(plan))}")
-    say(mip.runs.comparison_table(spec.name, found))
+        mip.runs.write_json(json, scores, overwrite=force)
+    unread = mip.predict.unread_branches(plan)
+    if unread:
+        echo(f"left out, for the network alone: {', '.join(unread)}")
+    echo(mip.runs.comparison_table(spec.name, scores))

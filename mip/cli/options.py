@@ -29,18 +29,17 @@ Changes = Annotated[
 ]
 
 
-Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep photos decoded.")]
+Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Cache photos here.")]
 
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics too.")]
 
 
 Force = Annotated[
-    bool,
-    typer.Option("--force", help="Replace files that are there already; never one that is read."),
+    bool, typer.Option("--force", help="Replace existing files, but never one that is read.")
 ]
 
 
-Views = Annotated[
-    int, typer.Option("--views", metavar="N", help="Average over N augmented views of each row.")
+Tta = Annotated[
+    int, typer.Option("--tta", metavar="N", help="Average over N augmented views of each row.")
 ]

@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import current_thread, main_thread
 from types import FrameType
+from typing import Any
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""The signals that end a command, where the system has them."""
+
+
+NOTHING_KEPT = "nothing is kept: the same command starts again"
+"""What a command says that leaves nothing to continue from."""
 
 
 class Stopped(BaseException):
-    """A signal that ends the command: its number, and what is kept and how to go on."""
+    """A signal has ended the command: its number, and what is kept and how to continue."""
 
-
-AGAIN = "nothing is kept: the same command starts again"
-"""What is said of a command that leaves nothing to go on from."""
-
-
-@contextmanager
-def stopping(kept: Callable[[], str]) -> Iterator[None]:
-    """Say what is kept when a signal ends this block."""
-    try:
-        yield
-    except Stopped as stop:
-        raise Stopped(stop.args[0], kept()) from None
+    def __init__(self, number: int, what_is_kept: str) -> None:
+        super().__init__(number, what_is_kept)
+        self.number = number
+        self.what_is_kept = what_is_kept
 
 
 @contextmanager
@@ -34,13 +34,10 @@ def signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if _is_importing(frame):
             end_while_loading(number, frame)
-        raise Stopped(number, AGAIN)
+        raise Stopped(number, NOTHING_KEPT)
 
-    is_main = current_thread() is main_thread()  # no other can ask for signals
-    numbers = [getattr(signal, name) for name in SIGNALS if is_main and hasattr(signal, name)]
-    # What is ignored stays so, as nohup wants it.
-    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
+    # Only the main thread can ask for signals.
+    before = set_handler(stop) if current_thread() is main_thread() else {}
     try:
         yield
     finally:
@@ -48,7 +45,22 @@ def signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+@contextmanager
+def on_stop(what_is_kept: Callable[[], str]) -> Iterator[None]:
+    """Say what is kept when a signal ends this block."""
+    try:
+        yield
+    except Stopped as stopped:
+        raise Stopped(stopped.number, what_is_kept()) from None
+
+
+def set_handler(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Handle the signals that end a command, and return their handlers until now. Those that are
+    ignored stay so, as nohup wants it.
+    """
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
 
 
 def _is_importing(frame: FrameType | None) -> bool:
@@ -58,9 +70,8 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def end_while_loading(number: int, frame: object) -> None:
-    """End the process in one line: a signal handler for the time in which modules are imported.
-
-    An exception in the middle of an import may be taken for a module that is not there.
+    """End the process in one line, as the signal handler while modules are imported: there an
+    exception could be taken for a module that is not installed.
     """
     with suppress(OSError):
         os.write(2, b"mip: stopped while loading\n")

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 import mip
-from mip.cli.inputs import check_outputs, check_photos, opened, split_of
+from mip.cli.inputs import check_no_photo, check_outputs, open_spec, split_rows
 from mip.cli.options import Changes, Force, SpecFile, TableFile
-from mip.cli.terminal import bar_of, emit, say
+from mip.cli.terminal import echo, progress_bar, write_stdout
 from mip.errors import FileError
 from mip.output import write
 
@@ -24,38 +24,34 @@ def new(
     force: Force = False,
 ) -> None:
     """Write a commented spec inferred from a table."""
-    out = out or _beside(table)
+    out = out or _spec_beside(table)
     check_outputs([out], force, table=table)
     rows = mip.read(table)
-    check_photos([out], rows)
-    text = mip.spec.draft(rows, target, _relative(table, out.parent))
-    write(out, text.encode(), overwrite=force)
-    say(f"wrote {out}; next: mip check {out}")
+    check_no_photo([out], rows)
+    path, folder = table.absolute(), out.parent.absolute()
+    path = path.relative_to(folder) if path.is_relative_to(folder) else path
+    write(out, mip.spec.draft(rows, target, path.as_posix()).encode(), overwrite=force)
+    echo(f"wrote {out}; next: mip check {out}")
 
 
-def _beside(table: Path) -> Path:
+def _spec_beside(table: Path) -> Path:
     full = table.absolute()
     stem = full.name if table.is_dir() else full.stem
-    plain = re.sub(r"[*?\[\]]", "", stem).strip("-_. ") or "table"
-    return (table if table.name else full).with_name(f"{plain}.toml")
-
-
-def _relative(path: Path, folder: Path) -> str:
-    full, base = path.absolute(), folder.absolute()
-    return full.relative_to(base).as_posix() if full.is_relative_to(base) else full.as_posix()
+    name = re.sub(r"[*?\[\]]", "", stem).strip("-_. ") or "table"
+    return (table if table.name else full).with_name(f"{name}.toml")
 
 
 def check(spec: SpecFile, set_: Changes = None) -> None:
     """Check a spec against its data without training."""
-    read_spec, table = opened(spec, set_)
-    cut = split_of(read_spec, table, spec)
+    read_spec, table = open_spec(spec, set_)
+    parts = split_rows(read_spec, table, spec)
     context = mip.Context(base=spec.parent, device="cpu")
-    job = mip.runs.prepare_job(read_spec, cut, context)
-    for chunk in cut.test.chunks():
+    job = mip.runs.prepare_job(read_spec, parts, context)
+    for chunk in parts.test.chunks():
         job.plan.encode(chunk)
     for text, rows in mip.model.oddities(read_spec, table).items():
-        say(mip.model.summarize_rows(text, rows))
-    say(f"{spec} is fine: {job.steps} steps of up to {read_spec.train.batch_size} rows")
+        echo(mip.model.summarize_rows(text, rows))
+    echo(f"{spec} is fine: {job.steps} steps of up to {read_spec.train.batch_size} rows")
 
 
 def schema(
@@ -63,22 +59,22 @@ def schema(
     force: Force = False,
 ) -> None:
     """Print the JSON Schema of specs, for editors."""
-    text = dumps(mip.spec.schema(), indent=2, ensure_ascii=False, allow_nan=False)
+    text = dumps(mip.spec.schema(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if out is None:
-        emit(f"{text}\n")
+        write_stdout(text)
     else:
-        write(out, f"{text}\n".encode(), overwrite=force)
-        say(f"wrote {out}")
+        write(out, text.encode(), overwrite=force)
+        echo(f"wrote {out}")
 
 
 def demo_data(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to draw.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to draw them in.")],
     rows: Annotated[int, typer.Option(min=1, help="How many houses.")] = 800,
     force: Force = False,
 ) -> None:
     """Draw the demo's houses: a table with two photos a row."""
     mip.demo.draw(folder, rows, overwrite=force)
-    say(f"drew {rows} houses in {folder}")
+    echo(f"drew {rows} houses in {folder}")
 
 
 def demo(
@@ -86,19 +82,17 @@ def demo(
     force: Force = False,
 ) -> None:
     """Draw the demo's houses, fit its specs, compare."""
-    found = sorted(specs.glob("*.toml"))
-    if not found:
+    paths = sorted(specs.glob("*.toml"))
+    if not paths:
         raise FileError(f"{specs}: there is no {'spec' if specs.is_dir() else 'folder'} here")
-    folder = _shortest((specs / mip.load_spec(found[0]).data.table).resolve().parent)
+    folder = (specs / mip.load_spec(paths[0]).data.table).resolve().parent
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
     if not (folder / "houses.csv").is_file():
         mip.demo.draw(folder)
-    rows = mip.demo.compare(found, folder / "runs", bar_of("demo"), overwrite=force)
-    say(mip.demo.results_table(rows))
+    runs = folder / "runs"
+    rows = mip.demo.compare(paths, runs, progress_bar("demo"), overwrite=force)
+    echo(mip.demo.results_table(rows))
     for row in rows:
-        say(f"{row.files[0].parent}: {', '.join(path.name for path in row.files)}")
-    say(f"{folder / 'runs' / 'losses.png'}: the losses of all")
-
-
-def _shortest(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+        echo(f"{row.files[0].parent}: {', '.join(path.name for path in row.files)}")
+    echo(f"{runs / 'losses.png'}: the losses of all")

@@ -6,37 +6,43 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mip
 from mip.errors import FileError, one_line
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-def say(what: Any = "") -> None:
-    """Print text or a table of text to standard output, as wide as it is; what its encoding lacks
-    is escaped.
+MAX_TABLE_WIDTH = 500
+"""The widest table, in characters, that is printed without breaking its lines."""
+
+
+MAX_WARNINGS = 10
+"""A thousand broken photos give this many lines, and one with the number of the others."""
+
+
+def echo(text: str | Table = "") -> None:
+    """Print text, or a table as wide as it is, to standard output. Characters that its encoding
+    lacks are escaped.
     """
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=isinstance(what, str))
-    if not isinstance(what, str):
-        # In a narrow terminal a table had better break its lines than cut its names.
-        room = console.options.update(max_width=WIDEST)
-        console.width = max(console.width, console.measure(what, options=room).maximum)
-    with console.capture() as shown:
-        console.print(what, markup=False)
+    console = Console(highlight=False, soft_wrap=isinstance(text, str))
+    if not isinstance(text, str):
+        # In a narrow terminal, broken lines of a table are better than truncated names.
+        room = console.options.update(max_width=MAX_TABLE_WIDTH)
+        console.width = max(console.width, console.measure(text, options=room).maximum)
+    with console.capture() as printed:
+        console.print(text, markup=False)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    emit(shown.get().encode(encoding, "backslashreplace").decode(encoding))
+    write_stdout(printed.get().encode(encoding, "backslashreplace").decode(encoding))
 
 
-WIDEST = 500
-"""Letters of the widest table that is printed whole."""
+def write_stdout(text: str) -> None:
+    """Write to standard output. If its reader has gone away, the command continues without it.
 
-
-def emit(text: str) -> None:
-    """Write to standard output. Where its reader has gone, the work goes on without it.
-
-    Raises FileError where it cannot be written.
+    Raises FileError if it cannot be written.
     """
     if sys.stdout is None:
         raise FileError("standard output: is closed")
@@ -55,23 +61,12 @@ def emit(text: str) -> None:
 
 
 def _discard_output() -> None:
-    # What is left in the buffer would be tried again, and fail again, when Python ends.
+    # Python would try to write what is left in the buffer, and fail again, when it ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def note(text: str) -> None:
-    """Print a line to standard error, where there is one."""
-    with suppress(OSError):
-        sys.stderr.write(f"mip: {one_line(text)}\n")
-
-
-def bar_of(label: str) -> Callable[[mip.runs.Job], tuple[mip.train.Hook, ...]]:
-    """Make the hooks of a run: a bar, where standard error is a terminal."""
-    return lambda job: (mip.progress(job.steps, label),) if sys.stderr.isatty() else ()
-
-
 def drop_unwritten() -> None:
-    """Flush standard output; drop what it refuses."""
+    """Flush standard output, or discard what it refuses."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -79,13 +74,20 @@ def drop_unwritten() -> None:
         _discard_output()
 
 
-WARNINGS = 10
-"""A thousand broken photos give so many lines, and one with the count of the others."""
+def note(text: str) -> None:
+    """Print a line to standard error, if there is one."""
+    with suppress(OSError):
+        sys.stderr.write(f"mip: {one_line(text)}\n")
 
 
-def show_warning(told: list[str], text: str) -> None:
-    """Print a warning once; the first ten of them."""
-    if text not in told:
-        told.append(text)
-        if len(told) <= WARNINGS:
+def print_warning(printed: list[str], text: str) -> None:
+    """Print a warning unless it is in `printed`, up to the maximum number of warnings."""
+    if text not in printed:
+        printed.append(text)
+        if len(printed) <= MAX_WARNINGS:
             note(f"warning: {text}")
+
+
+def progress_bar(label: str) -> Callable[[mip.runs.Job], tuple[mip.train.Hook, ...]]:
+    """Return a function that makes a job's progress bar, if standard error is a terminal."""
+    return lambda job: (mip.progress(job.steps, label),) if sys.stderr.isatty() else ()

@@ -1,20 +1,27 @@
-"""Verbs that train: lr, fit, sweep, crossval."""
+"""Verbs that train: lr, fit, crossval, sweep."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import mip
-from mip.cli.inputs import check_outputs, check_place, choices, opened, split_of, table_of
+from mip.cli.inputs import (
+    check_outputs,
+    check_outside_table,
+    open_spec,
+    parse_choices,
+    split_rows,
+    table_path,
+)
 from mip.cli.options import Cache, Changes, Force, Json, SpecFile
-from mip.cli.signals import AGAIN, stopping
-from mip.cli.terminal import bar_of, note, say
+from mip.cli.signals import NOTHING_KEPT, on_stop
+from mip.cli.terminal import echo, note, progress_bar
 from mip.errors import FileError, MipError, SpecError
 
 
@@ -27,16 +34,16 @@ def lr(
     force: Force = False,
 ) -> None:
     """Run a learning-rate range test; nothing is saved."""
-    read_spec, table = opened(spec, set_, [out], force)
-    cut = split_of(read_spec, table, spec)
+    read_spec, table = open_spec(spec, set_, [out], force)
+    parts = split_rows(read_spec, table, spec)
     context = mip.Context(base=spec.parent, cache=cache)
-    curve = mip.runs.lr_curve(read_spec, cut, steps, context=context)
+    curve = mip.runs.lr_curve(read_spec, parts, steps, context=context)
     if out:
         mip.plots.plot_rates(out, curve, overwrite=force)
-        say(f"drew {out}")
-    least = f"{curve.minimum:.2g}"
-    say(f"the smoothed loss is least at {least}; a tenth of that is well before it rises")
-    say(f"try: mip fit {spec} --set train.optimizer.lr={curve.suggestion:.2g}")
+        echo(f"drew {out}")
+    minimum = f"{curve.minimum:.2g}"
+    echo(f"the smoothed loss is least at {minimum}; a tenth of that is well before it rises")
+    echo(f"try: mip fit {spec} --set train.optimizer.lr={curve.suggestion:.2g}")
 
 
 def fit(
@@ -44,11 +51,9 @@ def fit(
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="Default: runs/NAME.")] = None,
     set_: Changes = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", "--overwrite", help="Replace an earlier run.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.")] = False,
     cache: Cache = None,
     board: Annotated[
         Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write for TensorBoard too.")
@@ -57,81 +62,80 @@ def fit(
     """Train a model into a run folder, or resume one."""
     out = out or Path("runs") / spec.stem
     last = out / "checkpoints" / "last.safetensors"
-    before = 0 if resume else _written(last)  # an earlier run's is nothing to go on from
-    going_on = partial(_go_on, spec, out, set_ or [])
-    with stopping(lambda: AGAIN if _written(last) == before else going_on()), mip.files.locked(out):
+    # A new run cannot continue from the checkpoint of an earlier one.
+    before = 0 if resume else _modified(last)
+
+    def what_is_kept() -> str:
+        if _modified(last) == before:
+            return NOTHING_KEPT
+        sets = [word for text in set_ or () for word in ("--set", text)]
+        words = ["mip", "fit", str(spec), "--out", str(out), *sets, "--resume"]
+        return f"resume with: {shlex.join(words)}"
+
+    with on_stop(what_is_kept), mip.files.locked(out):
         mip.files.check_run_folder(out, resume, force, [spec])
-        check_place(out, table_of(spec, set_))
-        read_spec, table = opened(spec, set_)
-        cut = split_of(read_spec, table, spec)
+        check_outside_table(out, table_path(spec, set_))
+        read_spec, table = open_spec(spec, set_)
+        parts = split_rows(read_spec, table, spec)
         ended = mip.run(
             read_spec,
-            cut,
+            parts,
             out,
             resume=resume,
             overwrite=force,
             make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
             context=mip.Context(base=spec.parent, cache=cache),
         )
-        _reported(ended, cut, out)
+        _report(ended, parts, out)
+
+
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _fit_hooks(
     job: mip.runs.Job, out: Path, resume: bool, board: Path | None
 ) -> tuple[mip.train.Hook, ...]:
-    epochs, step = job.plan.spec.train.epochs, job.start.state.step
+    train, step = job.plan.spec.train, job.start.state.step
     if resume:
-        epoch = min(step * epochs // job.steps + 1, epochs)
-        position = f"after step {step} of {job.steps}, in epoch {epoch} of {epochs}"
-        say(f"{out}: resuming {position}; same spec, same rows, the checkpoint is intact")
-    console = mip.hooks.console(say, epochs=epochs)
-    curves = (mip.hooks.tensorboard(board),) if board else ()
-    return (*bar_of(out.name)(job), console, *_drawn(job, out), *curves)
-
-
-def _drawn(job: mip.runs.Job, out: Path) -> tuple[mip.train.Hook, ...]:
+        epoch = min(step * train.epochs // job.steps + 1, train.epochs)
+        position = f"after step {step} of {job.steps}, in epoch {epoch} of {train.epochs}"
+        echo(f"{out}: resuming {position}; same spec, same rows, the checkpoint is intact")
+    hooks = [*progress_bar(out.name)(job), mip.hooks.console(echo, epochs=train.epochs)]
     try:
-        rate = mip.runs.lr_schedule(job.plan.spec.train, job.steps)
-        return (mip.hooks.plots(out / "history.png", rate, overwrite=True),)
-    except FileError as error:
+        lr = mip.runs.lr_schedule(train, job.steps)
+        hooks.append(mip.hooks.plots(out / "history.png", lr, overwrite=True))
+    except FileError as error:  # without matplotlib
         note(str(error))
-        return ()
+    if board:
+        hooks.append(mip.hooks.tensorboard(board))
+    return tuple(hooks)
 
 
-def _written(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.is_file() else 0
-
-
-def _go_on(spec: Path, out: Path, texts: Sequence[str]) -> str:
-    words = ["mip", "fit", str(spec), "--out", str(out)]
-    given = [word for text in texts for word in ("--set", text)]
-    return f"go on with: {shlex.join([*words, *given, '--resume'])}"
-
-
-def _reported(ended: Any, cut: mip.model.Parts, out: Path) -> None:
-    found: dict[str, Mapping[str, float]] = {}
+def _report(ended: mip.runs.Run, parts: mip.model.Parts, out: Path) -> None:
+    scores: dict[str, Mapping[str, float]] = {}
     try:
-        for name, rows in zip(mip.model.Parts._fields, cut, strict=True):
-            found |= {name: mip.evaluate(ended.predict, rows)} if len(rows) else {}
+        for name, rows in parts._asdict().items():
+            if len(rows):
+                scores[name] = mip.evaluate(ended.predict, rows)
     except MipError as error:
-        raise type(error)(
-            f"the model is saved in {out}, and could not be scored: {error}"
-        ) from error
+        why = f"the model is saved in {out}, but could not be scored: {error}"
+        raise type(error)(why) from error
     finally:
-        mip.runs.write_json(out / "metrics.json", found, overwrite=True)
-    say(mip.runs.scores_table(f"{out} after {ended.seconds:.0f} s", found))
+        mip.runs.write_json(out / "metrics.json", scores, overwrite=True)
+    echo(mip.runs.scores_table(f"{out} after {ended.seconds:.0f} s", scores))
     if ended.plan.spec.train.restore_best:
         epoch = mip.train.best_epoch(ended.history.epochs, "valid/loss") + 1
-        say(f"kept: epoch {epoch}, with the best valid loss")
-    wrote = sorted(path.name for path in out.iterdir() if path.name != mip.files.LOCK)
-    say(f"wrote {', '.join(wrote)} in {out}")
+        echo(f"restored: epoch {epoch}, with the best valid loss")
+    written = sorted(path.name for path in out.iterdir() if path.name != mip.files.LOCK)
+    echo(f"wrote {', '.join(written)} in {out}")
 
 
 def sweep(
     spec: SpecFile,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=A,B", help="Values to try, as train.batch_size=16,32."),
+        typer.Option("--set", metavar="PATH=A,B", help="Try values, as train.batch_size=16,32."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Runs at once, on the CPU.")] = 1,
@@ -142,33 +146,34 @@ def sweep(
     """Train every combination of values and compare them."""
     out = out or Path("sweeps") / spec.stem
     as_json, as_csv = out / "sweep.json", out / "sweep.csv"
-    check_outputs([as_json, as_csv], force, [spec], table_of(spec, None))
-    with stopping(lambda: f"the runs that have ended are kept in {out}: the same command goes on"):
-        done = mip.runs.sweep(
+    check_outputs([as_json, as_csv], force, [spec], table_path(spec, None))
+    with on_stop(lambda: f"finished runs are kept in {out}: the same command continues"):
+        combinations = mip.runs.sweep(
             spec,
-            choices(set_),
+            parse_choices(set_),
             out,
             seeds=seeds,
             workers=workers,
             overwrite=force,
-            on_outcome=_say_outcome,
+            on_outcome=_print_outcome,
             context=mip.Context(cache=cache),
         )
-    best = mip.runs.best_combination(done)
-    mip.runs.write_json(as_json, mip.runs.sweep_json(done, best), overwrite=force)
-    mip.runs.write_table(as_csv, mip.runs.sweep_frame(done, best), overwrite=force)
-    say(mip.runs.sweep_table(f"{spec.name}, seeds {seeds}", done, best))
-    say(f"wrote sweep.csv, sweep.json in {out}")
-    failed = [each.error for one in done for each in one.outcomes if each.error]
-    if failed:
-        raise MipError(f"{len(failed)} of {len(done) * seeds} runs failed; the others are kept")
+    best = mip.runs.best_combination(combinations)
+    mip.runs.write_json(as_json, mip.runs.sweep_json(combinations, best), overwrite=force)
+    mip.runs.write_table(as_csv, mip.runs.sweep_frame(combinations, best), overwrite=force)
+    echo(mip.runs.sweep_table(f"{spec.name}, seeds {seeds}", combinations, best))
+    echo(f"wrote sweep.csv, sweep.json in {out}")
+    outcomes = [outcome for combination in combinations for outcome in combination.outcomes]
+    n_failed = sum(outcome.error is not None for outcome in outcomes)
+    if n_failed:
+        raise MipError(f"{n_failed} of {len(outcomes)} runs failed; the others are kept")
 
 
-def _say_outcome(outcome: mip.runs.Outcome) -> None:
+def _print_outcome(outcome: mip.runs.Outcome) -> None:
     if outcome.error:
         note(f"error: {outcome.error}")
     else:
-        say(f"{outcome.name}: valid loss {outcome.scores['valid']['loss']:.4g}")
+        echo(f"{outcome.name}: valid loss {outcome.scores['valid']['loss']:.4g}")
 
 
 def crossval(
@@ -183,27 +188,28 @@ def crossval(
     force: Force = False,
 ) -> None:
     """Train on all folds but one and predict it, for each fold."""
-    read_spec, table = opened(spec, set_, [out, json], force, [folds])
+    read_spec, table = open_spec(spec, set_, [out, json], force, [folds])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
-    rows = mip.data.with_folds(table, mip.read(folds), column)
-    # Bars of several processes would write over each other.
-    make_hooks = bar_of(spec.stem) if workers == 1 else mip.runs.no_hooks
-    context = mip.Context(base=spec.parent, cache=cache)
     done = mip.crossval(
-        read_spec, rows, column, make_hooks=make_hooks, workers=workers, context=context
+        read_spec,
+        mip.data.with_folds(table, mip.read(folds), column),
+        column,
+        # Bars of several processes would overwrite each other.
+        make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
+        workers=workers,
+        context=mip.Context(base=spec.parent, cache=cache),
     )
     errors = {fold: str(error) for fold, error in done.errors.items()}
-    by_fold = dict(zip(done.folds, done.scores, strict=True))
+    scores = dict(zip(done.folds, done.scores, strict=True))
     try:
         if out:
             mip.runs.write_table(out, done.predictions.rename_axis("row"), overwrite=force)
         if json:
-            mip.runs.write_json(
-                json, {**mip.runs.fold_averages(done.scores), "errors": errors}, overwrite=force
-            )
+            summary = {**mip.runs.fold_averages(done.scores), "errors": errors}
+            mip.runs.write_json(json, summary, overwrite=force)
     finally:
-        say(mip.runs.folds_table(f"{spec.name}, {column}, {done.seconds:.0f} s", by_fold))
+        echo(mip.runs.folds_table(f"{spec.name}, {column}, {done.seconds:.0f} s", scores))
     if errors:
-        whole = len(errors) + len(by_fold)
-        raise MipError(f"{len(errors)} of {whole} folds failed; the scores are those of the others")
+        total = len(errors) + len(scores)
+        raise MipError(f"{len(errors)} of {total} folds failed; the scores are those of the others")

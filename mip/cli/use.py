@@ -9,45 +9,45 @@ import typer
 
 import mip
 from mip.cli.inputs import (
+    check_no_photo,
     check_outputs,
-    check_photos,
-    chosen_parts,
-    files_beside,
-    loaded,
-    rows_for,
-    say_remarks,
+    load_model,
+    model_files,
+    open_table_for,
+    print_remarks,
+    select_parts,
 )
-from mip.cli.options import Force, Json, ModelFile, TableFile, Views
-from mip.cli.terminal import emit, note, say
+from mip.cli.options import Force, Json, ModelFile, TableFile, Tta
+from mip.cli.terminal import echo, note, write_stdout
 from mip.errors import DataError, FileError
 
 
 def evaluate(
     model: ModelFile,
     table: TableFile,
-    part: Annotated[
+    split: Annotated[
         str, typer.Option("--split", help="train, valid, test, each, or all rows.")
     ] = "all",
     json: Json = None,
-    views: Views = 0,
+    tta: Tta = 0,
     force: Force = False,
 ) -> None:
     """Score a model on the rows of a table with a target."""
-    check_outputs([json], force, files_beside(model), table)
-    predict = loaded(model, views)
-    rows = rows_for(predict.plan, table)
-    check_photos([json], rows)
-    chosen = chosen_parts(predict.plans, rows, part)
-    say_remarks(predict, rows)
-    found = {name: mip.evaluate(predict, each) for name, each in chosen.items() if len(each)}
-    if not found:
-        raise DataError(f"{table}: there are no rows in the part '{part}'")
+    check_outputs([json], force, model_files(model), table)
+    predict = load_model(model, tta)
+    rows = open_table_for(predict.plan, table)
+    check_no_photo([json], rows)
+    parts = select_parts(predict.plans, rows, split)
+    print_remarks(predict.plans, rows)
+    scores = {name: mip.evaluate(predict, part) for name, part in parts.items() if len(part)}
+    if not scores:
+        raise DataError(f"{table}: there are no rows in the part '{split}'")
     if json:
-        mip.runs.write_json(json, found if part == "each" else found[part], overwrite=force)
+        mip.runs.write_json(json, scores if split == "each" else scores[split], overwrite=force)
     report = mip.clean(predict.plan.spec, rows)[1]
     if report.n_dropped:
         note(f"{table.name}: {report}")
-    say(mip.runs.scores_table(f"{model.name} on {table.name}", found))
+    echo(mip.runs.scores_table(f"{model.name} on {table.name}", scores))
 
 
 def predict(
@@ -56,25 +56,25 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .csv or .parquet file.")
     ] = None,
-    views: Views = 0,
+    tta: Tta = 0,
     force: Force = False,
 ) -> None:
     """Predict every row of a table."""
     if out and out.suffix.lower() not in {".csv", ".parquet"}:
         raise FileError(f"{out}: predictions are written to a .csv or .parquet file")
-    check_outputs([out], force, files_beside(model), table)
-    read_model = loaded(model, views)
-    rows = rows_for(read_model.plan, table)
-    frame = read_model(rows).rename_axis("row")
-    bad = frame["error"].dropna() if "error" in frame else frame.iloc[:0, 0]
-    say_remarks(read_model, rows.without(bad.index) if len(bad) else rows)
-    if len(bad):
-        note(f"{len(bad)} of {len(frame)} rows have no prediction: {bad.iloc[0]}")
+    check_outputs([out], force, model_files(model), table)
+    predictor = load_model(model, tta)
+    rows = open_table_for(predictor.plan, table)
+    predictions = predictor(rows).rename_axis("row")
+    errors = predictions["error"].dropna() if "error" in predictions else None
+    print_remarks(predictor.plans, rows if errors is None else rows.without(errors.index))
+    if errors is not None and len(errors):
+        note(f"{len(errors)} of {len(predictions)} rows have no prediction: {errors.iloc[0]}")
     if out is None:
-        emit(frame.to_csv())
+        write_stdout(predictions.to_csv())
     else:
-        mip.runs.write_table(out, frame, overwrite=force)
-        say(f"wrote {len(frame)} predictions to {out}")
+        mip.runs.write_table(out, predictions, overwrite=force)
+        echo(f"wrote {len(predictions)} predictions to {out}")
 
 
 def ensemble(
@@ -86,7 +86,7 @@ def ensemble(
 ) -> None:
     """Combine models into one file that predicts their mean."""
     paths = [path / "model.safetensors" if path.is_dir() else path for path in models]
-    check_outputs([out], force, [file for path in paths for file in files_beside(path)])
+    check_outputs([out], force, [file for path in paths for file in model_files(path)])
     made = mip.predict.ensemble([mip.load(path) for path in paths])
     mip.predict.save_ensemble(out, made, overwrite=force)
-    say(f"wrote {out}: the mean of {len(made.members)} models")
+    echo(f"wrote {out}: the mean of {len(made.members)} models")

@@ -1,0 +1,111 @@
+"""What other tools call verbs and options: an unknown one is answered with ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mip.errors import MipError, hint
+
+VERBS: Mapping[str, str] = {
+    "baseline": "baselines dummy",
+    "check": "validate lint verify doctor",
+    "crossval": "cv cross-val cross-validate crossvalidate kfold",
+    "demo": "example examples",
+    "ensemble": "combine merge average blend",
+    "evaluate": "eval test score metrics",
+    "fit": "train learn run",
+    "fit --resume": "resume continue restart",
+    "lr": "lr-find find-lr lr-finder range-test",
+    "new": "init create draft infer-spec",
+    "predict": "infer inference apply",
+    "replay": "reproduce repeat debug",
+    "schema": "json-schema",
+    "show": "summary inspect describe info plot",
+    "sweep": "tune search hpo grid optimize",
+}
+"""Our verbs, and the words that others use for them."""
+
+
+OPTIONS: Mapping[str, str] = {
+    "--force": "--overwrite --exist-ok --yes -f -y",
+    "--help": "-h -?",
+    "--json": "--metrics",
+    "--out": "--output --output-dir --out-dir --output-file --save --save-dir --run-dir -o",
+    "--split": "--part --subset",
+    "--target": "--label --target-column --y -t",
+    "--tta": "--views --augmentations --test-time-augmentation",
+    "--workers": "--jobs --n-jobs --num-workers --processes -j",
+    "--set data.table=": "--data --table --csv --train-data",
+    "--set train.batch_size=": "--batch-size --batch --bs -b",
+    "--set train.epochs=": "--epochs --max-epochs --num-epochs --n-epochs -e",
+    "--set train.on_nan=": "--on-nan",
+    "--set train.optimizer.kind=": "--optimizer --optim --opt",
+    "--set train.optimizer.lr=": "--lr --learning-rate --rate",
+    "--set train.optimizer.weight_decay=": "--weight-decay --wd",
+    "--set train.patience=": "--patience --early-stopping",
+    "--set train.precision=": "--precision --amp --fp16 --bf16",
+    "--set train.seed=": "--seed --random-seed --random-state",
+    "--set train.workers=": "--jobs --n-jobs --num-workers --processes -j",
+}
+"""Our options, and what others call them. A verb is answered with the first that it has."""
+
+
+ADVICE: Mapping[str, str] = {
+    "the first argument is the spec": "--config --config-file --spec -c",
+    "the first argument is the model": "--model --checkpoint --ckpt --weights -m",
+    "mip takes the GPU if there is one; CUDA_VISIBLE_DEVICES='' hides it": (
+        "--device --gpu --gpus --cuda --cpu --accelerator"
+    ),
+}
+"""What to say of options that mip has no option for."""
+
+
+def check_verb(word: str, verbs: Iterable[str]) -> None:
+    """Raise MipError for a word that is not a verb, naming the one that is meant.
+
+    >>> check_verb("train", ["fit", "predict"])
+    Traceback (most recent call last):
+    mip.errors.MipError: there is no command 'mip train'; use 'mip fit'
+    """
+    known = list(verbs)
+    if word in known:
+        return
+    meant = next((ours for ours, words in VERBS.items() if word in words.split()), None)
+    cure = f"; use 'mip {meant}'" if meant else hint(word, known)
+    raise MipError(f"there is no command 'mip {word}'{cure}")
+
+
+def check_options(verb: str, takes_value: Mapping[str, bool], words: Sequence[str]) -> None:
+    """Raise MipError for the first of a verb's words that is an unknown option, naming the one that
+    is meant. `takes_value` has the options of the verb, and whether a value follows them.
+
+    >>> check_options("fit", {"--set": True, "--out": True}, ["a.toml", "--epochs", "5"])
+    Traceback (most recent call last):
+    mip.errors.MipError: 'mip fit' has no option '--epochs'; use '--set train.epochs=5'
+    """
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        option, sign, value = word.partition("=")
+        if word == "--":
+            return
+        if option in takes_value:
+            if takes_value[option] and not sign and left:
+                left.pop(0)
+        elif option.startswith("-") and option != "-":
+            value = value or next((text for text in left[:1] if not text.startswith("-")), "VALUE")
+            meant = _meant(option, value, takes_value)
+            raise MipError(f"'mip {verb}' has no option '{option}'{meant}")
+
+
+def _meant(option: str, value: str, known: Mapping[str, bool]) -> str:
+    for ours, words in OPTIONS.items():
+        name = ours.split()[0]
+        if option in words.split() and name in known:
+            if ours.endswith("="):
+                return f"; use '{ours}{value}'"
+            return f"; use '{ours} {value}'" if known[name] else f"; use '{ours}'"
+    for advice, words in ADVICE.items():
+        if option in words.split():
+            return f"; {advice}"
+    return hint(option, known)
