@@ -108,4 +108,5 @@ def _meant(option: str, value: str, known: Mapping[str, bool]) -> str:
     for advice, words in ADVICE.items():
         if option in words.split():
             return f"; {advice}"
-    return hint(option, known)
+    is_of_another_verb = any(option in words.split() for words in OPTIONS.values())
+    return hint("" if is_of_another_verb else option, known)

@@ -300,16 +300,16 @@ def flipped(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "model.safetensors"
 
 
-def test_views_are_those_of_the_library(folder, flipped, run):
+def test_tta_is_that_of_the_library(folder, flipped, run):
     want = tta(mip.load(flipped), 3)
-    code, _, err = run("predict", flipped, "houses.csv", "--views", 3, "--out", "guess.csv")
+    code, _, err = run("predict", flipped, "houses.csv", "--tta", 3, "--out", "guess.csv")
     assert code == 0, err
     found = pd.read_csv("guess.csv", dtype=str)["value"].map(float)  # to the last bit
     assert found.tolist() == want("houses.csv")["value"].tolist()
     words = ["evaluate", flipped, "houses.csv", "--json", "scores.json"]
     scores = []
     for views in (0, 3):
-        assert run(*words, "--views", views, "--force")[0] == 0
+        assert run(*words, "--tta", views, "--force")[0] == 0
         scores.append(json.loads(Path("scores.json").read_text()))
     assert scores == [mip.evaluate(predict, "houses.csv") for predict in (mip.load(flipped), want)]
     assert scores[0]["mae"] != scores[1]["mae"]
@@ -319,12 +319,12 @@ def test_views_are_those_of_the_library(folder, flipped, run):
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_views_that_cannot_be(folder, model, flipped, run, command):
-    assert refused(run(command, model, "houses.csv", "--views", 2)) == (
+def test_tta_that_cannot_be(folder, model, flipped, run, command):
+    assert refused(run(command, model, "houses.csv", "--tta", 2)) == (
         "test-time augmentation needs a model whose spec has an augmentation, and this one has none"
     )
-    assert refused(run(command, flipped, "houses.csv", "--views=-1")) == (
-        "--views -1: give a number of views, or 0 for none"
+    assert refused(run(command, flipped, "houses.csv", "--tta=-1")) == (
+        "--tta -1: give a number of views, or 0 for none"
     )
 
 
@@ -500,7 +500,7 @@ def test_parts_of_another_table_are_not_scored(folder, model, run):
     assert run("evaluate", model, "houses.csv", "--split", "test")[0] == 0
     pd.read_csv("houses.csv").iloc[:30].to_csv("fewer.csv", index=False)
     text = refused(run("evaluate", model, "fewer.csv", "--split", "test"))
-    assert text.startswith("fewer.csv: not the table that this model was trained on, so its split")
+    assert text.startswith("fewer.csv: not the table that this model was trained on, so that its")
     assert run("evaluate", model, "fewer.csv")[0] == 0
 
 
@@ -582,7 +582,7 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
         "(resume=True, overwrite=True in Python)"
     )
     assert Path("run/model.safetensors").read_bytes() == before
-    assert run("fit", "houses.toml", *few, "--overwrite")[0] == 0
+    assert run("fit", "houses.toml", *few, "--force")[0] == 0
 
 
 def test_resume_says_what_it_goes_on_from(folder, run):
@@ -651,7 +651,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_bytes(folder):
     _, err = broken.communicate(timeout=60)
     assert broken.returncode == 130
     words = "fit houses.toml --out broken --set train.epochs=40 --resume"
-    assert err == f"mip: stopped; go on with: mip {words}\n"
+    assert err == f"mip: stopped; resume with: mip {words}\n"
     again = [sys.executable, "-m", "mip", *words.split()]
     subprocess.run(again, check=True, capture_output=True)
     whole, resumed = (load_file(f"{name}/model.safetensors") for name in ("whole", "broken"))

@@ -129,7 +129,7 @@ def test_an_error_that_cannot_be_sent_keeps_its_text():
 def test_a_sweep_hears_ctrl_c_alone_and_goes_on(folder):
     until = "sweep/train.seed=[12]/checkpoints/last.safetensors"
     code, err = stopped(folder, signal.SIGINT, PARENT, until, *SWEEP, "--workers", "2")
-    told = "the runs that have ended are kept in sweep: the same command goes on"
+    told = "finished runs are kept in sweep: the same command continues"
     assert (code, err) == (130, f"mip: stopped; {told}\n")
     changes = {"train.epochs": [1], "train.seed": [1, 2]}
     for name in ("train.seed=1", "train.seed=2"):  # as an interrupted run of the sweep would be
@@ -153,7 +153,7 @@ def test_workers_end_with_a_parent_that_is_killed(folder):
 def test_any_signal_ends_a_sweep_and_a_cross_validation(folder, name, code, whom, workers):
     number = getattr(signal, name)
     until = "sweep/*/checkpoints/last.safetensors"
-    told = "the runs that have ended are kept in sweep: the same command goes on"
+    told = "finished runs are kept in sweep: the same command continues"
     found = stopped(folder, number, whom, until, *SWEEP, "--workers", workers)
     assert found == (code, f"mip: stopped; {told}\n")
     words = ("crossval", "houses.toml", "--folds", "folds.csv", "--workers", workers)
@@ -206,7 +206,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ("--resume", "go on with: mip fit houses.toml --out 'a run' --set train.seed=1 --resume"),
+        ("--resume", "resume with: mip fit houses.toml --out 'a run' --set train.seed=1 --resume"),
         ("--force", "nothing is kept: the same command starts again"),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_fit_goes_on_from_its_own_checkpoint_alone(how, told, folder, monkeypa
     last = Path("a run/checkpoints/last.safetensors")
     last.parent.mkdir(parents=True)
     last.write_bytes(b"that of an earlier run")
-    monkeypatch.setattr(mip.cli.train, "opened", opened)
+    monkeypatch.setattr(mip.cli.train, "open_spec", opened)
     words = ["mip", "fit", "houses.toml", "--out", "a run", "--set", "train.seed=1", how]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit):

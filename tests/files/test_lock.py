@@ -58,7 +58,7 @@ def test_a_folder_that_another_process_holds_is_refused_until_it_is_killed(
     with pytest.raises(FileError) as caught:
         trained(table, out)
     assert str(caught.value) == refusal(out, holder.pid)
-    monkeypatch.setattr(sys, "argv", ["mip", "fit", "no.toml", "--out", str(out), "--overwrite"])
+    monkeypatch.setattr(sys, "argv", ["mip", "fit", "no.toml", "--out", str(out), "--force"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2

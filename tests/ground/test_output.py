@@ -423,7 +423,7 @@ def test_fit_keeps_the_spec_that_it_reads(here, command):
 
 def test_fit_goes_on_or_begins_anew_and_not_both(here, command):
     before = snapshot(here)
-    code, err = command("fit houses.toml --out a --resume --overwrite")
+    code, err = command("fit houses.toml --out a --resume --force")
     assert (code, snapshot(here)) == (2, before)
     assert err == ("mip: error: a: resume continues a run and overwrite replaces it; choose one\n")
 

@@ -302,7 +302,7 @@ def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path, ru
     code, scored, _ = run("evaluate", out, folder / "houses.csv", "--split", "test")
     assert code == 0
     assert "accuracy" in scored
-    refused = run("predict", out, folder / "houses.csv", "--views", 2)
+    refused = run("predict", out, folder / "houses.csv", "--tta", 2)
     assert refused[2] == "mip: error: an ensemble predicts without test-time augmentation\n"
 
 
@@ -317,6 +317,6 @@ def test_parts_that_models_do_not_share_are_not_scored(table, folder, tmp_path, 
     mip.predict.save_ensemble(tmp_path / "both.safetensors", mip.predict.ensemble(models))
     done = run("evaluate", tmp_path / "both.safetensors", folder / "houses.csv", "--split=test")
     assert done[2] == (
-        "mip: error: houses.csv: the models were trained on other parts of it, so that some have "
-        "seen what is held out from others; leave out --split\n"
+        "mip: error: houses.csv: the models were trained on different parts of it, so that some "
+        "have seen what is held out from others; leave out --split\n"
     )

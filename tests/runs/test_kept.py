@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import mip
-from mip.cli.terminal import emit, say
+from mip.cli.terminal import echo, write_stdout
 from mip.data import mean_and_std
 from mip.errors import DataError, MipError, MipWarning
 from mip.runs import best_combination
@@ -254,7 +254,7 @@ def test_an_error_while_a_model_is_scored_loses_neither_it_nor_its_scores(run, m
     monkeypatch.setattr(mip, "evaluate", evaluate)
     code, _, err = run("fit", "regression.toml", "--out", "a")
     assert code == 2
-    assert "error: the model is saved in a, and could not be scored: no such photo" in err
+    assert "error: the model is saved in a, but could not be scored: no such photo" in err
     assert mip.load("a/model.safetensors")("rows.csv").shape == (24, 1)
     assert "train" in json.loads(Path("a/metrics.json").read_text())
 
@@ -288,9 +288,9 @@ def test_a_reader_that_goes_away_does_not_stop_the_training(folder):
 def test_a_terminal_that_lacks_letters_gets_escapes(run, monkeypatch, tmp_path):
     with (tmp_path / "out").open("w", encoding="ascii") as narrow:
         monkeypatch.setattr(sys, "stdout", narrow)
-        say("Köln ± 3 \udc80 \U0001f600")
+        echo("Köln ± 3 \udc80 \U0001f600")
         with pytest.raises(mip.errors.FileError, match="ascii has no 'ö'; set PYTHONIOENCODING"):
-            emit("Köln")
+            write_stdout("Köln")
     assert (tmp_path / "out").read_text().startswith("K\\xf6ln \\xb1 3 \\udc80 \\U0001f600\n")
 
 
@@ -302,4 +302,4 @@ def test_a_full_disk_behind_standard_output_is_one_line(run, monkeypatch):
             mip.errors.FileError,
             match=r"^standard output: cannot be written \(No space left on device\)$",
         ):
-            say("much")
+            echo("much")

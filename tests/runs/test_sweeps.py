@@ -16,7 +16,7 @@ from conftest import HEADS, NUMBERS, bits, frame_of
 
 import mip
 from mip.branches import Continuous
-from mip.cli.inputs import choices
+from mip.cli.inputs import parse_choices
 from mip.errors import FileError, MipError, SpecError
 from mip.runs import Trial, best_combination, run_trials, sweep
 from mip.runs.sweeps import combinations_of, name_of
@@ -274,7 +274,7 @@ def test_names_of_folders_are_harmless_and_apart():
     ],
 )
 def test_choices_are_divided_by_commas(text, values):
-    assert choices([text]) == values
+    assert parse_choices([text]) == values
 
 
 def called(folder, *words):
