@@ -62,7 +62,7 @@ def full():
 
 def say_nothing_before_the_results(monkeypatch):
     for module in (start, train, use, look):
-        for name in {"opened", "split_of"} & vars(module).keys():
+        for name in {"open_spec", "split_rows"} & vars(module).keys():
             monkeypatch.setattr(module, name, quietly(getattr(module, name)))
 
 
