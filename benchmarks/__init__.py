@@ -1,1 +1,1 @@
-"""Benchmarks: ours against a plain anchor. Run `python -m benchmarks --help`."""
+"""Benchmarks of mip against baselines. Run `python -m benchmarks --help`."""

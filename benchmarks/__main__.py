@@ -11,62 +11,76 @@ from pathlib import Path
 from attrs import asdict
 
 from benchmarks import (
-    forms,
-    limits,
-    many,
+    checkpoint,
+    engines,
     mixed,
-    once,
+    overhead,
+    parallel,
     photos,
     pipe,
+    pipe_limits,
     start,
-    store,
     stream,
     table,
     train,
 )
-from benchmarks.harness import Benchmark, Limit, gauge, measure
-from benchmarks.tell import LIMITS, RATIOS, chosen_of, listed, told
+from benchmarks.harness import Benchmark, Limit, measure_limit, measure_ratio
+from benchmarks.report import format_list, measure_all, select
 from mip.errors import MipError
 from mip.output import write
 
-Asked = Benchmark | Limit
-RUN = (pipe, photos, stream, train, table, mixed, forms, many, store, limits, once, start)
-BENCHMARKS = tuple(each for module in RUN for each in module.ALL)
+MODULES = (
+    pipe,
+    photos,
+    stream,
+    train,
+    table,
+    mixed,
+    engines,
+    parallel,
+    checkpoint,
+    pipe_limits,
+    overhead,
+    start,
+)
+BENCHMARKS = tuple(benchmark for module in MODULES for benchmark in module.ALL)
 
 
-def main(arguments: Sequence[str] | None = None, benchmarks: Sequence[Asked] = BENCHMARKS) -> int:
-    """Run the command line; gives the exit code: 0, or 2 for a name that is not known."""
-    asked = _parsed(arguments)
+def main(
+    arguments: Sequence[str] | None = None, benchmarks: Sequence[Benchmark | Limit] = BENCHMARKS
+) -> int:
+    """Run the command line and return its exit code: 0, or 2 for an unknown name."""
+    options = _parse(arguments)
     try:
-        chosen = chosen_of(asked.names, benchmarks)
+        selected = select(options.names, benchmarks)
     except MipError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    if asked.list:
-        print(listed(chosen))
+    if options.list:
+        print(format_list(selected))
     else:
-        _run(chosen, asked.json)
+        _run(selected, options.json)
     return 0
 
 
-def _parsed(arguments: Sequence[str] | None) -> Namespace:
+def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run; all without")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to run; default: all")
     parser.add_argument("--list", action="store_true", help="list the names and run nothing")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
     return parser.parse_args(arguments)
 
 
-def _run(chosen: Sequence[Asked], file: Path | None) -> None:
-    ratios = [each for each in chosen if isinstance(each, Benchmark)]
-    limits = [each for each in chosen if isinstance(each, Limit)]
-    results = [*told("ratio", RATIOS, ratios, measure), *told("value", LIMITS, limits, gauge)]
+def _run(selected: Sequence[Benchmark | Limit], file: Path | None) -> None:
+    ratios = [benchmark for benchmark in selected if isinstance(benchmark, Benchmark)]
+    limits = [benchmark for benchmark in selected if isinstance(benchmark, Limit)]
+    results = [
+        *measure_all(ratios, measure_ratio, title="times as fast as the baseline", column="ratio"),
+        *measure_all(limits, measure_limit, title="costs, at most the aim", column="value"),
+    ]
     if file:
-        write(
-            file,
-            (json.dumps([asdict(each) for each in results], indent=2) + "\n").encode(),
-            overwrite=True,
-        )
+        text = json.dumps([asdict(result) for result in results], indent=2) + "\n"
+        write(file, text.encode(), overwrite=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m benchmarks.accuracy [NAME ...] --data DATA --json FILE [--page PAGE]
 
-FILE keeps the results: a name that is given is measured anew, and without names those that FILE
-lacks are. DATA is a folder with `tabular/`, `houses/`, `covid_cxr/`, `mnist/` and `splits/`.
+Results are kept in FILE. The given names are measured again; without names, only those that FILE
+does not have yet are. DATA is a folder with `tabular/`, `houses/`, `covid_cxr/`, `mnist/` and
+`splits/`.
 """
 
 from __future__ import annotations
@@ -32,15 +33,18 @@ from mip.runs import CrossValidation
 from mip.spec import Spec
 
 Result = dict[str, Any]
-"""What FILE keeps of a case: `scores` by repeat, `spread`, `seconds` a training, `errors` a row."""
+"""What FILE keeps of a case: `scores` [repeats][folds], `seconds` per training and, for MAPE,
+`errors` [repeats][rows].
+"""
 
 
 @frozen
 class Case:
-    """One spec on one data set: where its rows are, how they are scored, what to hold it against.
+    """One spec on one data set: its table, its metric, and the scores to compare it with.
 
-    `folds` names the columns of the folds file, a repeat each; without a file the rows are dealt,
-    stratified by the target. `baselines` come with the data and are not run here.
+    Each column in `folds` of the folds file is a repeat of the cross-validation; without a file the
+    folds are drawn, stratified by the target. `baselines` were published with the data and are not
+    run here. `digits` is the number of decimals of a score.
     """
 
     spec: str
@@ -54,142 +58,182 @@ class Case:
 
 
 HOUSES = Case(
-    "houses-table",
-    "houses/houses.csv",
-    "mape",
-    "ridge on log area and one-hot zip code .289 ± .006, gradient boosting .294 ± .005",
-    0.27,
-    "houses",
-    tuple(f"fold_seed{k}" for k in range(5)),
+    spec="houses-table",
+    table="houses/houses.csv",
+    metric="mape",
+    baselines="ridge on log area and one-hot zip code .289 ± .006, gradient boosting .294 ± .005",
+    aim=0.27,
+    folds_file="houses",
+    folds=tuple(f"fold_seed{k}" for k in range(5)),
+)
+
+MNIST = Case(
+    spec="mnist",
+    table="mnist",
+    metric="accuracy",
+    baselines="random forest .9705",
+    aim=0.992,
+    digits=4,
 )
 
 CASES: dict[str, Case] = {
     "houses-table": HOUSES,
     "houses": evolve(HOUSES, spec="houses"),
     "covid-cxr": Case(
-        "covid-cxr",
-        "covid_cxr/covid_cxr.csv",
-        "auc",
-        "LightGBM on sex, age and view .732",
-        0.732,
-        "covid_cxr",
+        spec="covid-cxr",
+        table="covid_cxr/covid_cxr.csv",
+        metric="auc",
+        baselines="LightGBM on sex, age and view .732",
+        aim=0.732,
+        folds_file="covid_cxr",
     ),
     "california": Case(
-        "california",
-        "tabular/california_housing.csv",
-        "rmse",
-        "ridge 68,861, random forest 48,282, LightGBM 47,507, of 1500 trees 44,818",
-        47_507,
-        "california_housing",
+        spec="california",
+        table="tabular/california_housing.csv",
+        metric="rmse",
+        baselines="ridge 68,861, random forest 48,282, LightGBM 47,507, of 1500 trees 44,818",
+        aim=47_507,
+        folds_file="california_housing",
         digits=0,
     ),
-    "adult": Case("adult", "tabular/adult_train.csv", "auc", "none given", 0.925),
+    "adult": Case(
+        spec="adult",
+        table="tabular/adult_train.csv",
+        metric="auc",
+        baselines="none given",
+        aim=0.925,
+    ),
     "diabetes": Case(
-        "diabetes",
-        "tabular/diabetes.csv",
-        "mae",
-        "linear 44.3 ± 1.6, LightGBM 45.2, random forest 46.8",
-        45,
-        "diabetes",
+        spec="diabetes",
+        table="tabular/diabetes.csv",
+        metric="mae",
+        baselines="linear 44.3 ± 1.6, LightGBM 45.2, random forest 46.8",
+        aim=45,
+        folds_file="diabetes",
         digits=1,
     ),
     "cars": Case(
-        "cars",
-        "tabular/cars.csv",
-        "mae",
-        "LightGBM 2.99 ± .15, random forest 3.16, linear 3.28",
-        2.99,
-        "cars",
+        spec="cars",
+        table="tabular/cars.csv",
+        metric="mae",
+        baselines="LightGBM 2.99 ± .15, random forest 3.16, linear 3.28",
+        aim=2.99,
+        folds_file="cars",
         digits=2,
     ),
     "wine": Case(
-        "wine",
-        "tabular/wine.csv",
-        "accuracy",
-        "logistic regression .983, random forest .978",
-        0.978,
-        "wine",
+        spec="wine",
+        table="tabular/wine.csv",
+        metric="accuracy",
+        baselines="logistic regression .983, random forest .978",
+        aim=0.978,
+        folds_file="wine",
     ),
     "titanic": Case(
-        "titanic", "tabular/titanic.csv", "accuracy", "LightGBM .822 ± .035", 0.82, "titanic"
+        spec="titanic",
+        table="tabular/titanic.csv",
+        metric="accuracy",
+        baselines="LightGBM .822 ± .035",
+        aim=0.82,
+        folds_file="titanic",
     ),
-    "mnist-mlp": Case("mnist-mlp", "mnist", "accuracy", "random forest .9705", 0.98, digits=4),
-    "mnist": Case("mnist", "mnist", "accuracy", "random forest .9705", 0.992, digits=4),
+    "mnist-mlp": evolve(MNIST, spec="mnist-mlp", aim=0.98),
+    "mnist": MNIST,
 }
 
-RISING = {"accuracy", "auc"}
-"""The metrics of which more is better."""
+HIGHER_IS_BETTER = {"accuracy", "auc"}
+"""The metrics that grow as a model improves."""
 
 
-def measured(name: str, case: Case, data: Path) -> Result:
+def measure_case(name: str, case: Case, data: Path) -> Result:
     """Train and score a case."""
     spec = mip.load_spec(f"specs/{case.spec}.toml")
-    runs = official(spec, data / case.table) if case.table == "mnist" else folded(spec, case, data)
+    if case.table == "mnist":
+        runs = [score_test_digits(spec, data / case.table)]
+    else:
+        runs = cross_validate(spec, case, data)
     scores = [[fold[case.metric] for fold in run.scores] for run in runs]
-    told = sum(run.seconds for run in runs) / sum(map(len, scores))
-    print(f"{name}: {case.metric} {np.mean(scores):.4f}, {told:.0f} s a training", flush=True)
-    errors = [rows_of(run, spec).tolist() for run in runs] if case.metric == "mape" else []
-    return {"scores": scores, "seconds": told, "errors": errors}
+    seconds = sum(run.seconds for run in runs) / sum(map(len, scores))
+    print(f"{name}: {case.metric} {np.mean(scores):.4f}, {seconds:.0f} s per training", flush=True)
+    errors = []
+    if case.metric == "mape":
+        errors = [absolute_percentage_errors(run).tolist() for run in runs]
+    return {"scores": scores, "seconds": seconds, "errors": errors}
 
 
-def folded(spec: Spec, case: Case, data: Path) -> list[CrossValidation]:
+def cross_validate(spec: Spec, case: Case, data: Path) -> list[CrossValidation]:
     """Cross-validate once for each column of folds."""
     table, _ = mip.clean(spec, mip.read(data / case.table))
     if not case.folds_file:
-        dealt = mip.folds(table, 5, seed=0, stratify=target_columns(spec)[0])
-        return [mip.crossval(spec, dealt, "fold_0")]
+        table = mip.folds(table, 5, seed=0, stratify=target_columns(spec)[0])
+        return [mip.crossval(spec, table, "fold_0")]
     folds = mip.read(data / "splits" / f"{case.folds_file}_folds.csv")
-    return [mip.crossval(spec, with_folds(table, folds, each), each) for each in case.folds]
+    return [mip.crossval(spec, with_folds(table, folds, column), column) for column in case.folds]
 
 
-def official(spec: Spec, folder: Path) -> list[CrossValidation]:
-    """Train on MNIST's 60,000 digits, and score its 10,000 others, which choose nothing."""
-    train, test = (digits(folder, part) for part in ("train", "t10k"))
-    rest, valid = mip.split(train, (0.95, 0.05), seed=0)
-    done = mip.run(spec, Parts(rest, valid, test))
-    return [CrossValidation(done.predict(test), (mip.evaluate(done.predict, test),), done.seconds)]
+def score_test_digits(spec: Spec, folder: Path) -> CrossValidation:
+    """Train on MNIST's 60,000 training digits and score its 10,000 test digits, on which no choice
+    depends.
+    """
+    train, test = (read_digits(folder, part) for part in ("train", "t10k"))
+    train, valid = mip.split(train, (0.95, 0.05), seed=0)
+    run = mip.run(spec, Parts(train, valid, test))
+    return CrossValidation(run.predict(test), (mip.evaluate(run.predict, test),), run.seconds)
 
 
-def digits(folder: Path, part: str) -> Table:
+def read_digits(folder: Path, part: str) -> Table:
     """Read MNIST's digits: `image`, `label`, and `pixels`, the image as a list from 0 to 1."""
-    names = (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz")
-    table = read_idx(*(folder / name for name in names))
+    images, labels = f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"
+    table = read_idx(folder / images, folder / labels)
     pixels = [cell.ravel() / np.float32(255) for cell in table.frame["image"]]
     return evolve(table, frame=table.frame.assign(pixels=pixels))
 
 
-def rows_of(run: CrossValidation, spec: Spec) -> pd.Series:
-    """Give the absolute percentage error of every row, as a fraction."""
+def absolute_percentage_errors(run: CrossValidation) -> pd.Series:
+    """Return the absolute percentage error of every row, as a fraction."""
     target = run.predictions["target"].astype(float)
     return (run.predictions["value"] / target - 1).abs()
 
 
-def paired(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Compare two models' errors [repeats][rows] row by row: the mean gap, and its standard error
-    over the rows, each averaged over the repeats first.
+def paired(
+    errors: Sequence[Sequence[float]], other_errors: Sequence[Sequence[float]]
+) -> tuple[float, float]:
+    """Compare the errors [repeats][rows] of two models row by row, averaged over the repeats.
+    Return the mean difference, other minus first, and its standard error over the rows.
 
-    >>> gap, error = paired([[0.1, 0.3]], [[0.2, 0.2]])
-    >>> round(gap, 3), round(error, 3)
+    >>> difference, standard_error = paired([[0.1, 0.3]], [[0.2, 0.2]])
+    >>> round(difference, 3), round(standard_error, 3)
     (0.0, 0.1)
     """
-    gaps = np.mean(other, axis=0) - np.mean(one, axis=0)
-    return float(gaps.mean()), float(gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    differences = np.mean(other_errors, axis=0) - np.mean(errors, axis=0)
+    standard_error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return float(differences.mean()), float(standard_error)
 
 
-def line(name: str, case: Case, result: Result) -> str:
-    """Write a case's row of the page: the spread is over the repeats, or else over the folds."""
+def format_row(case: Case, result: Result) -> str:
+    """Format a case's row of the page.
+
+    ± is the standard deviation over the repeats or, with a single one, over its folds.
+    """
     scores = np.array(result["scores"])
-    apart = scores.mean(axis=1) if len(scores) > 1 else scores[0]
-    spread = f" ± {figure(apart.std(ddof=1), case)}" if len(apart) > 1 else ""
-    found = f"{figure(scores.mean(), case)}{spread}"
-    aim = f"{'≥' if case.metric in RISING else '≤'} {figure(case.aim, case)}"
-    spec = f"[{case.spec}](../specs/{case.spec}.toml)"
-    told = f"{case.baselines} | {aim} | {result['seconds']:.0f} s"
-    return f"| {spec} | {case.metric} | **{found}** | {told} |"
+    samples = scores.mean(axis=1) if len(scores) > 1 else scores[0]
+    score = figure(scores.mean(), case)
+    if len(samples) > 1:
+        score += f" ± {figure(samples.std(ddof=1), case)}"
+    bound = "≥" if case.metric in HIGHER_IS_BETTER else "≤"
+    cells = [
+        f"[{case.spec}](../specs/{case.spec}.toml)",
+        case.metric,
+        f"**{score}**",
+        case.baselines,
+        f"{bound} {figure(case.aim, case)}",
+        f"{result['seconds']:.0f} s",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def figure(value: float, case: Case) -> str:
-    """Write a score.
+    """Format a score.
 
     >>> figure(47506.6, CASES["california"]), figure(0.9254, CASES["adult"])
     ('47,507', '.925')
@@ -198,8 +242,8 @@ def figure(value: float, case: Case) -> str:
 
 
 def page(results: Mapping[str, Result]) -> str:
-    """Write the results as a page of Markdown."""
-    rows = [line(name, case, results[name]) for name, case in CASES.items() if name in results]
+    """Format the results as a page of Markdown."""
+    rows = [format_row(case, results[name]) for name, case in CASES.items() if name in results]
     return f"""# Results on real data
 
 How well the specs of this project predict data that is not part of it, each trained from scratch
@@ -220,50 +264,49 @@ or for `adult` five stratified folds of seed 0. The digits are scored on the off
 the standard deviation over the folds, or for the houses, which have five times five folds, over the
 repeats. `mape` is a fraction; `mae` and `rmse` are in the target's unit.
 
-{_photos(results)}
+{_photo_gain(results)}
 Measured on 2 cores or fewer of {platform.machine()} with torch {torch.__version__.split("+")[0]};
 times are those of that machine.
 """
 
 
-def _photos(results: Mapping[str, Result]) -> str:
+def _photo_gain(results: Mapping[str, Result]) -> str:
     if not {"houses", "houses-table"} <= results.keys():
         return ""
-    gap, error = paired(results["houses-table"]["errors"], results["houses"]["errors"])
-    told = f"{gap:+.1%} ± {error:.1%} in MAPE (standard error over the rows)"
+    difference, standard_error = paired(
+        results["houses-table"]["errors"], results["houses"]["errors"]
+    )
+    if abs(difference) < 2 * standard_error:
+        verdict = "The difference is within the noise: the photos neither help nor harm."
+    else:
+        verdict = "The photos help." if difference < 0 else "The photos harm."
     return f"""Houses with photos compared with the table alone, paired row by row over the repeats:
-{told}. {_verdict(gap, error)}
+{difference:+.1%} ± {standard_error:.1%} in MAPE (standard error over the rows). {verdict}
 """
-
-
-def _verdict(gap: float, error: float) -> str:
-    if abs(gap) < 2 * error:
-        return "The difference is within the noise: the photos neither help nor harm."
-    return "The photos help." if gap < 0 else "The photos harm."
 
 
 def main(
     arguments: Sequence[str] | None = None,
     cases: Mapping[str, Case] = CASES,
-    measure: Callable[[str, Case, Path], Result] = measured,
+    measure: Callable[[str, Case, Path], Result] = measure_case,
 ) -> int:
-    """Measure what is asked for, keep it in a file, and write the page."""
+    """Measure the selected cases, keep their results in a file, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure; default: all")
     parser.add_argument("--data", type=Path, default=Path("data"), metavar="DATA")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     parser.add_argument("--page", type=Path, metavar="PAGE")
-    told = parser.parse_args(arguments)
-    for name in told.names:
+    options = parser.parse_args(arguments)
+    for name in options.names:
         if name not in cases:
             print(f"'{name}' is not a case{hint(name, cases)}", file=sys.stderr)
             return 2
-    results = json.loads(told.json.read_text()) if told.json.is_file() else {}
-    for name in told.names or [name for name in cases if name not in results]:
-        results[name] = measure(name, cases[name], told.data)
-        write(told.json, json.dumps(results).encode(), overwrite=True)
-    if told.page:
-        write(told.page, page(results).encode(), overwrite=True)
+    results = json.loads(options.json.read_text()) if options.json.is_file() else {}
+    for name in options.names or [name for name in cases if name not in results]:
+        results[name] = measure(name, cases[name], options.data)
+        write(options.json, json.dumps(results).encode(), overwrite=True)
+    if options.page:
+        write(options.page, page(results).encode(), overwrite=True)
     return 0
 
 

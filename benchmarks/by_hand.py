@@ -1,4 +1,4 @@
-"""Training as an expert writes it by hand, for one network and one purpose: the anchors."""
+"""Training loops as an expert would write them by hand for one network: the baselines."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Contender
 
-Optimizers = Callable[..., torch.optim.Optimizer]
-"""Parameters to an optimizer of torch's."""
+MakeOptimizer = Callable[..., torch.optim.Optimizer]
+"""Makes a torch optimizer of parameters."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-FUSED = partial(torch.optim.Adam, lr=1e-3, fused=True)
-DEFAULT = partial(torch.optim.Adam, lr=1e-3)
+FUSED_ADAM = partial(torch.optim.Adam, lr=1e-3, fused=True)
+DEFAULT_ADAM = partial(torch.optim.Adam, lr=1e-3)
 
 
 def step(
     net: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, batch: Sequence[Tensor]
 ) -> Tensor:
-    """Take one step on (inputs, …, target) and give the loss before it."""
+    """Take one step on (inputs, …, target) and return the loss before it."""
     *inputs, target = batch
     value = loss(net(*inputs), target)
     optimizer.zero_grad()
@@ -32,24 +32,25 @@ def step(
     return value
 
 
-def loop(
-    start: nn.Module,
-    optimizers: Optimizers,
+def make_loop(
+    initial_net: nn.Module,
+    make_optimizer: MakeOptimizer,
     loss: Loss,
-    rows: Sequence[Tensor],
-    batch: int,
+    columns: Sequence[Tensor],
+    batch_size: int,
     epochs: int = 1,
-    close: Callable[[nn.Module], object] = id,
+    after_epoch: Callable[[nn.Module], object] | None = None,
 ) -> Contender:
-    """Give a loop over shuffled rows (inputs, …, target), with `close` after each epoch."""
+    """Return a training loop over the shuffled rows of (inputs, …, target)."""
 
-    def run() -> None:
-        # Each call trains anew: weights that converge would change what a step costs.
-        net = deepcopy(start)
-        optimizer = optimizers(net.parameters())
+    def loop() -> None:
+        # Each call trains a new copy: converged weights would change what a step costs.
+        net = deepcopy(initial_net)
+        optimizer = make_optimizer(net.parameters())
         for _ in range(epochs):
-            for index in torch.randperm(len(rows[0])).split(batch):
-                step(net, optimizer, loss, [column.index_select(0, index) for column in rows])
-            close(net)
+            for index in torch.randperm(len(columns[0])).split(batch_size):
+                step(net, optimizer, loss, [column.index_select(0, index) for column in columns])
+            if after_epoch:
+                after_epoch(net)
 
-    return run
+    return loop

@@ -1,9 +1,9 @@
-"""Two contenders, measured in turns: how many times as fast is ours as the anchor?
+"""Measure ratios and limits. A ratio says how many times as fast as a baseline we are.
 
-A round measures one and then the other, and every second round the other way about, so that
-a machine that grows slower or faster meanwhile troubles both alike. A round's ratio is the
-anchor's time divided by ours. The result is the median of the rounds' ratios; `low` and `high`
-are their quartiles.
+Each round times both contenders once. Every second round reverses their order, so that a machine
+that becomes slower or faster in the meantime affects both alike. A round's ratio is the baseline's
+time divided by ours. The result is the median of the rounds' ratios; `low` and `high` are their
+quartiles.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from attrs import field, frozen
 from attrs.validators import ge, gt
 
 Contender = Callable[[], object]
-"""A piece of work without arguments; its answer is not looked at."""
+"""A piece of work without arguments; its return value is ignored."""
 
-Clock = Callable[[], float]
-"""Does a piece of work and gives the seconds that it took."""
+Timer = Callable[[], float]
+"""Does a piece of work and returns the seconds it took."""
 
 
 @frozen
 class Benchmark:
-    """A question of speed.
+    """A piece of work that is compared with a baseline.
 
-    `pair` lays out the work and gives (ours, anchor). `aim` is the ratio hoped for; it is
-    reported and enforces nothing. `threads` is torch's number of threads, `rounds` the number of
-    rounds and `seconds` the least time that one measurement of the anchor takes.
+    `pair` prepares both contenders and returns (ours, baseline). `aim` is the ratio that we want to
+    reach; it is reported but not enforced. `threads` is torch's number of threads, `rounds` the
+    number of rounds and `seconds` the minimum duration of one measurement of the baseline.
     """
 
     name: str
     work: str
-    anchor: str
+    baseline: str
     aim: float
     pair: Callable[[], tuple[Contender, Contender]]
     threads: int = field(default=1, validator=gt(0))
@@ -51,11 +51,11 @@ class Benchmark:
 
 @frozen
 class Result:
-    """How many times as fast as the anchor: the median of the rounds and its quartiles."""
+    """How many times as fast as the baseline: the median of the rounds and its quartiles."""
 
     name: str
     work: str
-    anchor: str
+    baseline: str
     ratio: float
     low: float
     high: float
@@ -64,23 +64,23 @@ class Result:
 
 @frozen
 class Limit:
-    """A question of size: how many milliseconds or megabytes, and how many at most are hoped for.
+    """A cost, such as milliseconds or megabytes, that should stay below `aim`.
 
-    `lay` lays out the work and gives a function that does it once and gives the number. `aim` is
-    reported and enforces nothing.
+    `set_up` prepares the work and returns a function that does it once and returns its cost. `aim`
+    is reported but not enforced.
     """
 
     name: str
     work: str
     unit: str
     aim: float
-    lay: Callable[[], Callable[[], float]]
+    set_up: Callable[[], Callable[[], float]]
     rounds: int = field(default=9, validator=ge(2))
 
 
 @frozen
-class Measured:
-    """A number with its unit: the median of the rounds and its quartiles."""
+class LimitResult:
+    """A cost in `unit`: the median of the rounds and its quartiles."""
 
     name: str
     work: str
@@ -91,70 +91,83 @@ class Measured:
     aim: float
 
 
-def measure(benchmark: Benchmark) -> Result:
+def measure_ratio(benchmark: Benchmark) -> Result:
     """Run a benchmark, which takes about `2 * rounds * seconds` seconds."""
-    with _threads(benchmark.threads):
-        ratios = list(_ratios(benchmark))
-    about = benchmark.name, benchmark.work, benchmark.anchor
-    return Result(*about, *middle(ratios), benchmark.aim)
+    with _torch_threads(benchmark.threads):
+        ours, baseline = benchmark.pair()
+        for contender in (ours, baseline):
+            contender()  # the first call also warms up caches and allocators
+        calls = ceil(benchmark.seconds / time_calls(baseline)) or 1
+        timers = partial(time_calls, ours, calls), partial(time_calls, baseline, calls)
+        median, low, high = median_and_quartiles(alternate(*timers, benchmark.rounds))
+    return Result(
+        name=benchmark.name,
+        work=benchmark.work,
+        baseline=benchmark.baseline,
+        ratio=median,
+        low=low,
+        high=high,
+        aim=benchmark.aim,
+    )
 
 
-def middle(numbers: Iterable[float]) -> tuple[float, float, float]:
-    """Give the median and the lower and upper quartile.
-
-    >>> middle([1.0, 2.0, 3.0])
-    (2.0, 1.0, 3.0)
-    """
-    low, median, high = (round(each, 4) for each in quantiles(numbers, n=4))
-    return median, low, high
-
-
-def gauge(limit: Limit) -> Measured:
-    """Measure a limit on one thread; the first round warms up and is left out."""
-    with _threads(1):
-        work = limit.lay()
-        _, *numbers = (work() for _ in range(1 + limit.rounds))
-    return Measured(limit.name, limit.work, limit.unit, *middle(numbers), limit.aim)
-
-
-def _ratios(benchmark: Benchmark) -> Iterator[float]:
-    ours, anchor = benchmark.pair()
-    for contender in (ours, anchor):
-        contender()  # the first call also warms caches and allocators
-    calls = ceil(benchmark.seconds / _timed(anchor, 1)) or 1
-    clocks = partial(_timed, ours, calls), partial(_timed, anchor, calls)
-    yield from turns(*clocks, benchmark.rounds)
+def measure_limit(limit: Limit) -> LimitResult:
+    """Measure a limit on one thread; the first round is a warm-up and does not count."""
+    with _torch_threads(1):
+        measure_once = limit.set_up()
+        _, *values = (measure_once() for _ in range(1 + limit.rounds))
+    median, low, high = median_and_quartiles(values)
+    return LimitResult(
+        name=limit.name,
+        work=limit.work,
+        unit=limit.unit,
+        value=median,
+        low=low,
+        high=high,
+        aim=limit.aim,
+    )
 
 
-def turns(ours: Clock, anchor: Clock, rounds: int) -> Iterator[float]:
-    """Let two contenders take turns, the anchor first, and give each round's ratio."""
-    for turn in range(rounds):
-        if turn % 2:
-            own = ours()
-            yield anchor() / own
+def alternate(ours: Timer, baseline: Timer, rounds: int) -> Iterator[float]:
+    """Let two contenders take turns, starting with the baseline, and yield each round's ratio."""
+    for index in range(rounds):
+        if index % 2:
+            our_seconds = ours()
+            yield baseline() / our_seconds
         else:
-            other = anchor()
-            yield other / ours()
+            baseline_seconds = baseline()
+            yield baseline_seconds / ours()
 
 
-def _timed(contender: Contender, calls: int) -> float:
+def time_calls(contender: Contender, calls: int = 1) -> float:
+    """Return the seconds that `calls` calls take."""
     start = perf_counter()
     for _ in range(calls):
         contender()
     return perf_counter() - start
 
 
-def scratch(prefix: str) -> Path:
-    """Make a folder that is removed when the process ends."""
+def median_and_quartiles(values: Iterable[float]) -> tuple[float, float, float]:
+    """Return the median, the lower and the upper quartile, rounded to four digits.
+
+    >>> median_and_quartiles([1.0, 2.0, 3.0])
+    (2.0, 1.0, 3.0)
+    """
+    low, median, high = (round(quartile, 4) for quartile in quantiles(values, n=4))
+    return median, low, high
+
+
+def temporary_folder(prefix: str) -> Path:
+    """Create a folder that is removed when the process exits."""
     folder = Path(mkdtemp(prefix=prefix))
     atexit.register(rmtree, folder, ignore_errors=True)
     return folder
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def _torch_threads(threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

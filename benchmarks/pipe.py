@@ -12,49 +12,55 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mip
 from benchmarks.harness import Benchmark, Contender
+from mip.pipe import Pipe
 
-BATCH, ROWS = 256, 200_000
+BATCH_SIZE, N_ROWS = 256, 200_000
 
 
-def _by_hand(inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _random_columns() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(N_ROWS, 20, generator=generator)
+    return inputs, torch.randint(0, 10, (N_ROWS, 10), generator=generator)
+
+
+def _batches(columns: tuple[Tensor, Tensor]) -> Pipe:
+    return mip.batch(BATCH_SIZE)(mip.sample(shuffle=True)(columns))
+
+
+def _batches_by_hand(inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     order = torch.randperm(len(inputs))
-    for begin in range(0, len(inputs), BATCH):
-        index = order[begin : begin + BATCH]
+    for start in range(0, len(inputs), BATCH_SIZE):
+        index = order[start : start + BATCH_SIZE]
         yield inputs.index_select(0, index), labels.index_select(0, index)
 
 
-def _memory() -> tuple[Contender, Contender]:
-    draws = torch.Generator().manual_seed(0)
-    inputs = torch.randn(ROWS, 20, generator=draws)
-    labels = torch.randint(0, 10, (ROWS, 10), generator=draws)
-    batches = mip.batch(BATCH)(mip.sample(shuffle=True)((inputs, labels)))
-    return lambda: deque(batches, 0), lambda: deque(_by_hand(inputs, labels), 0)
+def _generator_pair() -> tuple[Contender, Contender]:
+    columns = _random_columns()
+    batches = _batches(columns)
+    return lambda: deque(batches, 0), lambda: deque(_batches_by_hand(*columns), 0)
+
+
+def _loader_pair() -> tuple[Contender, Contender]:
+    columns = _random_columns()
+    batches = _batches(columns)
+    loader = DataLoader(TensorDataset(*columns), batch_size=BATCH_SIZE, shuffle=True)
+    return lambda: deque(batches, 0), lambda: deque(loader, 0)
 
 
 MEMORY = Benchmark(
     name="pipe-memory",
-    work="an epoch of shuffled batches of 256 from (float32 [200000, 20], int64 [200000, 10])",
-    anchor="a generator by hand: index_select from a randperm",
+    work="one epoch of shuffled batches of 256 from (float32 [200000, 20], int64 [200000, 10])",
+    baseline="a hand-written generator: index_select from a randperm",
     aim=0.9,
-    pair=_memory,
+    pair=_generator_pair,
 )
-
-
-def _loader() -> tuple[Contender, Contender]:
-    ours, _ = _memory()
-    draws = torch.Generator().manual_seed(0)
-    inputs = torch.randn(ROWS, 20, generator=draws)
-    labels = torch.randint(0, 10, (ROWS, 10), generator=draws)
-    usual = DataLoader(TensorDataset(inputs, labels), batch_size=BATCH, shuffle=True)
-    return ours, lambda: deque(usual, 0)
-
 
 LOADER = evolve(
     MEMORY,
     name="pipe-memory-loader",
-    anchor="the default DataLoader over a TensorDataset of the same rows",
+    baseline="the default DataLoader over a TensorDataset of the same rows",
     aim=5.0,
-    pair=_loader,
+    pair=_loader_pair,
     rounds=9,
 )
 

@@ -1,4 +1,4 @@
-"""What the tests share: a small table with photos, specs, and everything laid out from them."""
+"""What the tests share: a small table with photos, specs of it, and what training needs."""
 
 from __future__ import annotations
 
@@ -174,8 +174,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     return call
 
 
-class Laid(NamedTuple):
-    """All that stands before the first step."""
+class Setup(NamedTuple):
+    """What training needs before its first step."""
 
     plan: mip.model.Plan
     net: torch.nn.Module
@@ -184,8 +184,8 @@ class Laid(NamedTuple):
     batches: mip.pipe.Pipe
 
 
-def lay(spec: Any, table: mip.Table, seed: int = 0, workers: int = 0, rows: int = 4) -> Laid:
-    """Adapt, build and lay a pipe with shuffling and augmentation; AdamW after clipping."""
+def set_up(spec: Any, table: mip.Table, seed: int = 0, workers: int = 0, rows: int = 4) -> Setup:
+    """Make a plan, its net, a shuffled and augmented pipe, and a step: AdamW after clipping."""
     plan = mip.adapt(spec, table)
     net = mip.build(plan, seed=seed)
     optimizer = mip.chain(mip.clip_norm(1.0), mip.adamw(mip.one_cycle(1e-2, steps=50)))
@@ -197,7 +197,7 @@ def lay(spec: Any, table: mip.Table, seed: int = 0, workers: int = 0, rows: int 
         mip.transform(plan.encode, workers),
         mip.augment(plan.augment, seed),
     )
-    return Laid(plan, net, step, mip.init(net, optimizer, seed=seed), batches)
+    return Setup(plan, net, step, mip.init(net, optimizer, seed=seed), batches)
 
 
 def fold(step: Step, batches: Any, state: State, steps: int) -> State:
@@ -208,22 +208,22 @@ def fold(step: Step, batches: Any, state: State, steps: int) -> State:
     return state
 
 
-def exactly(found: pd.DataFrame, want: pd.DataFrame) -> None:
+def exactly(actual: pd.DataFrame, expected: pd.DataFrame) -> None:
     """Hold predictions to the bit: for the same rows in batches of the same shape."""
-    pd.testing.assert_frame_equal(found, want, check_exact=True)
+    pd.testing.assert_frame_equal(actual, expected, check_exact=True)
 
 
-def nearly(found: pd.DataFrame, want: pd.DataFrame) -> None:
+def nearly(actual: pd.DataFrame, expected: pd.DataFrame) -> None:
     """Hold predictions within 1e-5 of the largest number of their column.
 
     More cannot be asked across batches: kernels choose the order of their sums by the shape of a
     batch and by a row's place in it, and no two kinds of CPU choose alike.
     """
-    for name in want.select_dtypes("number"):
-        size = want[name].abs().max()
-        pd.testing.assert_series_equal(found[name], want[name], rtol=0, atol=1e-5 * size)
-    words = want.select_dtypes(exclude="number")
-    pd.testing.assert_frame_equal(found[words.columns], words)
+    for name in expected.select_dtypes("number"):
+        size = expected[name].abs().max()
+        pd.testing.assert_series_equal(actual[name], expected[name], rtol=0, atol=1e-5 * size)
+    words = expected.select_dtypes(exclude="number")
+    pd.testing.assert_frame_equal(actual[words.columns], words)
 
 
 def bits(tree: Any) -> dict[str, tuple]:

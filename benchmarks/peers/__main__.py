@@ -1,11 +1,11 @@
-"""Measure our training against that of other libraries, each in an environment of its own.
+"""Compare our training with that of other libraries, each in its own environment.
 
     python -m benchmarks.peers [NAME ...] [--json FILE] [--loops FILE --page PAGE]
 
-Each pair of a peer and a workload has two contests: as in the peer's first tutorial, and as its
-expert would run it (NAME-expert). FILE keeps the results: given names are measured anew, and
-without names those that FILE lacks are. Environments are made in build/peers, from the network, and
-removed at the end.
+For each peer and workload there are two contests: one as in the peer's introductory tutorial, and
+one as an expert would use it (NAME-expert). Results are kept in FILE. The given names are measured
+again; without names, only those that FILE does not have yet are. Environments are created in
+build/peers, which downloads packages, and removed at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.harness import Result
 from benchmarks.peers.contest import ROOT, Contest, run_contest
 from benchmarks.peers.environment import make_environment
 from benchmarks.peers.page import page
-from benchmarks.tell import RATIOS, chosen_of, listed, told
+from benchmarks.report import format_list, measure_all, select
 from mip.errors import MipError
 from mip.output import write
 
@@ -54,11 +54,14 @@ def main(
     contests: Sequence[Contest] = CONTESTS,
     measure: Callable[[Contest], Result] = measure_contest,
 ) -> int:
-    """Run the command line; return the exit code: 0, or 2 for a mistake or a peer that fails."""
+    """Run the command line and return its exit code: 0, or 2 for an error."""
     options = _parse(arguments)
     try:
-        chosen = chosen_of(options.names, contests)
-        print(listed(chosen)) if options.list else _run(options, chosen, measure)
+        selected = select(options.names, contests)
+        if options.list:
+            print(format_list(selected))
+        else:
+            _run(options, selected, measure)
     except MipError as error:
         print(f"benchmarks.peers: {error}", file=sys.stderr)
         return 2
@@ -75,22 +78,23 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
         description=__doc__,
         formatter_class=RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to run")
     parser.add_argument("--list", action="store_true", help="list the names and run nothing")
-    parser.add_argument("--keep", action="store_true", help="leave the environments")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results here")
+    parser.add_argument("--keep", action="store_true", help="do not remove the environments")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results in FILE")
     parser.add_argument("--loops", type=Path, metavar="FILE", help="results of `benchmarks`")
-    parser.add_argument("--page", type=Path, metavar="PAGE", help="write the page about both")
+    parser.add_argument("--page", type=Path, metavar="PAGE", help="write both results to PAGE")
     return parser.parse_args(arguments)
 
 
 def _run(
-    options: Namespace, chosen: Sequence[Contest], measure: Callable[[Contest], Result]
+    options: Namespace, selected: Sequence[Contest], measure: Callable[[Contest], Result]
 ) -> None:
     results = {result["name"]: result for result in _read(options.json)}
-    missing = [each for each in chosen if options.names or each.name not in results]
-    for found in told("ratio", RATIOS.replace("anchor", "peer"), missing, measure):
-        results[found.name] = asdict(found)
+    remaining = [contest for contest in selected if options.names or contest.name not in results]
+    title = "times as fast as the peer"
+    for result in measure_all(remaining, measure, title=title, column="ratio"):
+        results[result.name] = asdict(result)
         if options.json:
             text = json.dumps([*results.values()], indent=2) + "\n"
             write(options.json, text.encode(), overwrite=True)

@@ -1,4 +1,4 @@
-"""A contest: our training against a peer's, in processes that take turns."""
+"""A contest: our training and a peer's, in processes that take turns."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from statistics import median
 
 from attrs import frozen
 
-from benchmarks.harness import Result, middle, turns
-from benchmarks.peers.workloads import TEXTS, Done
+from benchmarks.harness import Result, alternate, median_and_quartiles
+from benchmarks.peers.workloads import DESCRIPTIONS, FitStats
 from mip.errors import MipError
 
 ROOT = Path(__file__).parents[2]
 LOGS = ROOT / "build" / "peers"
 
-FORMS = {"EXPERT": "eager", "COMPILED": "compiled"}
-"""An expert's dictionaries in a contenders.py, and what they are called in results."""
+EXPERT_VARIANTS = {"EXPERT": "eager", "COMPILED": "compiled"}
+"""An expert's dictionaries in a contenders.py, and their labels in results."""
 
 TRIALS = 3
-"""The number of fits that decide which form of a contender counts."""
+"""The number of fits from which the faster variant of a contender is chosen."""
 
-Worker = Callable[[], tuple[float, Done]]
-"""Asks a process for one fit; returns its seconds, and what it has done."""
+Worker = Callable[[], tuple[float, FitStats]]
+"""Requests a fit from a process; returns its seconds and its statistics."""
 
 
 @frozen
 class Contest:
     """Our training of a workload against a peer's.
 
-    Each trains as in the peer's first tutorial, or with `expert` as its expert would. Experts may
-    compile or not: both forms of both contenders are tried, and the faster of each counts.
+    Each trains as in the peer's introductory tutorial or, with `expert`, as an expert would. An
+    expert may compile: eager and compiled variants of both are tried, and the faster one of each
+    counts.
     """
 
     peer: str
@@ -47,13 +48,13 @@ class Contest:
 
     @property
     def name(self) -> str:
-        """The name of the peer's package, the workload, and "expert" if it is that."""
+        """The name of the peer's package, the workload and, for experts, "expert"."""
         return f"{self.peer.replace('_', '-')}-{self.workload}{'-expert' * self.expert}"
 
     @property
     def work(self) -> str:
-        """What is trained."""
-        return TEXTS[self.workload]
+        """A description of the workload."""
+        return DESCRIPTIONS[self.workload]
 
     @property
     def aim(self) -> float:
@@ -61,57 +62,71 @@ class Contest:
         return 1.2 if self.expert else 1.0
 
     @property
-    def forms(self) -> tuple[str, ...]:
-        """The forms in which each contender trains."""
-        return tuple(FORMS) if self.expert else ("WORKLOADS",)
+    def variants(self) -> tuple[str, ...]:
+        """The dictionaries in a contenders.py from which each contender is taken."""
+        return tuple(EXPERT_VARIANTS) if self.expert else ("TUTORIAL",)
 
 
 def run_contest(contest: Contest, python: Path) -> Result:
-    """Measure how many times as fast as the peer, which `python` can import, we train.
+    """Measure how many times as fast we train as the peer, which `python` can import.
 
-    Raises MipError if not all have done the same work.
+    Raises MipError if the contenders do not do the same work.
     """
     with ExitStack() as stack:
         ours, theirs = (
             {
-                form: stack.enter_context(worker(python, contender, form, contest))
-                for form in contest.forms
+                variant: stack.enter_context(worker(executable, contender, variant, contest))
+                for variant in contest.variants
             }
-            for python, contender in ((Path(sys.executable), "ours"), (python, contest.peer))
+            for executable, contender in (
+                (Path(sys.executable), "ours"),
+                (python, contest.peer),
+            )
         )
-        first, *others = [run()[1] for run in (*ours.values(), *theirs.values())]  # warms up
-        for done in others:
-            _check(contest, first, done)
-        ours_form, their_form = _faster(ours), _faster(theirs)
-        clocks = (lambda: ours[ours_form]()[0]), (lambda: theirs[their_form]()[0])
-        ratios = list(turns(*clocks, contest.rounds))
-    work, anchor = contest.work, contest.peer
+        first, *others = [fit()[1] for fit in (*ours.values(), *theirs.values())]  # warms up
+        for stats in others:
+            _check_same_work(contest, first, stats)
+        our_variant, their_variant = _faster_variant(ours), _faster_variant(theirs)
+        timers = (lambda: ours[our_variant]()[0]), (lambda: theirs[their_variant]()[0])
+        ratio, low, high = median_and_quartiles(alternate(*timers, contest.rounds))
+    work, baseline = contest.work, contest.peer
     if contest.expert:
-        work = f"{contest.workload}, {FORMS[ours_form]}"
-        anchor = f"{contest.peer.replace('_', '-')}, {FORMS[their_form]}"
-    return Result(contest.name, work, anchor, *middle(ratios), contest.aim)
+        work = f"{contest.workload}, {EXPERT_VARIANTS[our_variant]}"
+        baseline = f"{contest.peer.replace('_', '-')}, {EXPERT_VARIANTS[their_variant]}"
+    return Result(
+        name=contest.name,
+        work=work,
+        baseline=baseline,
+        ratio=ratio,
+        low=low,
+        high=high,
+        aim=contest.aim,
+    )
 
 
-def _check(contest: Contest, ours: Done, other: Done) -> None:
-    # One of them shares the row of unseen words between all columns.
-    same = isclose(ours.parameters, other.parameters, rel_tol=0.01)
-    if ours.steps != other.steps or not same:
-        raise MipError(f"{contest.name}: not the same work: {ours} here, {other} there")
+def _check_same_work(contest: Contest, ours: FitStats, other: FitStats) -> None:
+    # One peer shares the embedding of unseen categories between all columns.
+    same_size = isclose(ours.parameters, other.parameters, rel_tol=0.01)
+    if ours.steps != other.steps or not same_size:
+        raise MipError(f"{contest.name}: not the same work: expected {ours}, got {other}")
 
 
-def _faster(workers: Mapping[str, Worker]) -> str:
+def _faster_variant(workers: Mapping[str, Worker]) -> str:
     if len(workers) == 1:
         return next(iter(workers))
-    seconds = {form: median(run()[0] for _ in range(TRIALS)) for form, run in workers.items()}
+    seconds = {variant: median(fit()[0] for _ in range(TRIALS)) for variant, fit in workers.items()}
     return min(seconds, key=seconds.__getitem__)
 
 
 @contextmanager
-def worker(python: Path, peer: str, form: str, contest: Contest) -> Iterator[Worker]:
-    """Start a worker, and end it. Raises MipError with the end of its log if it fails."""
-    command = [python, "-m", "benchmarks.peers.worker", peer, form]
+def worker(python: Path, contender: str, variant: str, contest: Contest) -> Iterator[Worker]:
+    """Start a worker process, and end it on exit.
+
+    Raises MipError with the end of its log if the process fails.
+    """
+    command = [python, "-m", "benchmarks.peers.worker", contender, variant]
     command += [contest.workload, contest.threads]
-    log = LOGS / f"{contest.name}-{peer}-{form.lower()}.log"
+    log = LOGS / f"{contest.name}-{contender}-{variant.lower()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "OMP_NUM_THREADS": str(contest.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     with (
@@ -126,15 +141,15 @@ def worker(python: Path, peer: str, form: str, contest: Contest) -> Iterator[Wor
             bufsize=0,
         ) as process,
     ):
-        yield lambda: _request(process, log)
+        yield lambda: _request_fit(process, log)
 
 
-def _request(process: subprocess.Popen, log: Path) -> tuple[float, Done]:
+def _request_fit(process: subprocess.Popen, log: Path) -> tuple[float, FitStats]:
     with suppress(BrokenPipeError):
-        process.stdin.write(b"run\n")
+        process.stdin.write(b"fit\n")
     line = process.stdout.readline()
     if not line:
-        process.wait()  # it may write its last words after its answers have ended
-        raise MipError(f"{log}: the worker has ended: {log.read_text()[-1000:]}")
-    answer = json.loads(line)
-    return answer["seconds"], Done(answer["steps"], answer["parameters"])
+        process.wait()  # its traceback may be written after its standard output is closed
+        raise MipError(f"{log}: the worker failed: {log.read_text()[-1000:]}")
+    response = json.loads(line)
+    return response["seconds"], FitStats(response["steps"], response["parameters"])

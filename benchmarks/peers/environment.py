@@ -1,4 +1,4 @@
-"""A peer's environment: the project's own, with the peer and its dependencies in front of it."""
+"""A peer's environment: the peer and its dependencies on top of the project's environment."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ FOLDER = Path(__file__).parent
 
 
 def make_environment(peer: str, folder: Path) -> Path:
-    """Make a peer's environment in a folder, unless it is there, and return its Python.
+    """Create a peer's environment in a folder, unless it exists, and return its Python.
 
-    torch is the project's: a peer whose requirements exclude it cannot be installed, which is a
-    MipError.
+    torch is the project's. Raises MipError if the peer cannot be installed with that version.
     """
-    requirements = (FOLDER / peer / "requirements.txt").read_text()
+    requirements = FOLDER / peer / "requirements.txt"
     ready, python = folder / "ready", folder / "bin" / "python"
-    if not (ready.is_file() and ready.read_text() == requirements):
+    if not (ready.is_file() and ready.read_text() == requirements.read_text()):
         rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)])
         _append_path(python, sysconfig.get_path("purelib"))
-        _install(python, FOLDER / peer / "requirements.txt", folder / "constraints.txt")
-        ready.write_text(requirements)
+        _install(python, requirements, folder / "constraints.txt")
+        ready.write_text(requirements.read_text())
     return python
 
 

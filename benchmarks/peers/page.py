@@ -1,4 +1,4 @@
-"""The page about speed: what was measured against loops by hand, and against peers."""
+"""The page on speed: results against hand-written loops and against peers."""
 
 from __future__ import annotations
 
@@ -12,117 +12,120 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.workloads import TEXTS
+from benchmarks.peers.workloads import DESCRIPTIONS
 
 FOLDER = Path(__file__).parent
 
-Found = Mapping[str, Any]
-"""What a file keeps of a `Result` or a `Measured`."""
+Saved = Mapping[str, Any]
+"""A `Result` or a `LimitResult` as read from JSON."""
 
 
-def page(loops: Sequence[Found], tutorials: Sequence[Found], experts: Sequence[Found]) -> str:
-    """Write the results as a page of Markdown."""
-    ratios = [each for each in loops if "ratio" in each]
-    limits = [each for each in loops if "value" in each]
-    peers = dict.fromkeys(each["anchor"] for each in tutorials)
+def page(loops: Sequence[Saved], tutorials: Sequence[Saved], experts: Sequence[Saved]) -> str:
+    """Format the results as a page of Markdown."""
+    ratios = [result for result in loops if "ratio" in result]
+    limits = [result for result in loops if "value" in result]
+    peers = dict.fromkeys(result["baseline"] for result in tutorials)
     now, version = datetime.now(UTC), torch.__version__.partition("+")[0]
-    return f"""# The speed of training
+    return f"""# Training speed
 
-How fast training is, against loops written by hand and against other libraries. The command is
+How fast mip trains, compared with hand-written loops and with other libraries. To measure it, run
 
     make peers
 
-Numbers are ratios: how many times as fast as the other, the median of rounds in which both take
-turns, and in brackets its quartiles. Below 1 the other is faster. What else the machine does
-troubles both, and the quartiles tell how far a ratio can be trusted. Our specs leave out what the
-others do not do either: clipping, a schedule, and words shown as unseen.
+A ratio says how many times as fast mip is: the median over rounds in which both take turns, with
+quartiles in parentheses. Below 1, mip is slower. Other work on the machine slows both down; the
+quartiles show how reliable a ratio is. Our specs turn off what the other side does not do either:
+gradient clipping, a learning-rate schedule, and categories replaced at random by the unseen one.
 
-## Against loops written by hand
+## Compared with hand-written loops
 
-The loop is what an expert writes for this one network: rows gathered with `index_select`, one
-forward and one backward pass, torch's own optimizer, and nothing that watches unless it is said.
+The loop is what an expert would write for this one network: rows gathered with `index_select`, one
+forward and one backward pass, torch's own optimizer, and no logging or validation unless mentioned.
 
-| name | ours | the loop | times as fast | aim |
+| name | mip | loop | times as fast | aim |
 |---|---|---|---|---|
-{_lines(map(_against, ratios))}
+{_join(map(_ratio_row, ratios))}
 
-What it takes, the median and its quartiles:
+Costs, as medians with quartiles:
 
-| name | what | found | at most |
+| name | cost of | measured | aim |
 |---|---|---|---|
-{_lines(map(_limit, limits))}
+{_join(map(_limit_row, limits))}
 
-## Against other libraries
+## Compared with other libraries
 
-Each library trains rows that are in memory already with a model that is built already: only its own
-call that fits is timed, on one thread. Networks, batches and steps are the same; a contest in which
-the numbers of steps differ, or those of parameters by more than 1%, does not count.
+The rows are in memory and the model is built in advance: only each library's own call to fit is
+timed, on one thread. Networks, batch sizes and numbers of steps are the same; a contest is rejected
+if the numbers of steps differ, or the numbers of parameters by more than 1%.
 
-{_lines(f"- `{name}`: {text}." for name, text in TEXTS.items())}
+{_join(f"- `{name}`: {description}." for name, description in DESCRIPTIONS.items())}
 
-### As in their first tutorials
+### As in their introductory tutorials
 
-Adam and AdamW are what the library uses by default, which for ours is torch's fused one. Ours
-writes its history and has a bar and a line an epoch, as `mip fit` has, but keeps no checkpoints.
+Adam and AdamW run with each library's defaults; for mip that is torch's fused implementation. Our
+fit writes a history file and shows a progress bar and a line per epoch, as `mip fit` does, but
+saves no checkpoints.
 
-| times as fast as | {" | ".join(TEXTS)} |
-|---|{"---|" * len(TEXTS)}
-{_lines(_row(peer, tutorials) for peer in peers)}
+| times as fast as | {" | ".join(DESCRIPTIONS)} |
+|---|{"---|" * len(DESCRIPTIONS)}
+{_join(_peer_row(peer, tutorials) for peer in peers)}
 
-### As their experts run them
+### As an expert would use them
 
-Bars, logs, recorders and checkpoints are off wherever they can be. The optimizer is torch's fused
-one (Keras compiles its own), and a batch of rows is indexed at once wherever the library allows it.
-Each contender is tried eagerly and compiled by torch.compile, which has compiled before anything is
-timed, and its faster form counts, ours and the other's alike. The aim is to be 1.2 times as fast.
-{_behind(experts)}
+Progress bars, logging, recorders and checkpoints are turned off where possible. The optimizer is
+torch's fused implementation (Keras compiles its own), and each batch is gathered with one indexing
+operation where the library allows it. Every contender runs both eagerly and compiled by
+torch.compile, with compilation finished before timing begins; the faster variant of each counts.
+The aim is to be 1.2 times as fast. {_missed_aims(experts)}
 
-| name | ours | the other | times as fast | aim |
+| name | mip | other library | times as fast | aim |
 |---|---|---|---|---|
-{_lines(map(_against, experts))}
+{_join(map(_ratio_row, experts))}
 
-### How each is used
+### How each library is used
 
-{_lines(map(_usage, peers))}
+{_join(map(_usage, peers))}
 
-Measured on {now:%d %B %Y} with {os.cpu_count()} cores of {platform.machine()}, torch
-{version}, and a load of {os.getloadavg()[2]:.1f} in the quarter of an hour before this was written,
-of which 1 is the contest's own.
+Measured on {now:%d %B %Y} with {os.cpu_count()} cores of {platform.machine()} and torch {version}.
+The load average over the 15 minutes before this page was written was {os.getloadavg()[2]:.1f}, of
+which the benchmarks account for 1.
 """
 
 
-def _lines(lines: Iterable[str]) -> str:
+def _join(lines: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
-def _against(found: Found) -> str:
-    about = f"| {found['name']} | {found['work']} | {found['anchor']}"
-    return f"{about} | {_spread(found, 'ratio')} | {found['aim']:g} |"
+def _ratio_row(result: Saved) -> str:
+    cells = [result["name"], result["work"], result["baseline"], _spread(result, "ratio")]
+    return f"| {' | '.join(cells)} | {result['aim']:g} |"
 
 
-def _limit(found: Found) -> str:
-    spread, most = _spread(found, "value"), f"{found['aim']:g} {found['unit']}"
-    return f"| {found['name']} | {found['work']} | {spread} {found['unit']} | {most} |"
+def _limit_row(result: Saved) -> str:
+    unit = result["unit"]
+    cells = [result["name"], result["work"], f"{_spread(result, 'value')} {unit}"]
+    return f"| {' | '.join(cells)} | ≤ {result['aim']:g} {unit} |"
 
 
-def _row(peer: str, tutorials: Sequence[Found]) -> str:
-    ratios = {each["work"]: _spread(each, "ratio") for each in tutorials if each["anchor"] == peer}
-    cells = " | ".join(ratios.get(text, "") for text in TEXTS.values())
-    return f"| {_package(peer)} | {cells} |"
+def _peer_row(peer: str, tutorials: Sequence[Saved]) -> str:
+    ratios = {
+        result["work"]: _spread(result, "ratio")
+        for result in tutorials
+        if result["baseline"] == peer
+    }
+    cells = " | ".join(ratios.get(description, "") for description in DESCRIPTIONS.values())
+    requirement = (FOLDER / peer / "requirements.txt").read_text().split()[0]
+    return f"| {requirement.replace('==', ' ')} | {cells} |"
 
 
-def _spread(found: Found, name: str) -> str:
-    return f"**{found[name]:.2f}** ({found['low']:.2f} to {found['high']:.2f})"
+def _spread(result: Saved, key: str) -> str:
+    return f"**{result[key]:.2f}** ({result['low']:.2f} to {result['high']:.2f})"
 
 
-def _behind(experts: Sequence[Found]) -> str:
-    behind = [each for each in experts if each["ratio"] < each["aim"]]
-    names = ", ".join(f"`{each['name']}` ({each['ratio']:.2f})" for each in behind)
-    return f"We miss it in {names}." if behind else "We reach it in all."
-
-
-def _package(peer: str) -> str:
-    return (FOLDER / peer / "requirements.txt").read_text().split()[0].replace("==", " ")
+def _missed_aims(experts: Sequence[Saved]) -> str:
+    missed = [result for result in experts if result["ratio"] < result["aim"]]
+    names = ", ".join(f"`{result['name']}` ({result['ratio']:.2f})" for result in missed)
+    return f"It is missed in {names}." if missed else "It is reached in all contests."
 
 
 def _usage(peer: str) -> str:

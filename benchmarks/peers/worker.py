@@ -1,9 +1,9 @@
-"""A contender in a process of its own:
-`python -m benchmarks.peers.worker PEER FORM WORKLOAD THREADS`.
+"""A contender in its own process:
+`python -m benchmarks.peers.worker CONTENDER VARIANT WORKLOAD THREADS`.
 
-FORM names a dictionary in the peer's contenders.py. The worker prepares the workload, then answers
-each line on standard input with a line of JSON: the seconds that a fit took, its steps and its
-parameters. What the libraries print goes to standard error.
+VARIANT names a dictionary in the contender's contenders.py. The worker sets the workload up, then
+answers each line on standard input with a line of JSON: the seconds of a fit, its number of steps
+and of parameters. Whatever the library prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from typing import IO
 import torch
 from attrs import asdict
 
-from benchmarks.peers.workloads import Fresh
+from benchmarks.peers.workloads import PrepareFit
 
 
-def serve(fresh: Fresh, requests: IO[str], answers: IO[str]) -> None:
+def serve(prepare_fit: PrepareFit, requests: IO[str], responses: IO[str]) -> None:
     """Fit a new model for each line of `requests`."""
     for _ in requests:
-        run = fresh()
+        fit = prepare_fit()
         start = perf_counter()
-        done = run()
+        stats = fit()
         seconds = perf_counter() - start
-        answers.write(json.dumps({"seconds": seconds, **asdict(done)}) + "\n")
-        answers.flush()
+        responses.write(json.dumps({"seconds": seconds, **asdict(stats)}) + "\n")
+        responses.flush()
 
 
-def main(peer: str, form: str, workload: str, threads: str) -> None:
-    """Serve a workload in one of a peer's forms."""
-    with os.fdopen(os.dup(1), "w") as answers:
+def main(contender: str, variant: str, workload: str, threads: str) -> None:
+    """Serve one variant of a contender's workload."""
+    with os.fdopen(os.dup(1), "w") as responses:
         os.dup2(2, 1)
         torch.set_num_threads(int(threads))
-        contenders = import_module(f"benchmarks.peers.{peer}.contenders")
-        serve(getattr(contenders, form)[workload](), sys.stdin, answers)
+        contenders = import_module(f"benchmarks.peers.{contender}.contenders")
+        serve(getattr(contenders, variant)[workload](), sys.stdin, responses)
 
 
 if __name__ == "__main__":

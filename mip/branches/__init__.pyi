@@ -6,8 +6,6 @@ from .ft_transformer import FtTransformer as FtTransformer
 from .fuse import Fuse as Fuse
 from .fuse import Fusion as Fusion
 from .image import Image as Image
-from .image import Photos as Photos
-from .image import is_photos as is_photos
 from .mlp import Mlp as Mlp
 from .protocol import Augments as Augments
 from .protocol import Branch as Branch

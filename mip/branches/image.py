@@ -8,7 +8,7 @@ from contextlib import suppress
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeGuard
+from typing import Any, Literal
 
 import torch
 from attrs import field, frozen
@@ -24,6 +24,7 @@ from mip.images import (
     CachedRows,
     LazyRows,
     MissingImageError,
+    Photos,
     conversions,
     decode,
     decoder_version,
@@ -39,7 +40,6 @@ from mip.nn import (
     freeze_until,
     source_of,
 )
-from mip.tree import Tree
 
 UNNAMED = "no image is named"
 """The reason why a photo is missing if its cell is empty."""
@@ -62,33 +62,6 @@ def absence_of(error: DataError) -> Absence:
     <Absence.LOST: 'image file missing'>
     """
     return Absence.LOST if isinstance(error, MissingImageError) else Absence.BROKEN
-
-
-class Photos(TypedDict):
-    """Encoded photos of n rows: pixels uint8 [n, k, 3, size, size] and present int8 [n, k], which
-    is 1 for a photo, 0 for a missing one, and -1 past the end of a list of photos.
-
-    Stages of a pipe know photos by these names and types (`is_photos`), for the example that a plan
-    makes from the shapes in a model file is a plain dict too.
-    """
-
-    pixels: Tensor
-    present: Tensor
-
-
-def is_photos(inputs: Tree) -> TypeGuard[Photos]:
-    """Tell whether inputs are encoded photos; inputs of these names but other types are not.
-
-    >>> is_photos({"pixels": torch.zeros(2, 9), "present": torch.ones(2, 9)})
-    False
-    """
-    if not isinstance(inputs, dict) or inputs.keys() != {"pixels", "present"}:
-        return False
-    pixels, present = inputs["pixels"], inputs["present"]
-    if not (isinstance(pixels, Tensor) and isinstance(present, Tensor)):
-        return False
-    is_pixels = pixels.dtype == torch.uint8 and pixels.dim() == 5 and pixels.shape[2] == 3
-    return is_pixels and present.dtype == torch.int8 and present.shape == pixels.shape[:2]
 
 
 @frozen

@@ -11,3 +11,5 @@ from .decoding import conversions as conversions
 from .decoding import decode as decode
 from .decoding import decoder_version as decoder_version
 from .decoding import locate as locate
+from .photos import Photos as Photos
+from .photos import is_photos as is_photos

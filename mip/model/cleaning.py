@@ -70,19 +70,19 @@ def clean(spec: Spec, table: R) -> tuple[R, Report]:
     tenth of the rows are dropped.
     """
     check_columns(spec, table)
-    screens, found = _screens(spec, keep=False), list[_Finding]()
+    screens, findings = _screens(spec, keep=False), list[_Finding]()
     for chunk in table.chunks([*target_columns(spec), *_columns(screens)]):
         reasons = {**dict(_problem_reasons(screens, chunk)), **_target_reasons(spec, chunk)}
-        found += _findings(chunk, reasons.items())
-    report = Report(len(table), _by_reason(found), filled_rows(spec, table))
+        findings += _findings(chunk, reasons.items())
+    report = Report(len(table), _by_reason(findings), filled_rows(spec, table))
     for reason, rows in report.filled.items():
         if len(rows) == len(table):
             warnings.warn(f"{table.name}: {reason} in every row", MipWarning, stacklevel=2)
-    if len(found) == len(table):
+    if len(findings) == len(table):
         raise DataError(f"{table.name}: no row is left ({report})")
-    if len(found) > DROP_WARNING * len(table):
+    if len(findings) > DROP_WARNING * len(table):
         warnings.warn(f"{table.name}: {report}", MipWarning, stacklevel=2)
-    return table.without([finding.row_id for finding in found]) if found else table, report
+    return table.without([finding.row_id for finding in findings]) if findings else table, report
 
 
 def filled_rows(spec: Spec, table: Rows) -> Labels:
@@ -91,8 +91,8 @@ def filled_rows(spec: Spec, table: Rows) -> Labels:
     """
     screens = _screens(spec, keep=True)
     chunks = table.chunks(_columns(screens)) if screens else ()
-    found = (_findings(chunk, _problem_reasons(screens, chunk)) for chunk in chunks)
-    return _by_reason(chain.from_iterable(found))
+    findings = (_findings(chunk, _problem_reasons(screens, chunk)) for chunk in chunks)
+    return _by_reason(chain.from_iterable(findings))
 
 
 def oddities(spec: Spec, table: Rows, photos: bool = True) -> Labels:
@@ -104,12 +104,12 @@ def oddities(spec: Spec, table: Rows, photos: bool = True) -> Labels:
     """
     every = [branch for _, branch in having(spec.root, FindsOddities)]
     branches = [branch for branch in every if photos or not isinstance(branch, FindsProblems)]
-    found = (
+    findings = (
         _findings(chunk, branch.oddities(chunk))
         for chunk in table.chunks(columns_of(spec))
         for branch in branches
     )
-    return _by_reason(chain.from_iterable(found))
+    return _by_reason(chain.from_iterable(findings))
 
 
 class _Finding(NamedTuple):
@@ -125,8 +125,8 @@ def _findings(chunk: Table, reasons: Iterable[tuple[int, str]]) -> list[_Finding
     return list(map(_Finding, row_ids, labels, [reason for _, reason in pairs]))
 
 
-def _by_reason(found: Iterable[_Finding]) -> Labels:
-    groups = groupby(attrgetter("reason"), sorted(set(found), key=attrgetter("row_id")))
+def _by_reason(findings: Iterable[_Finding]) -> Labels:
+    groups = groupby(attrgetter("reason"), sorted(set(findings), key=attrgetter("row_id")))
     return {reason: [row.label for row in rows] for reason, rows in sorted(groups.items())}
 
 

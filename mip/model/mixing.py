@@ -13,9 +13,8 @@ from attrs import field, frozen
 from attrs.validators import gt, lt, min_len
 from torch import Tensor
 
-from mip.branches import Photos, is_photos
 from mip.errors import DataError
-from mip.images import rectangle_mask
+from mip.images import Photos, is_photos, rectangle_mask
 from mip.model.plan import Batch
 from mip.rng import derive
 from mip.tree import Tree, leaves, map_tree

@@ -54,8 +54,8 @@ def draft(table: Table, target: str, path: str) -> str:
     for what, name in (("name of the table's file", path), ("name of the target", target)):
         if not is_writable(name):
             raise DataError(f"{table.name}: the {what} cannot be written in a spec: rename it")
-    found = guess_target(table, target)
-    rows = table.take(np.flatnonzero(_has_target(table, found)))
+    target_guess = guess_target(table, target)
+    rows = table.take(np.flatnonzero(_has_target(table, target_guess)))
     guesses = [_adjust(guess(rows, name), rows) for name in table.columns if name != target]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     small = len(rows) < MANY_ROWS and any(by_role[role] for role in by_role if role != "image")
@@ -68,10 +68,10 @@ def draft(table: Table, target: str, path: str) -> str:
         if found.role not in _BRANCHES
     ]
     texts = [
-        _data(table, rows, path, found),
+        _data(table, rows, path, target_guess),
         *blocks,
         _lines(left_out),
-        _head(rows, found),
+        _head(rows, target_guess),
         _train(rows),
     ]
     return "\n".join(filter(None, texts))

@@ -226,8 +226,8 @@ def guess_target(table: Table, column: str) -> TargetGuess:
     known = [word for word in words if word.lower() not in BLANKS]
     is_number = len(set(known)) > 1 and _has_numbers(table, column)
     if is_number and len(known) < len(words):
-        found = _guess_regression(table, column, known)
-        return evolve(found, reason=f"{found.reason} (for classes leave the missing cells empty)")
+        guess = _guess_regression(table, column, known)
+        return evolve(guess, reason=f"{guess.reason} (for classes leave the missing cells empty)")
     n_values = len(set(words))
     if n_values < 2:
         raise DataError(f"{table.name}: column '{column}' has {n_values} value, nothing to predict")
@@ -243,6 +243,6 @@ def guess_target(table: Table, column: str) -> TargetGuess:
 
 
 def _guess_regression(table: Table, column: str, known: list[str]) -> TargetGuess:
-    found = _guess_number(table, column, known)
-    scale = "log" if found.role == "log number" else "standard"
-    return TargetGuess(column, "regression", found.reason, (f'scale = "{scale}"', 'loss = "mae"'))
+    guess = _guess_number(table, column, known)
+    scale = "log" if guess.role == "log number" else "standard"
+    return TargetGuess(column, "regression", guess.reason, (f'scale = "{scale}"', 'loss = "mae"'))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve, frozen
-from conftest import BRANCHES, HEADS, NUMBERS, bits, lay
+from conftest import BRANCHES, HEADS, NUMBERS, bits, set_up
 from torch import nn
 
 import mip
@@ -323,7 +323,7 @@ def test_a_step_with_modality_dropout_is_pure(table):
         + BRANCHES
         + HEADS["regression"]
     )
-    job = lay(mip.parse(text), table)
+    job = set_up(mip.parse(text), table)
     batch = next(job.batches.iter_from(0))
     (one, first), (two, second) = job.step(job.state, batch), job.step(job.state, batch)
     assert bits(one) == bits(two)

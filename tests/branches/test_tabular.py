@@ -52,8 +52,8 @@ def test_columns_are_read_as_the_kinds_of_single_columns_do(kind):
 def test_columns_are_checked_and_named(kind):
     assert kind(["area"], ["town"]).columns == ("area", "town")
     spec = Spec({"all": kind(["aera"], ["town"])}, Regression("price"))
-    want = "branch.all.columns: 'aera' is not a column of table; did you mean 'area'?"
-    with pytest.raises(SpecError, match=re.escape(want)):
+    expected = "branch.all.columns: 'aera' is not a column of table; did you mean 'area'?"
+    with pytest.raises(SpecError, match=re.escape(expected)):
         mip.adapt(spec, ROWS)
     with pytest.raises(SpecError, match=r"^branch\.all\.columns: 'price' is the target$"):
         mip.adapt(evolve(spec, branch={"all": kind(["price"])}), ROWS)
@@ -157,19 +157,19 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize(("kind", "want"), GOLDEN.values(), ids=GOLDEN)
-def test_the_parameters_of_a_network_are_counted(kind, want):
-    assert count(kind) == want
+@pytest.mark.parametrize(("kind", "expected"), GOLDEN.values(), ids=GOLDEN)
+def test_the_parameters_of_a_network_are_counted(kind, expected):
+    assert count(kind) == expected
 
 
 def test_members_with_equal_inputs_are_one_network():
     torch.manual_seed(0)
     ensemble, x = Ensemble([3, 5, 4], members=4, dropout=0.0), torch.randn(7, 3)
     nn.init.ones_(ensemble.layers[0].before)
-    want = x
+    expected = x
     for layer in ensemble.layers:
-        want = (layer.shared(want) + layer.bias[0]).relu()
-    torch.testing.assert_close(ensemble(x), want)
+        expected = (layer.shared(expected) + layer.bias[0]).relu()
+    torch.testing.assert_close(ensemble(x), expected)
 
 
 def test_members_start_with_different_views_of_the_input():

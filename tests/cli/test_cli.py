@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -72,9 +73,14 @@ def folder(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture(scope="module")
 def model(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("trained") / "run"
-    command = [sys.executable, "-m", "mip", "fit", "houses.toml", "--out", str(out)]
-    subprocess.run(command, cwd=drawn, check=True, capture_output=True)
+    return fit(drawn, tmp_path_factory.mktemp("trained") / "run")
+
+
+def fit(drawn: Path, out: Path, changes: dict[str, object] | None = None) -> Path:
+    """Train the spec of the folder `drawn` with changes into `out`; return the model file."""
+    spec = mip.load_spec(drawn / "houses.toml", changes=changes)
+    table = mip.clean(spec, mip.read(drawn / "houses.csv"))[0]
+    mip.run(spec, mip.parts(spec, table), out, context=mip.Context(base=drawn))
     return out / "model.safetensors"
 
 
@@ -292,26 +298,28 @@ def test_set_takes_a_table_from_the_current_folder(folder, run):
 @pytest.fixture(scope="module")
 def flipped(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose spec asks for augmentation, and for both ways of mixing."""
-    out = tmp_path_factory.mktemp("flipped") / "run"
-    asked = ["branch.photos.augmentation={ flip = true }", "train.mixup=0.2", "train.cutmix=1"]
-    sets = [word for text in asked for word in ("--set", text)]
-    command = [sys.executable, "-m", "mip", "fit", "houses.toml", "--out", str(out), *sets]
-    subprocess.run(command, cwd=drawn, check=True, capture_output=True)
-    return out / "model.safetensors"
+    changes = {
+        "branch.photos.augmentation": {"flip": True},
+        "train.mixup": 0.2,
+        "train.cutmix": 1.0,
+    }
+    return fit(drawn, tmp_path_factory.mktemp("flipped") / "run", changes)
 
 
 def test_tta_is_that_of_the_library(folder, flipped, run):
-    want = tta(mip.load(flipped), 3)
+    expected = tta(mip.load(flipped), 3)
     code, _, err = run("predict", flipped, "houses.csv", "--tta", 3, "--out", "guess.csv")
     assert code == 0, err
-    found = pd.read_csv("guess.csv", dtype=str)["value"].map(float)  # to the last bit
-    assert found.tolist() == want("houses.csv")["value"].tolist()
+    actual = pd.read_csv("guess.csv", dtype=str)["value"].map(float)  # to the last bit
+    assert actual.tolist() == expected("houses.csv")["value"].tolist()
     words = ["evaluate", flipped, "houses.csv", "--json", "scores.json"]
     scores = []
     for views in (0, 3):
         assert run(*words, "--tta", views, "--force")[0] == 0
         scores.append(json.loads(Path("scores.json").read_text()))
-    assert scores == [mip.evaluate(predict, "houses.csv") for predict in (mip.load(flipped), want)]
+    assert scores == [
+        mip.evaluate(predict, "houses.csv") for predict in (mip.load(flipped), expected)
+    ]
     assert scores[0]["mae"] != scores[1]["mae"]
 
 
@@ -469,18 +477,15 @@ def test_one_bad_photo_costs_one_prediction(strict, run):
 
 
 @pytest.mark.parametrize("command", ["check", "predict", "evaluate"])
-def test_broken_photos_that_are_learned_around_are_named(folder, model, command):
-    # In a process of its own: pytest turns warnings into errors.
+def test_broken_photos_that_are_learned_around_are_named(folder, model, run, command):
     for name in pd.read_csv("houses.csv", dtype=str)["front"].dropna()[:12]:
         (folder / name).write_bytes((folder / name).read_bytes()[:99])
-    given = ["houses.toml"] if command == "check" else [str(model), "houses.csv"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mip", command, *given],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = [line for line in done.stderr.splitlines() if "warning: " in line]
+    files = ["houses.toml"] if command == "check" else [model, "houses.csv"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # pytest turns warnings into errors
+        code, _, err = run(command, *files)
+    assert code == 0
+    lines = [line for line in err.splitlines() if "warning: " in line]
     assert lines[0].startswith("mip: warning: houses.csv row ")
     assert "column 'front': " in lines[0]
     assert "it counts as missing" in lines[0]
@@ -639,10 +644,10 @@ def test_a_bad_change_is_named(folder, run):
     )
 
 
-def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_bytes(folder):
-    fit = [sys.executable, "-m", "mip", "fit", "houses.toml", "--set", "train.epochs=40"]
-    subprocess.run([*fit, "--out", "whole"], check=True, capture_output=True)
-    broken = subprocess.Popen([*fit, "--out", "broken"], stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_bytes(folder, run):
+    fit = ["fit", "houses.toml", "--set", "train.epochs=15"]
+    command = [sys.executable, "-m", "mip", *fit, "--out", "broken"]
+    broken = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     last = Path("broken/checkpoints/last.safetensors")
     while not last.exists():
         assert broken.poll() is None
@@ -650,10 +655,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_bytes(folder):
     broken.send_signal(signal.SIGINT)
     _, err = broken.communicate(timeout=60)
     assert broken.returncode == 130
-    words = "fit houses.toml --out broken --set train.epochs=40 --resume"
+    words = "fit houses.toml --out broken --set train.epochs=15 --resume"
     assert err == f"mip: stopped; resume with: mip {words}\n"
-    again = [sys.executable, "-m", "mip", *words.split()]
-    subprocess.run(again, check=True, capture_output=True)
+    assert run(*words.split())[0] == 0
+    assert run(*fit, "--out", "whole")[0] == 0
     whole, resumed = (load_file(f"{name}/model.safetensors") for name in ("whole", "broken"))
     assert all((whole[name] == resumed[name]).all() for name in whole)
     assert Path("whole/history.jsonl").read_bytes() == Path("broken/history.jsonl").read_bytes()

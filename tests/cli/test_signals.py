@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import HEADS, NUMBERS, frame_of, lay, spec_of, within
+from conftest import HEADS, NUMBERS, frame_of, set_up, spec_of, within
 from toolz import pipe
 
 import mip
@@ -87,9 +87,9 @@ def slow(seconds):
 
 def test_processes_end_with_the_iterator():
     before = set(multiprocessing.active_children())
-    found = parallel_map(slow, [0.0, 1000.0], workers=2)
-    assert next(found) == 0.0
-    within(60, found.close)
+    actual = parallel_map(slow, [0.0, 1000.0], workers=2)
+    assert next(actual) == 0.0
+    within(60, actual.close)
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -121,6 +121,7 @@ def odd(_):
     raise OddError("a", "b")
 
 
+@pytest.mark.slow
 def test_an_error_that_cannot_be_sent_keeps_its_text():
     with pytest.raises(RuntimeError, match=r"^OddError: a b$"):
         list(parallel_map(odd, [1, 2], workers=2))
@@ -129,8 +130,8 @@ def test_an_error_that_cannot_be_sent_keeps_its_text():
 def test_a_sweep_hears_ctrl_c_alone_and_goes_on(folder):
     until = "sweep/train.seed=[12]/checkpoints/last.safetensors"
     code, err = stopped(folder, signal.SIGINT, PARENT, until, *SWEEP, "--workers", "2")
-    told = "finished runs are kept in sweep: the same command continues"
-    assert (code, err) == (130, f"mip: stopped; {told}\n")
+    message = "finished runs are kept in sweep: the same command continues"
+    assert (code, err) == (130, f"mip: stopped; {message}\n")
     changes = {"train.epochs": [1], "train.seed": [1, 2]}
     for name in ("train.seed=1", "train.seed=2"):  # as an interrupted run of the sweep would be
         if (folder / "sweep" / name).exists():
@@ -139,6 +140,7 @@ def test_a_sweep_hears_ctrl_c_alone_and_goes_on(folder):
     assert not [each.error for one in done for each in one.outcomes if each.error]
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(folder):
     until = "sweep/*/checkpoints/last.safetensors"
     code, err = stopped(folder, signal.SIGKILL, PARENT, until, *SWEEP, "--workers", "2")
@@ -153,12 +155,12 @@ def test_workers_end_with_a_parent_that_is_killed(folder):
 def test_any_signal_ends_a_sweep_and_a_cross_validation(folder, name, code, whom, workers):
     number = getattr(signal, name)
     until = "sweep/*/checkpoints/last.safetensors"
-    told = "finished runs are kept in sweep: the same command continues"
-    found = stopped(folder, number, whom, until, *SWEEP, "--workers", workers)
-    assert found == (code, f"mip: stopped; {told}\n")
+    message = "finished runs are kept in sweep: the same command continues"
+    actual = stopped(folder, number, whom, until, *SWEEP, "--workers", workers)
+    assert actual == (code, f"mip: stopped; {message}\n")
     words = ("crossval", "houses.toml", "--folds", "folds.csv", "--workers", workers)
-    found = stopped(folder, number, whom, "tmp/*/checkpoints/last.safetensors", *words)
-    assert found == (code, "mip: stopped; nothing is kept: the same command starts again\n")
+    actual = stopped(folder, number, whom, "tmp/*/checkpoints/last.safetensors", *words)
+    assert actual == (code, "mip: stopped; nothing is kept: the same command starts again\n")
     assert not list((folder / "tmp").iterdir()), "litter"
 
 
@@ -204,13 +206,13 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
         ("--resume", "resume with: mip fit houses.toml --out 'a run' --set train.seed=1 --resume"),
         ("--force", "nothing is kept: the same command starts again"),
     ],
 )
-def test_a_fit_goes_on_from_its_own_checkpoint_alone(how, told, folder, monkeypatch, capsys):
+def test_a_fit_goes_on_from_its_own_checkpoint_alone(how, message, folder, monkeypatch, capsys):
     def opened(*_):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
@@ -224,7 +226,7 @@ def test_a_fit_goes_on_from_its_own_checkpoint_alone(how, told, folder, monkeypa
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit):
         main()
-    assert capsys.readouterr().err == f"mip: stopped; {told}\n"
+    assert capsys.readouterr().err == f"mip: stopped; {message}\n"
     assert [each.name for each in Path("a run").iterdir()] == ["checkpoints"]
 
 
@@ -247,7 +249,7 @@ def test_ctrl_c_during_the_import_is_one_line(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_in_a_fit_leaves_no_thread(workers, tmp_path):
     table = mip.from_frame(frame_of(60))
-    laid = lay(spec_of("regression", NUMBERS), table, workers=workers)
+    setup = set_up(spec_of("regression", NUMBERS), table, workers=workers)
     before = set(threading.enumerate())
 
     def interrupt(event):
@@ -257,7 +259,9 @@ def test_ctrl_c_in_a_fit_leaves_no_thread(workers, tmp_path):
 
     hooks = [mip.checkpoint(tmp_path, every=1), interrupt]
     with pytest.raises(KeyboardInterrupt):  # whose traceback is kept, as a notebook keeps it
-        mip.fit(laid.step, pipe(laid.batches, mip.prefetch(2)), laid.state, epochs=9, hooks=hooks)
+        mip.fit(
+            setup.step, pipe(setup.batches, mip.prefetch(2)), setup.state, epochs=9, hooks=hooks
+        )
     left = set(threading.enumerate()) - before
     for thread in left:  # one that has been told to end may take a moment
         thread.join(10)

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from conftest import NUMBERS, frame_of, lay, spec_of
+from conftest import NUMBERS, frame_of, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -53,7 +53,7 @@ def near(actual: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 @pytest.fixture(scope="module")
 def predict():
-    setup = lay(spec_of("regression", NUMBERS), mip.from_frame(frame_of(ROWS)))
+    setup = set_up(spec_of("regression", NUMBERS), mip.from_frame(frame_of(ROWS)))
     return mip.predictor(setup.plan, setup.state)
 
 
@@ -88,7 +88,7 @@ def test_an_error_stands_at_its_row(predict, index):
 
 
 def test_ensembles_and_views_keep_the_index(table, folder):
-    setup = lay(spec_of(), table)
+    setup = set_up(spec_of(), table)
     model = mip.predictor(setup.plan, setup.state)
     index = INDEXES["twice"]
     rows = mip.from_frame(rows_of(index), folder)

@@ -322,16 +322,16 @@ def test_parts_follow_the_fractions_of_the_spec():
     table = mip.from_frame(frame_of(40))
     parts = mip.parts(with_split("fractions = [0.5, 0.25, 0.25]\nseed = 3"), table)
     assert [*map(len, parts)] == [20, 10, 10]
-    want = mip.split(table, (0.5, 0.25, 0.25), seed=3)
-    assert [part.row_ids.tolist() for part in parts] == [part.row_ids.tolist() for part in want]
+    expected = mip.split(table, (0.5, 0.25, 0.25), seed=3)
+    assert [part.row_ids.tolist() for part in parts] == [part.row_ids.tolist() for part in expected]
 
 
 @pytest.mark.parametrize("way", ["stratify", "group", "time", "key"])
 def test_parts_follow_the_column_of_the_spec(way):
     table = mip.from_frame(frame_of(40))
     parts = mip.parts(with_split(f'seed = 3\n{way} = "rooms"'), table)
-    want = mip.split(table, (0.7, 0.15, 0.15), 3, **{way: "rooms"})
-    assert numbers(parts) == numbers(want)
+    expected = mip.split(table, (0.7, 0.15, 0.15), 3, **{way: "rooms"})
+    assert numbers(parts) == numbers(expected)
     assert numbers(parts) != numbers(mip.split(table, (0.7, 0.15, 0.15), 3))
 
 

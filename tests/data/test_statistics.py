@@ -108,8 +108,8 @@ def test_words_are_counted_over_chunks(tmp_path):
         == {"a": 2, "b": 3, "c": 1}
         == value_counts(mip.read(tmp_path), "w")
     )
-    for least, want in ((1, ["a", "b", "c"]), (2, ["a", "b"]), (3, ["b"])):
-        assert Categorical(["w"], min_count=least).adapt(shards) == {"words": [want]}
+    for least, expected in ((1, ["a", "b", "c"]), (2, ["a", "b"]), (3, ["b"])):
+        assert Categorical(["w"], min_count=least).adapt(shards) == {"words": [expected]}
     fresh = Categorical(["w"]).unseen({"words": [["a"]]}, shards)
     assert list(fresh) == [("w", ["b", "c"])]
 
@@ -117,10 +117,10 @@ def test_words_are_counted_over_chunks(tmp_path):
 @given(vocabulary=st.lists(st.sampled_from("abcd"), unique=True), seed=st.integers(0, 9))
 def test_places_are_those_of_the_vocabulary(vocabulary, seed):
     column = np.random.default_rng(seed).choice(["a", "b", "c", "e", ""], 20)
-    want = [vocabulary.index(word) if word in vocabulary else -1 for word in column]
+    expected = [vocabulary.index(word) if word in vocabulary else -1 for word in column]
     for cells in (pd.Series(column), pd.Series(column).astype("category"), pd.Series(list(column))):
         rows = mip.from_frame(pd.DataFrame({"w": cells}))
-        assert category_codes(rows, "w", vocabulary).tolist() == want
+        assert category_codes(rows, "w", vocabulary).tolist() == expected
 
 
 # Quantiles.

@@ -41,8 +41,8 @@ def test_taking_and_numbering_leave_the_table_alone():
 
 
 def test_a_missing_column_names_the_nearest():
-    want = "table: there is no column 'aera'; did you mean 'area'? (known: area, town)"
-    with pytest.raises(DataError, match=re.escape(want)):
+    expected = "table: there is no column 'aera'; did you mean 'area'? (known: area, town)"
+    with pytest.raises(DataError, match=re.escape(expected)):
         of(area=[1], town=["Ulm"]).numbers("aera")
 
 
@@ -81,8 +81,8 @@ def test_a_nullable_column_is_read():
 @pytest.mark.parametrize("word", ["big", "1,000", "1_000", "0x10", "12 m"])
 def test_a_word_among_numbers_is_named_with_row_and_column(word):
     table = of(x=["1", "2", word]).take([2, 0])
-    want = f"table row 2, column 'x': {word!r} is not a number"
-    with pytest.raises(DataError, match=f"^{re.escape(want)}$"):
+    expected = f"table row 2, column 'x': {word!r} is not a number"
+    with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
         table.numbers("x")
 
 
@@ -135,8 +135,8 @@ def objects(*cells):
 def test_images_within_the_table_are_no_words(image):
     table = objects("a.png", image, None)
     for read, wanted in ((table.texts, "text"), (table.numbers, "a number")):
-        want = f"table row 1, column 'x': an image ({type(image).__name__}) is not {wanted}"
-        with pytest.raises(DataError, match=f"^{re.escape(want)}$"):
+        expected = f"table row 1, column 'x': an image ({type(image).__name__}) is not {wanted}"
+        with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
             read("x")
 
 
@@ -285,8 +285,10 @@ def test_learned_photos_stay_and_are_counted(ten):
 
 
 def test_a_missing_photo_is_an_error_by_default(ten):
-    want = "table row 2, column 'front': photos/missing.png is missing (set branch.photo.missing to"
-    with pytest.raises(DataError, match=re.escape(want)):
+    expected = (
+        "table row 2, column 'front': photos/missing.png is missing (set branch.photo.missing to"
+    )
+    with pytest.raises(DataError, match=re.escape(expected)):
         mip.clean(with_photo("error"), ten)
 
 

@@ -1,4 +1,4 @@
-"""The harness of the benchmarks; what it measures is for machines at rest, not for tests."""
+"""The harness of the benchmarks. Speed itself is not tested: it needs an idle machine."""
 
 import json
 import subprocess
@@ -12,15 +12,21 @@ import torch
 from attrs import evolve
 from torch.nn.functional import cross_entropy, mse_loss
 
-from benchmarks import by_hand, limits, mixed, once, table, train
+from benchmarks import by_hand, mixed, overhead, pipe_limits, table, train
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.harness import Benchmark, Limit, gauge, measure, middle
+from benchmarks.harness import (
+    Benchmark,
+    Limit,
+    measure_limit,
+    measure_ratio,
+    median_and_quartiles,
+)
 
-KEYS = ["name", "work", "anchor", "ratio", "low", "high", "aim"]
+KEYS = ["name", "work", "baseline", "ratio", "low", "high", "aim"]
 FAKE = Benchmark(
     name="fake-sum",
     work="add up a few numbers",
-    anchor="the same",
+    baseline="the same",
     aim=1.0,
     pair=lambda: (lambda: sum(range(9)), lambda: sum(range(9))),
     rounds=3,
@@ -29,22 +35,24 @@ FAKE = Benchmark(
 
 
 def test_names_begin_with_their_area_and_are_unique():
-    names = [each.name for each in BENCHMARKS]
+    names = [benchmark.name for benchmark in BENCHMARKS]
     areas = {"pipe", "train", "compile", "checkpoint", "fit", "start"}
     assert {name.split("-")[0] for name in names} <= areas
     assert len(set(names)) == len(names)
 
 
-def test_list_gives_a_line_for_each_and_runs_nothing(capsys):
+def test_list_prints_a_line_per_benchmark_and_runs_nothing(capsys):
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [each.name for each in BENCHMARKS]
+    assert [line.split()[0] for line in lines] == [benchmark.name for benchmark in BENCHMARKS]
 
 
-def test_the_name_of_an_area_is_that_of_all_in_it(capsys):
+def test_an_area_selects_all_of_its_benchmarks(capsys):
     assert main(["--list", "start"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == [each.name for each in BENCHMARKS if each.name.startswith("start-")]
+    assert names == [
+        benchmark.name for benchmark in BENCHMARKS if benchmark.name.startswith("start-")
+    ]
     assert len(names) > 5
 
 
@@ -57,21 +65,21 @@ def test_results_are_printed_and_written(tmp_path, capsys):
     assert "fake-sum" in capsys.readouterr().out
 
 
-def test_without_names_all_run(tmp_path):
+def test_all_benchmarks_run_by_default(tmp_path):
     file = tmp_path / "results.json"
     other = evolve(FAKE, name="fake-other")
     assert main(["--json", str(file)], [FAKE, other]) == 0
-    assert [each["name"] for each in json.loads(file.read_text())] == ["fake-sum", "fake-other"]
+    assert [result["name"] for result in json.loads(file.read_text())] == ["fake-sum", "fake-other"]
 
 
-def test_an_unknown_name_is_one_line_with_the_nearest_and_exit_2(capsys):
+def test_an_unknown_name_is_reported_with_the_nearest_one_and_exits_with_2(capsys):
     assert main(["fake-sun"], [FAKE]) == 2
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     text = "'fake-sun' is not a benchmark; did you mean 'fake-sum'? (known: fake-sum)"
-    assert (told.out, told.err) == ("", f"benchmarks: {text}\n")
+    assert (output.out, output.err) == ("", f"benchmarks: {text}\n")
 
 
-def test_the_command_line_exits_with_2():
+def test_the_process_exits_with_2_for_an_unknown_name():
     command = [sys.executable, "-m", "benchmarks", "train-mpl"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
@@ -79,48 +87,48 @@ def test_the_command_line_exits_with_2():
     assert "did you mean 'train-mlp'?" in done.stderr
 
 
-def test_the_ratio_is_above_one_when_the_anchor_is_slower():
+def test_the_ratio_is_above_one_if_the_baseline_is_slower():
     slower = evolve(FAKE, pair=lambda: (lambda: None, lambda: time.sleep(0.01)))
-    assert measure(slower).ratio > 1
+    assert measure_ratio(slower).ratio > 1
 
 
 def test_contenders_take_turns():
     calls = []
-    pair = (lambda: calls.append("ours"), lambda: calls.append("anchor"))
-    measure(evolve(FAKE, pair=lambda: pair, rounds=2, seconds=0.0))
-    warm = ["ours", "anchor", "anchor"]
-    assert calls == [*warm, "anchor", "ours", "ours", "anchor"]
+    pair = (lambda: calls.append("ours"), lambda: calls.append("baseline"))
+    measure_ratio(evolve(FAKE, pair=lambda: pair, rounds=2, seconds=0.0))
+    warmup = ["ours", "baseline", "baseline"]
+    assert calls == [*warmup, "baseline", "ours", "ours", "baseline"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_are_set_and_put_back(threads):
+def test_threads_are_set_and_restored(threads):
     before, seen = torch.get_num_threads(), []
     pair = (lambda: seen.append(torch.get_num_threads()), lambda: None)
-    measure(evolve(FAKE, pair=lambda: pair, threads=threads, seconds=0.0))
+    measure_ratio(evolve(FAKE, pair=lambda: pair, threads=threads, seconds=0.0))
     assert set(seen) == {threads}
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda each: each.name)
-def test_every_benchmark_can_be_laid_out(benchmark):
-    laid = benchmark.pair() if isinstance(benchmark, Benchmark) else [benchmark.lay()]
-    assert all(map(callable, laid))
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
+def test_every_benchmark_can_be_set_up(benchmark):
+    work = benchmark.pair() if isinstance(benchmark, Benchmark) else [benchmark.set_up()]
+    assert all(map(callable, work))
 
 
 # Limits: numbers with a unit.
 
 ROUNDS = [90.0, 3.0, 1.0, 2.0]
 SIZE = Limit(
-    "fake-size", "a list", "MB", aim=2.5, lay=lambda: partial(next, iter(ROUNDS)), rounds=3
+    "fake-size", "a list", "MB", aim=2.5, set_up=lambda: partial(next, iter(ROUNDS)), rounds=3
 )
 
 
-def test_a_limit_is_the_median_of_its_rounds_without_the_first():
-    found = gauge(SIZE)
-    assert (found.value, found.low, found.high, found.aim) == (2, 1, 3, 2.5)
+def test_a_limit_is_the_median_of_all_rounds_but_the_first():
+    actual = measure_limit(SIZE)
+    assert (actual.value, actual.low, actual.high, actual.aim) == (2, 1, 3, 2.5)
 
 
-def test_limits_stand_in_a_table_after_the_ratios(tmp_path, capsys):
+def test_limits_are_printed_in_a_table_after_the_ratios(tmp_path, capsys):
     file = tmp_path / "results.json"
     assert main(["--json", str(file)], [SIZE, FAKE]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -128,7 +136,7 @@ def test_limits_stand_in_a_table_after_the_ratios(tmp_path, capsys):
         "times",
         "name",
         "fake-sum",
-        "what",
+        "costs,",
         "name",
         "fake-size",
     ]
@@ -141,80 +149,83 @@ def test_limits_stand_in_a_table_after_the_ratios(tmp_path, capsys):
 NUMBERS = {"value": 2.0, "low": 1.0, "high": 3.0, "aim": 2.5}
 
 
-def test_the_time_before_a_step_of_a_small_pipe_is_small():
-    assert limits._standing(1_000)() < 50
+def test_seeking_in_a_small_pipe_takes_little_time():
+    assert pipe_limits._seek(1_000)() < 50
 
 
-def test_memory_is_measured_in_a_process_of_its_own(monkeypatch):
-    before = limits._resident()
-    assert before > 1
-    monkeypatch.setattr(limits, "MANY", 1_000)
-    assert -1 < limits.photos() < 50
+def test_a_pipe_over_a_few_photos_takes_little_memory(monkeypatch):
+    assert pipe_limits._resident_megabytes() > 1
+    monkeypatch.setattr(pipe_limits, "N_PHOTOS", 1_000)
+    assert -1 < pipe_limits.measure_photo_pipe() < 50
 
 
-# By hand and ours: the same work.
+# The hand-written loops do the same work as ours.
 
 NETWORKS = {"table": (table, 1024), "mixed": (mixed, 64)}
-OPTIMIZERS = {"table": by_hand.FUSED, "mixed": mixed.ADAMW}
+OPTIMIZERS = {"table": by_hand.FUSED_ADAM, "mixed": mixed.FUSED_ADAMW}
 
 
-def _same_weights(net, state):
-    # Both have the same layers in the same order; ours has a place for missing cells, of no size.
-    own = [param for param in state.params.values() if param.numel()]
-    named = list(net.named_parameters())
-    assert [each.shape for each in own] == [each.shape for _, each in named]
-    for each, (_, param) in zip(own, named, strict=True):
-        param.data.copy_(each)
+def _copy_weights(state, net):
+    # Both have the same layers in the same order; ours has empty parameters for missing cells, too.
+    sources = [param for param in state.params.values() if param.numel()]
+    targets = list(net.parameters())
+    assert [param.shape for param in sources] == [param.shape for param in targets]
+    for source, target in zip(sources, targets, strict=True):
+        target.data.copy_(source)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_network_by_hand_learns_as_ours_does(name):
-    module, rows = NETWORKS[name]
-    laid, net = module.laid(rows), module.Network()
-    state = laid.start.state
-    _same_weights(net, state)
-    optimizer, columns = OPTIMIZERS[name](net.parameters()), module.columns(rows)
-    for batch, _ in zip(laid.batches.iter_from(0), range(3), strict=False):
-        state, metrics = laid.step(state, batch)
-        own = [column[batch.row] for column in columns]
-        loss = by_hand.step(net, optimizer, mse_loss, own)
+def test_the_hand_written_network_has_our_losses(name):
+    module, n_rows = NETWORKS[name]
+    job, net = module.make_job(n_rows), module.Network()
+    state = job.start.state
+    _copy_weights(state, net)
+    optimizer, columns = OPTIMIZERS[name](net.parameters()), module.encoded_columns(n_rows)
+    for batch, _ in zip(job.batches.iter_from(0), range(3), strict=False):
+        state, metrics = job.step(state, batch)
+        rows = [column[batch.row] for column in columns]
+        loss = by_hand.step(net, optimizer, mse_loss, rows)
         assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-3)
 
 
-def test_the_mlp_by_hand_learns_as_ours_does():
-    (step, state), net = train.ours(), train.mlp()
-    optimizer = by_hand.FUSED(net.parameters())
-    inputs, labels = train.rows(3 * train.BATCH)
-    for part in zip(inputs.split(train.BATCH), labels.split(train.BATCH), strict=True):
-        state, metrics = step(state, part)
-        loss = by_hand.step(net, optimizer, cross_entropy, part)
+def test_the_hand_written_mlp_has_our_losses():
+    (step, state), net = train.make_step(), train.build_mlp()
+    optimizer = by_hand.FUSED_ADAM(net.parameters())
+    inputs, labels = train.random_digits(3 * train.BATCH_SIZE)
+    batches = zip(inputs.split(train.BATCH_SIZE), labels.split(train.BATCH_SIZE), strict=True)
+    for batch in batches:
+        state, metrics = step(state, batch)
+        loss = by_hand.step(net, optimizer, cross_entropy, batch)
         assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_a_loop_by_hand_takes_as_many_steps_and_checks_as_often_as_asked():
-    seen, closed, rows = [], [], (torch.ones(10, 2), torch.ones(10, 1))
+def test_a_hand_written_loop_runs_all_epochs_on_a_copy_of_the_network():
+    sizes, nets, columns = [], [], (torch.ones(10, 2), torch.ones(10, 1))
 
     def loss(logits, target):
-        seen.append(len(target))
+        sizes.append(len(target))
         return mse_loss(logits, target)
 
-    start = torch.nn.Linear(2, 1)
-    before = start.weight.clone()
-    by_hand.loop(start, by_hand.DEFAULT, loss, rows, 4, epochs=2, close=closed.append)()
-    assert seen == [4, 4, 2] * 2
-    assert len(closed) == 2
-    assert closed[0] is not start
-    assert start.weight.equal(before)
+    net = torch.nn.Linear(2, 1)
+    before = net.weight.clone()
+    loop = by_hand.make_loop(
+        net, by_hand.DEFAULT_ADAM, loss, columns, 4, epochs=2, after_epoch=nets.append
+    )
+    loop()
+    assert sizes == [4, 4, 2] * 2
+    assert len(nets) == 2
+    assert nets[0] is not net
+    assert net.weight.equal(before)
 
 
-def test_what_a_fit_takes_beyond_its_step_is_measured_with_its_hooks(monkeypatch, capsys):
-    seen = []
-    monkeypatch.setattr(once, "FITS", 3)
-    once._beyond(lambda: [lambda event: seen.append(event.name)])()
-    assert seen.count("after_fit") == seen.count("after_batch") == 3
-    once._hooked()()
+def test_the_overhead_of_a_fit_includes_its_hooks(monkeypatch, capsys):
+    events = []
+    monkeypatch.setattr(overhead, "FITS", 3)
+    overhead._fit_overhead(lambda: [lambda event: events.append(event.name)])()
+    assert events.count("after_fit") == events.count("after_batch") == 3
+    overhead._hooked_fit_overhead()()
     assert capsys.readouterr().err == ""
 
 
-def test_the_median_stands_between_its_quartiles():
-    assert middle([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+def test_the_median_comes_before_the_quartiles():
+    assert median_and_quartiles([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)

@@ -24,10 +24,22 @@ _ = mip.fit(step, batches, mip.init(net, one), epochs=3, hooks=hooks)
 """
 
 
-@pytest.fixture(scope="module")
-def tour(tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list, list[str]]:
+SMALLER = {"n_rows=400": "n_rows=100", "epochs = 15": "epochs = 2"}
+"""What makes the notebook quick to run."""
+
+
+def smaller(source: str) -> str:
+    for old, new in SMALLER.items():
+        source = source.replace(old, new)
+    return source
+
+
+@pytest.fixture(scope="module", params=["small", pytest.param("whole", marks=pytest.mark.slow)])
+def tour(request, tmp_path_factory) -> tuple[list, list, list[str]]:
     """The notebook after it has run, with a cell more, and the messages of all."""
     notebook = nbformat.read(TOUR, as_version=4)
+    for cell in notebook.cells:
+        cell.source = smaller(cell.source) if request.param == "small" else cell.source
     notebook.cells.append(nbformat.v4.new_code_cell(WATCHED))
     folder = str(tmp_path_factory.mktemp("notebook"))
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": folder}})
@@ -37,6 +49,11 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list, list[str
     assert (Path(folder) / "history.png").is_file()
     *cells, watched = notebook.cells
     return cells, watched.outputs, kinds
+
+
+def test_the_tour_can_be_made_smaller():
+    source = TOUR.read_text()
+    assert all(old in source for old in SMALLER)
 
 
 def test_the_tour_ends_with_an_error_near_the_noise(tour):

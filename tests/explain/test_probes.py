@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import bits, fold, lay, spec_of
+from conftest import bits, fold, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 from mixed_model import mixed
@@ -84,7 +84,7 @@ def test_the_mixed_model_has_so_many_layers_of_a_type():
 
 def test_layers_are_chosen_by_pattern_and_type():
     net, x = mlp(), torch.ones(2, 3)
-    for arguments, want in [
+    for arguments, expected in [
         ({}, ["0", "1", "2.0", "2.1"]),
         ({"match": "2.*"}, ["2.0", "2.1"]),
         ({"types": nn.ReLU}, ["1", "2.1"]),
@@ -94,7 +94,7 @@ def test_layers_are_chosen_by_pattern_and_type():
     ]:
         with probe(net, **arguments) as records:
             net(x)
-        assert [record.path for record in records] == want
+        assert [record.path for record in records] == expected
 
 
 def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
@@ -162,13 +162,13 @@ def test_numbers_and_histograms_agree_with_numpy_over_uneven_batches(batches, wi
             seen.append(net(torch.tensor((rows + 0.5) / 32, dtype=torch.float32)).numpy())
     rows = to_frame(records)
     assert list(rows["pass"]) == list(range(len(batches)))
-    for want, got in zip(seen, rows.to_dict("records"), strict=True):
-        if want.size:
-            np.testing.assert_allclose(got["mean"], want.mean(dtype=float), rtol=1e-5)
-            np.testing.assert_allclose(got["std"], want.std(dtype=float), rtol=1e-4, atol=1e-6)
-            np.testing.assert_allclose(got["zeros"], (want == 0).mean(), rtol=1e-6)
-            np.testing.assert_allclose(got["dead"], (want == 0).all(axis=0).mean(), rtol=1e-6)
-    columns = [np.histogram(want, 40, (0, 10))[0] for want in seen]
+    for expected, got in zip(seen, rows.to_dict("records"), strict=True):
+        if expected.size:
+            np.testing.assert_allclose(got["mean"], expected.mean(dtype=float), rtol=1e-5)
+            np.testing.assert_allclose(got["std"], expected.std(dtype=float), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(got["zeros"], (expected == 0).mean(), rtol=1e-6)
+            np.testing.assert_allclose(got["dead"], (expected == 0).all(axis=0).mean(), rtol=1e-6)
+    columns = [np.histogram(expected, 40, (0, 10))[0] for expected in seen]
     assert np.array_equal(histograms(records)[""].numpy(), np.stack(columns, axis=1))
 
 
@@ -409,7 +409,7 @@ def values(records):
 
 
 def test_a_pure_step_taken_twice_gives_the_same_records(table):
-    setup = lay(spec_of(), table)
+    setup = set_up(spec_of(), table)
     batch = next(setup.batches.iter_from(0))
     before = bits(dict(setup.net.named_parameters()))
     with probe(setup.net) as records:
@@ -423,7 +423,7 @@ def test_a_pure_step_taken_twice_gives_the_same_records(table):
 
 
 def test_a_probe_sees_the_passes_of_a_fit_and_changes_none(table):
-    plain, setup = lay(spec_of(), table), lay(spec_of(), table)
+    plain, setup = set_up(spec_of(), table), set_up(spec_of(), table)
     with probe(setup.net, "head.*") as records:
         after = mip.fit(setup.step, setup.batches, setup.state, steps=5)
     assert bits(after) == bits(fold(plain.step, plain.batches, plain.state, 5))
@@ -434,7 +434,7 @@ def test_a_probe_sees_the_passes_of_a_fit_and_changes_none(table):
 
 
 def test_an_evaluation_is_seen_with_the_states_weights(table):
-    setup = lay(spec_of(), table)
+    setup = set_up(spec_of(), table)
     state = mip.fit(setup.step, setup.batches, setup.state, steps=2)
     net = mip.build(setup.plan, seed=9)
     run, inputs = eval_step(net), next(setup.batches.iter_from(0))[0]

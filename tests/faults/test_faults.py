@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import torch
 from attrs import evolve
-from conftest import NUMBERS, draw_photos, frame_of, lay, spec_of, within
+from conftest import NUMBERS, draw_photos, frame_of, set_up, spec_of, within
 from PIL import Image, ImageCms
 from toolz import concat, pipe
 from torch.utils.data import DataLoader
@@ -206,9 +206,9 @@ def matches(batch, shots) -> list[bool]:
     """Whether each row shows the photo that its cell names, in whatever order."""
     colours = {cell: square(k).getpixel((0, 0)) for k, cell in enumerate(GOOD)}
     cells = shots.texts("photo")[batch.row.numpy()]
-    want = torch.tensor([colours.get(cell, (0, 0, 0)) for cell in cells])
+    expected = torch.tensor([colours.get(cell, (0, 0, 0)) for cell in cells])
     pixels = batch.inputs["views"]["pixels"][:, -1].float()
-    return ((pixels - want[:, :, None, None]).abs() < 6).all(dim=(1, 2, 3)).tolist()
+    return ((pixels - expected[:, :, None, None]).abs() < 6).all(dim=(1, 2, 3)).tolist()
 
 
 KINDS_OF_PHOTOS = {
@@ -274,8 +274,10 @@ def test_policy_drop_reports_every_bad_row_and_no_other(shots):
     with pytest.warns(MipWarning, match=r"^shots\.csv: 52 rows, 26 used; dropped, "):
         kept, report = mip.clean(seeing("drop"), shots)
     states = {cell: f"{QUIET.get(cell, 'image broken')} in 'photo'" for cell in BAD}
-    want = {why: [place_of(shots, c) for c in BAD if states[c] == why] for why in states.values()}
-    assert report.dropped == want
+    expected = {
+        why: [place_of(shots, c) for c in BAD if states[c] == why] for why in states.values()
+    }
+    assert report.dropped == expected
     assert kept.row_ids.tolist() == list(range(0, 52, 2))
 
 
@@ -386,8 +388,8 @@ def test_a_header_that_promises_too_many_pixels_is_refused_before_decoding(kind,
     plan = mip.adapt(seeing("error", '"photo"'), table)
     with pytest.raises(DataError) as caught:
         plan.encode(table)
-    want = "a.csv row 0, column 'photo': a.png has more than 89,478,485 pixels"
-    assert str(caught.value) == want
+    expected = "a.csv row 0, column 'photo': a.png has more than 89,478,485 pixels"
+    assert str(caught.value) == expected
 
 
 # Numbers.
@@ -466,7 +468,7 @@ def test_a_category_that_has_lost_its_zeros_is_unseen_and_told(tmp_path):
 
 @pytest.mark.parametrize("word", ["12 m", "1,5", "1.000,00", "2020-01-01", "yes", "00:30"])
 def test_a_number_column_that_turns_to_text_is_named_with_its_file(word, tmp_path):
-    setup = lay(spec_of("regression", NUMBERS), mip.from_frame(frame_of()))
+    setup = set_up(spec_of("regression", NUMBERS), mip.from_frame(frame_of()))
     frame_of(3).assign(rooms=word).to_csv(tmp_path / "new.csv", index=False)
     with pytest.raises(DataError) as caught:
         mip.predictor(setup.plan, setup.state)(tmp_path / "new.csv")
@@ -529,7 +531,7 @@ def test_no_row_is_an_error_before_training():
 
 
 def test_no_row_cannot_be_cleaned_or_scored():
-    setup = lay(spec_of("regression", NUMBERS), mip.from_frame(frame_of()))
+    setup = set_up(spec_of("regression", NUMBERS), mip.from_frame(frame_of()))
     predict, empty = mip.predictor(setup.plan, setup.state), mip.from_frame(frame_of().iloc[:0])
     for use in (lambda: mip.clean(setup.plan.spec, empty), lambda: mip.evaluate(predict, empty)):
         with pytest.raises(DataError, match=r"^table: no row is left \(0 rows, 0 used\)$"):
@@ -547,7 +549,7 @@ def predict(tmp_path_factory):
     (folder / "photos" / "cut.jpg").write_bytes(half(noise(), b"\xff\xd9"))
     table = mip.from_frame(frame_of(), folder, "mixed.csv")
     lines = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\nbase_channels = 2\n'
-    setup = lay(spec_of("multiclass", lines + NUMBERS), table)
+    setup = set_up(spec_of("multiclass", lines + NUMBERS), table)
     predictor = mip.predictor(setup.plan, mip.fit(setup.step, setup.batches, setup.state, steps=3))
     return evolve(predictor, batch_size=4), table
 
@@ -576,16 +578,16 @@ def test_bad_rows_get_errors_and_the_others_their_bits(name, predict):
     for row, fault in MIXED[name].items():
         column, cell, _ = WRONG[fault]
         frame.at[row, column] = cell
-    predictions, want = model(mip.from_frame(frame, table.root, "mixed.csv")), model(table)
+    predictions, expected = model(mip.from_frame(frame, table.root, "mixed.csv")), model(table)
     assert predictions["error"].dropna().to_dict() == {
         row: f"mixed.csv row {row}, column '{WRONG[fault][0]}': {WRONG[fault][2]}"
         for row, fault in MIXED[name].items()
     }
     good = [row for row in range(len(table)) if row not in MIXED[name]]
     pd.testing.assert_frame_equal(
-        predictions.loc[good, want.columns], want.loc[good], check_exact=True
+        predictions.loc[good, expected.columns], expected.loc[good], check_exact=True
     )
-    assert predictions.loc[list(MIXED[name]), want.columns].isna().all(axis=None)
+    assert predictions.loc[list(MIXED[name]), expected.columns].isna().all(axis=None)
 
 
 # Workers.
@@ -639,8 +641,8 @@ def test_fit_stops_at_once_with_what_a_worker_raised(kind, workers):
         if event.name == "after_batch":
             steps.append(event.step)
 
-    want = DataError if kind is StopIteration else kind
-    with pytest.raises(want) as caught:
+    expected = DataError if kind is StopIteration else kind
+    with pytest.raises(expected) as caught:
         within(5, lambda: mip.fit(step, batches, mip.init(net, optimizer), epochs=2, hooks=[hook]))
     assert len(steps) == 2
     texts = [str(caught.value), *getattr(caught.value, "__notes__", [])]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from attrs import evolve
-from conftest import NUMBERS, bits, lay, spec_of
+from conftest import NUMBERS, bits, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load as tensors_of
@@ -32,33 +32,33 @@ from mip.train import History
 
 
 @pytest.fixture(scope="module")
-def laid(table, head):
-    laid = lay(spec_of(head), table)
-    return laid._replace(state=mip.fit(laid.step, laid.batches, laid.state, steps=4))
+def setup(table, head):
+    setup = set_up(spec_of(head), table)
+    return setup._replace(state=mip.fit(setup.step, setup.batches, setup.state, steps=4))
 
 
 @pytest.fixture(scope="module")
 def small(table, folder):
     """A model without photos, and its bytes."""
-    laid = lay(spec_of("regression", NUMBERS), table)
-    mip.save(folder / "small.safetensors", laid.plan, laid.state, overwrite=True)
-    return laid, (folder / "small.safetensors").read_bytes()
+    setup = set_up(spec_of("regression", NUMBERS), table)
+    mip.save(folder / "small.safetensors", setup.plan, setup.state, overwrite=True)
+    return setup, (folder / "small.safetensors").read_bytes()
 
 
 # Prediction is one function.
 
 
-def test_a_model_predicts_the_same_bits_through_its_file(laid, table, tmp_path):
-    mip.save(tmp_path / "model.safetensors", laid.plan, laid.state)
-    memory = mip.predictor(laid.plan, laid.state)
+def test_a_model_predicts_the_same_bits_through_its_file(setup, table, tmp_path):
+    mip.save(tmp_path / "model.safetensors", setup.plan, setup.state)
+    memory = mip.predictor(setup.plan, setup.state)
     pd.testing.assert_frame_equal(
         mip.load(tmp_path / "model.safetensors")(table), memory(table), check_exact=True
     )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4])
-def test_a_model_predicts_the_same_in_other_batches(laid, table, rows):
-    predict = mip.predictor(laid.plan, laid.state)
+def test_a_model_predicts_the_same_in_other_batches(setup, table, rows):
+    predict = mip.predictor(setup.plan, setup.state)
     whole, parts = predict(table), evolve(predict, batch_size=rows)(table)
     numbers = whole.select_dtypes("number").columns
     pd.testing.assert_frame_equal(whole[numbers], parts[numbers], rtol=1e-5, atol=1e-7)
@@ -66,34 +66,34 @@ def test_a_model_predicts_the_same_in_other_batches(laid, table, rows):
         assert whole["label"].tolist() == parts["label"].tolist()
 
 
-def test_two_saves_have_equal_bytes(laid, tmp_path):
+def test_two_saves_have_equal_bytes(setup, tmp_path):
     for name in ("a", "b"):
-        mip.save(tmp_path / name, laid.plan, laid.state)
+        mip.save(tmp_path / name, setup.plan, setup.state)
     plan, state = load_model(tmp_path / "a")
     mip.save(tmp_path / "c", plan, state)
     contents = {(tmp_path / name).read_bytes() for name in "abc"}
     assert len(contents) == 1
 
 
-def test_a_file_is_a_plain_safetensors_file(laid, tmp_path):
-    mip.save(tmp_path / "model.safetensors", laid.plan, laid.state)
+def test_a_file_is_a_plain_safetensors_file(setup, tmp_path):
+    mip.save(tmp_path / "model.safetensors", setup.plan, setup.state)
     tensors = tensors_of((tmp_path / "model.safetensors").read_bytes())
-    want = {"params": laid.state.params, "buffers": laid.state.buffers}
-    assert bits(dict(sorted(tensors.items()))) == dict(sorted(bits(want).items()))
+    expected = {"params": setup.state.params, "buffers": setup.state.buffers}
+    assert bits(dict(sorted(tensors.items()))) == dict(sorted(bits(expected).items()))
 
 
-def test_a_saved_model_does_not_need_the_table(laid, table, tmp_path):
-    mip.save(tmp_path / "model.safetensors", laid.plan, laid.state)
+def test_a_saved_model_does_not_need_the_table(setup, table, tmp_path):
+    mip.save(tmp_path / "model.safetensors", setup.plan, setup.state)
     plan, _ = load_model(tmp_path / "model.safetensors")
-    assert plan == laid.plan
+    assert plan == setup.plan
 
 
 def test_a_predictor_keeps_its_own_weights(small, table):
-    laid, _ = small
-    predict = mip.predictor(laid.plan, laid.state)
+    setup, _ = small
+    predict = mip.predictor(setup.plan, setup.state)
     before = predict(table)
-    mip.fit(laid.step, laid.batches, laid.state, steps=2)
-    for param in laid.net.parameters():
+    mip.fit(setup.step, setup.batches, setup.state, steps=2)
+    for param in setup.net.parameters():
         param.detach().zero_()
     pd.testing.assert_frame_equal(predict(table), before, check_exact=True)
 
@@ -111,33 +111,35 @@ odd = st.sampled_from([0.5, -1.0, float("inf"), float("-inf"), 0.0, 1e-300])
     extra=st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=70)),
 )
 def test_a_checkpoint_comes_back(small, tmp_path_factory, loss, step, seed, extra):
-    laid, _ = small
+    setup, _ = small
     path = tmp_path_factory.mktemp("c") / "c.safetensors"
-    state = evolve(laid.state, step=step, seed=seed)
+    state = evolve(setup.state, step=step, seed=seed)
     history = History(({"epoch": 0, "step": 3, "loss": loss},), STEPS)
-    save_checkpoint(path, state, history, laid.plan, extra)
-    found = mip.load_checkpoint(path, laid.state)
-    assert bits(found.state) == bits(state)
-    assert found.history.epochs == history.epochs
-    assert bits(dict(found.history.steps)) == bits(dict(history.steps))
-    assert found.extra == extra
+    save_checkpoint(path, state, history, setup.plan, extra)
+    actual = mip.load_checkpoint(path, setup.state)
+    assert bits(actual.state) == bits(state)
+    assert actual.history.epochs == history.epochs
+    assert bits(dict(actual.history.steps)) == bits(dict(history.steps))
+    assert actual.extra == extra
 
 
 def test_not_a_number_comes_back_in_a_history(small, tmp_path):
-    laid, _ = small
-    save_checkpoint(tmp_path / "c", laid.state, History(({"loss": float("nan")},)))
-    assert str(mip.load_checkpoint(tmp_path / "c", laid.state).history.epochs) == "({'loss': nan},)"
+    setup, _ = small
+    save_checkpoint(tmp_path / "c", setup.state, History(({"loss": float("nan")},)))
+    assert (
+        str(mip.load_checkpoint(tmp_path / "c", setup.state).history.epochs) == "({'loss': nan},)"
+    )
 
 
 def test_a_checkpoint_is_a_model_too(small, table, tmp_path):
-    laid, _ = small
-    save_checkpoint(tmp_path / "c", laid.state, History(), laid.plan)
-    want = mip.predictor(laid.plan, laid.state)(table)
-    pd.testing.assert_frame_equal(mip.load(tmp_path / "c")(table), want, check_exact=True)
+    setup, _ = small
+    save_checkpoint(tmp_path / "c", setup.state, History(), setup.plan)
+    expected = mip.predictor(setup.plan, setup.state)(table)
+    pd.testing.assert_frame_equal(mip.load(tmp_path / "c")(table), expected, check_exact=True)
 
 
-def test_a_checkpoint_of_another_model_is_refused(small, laid, tmp_path):
-    save_checkpoint(tmp_path / "c", laid.state, History())
+def test_a_checkpoint_of_another_model_is_refused(small, setup, tmp_path):
+    save_checkpoint(tmp_path / "c", setup.state, History())
     with pytest.raises(
         FileError,
         match=r"c: the checkpoint belongs to another model or optimizer: '\S+' is \[",
@@ -146,34 +148,34 @@ def test_a_checkpoint_of_another_model_is_refused(small, laid, tmp_path):
 
 
 def test_a_checkpoint_of_another_optimizer_is_refused(small, tmp_path):
-    laid, _ = small
-    save_checkpoint(tmp_path / "c", laid.state, History())
-    other = mip.init(laid.net, mip.sgd(momentum=0.9))
+    setup, _ = small
+    save_checkpoint(tmp_path / "c", setup.state, History())
+    other = mip.init(setup.net, mip.sgd(momentum=0.9))
     with pytest.raises(FileError, match="belongs to another model or optimizer"):
         mip.load_checkpoint(tmp_path / "c", other)
 
 
 def test_a_model_is_no_checkpoint(small, tmp_path):
     # Plain gradient descent has no tensors of its own, so the tensors alone would fit.
-    laid, _ = small
-    mip.save(tmp_path / "model", laid.plan, laid.state)
+    setup, _ = small
+    mip.save(tmp_path / "model", setup.plan, setup.state)
     with pytest.raises(FileError, match=r"model: the file holds a model and no checkpoint$"):
-        mip.load_checkpoint(tmp_path / "model", mip.init(laid.net, mip.sgd()))
+        mip.load_checkpoint(tmp_path / "model", mip.init(setup.net, mip.sgd()))
 
 
 def test_a_checkpoint_without_a_plan_is_no_model(small, tmp_path):
-    laid, _ = small
-    save_checkpoint(tmp_path / "c", laid.state, History())
+    setup, _ = small
+    save_checkpoint(tmp_path / "c", setup.state, History())
     with pytest.raises(FileError, match=r"c: the file holds no model$"):
         mip.load(tmp_path / "c")
 
 
 def test_a_checkpoint_goes_to_the_device_of_the_start(small, tmp_path):
-    laid, _ = small
-    save_checkpoint(tmp_path / "c", laid.state, History())
-    far = {name: param.to("meta") for name, param in laid.state.params.items()}
-    found = mip.load_checkpoint(tmp_path / "c", evolve(laid.state, params=far)).state
-    assert {param.device.type for param in found.params.values()} == {"meta"}
+    setup, _ = small
+    save_checkpoint(tmp_path / "c", setup.state, History())
+    far = {name: param.to("meta") for name, param in setup.state.params.items()}
+    actual = mip.load_checkpoint(tmp_path / "c", evolve(setup.state, params=far)).state
+    assert {param.device.type for param in actual.params.values()} == {"meta"}
 
 
 @pytest.mark.parametrize("changed", ["seed = 1", "batch_size = 7"])
@@ -303,17 +305,17 @@ def test_a_crafted_plan_is_refused(plan, tmp_path):
 
 @pytest.mark.parametrize("facts", [{}, {"branch": {}}, {"branch": {"place": 3}, "head": {}}])
 def test_crafted_facts_are_refused(facts, small, tmp_path):
-    laid, _ = small
+    setup, _ = small
     path = tmp_path / "model.safetensors"
-    path.write_bytes(signed({"plan": {**to_json(laid.plan), "facts": facts}, "step": 0}))
+    path.write_bytes(signed({"plan": {**to_json(setup.plan), "facts": facts}, "step": 0}))
     with pytest.raises(FileError, match=r"model\.safetensors: no model can be built from its plan"):
         mip.load(path)
 
 
 def test_weights_that_do_not_fit_are_refused(small, tmp_path):
-    laid, _ = small
-    other = evolve(laid.state, params={"w": torch.ones(1)})
-    mip.save(tmp_path / "model", laid.plan, other)
+    setup, _ = small
+    other = evolve(setup.state, params={"w": torch.ones(1)})
+    mip.save(tmp_path / "model", setup.plan, other)
     with pytest.raises(FileError, match=r"^the weights do not fit the model of the spec: "):
         mip.load(tmp_path / "model")
 
@@ -327,8 +329,8 @@ def test_a_missing_file_is_named(tmp_path):
 def test_zeros_in_a_text_are_not_taken_for_the_digest(zeros):
     # The digest is taken with its own place zeroed, and 64 zeros may stand elsewhere.
     meta = {"a": "0" * zeros, "note": {"sha256": "0" * zeros}, "z": "0" * zeros}
-    _, found = unpack(pack({"0" * zeros: torch.ones(1)}, meta), "memory")
-    assert {name: found[name] for name in meta} == meta
+    _, actual = unpack(pack({"0" * zeros: torch.ones(1)}, meta), "memory")
+    assert {name: actual[name] for name in meta} == meta
 
 
 def test_the_digest_covers_every_byte_but_itself():
@@ -346,8 +348,10 @@ dtypes = st.sampled_from(list(_DTYPES))
 def test_any_tensors_come_back(described):
     tensors = {name: torch.ones(shape).to(dtype) for name, (shape, dtype) in described.items()}
     tensors.pop("__metadata__", None)
-    found, _ = unpack(pack(tensors, {}), "memory")
-    same = {name: (found[name].dtype, found[name].shape, found[name].tolist()) for name in tensors}
+    actual, _ = unpack(pack(tensors, {}), "memory")
+    same = {
+        name: (actual[name].dtype, actual[name].shape, actual[name].tolist()) for name in tensors
+    }
     assert same == {name: (of.dtype, of.shape, of.tolist()) for name, of in tensors.items()}
 
 
@@ -361,8 +365,8 @@ def test_the_bytes_are_those_of_safetensors(described):
 
 
 def test_a_dtype_that_safetensors_lacks_is_named():
-    told = r"^params/w: safetensors files hold no complex128$"
-    with pytest.raises(FileError, match=told):
+    message = r"^params/w: safetensors files hold no complex128$"
+    with pytest.raises(FileError, match=message):
         pack({"params/w": torch.ones(1, dtype=torch.complex128)}, {})
 
 
@@ -378,9 +382,9 @@ def test_a_file_is_written_from_the_tensors_where_they_are(tmp_path):
 
 def test_views_and_strides_are_written_as_values():
     base = torch.arange(6.0).view(2, 3)
-    found, _ = unpack(pack({"turned": base.t(), "part": base[:, 1]}, {}), "memory")
-    assert torch.equal(found["turned"], base.t())
-    assert found["part"].tolist() == [1.0, 4.0]
+    actual, _ = unpack(pack({"turned": base.t(), "part": base[:, 1]}, {}), "memory")
+    assert torch.equal(actual["turned"], base.t())
+    assert actual["part"].tolist() == [1.0, 4.0]
 
 
 # Writing: the old file or the new one.
@@ -506,11 +510,11 @@ print(quiet, [each for each in seen if each not in own], len(own) == len(files))
 
 
 def test_nothing_is_executed_opened_or_imported_while_a_file_is_read(small, tmp_path):
-    laid, data = small
+    setup, data = small
     (tmp_path / "0-good").write_bytes(data)
     for k, each in enumerate(FOREIGN.values(), start=1):
         (tmp_path / f"{k}-foreign").write_bytes(each)
-    strange = to_json(laid.plan)
+    strange = to_json(setup.plan)
     for k, kind in enumerate(["os.system", "builtins.eval", "../x", "__class__"]):
         strange["spec"]["branch"]["place"] = {"kind": kind, "columns": ["town"]}
         (tmp_path / f"9-kind-{k}").write_bytes(signed({"plan": strange, "step": 0}))

@@ -8,7 +8,7 @@ from mip.compare import NOTHING, differences
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "want"),
+    ("one", "other", "expected"),
     [
         ({"a": 1, "b": [1, 2]}, {"b": [1, 2], "a": 1}, []),
         ({"a": 1}, {"a": 2}, [("a", 1, 2)]),
@@ -22,12 +22,12 @@ from mip.compare import NOTHING, differences
         ({"z": 1, "a": 1}, {"a": 2, "z": 2, "b": 3}, [("z", 1, 2), ("a", 1, 2), ("b", NOTHING, 3)]),
     ],
 )
-def test_every_difference_has_its_path(one, other, want):
-    assert list(differences(one, other)) == want
+def test_every_difference_has_its_path(one, other, expected):
+    assert list(differences(one, other)) == expected
 
 
 def test_what_is_ignored_may_differ_and_may_not_be_absent():
     one = {"head": {"layers": [1], "file": "a"}, "file": "a"}
     other = {"head": {"layers": [2]}, "file": "b"}
-    found = list(differences(one, other, ignore=["*.layers", "file", "head.file"]))
-    assert found == [("head.file", "a", NOTHING)]
+    actual = list(differences(one, other, ignore=["*.layers", "file", "head.file"]))
+    assert actual == [("head.file", "a", NOTHING)]

@@ -113,9 +113,9 @@ def trained(tmp_path_factory):
 
 def records(trained):
     net = mip.build(trained.plan)
-    with probe(net) as found:
+    with probe(net) as actual:
         net(trained.plan.example(2))
-    return found
+    return actual
 
 
 WRITERS = {

@@ -276,8 +276,8 @@ def test_a_mixed_target_costs_the_mix_of_its_losses(head):
     soft = target if target.is_floating_point() else F.one_hot(target).float()
     torch.testing.assert_close(loss(logits, soft), loss(logits, target))
     mixed = torch.lerp(soft, soft.flip(0), 0.25)
-    want = 0.75 * loss(logits, soft) + 0.25 * loss(logits, soft.flip(0))
-    torch.testing.assert_close(loss(logits, mixed), want)
+    expected = 0.75 * loss(logits, soft) + 0.25 * loss(logits, soft.flip(0))
+    torch.testing.assert_close(loss(logits, mixed), expected)
 
 
 @every
@@ -349,9 +349,9 @@ def test_metrics_in_the_targets_unit_are_those_of_predictions(scale):
     predict = mip.predictor(plan, state)
     pred, truth = map(torch.tensor, (predict(rows)["value"], rows.numbers("price")))
     values = {name: float(metric(pred, truth)) for name, metric in plain.items()}
-    want = {name: pytest.approx(value, rel=1e-5, nan_ok=True) for name, value in values.items()}
-    assert {name: seen[-1][f"valid/{name}"] for name in plain} == want
-    assert {name: mip.evaluate(predict, rows, metrics)[name] for name in plain} == want
+    expected = {name: pytest.approx(value, rel=1e-5, nan_ok=True) for name, value in values.items()}
+    assert {name: seen[-1][f"valid/{name}"] for name in plain} == expected
+    assert {name: mip.evaluate(predict, rows, metrics)[name] for name in plain} == expected
 
 
 def test_pinball_is_least_at_the_quantile():
@@ -364,8 +364,8 @@ def test_pinball_is_least_at_the_quantile():
 
 def test_pinball_by_hand():
     pred, target = torch.tensor([[1.0, 4.0], [0.0, 2.0]]), torch.tensor([3.0, 2.0])
-    want = (0.1 * 2 + 0.1 * 1 + 0.1 * 2 + 0.9 * 0) / 4
-    assert pinball_loss(pred, target, (0.1, 0.9)).item() == pytest.approx(want)
+    expected = (0.1 * 2 + 0.1 * 1 + 0.1 * 2 + 0.9 * 0) / 4
+    assert pinball_loss(pred, target, (0.1, 0.9)).item() == pytest.approx(expected)
     half = pinball_loss(pred, target, (0.5, 0.5)) * 2
     torch.testing.assert_close(half, F.l1_loss(pred, target[:, None].expand(2, 2)))
 
@@ -409,8 +409,8 @@ def test_the_loss_of_counts_is_that_of_poisson():
     logits, target = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([0.0, 2.0, 9.0])
     loss = head.criterion(facts)(logits, target)
     poisson = torch.distributions.Poisson(3 * logits.exp())
-    want = -(poisson.log_prob(target) + (target + 1).lgamma()).mean()
-    torch.testing.assert_close(loss, want)
+    expected = -(poisson.log_prob(target) + (target + 1).lgamma()).mean()
+    torch.testing.assert_close(loss, expected)
 
 
 def test_scores_of_counts_agree_with_torchmetrics():
@@ -459,8 +459,8 @@ def test_weights_and_smoothing_are_torchs(smoothing):
     facts = head.adapt(rows_of())
     logits, target = logits_of(head, facts, 8), torch.arange(8) % 4
     weights = torch.tensor(facts["weights"])
-    want = F.cross_entropy(logits, target, weights, label_smoothing=smoothing, reduction="none")
-    torch.testing.assert_close(head.criterion(facts)(logits, target), want.mean())
+    expected = F.cross_entropy(logits, target, weights, label_smoothing=smoothing, reduction="none")
+    torch.testing.assert_close(head.criterion(facts)(logits, target), expected.mean())
 
 
 @pytest.mark.parametrize("name", ["binary", "multiclass"])
@@ -483,11 +483,11 @@ def test_the_log_loss_is_a_metric_unless_it_is_the_loss(name):
 def test_the_focal_loss_is_torchvisions(focal):
     logits, target = torch.linspace(-4, 4, 9), torch.arange(9.0) % 2
     head, facts = Binary("sold", focal_gamma=focal), {"classes": ["no", "yes"]}
-    want = sigmoid_focal_loss(logits, target, alpha=-1, gamma=focal, reduction="mean")
-    torch.testing.assert_close(head.criterion(facts)(logits, target), want)
+    expected = sigmoid_focal_loss(logits, target, alpha=-1, gamma=focal, reduction="mean")
+    torch.testing.assert_close(head.criterion(facts)(logits, target), expected)
     both = Multiclass("sold", focal_gamma=focal).criterion(facts)
     pairs = torch.stack([torch.zeros(9), logits], dim=1)
-    torch.testing.assert_close(both(pairs, target.long()), want)
+    torch.testing.assert_close(both(pairs, target.long()), expected)
 
 
 def test_two_classes_of_either_head_cost_the_same():
@@ -497,8 +497,8 @@ def test_two_classes_of_either_head_cost_the_same():
     assert facts == multiclass.adapt(rows_of())
     target = binary.encode(facts, known_of(binary))
     pairs = torch.stack([-logits / 2, logits / 2], dim=1)
-    want = multiclass.criterion(facts)(pairs, target.long())
-    torch.testing.assert_close(binary.criterion(facts)(logits, target), want)
+    expected = multiclass.criterion(facts)(pairs, target.long())
+    torch.testing.assert_close(binary.criterion(facts)(logits, target), expected)
 
 
 def test_the_weighted_loss_by_hand():
@@ -520,8 +520,8 @@ def test_an_ordinal_loss_is_the_likelihood_of_its_probabilities(numbers):
     levels = (ranks[:, None] > torch.arange(3)).float()
     columns = head.decode(facts, logits)
     probs = np.stack([columns[f"p_{word}"] for word in SIZES], axis=1)
-    want = -np.log(probs[np.arange(5), ranks.numpy()]).mean()
-    assert corn_loss(logits, levels).item() == pytest.approx(want, rel=1e-4, abs=1e-6)
+    expected = -np.log(probs[np.arange(5), ranks.numpy()]).mean()
+    assert corn_loss(logits, levels).item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
     below = np.pad(probs.cumsum(axis=1), ((0, 0), (1, 0)))
     labels = [SIZES.index(word) for word in columns["label"]]
     assert (below[np.arange(5), labels] <= 0.5 + 1e-9).all()  # at one half either is a median
@@ -541,16 +541,16 @@ def test_orders_are_given_or_those_of_numbers_or_words():
 def test_scores_of_ranks_agree_with_torchmetrics():
     generator = torch.Generator().manual_seed(2)
     pred, truth = torch.randint(0, 4, (2, 50), generator=generator)
-    want = tm.cohen_kappa(pred, truth, task="multiclass", num_classes=4, weights="quadratic")
-    assert quadratic_kappa(pred, truth) == pytest.approx(want.item(), abs=1e-6)
+    expected = tm.cohen_kappa(pred, truth, task="multiclass", num_classes=4, weights="quadratic")
+    assert quadratic_kappa(pred, truth) == pytest.approx(expected.item(), abs=1e-6)
     assert quadratic_kappa(torch.tensor([0, 2]), torch.tensor([2, 0])) == -1
     assert math.isnan(quadratic_kappa(torch.ones(3), torch.ones(3)))
     logits = torch.where(pred[:, None] > torch.arange(3), 9.0, -9.0)
     levels = (truth[:, None] > torch.arange(3)).float()
     scores = Ordinal("size").metrics({"classes": SIZES}, logits, levels)
     distance = (pred - truth).abs().double()
-    want = {"accuracy": (distance == 0).double().mean().item(), "mae": distance.mean().item()}
-    assert scores == pytest.approx({**want, "kappa": quadratic_kappa(pred, truth)})
+    expected = {"accuracy": (distance == 0).double().mean().item(), "mae": distance.mean().item()}
+    assert scores == pytest.approx({**expected, "kappa": quadratic_kappa(pred, truth)})
 
 
 # Labels.
@@ -558,11 +558,11 @@ def test_scores_of_ranks_agree_with_torchmetrics():
 
 def test_lists_and_words_mean_the_same_labels():
     lists, words = Multilabel("tags"), Multilabel("words")
-    want = [[0, 1, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    expected = [[0, 1, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0]]
     for head in (lists, words):
         facts = head.adapt(rows_of())
         assert facts == {"classes": ["Köln", "sea", "sun"]}
-        assert head.encode(facts, rows_of([0, 1, 3, 4])).tolist() == want
+        assert head.encode(facts, rows_of([0, 1, 3, 4])).tolist() == expected
     arrays_of = [np.array(["a", None, 3], dtype=object), ("b;a", 3.0), " 3 "]
     rows = mip.from_columns({"x": arrays_of})
     facts = Multilabel("x").adapt(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pandas as pd
 import pytest
@@ -31,6 +32,7 @@ JOINTS = {
 every = pytest.mark.parametrize("head", JOINTS.values(), ids=JOINTS)
 
 
+@cache
 def whole() -> mip.Table:
     """The rows that have every target."""
     rows = rows_of()
@@ -80,16 +82,18 @@ def test_the_loss_is_the_weighted_sum_and_the_mean_of_its_rows(head):
     ]
     if head.weighting == "learned":
         pairs = zip(torch.linspace(-1, 1, len(losses)), losses, strict=True)
-        want = sum((-log_variance).exp() * value + log_variance for log_variance, value in pairs)
+        expected = sum(
+            (-log_variance).exp() * value + log_variance for log_variance, value in pairs
+        )
     else:
         weights = [head.loss_weights.get(name, 1.0) for name in head.head]
-        want = sum(weight * value for weight, value in zip(weights, losses, strict=True))
-    torch.testing.assert_close(loss(pred, target), want)
+        expected = sum(weight * value for weight, value in zip(weights, losses, strict=True))
+    torch.testing.assert_close(loss(pred, target), expected)
     per_row = [
         loss(take(pred, torch.tensor([k])), take(target, torch.tensor([k])))
         for k in range(len(rows))
     ]
-    torch.testing.assert_close(torch.stack(per_row).mean(), want)
+    torch.testing.assert_close(torch.stack(per_row).mean(), expected)
 
 
 @every

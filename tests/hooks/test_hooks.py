@@ -42,11 +42,11 @@ def says(name, reply):
 def test_all_events_of_an_epoch_in_their_order_those_within_the_step_too():
     seen = []
 
-    def told(name):
+    def message(name):
         return lambda value: seen.append(name) or value
 
     inside = ("map_logits", "map_loss", "map_grads", "map_params")
-    step, batches, state = line(rows=4, **{name: told(name) for name in inside})
+    step, batches, state = line(rows=4, **{name: message(name) for name in inside})
     mip.fit(step, batches, state, epochs=1, hooks=[names(seen)])
     batch = ["before_batch", *inside, "after_batch"]
     assert seen == ["before_fit", "before_epoch", *batch, *batch, *EPOCH, "after_fit"]
@@ -129,25 +129,25 @@ def test_a_spoiled_batch_is_skipped_as_if_it_had_not_been():
     step, batches, state = line(**spoiled(2), skip_nonfinite=True)
     ended = mip.fit(step, batches, state, epochs=1)
     plain, _, _ = line()
-    want = fold(plain, batches, state, 2)
-    want = evolve(want, step=3)
-    assert bits(ended) == bits(fold(plain, batches, want, 1))
+    expected = fold(plain, batches, state, 2)
+    expected = evolve(expected, step=3)
+    assert bits(ended) == bits(fold(plain, batches, expected, 1))
 
 
 def test_a_spoiled_epoch_goes_back_to_its_begin():
     step, batches, state = line(**spoiled(5))
     ended = mip.fit(step, batches, state, epochs=2, hooks=[nan_guard("roll_back")])
     plain, _, _ = line()
-    want = evolve(fold(plain, batches, state, 4), step=6)
-    assert bits(ended) == bits(fold(plain, batches, want, 2))
+    expected = evolve(fold(plain, batches, state, 4), step=6)
+    assert bits(ended) == bits(fold(plain, batches, expected, 2))
 
 
 def test_the_best_state_is_restored_at_the_end():
     step, batches, state = line()
     hooks = [scored([3.0, 1.0, 2.0]), restore_best("valid/loss")]
     ended = mip.fit(step, batches, state, epochs=3, hooks=hooks)
-    want = fold(step, batches, state, 8)
-    assert bits(ended.params) == bits(want.params)
+    expected = fold(step, batches, state, 8)
+    assert bits(ended.params) == bits(expected.params)
     assert ended.step == 12
 
 
@@ -191,24 +191,24 @@ def test_a_log_is_csv_or_json_lines_by_its_name(tmp_path):
     mip.fit(step, batches, state, epochs=2, hooks=hooks)
     with files[0].open() as text:
         rows = list(csv.DictReader(text))
-    told = [json.loads(text) for text in files[1].read_text().splitlines()]
-    assert [{k: float(v) for k, v in row.items()} for row in rows] == told
+    message = [json.loads(text) for text in files[1].read_text().splitlines()]
+    assert [{k: float(v) for k, v in row.items()} for row in rows] == message
 
 
 def test_a_log_of_steps_has_a_row_for_each(tmp_path):
     step, batches, state = line(measure=norms)
-    files, told = [tmp_path / "log.csv", tmp_path / "log.jsonl"], []
+    files, message = [tmp_path / "log.csv", tmp_path / "log.jsonl"], []
 
     def seen(event):
         if event.name == "after_batch":
-            told.append(event.metrics["loss"].item())
+            message.append(event.metrics["loss"].item())
 
     hooks = [seen, *(mip.log(path, steps=True) for path in files)]
     mip.fit(step, batches, state, epochs=2, hooks=hooks)
     rows = [json.loads(text) for text in files[1].read_text().splitlines()]
     assert list(rows[0]) == ["loss", "grad_norm", "weight_norm", "rows", "step"]
     assert [row["step"] for row in rows] == list(range(1, 9))
-    assert [row["loss"] for row in rows] == told
+    assert [row["loss"] for row in rows] == message
     with files[0].open() as text:
         assert [{k: float(v) for k, v in row.items()} for row in csv.DictReader(text)] == rows
 
@@ -234,7 +234,7 @@ def test_the_console_has_one_header_and_a_line_an_epoch(monkeypatch):
     assert header.split() == names
     ends = [re.search(rf"{name}\b", header).end() for name in names]
     for epoch, text in enumerate(lines, start=1):
-        assert [found.end() for found in re.finditer(r"\S+", text)] == ends
+        assert [actual.end() for actual in re.finditer(r"\S+", text)] == ends
         assert text.split()[0] == str(epoch)
         assert text.split()[2:5] == ["50.0%", "123,457", "1e-05"]
 
@@ -299,8 +299,8 @@ def test_epochs_have_checkpoints_of_their_own(tmp_path):
         mip.fit(step, batches, state, epochs=4, hooks=[hook])
         files = sorted(folder.glob("epoch-*"))
         assert [path.stem for path in files] == [f"epoch-{name}" for name in names]
-        found = mip.load_checkpoint(files[0], state)
-        assert bits(found.state) == bits(fold(step, batches, state, 4 * (int(names[0]) + 1)))
+        actual = mip.load_checkpoint(files[0], state)
+        assert bits(actual.state) == bits(fold(step, batches, state, 4 * (int(names[0]) + 1)))
 
 
 class Gate:
@@ -337,8 +337,8 @@ def test_what_is_written_is_the_state_at_the_event(tmp_path, monkeypatch):
     gate = Gate(monkeypatch)
     hooks = [mip.checkpoint(tmp_path, every=2), opening(gate, ("after_batch", 3))]
     mip.fit(step, batches, state, steps=3, hooks=hooks)
-    found = mip.load_checkpoint(tmp_path / "last.safetensors", state)
-    assert bits(found.state) == bits(fold(step, batches, state, 2))
+    actual = mip.load_checkpoint(tmp_path / "last.safetensors", state)
+    assert bits(actual.state) == bits(fold(step, batches, state, 2))
 
 
 def test_a_fit_that_fails_waits_for_the_checkpoint_under_way(tmp_path, monkeypatch):

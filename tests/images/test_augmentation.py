@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from mip.images import Augment, augmentation, rectangle_mask
+from mip.images import Augment, policies, rectangle_mask
 from mip.images.augmentation import (
-    OPERATIONS,
     brighten,
     crop_matrices,
     erase,
@@ -21,6 +20,7 @@ from mip.images.augmentation import (
     shift_matrices,
     warp,
 )
+from mip.images.policies import OPERATIONS
 from mip.rng import uniform
 
 ALL = {
@@ -216,10 +216,10 @@ def test_operations_are_those_of_torchvision(name, place):
     theirs, pixels = POLICIES["trivial"], photos(1, k=2, size=40)[0]
     values = theirs._AUGMENTATION_SPACE[name][0](31, 40, 40)
     by = round(float(values[place]), 4) if values is not None else 0.0
-    want = operated(theirs, pixels, name, by)
+    expected = operated(theirs, pixels, name, by)
     choice = (list(OPERATIONS).index(name) + 0.5) / len(OPERATIONS)
-    actual = augmentation.trivial_augment(pixels, [choice, 0.9, (place + 0.5) / 31])
-    assert (actual != want).float().mean() < 0.01  # rounding decides at a threshold
+    actual = policies.trivial_augment(pixels, [choice, 0.9, (place + 0.5) / 31])
+    assert (actual != expected).float().mean() < 0.01  # rounding decides at a threshold
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -229,11 +229,11 @@ def test_rand_augment_has_the_magnitudes_of_torchvision(name, sign):
     magnitudes, signed = theirs._AUGMENTATION_SPACE[name]
     values = magnitudes(31, 40, 40)
     by = float(values[9]) * (sign if signed else 1) if values is not None else 0.0
-    want = operated(theirs, pixels, name, by)
+    expected = operated(theirs, pixels, name, by)
     choice = (list(OPERATIONS).index(name) + 0.5) / len(OPERATIONS)
     turn = 0.9 if sign > 0 else 0.1
-    actual = augmentation.rand_augment(pixels, [choice, turn, 0.0, 0.0])
-    assert (actual != want).float().mean() < 0.01  # rounding decides at a threshold
+    actual = policies.rand_augment(pixels, [choice, turn, 0.0, 0.0])
+    assert (actual != expected).float().mean() < 0.01  # rounding decides at a threshold
 
 
 def test_the_policies_have_the_operations_of_torchvision():

@@ -244,7 +244,9 @@ for k in range(6):
 """
 
 
-@pytest.mark.parametrize("writes", [0, 2, 5])
+@pytest.mark.parametrize(
+    "writes", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (0, 1, 5))]
+)
 def test_a_process_killed_while_filling_leaves_no_wrong_rows(writes, plan, table, folder, tmp_path):
     table.frame.to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "s.toml").write_text(mip.dump(plan.spec))

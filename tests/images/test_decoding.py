@@ -355,8 +355,8 @@ def test_learning_keeps_all_rows_in_order(shots):
 
 def test_a_broken_photo_that_is_learned_is_named(shots):
     plan = mip.adapt(seeing("learn"), shots)
-    want = r"^shots.csv row 3, column 'photo': cut.jpg is truncated; it counts as missing$"
-    with pytest.warns(mip.errors.MipWarning, match=want) as warnings:
+    expected = r"^shots.csv row 3, column 'photo': cut.jpg is truncated; it counts as missing$"
+    with pytest.warns(mip.errors.MipWarning, match=expected) as warnings:
         plan.encode(shots)
     assert len(warnings) == 1
 

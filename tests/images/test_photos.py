@@ -58,10 +58,10 @@ def test_pixels_do_not_depend_on_the_encoding(options, no_simplejpeg):
 def test_pixels_are_those_of_a_full_decode_by_pillow():
     data = photo(640, 427)
     with Image.open(io.BytesIO(data)) as image:
-        want = np.array(image.resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
+        expected = np.array(image.resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
     actual = decode(None, data, 128).permute(1, 2, 0).numpy()
-    assert np.abs(actual - want).mean() < 0.02
-    assert np.abs(actual - want).max() <= 1
+    assert np.abs(actual - expected).mean() < 0.02
+    assert np.abs(actual - expected).max() <= 1
 
 
 def test_scaled_pixels_are_close_but_not_equal():
@@ -126,8 +126,8 @@ def test_a_photo_is_the_same_in_every_form(tmp_path):
 def test_cells_that_are_no_images_are_named(cell, reason):
     with pytest.raises(DataError) as caught:
         decode(None, cell, 8)
-    want = f"an image is a path, bytes, a PIL image, or uint8 [h, w] or [h, w, 3], {reason}"
-    assert str(caught.value) == want
+    expected = f"an image is a path, bytes, a PIL image, or uint8 [h, w] or [h, w, 3], {reason}"
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize(

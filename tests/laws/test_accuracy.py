@@ -43,10 +43,10 @@ def test_results_are_kept_and_measured_once(tmp_path):
         seen.append(name)
         return fake(name, case, data)
 
-    told = ["--json", str(file)]
-    assert main(["wine", *told], CASES, measure) == 0
-    assert main(told, CASES, measure) == 0
-    assert main(["wine", *told], CASES, measure) == 0
+    message = ["--json", str(file)]
+    assert main(["wine", *message], CASES, measure) == 0
+    assert main(message, CASES, measure) == 0
+    assert main(["wine", *message], CASES, measure) == 0
     assert seen == ["wine", *[name for name in CASES if name != "wine"], "wine"]
     assert json.loads(file.read_text()).keys() == CASES.keys()
 
@@ -57,8 +57,8 @@ def test_an_unknown_case_is_one_line_and_exit_2(tmp_path, capsys):
 
 
 def test_the_page_has_a_row_for_each_case(tmp_path):
-    told = ["--json", str(tmp_path / "x.json"), "--page", str(tmp_path / "page.md")]
-    assert main(told, CASES, fake) == 0
+    message = ["--json", str(tmp_path / "x.json"), "--page", str(tmp_path / "page.md")]
+    assert main(message, CASES, fake) == 0
     text = (tmp_path / "page.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| [")]
     assert len(rows) == len(CASES)

@@ -133,8 +133,8 @@ def test_the_deviation_of_a_sample_gives_another_slope(cars):
     net, one = nn.Linear(1, 1), mip.sgd(0.3)
     step = mip.train_step(net, F.mse_loss, one)
     batches = pipe((x, y), mip.batch(392))
-    found = mip.fit(step, batches, mip.init(net, one), epochs=30)
-    assert float(found.params["weight"]) == pytest.approx(-6.49567, abs=2e-5)
+    actual = mip.fit(step, batches, mip.init(net, one), epochs=30)
+    assert float(actual.params["weight"]) == pytest.approx(-6.49567, abs=2e-5)
     ten = mip.fit(step, batches, mip.init(net, one), epochs=10)
     assert float(F.mse_loss(eval_step(nn.Linear(1, 1))(ten, x), y)) == pytest.approx(
         18.677, abs=5e-4
@@ -169,8 +169,8 @@ def test_a_grid_search_finds_the_best_of_its_corners(cars):
         return float(F.mse_loss(run(State(params, {}, ()), x[:, None]), y[:, None]))
 
     steep, high = (torch.linspace(*ends, 5).double() for ends in ((-0.005, -0.01), (42, 47)))
-    found = min((error(m, b), round(float(m), 6), float(b)) for m in steep for b in high)
-    assert found == (pytest.approx(18.6930, abs=1e-4), -0.0075, 45.75)
+    actual = min((error(m, b), round(float(m), 6), float(b)) for m in steep for b in high)
+    assert actual == (pytest.approx(18.6930, abs=1e-4), -0.0075, 45.75)
 
 
 # Gradients written by hand, in a step of one's own.
@@ -285,11 +285,11 @@ def test_a_batch_of_all_rows_is_the_full_batch(cars):
     plan = mip.adapt(mip.parse(hidden([5])), cars)
     net, one, whole = mip.build(plan), mip.adam(0.1), plan.encode(cars)
     step, start = mip.train_step(net, plan.loss, one), mip.init(net, one)
-    found = mip.fit(step, pipe(whole, mip.batch(392)), start, epochs=20)
-    want = start
+    actual = mip.fit(step, pipe(whole, mip.batch(392)), start, epochs=20)
+    expected = start
     for _ in range(20):
-        want, _ = step(want, whole)
-    assert bits(found) == bits(want)
+        expected, _ = step(expected, whole)
+    assert bits(actual) == bits(expected)
 
 
 def test_three_spellings_of_the_squared_error_take_the_same_step(cars):

@@ -60,13 +60,13 @@ def test_what_is_refused_is_what_torch_would_refuse(size, freeze, batch, rows, t
     plan = mip.adapt(spec, given.train)
     net = mip.build(plan)
     inputs, _, *_ = plan.encode(given.train.take(np.arange(min(batch, rows))))
-    found = []
+    actual = []
     for function in (lambda: net(inputs), lambda: prepare_job(spec, given)):
         try:
             function()
         except (ValueError, SpecError) as error:
-            found.append(str(error))
-    assert not found or (len(found) == 2 and found[0].startswith("Expected more than 1 value"))
+            actual.append(str(error))
+    assert not actual or (len(actual) == 2 and actual[0].startswith("Expected more than 1 value"))
 
 
 def test_the_spec_and_the_cure_are_named(table):
@@ -114,9 +114,9 @@ def test_nothing_is_changed_by_looking(table):
 
 
 def test_a_size_that_the_backbone_cannot_take_is_named(table):
-    told = (
+    message = (
         r"^branch\.looks\.photos\.size = 8: the backbone 'squeezenet1_1' cannot take photos of "
         r"this size \(.+\)$"
     )
-    with pytest.raises(SpecError, match=told):
+    with pytest.raises(SpecError, match=message):
         mip.build(mip.adapt(spec_of(photos(8, "squeezenet1_1")), table))

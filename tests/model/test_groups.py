@@ -21,7 +21,7 @@ from mip.runs import prepare_job
 GROUP = '[[train.group]]\nmatch = "{match}"\nlr_scale = {lr}\nstart_epoch = {start}\n'
 
 
-def laid(table, freeze=None, backbone="small", groups="", epochs=3):
+def setup(table, freeze=None, backbone="small", groups="", epochs=3):
     spec = spec_of(train=f"[train]\nepochs = {epochs}\nbatch_size = 4\n{groups}")
     photos = evolve(spec.branch["photos"], freeze=freeze, backbone=backbone, size=32)
     return prepare_job(evolve(spec, branch={**spec.branch, "photos": photos}), all_of(table))
@@ -31,8 +31,8 @@ def all_of(table):
     return Parts(table, table.take([]), table.take([]))
 
 
-def trained(laid, steps=None):
-    return mip.fit(laid.step, laid.batches, laid.start.state, steps=steps or laid.steps)
+def trained(setup, steps=None):
+    return mip.fit(setup.step, setup.batches, setup.start.state, steps=steps or setup.steps)
 
 
 def moved(before, after) -> set[str]:
@@ -44,7 +44,7 @@ BACKBONE = "body.branch.photos.backbone."
 
 
 def test_a_frozen_backbone_stays_as_it_is_statistics_too(table):
-    run = laid(table, "all")
+    run = setup(table, "all")
     changed = moved(run.start.state, trained(run))
     assert changed
     assert not [path for path in changed if path.startswith(BACKBONE)]
@@ -52,7 +52,7 @@ def test_a_frozen_backbone_stays_as_it_is_statistics_too(table):
 
 
 def test_a_backbone_is_frozen_up_to_a_module(table):
-    run = laid(table, "layer1", "resnet18")
+    run = setup(table, "layer1", "resnet18")
     changed = moved(run.start.state, trained(run, 3))
     first = ("conv1.", "bn1.", "layer1.")
     inside = {path.removeprefix(BACKBONE) for path in changed if path.startswith(BACKBONE)}
@@ -68,7 +68,7 @@ def test_frozen_batch_norms_use_the_statistics_that_they_have():
 
 def test_unknown_modules_are_named(table):
     with pytest.raises(SpecError, match=r"branch\.photos\.freeze = 'layer9' is not a module"):
-        laid(table, "layer9", "resnet18")
+        setup(table, "layer9", "resnet18")
     with pytest.raises(SpecError, match=r"did you mean 'layer4'"):
         FeatureExtractor(nn.ModuleDict({"layer4": nn.Identity()}), "layer9")
 
@@ -112,8 +112,8 @@ def test_where_the_channels_are_is_asked_where_the_shape_says_nothing():
 def test_a_cut_where_none_can_be_made_says_why():
     with pytest.raises(SpecError) as caught:
         FeatureExtractor(nn.ModuleDict({"unused": nn.Identity()}), "unused")
-    told = "feature_layer = 'unused': the backbone cannot be cut there: NotImplementedError: "
-    assert str(caught.value).startswith(told)
+    message = "feature_layer = 'unused': the backbone cannot be cut there: NotImplementedError: "
+    assert str(caught.value).startswith(message)
 
 
 def test_a_stack_of_convolutions_has_so_many_parameters():
@@ -139,14 +139,14 @@ def test_what_is_for_torchvisions_models_is_refused_elsewhere(option):
 
 
 def test_a_group_without_a_learning_rate_stays(table):
-    run = laid(table, groups=GROUP.format(match="photos.*", lr=0, start=0))
+    run = setup(table, groups=GROUP.format(match="photos.*", lr=0, start=0))
     params = run.start.state.params
     changed = moved(run.start.state, trained(run)) & params.keys()
     assert {path for path in params if ".photos." not in path} == changed
 
 
 def test_a_group_starts_at_its_epoch(table):
-    run = laid(table, groups=GROUP.format(match="photos.backbone.*", lr=1, start=2))
+    run = setup(table, groups=GROUP.format(match="photos.backbone.*", lr=1, start=2))
     seen = []
 
     def look(event):
@@ -161,15 +161,15 @@ def test_a_group_starts_at_its_epoch(table):
 def test_a_learning_rate_of_its_own_equals_torchs_groups(table):
     groups = GROUP.format(match="place.*", lr=0.1, start=0)
     clip = "clip_norm = 0.0\nschedule = { kind = 'constant' }\n"
-    run = laid(table, groups=clip + groups, epochs=2)
+    run = setup(table, groups=clip + groups, epochs=2)
     state, stream = run.start.state, run.batches.iter_from(0)
     batches = [next(stream) for _ in range(5)]
     for batch in batches:
         state, _ = run.step(state, batch)
-    want = by_torch(run, batches)
+    expected = by_torch(run, batches)
     for path in state.params.keys() - {"body.branch.photos.score.bias"}:  # which has no gradient
         param = state.params[path]
-        torch.testing.assert_close(param, want[path], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(param, expected[path], rtol=1e-5, atol=1e-7)
 
 
 def by_torch(run, batches):
@@ -196,7 +196,7 @@ def by_torch(run, batches):
 
 def test_a_group_that_fits_nothing_is_named(table):
     with pytest.raises(SpecError) as caught:
-        laid(table, groups=GROUP.format(match="photo.*", lr=1, start=0))
+        setup(table, groups=GROUP.format(match="photo.*", lr=1, start=0))
     assert str(caught.value).startswith("train.group[0].match = 'photo.*' matches no parameter")
 
 

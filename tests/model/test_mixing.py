@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attrs import evolve
-from conftest import bits, lay, spec_of
+from conftest import bits, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,9 +48,9 @@ def test_a_mix_is_a_function_of_key_and_rows(way, key, alpha, n):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_another_key_or_other_rows_mix_otherwise(way):
-    batch, found = batch_of(torch.linspace(0, 1, 6)), way(1.0)
-    others = found(batch, 2), found(batch._replace(row=batch.row + 1), 1)
-    assert all(bits(other) != bits(found(batch, 1)) for other in others)
+    batch, actual = batch_of(torch.linspace(0, 1, 6)), way(1.0)
+    others = actual(batch, 2), actual(batch._replace(row=batch.row + 1), 1)
+    assert all(bits(other) != bits(actual(batch, 1)) for other in others)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -122,9 +122,9 @@ def test_what_cannot_be_mixed_is_said():
 @given(st.integers(0, 2**63 - 1), st.integers(0, 7))
 def test_a_batch_gets_one_of_the_ways_whole(key, n):
     batch, ways = batch_of(torch.linspace(0, 1, n)), [mixup(0.2), cutmix(1.0)]
-    found = bits(either(*ways)(batch, key))
-    assert found in [bits(way(batch, key)) for way in ways]
-    assert found == bits(either(*ways)(batch, key))
+    actual = bits(either(*ways)(batch, key))
+    assert actual in [bits(way(batch, key)) for way in ways]
+    assert actual == bits(either(*ways)(batch, key))
     assert bits(either(ways[0])(batch, key)) == bits(ways[0](batch, key))
 
 
@@ -141,22 +141,22 @@ def test_the_way_is_drawn_evenly_from_key_and_rows():
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("head", ["regression", "binary", "multiclass"])
 def test_every_head_trains_on_mixed_rows_and_resumes_anywhere(table, head, way):
-    laid = lay(spec_of(head), table)
-    classes = len(laid.plan.facts["head"]["classes"]) if head == "multiclass" else None
-    batches = mip.augment(way(0.4, classes), 5)(laid.batches)
-    whole = mip.fit(laid.step, batches, laid.state, epochs=2)
+    setup = set_up(spec_of(head), table)
+    classes = len(setup.plan.facts["head"]["classes"]) if head == "multiclass" else None
+    batches = mip.augment(way(0.4, classes), 5)(setup.batches)
+    whole = mip.fit(setup.step, batches, setup.state, epochs=2)
     assert all(value.isfinite().all() for value in whole.params.values())
-    for want, got in zip(
+    for expected, got in zip(
         islice(batches.iter_from(0), 3, 6), islice(batches.iter_from(3), 3), strict=True
     ):
-        assert bits(got) == bits(want)
+        assert bits(got) == bits(expected)
 
 
 def test_the_key_of_the_stage_comes_of_seed_and_epoch(table):
-    laid = lay(spec_of("regression"), table)
+    setup = set_up(spec_of("regression"), table)
     plain, mixed = (
-        next(laid.batches.iter_from(0)),
-        next(mip.augment(mixup(1.0), 5)(laid.batches).iter_from(0)),
+        next(setup.batches.iter_from(0)),
+        next(mip.augment(mixup(1.0), 5)(setup.batches).iter_from(0)),
     )
     assert bits(mixed) == bits(mixup(1.0)(plain, derive("augment", 5, 0)))
     assert evolve(mixup(1.0), alpha=2.0) == mixup(2.0)
@@ -177,7 +177,7 @@ ODD = {
 def test_inputs_with_the_names_of_photos_are_mixed_as_what_they_are(way, pixels, present):
     inputs = {"pixels": pixels, "present": present}
     assert not has_photos({"own": inputs})
-    found = way(1.0)(Batch({"own": inputs}, torch.rand(4), torch.arange(4)), 3).inputs["own"]
+    actual = way(1.0)(Batch({"own": inputs}, torch.rand(4), torch.arange(4)), 3).inputs["own"]
     other = way(1.0)(Batch({"a": pixels, "b": present}, torch.rand(4), torch.arange(4)), 3).inputs
-    assert bits(found["pixels"]) == bits(other["a"])
-    assert bits(found["present"]) == bits(other["b"])
+    assert bits(actual["pixels"]) == bits(other["a"])
+    assert bits(actual["present"]) == bits(other["b"])

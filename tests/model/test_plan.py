@@ -189,9 +189,9 @@ def test_numbers_are_standardised_by_the_training_rows(plan, table):
     assert facts["mean"][0] == pytest.approx(known.mean())
     assert facts["std"][0] == pytest.approx(known.std())
     assert facts["missing"] == [int(np.isnan(area).sum()), 0]
-    want = (area - known.mean()) / known.std()
-    found = plan.encode(table).inputs["rooms"]["sizes"][:, 0].numpy()
-    np.testing.assert_allclose(found, want.astype("float32"), rtol=1e-6)
+    expected = (area - known.mean()) / known.std()
+    actual = plan.encode(table).inputs["rooms"]["sizes"][:, 0].numpy()
+    np.testing.assert_allclose(actual, expected.astype("float32"), rtol=1e-6)
 
 
 def test_a_constant_column_is_zero():
@@ -241,10 +241,10 @@ def test_classes_in_the_target_are_checked_with_the_rows(table):
     plan = mip.adapt(spec_of("multiclass", NUMBERS), table)
     strange = table.frame.copy()
     strange.loc[[4, 5], "style"] = "loftt"
-    want = "row 4, column 'style': 'loftt' is not a class of the training rows (2 rows: 4, 5); "
+    expected = "row 4, column 'style': 'loftt' is not a class of the training rows (2 rows: 4, 5); "
     with pytest.raises(DataError) as caught:
         plan.encode(mip.from_frame(strange, table.root))
-    assert want + "did you mean 'loft'? (known: flat, house, loft)" in str(caught.value)
+    assert expected + "did you mean 'loft'? (known: flat, house, loft)" in str(caught.value)
 
 
 # A value of JSON.

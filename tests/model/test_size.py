@@ -81,8 +81,8 @@ def test_a_lookup_multiplies_nothing():
 def test_attention_counts_its_products(device):
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, device=device)
     n, d, hidden = 5, 16, 32
-    want = 3 * n * d * d + 2 * n * n * d + n * d * d + 2 * n * d * hidden
-    assert profile(layer, torch.zeros(1, n, d, device=device))[0].multiply_adds == want
+    expected = 3 * n * d * d + 2 * n * n * d + n * d * d + 2 * n * d * hidden
+    assert profile(layer, torch.zeros(1, n, d, device=device))[0].multiply_adds == expected
 
 
 def test_a_weight_that_two_layers_share_counts_once():
@@ -222,8 +222,8 @@ def test_lines_run_from_each_box_to_the_next_and_through_none(tree, paths):
 def test_several_heads_are_parts_of_their_own(table):
     plan = mip.adapt(spec_of("joint"), table)
     nodes = summary(plan, mip.build(plan))
-    told = [(node.path, node.kind, format_shape(node.shape)) for node in nodes[-4:]]
-    assert told == [
+    message = [(node.path, node.kind, format_shape(node.shape)) for node in nodes[-4:]]
+    assert message == [
         ("branch", "fuse", "n × 17"),
         ("head.price", "regression", "n"),
         ("head.style", "multiclass", "n × 3"),

@@ -39,14 +39,14 @@ def layer() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("initializer", STDS)
 def test_the_standard_deviation_of_a_layer_is_that_of_theory(initializer):
-    options, want = STDS[initializer]
+    options, expected = STDS[initializer]
     after = reinit(layer(), [Rule("0.weight", initializer, options)], seed=3)["0.weight"]
-    assert float(after.std()) == pytest.approx(want, rel=0.05)
-    assert abs(float(after.mean())) < 0.05 * want + 1e-3
+    assert float(after.std()) == pytest.approx(expected, rel=0.05)
+    assert abs(float(after.mean())) < 0.05 * expected + 1e-3
 
 
 @pytest.mark.parametrize(
-    ("initializer", "options", "want"),
+    ("initializer", "options", "expected"),
     [
         ("ones", {}, torch.ones(4, 4)),
         ("zeros", {}, torch.zeros(4, 4)),
@@ -54,9 +54,9 @@ def test_the_standard_deviation_of_a_layer_is_that_of_theory(initializer):
         ("constant", {"val": 0.3}, torch.full((4, 4), 0.3)),
     ],
 )
-def test_a_fixed_initializer_gives_its_values(initializer, options, want):
+def test_a_fixed_initializer_gives_its_values(initializer, options, expected):
     assert torch.equal(
-        reinit({"a": torch.randn(4, 4)}, [Rule("a", initializer, options)])["a"], want
+        reinit({"a": torch.randn(4, 4)}, [Rule("a", initializer, options)])["a"], expected
     )
 
 
@@ -213,9 +213,9 @@ def between(params) -> torch.Tensor:
 
 @pytest.mark.parametrize("initializer", STDS)
 def test_a_layer_is_initialized_by_the_rule_of_the_spec(initializer, table):
-    options, want = STDS[initializer]
+    options, expected = STDS[initializer]
     weight = between(built(table, init_of("wide.layers.*.weight", initializer, **options)))
-    assert float(weight.std()) == pytest.approx(want, rel=0.05)
+    assert float(weight.std()) == pytest.approx(expected, rel=0.05)
 
 
 def test_exact_initializers_give_their_values_in_a_spec(table):
@@ -287,9 +287,9 @@ class Fixed:
 def test_a_rule_overrides_a_pretrained_weight(table):
     kinds = {**mip.KINDS, "fixed": Fixed}
     spec = NUMBERS + '[branch.fixed]\nkind = "fixed"\n' + HEADS["regression"]
-    for rules, want in ("", 7.0), (init_of("fixed.weight", "constant", val=3), 3.0):
+    for rules, expected in ("", 7.0), (init_of("fixed.weight", "constant", val=3), 3.0):
         net = mip.build(mip.adapt(mip.parse(spec + rules, kinds), table))
-        assert net.body.branch["fixed"].weight.unique().tolist() == [want]
+        assert net.body.branch["fixed"].weight.unique().tolist() == [expected]
         assert net.body.branch["fixed"].bias.unique().tolist() == [7.0]
 
 

@@ -203,8 +203,8 @@ def test_thirty_steps_equal_torchs(case):
 @torchs
 def test_from_torch_equals_every_class_of_torch(case):
     converted = optim.from_torch(case.kind, case.options)
-    want = torch_steps(case.theirs, 5, case.shapes)
-    assert bits(steps_of(converted, 5, case.shapes)) == bits(want)
+    expected = torch_steps(case.theirs, 5, case.shapes)
+    assert bits(steps_of(converted, 5, case.shapes)) == bits(expected)
 
 
 @battery
@@ -235,8 +235,8 @@ def test_the_order_of_the_names_does_not_matter(case):
         grads = reverse(gradients(step, case.shapes))
         _, state, params = case.ours.update(grads, state, params, step)
         params = reverse(params)
-    want = steps_of(case.ours, 5, case.shapes)
-    assert all(torch.equal(params[name], want[name]) for name in want)
+    expected = steps_of(case.ours, 5, case.shapes)
+    assert all(torch.equal(params[name], expected[name]) for name in expected)
 
 
 @battery
@@ -495,8 +495,8 @@ def test_averages_equal_torchs(first):
                 changed = nn.Linear(3, 2)
                 changed.load_state_dict(moved)
                 torchs.update_parameters(changed)
-        want = dict(torchs.module.state_dict())
-        torch.testing.assert_close(state.mean, want)
+        expected = dict(torchs.module.state_dict())
+        torch.testing.assert_close(state.mean, expected)
 
 
 def test_the_average_of_some_steps_is_their_mean():
@@ -568,9 +568,9 @@ def test_sharpness_aware_steps_are_the_papers():
         for param, grad in zip(net.parameters(), grads, strict=True):
             param.add_(far * grad)
     grads = torch.autograd.grad(F.mse_loss(net(x), y), list(net.parameters()))
-    want = [param - 0.1 * grad for param, grad in zip(before, grads, strict=True)]
+    expected = [param - 0.1 * grad for param, grad in zip(before, grads, strict=True)]
     assert metrics["loss"] == loss.detach()
-    torch.testing.assert_close(list(after.params.values()), want)
+    torch.testing.assert_close(list(after.params.values()), expected)
 
 
 def test_sharpness_aware_steps_are_pure_and_count_a_batch_once():
@@ -615,7 +615,7 @@ def test_what_decays_of_a_whole_model(table):
 
 
 @pytest.mark.parametrize(
-    ("path", "want"),
+    ("path", "expected"),
     [
         ("backbone.patch_embed.proj.weight", True),
         ("backbone.self_attn.in_proj_weight", True),
@@ -626,8 +626,8 @@ def test_what_decays_of_a_whole_model(table):
         ("weight", True),
     ],
 )
-def test_embeddings_are_known_by_their_names(path, want):
-    assert matrices(path, torch.Size([3, 4])) == want
+def test_embeddings_are_known_by_their_names(path, expected):
+    assert matrices(path, torch.Size([3, 4])) == expected
 
 
 def test_muon_gives_the_rest_to_adamw():
@@ -686,9 +686,9 @@ def test_momentum_and_decay_follow_their_schedules():
         values = {"betas": (momentum(step), 0.999), "weight_decay": decay(step)}
         optimizer.param_groups[0].update(values)
 
-    want = torch_steps(partial(T.AdamW, lr=0.1, fused=True), 10, before=before)
+    expected = torch_steps(partial(T.AdamW, lr=0.1, fused=True), 10, before=before)
     ours = mip.adamw(0.1, betas=(momentum, 0.999), weight_decay=decay)
-    assert bits(steps_of(ours, 10)) == bits(want)
+    assert bits(steps_of(ours, 10)) == bits(expected)
 
 
 # Classes of torch's form.
@@ -716,8 +716,8 @@ class Stateful(T.Optimizer):
 
 
 def test_numbers_of_a_class_in_torchs_form_are_kept():
-    want = torch_steps(Stateful, 6)
-    assert bits(steps_of(optim.from_torch(Stateful), 6)) == bits(want)
+    expected = torch_steps(Stateful, 6)
+    assert bits(steps_of(optim.from_torch(Stateful), 6)) == bits(expected)
 
 
 def test_a_rate_of_a_class_in_torchs_form_may_follow_a_schedule():
@@ -726,8 +726,8 @@ def test_a_rate_of_a_class_in_torchs_form_may_follow_a_schedule():
     def before(optimizer, step):
         optimizer.param_groups[0]["lr"] = rate(step)
 
-    want = torch_steps(T.Adamax, 6, before=before)
-    assert bits(steps_of(optim.from_torch(T.Adamax, lr=rate), 6)) == bits(want)
+    expected = torch_steps(T.Adamax, 6, before=before)
+    assert bits(steps_of(optim.from_torch(T.Adamax, lr=rate), 6)) == bits(expected)
 
 
 def test_what_a_checkpoint_cannot_hold_is_named():
@@ -763,9 +763,9 @@ def test_a_spec_builds_the_optimizer_of_its_function(name, decay):
     options = {"weight_decay": 0.2, "decay_params": decay}
     # SGD's momentum is 0.9 in a spec, where more than half of those who write one want it.
     momentum = {"momentum": 0.9} if name == "sgd" else {}
-    want = getattr(optim, name)(0.01, **options, **momentum)
+    expected = getattr(optim, name)(0.01, **options, **momentum)
     optimizer = KINDS[name](lr=0.5, **options).optimizer(constant(0.01))
-    assert bits(steps_of(optimizer, 5)) == bits(steps_of(want, 5))
+    assert bits(steps_of(optimizer, 5)) == bits(steps_of(expected, 5))
 
 
 MISTAKES = {
@@ -843,5 +843,5 @@ OLD_NAMES = {
 @pytest.mark.parametrize("old", OLD_NAMES)
 def test_a_spec_of_version_1_has_other_names(old):
     train = 'train.schedule.kind = "constant"\ntrain.optimizer = '
-    want = mip.parse(f"{train}{{ {OLD_NAMES[old]} }}\n{TEXT}")
-    assert mip.parse(f"version = 1\n{train}{{ {old} }}\n{TEXT}") == want
+    expected = mip.parse(f"{train}{{ {OLD_NAMES[old]} }}\n{TEXT}")
+    assert mip.parse(f"version = 1\n{train}{{ {old} }}\n{TEXT}") == expected

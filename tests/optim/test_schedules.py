@@ -164,7 +164,7 @@ KINDS = {name: kind for name, kind in mip.KINDS.items() if plays(kind, ScheduleS
 
 
 @pytest.mark.parametrize(
-    ("kind", "want"),
+    ("kind", "expected"),
     [
         (S.Constant(), [2.0] * 5),
         (S.Constant(warmup=0.5), [2 / 3, 4 / 3, 2.0, 2.0, 2.0]),
@@ -188,9 +188,9 @@ KINDS = {name: kind for name, kind in mip.KINDS.items() if plays(kind, ScheduleS
     ],
     ids=str,
 )
-def test_a_schedule_of_a_spec_spans_the_run(kind, want):
+def test_a_schedule_of_a_spec_spans_the_run(kind, expected):
     rate = kind.schedule(2.0, 4)
-    assert [rate(step) for step in range(5)] == pytest.approx(want, abs=1e-4)
+    assert [rate(step) for step in range(5)] == pytest.approx(expected, abs=1e-4)
 
 
 SEQUENTIAL = """
@@ -287,8 +287,8 @@ PART = 'kind = "sequential", part = [{{ share = 1.0, lr_scale = 0.5, schedule = 
 def test_a_spec_of_version_1_has_other_names(old):
     old, new, text = old, OLD_NAMES[old], TEXT + "[train]\nschedule = {{ {} }}\n"
     for _ in range(3):
-        want = mip.parse(text.format(new))
-        assert mip.parse("version = 1\n" + text.format(old)) == want
+        expected = mip.parse(text.format(new))
+        assert mip.parse("version = 1\n" + text.format(old)) == expected
         old, new = OLD_PART.format(old), PART.format(new)
 
 

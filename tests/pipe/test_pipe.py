@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from attrs import evolve
-from conftest import NUMBERS, bits, lay, spec_of, within
+from conftest import NUMBERS, bits, set_up, spec_of, within
 from hypothesis import given
 from hypothesis import strategies as st
 from toolz import concat, pipe
@@ -123,8 +124,8 @@ def test_standing_before_a_step_equals_dropping_the_batches_before_it(
         assert list(batches.iter_from(step)) == []
         return
     plain = numbers(rows, size, shuffle, drop_last=drop_last)
-    want = lists(islice(plain.iter_from(0), step, step + 4))
-    assert lists(islice(batches.iter_from(step), 4)) == want
+    expected = lists(islice(plain.iter_from(0), step, step + 4))
+    assert lists(islice(batches.iter_from(step), 4)) == expected
 
 
 @given(rows=st.integers(0, 30), size=sizes, drop_last=st.booleans())
@@ -140,11 +141,11 @@ def test_an_empty_source_gives_no_batches():
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_give_the_same_as_none(table, workers):
-    alone, threaded = (lay(spec_of(), table, workers=k).batches for k in (0, workers))
-    for want, got in zip(
+    alone, threaded = (set_up(spec_of(), table, workers=k).batches for k in (0, workers))
+    for expected, got in zip(
         islice(alone.iter_from(1), 7), islice(threaded.iter_from(1), 7), strict=True
     ):
-        assert bits(got) == bits(want)
+        assert bits(got) == bits(expected)
 
 
 def test_workers_keep_the_order_when_later_batches_are_ready_first():
@@ -233,14 +234,14 @@ def test_a_stage_may_be_any_function_of_a_batch():
 
 
 def test_augmentation_depends_on_the_epoch_and_the_seed(table):
-    laid = lay(spec_of(), table)
-    batch = laid.plan.encode(table)
+    setup = set_up(spec_of(), table)
+    batch = setup.plan.encode(table)
     pixels = {
         name: bits(changed.inputs["photos"]["pixels"])[""][2]
         for name, changed in {
-            "first": laid.plan.augment(batch, 1),
-            "again": laid.plan.augment(batch, 1),
-            "other": laid.plan.augment(batch, 2),
+            "first": setup.plan.augment(batch, 1),
+            "again": setup.plan.augment(batch, 1),
+            "other": setup.plan.augment(batch, 2),
             "none": batch,
         }.items()
     }
@@ -259,15 +260,15 @@ def by_row(batches) -> dict[int, bytes]:
 
 @pytest.mark.parametrize(("rows", "workers"), [(1, 0), (3, 2), (4, 1), (11, 0)])
 def test_the_augmentation_of_a_row_does_not_depend_on_its_batch(table, rows, workers):
-    want = by_row(lay(spec_of(), table).batches)
-    laid = lay(spec_of(), table, rows=rows, workers=workers)
-    staged = evolve(laid.batches, stages=(laid.batches.stages[0],))
-    got = by_row(mip.augment(laid.plan.augment, 0, workers)(staged))
-    assert got == want
+    expected = by_row(set_up(spec_of(), table).batches)
+    setup = set_up(spec_of(), table, rows=rows, workers=workers)
+    staged = evolve(setup.batches, stages=(setup.batches.stages[0],))
+    got = by_row(mip.augment(setup.plan.augment, 0, workers)(staged))
+    assert got == expected
 
 
 def test_every_epoch_augments_anew(table):
-    batches = lay(spec_of(), table).batches
+    batches = set_up(spec_of(), table).batches
     first, second = (
         by_row(islice(batches.iter_from(k * len(batches)), len(batches))) for k in (0, 1)
     )
@@ -276,7 +277,7 @@ def test_every_epoch_augments_anew(table):
 
 
 def test_all_photos_of_a_row_change_alike(table):
-    plan = lay(spec_of(), table).plan
+    plan = set_up(spec_of(), table).plan
     pixels = torch.randint(0, 256, (5, 1, 3, 8, 8), dtype=torch.uint8).repeat(1, 2, 1, 1, 1)
     changed = plan.spec.branch["photos"].augmentation(pixels, 7, torch.arange(5))
     assert torch.equal(changed[:, 0], changed[:, 1])
@@ -284,20 +285,20 @@ def test_all_photos_of_a_row_change_alike(table):
 
 
 def test_collected_rows_are_those_of_the_file_in_order(table):
-    laid = lay(spec_of(), table)
-    kept = mip.collect(pipe(table, mip.batch(3), mip.transform(laid.plan.encode)))
+    setup = set_up(spec_of(), table)
+    kept = mip.collect(pipe(table, mip.batch(3), mip.transform(setup.plan.encode)))
     assert isinstance(kept, Batch)
-    assert bits(kept) == bits(laid.plan.encode(table))
+    assert bits(kept) == bits(setup.plan.encode(table))
 
 
 def test_a_pipe_over_collected_rows_gives_the_same_batches(table):
-    laid = lay(spec_of(), table)
-    kept = mip.collect(pipe(table, mip.batch(3), mip.transform(laid.plan.encode)))
-    memory = pipe(kept, mip.sample(True, 0), mip.batch(4), mip.augment(laid.plan.augment, 0))
-    for want, got in zip(
-        islice(laid.batches.iter_from(2), 5), islice(memory.iter_from(2), 5), strict=True
+    setup = set_up(spec_of(), table)
+    kept = mip.collect(pipe(table, mip.batch(3), mip.transform(setup.plan.encode)))
+    memory = pipe(kept, mip.sample(True, 0), mip.batch(4), mip.augment(setup.plan.augment, 0))
+    for expected, got in zip(
+        islice(setup.batches.iter_from(2), 5), islice(memory.iter_from(2), 5), strict=True
     ):
-        assert bits(got) == bits(want)
+        assert bits(got) == bits(expected)
 
 
 def test_batches_move_to_a_device():
@@ -374,13 +375,16 @@ def test_a_process_of_a_data_loader_makes_its_own_batches_and_no_other():
     assert makers[0] == makers[2] != makers[1] == makers[3]
 
 
-def test_an_error_in_a_process_of_a_data_loader_names_the_rows():
+def test_an_error_in_a_process_of_a_data_loader_names_the_rows(monkeypatch):
     def fail(rows):
         raise KeyError("broken")
 
+    # The loader waits this long for a process that has failed, when it is collected.
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     batches = pipe(torch.arange(8), mip.batch(2), mip.transform(fail))
     with pytest.raises(KeyError, match=r"(?s)broken.*in rows 0, 1 of epoch 0"):
         loaded(batches, 1)
+    gc.collect()
 
 
 def test_fit_takes_a_data_loader_and_a_datapipe_of_batches():
@@ -388,11 +392,11 @@ def test_fit_takes_a_data_loader_and_a_datapipe_of_batches():
     step = mip.train_step(net, torch.nn.functional.mse_loss, opt)
     rows = torch.randn(9, 2), torch.randn(9, 1)
     batches, start = pipe(rows, mip.batch(4)), mip.init(net, opt)
-    want = bits(mip.fit(step, batches, start, epochs=2).params)
+    expected = bits(mip.fit(step, batches, start, epochs=2).params)
     loader = DataLoader(Datapipe(batches), batch_size=None)
     usual = DataLoader(TensorDataset(*rows), batch_size=4)
     for source in (Datapipe(batches), loader, usual, list(batches)):
-        assert bits(mip.fit(step, source, start, epochs=2).params) == want
+        assert bits(mip.fit(step, source, start, epochs=2).params) == expected
 
 
 def test_a_pipe_prints_its_functions_by_name(table):

@@ -65,11 +65,12 @@ def test_standing_before_a_step_equals_dropping_the_batches_before_it(
     kind, rows, size, step, drop_last
 ):
     batches = numbers(kind, rows, size, drop_last)
-    want = lists(islice(batches.iter_from(0), step, step + 4))
-    assert lists(islice(batches.iter_from(step), 4)) == want
+    expected = lists(islice(batches.iter_from(0), step, step + 4))
+    assert lists(islice(batches.iter_from(step), 4)) == expected
     threads = [mip.transform(torch.clone, workers=2), mip.prefetch(2)]
     assert (
-        lists(islice(numbers(kind, rows, size, drop_last, more=threads).iter_from(step), 4)) == want
+        lists(islice(numbers(kind, rows, size, drop_last, more=threads).iter_from(step), 4))
+        == expected
     )
 
 
@@ -270,9 +271,9 @@ def test_a_subset_is_the_source_of_its_rows(data, rows, size, shuffle):
     indices = data.draw(st.lists(st.integers(0, rows - 1), max_size=20))
     stages = [mip.sample(shuffle), mip.batch(size)]
     restricted = pipe(torch.arange(rows) * 10, mip.subset(indices), *stages)
-    want = pipe(torch.tensor(indices, dtype=torch.int64) * 10, *stages)
-    assert len(restricted) == len(want)
-    assert lists(restricted) == lists(want)
+    expected = pipe(torch.tensor(indices, dtype=torch.int64) * 10, *stages)
+    assert len(restricted) == len(expected)
+    assert lists(restricted) == lists(expected)
 
 
 def test_subsets_nest_and_errors_name_the_rows_of_the_file():

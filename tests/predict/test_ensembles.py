@@ -68,8 +68,8 @@ def test_an_ensemble_predicts_the_mean_of_numbers_and_probabilities(models, tabl
     predictions = mip.predict.ensemble(models)(table)
     assert list(predictions) == list(frames[0])
     for name in predictions.select_dtypes("number"):
-        want = np.mean([frame[name] for frame in frames], axis=0)
-        np.testing.assert_array_equal(predictions[name], want)
+        expected = np.mean([frame[name] for frame in frames], axis=0)
+        np.testing.assert_array_equal(predictions[name], expected)
 
 
 def test_labels_are_those_of_the_mean(models, table, kind):
@@ -297,8 +297,8 @@ def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path, ru
     done = run("ensemble", tmp_path / "0", tmp_path / "1/model.safetensors", "--out", out)
     assert done[:2] == (0, f"wrote {out}: the mean of 2 models\n")
     assert run("predict", out, folder / "houses.csv", "--out", csv)[0] == 0
-    want = mip.load(out)(table)
-    pd.testing.assert_frame_equal(pd.read_csv(csv, index_col="row"), want.rename_axis("row"))
+    expected = mip.load(out)(table)
+    pd.testing.assert_frame_equal(pd.read_csv(csv, index_col="row"), expected.rename_axis("row"))
     code, scored, _ = run("evaluate", out, folder / "houses.csv", "--split", "test")
     assert code == 0
     assert "accuracy" in scored

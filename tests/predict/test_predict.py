@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from attrs import evolve
-from conftest import NUMBERS, ROWS, draw_photos, exactly, frame_of, lay, nearly, spec_of
+from conftest import NUMBERS, ROWS, draw_photos, exactly, frame_of, nearly, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +35,7 @@ base_channels = 2
 
 @pytest.fixture(scope="module")
 def predict(table, head):
-    setup = lay(spec_of(head), table)
+    setup = set_up(spec_of(head), table)
     state = mip.fit(setup.step, setup.batches, setup.state, steps=6)
     return mip.predictor(setup.plan, state)
 
@@ -43,7 +43,7 @@ def predict(table, head):
 @pytest.fixture(scope="module")
 def numbers(table):
     """A predictor of table columns alone."""
-    setup = lay(spec_of("regression", NUMBERS), table)
+    setup = set_up(spec_of("regression", NUMBERS), table)
     return mip.predictor(setup.plan, mip.fit(setup.step, setup.batches, setup.state, steps=6))
 
 
@@ -84,10 +84,10 @@ def test_a_row_may_come_twice(numbers, table):
 
 
 def test_a_table_a_frame_and_a_file_predict_the_same(predict, table, folder):
-    want = predict(table)
-    exactly(predict(folder / "houses.csv"), want)
-    exactly(predict(str(folder / "houses.csv")), want)
-    exactly(predict(mip.from_frame(table.frame, folder)), want)
+    expected = predict(table)
+    exactly(predict(folder / "houses.csv"), expected)
+    exactly(predict(str(folder / "houses.csv")), expected)
+    exactly(predict(mip.from_frame(table.frame, folder)), expected)
 
 
 def test_a_frame_of_numbers_predicts_as_its_file(numbers, table):
@@ -142,7 +142,7 @@ def shots(tmp_path_factory):
     draw_photos(folder)
     (folder / "photos" / "cut.jpg").write_bytes((folder / "photos" / "1.jpg").read_bytes()[:200])
     table = mip.from_frame(frame_of(), folder, "shots.csv")
-    setup = lay(spec_of("regression", PHOTO + NUMBERS), table)
+    setup = set_up(spec_of("regression", PHOTO + NUMBERS), table)
     return mip.predictor(setup.plan, setup.state), table
 
 
@@ -190,8 +190,10 @@ def test_a_photo_that_may_be_missing_is_predicted(predict, table):
 
 def test_a_missing_column_names_the_nearest(numbers):
     frame = frame_of().rename(columns={"town": "twon"})
-    want = "branch.place.columns: 'town' is not a column of table; did you mean 'twon'? (known: "
-    with pytest.raises(DataError, match=re.escape(want)):
+    expected = (
+        "branch.place.columns: 'town' is not a column of table; did you mean 'twon'? (known: "
+    )
+    with pytest.raises(DataError, match=re.escape(expected)):
         numbers(frame)
 
 
@@ -253,12 +255,12 @@ def test_many_rows_are_predicted_in_parts(numbers):
 
 
 def test_the_scores_of_a_regression_are_the_formulas(table):
-    setup = lay(spec_of("regression", NUMBERS), table)
+    setup = set_up(spec_of("regression", NUMBERS), table)
     predict = mip.predictor(setup.plan, setup.state)
     guess, truth = predict(table)["value"].to_numpy(), table.numbers("price")
     off = guess - truth
     std = truth.std()
-    want = {
+    expected = {
         "loss": np.mean((off / std) ** 2),
         "mae": np.abs(off).mean(),
         "rmse": np.sqrt((off**2).mean()),
@@ -267,7 +269,7 @@ def test_the_scores_of_a_regression_are_the_formulas(table):
     }
     scores = mip.evaluate(predict, table)
     # The target goes through float32, which has seven digits.
-    assert {name: scores[name] for name in want} == pytest.approx(want, rel=1e-4)
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     apes = np.sort(np.abs(off) / truth)
     assert scores["median_ape"] == pytest.approx(apes[(len(apes) - 1) // 2], rel=1e-4)
 
@@ -279,17 +281,17 @@ def pairs_ranked(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def test_the_scores_of_two_classes_are_the_formulas(table):
-    setup = lay(spec_of("binary", NUMBERS), table)
+    setup = set_up(spec_of("binary", NUMBERS), table)
     predict = mip.predictor(setup.plan, setup.state)
     frame, truth = predict(table), table.texts("sold") == "yes"
     chance = frame["p_yes"].to_numpy()
     log_loss = -np.log(np.where(truth, chance, 1 - chance)).mean()
-    want = {
+    expected = {
         "loss": log_loss,
         "accuracy": ((chance > 0.5) == truth).mean(),
         "auc": pairs_ranked(chance, truth),
     }
-    assert mip.evaluate(predict, table) == pytest.approx(want, rel=1e-5)
+    assert mip.evaluate(predict, table) == pytest.approx(expected, rel=1e-5)
 
 
 def test_large_logits_are_ranked_apart():
@@ -301,7 +303,7 @@ def test_large_logits_are_ranked_apart():
 
 
 def test_the_scores_of_many_classes_are_the_formulas(table):
-    setup = lay(spec_of("multiclass", NUMBERS), table)
+    setup = set_up(spec_of("multiclass", NUMBERS), table)
     predict = mip.predictor(setup.plan, setup.state)
     frame = predict(table)
     chances = frame[["p_flat", "p_house", "p_loft"]].to_numpy()
@@ -309,17 +311,17 @@ def test_the_scores_of_many_classes_are_the_formulas(table):
     of_truth = chances[np.arange(len(truth)), truth]
     rank = (chances > of_truth[:, None]).sum(axis=1)
     log_loss = -np.log(of_truth).mean()
-    want = {
+    expected = {
         "loss": log_loss,
         "accuracy": (chances.argmax(axis=1) == truth).mean(),
         "top2": (rank < 2).mean(),
         "auc": np.mean([pairs_ranked(chances[:, k], truth == k) for k in range(3)]),
     }
-    assert mip.evaluate(predict, table) == pytest.approx(want, rel=1e-5)
+    assert mip.evaluate(predict, table) == pytest.approx(expected, rel=1e-5)
 
 
 def test_chances_are_the_softmax_of_the_logits(table):
-    setup = lay(spec_of("multiclass", NUMBERS), table)
+    setup = set_up(spec_of("multiclass", NUMBERS), table)
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     decoded = setup.plan.decode(logits)
     chances = np.stack([decoded[f"p_{word}"] for word in ("flat", "house", "loft")], axis=1)
@@ -333,7 +335,7 @@ def test_scores_do_not_depend_on_the_batches(predict, table):
 
 
 def test_one_class_alone_has_no_area(table):
-    setup = lay(spec_of("binary", NUMBERS), table)
+    setup = set_up(spec_of("binary", NUMBERS), table)
     only = table.take(np.flatnonzero(table.texts("sold") == "yes"))
     scores = mip.evaluate(mip.predictor(setup.plan, setup.state), only)
     assert np.isnan(scores["auc"])
@@ -342,9 +344,9 @@ def test_one_class_alone_has_no_area(table):
 
 def test_rows_without_a_target_are_left_out_of_the_scores(numbers):
     frame = frame_of(20)
-    want = mip.evaluate(numbers, frame.drop(index=[3]))
+    expected = mip.evaluate(numbers, frame.drop(index=[3]))
     frame.loc[3, "price"] = np.nan
-    assert mip.evaluate(numbers, frame) == pytest.approx(want, rel=1e-6)
+    assert mip.evaluate(numbers, frame) == pytest.approx(expected, rel=1e-6)
 
 
 def test_scores_need_the_target(numbers):
@@ -353,7 +355,7 @@ def test_scores_need_the_target(numbers):
 
 
 def test_a_class_unknown_to_the_model_is_named(table):
-    setup = lay(spec_of("multiclass", NUMBERS), table)
+    setup = set_up(spec_of("multiclass", NUMBERS), table)
     frame = frame_of().assign(style="castle")
     with pytest.raises(DataError, match="row 0, column 'style': 'castle' is not a class of the"):
         mip.evaluate(mip.predictor(setup.plan, setup.state), frame)
@@ -375,9 +377,9 @@ def test_a_prediction_and_a_target_never_broadcast(loss, table):
 
 def test_views_average_the_logits_of_augmented_rows(predict, table):
     batch, views = predict.plan.encode(table), tta(predict, n=3).augmentations
-    want = torch.stack([predict.forward(each) for each in (batch, *(v(batch) for v in views))])
-    assert torch.equal(tta(predict, n=3).forward(batch), want.mean(dim=0))
-    assert not torch.equal(want.mean(dim=0), predict.forward(batch))
+    expected = torch.stack([predict.forward(each) for each in (batch, *(v(batch) for v in views))])
+    assert torch.equal(tta(predict, n=3).forward(batch), expected.mean(dim=0))
+    assert not torch.equal(expected.mean(dim=0), predict.forward(batch))
 
 
 def test_views_depend_on_the_seed_and_not_on_the_batch(predict, table):

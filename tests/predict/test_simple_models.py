@@ -124,8 +124,8 @@ def test_a_network_that_says_the_mean_has_the_scores_of_the_mean(head):
     zero = {path: 0 * param for path, param in start.params.items()}
     last = [path for path in zero if path.endswith("bias")][-1]
     state = evolve(start, params={**zero, last: bias})
-    want = score_by_part(mip.predictor(plan, state), plan, cut)
-    assert first["train"] == pytest.approx(want["train"], rel=1e-6, abs=1e-6)
+    expected = score_by_part(mip.predictor(plan, state), plan, cut)
+    assert first["train"] == pytest.approx(expected["train"], rel=1e-6, abs=1e-6)
 
 
 def test_a_network_is_scored_as_evaluate_scores_it():
@@ -137,8 +137,8 @@ def test_a_network_is_scored_as_evaluate_scores_it():
     assert list(trained) == ["train", "valid", "test"]
     for part, rows in cut._asdict().items():
         scores = mip.evaluate(predict, rows)
-        want = {**scores, "log_loss": pytest.approx(scores["loss"])}
-        assert trained[part] == dissoc(want, "loss")
+        expected = {**scores, "log_loss": pytest.approx(scores["loss"])}
+        assert trained[part] == dissoc(expected, "loss")
         for scores in baselines(plan, cut, FEW).values():
             assert scores[part].keys() == trained[part].keys()
 
@@ -299,10 +299,10 @@ def test_the_command_prints_what_it_writes(here, run):
         assert list(scores) == ["train", "valid", "test"]
         rows = [line for line in lines if line[: len(name.split())] == name.split()]
         shown = [line[len(name.split()) :] for line in rows]
-        want = [
+        expected = [
             [mip.train.format_metric(*pair) for pair in part.items()] for part in scores.values()
         ]
-        assert shown == want
+        assert shown == expected
         assert all(header[1:] == list(part) for part in scores.values())
 
 

@@ -195,11 +195,11 @@ def test_the_best_epoch_is_the_first_of_equals_and_never_nan():
 def test_early_stop_counts_epochs_without_a_better_one(cut):
     losses = iter([3.0, 1.0, 2.0, float("nan"), 0.5])
 
-    def told(event):
+    def message(event):
         return {"valid/loss": next(losses)} if event.name == "after_epoch" else None
 
     none = Parts(cut.train, cut.valid.take([]), cut.test)
-    hooks = [told, early_stop("valid/loss", patience=2)]
+    hooks = [message, early_stop("valid/loss", patience=2)]
     ended = mip.run(spec(epochs=5), none, make_hooks=lambda job: hooks)
     assert len(ended.history.epochs) == 4
 
@@ -274,12 +274,12 @@ def test_the_pipe_that_trains_mixes_behind_the_augmentation(head, houses, asked)
 
 def test_a_mixed_run_goes_on_from_any_step_with_the_same_bits(head, houses):
     plan = planned(head, houses, "mixup = 0.4\ncutmix = 1")
-    laid = prepare_job(plan.spec, Parts(houses, houses.take([]), houses.take([])))
-    whole = mip.fit(laid.step, laid.batches, laid.start.state, steps=laid.steps)
+    setup = prepare_job(plan.spec, Parts(houses, houses.take([]), houses.take([])))
+    whole = mip.fit(setup.step, setup.batches, setup.start.state, steps=setup.steps)
     assert all(value.isfinite().all() for value in whole.params.values())
-    for step in range(laid.steps + 1):
-        half = mip.fit(laid.step, laid.batches, laid.start.state, steps=step)
-        ended = mip.fit(laid.step, laid.batches, half, steps=laid.steps - step)
+    for step in range(setup.steps + 1):
+        half = mip.fit(setup.step, setup.batches, setup.start.state, steps=step)
+        ended = mip.fit(setup.step, setup.batches, half, steps=setup.steps - step)
         assert bits(ended) == bits(whole)
 
 
@@ -337,8 +337,8 @@ def test_a_row_without_a_target_is_not_encoded_to_train(kind):
     plan = mip.adapt(spec, rows)
     with pytest.raises(mip.MipError) as caught:
         plan.encode(rows)
-    told = "table row 1, column 'y': the target is missing; mip.clean leaves such rows out"
-    assert str(caught.value) == told
+    message = "table row 1, column 'y': the target is missing; mip.clean leaves such rows out"
+    assert str(caught.value) == message
     assert plan.encode(rows.select(["a"])).target is None
     assert len(plan.encode(rows.take([0, 2])).target) == 2
 

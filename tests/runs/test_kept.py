@@ -82,8 +82,8 @@ def test_means_and_deviations_are_those_of_what_is_defined(values):
     mean, deviation, count = mean_and_std(values)
     assert count == len(known)
     assert mean == pytest.approx(np.mean(known) if known else NAN, nan_ok=True)
-    want = np.std(known, ddof=1) if len(known) > 1 else NAN
-    assert deviation == pytest.approx(want, nan_ok=True)
+    expected = np.std(known, ddof=1) if len(known) > 1 else NAN
+    assert deviation == pytest.approx(expected, nan_ok=True)
 
 
 def test_what_is_infinite_has_no_deviation():
@@ -98,9 +98,9 @@ def test_the_spread_of_folds_says_how_many_have_a_metric():
     assert "0.75 (2 of 3)" in text
     assert "2 (2 of 3)" in text
     assert "n/a, not defined: auc if all rows are of one class" in text
-    found = mip.runs.fold_averages(list(folds.values()))
-    assert found["auc"] == 0.75
-    assert found["defined"] == {"auc": 2, "mae": 2}
+    actual = mip.runs.fold_averages(list(folds.values()))
+    assert actual["auc"] == 0.75
+    assert actual["defined"] == {"auc": 2, "mae": 2}
     none = mip.runs.fold_averages([{"r2": NAN}, {"r2": NAN}])
     assert math.isnan(none["r2"])
     assert "n/a (0 of 2)" in text_of(
@@ -161,9 +161,9 @@ def test_a_fold_of_one_class_is_no_end_of_a_crossval(run):
     code, out, err = run(*words)
     assert code == 0, err
     assert "(3 of 4)" in out
-    found = json.loads(Path("o.json").read_text())
-    assert found["defined"]["auc"] == 3
-    assert [fold["auc"] is None for fold in found["folds"]] == [True, False, False, False]
+    actual = json.loads(Path("o.json").read_text())
+    assert actual["defined"]["auc"] == 3
+    assert [fold["auc"] is None for fold in actual["folds"]] == [True, False, False, False]
     assert len(pd.read_csv("o.csv")) == 24
 
 
@@ -224,9 +224,9 @@ def test_a_sweep_of_seeds_ends_although_a_metric_is_not_defined(run, monkeypatch
     )
     code, _, err = run("sweep", "binary.toml", "--set", "train.batch_size=8", "--seeds", 2)
     assert code == 0, err
-    found = json.loads(Path("sweeps/binary/sweep.json").read_text())
-    assert found[0]["valid"]["auc"] is None
-    assert found[0]["defined"]["valid"] == {"loss": 2, "accuracy": 2, "auc": 0}
+    actual = json.loads(Path("sweeps/binary/sweep.json").read_text())
+    assert actual[0]["valid"]["auc"] is None
+    assert actual[0]["defined"]["valid"] == {"loss": 2, "accuracy": 2, "auc": 0}
 
 
 # A model that cannot be scored.
@@ -277,7 +277,7 @@ def called(*words, **environment):
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_training(folder):
-    process = called("fit", "regression.toml", "--out", "a")
+    process = called("fit", "regression.toml", "--out", "a", "--set", "train.workers=0")
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()

@@ -122,14 +122,14 @@ def test_a_damaged_checkpoint_is_refused_and_the_newest_whole_one_named(
     out = tmp_path / "run"
     shutil.copytree(ran[0], out)
     kept, last = out / "checkpoints", out / "checkpoints" / "last.safetensors"
-    told = broken(last, fault)
+    message = broken(last, fault)
     broken(kept / "epoch-0002.safetensors", fault)
     (kept / "other.safetensors").write_bytes((out / "model.safetensors").read_bytes())
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(FileError) as caught:
         mip.run(spec(), cut, out, resume=True, context=mip.Context(base=folder))
     assert str(caught.value) == (
-        f"{told}; the newest intact one is epoch-0001.safetensors, after step 6: "
+        f"{message}; the newest intact one is epoch-0001.safetensors, after step 6: "
         "copy it over last.safetensors to resume from there"
     )
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -144,10 +144,10 @@ def test_without_another_checkpoint_the_damage_alone_is_told(ran, cut, tmp_path)
     (tmp_path / "checkpoints").mkdir()
     last = tmp_path / "checkpoints" / "last.safetensors"
     shutil.copy(ran[0] / "checkpoints" / "last.safetensors", last)
-    told = broken(last, "flipped")
+    message = broken(last, "flipped")
     with pytest.raises(FileError) as caught:
         mip.run(spec(), cut, tmp_path, resume=True)
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
 def test_whole_checkpoints_are_listed_by_step(ran, tmp_path):

@@ -49,9 +49,9 @@ def test_each_is_the_run_that_it_is_alone(head, cut):
         torch.testing.assert_close(
             one.run.predict.net.state_dict(), alone.run.predict.net.state_dict()
         )
-        kept, want = one.run.history.epochs, alone.run.history.epochs
+        kept, expected = one.run.history.epochs, alone.run.history.epochs
         assert [row["loss"] for row in kept] == pytest.approx(
-            [row["loss"] for row in want], rel=1e-4
+            [row["loss"] for row in expected], rel=1e-4
         )
         for part, scores in alone.scores.items():
             assert one.scores[part] == pytest.approx(scores, rel=1e-3, abs=1e-5)

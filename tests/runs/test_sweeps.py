@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -61,17 +59,13 @@ def slow(seconds):
 # Workers.
 
 
-def test_results_come_in_the_order_given():
-    assert list(parallel_map(slow, [0.4, 0.0, 0.2, 0.0], workers=2)) == [0.4, 0.0, 0.2, 0.0]
-
-
-def test_items_are_taken_as_they_are_needed():
-    taken = []
-    items = (taken.append(k) or k for k in range(50))
-    found = parallel_map(abs, items, workers=2)
-    assert next(found) == 0
+def test_items_are_taken_as_needed_and_results_come_in_their_order():
+    seconds, taken = [0.3, 0.0, 0.1, *[0.0] * 47], []
+    items = (taken.append(each) or each for each in seconds)
+    results = parallel_map(slow, items, workers=2)
+    assert next(results) == 0.3
     assert len(taken) < 50
-    found.close()
+    assert list(results) == seconds[1:]
 
 
 @pytest.mark.slow
@@ -115,31 +109,36 @@ def test_a_process_that_dies_is_said():
 # Runs.
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_each_run_is_the_one_it_makes_alone(cut, workers):
-    given = trials(cut, other={"train.optimizer.lr": 0.1, "train.optimizer.weight_decay": 0.3})
-    outcomes = list(run_trials(given, workers))
-    assert [each.name for each in outcomes] == ["seed 0", "seed 1", "other"]
-    for each, trial in zip(outcomes, given, strict=True):
+WILD = {"train.optimizer.lr": 1e30, "train.clip_norm": 0.0}
+OTHER = {"train.optimizer.lr": 0.1, "train.optimizer.weight_decay": 0.3}
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def outcomes(request, cut):
+    """The outcomes of good trials and of some that fail, with one worker and with two."""
+    several = trials(cut, wild=WILD, mixed={"train.cutmix": 1.0}, other=OTHER)
+    return list(run_trials(several, request.param))
+
+
+def test_each_run_is_the_one_it_makes_alone(cut, outcomes):
+    good = [outcome for outcome in outcomes if not outcome.error]
+    assert [outcome.name for outcome in good] == ["seed 0", "seed 1", "other"]
+    for each, trial in zip(good, trials(cut, other=OTHER), strict=True):
         alone = mip.run(trial.spec, trial.parts, context=mip.Context(device="cpu"))
         assert bits(each.run.state.params) == bits(alone.state.params)
         assert each.run.history.epochs == alone.history.epochs
         assert each.scores["test"] == mip.evaluate(alone.predict, cut.test)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_is_named_and_loses_no_other(cut, workers):
-    wild = {"train.optimizer.lr": 1e30, "train.clip_norm": 0.0}
-    given = trials(cut, wild=wild, mixed={"train.cutmix": 1.0}, last={})
-    outcomes = {each.name: each for each in run_trials(given, workers)}
-    assert [name for name, each in outcomes.items() if each.error] == ["wild", "mixed"]
-    assert str(outcomes["mixed"].error) == (
+def test_an_error_is_named_and_loses_no_other(outcomes):
+    errors = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
+    assert list(errors) == ["wild", "mixed"]
+    assert str(errors["mixed"]) == (
         "mixed: train.cutmix = 1 pastes photos, but no branch reads any; "
         "use train.mixup for numbers"
     )
-    assert isinstance(outcomes["mixed"].error, SpecError)
-    assert str(outcomes["wild"].error).startswith("wild: ")
-    assert outcomes["last"].run.state.step > 0
+    assert isinstance(errors["mixed"], SpecError)
+    assert str(errors["wild"]).startswith("wild: ")
 
 
 def test_what_is_no_mistake_of_the_user_is_named_too(cut):
@@ -179,8 +178,8 @@ def test_folds_among_workers_are_those_of_one(folder):
 
 def test_a_sweep_is_a_grid_with_seeds(folder, tmp_path):
     done = sweep(folder / "houses.toml", {**RATES, "train.batch_size": [8, 16]}, tmp_path, seeds=2)
-    want = combinations_of({**RATES, "train.batch_size": [8, 16]})
-    assert [each.changes for each in done] == want
+    expected = combinations_of({**RATES, "train.batch_size": [8, 16]})
+    assert [each.changes for each in done] == expected
     assert [len(each.outcomes) for each in done] == [2] * 4
     losses = [each.valid_loss for each in done]
     assert best_combination(done) is done[int(np.argmin(losses))]
@@ -192,7 +191,7 @@ def test_a_sweep_is_a_grid_with_seeds(folder, tmp_path):
 
 
 def test_a_run_of_a_sweep_is_the_run_alone(folder, cut, tmp_path):
-    done = sweep(folder / "houses.toml", RATES, tmp_path / "swept", seeds=2, workers=2)
+    done = sweep(folder / "houses.toml", RATES, tmp_path / "swept", seeds=2)
     spec = mip.parse(TEXT, changes={"train.optimizer.lr": 1e-2, "train.seed": 1})
     mip.run(
         spec,
@@ -236,7 +235,7 @@ def test_a_folder_with_another_run_is_an_error_of_that_run(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "seeds", "told"),
+    ("values", "seeds", "message"),
     [
         ({"train.bach": [1]}, 1, "{path}: train.bach is not a field; did you mean 'batch_size'?"),
         ({"train.batch_size": [8, 8]}, 1, "a sweep has a combination of values twice"),
@@ -248,11 +247,11 @@ def test_a_folder_with_another_run_is_an_error_of_that_run(folder, tmp_path):
          "{path}: a sweep chooses by valid loss and needs a valid part"),
     ],
 )  # fmt: skip
-def test_sweeps_that_cannot_be(folder, tmp_path, values, seeds, told):
+def test_sweeps_that_cannot_be(folder, tmp_path, values, seeds, message):
     path = folder / "houses.toml"
     with pytest.raises(SpecError) as caught:
         sweep(path, values, tmp_path / "out", seeds=seeds)
-    assert str(caught.value).startswith(told.format(path=path))
+    assert str(caught.value).startswith(message.format(path=path))
     assert not (tmp_path / "out").exists()
 
 
@@ -277,18 +276,12 @@ def test_choices_are_divided_by_commas(text, values):
     assert parse_choices([text]) == values
 
 
-def called(folder, *words):
-    command = [sys.executable, "-m", "mip", "sweep", "houses.toml", *map(str, words)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def test_the_command_line_sweeps_prints_and_writes(folder, tmp_path):
-    words = ["--set", "train.optimizer.lr=1e-3,1e-2", "--seeds", 2, "--workers", 2]
-    done = called(folder, *words, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "train.optimizer.lr=0.001,train.seed=0: valid loss " in done.stdout
-    assert "valid loss" in done.stdout
-    assert done.stdout.count(" best") == 1
+def test_the_command_line_sweeps_prints_and_writes(folder, tmp_path, run):
+    words = ["--set", "train.optimizer.lr=1e-3,1e-2", "--seeds", 2, "--out", tmp_path]
+    code, out, err = run("sweep", folder / "houses.toml", *words)
+    assert code == 0, err
+    assert "train.optimizer.lr=0.001,train.seed=0: valid loss " in out
+    assert out.count(" best") == 1
     rows = json.loads((tmp_path / "sweep.json").read_text())
     assert [row["changes"] for row in rows] == combinations_of(RATES)
     assert sum(row["best"] for row in rows) == 1
@@ -301,14 +294,13 @@ def test_the_command_line_sweeps_prints_and_writes(folder, tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_the_command_line_names_runs_that_fail(folder, tmp_path):
+def test_the_command_line_names_runs_that_fail(folder, tmp_path, run):
     words = ["--set", "train.cutmix=0.0,1.0", "--out", tmp_path]
-    done = called(folder, *words)
-    assert done.returncode == 2
-    assert done.stderr == (
+    code, _, err = run("sweep", folder / "houses.toml", *words)
+    assert code == 2
+    assert err == (
         "mip: error: train.cutmix=1.0,train.seed=0: train.cutmix = 1 pastes photos, but no branch "
-        "reads any; train.mixup mixes numbers\n"
+        "reads any; use train.mixup for numbers\n"
         "mip: error: 1 of 2 runs failed; the others are kept\n"
     )
     rows = json.loads((tmp_path / "sweep.json").read_text())

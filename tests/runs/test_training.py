@@ -122,8 +122,8 @@ def test_a_field_is_its_function(how, same):
 
 
 def test_the_rate_is_told_by_the_batch():
-    told = lr_schedule(Train(epochs=2, schedule=mip.optim.Cosine(), accumulate=2), 12)
-    assert [told(k) for k in range(12)] == [RATE(k // 2) for k in range(12)]
+    message = lr_schedule(Train(epochs=2, schedule=mip.optim.Cosine(), accumulate=2), 12)
+    assert [message(k) for k in range(12)] == [RATE(k // 2) for k in range(12)]
 
 
 # A plateau.

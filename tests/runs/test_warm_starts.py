@@ -75,7 +75,7 @@ def alone(table, tmp_path_factory):
     return folder
 
 
-def laid(spec, table, folder):
+def setup(spec, table, folder):
     return prepare_job(spec, all_of(table), sources=load_sources(spec, mip.Context(base=folder)))
 
 
@@ -92,7 +92,7 @@ def output(plan, state, rows, name="rooms"):
 
 def test_a_branch_begins_as_it_was_trained_alone(alone, others, table):
     plan, state = load_model(alone / "alone.safetensors")
-    whole = laid(mip.parse(text()), others, alone)
+    whole = setup(mip.parse(text()), others, alone)
     assert len(part_of(state)) == 4
     assert part_of(whole.start.state) == part_of(state)
     assert whole.plan.facts["branch"]["rooms"] == plan.facts["branch"]["rooms"]
@@ -112,7 +112,7 @@ def test_a_step_of_a_warm_started_run_is_replayed(alone, others, tmp_path, keep)
 
 
 def test_without_a_warm_start_the_branch_differs(alone, others):
-    whole, plain = (laid(mip.parse(text(more=more)), others, alone) for more in (WARM, ""))
+    whole, plain = (setup(mip.parse(text(more=more)), others, alone) for more in (WARM, ""))
     assert whole.plan.facts["branch"]["rooms"] != plain.plan.facts["branch"]["rooms"]
     assert part_of(whole.start.state) != part_of(plain.start.state)
     # All else starts as it would have.
@@ -150,7 +150,7 @@ def test_a_leaf_with_buffers_or_the_whole_fusion_starts_warm_by_its_path(
     mip.run(mip.parse(text(LOOKS, "")), all_of(table), tmp_path / "looks")
     plan, state = load_model(tmp_path / "looks" / "model.safetensors")
     spec = mip.parse(text(LOOKS + NUMBERS, f'[warm_start]\n{key} = "looks/model.safetensors"\n'))
-    whole = laid(spec, others, tmp_path)
+    whole = setup(spec, others, tmp_path)
     deep = "body.branch.looks.branch.photos."
     assert any(name.endswith("running_mean") for name in part_of(state, deep))
     assert part_of(whole.start.state, deep) == part_of(state, deep)
@@ -169,7 +169,7 @@ def test_shapes_are_the_sources_too(table, folder, tmp_path):
     only = text(PHOTOS, "")
     mip.run(mip.parse(only), all_of(source), tmp_path)
     spec = mip.parse(text(more='[warm_start]\nphotos = "model.safetensors"\n'))
-    whole = laid(spec, table, tmp_path)
+    whole = setup(spec, table, tmp_path)
     assert (
         whole.plan.shapes["photos"]
         == load_model(tmp_path / "model.safetensors")[0].shapes["photos"]
@@ -181,7 +181,7 @@ def test_shapes_are_the_sources_too(table, folder, tmp_path):
 
 def test_a_warm_start_wins_over_a_rule(alone, others):
     rule = '[[init]]\nmatch = "*.bias"\ninitializer = "ones"\n'
-    whole = laid(mip.parse(text(more=WARM + rule)), others, alone)
+    whole = setup(mip.parse(text(more=WARM + rule)), others, alone)
     assert part_of(whole.start.state) == part_of(load_model(alone / "alone.safetensors")[1])
     assert (whole.start.state.params["head.0.bias"] == 1).all()
 
@@ -266,7 +266,7 @@ def test_folds_start_warm_too(alone, others):
     table = mip.from_frame(others.frame.assign(fold=[k % 2 for k in range(9)]), root=others.root)
     held = '[[train.group]]\nmatch = "rooms.*"\nlr_scale = 0\n'
     spec, seen = mip.parse(text(train=TRAIN + held)), []
-    hook = lambda laid: seen.append(part_of(laid.start.state)) or ()  # noqa: E731
+    hook = lambda setup: seen.append(part_of(setup.start.state)) or ()  # noqa: E731
     mip.crossval(spec, table, "fold", make_hooks=hook, context=mip.Context(base=alone))
     assert seen == [part_of(load_model(alone / "alone.safetensors")[1])] * 2
 
@@ -316,7 +316,7 @@ def test_a_spec_with_warm_starts_comes_back():
 
 
 def start_warm(alone, table, branches, more=WARM):
-    laid(mip.parse(text(branches, more)), table, alone)
+    setup(mip.parse(text(branches, more)), table, alone)
 
 
 def test_a_branch_that_differs_is_named_with_its_first_field(alone, table):
@@ -401,8 +401,8 @@ def test_a_source_is_left_as_it_was(alone, others):
     spec = mip.parse(text())
     sources = load_sources(spec, mip.Context(base=alone))
     before = bits(sources["rooms"][1])
-    laid = prepare_job(spec, all_of(others), sources=sources)
-    mip.fit(laid.step, laid.batches, laid.start.state, steps=3)
+    setup = prepare_job(spec, all_of(others), sources=sources)
+    mip.fit(setup.step, setup.batches, setup.start.state, steps=3)
     assert bits(sources["rooms"][1]) == before
 
 

@@ -129,7 +129,7 @@ def test_a_table_of_words_gets_a_spec_that_can_be_used_or_a_reason(columns, data
             check(table, text)
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(rows=objects(), data=st.data())
 def test_a_table_of_json_gets_a_spec_that_can_be_used_or_a_reason(rows, data):
     with tempfile.TemporaryDirectory() as folder:

@@ -70,10 +70,10 @@ def test_a_draft_is_a_spec_that_adapts(table, target, kind):
 def test_dates_answers_and_vectors_get_their_branches(table):
     frame = table.frame.assign(v=[[1.0, float(k)] for k in range(90)])
     spec = mip.parse(draft(from_frame(frame), "price", "t.csv"))
-    found = {name: branch.columns for name, branch in spec.branch.items()}
-    assert found["dates"] == ("sold",)
-    assert found["answers"] == ("cheap",)
-    assert found["vectors"] == ("v",)
+    actual = {name: branch.columns for name, branch in spec.branch.items()}
+    assert actual["dates"] == ("sold",)
+    assert actual["answers"] == ("cheap",)
+    assert actual["vectors"] == ("v",)
 
 
 def many(table, rows=2000):
@@ -184,8 +184,8 @@ def test_names_of_files_that_are_not_there_are_left_out(tmp_path):
     frame = pd.DataFrame(
         {"photo": ["a.png", "b.png"] * 9, "size": np.arange(18) % 7, "y": range(18)}
     )
-    found = guess(from_frame(frame, root=tmp_path), "photo")
-    assert (found.role, found.reason) == (
+    actual = guess(from_frame(frame, root=tmp_path), "photo")
+    assert (actual.role, actual.reason) == (
         "lost files",
         "2 different values: none of these files exists",
     )
@@ -195,8 +195,8 @@ def test_names_of_files_that_are_not_there_are_left_out(tmp_path):
 @pytest.mark.parametrize("target", ["id", "note", "sold"])
 def test_a_target_of_too_many_words_is_refused(table, target):
     words = table.frame.assign(id=[f"no. {k}" for k in range(90)])
-    told = rf"'{target}': 90 different words in 90 rows are too many to be classes$"
-    with pytest.raises(DataError, match=told):
+    message = rf"'{target}': 90 different words in 90 rows are too many to be classes$"
+    with pytest.raises(DataError, match=message):
         draft(from_frame(words), target, "t.csv")
 
 
@@ -208,5 +208,5 @@ def test_sentences_are_no_categories_and_lists_of_numbers_no_text(table):
             "code": [f"c{k % 50}" for k in range(300)],
         }
     )
-    found = {name: guess(rows, name).role for name in rows.columns}
-    assert found == {"note": "free text", "made": "vector", "code": "category"}
+    actual = {name: guess(rows, name).role for name in rows.columns}
+    assert actual == {"note": "free text", "made": "vector", "code": "category"}

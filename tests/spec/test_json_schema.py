@@ -178,9 +178,9 @@ class Own(Continuous):
 
 
 def test_a_kind_of_ones_own_is_in_the_schema():
-    found = schema({**mip.KINDS, "own": Own})
-    Validator.check_schema(found)
-    own = found["$defs"]["kind.own"]
+    actual = schema({**mip.KINDS, "own": Own})
+    Validator.check_schema(actual)
+    own = actual["$defs"]["kind.own"]
     assert own["description"] == "A kind of one's own."
     assert own["properties"]["word"] == {
         "type": "string",
@@ -192,9 +192,9 @@ def test_a_kind_of_ones_own_is_in_the_schema():
     assert own["properties"]["deep"]["items"]["items"] == {"type": "integer"}
     assert own["properties"]["deep"]["default"] == []
     spec = mip.parse(TEXT.replace("continuous", "own"), {**mip.KINDS, "own": Own})
-    Validator(found).validate(to_dict(spec))
+    Validator(actual).validate(to_dict(spec))
 
 
 def test_a_table_of_kinds_need_not_hold_the_defaults():
-    found = schema({name: kind for name, kind in mip.KINDS.items() if name != "adamw"})
-    assert "default" not in found["$defs"]["Train"]["properties"]["optimizer"]
+    actual = schema({name: kind for name, kind in mip.KINDS.items() if name != "adamw"})
+    assert "default" not in actual["$defs"]["Train"]["properties"]["optimizer"]

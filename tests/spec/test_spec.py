@@ -14,7 +14,7 @@ import pytest
 import torch
 from attrs import evolve, field, frozen
 from attrs.validators import deep_iterable, gt
-from conftest import HEADS, NUMBERS, bits, frame_of, lay, spec_of
+from conftest import HEADS, NUMBERS, bits, frame_of, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -638,18 +638,18 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 def test_a_missing_column_names_the_nearest():
     table = mip.from_frame(frame_of(), name="houses.csv")
     spec = mip.parse(PLACE.replace("town", "twon") + HEAD)
-    want = (
+    expected = (
         "branch.place.columns: 'twon' is not a column of houses.csv; did you mean 'town'? (known: "
     )
-    with pytest.raises(SpecError, match=re.escape(want)):
+    with pytest.raises(SpecError, match=re.escape(expected)):
         mip.adapt(spec, table)
 
 
 def test_a_missing_target_names_the_nearest():
     table = mip.from_frame(frame_of(), name="houses.csv")
     spec = mip.parse(PLACE + HEAD.replace("price", "prize"))
-    want = "head.column = 'prize' is not a column of houses.csv; did you mean 'price'? (known: "
-    with pytest.raises(SpecError, match=re.escape(want)):
+    expected = "head.column = 'prize' is not a column of houses.csv; did you mean 'price'? (known: "
+    with pytest.raises(SpecError, match=re.escape(expected)):
         mip.adapt(spec, table)
 
 
@@ -799,7 +799,7 @@ class Checked:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     {
         "width = 7": "branch.a.branch.b.width: width is too large",
         "width = 0": "branch.a.branch.b.width must be > 0: 0",
@@ -809,11 +809,11 @@ class Checked:
         "depth = 9": "branch.a.branch.b: width is too large",
     }.items(),
 )
-def test_a_check_of_a_users_own_is_named_with_its_field(text, told):
+def test_a_check_of_a_users_own_is_named_with_its_field(text, message):
     own = f"[branch.a]\nkind = 'fuse'\n[branch.a.branch.b]\nkind = 'checked'\n{text}\n"
     with pytest.raises(SpecError) as caught:
         mip.parse(own + HEAD, kinds={**mip.KINDS, "checked": Checked})
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
 def test_an_own_kind_is_trained_saved_and_loaded(months, tmp_path):
@@ -843,8 +843,8 @@ def test_a_kind_that_is_not_in_the_table_cannot_be_named(months, tmp_path):
     ):
         mip.parse(SEASON + HEAD)
     spec = mip.parse(SEASON + HEAD, SEASONS)
-    laid = lay(spec, months)
-    mip.save(tmp_path / "model.safetensors", laid.plan, laid.state)
+    setup = set_up(spec, months)
+    mip.save(tmp_path / "model.safetensors", setup.plan, setup.state)
     with pytest.raises(FileError, match=r"branch\.season\.kind = 'season' is not a kind"):
         mip.load(tmp_path / "model.safetensors")
 
@@ -856,14 +856,14 @@ class Month(Season):
 
 def test_a_kind_without_a_name_is_not_written(months, tmp_path):
     spec = Spec({"season": Month("month")}, Regression("price"))
-    laid = lay(spec, months)
-    want = r'^class Month needs the attribute kind = "month", its name in specs$'
-    with pytest.raises(SpecError, match=want):
+    setup = set_up(spec, months)
+    expected = r'^class Month needs the attribute kind = "month", its name in specs$'
+    with pytest.raises(SpecError, match=expected):
         mip.dump(spec)
-    with pytest.raises(SpecError, match=want):
-        mip.save(tmp_path / "model.safetensors", laid.plan, laid.state)
-    with pytest.raises(SpecError, match=want):
-        save_checkpoint(tmp_path / "last", laid.state, History(), laid.plan)
+    with pytest.raises(SpecError, match=expected):
+        mip.save(tmp_path / "model.safetensors", setup.plan, setup.state)
+    with pytest.raises(SpecError, match=expected):
+        save_checkpoint(tmp_path / "last", setup.state, History(), setup.plan)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -896,9 +896,9 @@ def test_a_path_of_python_is_not_a_kind(kind):
 
 
 def test_a_model_file_names_only_kinds_of_the_table(table, tmp_path):
-    laid = lay(spec_of("regression", NUMBERS), table)
+    setup = set_up(spec_of("regression", NUMBERS), table)
     only = {name: kind for name, kind in mip.KINDS.items() if name != "categorical"}
-    mip.save(tmp_path / "model.safetensors", laid.plan, laid.state)
+    mip.save(tmp_path / "model.safetensors", setup.plan, setup.state)
     with pytest.raises(FileError, match=r"branch\.place\.kind = 'categorical' is not a kind"):
         load_model(tmp_path / "model.safetensors", only)
 
@@ -921,10 +921,10 @@ def test_a_class_that_is_no_kind_says_what_it_lacks():
     class Bare:
         pass
 
-    for kind, told in (
+    for kind, message in (
         (Half, "'own' is not a kind: Half has no encode, module"),
         (Bare, "'own' is not a kind: Bare is not a frozen attrs class"),
     ):
         with pytest.raises(SpecError) as caught:
             mip.parse(f'[branch.a]\nkind = "own"\n{HEAD}', {**mip.KINDS, "own": kind})
-        assert str(caught.value) == f"branch.a.kind = {told}"
+        assert str(caught.value) == f"branch.a.kind = {message}"

@@ -64,8 +64,8 @@ def exists(hint, names):
     if get_origin(hint) is tuple:
         return exists(get_args(hint)[0], names)
     classes = CLASSES.get(getattr(hint, "__name__", ""), [hint])
-    found = [fields_of(kind)[names[0]] for kind in classes if names[0] in fields_of(kind)]
-    return any(exists(below, names[1:]) for below in found)
+    actual = [fields_of(kind)[names[0]] for kind in classes if names[0] in fields_of(kind)]
+    return any(exists(below, names[1:]) for below in actual)
 
 
 @pytest.mark.parametrize("role", KINDS)

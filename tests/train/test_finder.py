@@ -143,16 +143,16 @@ GROUP = '[[train.group]]\nmatch = "*"\nlr_scale = {}\nstart_epoch = {}\n'
 
 def test_a_group_is_trained_with_its_multiple_of_the_rate():
     spec, cut = grouped(GROUP.format(0.25, 0))
-    laid, options = prepare_job(spec, cut), spec.train
-    net = mip.build(laid.plan, options.seed)
+    setup, options = prepare_job(spec, cut), spec.train
+    net = mip.build(setup.plan, options.seed)
 
     def make_optimizer(lr):
         return mip.chain(mip.clip_norm(options.clip_norm), options.optimizer.optimizer(lr))
 
-    train = lambda lr: mip.train_step(net, laid.plan.loss, make_optimizer(lr))  # noqa: E731
+    train = lambda lr: mip.train_step(net, setup.plan.loss, make_optimizer(lr))  # noqa: E731
     state = mip.init(net, make_optimizer(0.0), options.seed)
-    want = find_lr(train, laid.batches, state, low=0.25e-6, high=2.5, steps=30)
-    assert lr_curve(spec, cut, steps=30).losses == want.losses
+    expected = find_lr(train, setup.batches, state, low=0.25e-6, high=2.5, steps=30)
+    assert lr_curve(spec, cut, steps=30).losses == expected.losses
 
 
 def test_a_group_that_starts_later_stands_still_until_then():

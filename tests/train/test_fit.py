@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attrs import evolve
-from conftest import bits, fold, lay, spec_of
+from conftest import bits, fold, set_up, spec_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 from toolz import pipe
@@ -36,31 +36,31 @@ LAST = 3 * EPOCH
 
 
 @pytest.fixture(scope="module")
-def laid(table):
-    return lay(spec_of(), table)
+def setup(table):
+    return set_up(spec_of(), table)
 
 
 @pytest.fixture(scope="module")
 def by_workers(table):
-    return [lay(spec_of(), table, workers=k).batches for k in (0, 1, 2)]
+    return [set_up(spec_of(), table, workers=k).batches for k in (0, 1, 2)]
 
 
 @pytest.fixture(scope="module")
-def states(laid):
+def states(setup):
     """The state after every step of three epochs."""
-    events = mip.scan(laid.step, laid.batches, laid.state, steps=LAST)
-    return [laid.state, *(event.state for event in events)]
+    events = mip.scan(setup.step, setup.batches, setup.state, steps=LAST)
+    return [setup.state, *(event.state for event in events)]
 
 
 @pytest.fixture(scope="module")
-def rows(laid):
+def rows(setup):
     """The epochs' rows of an uninterrupted fit."""
     rows = []
-    mip.fit(laid.step, laid.batches, laid.state, steps=LAST, hooks=[mip.hooks.record(rows)])
+    mip.fit(setup.step, setup.batches, setup.state, steps=LAST, hooks=[mip.hooks.record(rows)])
     return rows
 
 
-def histories(laid, start, steps, history=None):
+def histories(setup, start, steps, history=None):
     """Fit, and give the state with the history at the end."""
     seen = []
 
@@ -69,22 +69,22 @@ def histories(laid, start, steps, history=None):
             seen.append(event.history)
 
     state = mip.fit(
-        laid.step, laid.batches, start, steps=steps, hooks=[hook], history=history or History()
+        setup.step, setup.batches, start, steps=steps, hooks=[hook], history=history or History()
     )
     return state, seen[0]
 
 
 @given(cut=st.integers(0, LAST), end=st.integers(0, LAST), workers=st.integers(0, 2))
 def test_fit_composes_at_any_step_through_a_file(
-    cut, end, workers, laid, states, by_workers, rows, tmp_path_factory
+    cut, end, workers, setup, states, by_workers, rows, tmp_path_factory
 ):
     cut, end = sorted((cut, end))
     path = tmp_path_factory.mktemp("cut") / "last.safetensors"
-    half, history = histories(laid, laid.state, cut)
+    half, history = histories(setup, setup.state, cut)
     save_checkpoint(path, half, history)
-    saved = mip.load_checkpoint(path, laid.state)
+    saved = mip.load_checkpoint(path, setup.state)
     assert bits(saved.state) == bits(states[cut])
-    going = laid._replace(batches=by_workers[workers])
+    going = setup._replace(batches=by_workers[workers])
     ended, history = histories(going, saved.state, end - cut, saved.history)
     assert bits(ended) == bits(states[end])
     assert list(history.epochs) == rows[: end // EPOCH]
@@ -95,50 +95,50 @@ def test_fit_composes_at_any_step_through_a_file(
     parts=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(lambda parts: sum(parts) <= 9)
 )
 @example(parts=[1] * LAST)
-def test_fit_composes_of_any_parts(parts, laid, states):
-    state = laid.state
+def test_fit_composes_of_any_parts(parts, setup, states):
+    state = setup.state
     for steps in parts:
-        state = mip.fit(laid.step, laid.batches, state, steps=steps)
+        state = mip.fit(setup.step, setup.batches, state, steps=steps)
     assert bits(state) == bits(states[sum(parts)])
 
 
-def test_fit_composes_by_epochs(laid, states):
-    state = laid.state
+def test_fit_composes_by_epochs(setup, states):
+    state = setup.state
     for epochs in (1, 0, 2):
-        state = mip.fit(laid.step, laid.batches, state, epochs=epochs)
+        state = mip.fit(setup.step, setup.batches, state, epochs=epochs)
     assert bits(state) == bits(states[3 * EPOCH])
 
 
 @pytest.mark.parametrize("cut", [1, 2])
-def test_an_epoch_begun_is_finished_first_and_counts(laid, states, cut):
-    state = mip.fit(laid.step, laid.batches, states[cut], epochs=2)
+def test_an_epoch_begun_is_finished_first_and_counts(setup, states, cut):
+    state = mip.fit(setup.step, setup.batches, states[cut], epochs=2)
     assert bits(state) == bits(states[2 * EPOCH])
 
 
-def test_steps_and_epochs_together_end_at_the_nearer(laid, states):
-    one = mip.fit(laid.step, laid.batches, laid.state, epochs=1, steps=100)
-    two = mip.fit(laid.step, laid.batches, laid.state, epochs=100, steps=2)
+def test_steps_and_epochs_together_end_at_the_nearer(setup, states):
+    one = mip.fit(setup.step, setup.batches, setup.state, epochs=1, steps=100)
+    two = mip.fit(setup.step, setup.batches, setup.state, epochs=100, steps=2)
     assert (one.step, two.step) == (EPOCH, 2)
 
 
-def test_the_end_is_the_fold(laid, states):
-    assert bits(states[-1]) == bits(fold(laid.step, laid.batches, laid.state, LAST))
+def test_the_end_is_the_fold(setup, states):
+    assert bits(states[-1]) == bits(fold(setup.step, setup.batches, setup.state, LAST))
 
 
-def test_what_should_change_the_outcome_does(table, laid, states):
+def test_what_should_change_the_outcome_does(table, setup, states):
     def ended(batches, state):
-        return bits(mip.fit(laid.step, batches, state, steps=LAST - state.step))["params/" + path]
+        return bits(mip.fit(setup.step, batches, state, steps=LAST - state.step))["params/" + path]
 
     path = "head.0.weight"
-    other = lay(spec_of(), table, seed=1)
-    unaugmented = evolve(laid.batches, stages=laid.batches.stages[:1])
+    other = set_up(spec_of(), table, seed=1)
+    unaugmented = evolve(setup.batches, stages=setup.batches.stages[:1])
     outcomes = [
         bits(states[-1])["params/" + path],
-        ended(laid.batches, evolve(laid.state, seed=1)),
-        ended(other.batches, laid.state),
-        ended(unaugmented, laid.state),
-        ended(laid.batches, other.state),
-        ended(laid.batches, evolve(states[4], step=5)),
+        ended(setup.batches, evolve(setup.state, seed=1)),
+        ended(other.batches, setup.state),
+        ended(unaugmented, setup.state),
+        ended(setup.batches, other.state),
+        ended(setup.batches, evolve(states[4], step=5)),
     ]
     assert len(set(outcomes)) == len(outcomes)
 
@@ -148,11 +148,11 @@ import sys, hashlib, warnings
 sys.path.insert(0, {tests!r})
 from mip.errors import MipWarning
 warnings.simplefilter("error", MipWarning)
-from conftest import bits, lay, spec_of
+from conftest import bits, set_up, spec_of
 import mip
-laid = lay(spec_of(), mip.read({table!r}), workers={workers})
-saved = mip.load_checkpoint({path!r}, laid.state)
-ended = mip.fit(laid.step, laid.batches, saved.state, steps={steps}, history=saved.history)
+setup = set_up(spec_of(), mip.read({table!r}), workers={workers})
+saved = mip.load_checkpoint({path!r}, setup.state)
+ended = mip.fit(setup.step, setup.batches, saved.state, steps={steps}, history=saved.history)
 print(hashlib.sha256(repr(bits(ended)).encode()).hexdigest())
 """
 
@@ -168,7 +168,7 @@ def script_of(path: Path, folder: Path, workers: int, steps: int) -> str:
     return SCRIPT.format(tests=tests, table=table, workers=workers, path=str(path), steps=steps)
 
 
-def test_a_fresh_process_goes_on_with_the_same_bits(laid, states, folder, tmp_path):
+def test_a_fresh_process_goes_on_with_the_same_bits(setup, states, folder, tmp_path):
     running = []
     for cut, workers in [(EPOCH, 2), (4, 0)]:
         path = tmp_path / f"{cut}.safetensors"
@@ -183,16 +183,17 @@ def test_a_fresh_process_goes_on_with_the_same_bits(laid, states, folder, tmp_pa
 ENDLESS = """
 import sys
 sys.path.insert(0, {tests!r})
-from conftest import lay, spec_of
+from conftest import set_up, spec_of
 import mip
-laid = lay(spec_of(), mip.read({table!r}))
-mip.fit(laid.step, laid.batches, laid.state, steps=10**9, hooks=[mip.checkpoint({out!r}, every=1)])
+setup = set_up(spec_of(), mip.read({table!r}))
+hooks = [mip.checkpoint({out!r}, every=1)]
+mip.fit(setup.step, setup.batches, setup.state, steps=10**9, hooks=hooks)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pause", [0.02, 0.11, 0.23])
-def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(laid, folder, tmp_path, pause):
+def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(setup, folder, tmp_path, pause):
     tests, table = str(Path(__file__).parents[1]), str(folder / "houses.csv")
     process = started(ENDLESS.format(tests=tests, table=table, out=str(tmp_path)))
     path, deadline = tmp_path / "last.safetensors", time.monotonic() + 60
@@ -201,10 +202,10 @@ def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(laid, folder, tmp_pa
     time.sleep(pause)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    saved = mip.load_checkpoint(path, laid.state)
+    saved = mip.load_checkpoint(path, setup.state)
     assert saved.state.step > 0
-    want = fold(laid.step, laid.batches, laid.state, saved.state.step + 2)
-    got = mip.fit(laid.step, laid.batches, saved.state, steps=2)
+    want = fold(setup.step, setup.batches, setup.state, saved.state.step + 2)
+    got = mip.fit(setup.step, setup.batches, saved.state, steps=2)
     assert bits(got) == bits(want)
 
 
@@ -799,39 +800,39 @@ def test_a_log_has_a_line_for_each_epoch_and_goes_on_after_a_resume(tmp_path):
 
 
 def test_validation_scores_a_net_of_its_own(table):
-    laid = lay(spec_of(), table)
-    before, rows = bits(laid.net.state_dict()), []
-    batches = pipe(table, mip.batch(4), mip.transform(laid.plan.encode))
-    hooks = [mip.validate(laid.plan, batches), mip.hooks.record(rows)]
-    ended = mip.fit(laid.step, laid.batches, laid.state, epochs=1, hooks=hooks)
-    want = mip.evaluate(mip.predictor(laid.plan, ended), table)
+    setup = set_up(spec_of(), table)
+    before, rows = bits(setup.net.state_dict()), []
+    batches = pipe(table, mip.batch(4), mip.transform(setup.plan.encode))
+    hooks = [mip.validate(setup.plan, batches), mip.hooks.record(rows)]
+    ended = mip.fit(setup.step, setup.batches, setup.state, epochs=1, hooks=hooks)
+    want = mip.evaluate(mip.predictor(setup.plan, ended), table)
     assert {name: rows[0][f"valid/{name}"] for name in want} == pytest.approx(want, rel=1e-5)
-    assert bits(laid.net.state_dict()) == before
+    assert bits(setup.net.state_dict()) == before
 
 
 def test_a_metric_of_ones_own_sees_all_rows_at_once(table):
-    laid = lay(spec_of(), table)
-    rows, batches = [], pipe(table, mip.batch(5), mip.transform(laid.plan.encode))
+    setup = set_up(spec_of(), table)
+    rows, batches = [], pipe(table, mip.batch(5), mip.transform(setup.plan.encode))
     own = {"worst": lambda logits, target: (logits - target).abs().max()}
-    hooks = [mip.validate(laid.plan, batches, metrics=own), mip.hooks.record(rows)]
-    ended = mip.fit(laid.step, laid.batches, laid.state, epochs=1, hooks=hooks)
-    predict = mip.predictor(laid.plan, ended)
-    batch = laid.plan.encode(table)
+    hooks = [mip.validate(setup.plan, batches, metrics=own), mip.hooks.record(rows)]
+    ended = mip.fit(setup.step, setup.batches, setup.state, epochs=1, hooks=hooks)
+    predict = mip.predictor(setup.plan, ended)
+    batch = setup.plan.encode(table)
     worst = float((predict.forward(batch) - batch.target).abs().max())
     assert rows[0]["valid/worst"] == pytest.approx(worst, rel=1e-5)
     assert mip.evaluate(predict, table, own)["worst"] == pytest.approx(worst, rel=1e-5)
 
 
 def test_watching_changes_nothing(table):
-    laid = lay(spec_of(), table)
-    batches = pipe(table, mip.batch(4), mip.transform(laid.plan.encode))
-    hooks = [mip.validate(laid.plan, batches), lambda event: torch.rand(1) and None]
-    watched = mip.fit(laid.step, laid.batches, laid.state, epochs=2, hooks=hooks)
-    assert bits(watched) == bits(mip.fit(laid.step, laid.batches, laid.state, epochs=2))
+    setup = set_up(spec_of(), table)
+    batches = pipe(table, mip.batch(4), mip.transform(setup.plan.encode))
+    hooks = [mip.validate(setup.plan, batches), lambda event: torch.rand(1) and None]
+    watched = mip.fit(setup.step, setup.batches, setup.state, epochs=2, hooks=hooks)
+    assert bits(watched) == bits(mip.fit(setup.step, setup.batches, setup.state, epochs=2))
 
 
 def test_what_fails_because_of_an_error_does_not_hide_it(table):
-    laid = lay(spec_of(), table)
+    setup = set_up(spec_of(), table)
 
     def first(event):
         if event.name == "after_batch":
@@ -842,6 +843,6 @@ def test_what_fails_because_of_an_error_does_not_hide_it(table):
             raise OSError(f"no room at {event.name}")
 
     with pytest.raises(ZeroDivisionError) as caught:
-        mip.fit(laid.step, laid.batches, laid.state, epochs=1, hooks=[first, later])
+        mip.fit(setup.step, setup.batches, setup.state, epochs=1, hooks=[first, later])
     notes = "\n".join(caught.value.__notes__)
     assert "then OSError: no room at on_error\nthen OSError: no room at after_fit" in notes

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attrs import evolve
-from conftest import bits, lay, spec_of
+from conftest import bits, set_up, spec_of
 from torch import nn
 
 import mip
@@ -101,14 +101,14 @@ def test_another_way_of_taking_gradients_is_as_pure(backward):
 
 
 def test_the_net_of_a_spec_can_be_compiled(table):
-    laid = lay(spec_of(), table)
+    setup = set_up(spec_of(), table)
     opt = optimizer()
-    batch = next(laid.batches.iter_from(0))
+    batch = next(setup.batches.iter_from(0))
     plain, graph = (
-        mip.train_step(laid.net, laid.plan.loss, opt, gradient_engine=how)
+        mip.train_step(setup.net, setup.plan.loss, opt, gradient_engine=how)
         for how in (functional, TRACED)
     )
-    near(graph(laid.state, batch), plain(laid.state, batch))
+    near(graph(setup.state, batch), plain(setup.state, batch))
 
 
 @pytest.mark.slow
@@ -207,8 +207,8 @@ def test_loss_and_gradients_are_reported_without_their_scale():
     seen = []
     look = lambda grads: seen.append(grads) or grads  # noqa: E731
     state, metrics = stepped(tied(), 1, sgd(0.1), Float16(init_scale=1024.0), map_grads=look)
-    plain, want = stepped(tied(), 1, sgd(0.1))
-    torch.testing.assert_close(metrics["loss"], want["loss"], rtol=0.01, atol=0.01)
+    plain, expected = stepped(tied(), 1, sgd(0.1))
+    torch.testing.assert_close(metrics["loss"], expected["loss"], rtol=0.01, atol=0.01)
     torch.testing.assert_close(state.params, plain.params, rtol=0.01, atol=0.01)
     assert float(metrics["loss_scale"]) == 1024.0
     assert max(float(grad.abs().max()) for grad in seen[0].values()) < 10
@@ -265,8 +265,10 @@ def test_models_that_are_stacked_take_the_steps_that_each_takes_alone(make):
     for k, (state, stacked) in enumerate(zip(states, unstack(ended), strict=True)):
         alone = mip.train_step(nets[k], F.mse_loss, optimizers[k])
         kept = []
-        want = mip.fit(alone, batches, state, epochs=2, hooks=[mip.hooks.record(kept)])
-        torch.testing.assert_close((stacked.params, stacked.buffers), (want.params, want.buffers))
+        expected = mip.fit(alone, batches, state, epochs=2, hooks=[mip.hooks.record(kept)])
+        torch.testing.assert_close(
+            (stacked.params, stacked.buffers), (expected.params, expected.buffers)
+        )
         assert rows[1][f"loss.{k}"] == pytest.approx(kept[1]["loss"], rel=1e-4)
     assert rows[1]["loss"] == pytest.approx(sum(rows[1][f"loss.{k}"] for k in range(3)) / 3)
 
@@ -280,8 +282,8 @@ def test_image_nets_are_stacked_too():
     both = stack(states)
     stacked = vmapped(nets[0], objective)(both.params, both.buffers, inputs, None)
     for k, (net, state) in enumerate(zip(nets, states, strict=True)):
-        want = eager(net, objective)(state.params, state.buffers, inputs, None)
-        torch.testing.assert_close(map_tree(lambda leaf, k=k: leaf[k], stacked), want)
+        expected = eager(net, objective)(state.params, state.buffers, inputs, None)
+        torch.testing.assert_close(map_tree(lambda leaf, k=k: leaf[k], stacked), expected)
 
 
 def test_a_stacked_step_is_pure_and_each_model_draws_its_own_dropout():

@@ -281,5 +281,5 @@ def test_logits_may_be_a_tuple(rows):
     as_dict.load_state_dict(net.state_dict())
     loss = lambda logits, target: both(dict(zip(target, logits, strict=True)), target)  # noqa: E731
     after, _ = mip.train_step(net, loss, opt)(mip.init(net, opt), rows)
-    want, _ = mip.train_step(as_dict, both, opt)(mip.init(as_dict, opt), rows)
-    assert bits(after) == bits(want)
+    expected, _ = mip.train_step(as_dict, both, opt)(mip.init(as_dict, opt), rows)
+    assert bits(after) == bits(expected)

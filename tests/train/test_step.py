@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attrs import evolve
-from conftest import bits, fold, lay, spec_of
+from conftest import bits, fold, set_up, spec_of
 from torch import nn
 
 import mip
@@ -104,15 +104,15 @@ def clipped_adamw():
 
 
 def test_a_step_twice_gives_the_same_bits_and_touches_nothing(table):
-    laid = lay(spec_of(), table)
-    batch = next(laid.batches.iter_from(0))
-    before = bits(laid.state), bits(batch), bits(laid.net.state_dict()), random_states()
-    first, metrics = laid.step(laid.state, batch)
-    second, again = laid.step(laid.state, batch)
+    setup = set_up(spec_of(), table)
+    batch = next(setup.batches.iter_from(0))
+    before = bits(setup.state), bits(batch), bits(setup.net.state_dict()), random_states()
+    first, metrics = setup.step(setup.state, batch)
+    second, again = setup.step(setup.state, batch)
     assert bits(first) == bits(second)
     assert bits(metrics) == bits(again)
-    assert bits(first) != bits(laid.state)
-    assert (bits(laid.state), bits(batch), bits(laid.net.state_dict()), random_states()) == before
+    assert bits(first) != bits(setup.state)
+    assert (bits(setup.state), bits(batch), bits(setup.net.state_dict()), random_states()) == before
 
 
 def test_a_step_of_any_module_touches_nothing(net):
@@ -161,14 +161,14 @@ def test_the_step_does_not_depend_on_the_global_random_state():
 
 
 def test_in_place_equals_pure_over_twenty_steps(table):
-    laid = lay(spec_of(), table)
-    pure = donated = laid.state
+    setup = set_up(spec_of(), table)
+    pure = donated = setup.state
     donated = copy(donated)
-    stream = laid.batches.iter_from(0)
+    stream = setup.batches.iter_from(0)
     for _ in range(20):
         batch = next(stream)
-        pure, metrics = laid.step(pure, batch)
-        donated, again = laid.step.donate(donated, batch)
+        pure, metrics = setup.step(pure, batch)
+        donated, again = setup.step.donate(donated, batch)
         assert bits(metrics) == bits(again)
     assert bits(pure) == bits(donated)
 
@@ -183,11 +183,11 @@ def test_in_place_equals_pure_for_any_module(net):
 
 
 def test_fit_equals_the_plain_fold_and_leaves_the_given_state_alone(table):
-    laid = lay(spec_of(), table)
-    before = bits(laid.state)
-    ended = mip.fit(laid.step, laid.batches, laid.state, steps=20)
-    assert bits(laid.state) == before
-    assert bits(ended) == bits(fold(laid.step, laid.batches, laid.state, 20))
+    setup = set_up(spec_of(), table)
+    before = bits(setup.state)
+    ended = mip.fit(setup.step, setup.batches, setup.state, steps=20)
+    assert bits(setup.state) == before
+    assert bits(ended) == bits(fold(setup.step, setup.batches, setup.state, 20))
 
 
 def test_init_copies_the_module():
@@ -219,13 +219,13 @@ def test_steps_equal_the_loop_written_by_hand(name):
     step, state = mip.train_step(net, F.mse_loss, opt), mip.init(net, opt)
     for k in range(10):
         state, _ = step(state, data(seed=k))
-    want = by_hand(net, lambda ps: torch.optim.AdamW(ps, 1e-2, fused=True), 10)
+    expected = by_hand(net, lambda ps: torch.optim.AdamW(ps, 1e-2, fused=True), 10)
     after = state.params | state.buffers
-    assert after.keys() == want.keys()
+    assert after.keys() == expected.keys()
     # Weight decay moves an unused parameter here; torch leaves one without a gradient alone.
-    used = [path for path in want if not path.startswith("spare")]
+    used = [path for path in expected if not path.startswith("spare")]
     for path in used:
-        torch.testing.assert_close(after[path], want[path].detach(), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(after[path], expected[path].detach(), rtol=1e-6, atol=1e-7)
 
 
 def test_tied_weights_are_one_parameter():

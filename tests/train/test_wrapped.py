@@ -129,5 +129,5 @@ def test_what_a_compiled_module_learns_is_saved_as_the_models(table, tmp_path):
     step = mip.train_step(net, plan.loss, opt)
     state, _ = step(mip.init(net, opt), plan.encode(table))
     mip.save(tmp_path / "model.safetensors", plan, state)
-    want = mip.predictor(plan, state)(table)["value"]
-    assert mip.load(tmp_path / "model.safetensors")(table)["value"].equals(want)
+    expected = mip.predictor(plan, state)(table)["value"]
+    assert mip.load(tmp_path / "model.safetensors")(table)["value"].equals(expected)

@@ -1,1 +1,1 @@
-"""What fastai trains."""
+"""Training with fastai."""

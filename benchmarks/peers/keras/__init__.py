@@ -1,1 +1,1 @@
-"""What keras trains."""
+"""Training with Keras."""

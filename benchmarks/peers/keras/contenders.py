@@ -1,8 +1,7 @@
-"""Keras on torch, as in its first example: `compile` and `Model.fit` of arrays, with its bar.
+"""Keras on torch, as in its first example: `compile` and `Model.fit` on arrays, with progress bar.
 
-As an expert runs it: `verbose=0` and a `train_step` as in its guide to customizing `fit` with
-torch, here with torch's loss, fused Adam and no metrics; compiled, its own step and Adam by
-`jit_compile=True`.
+Expert setup: `verbose=0` and a `train_step` as in its guide to customizing `fit` with torch, with
+torch's loss, fused Adam and no metrics; compiled, its own step and Adam with `jit_compile=True`.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import train
 from benchmarks.peers import workloads
-from benchmarks.peers.workloads import Done, Fresh, Run
+from benchmarks.peers.workloads import Fit, FitStats, PrepareFit
 
 
 class ExpertModel(keras.Sequential):
-    """A network trained by torch's loss and by `adam`, an optimizer of torch's."""
+    """A network trained with torch's loss and `adam`, a torch optimizer."""
 
     adam: torch.optim.Optimizer
 
     def train_step(self, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Take a step and return its loss."""
+        """Take one step and return its loss."""
         inputs, labels = data
         loss = cross_entropy(self(inputs), labels)
         self.adam.zero_grad()
@@ -36,63 +35,63 @@ class ExpertModel(keras.Sequential):
         return {"loss": loss.detach()}
 
 
-def mlp() -> Fresh:
+def mlp() -> PrepareFit:
     """Train the MLP as in the first example."""
-    inputs, labels = (column.numpy() for column in workloads.digits())
+    inputs, labels = (column.numpy() for column in workloads.random_digits())
 
-    def fresh() -> Run:
+    def prepare_fit() -> Fit:
         net = keras.Sequential(_layers())
         _compile(net)
 
-        def run() -> Done:
-            net.fit(inputs, labels, batch_size=train.BATCH, epochs=1)
-            return Done(int(net.optimizer.iterations), net.count_params())
+        def fit() -> FitStats:
+            net.fit(inputs, labels, batch_size=train.BATCH_SIZE, epochs=1)
+            return FitStats(int(net.optimizer.iterations), net.count_params())
 
-        return run
+        return fit
 
-    return fresh
+    return prepare_fit
 
 
-def expert_mlp() -> Fresh:
-    """Train the MLP as an expert does."""
-    inputs, labels = workloads.digits()
+def expert_mlp() -> PrepareFit:
+    """Train the MLP as an expert would."""
+    inputs, labels = workloads.random_digits()
 
-    def fresh() -> Run:
+    def prepare_fit() -> Fit:
         net = ExpertModel(_layers())
         net.compile()
         net.adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
 
-        def run() -> Done:
-            net.fit(inputs, labels, batch_size=train.BATCH, epochs=1, verbose=0)
+        def fit() -> FitStats:
+            net.fit(inputs, labels, batch_size=train.BATCH_SIZE, epochs=1, verbose=0)
             steps = int(next(iter(net.adam.state.values()))["step"])
-            return Done(steps, net.count_params())
+            return FitStats(steps, net.count_params())
 
-        return run
+        return fit
 
-    return fresh
+    return prepare_fit
 
 
-def compiled_mlp() -> Fresh:
-    """Train the MLP by Keras's own step, compiled."""
-    inputs, labels = workloads.digits()
+def compiled_mlp() -> PrepareFit:
+    """Train the MLP with Keras's own step, compiled."""
+    inputs, labels = workloads.random_digits()
     net = keras.Sequential(_layers())
     _compile(net, jit_compile=True)
     net.optimizer.build(net.trainable_variables)
     variables = [*net.trainable_variables, *net.optimizer.variables]
-    start = [variable.numpy().copy() for variable in variables]
+    initial = [variable.numpy().copy() for variable in variables]
 
-    def fresh() -> Run:
-        # A new model would be compiled again.
-        for variable, value in zip(variables, start, strict=True):
+    def prepare_fit() -> Fit:
+        # The model is reused: a new one would be compiled again.
+        for variable, value in zip(variables, initial, strict=True):
             variable.assign(value)
 
-        def run() -> Done:
-            net.fit(inputs, labels, batch_size=train.BATCH, epochs=1, verbose=0)
-            return Done(int(net.optimizer.iterations), net.count_params())
+        def fit() -> FitStats:
+            net.fit(inputs, labels, batch_size=train.BATCH_SIZE, epochs=1, verbose=0)
+            return FitStats(int(net.optimizer.iterations), net.count_params())
 
-        return run
+        return fit
 
-    return fresh
+    return prepare_fit
 
 
 def _layers() -> list[keras.layers.Layer]:
@@ -105,6 +104,6 @@ def _compile(net: keras.Model, jit_compile: bool | str = "auto") -> None:
     net.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss, jit_compile=jit_compile)
 
 
-WORKLOADS = {"mlp": mlp}
+TUTORIAL = {"mlp": mlp}
 EXPERT = {"mlp": expert_mlp}
 COMPILED = {"mlp": compiled_mlp}

@@ -1,1 +1,1 @@
-"""What lightning trains."""
+"""Training with Lightning."""

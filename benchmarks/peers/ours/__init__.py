@@ -1,1 +1,1 @@
-"""What we train."""
+"""Training with mip."""

@@ -1,6 +1,6 @@
-"""Ours: a fit with the bar, the lines and the history of `mip fit`, without checkpoints.
+"""mip: a fit with the progress bar, console lines and history of `mip fit`, without checkpoints.
 
-As an expert runs it: without hooks.
+Expert setup: without hooks.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from functools import partial
 
 import mip
 from benchmarks import mixed, table, train
-from benchmarks.harness import scratch
+from benchmarks.harness import temporary_folder
 from benchmarks.peers import workloads
-from benchmarks.peers.workloads import Done, Fresh, Run
+from benchmarks.peers.workloads import Fit, FitStats, PrepareFit
 from mip.hooks import console
 from mip.model import Parts
 from mip.pipe import Pipe
@@ -19,42 +19,45 @@ from mip.runs import Job, prepare_job
 from mip.train import State, Step
 
 
-def mlp(expert: bool, compiled: bool) -> Fresh:
-    """Train the MLP over tensors."""
-    step, state = train.ours(mip.train.compiled if compiled else mip.train.eager)
-    batches = mip.batch(train.BATCH)(mip.sample(shuffle=True)(workloads.digits()))
-    return partial(_fit, step, batches, state, 1, expert)
+def mlp(expert: bool, compiled: bool) -> PrepareFit:
+    """Train the MLP on tensors."""
+    step, state = train.make_step(mip.train.compiled if compiled else mip.train.eager)
+    batches = mip.batch(train.BATCH_SIZE)(mip.sample(shuffle=True)(workloads.random_digits()))
+    return partial(_prepare_fit, step, batches, state, epochs=1, expert=expert)
 
 
-def table_(expert: bool, compiled: bool) -> Fresh:
-    """Train the table from its spec."""
-    rows = mip.from_frame(workloads.frame())
+def table_(expert: bool, compiled: bool) -> PrepareFit:
+    """Train on the table from its spec."""
+    data = mip.from_frame(workloads.random_frame())
     spec = mip.parse(table.SPEC, changes={"train.compile": compiled})
-    return _fresh(prepare_job(spec, Parts(rows, rows.take([]), rows.take([]))), 1, expert)
+    job = prepare_job(spec, Parts(data, data.take([]), data.take([])))
+    return _from_job(job, epochs=1, expert=expert)
 
 
-def mixed_(expert: bool, compiled: bool) -> Fresh:
-    """Train table and photos from their spec."""
-    return _fresh(mixed.laid(compiled=compiled), workloads.EPOCHS, expert)
+def mixed_(expert: bool, compiled: bool) -> PrepareFit:
+    """Train on table and photos from their spec."""
+    job = mixed.make_job(mixed.N_ROWS, compiled)
+    return _from_job(job, epochs=workloads.MIXED_EPOCHS, expert=expert)
 
 
-def _fresh(job: Job, epochs: int, expert: bool) -> Fresh:
-    return partial(_fit, job.step, job.batches, job.start.state, epochs, expert)
+def _from_job(job: Job, *, epochs: int, expert: bool) -> PrepareFit:
+    state = job.start.state
+    return partial(_prepare_fit, job.step, job.batches, state, epochs=epochs, expert=expert)
 
 
-def _fit(step: Step, batches: Pipe, state: State, epochs: int, expert: bool) -> Run:
-    history = mip.log(scratch("ours-") / "history.jsonl", overwrite=True)
+def _prepare_fit(step: Step, batches: Pipe, state: State, *, epochs: int, expert: bool) -> Fit:
+    history = mip.log(temporary_folder("ours-") / "history.jsonl", overwrite=True)
     bar, lines = mip.progress(epochs * len(batches)), console(epochs=epochs)
     hooks = [] if expert else [history, bar, lines]
 
-    def run() -> Done:
-        after = mip.fit(step, batches, state, epochs=epochs, hooks=hooks)
-        return Done(after.step, sum(param.numel() for param in after.params.values()))
+    def fit() -> FitStats:
+        final = mip.fit(step, batches, state, epochs=epochs, hooks=hooks)
+        return FitStats(final.step, sum(param.numel() for param in final.params.values()))
 
-    return run
+    return fit
 
 
-WORKLOADS = {
+TUTORIAL = {
     "mlp": partial(mlp, expert=False, compiled=False),
     "table": partial(table_, expert=False, compiled=False),
     "mixed": partial(mixed_, expert=False, compiled=False),

@@ -1,1 +1,1 @@
-"""What pytorch_frame trains."""
+"""Training with PyTorch Frame."""

@@ -1,7 +1,7 @@
-"""PyTorch Frame, as in its introduction: a Dataset, its DataLoader of TensorFrames, its encoders in
-a module of one's own, and a loop by hand with `torch.optim.Adam` and a bar.
+"""PyTorch Frame, as in its introduction: a Dataset, its DataLoader of TensorFrames, its encoders
+in a custom module, and a hand-written loop with `torch.optim.Adam` and a progress bar.
 
-As an expert runs it: the same loop with fused Adam and without the bar; the module compiled by
+Expert setup: the same loop with fused Adam and without the bar; the module compiled by
 torch.compile, as in its examples.
 """
 
@@ -20,18 +20,18 @@ from tqdm import tqdm
 
 from benchmarks import table
 from benchmarks.peers import workloads
-from benchmarks.peers.workloads import Done, Fresh, Run
+from benchmarks.peers.workloads import Fit, FitStats, PrepareFit
 
 
 class Network(nn.Module):
-    """The embeddings of PyTorch Frame, numbers standardised by its statistics, and an MLP."""
+    """An MLP over PyTorch Frame's embeddings of the categories and the numbers as they are."""
 
-    def __init__(self, rows: Dataset) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         super().__init__()
-        names = rows.tensor_frame.col_names_dict[torch_frame.categorical]
-        stats = [rows.col_stats[name] for name in names]
-        self.embeddings = EmbeddingEncoder(table.WIDTH, stats, torch_frame.categorical)
-        width = table.NUMBERS + table.CATEGORIES * table.WIDTH
+        names = dataset.tensor_frame.col_names_dict[torch_frame.categorical]
+        stats = [dataset.col_stats[name] for name in names]
+        self.embeddings = EmbeddingEncoder(table.EMBEDDING_DIM, stats, torch_frame.categorical)
+        width = table.N_CONTINUOUS + table.N_CATEGORICAL * table.EMBEDDING_DIM
         first, second = nn.Linear(width, 256), nn.Linear(256, 128)
         self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(128, 1))
 
@@ -42,41 +42,47 @@ class Network(nn.Module):
         return self.layers(torch.cat([numbers, vectors], dim=1)).squeeze(1)
 
 
-def table_() -> Fresh:
-    """Train the table as in the introduction."""
-    rows, loader = _loaded()
+def table_() -> PrepareFit:
+    """Train on the table as in the introduction."""
+    dataset, loader = _load_table()
 
-    def fresh() -> Run:
-        net = Network(rows)
+    def prepare_fit() -> Fit:
+        net = Network(dataset)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-        return lambda: Done(_train(net, optimizer, tqdm(loader)), workloads.count(net))
+        return lambda: FitStats(
+            _train_epoch(net, optimizer, tqdm(loader)), workloads.count_parameters(net)
+        )
 
-    return fresh
+    return prepare_fit
 
 
-def expert_table(compiled: bool) -> Fresh:
-    """Train the table as an expert does."""
-    rows, loader = _loaded()
-    restart = workloads.restarting(Network(rows), compiled)
+def expert_table(compiled: bool) -> PrepareFit:
+    """Train on the table as an expert would."""
+    dataset, loader = _load_table()
+    reset = workloads.make_reset(Network(dataset), compiled)
 
-    def fresh() -> Run:
-        net = restart()
+    def prepare_fit() -> Fit:
+        net = reset()
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-        return lambda: Done(_train(net, optimizer, loader), workloads.count(net))
+        return lambda: FitStats(
+            _train_epoch(net, optimizer, loader), workloads.count_parameters(net)
+        )
 
-    return fresh
-
-
-def _loaded() -> tuple[Dataset, DataLoader]:
-    numbers = dict.fromkeys([f"x{k}" for k in range(table.NUMBERS)], torch_frame.numerical)
-    words = dict.fromkeys([f"c{k}" for k in range(table.CATEGORIES)], torch_frame.categorical)
-    types = {**numbers, **words, "y": torch_frame.numerical}
-    rows = Dataset(workloads.frame(), col_to_stype=types, target_col="y")
-    rows.materialize()
-    return rows, DataLoader(rows.tensor_frame, batch_size=table.BATCH, shuffle=True)
+    return prepare_fit
 
 
-def _train(
+def _load_table() -> tuple[Dataset, DataLoader]:
+    numbers = dict.fromkeys([f"x{k}" for k in range(table.N_CONTINUOUS)], torch_frame.numerical)
+    categories = dict.fromkeys(
+        [f"c{k}" for k in range(table.N_CATEGORICAL)], torch_frame.categorical
+    )
+    types = {**numbers, **categories, "y": torch_frame.numerical}
+    dataset = Dataset(workloads.random_frame(), col_to_stype=types, target_col="y")
+    dataset.materialize()
+    return dataset, DataLoader(dataset.tensor_frame, batch_size=table.BATCH_SIZE, shuffle=True)
+
+
+def _train_epoch(
     net: nn.Module, optimizer: torch.optim.Optimizer, frames: Iterable[torch_frame.TensorFrame]
 ) -> int:
     steps = 0
@@ -89,6 +95,6 @@ def _train(
     return steps
 
 
-WORKLOADS = {"table": table_}
+TUTORIAL = {"table": table_}
 EXPERT = {"table": partial(expert_table, compiled=False)}
 COMPILED = {"table": partial(expert_table, compiled=True)}

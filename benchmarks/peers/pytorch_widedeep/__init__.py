@@ -1,1 +1,1 @@
-"""What pytorch_widedeep trains."""
+"""Training with pytorch-widedeep."""

@@ -1,1 +1,1 @@
-"""What skorch trains."""
+"""Training with skorch."""

@@ -1,8 +1,8 @@
-"""skorch, as in its quick start: `NeuralNetClassifier.fit` of arrays, with its table of epochs;
-without its split into training and valid rows, since nobody else here has valid rows.
+"""skorch, as in its quick start: `NeuralNetClassifier.fit` on arrays, with its table of epochs but
+without its validation split, since no other contender here has validation rows.
 
-As an expert runs it: `callbacks="disable"`, fused Adam, an `iterator_train` that indexes a batch at
-once, `partial_fit` of an initialized net; compiled by `compile=True`.
+Expert setup: `callbacks="disable"`, fused Adam, an `iterator_train` that indexes a whole batch at
+once, `partial_fit` of an initialized net; compiled with `compile=True`.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from torch import nn
 
 from benchmarks import train
 from benchmarks.peers import workloads
-from benchmarks.peers.workloads import Done, Fresh, Run
+from benchmarks.peers.workloads import Fit, FitStats, PrepareFit
 
 
-def mlp() -> Fresh:
+def mlp() -> PrepareFit:
     """Train the MLP as in the quick start."""
-    inputs, labels = (column.numpy() for column in workloads.digits())
+    inputs, labels = (column.numpy() for column in workloads.random_digits())
 
-    def fresh() -> Run:
+    def prepare_fit() -> Fit:
         net = NeuralNetClassifier(
-            train.mlp,
+            train.build_mlp,
             max_epochs=1,
             criterion=nn.CrossEntropyLoss,
             optimizer=torch.optim.Adam,
             lr=1e-3,
-            batch_size=train.BATCH,
+            batch_size=train.BATCH_SIZE,
             iterator_train__shuffle=True,
             train_split=None,
         )
 
-        def run() -> Done:
+        def fit() -> FitStats:
             net.fit(inputs, labels)
-            return _done(net)
+            return _fit_stats(net)
 
-        return run
+        return fit
 
-    return fresh
+    return prepare_fit
 
 
-def expert_mlp(compiled: bool) -> Fresh:
-    """Train the MLP as an expert does."""
-    inputs, labels = workloads.digits()
+def expert_mlp(compiled: bool) -> PrepareFit:
+    """Train the MLP as an expert would."""
+    inputs, labels = workloads.random_digits()
     net = NeuralNetClassifier(
-        train.mlp,
+        train.build_mlp,
         max_epochs=1,
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
         optimizer__fused=True,
         lr=1e-3,
-        batch_size=train.BATCH,
+        batch_size=train.BATCH_SIZE,
         iterator_train=workloads.batch_loader,
         train_split=None,
         callbacks="disable",
@@ -62,27 +62,27 @@ def expert_mlp(compiled: bool) -> Fresh:
         compile__dynamic=False,
     )
     net.initialize()
-    start = deepcopy(net.module_.state_dict())
+    initial = deepcopy(net.module_.state_dict())
 
-    def fresh() -> Run:
-        # `fit` would initialize, and so compile, the module again.
-        net.module_.load_state_dict(start)
+    def prepare_fit() -> Fit:
+        # `fit` would initialize the module, and therefore compile it, again.
+        net.module_.load_state_dict(initial)
         net.initialize_history()
         net.initialize_optimizer()
 
-        def run() -> Done:
+        def fit() -> FitStats:
             net.partial_fit(inputs, labels)
-            return _done(net)
+            return _fit_stats(net)
 
-        return run
+        return fit
 
-    return fresh
-
-
-def _done(net: NeuralNetClassifier) -> Done:
-    return Done(len(net.history[-1]["batches"]), workloads.count(net.module_))
+    return prepare_fit
 
 
-WORKLOADS = {"mlp": mlp}
+def _fit_stats(net: NeuralNetClassifier) -> FitStats:
+    return FitStats(len(net.history[-1]["batches"]), workloads.count_parameters(net.module_))
+
+
+TUTORIAL = {"mlp": mlp}
 EXPERT = {"mlp": partial(expert_mlp, compiled=False)}
 COMPILED = {"mlp": partial(expert_mlp, compiled=True)}
