@@ -1,22 +1,21 @@
-# Everything runs in .venv of this checkout, made by the first target that needs it.
+# Everything runs in .venv of this checkout, which the first target that needs it creates.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-# Where the real data lies that `make accuracy` measures.
+# The folder of real data that `make accuracy` uses.
 DATA ?= data
-# What docs/speed.md tells of our own benchmarks.
+# The benchmarks that docs/speed.md reports.
 LOOPS := train-mlp train-mlp-2-threads train-mlp-default train-mlp-watched train-mlp-compiled \
 	train-pure train-table train-table-fused train-mixed train-mixed-2-threads train-mixed-compiled \
 	train-stacked train-many checkpoint-25m fit-once fit-once-hooked checkpoint-blocked compile-mlp \
 	compile-mixed
 BIN := .venv/bin
-# A process for each core; a file's tests stay together, for they share what is trained once.
+# A process for each core. The tests of a file stay together, because they share trained models.
 PARALLEL := -n auto --dist loadfile
 READY := .venv/ready
-# Threads that wait asleep: on a busy machine, waiting by turning costs several times the work.
+# Threads sleep while they wait: on a busy machine, spinning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
 
-# The tests that hold numbers to the bit or to a bound, and the settings under which they must pass,
-# so that they do on any x86-64 CPU: torch, oneDNN and MKL use no newer instructions than they are
-# told of, and OpenMP as many threads.
+# The tests that compare numbers to the bit or to a bound, and the settings under which they must pass
+# on any x86-64 CPU: the instructions that torch, oneDNN and MKL may use, and OpenMP's threads.
 LAWS := $(patsubst %,tests/%.py, nn/test_backbones train/test_fit laws/test_goldens \
 	train/test_gradient laws/test_laws optim/test_optim train/test_own_steps predict/test_predict \
 	train/test_step files/test_store files/test_versions)
@@ -45,7 +44,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)   ## draw the demo's houses, fit three models, compare them: the main job
 	$(BIN)/mip demo specs/demo
 
-# The nets of the tests are small: a second thread would cost them more than it gives.
+# The nets of the tests are small: a second thread would cost more than it gains.
 test: $(READY)   ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
@@ -64,7 +63,7 @@ slow: $(READY)   ## run the tests that take minutes, and the laws on many more e
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=thorough \
 		$$(grep -rl --include='test_*.py' '^@given' tests)
 
-# In environments of their own, made anew each time: what is newest changes from day to day.
+# In fresh environments, because the newest versions change from day to day.
 oldest: VERSIONS := --constraint constraints-oldest.txt
 oldest:          ## run the tests with the lowest versions that pyproject.toml allows
 newest:          ## run the tests with the newest versions

@@ -47,7 +47,7 @@ from .optim import clip_norm as clip_norm
 from .optim import one_cycle as one_cycle
 from .optim import sgd as sgd
 from .pipe import augment as augment
-from .pipe import balance as balance
+from .pipe import balanced_weights as balanced_weights
 from .pipe import batch as batch
 from .pipe import collect as collect
 from .pipe import prefetch as prefetch

@@ -103,7 +103,7 @@ class Continuous:
             return Periodic(len(self.columns), self.embedding_dim, self.frequency)
         return Unsqueeze()
 
-    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+    def conversions(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for each cell with a number that counts as missing."""
         for column in self.columns:
             for row in table.overflow_rows(column).tolist():

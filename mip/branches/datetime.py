@@ -72,7 +72,7 @@ class Datetime:
             [flag for count in facts["missing"] for flag in (count > 0, *[False] * 6)]
         )
 
-    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+    def conversions(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for each cell with a date that counts as missing."""
         years = f"outside of {DATE_YEARS[0]} to {DATE_YEARS[1]}"
         for column in self.columns:

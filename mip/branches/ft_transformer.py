@@ -8,7 +8,7 @@ from attrs.validators import ge, gt, le, lt
 from torch import Tensor, nn
 
 from mip.branches.fuse import FusionNet
-from mip.nn import FillMissing, Tokens, check_num_heads
+from mip.nn import FillMissing, TokenTransformer, check_num_heads
 from mip.tree import Tree
 
 
@@ -40,7 +40,7 @@ class FtTransformer:
             fill = branches["numbers"]
             assert isinstance(fill, FillMissing)  # `Tabular` allows no embedding of numbers here
             branches["numbers"] = NumberTokens(fill, continuous, self.embedding_dim)
-        tokens = Tokens(self.embedding_dim, self.depth, self.num_heads, self.dropout)
+        tokens = TokenTransformer(self.embedding_dim, self.depth, self.num_heads, self.dropout)
         return nn.Sequential(Tokenizer(branches, self.embedding_dim), tokens)
 
 

@@ -13,11 +13,11 @@ from attrs.validators import ge, gt, le, lt, optional
 from torch import Tensor, nn
 
 from mip.branches import protocol
-from mip.branches.protocol import Branch, Facts, layer_sizes, sorted_by_name
+from mip.branches.protocol import Branch, Facts, layer_sizes_field, sorted_by_name
 from mip.data import Rows, Table
 from mip.errors import FieldError, SpecError
 from mip.fields import MinLength, choice
-from mip.nn import MLP, Tokens, check_num_heads
+from mip.nn import LazyMLP, TokenTransformer, check_num_heads
 from mip.tree import Tree
 
 METHODS = ("concat", "gated", "attention", "bilinear")
@@ -48,7 +48,7 @@ class Fusion:
     mip.errors.FieldError: 'num_heads' must divide 30: 4
     """
 
-    layers: tuple[int, ...] = layer_sizes()
+    layers: tuple[int, ...] = layer_sizes_field()
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
     method: Literal["concat", "gated", "attention", "bilinear"] = choice("concat")
     embedding_dim: int | None = field(default=None, validator=optional([gt(0), le(65_536)]))
@@ -160,7 +160,7 @@ class FusionNet(nn.Module):
         self.branch = nn.ModuleDict(dict(branches))
         self.hide = modality_dropout  # `hide` is part of the names of parameters in files
         self.fusion = fusion
-        self.layers = MLP(layers, dropout)
+        self.layers = LazyMLP(layers, dropout)
 
     def forward(self, inputs: Mapping[str, Tree]) -> Tensor:
         vectors = {name: module(inputs[name]) for name, module in self.branch.items()}
@@ -216,7 +216,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.project = Project(names, embedding_dim)
-        self.tokens = Tokens(embedding_dim, depth, num_heads)
+        self.tokens = TokenTransformer(embedding_dim, depth, num_heads)
 
     def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
         return self.tokens(self.project(vectors))

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, instance_of, le
 from torch import Tensor, nn
 
-from mip.branches.protocol import Facts, Problem, column_names, layer_sizes
+from mip.branches.protocol import Facts, Problem, column_names, layer_sizes_field
 from mip.data import Rows, Table, as_photos
 from mip.errors import DataError, FieldError, MipWarning, SpecError
 from mip.fields import MinLength, choice
@@ -25,11 +25,11 @@ from mip.images import (
     LazyRows,
     MissingImageError,
     Photos,
-    conversions,
     decode,
     decoder_version,
-    locate,
     open_cache,
+    photo_conversions,
+    resolve_path,
 )
 from mip.nn import (
     BUILT_IN,
@@ -95,7 +95,7 @@ class Image:
     missing: Literal["error", "drop", "learn"] = choice("error")
     decoding: Literal["full", "scaled"] = choice("full")
     augmentation: Augment = Augment()
-    channels: tuple[int, ...] = layer_sizes((16, 32, 64), min_layers=1)
+    channels: tuple[int, ...] = layer_sizes_field((16, 32, 64), min_layers=1)
     feature_layer: str | None = field(default=None)
     freeze: str | None = None
 
@@ -278,20 +278,20 @@ class Image:
     def _error(self, root: Path | None, photo: Any) -> DataError | None:
         try:
             if isinstance(photo, str):
-                locate(root, photo)
+                resolve_path(root, photo)
             if self.missing == "drop":
                 decode(root, photo, 8)
         except DataError as error:
             return error
         return None
 
-    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+    def conversions(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for every photo whose pixels are not used exactly as stored."""
         for column in self.columns:
             for row, cell in enumerate(table.cells(column)):
                 for photo in as_photos(cell):
                     with suppress(DataError):  # `problems` names a photo that cannot be read
-                        changes = [] if photo is None else conversions(table.root, photo)
+                        changes = [] if photo is None else photo_conversions(table.root, photo)
                         yield from ((row, f"'{column}' {change}") for change in changes)
 
 

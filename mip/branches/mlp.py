@@ -8,9 +8,9 @@ from attrs import field, frozen
 from attrs.validators import ge, lt
 from torch import nn
 
-from mip.branches.protocol import layer_sizes
+from mip.branches.protocol import layer_sizes_field
 from mip.fields import choice
-from mip.nn import Dense
+from mip.nn import MLP
 
 
 @frozen
@@ -20,7 +20,7 @@ class Mlp:
     (Ioffe and Szegedy 2015). The last layer has neither; the fusion and the head follow.
 
     >>> Mlp([10, 5]).network(nn.Identity(), in_features=4, continuous=4)[1]
-    Dense(
+    MLP(
       (0): Linear(in_features=4, out_features=10, bias=True)
       (1): ReLU()
       (2): Linear(in_features=10, out_features=5, bias=True)
@@ -28,7 +28,7 @@ class Mlp:
     """
 
     kind = "mlp"
-    layers: tuple[int, ...] = layer_sizes((128, 128), min_layers=1)
+    layers: tuple[int, ...] = layer_sizes_field((128, 128), min_layers=1)
     activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = choice("relu")
     batch_norm: Literal["none", "before", "after"] = choice("none")
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
@@ -39,4 +39,4 @@ class Mlp:
     def network(self, features: nn.Module, in_features: int, continuous: int) -> nn.Module:
         """Build a module to float32 [n, last of the layers]."""
         sizes = (in_features, *self.layers)
-        return nn.Sequential(features, Dense(sizes, self.activation, self.batch_norm, self.dropout))
+        return nn.Sequential(features, MLP(sizes, self.activation, self.batch_norm, self.dropout))

@@ -88,7 +88,7 @@ class FindsAbsent(Protocol):
 
 @runtime_checkable
 class FindsProblems(Protocol):
-    """A branch that screens rows. `policy` decides what happens to a row with a problem."""
+    """A branch that screens rows. `missing_policy` decides what happens to a row with a problem."""
 
     def problems(self, table: Table) -> Iterable[Problem | tuple[int, str, str]]:
         """Yield a `Problem`, or (row, column, reason), for each cell that cannot be used."""
@@ -96,10 +96,10 @@ class FindsProblems(Protocol):
 
 
 @runtime_checkable
-class FindsOddities(Protocol):
+class FindsConversions(Protocol):
     """A branch that does not read every cell exactly as it is stored."""
 
-    def oddities(self, table: Table) -> Iterable[tuple[int, str]]:
+    def conversions(self, table: Table) -> Iterable[tuple[int, str]]:
         """Yield (row, text) for each cell that counts as missing or is converted when read."""
         ...
 
@@ -132,7 +132,7 @@ def has(branch: object, verb: type[Verb]) -> TypeGuard[Verb]:
     """Tell whether a branch has an optional verb.
 
     >>> from mip.branches.continuous import Continuous
-    >>> has(Continuous(["x"]), FindsOddities), has(Continuous(["x"]), Augments)
+    >>> has(Continuous(["x"]), FindsConversions), has(Continuous(["x"]), Augments)
     (True, False)
     """
     return issubclass(type(branch), verb)  # isinstance takes up to 80 times as long on Python 3.11
@@ -178,7 +178,7 @@ def problems(branch: Branch | FindsProblems, table: Table) -> Iterator[Problem]:
         yield from (Problem(*problem) for problem in branch.problems(table))
 
 
-def policy(branch: object) -> str:
+def missing_policy(branch: object) -> str:
     """Return what happens to rows in which a branch finds problems: its field `missing`.
 
     By default they are an "error". Under "drop" `clean` leaves them out; under any other policy,
@@ -215,11 +215,12 @@ def branches(named: Mapping[str, Branch], path: str = "") -> Iterator[tuple[str,
             yield from branches(branch.branch, below)
 
 
-def walk(root: HoldsBranches) -> Iterator[tuple[str, Branch]]:
+def leaf_branches(root: HoldsBranches) -> Iterator[tuple[str, Branch]]:
     """Iterate over the leaves of a tree of branches with their dotted paths.
 
     >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
-    >>> [path for path, leaf in walk(Fuse({"b": Continuous(["x"]), "a": Continuous(["y"])}))]
+    >>> root = Fuse({"b": Continuous(["x"]), "a": Continuous(["y"])})
+    >>> [path for path, leaf in leaf_branches(root)]
     ['a', 'b']
     """
     named = branches(root.branch)
@@ -231,7 +232,7 @@ def having(root: HoldsBranches, verb: type[Verb]) -> Iterator[tuple[str, Verb]]:
 
     >>> from mip.branches.continuous import Continuous; from mip.branches.fuse import Fuse
     >>> tree = Fuse({"a": Fuse({"b": Continuous(["x"])})})
-    >>> [path for path, _ in having(tree, FindsOddities)]
+    >>> [path for path, _ in having(tree, FindsConversions)]
     ['a.b']
     """
     return ((path, branch) for path, branch in branches(root.branch) if has(branch, verb))
@@ -266,7 +267,7 @@ def column_names(columns: Iterable[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def layer_sizes(default: tuple[int, ...] = (), min_layers: int = 0) -> Any:
+def layer_sizes_field(default: tuple[int, ...] = (), min_layers: int = 0) -> Any:
     """Declare a field of sizes of layers, each from 1 to 65,536."""
     length: list[Any] = [MinLength(min_layers)] if min_layers else []
     return field(default=default, converter=tuple, validator=[*length, _check_sizes])

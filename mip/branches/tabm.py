@@ -8,7 +8,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le, lt
 from torch import Tensor, nn
 
-from mip.branches.protocol import layer_sizes
+from mip.branches.protocol import layer_sizes_field
 from mip.nn import member_layers, run_members
 
 
@@ -22,7 +22,7 @@ class TabM:
     """
 
     kind = "tabm"
-    layers: tuple[int, ...] = layer_sizes((128, 128), min_layers=1)
+    layers: tuple[int, ...] = layer_sizes_field((128, 128), min_layers=1)
     members: int = field(default=32, validator=[gt(0), le(1024)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 

@@ -26,7 +26,7 @@ Scale = Literal["standard", "log", "quantile", "none"]
 Embedding = Literal["none", "linear", "piecewise", "periodic"]
 
 
-class Network(Protocol):
+class TabularNetwork(Protocol):
     """The verbs of a network over columns. Any frozen attrs class that has them is a kind."""
 
     kind: str
@@ -60,7 +60,7 @@ class Tabular:
     kind = "tabular"
     continuous: tuple[str, ...] = field(default=(), converter=column_names)
     categorical: tuple[str, ...] = field(default=(), converter=column_names)
-    network: Network = Mlp()
+    network: TabularNetwork = Mlp()
     scale: Scale = choice("standard")
     embedding: Embedding = choice("none")
     unseen_rate: float = field(default=0.05, validator=[ge(0), lt(1)])
@@ -122,7 +122,7 @@ class Tabular:
         if self.categorical:
             yield from self._categorical.unseen(facts["words"], table)
 
-    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+    def conversions(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for each cell with a number that counts as missing."""
         if self.continuous:
-            yield from self._continuous.oddities(table)
+            yield from self._continuous.conversions(table)

@@ -72,7 +72,7 @@ class Vector:
         """Mark the rows without any number: bool [n]."""
         return inputs.isnan().flatten(1).all(dim=1)
 
-    def oddities(self, table: Table) -> Iterator[tuple[int, str]]:
+    def conversions(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for each vector with a number that counts as missing."""
         for column in self.columns:
             for row, cell in enumerate(table.cells(column)):

@@ -35,7 +35,7 @@ def show(
         write(svg, mip.plots.diagram(mip.model.summary(plan, net)).encode(), overwrite=force)
     echo(mip.runs.model_table(str(spec), mip.model.summary(plan, net, layers)))
     counts = mip.model.count_layers(mip.model.profile(net, plan.example()))
-    echo(f"layers: {mip.runs.layer_counts(counts)}")
+    echo(f"layers: {mip.runs.format_layer_counts(counts)}")
     if svg:
         echo(f"drew {svg}")
 
@@ -87,7 +87,7 @@ def baseline(
     scores = {**mip.predict.baselines(plan, parts), **trained}
     if json:
         mip.runs.write_json(json, scores, overwrite=force)
-    unread = mip.predict.unread_branches(plan)
+    unread = mip.predict.branches_without_baseline(plan)
     if unread:
         echo(f"left out, for the network alone: {', '.join(unread)}")
     echo(mip.runs.comparison_table(spec.name, scores))

@@ -49,7 +49,7 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
     job = mip.runs.prepare_job(read_spec, parts, context)
     for chunk in parts.test.chunks():
         job.plan.encode(chunk)
-    for text, rows in mip.model.oddities(read_spec, table).items():
+    for text, rows in mip.model.conversions(read_spec, table).items():
         echo(mip.model.summarize_rows(text, rows))
     echo(f"{spec} is fine: {job.steps} steps of up to {read_spec.train.batch_size} rows")
 

@@ -37,9 +37,9 @@ def lr(
     read_spec, table = open_spec(spec, set_, [out], force)
     parts = split_rows(read_spec, table, spec)
     context = mip.Context(base=spec.parent, cache=cache)
-    curve = mip.runs.lr_curve(read_spec, parts, steps, context=context)
+    curve = mip.runs.lr_range_test(read_spec, parts, steps, context=context)
     if out:
-        mip.plots.plot_rates(out, curve, overwrite=force)
+        mip.plots.plot_lr_curve(out, curve, overwrite=force)
         echo(f"drew {out}")
     minimum = f"{curve.minimum:.2g}"
     echo(f"the smoothed loss is least at {minimum}; a tenth of that is well before it rises")
@@ -104,7 +104,7 @@ def _fit_hooks(
     hooks = [*progress_bar(out.name)(job), mip.hooks.console(echo, epochs=train.epochs)]
     try:
         lr = mip.runs.lr_schedule(train, job.steps)
-        hooks.append(mip.hooks.plots(out / "history.png", lr, overwrite=True))
+        hooks.append(mip.hooks.plot_history(out / "history.png", lr, overwrite=True))
     except FileError as error:  # without matplotlib
         note(str(error))
     if board:

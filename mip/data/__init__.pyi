@@ -41,4 +41,4 @@ from .statistics import sample_rows as sample_rows
 from .statistics import value_counts as value_counts
 from .table import Rows as Rows
 from .table import Table as Table
-from .table import format_label as format_label
+from .table import format_row_label as format_row_label

@@ -16,7 +16,7 @@ from attrs import evolve
 
 from mip.data.cells import as_text, parse_dates, parse_number
 from mip.data.shards import AnyTable, RowGroup, Shards
-from mip.data.table import Table, format_label
+from mip.data.table import Table, format_row_label
 from mip.errors import DataError, quote
 from mip.rng import derive, generator, uniform
 
@@ -317,5 +317,7 @@ def with_folds(table: Table, folds: Table, column: str = "fold") -> Table:
     fold = dict(zip(rows, folds.texts(column), strict=True))
     for row in labels:
         if row not in fold:
-            raise DataError(f"{folds.name}: no fold for row {format_label(row)} of {table.name}")
+            raise DataError(
+                f"{folds.name}: no fold for row {format_row_label(row)} of {table.name}"
+            )
     return evolve(table, frame=table.frame.assign(**{column: [fold[row] for row in labels]}))

@@ -162,7 +162,7 @@ class Table:
         >>> from_frame(pd.DataFrame({"x": [1, 2]}, index=["h17", "h4"])).cell_name(1, "x")
         "table row 'h4', column 'x'"
         """
-        row = format_label(self.index[[position]].tolist()[0])
+        row = format_row_label(self.index[[position]].tolist()[0])
         row_id = "" if self.index.is_unique else f" (number {self.row_ids[position]})"
         return f"{self.name} row {row}{row_id}, column '{column}'"
 
@@ -280,10 +280,10 @@ class Table:
         return cells
 
 
-def format_label(label: object) -> str:
+def format_row_label(label: object) -> str:
     """Write the label of a row: strings and tuples as Python does, all else as text.
 
-    >>> format_label("h17"), format_label(17), format_label(("a", 1))
+    >>> format_row_label("h17"), format_row_label(17), format_row_label(("a", 1))
     ("'h17'", '17', "('a', 1)")
     """
     return repr(label) if isinstance(label, (str, tuple)) else str(label)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from attrs import frozen
 
-from mip.branches import Image, walk
+from mip.branches import Image, leaf_branches
 from mip.data import Table, read
 from mip.demo.houses import BASE
 from mip.errors import MipError
@@ -125,7 +125,7 @@ def _fit(
 
 def inputs_of(spec: Spec) -> str:
     """Return what a spec's branches read: "table", "pictures" or "both"."""
-    are_images = {isinstance(branch, Image) for _, branch in walk(spec.root)}
+    are_images = {isinstance(branch, Image) for _, branch in leaf_branches(spec.root)}
     return "both" if len(are_images) == 2 else "pictures" if True in are_images else "table"
 
 

@@ -1,6 +1,6 @@
 from .activations import plot_activations as plot_activations
 from .activations import plot_histograms as plot_histograms
-from .probes import histograms as histograms
-from .probes import layers as layers
-from .probes import probe as probe
-from .probes import to_frame as to_frame
+from .recording import histograms as histograms
+from .recording import layers as layers
+from .recording import record_activations as record_activations
+from .recording import to_frame as to_frame

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mip.errors import MipError
-from mip.explain.probes import Record, histograms, statistics_of, to_frame
+from mip.explain.recording import Record, histograms, statistics_of, to_frame
 from mip.plots import legend, panels, write_figure
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _image(counts: Tensor, passes: Sequence[int]) -> Tensor:
 
 def _passes(path: str | Path, records: Sequence[Record]) -> list[int]:
     if not records:
-        raise MipError(f"{path}: no records to draw: nothing ran inside the probe")
+        raise MipError(f"{path}: no records to draw: nothing ran inside the block")
     for record in records:
         statistics_of(record)
     return sorted({record.pass_ for record in records})

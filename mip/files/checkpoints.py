@@ -14,7 +14,7 @@ from mip.compare import differences
 from mip.errors import FileError
 from mip.files.format import Tensors, read_file, write_packed
 from mip.files.models import subtree
-from mip.model import Plan, to_json
+from mip.model import Plan, plan_to_dict
 from mip.train import History, State, match_strides
 from mip.tree import leaves, unflatten_as
 
@@ -46,7 +46,7 @@ def save_checkpoint(
     meta: dict[str, Any] = {"step": state.step, "seed": state.seed, "extra": dict(extra or {})}
     meta["history"] = [_to_pairs(row) for row in history.epochs]
     if plan is not None:
-        meta["plan"] = to_json(plan)
+        meta["plan"] = plan_to_dict(plan)
     tensors = dict(leaves({**trees, "steps": dict(history.steps)}))
     write_packed(path, tensors, meta, overwrite=overwrite)
 

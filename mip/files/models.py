@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mip.errors import FileError, SpecError
 from mip.files.format import Tensors, read_file, write_packed
-from mip.model import Plan, from_json, to_json
+from mip.model import Plan, plan_from_dict, plan_to_dict
 from mip.spec import KINDS
 from mip.train import State, with_averaged_params
 from mip.tree import Tree, leaves
@@ -22,7 +22,7 @@ def save(path: str | Path, plan: Plan, state: State, *, overwrite: bool = False)
 
     Raises FileError if the file exists, unless `overwrite` allows to replace it.
     """
-    meta = {"plan": to_json(plan), "step": state.step}
+    meta = {"plan": plan_to_dict(plan), "step": state.step}
     write_packed(path, dict(leaves(_weights(state))), meta, overwrite=overwrite)
 
 
@@ -45,7 +45,7 @@ def save_models(
     FileError as `save` does.
     """
     trees: dict[str, Tree] = {str(k): _weights(state) for k, (_, state) in enumerate(models)}
-    plans = [to_json(plan) for plan, _ in models]
+    plans = [plan_to_dict(plan) for plan, _ in models]
     write_packed(path, dict(leaves(trees)), {"models": plans}, overwrite=overwrite)
 
 
@@ -71,7 +71,7 @@ def _model(
     if "plan" not in meta:
         raise FileError(f"{path}: the file holds no model")
     try:
-        plan = from_json(meta["plan"], kinds)
+        plan = plan_from_dict(meta["plan"], kinds)
     except SpecError as error:
         raise FileError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:

@@ -2,7 +2,7 @@ from .binary import Binary as Binary
 from .count import Count as Count
 from .joint import Joint as Joint
 from .losses import Criterion as Criterion
-from .metrics import in_unit as in_unit
+from .metrics import in_target_unit as in_target_unit
 from .metrics import log_loss as log_loss
 from .metrics import msle as msle
 from .metrics import percent_close as percent_close
@@ -11,8 +11,8 @@ from .multilabel import Multilabel as Multilabel
 from .ordinal import Ordinal as Ordinal
 from .protocol import Head as Head
 from .protocol import column_heads as column_heads
+from .protocol import predictions_to_logits as predictions_to_logits
 from .protocol import scores as scores
-from .protocol import to_logits as to_logits
 from .protocol import tower as tower
 from .protocol import training_loss as training_loss
 from .quantile import Quantile as Quantile

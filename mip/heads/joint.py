@@ -16,7 +16,7 @@ from mip.data import Rows, Table
 from mip.errors import FieldError, hint
 from mip.fields import MinLength, choice
 from mip.heads.losses import Criterion
-from mip.heads.protocol import Head, Outputs, scores, to_logits, tower, training_loss
+from mip.heads.protocol import Head, Outputs, predictions_to_logits, scores, tower, training_loss
 
 LOG_VARIANCE = "log variance"
 """The key of the learned weights among the logits. No head can have this name: it has a space."""
@@ -110,7 +110,7 @@ class Joint:
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the logits of each head that decode to its columns, without learned weights."""
         return {
-            name: to_logits(head, facts[name], _columns_of(name, columns))
+            name: predictions_to_logits(head, facts[name], _columns_of(name, columns))
             for name, head in self.head.items()
         }
 

@@ -90,14 +90,14 @@ def msle(pred: Tensor, truth: Tensor) -> Tensor:
     return F.mse_loss(pred, truth)
 
 
-def in_unit(
+def in_target_unit(
     decode: Callable[[Tensor], Mapping[str, np.ndarray]], metric: Callable[[Tensor, Tensor], Any]
 ) -> Callable[[Tensor, Tensor], Any]:
     """Turn a metric of numbers in the target's unit, float64 [n], into one of logits and target,
     which are on the scale that is learned. `decode` is that of a plan with a head `regression`.
 
     >>> double = lambda logits: {"value": 2 * logits.numpy()}
-    >>> in_unit(double, lambda pred, truth: (pred - truth).abs().max())(
+    >>> in_target_unit(double, lambda pred, truth: (pred - truth).abs().max())(
     ...     torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.5])
     ... )
     tensor(7.)

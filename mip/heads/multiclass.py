@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.branches import Facts, layer_sizes
+from mip.branches import Facts, layer_sizes_field
 from mip.data import Rows, Table, value_counts
 from mip.errors import DataError
 from mip.heads.fields import (
@@ -49,7 +49,7 @@ class Multiclass:
     class_weight: ClassWeight = class_weight_field()
     focal_gamma: float = focal_gamma_field()
     label_smoothing: float = label_smoothing_field()
-    layers: tuple[int, ...] = layer_sizes()
+    layers: tuple[int, ...] = layer_sizes_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

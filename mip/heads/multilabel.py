@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.branches import Facts, layer_sizes
+from mip.branches import Facts, layer_sizes_field
 from mip.data import Rows, Table, content_key, is_list
 from mip.errors import DataError, hint, quote
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
@@ -39,7 +39,7 @@ class Multilabel:
 
     kind = "multilabel"
     column: str
-    layers: tuple[int, ...] = layer_sizes()
+    layers: tuple[int, ...] = layer_sizes_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

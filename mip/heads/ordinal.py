@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from attrs import Attribute, field, frozen
 from torch import Tensor
 
-from mip.branches import Facts, layer_sizes
+from mip.branches import Facts, layer_sizes_field
 from mip.data import Rows, Table, parse_number, value_counts
 from mip.errors import DataError, FieldError, hint, quote
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
@@ -42,7 +42,7 @@ class Ordinal:
     kind = "ordinal"
     column: str
     order: tuple[str, ...] = field(default=(), converter=tuple)
-    layers: tuple[int, ...] = layer_sizes()
+    layers: tuple[int, ...] = layer_sizes_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

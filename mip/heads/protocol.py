@@ -171,7 +171,7 @@ def scores(head: Head, facts: Facts, logits: Tree, target: Tree) -> dict[str, fl
     return {"loss": float(loss), **head.metrics(facts, logits, target)}
 
 
-def to_logits(head: Head, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tree:
+def predictions_to_logits(head: Head, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tree:
     """Return the logits, float64, that a head decodes to these columns of numbers.
 
     Raises SpecError for a kind without the verb `logits`.

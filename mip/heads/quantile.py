@@ -10,7 +10,7 @@ import torch
 from attrs import Attribute, field, frozen
 from torch import Tensor
 
-from mip.branches import Facts, layer_sizes
+from mip.branches import Facts, layer_sizes_field
 from mip.errors import FieldError
 from mip.heads.fields import (
     Missing,
@@ -41,7 +41,7 @@ class Quantile:
     column: str
     quantiles: tuple[float, ...] = field(default=(0.1, 0.5, 0.9), converter=tuple)
     scale: Scale = scale_field()
-    layers: tuple[int, ...] = layer_sizes()
+    layers: tuple[int, ...] = layer_sizes_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

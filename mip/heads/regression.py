@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.branches import Facts, layer_sizes
+from mip.branches import Facts, layer_sizes_field
 from mip.fields import choice
 from mip.heads.fields import (
     Missing,
@@ -52,7 +52,7 @@ class Regression:
     column: str
     scale: Scale = scale_field()
     loss: Loss = choice("mse")
-    layers: tuple[int, ...] = layer_sizes()
+    layers: tuple[int, ...] = layer_sizes_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

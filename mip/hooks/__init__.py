@@ -1,4 +1,8 @@
-"""Ready-made hooks: functions of the events of a fit that watch it, and may steer it."""
+"""Ready-made hooks: functions of the events of a fit that watch it, and may steer it.
+
+To add a hook: write a function that returns one in the file of its purpose; show it in
+`__init__.pyi`; describe it in `docs/hooks.md`; list it in `tests/hooks/test_reused_hooks.py`.
+"""
 
 import lazy_loader
 

@@ -1,6 +1,6 @@
 from .checkpoints import checkpoint as checkpoint
 from .history import log as log
-from .history import plots as plots
+from .history import plot_history as plot_history
 from .history import record as record
 from .stopping import early_stop as early_stop
 from .stopping import limit as limit

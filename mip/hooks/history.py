@@ -89,7 +89,7 @@ def _csv(rows: Sequence[Mapping[str, float]]) -> str:
     return text.getvalue()
 
 
-def plots(
+def plot_history(
     path: str | Path | None = None,
     schedule: Schedule | None = None,
     scale: Literal["linear", "log"] = "linear",
@@ -105,8 +105,8 @@ def plots(
     For a file that exists already and `overwrite` see `log`.
     """
     if path is None and not in_notebook():
-        raise MipError("plots() needs a file outside of a notebook: plots('history.png')")
-    figure(path or "plots", 1, 1)  # fails here without matplotlib, and not after an epoch
+        raise MipError("outside of a notebook plot_history needs a file: plot_history('a.png')")
+    figure(path or "plot_history", 1, 1)  # fails here without matplotlib, and not after an epoch
 
     def hook(picture: _Picture, event: Event) -> Reply:
         began = time.monotonic()
@@ -117,7 +117,7 @@ def plots(
         if event.name == "after_fit" or (event.name == "after_epoch" and began >= picture.due):
             history = event.history
             if history.steps:
-                drawing = png(curves(path or "plots", history, schedule, scale))
+                drawing = png(curves(path or "plot_history", history, schedule, scale))
                 if picture.path is not None:
                     write(picture.path, drawing, overwrite=True)
                 if picture.show:

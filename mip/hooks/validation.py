@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mip.errors import DataError
-from mip.model import NO_METRICS, Metric, Net, Plan, build
+from mip.model import NO_METRICS, MetricFunction, Net, Plan, build
 from mip.train import Event, Hook, Reply, eval_step
 from mip.tree import concat, map_tree
 
@@ -18,7 +18,7 @@ def validate(
     batches: Iterable[Any],
     name: str = "valid",
     net: Net | None = None,
-    metrics: Mapping[str, Metric] = NO_METRICS,
+    metrics: Mapping[str, MetricFunction] = NO_METRICS,
 ) -> Hook:
     """Score batches after every epoch and add `name/metric` to the epoch's row: the loss, the
     head's metrics and your own `metrics`.

@@ -7,9 +7,9 @@ from .cache import default_cache_folder as default_cache_folder
 from .cache import list_caches as list_caches
 from .cache import open_cache as open_cache
 from .decoding import MissingImageError as MissingImageError
-from .decoding import conversions as conversions
 from .decoding import decode as decode
 from .decoding import decoder_version as decoder_version
-from .decoding import locate as locate
+from .decoding import photo_conversions as photo_conversions
+from .decoding import resolve_path as resolve_path
 from .photos import Photos as Photos
 from .photos import is_photos as is_photos

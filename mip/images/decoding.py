@@ -69,13 +69,13 @@ class MissingImageError(DataError):
     """The image file does not exist; anything wrong with an existing file is a plain DataError."""
 
 
-def locate(root: Path | None, cell: str) -> Path:
+def resolve_path(root: Path | None, cell: str) -> Path:
     """Return the path of the file that an image cell names, inside the table's folder.
 
     Raises DataError if the path is absolute, leaves the folder ('..', a link), or contains a NUL or
     a backslash, and MissingImageError if it is not a file.
 
-    >>> locate(Path("."), "../secret.png")
+    >>> resolve_path(Path("."), "../secret.png")
     Traceback (most recent call last):
     mip.errors.DataError: ../secret.png leaves the table's folder
     """
@@ -138,7 +138,7 @@ def _open(root: Path | None, cell: Cell) -> Iterator[tuple[Image.Image, Any]]:
     cell = as_photo(cell)
     name = _printable(cell) if isinstance(cell, str) else "the image"
     try:
-        data = locate(root, cell).read_bytes() if isinstance(cell, str) else cell
+        data = resolve_path(root, cell).read_bytes() if isinstance(cell, str) else cell
         with _to_pillow(data) as image:
             yield image, data
     except DataError:
@@ -247,13 +247,13 @@ def _buffer(size: int) -> np.ndarray | None:
     return _BUFFERS.buffer
 
 
-def conversions(root: Path | None, cell: Cell) -> list[str]:
+def photo_conversions(root: Path | None, cell: Cell) -> list[str]:
     """Name what `decode` changes in an image, from its header alone.
 
     Raises DataError as `decode` does.
 
     >>> from PIL import Image
-    >>> conversions(None, Image.new("CMYK", (2, 2)))
+    >>> photo_conversions(None, Image.new("CMYK", (2, 2)))
     ['CMYK']
     """
     with _open(root, cell) as (image, _):

@@ -13,8 +13,15 @@ import numpy as np
 from attrs import frozen
 from toolz import groupby
 
-from mip.branches import FindsOddities, FindsProblems, having, path_in_spec, policy, problems
-from mip.data import Rows, Table, format_label
+from mip.branches import (
+    FindsConversions,
+    FindsProblems,
+    having,
+    missing_policy,
+    path_in_spec,
+    problems,
+)
+from mip.data import Rows, Table, format_row_label
 from mip.errors import DataError, MipWarning
 from mip.heads import column_heads
 from mip.model.columns import branch_columns, check_columns, columns_of, target_columns
@@ -57,7 +64,7 @@ def summarize_rows(reason: str, labels: Sequence[Any]) -> str:
     >>> summarize_rows("target 'price' missing", [4, 7, 9, 12])
     "target 'price' missing: 4 rows (4, 7, 9, …)"
     """
-    listed = ", ".join(map(format_label, labels[:3])) + (", …" if len(labels) > 3 else "")
+    listed = ", ".join(map(format_row_label, labels[:3])) + (", …" if len(labels) > 3 else "")
     return f"{reason}: {len(labels)} row{'s' * (len(labels) > 1)} ({listed})"
 
 
@@ -95,17 +102,17 @@ def filled_rows(spec: Spec, table: Rows) -> Labels:
     return _by_reason(chain.from_iterable(findings))
 
 
-def oddities(spec: Spec, table: Rows, photos: bool = True) -> Labels:
+def conversions(spec: Spec, table: Rows, photos: bool = True) -> Labels:
     """Return, by what it is, the rows with something that is not read exactly as it is stored: a
     number or a date that counts as missing, a photo that is turned, converted or cut to its first
     frame.
 
     Reads the header of every photo, unless `photos` is False.
     """
-    every = [branch for _, branch in having(spec.root, FindsOddities)]
+    every = [branch for _, branch in having(spec.root, FindsConversions)]
     branches = [branch for branch in every if photos or not isinstance(branch, FindsProblems)]
     findings = (
-        _findings(chunk, branch.oddities(chunk))
+        _findings(chunk, branch.conversions(chunk))
         for chunk in table.chunks(columns_of(spec))
         for branch in branches
     )
@@ -138,7 +145,7 @@ def _screens(spec: Spec, keep: bool) -> list[tuple[str, FindsProblems]]:
     return [
         (path, branch)
         for path, branch in screens
-        if (policy(branch) not in ("error", "drop")) == keep
+        if (missing_policy(branch) not in ("error", "drop")) == keep
     ]
 
 
@@ -151,7 +158,7 @@ def _problem_reasons(
 ) -> Iterator[tuple[int, str]]:
     for path, branch in screens:
         for row, column, reason, summary in problems(branch, table):
-            if policy(branch) == "error":
+            if missing_policy(branch) == "error":
                 cure = "leave the row out of the table"
                 if hasattr(branch, "missing"):
                     cure = f'set {path_in_spec(path)}.missing to "drop" or "learn"'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mip.branches import path_in_spec, walk
+from mip.branches import leaf_branches, path_in_spec
 from mip.data import Rows, digest_texts
 from mip.errors import SpecError, hint
 from mip.heads import column_heads
@@ -22,7 +22,7 @@ def branch_columns(branch: object) -> tuple[str, ...]:
 
 def columns_of(spec: Spec) -> list[str]:
     """Return the columns that a spec reads or predicts, sorted."""
-    read = (column for _, branch in walk(spec.root) for column in branch_columns(branch))
+    read = (column for _, branch in leaf_branches(spec.root) for column in branch_columns(branch))
     return sorted({*target_columns(spec), *read})
 
 
@@ -32,7 +32,7 @@ def check_columns(spec: Spec, table: Rows, target: bool = True) -> None:
     """
     heads = column_heads(spec.head) if target else ()
     needed = [(f"{path}.column = '{head.column}'", head.column) for path, head in heads]
-    for path, branch in walk(spec.root):
+    for path, branch in leaf_branches(spec.root):
         for column in branch_columns(branch):
             needed.append((f"{path_in_spec(path)}.columns: '{column}'", column))
             if column in target_columns(spec):

@@ -72,23 +72,23 @@ def cutmix(alpha: float = 1.0, classes: Classes = None) -> Mix:
     return Mix("cutmix", paste, alpha, classes)
 
 
-def either(*mixes: Mix) -> Either:
+def random_choice(*mixes: Mix) -> RandomChoice:
     """Mix each batch by one of several mixes, each equally likely: a function of (batch, key).
 
     Which one depends only on the key, derived from (seed, epoch), and on the batch's rows. Raises
     ValueError if there are none.
 
     >>> batches = [Batch({}, torch.zeros(2), torch.tensor([8, k])) for k in range(4)]
-    >>> mixing = either(mixup(0.2), cutmix(1.0))
+    >>> mixing = random_choice(mixup(0.2), cutmix(1.0))
     >>> [mixing.choose(batch, 4).name for batch in batches]
     ['mixup', 'cutmix', 'cutmix', 'mixup']
     """
-    return Either(mixes)
+    return RandomChoice(mixes)
 
 
 @frozen
-class Either:
-    """Several mixes, one of which each batch gets; see `either`."""
+class RandomChoice:
+    """Several mixes, one of which each batch gets; see `random_choice`."""
 
     mixes: tuple[Mix, ...] = field(validator=min_len(1))
 

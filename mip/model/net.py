@@ -12,7 +12,7 @@ from mip.branches import Branch, Fuse
 from mip.errors import SpecError, hint
 from mip.heads import tower
 from mip.model.plan import Plan
-from mip.nn import Rule, reinit
+from mip.nn import InitRule, reinit
 from mip.rng import derive, seeded
 from mip.tree import Tree
 
@@ -81,21 +81,21 @@ def _apply_init(net: Net, plan: Plan, seed: int) -> None:
     for k, init in enumerate(plan.spec.init):
         matches = tuple(path for path in params if matches_pattern(path, init.match))
         if not matches:
-            known = hint(init.match, map(spec_path, params))
+            known = hint(init.match, map(short_path, params))
             raise SpecError(f"init[{k}]: '{init.match}' matches no parameter{known}")
-        rules.append(Rule(matches, init.initializer, init.options, f"init[{k}]"))
+        rules.append(InitRule(matches, init.initializer, init.options, f"init[{k}]"))
     for path, fresh in reinit(params, rules, seed).items():
         if fresh is not params[path]:
             params[path].copy_(fresh)
 
 
-def spec_path(parameter: str) -> str:
+def short_path(parameter: str) -> str:
     """Return the path of a parameter of the module as specs write it: the names alone, without the
     attributes that hold them.
 
-    >>> spec_path("body.branch.looks.branch.photos.backbone.conv1.weight")
+    >>> short_path("body.branch.looks.branch.photos.backbone.conv1.weight")
     'looks.photos.backbone.conv1.weight'
-    >>> spec_path("head.0.bias"), spec_path("head.head.price.0.bias")
+    >>> short_path("head.0.bias"), short_path("head.head.price.0.bias")
     ('head.0.bias', 'head.price.0.bias')
     """
     names = [name for name in parameter.split(".") if name not in {"body", "branch"}]
@@ -112,4 +112,4 @@ def matches_pattern(parameter: str, pattern: str) -> bool:
     >>> [matches_pattern(path, pattern) for pattern in patterns]
     [True, True, False]
     """
-    return fnmatchcase(spec_path(parameter), spec_path(pattern))
+    return fnmatchcase(short_path(parameter), short_path(pattern))

@@ -21,11 +21,11 @@ from mip.model.columns import check_columns, fingerprint, target_columns
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.tree import Tree, leaves, map_tree
 
-Metric = Callable[[Any, Any], Any]
+MetricFunction = Callable[[Any, Any], Any]
 """(logits, target) of all rows of a split, on the CPU, to a number."""
 
 
-NO_METRICS: Mapping[str, Metric] = MappingProxyType({})
+NO_METRICS: Mapping[str, MetricFunction] = MappingProxyType({})
 
 
 class Batch(NamedTuple):
@@ -97,7 +97,7 @@ class Plan:
         return self.spec.head.decode(self.facts["head"], logits)
 
     def score(
-        self, logits: Tree, target: Tree, metrics: Mapping[str, Metric] = NO_METRICS
+        self, logits: Tree, target: Tree, metrics: Mapping[str, MetricFunction] = NO_METRICS
     ) -> dict[str, float]:
         """Return the loss, the head's metrics and further `metrics` over all rows of a split."""
         further = {name: float(metric(logits, target)) for name, metric in metrics.items()}
@@ -141,11 +141,11 @@ def _zeros(shapes: Any, n_rows: int) -> Tree:
     return torch.zeros(n_rows, *shape, dtype=getattr(torch, dtype))
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """Turn a plan into plain JSON values."""
     return {"spec": to_dict(plan.spec), "facts": plan.facts, "shapes": plan.shapes}
 
 
-def from_json(value: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Plan:
+def plan_from_dict(value: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Plan:
     """Read a plan from plain JSON values; it can name only kinds of the table."""
     return Plan(from_dict(value["spec"], kinds), dict(value["facts"]), dict(value["shapes"]))

@@ -55,7 +55,7 @@ INITIALIZERS: Mapping[str, Initializer] = MappingProxyType(
 
 
 @frozen
-class Rule:
+class InitRule:
     """How to initialize the parameters that `match` fits: a pattern of their paths
     ("head.*.weight"), or the paths themselves, as `parameter_paths` returns them.
 
@@ -84,7 +84,7 @@ def parameter_paths(net: nn.Module, kind: type[nn.Module], name: str = "*") -> t
     )
 
 
-def reinit(params: Params, rules: Sequence[Rule], seed: int = 0) -> Params:
+def reinit(params: Params, rules: Sequence[InitRule], seed: int = 0) -> Params:
     """Redraw the parameters that a rule matches; if several rules match, the last one wins.
 
     All other parameters are the same tensors as before. The draws of a parameter depend only on the
@@ -92,7 +92,7 @@ def reinit(params: Params, rules: Sequence[Rule], seed: int = 0) -> Params:
     nothing, and a shape that the initializer does not accept.
 
     >>> params = {"a.weight": torch.zeros(2, 2), "a.bias": torch.zeros(2)}
-    >>> after = reinit(params, [Rule("*.weight", "constant", {"val": 0.5})])
+    >>> after = reinit(params, [InitRule("*.weight", "constant", {"val": 0.5})])
     >>> after["a.weight"].unique(), after["a.bias"] is params["a.bias"]
     (tensor([0.5000]), True)
     """
@@ -103,7 +103,7 @@ def reinit(params: Params, rules: Sequence[Rule], seed: int = 0) -> Params:
     }
 
 
-def _matching(params: Params, rule: Rule) -> list[str]:
+def _matching(params: Params, rule: InitRule) -> list[str]:
     patterns = (rule.match,) if isinstance(rule.match, str) else rule.match
     paths = [path for path in params if any(fnmatchcase(path, each) for each in patterns)]
     if not paths:
@@ -112,7 +112,7 @@ def _matching(params: Params, rule: Rule) -> list[str]:
     return paths
 
 
-def _draw(path: str, param: Tensor, rule: Rule, seed: int) -> Tensor:
+def _draw(path: str, param: Tensor, rule: InitRule, seed: int) -> Tensor:
     initializer = rule.initializer
     if mistake := initializer_error(initializer) or option_error(initializer, rule.options):
         raise SpecError(f"{rule.label}: {mistake}")
@@ -180,7 +180,7 @@ def lsuv(
     net = deepcopy(net).eval()
     layers = {path: module for path, module in net.named_modules() if isinstance(module, _LAYERS)}
     weights = {path: layer.weight for path, layer in layers.items() if layer.weight.requires_grad}
-    rules = [Rule("*", "orthogonal")] if weights else []
+    rules = [InitRule("*", "orthogonal")] if weights else []
     for path, values in reinit(weights, rules, seed).items():
         weights[path].copy_(values)
     done: set[str] = set()

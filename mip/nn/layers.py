@@ -41,10 +41,10 @@ class FillMissing(nn.Module):
         return torch.cat([torch.where(missing, fill, x), missing[:, self.index].float()], dim=1)
 
 
-class MLP(nn.Sequential):
+class LazyMLP(nn.Sequential):
     """Linear, ReLU and dropout for each size; a dry run finds the size of the input.
 
-    >>> net = MLP((10, 5)); net(torch.zeros(2, 7)).shape
+    >>> net = LazyMLP((10, 5)); net(torch.zeros(2, 7)).shape
     torch.Size([2, 5])
     """
 
@@ -70,14 +70,14 @@ BATCH_NORM = ("none", "before", "after")
 """Where to put a batch norm: nowhere, or before or after each activation."""
 
 
-class Dense(nn.Sequential):
+class MLP(nn.Sequential):
     """Linear layers with activations between them: for the sizes [7, 10, 5, 1] three and two.
 
     Takes float32 [n, first size]; returns float32 [n, last size].
 
-    >>> [type(layer).__name__ for layer in Dense([7, 10, 5, 1])]
+    >>> [type(layer).__name__ for layer in MLP([7, 10, 5, 1])]
     ['Linear', 'ReLU', 'Linear', 'ReLU', 'Linear']
-    >>> [type(layer).__name__ for layer in Dense([7, 10, 1], "silu", "after", 0.5)]
+    >>> [type(layer).__name__ for layer in MLP([7, 10, 1], "silu", "after", 0.5)]
     ['Linear', 'SiLU', 'BatchNorm1d', 'Dropout', 'Linear']
     """
 
@@ -102,7 +102,7 @@ class Dense(nn.Sequential):
         super().__init__(*layers, nn.Linear(*last))
 
 
-class Tower(Dense):
+class Tower(MLP):
     """The layers of a head: float32 [n, in_features] to logits [n, outputs], or [n] for None.
 
     >>> Tower(7, (5,), 0.0, None)(torch.zeros(2, 7)).shape
@@ -193,13 +193,13 @@ class AdaptedLinear(nn.Module):
         return self.shared(x * self.before) * self.after + self.bias
 
 
-class Tokens(nn.Module):
+class TokenTransformer(nn.Module):
     """A transformer over tokens and a learned CLS token, whose output is returned.
 
     Takes float32 [n, tokens, embedding_dim]; returns float32 [n, embedding_dim]. Pre-norm encoder
     layers (Vaswani et al. 2017; Xiong et al. 2020) with GELU, and no positional encoding.
 
-    >>> Tokens(8, depth=1, num_heads=2)(torch.zeros(5, 3, 8)).shape
+    >>> TokenTransformer(8, depth=1, num_heads=2)(torch.zeros(5, 3, 8)).shape
     torch.Size([5, 8])
     """
 

@@ -39,7 +39,7 @@ from .schedule_kinds import InverseSqrt as InverseSqrt
 from .schedule_kinds import Linear as Linear
 from .schedule_kinds import MultiStep as MultiStep
 from .schedule_kinds import OneCycle as OneCycle
-from .schedule_kinds import Part as Part
+from .schedule_kinds import Phase as Phase
 from .schedule_kinds import Polynomial as Polynomial
 from .schedule_kinds import ScheduleSpec as ScheduleSpec
 from .schedule_kinds import Sequential as Sequential
@@ -69,5 +69,5 @@ from .transforms import lookahead as lookahead
 from .transforms import set_lr_factor as set_lr_factor
 from .transforms import stack_optimizers as stack_optimizers
 from .transforms import swa as swa
-from .weight_decay import matrices as matrices
+from .weight_decay import is_matrix as is_matrix
 from .weight_decay import with_decay_mask as with_decay_mask

@@ -74,37 +74,37 @@ def chain(*links: Optimizer) -> Optimizer:
     return Optimizer(lambda params: tuple(link.init(params) for link in links), update_)
 
 
-def partition(label: Callable[[str], str], optimizers: Mapping[str, Optimizer]) -> Optimizer:
+def partition(optimizers: Mapping[str, Optimizer], label: Callable[[str], str]) -> Optimizer:
     """Update each parameter by the optimizer whose name its path is labelled with.
 
     Raises KeyError for a label without an optimizer.
 
     >>> keep = Optimizer(lambda params: (), lambda g, s, p, step: (g, s, p))
     >>> clear = Optimizer(lambda params: (), lambda g, s, p, step: (g, s, zeros(p)))
-    >>> opt = partition(lambda path: path[0], {"a": keep, "b": clear})
+    >>> opt = partition({"a": keep, "b": clear}, lambda path: path[0])
     >>> params = {"a.w": torch.ones(1), "b.w": torch.ones(1)}
     >>> opt.update({}, opt.init(params), params, 0)[2]
     {'a.w': tensor([1.]), 'b.w': tensor([0.])}
     """
-    return _partition(lambda path, shape: label(path), optimizers)
+    return _partition(optimizers, lambda path, shape: label(path))
 
 
-def masked(mask: Mask, optimizer: Optimizer, other: Optimizer) -> Optimizer:
+def masked(optimizer: Optimizer, mask: Mask, other: Optimizer) -> Optimizer:
     """Update the parameters that `mask` selects by `optimizer` and the rest by `other`.
 
     >>> keep = Optimizer(lambda params: (), lambda g, s, p, step: (g, s, p))
     >>> clear = Optimizer(lambda params: (), lambda g, s, p, step: (g, s, zeros(p)))
-    >>> opt = masked(lambda path, shape: path == "bias", clear, keep)
+    >>> opt = masked(clear, lambda path, shape: path == "bias", keep)
     >>> params = {"weight": torch.ones(1), "bias": torch.ones(1)}
     >>> opt.update(params, opt.init(params), params, 0)[2]
     {'weight': tensor([1.]), 'bias': tensor([0.])}
     """
     label = lambda path, shape: "yes" if mask(path, shape) else "no"  # noqa: E731
-    return _partition(label, {"yes": optimizer, "no": other})
+    return _partition({"yes": optimizer, "no": other}, label)
 
 
 def _partition(
-    label: Callable[[str, torch.Size], str], optimizers: Mapping[str, Optimizer]
+    optimizers: Mapping[str, Optimizer], label: Callable[[str, torch.Size], str]
 ) -> Optimizer:
     label = cache(label)  # it is called for every parameter at every step
 

@@ -209,7 +209,7 @@ class InverseSqrt:
 
 
 @frozen
-class Part:
+class Phase:
     """A schedule over a `share` of the run, with `lr_scale` times its learning rate."""
 
     share: float = field(validator=[gt(0), le(1)])
@@ -222,10 +222,10 @@ class Sequential:
     """Schedules one after another, whose shares of the run add up to 1."""
 
     kind = "sequential"
-    part: tuple[Part, ...] = field(converter=tuple, validator=MinLength(1))
+    part: tuple[Phase, ...] = field(converter=tuple, validator=MinLength(1))
 
     @part.validator
-    def _check_shares(self, _: attrs.Attribute, parts: tuple[Part, ...]) -> None:
+    def _check_shares(self, _: attrs.Attribute, parts: tuple[Phase, ...]) -> None:
         shares = [part.share for part in parts]
         if abs(sum(shares) - 1) > 1e-6:
             raise FieldError("part", f"must have shares that add up to 1: {shares}")

@@ -13,16 +13,16 @@ from mip.optim.protocol import Mask, Optimizer, masked
 from mip.optim.schedules import Hyper
 
 DecayParams = Annotated[Literal["all", "matrices"], in_annotation]
-"""Which parameters decay: all, or only those that `matrices` selects."""
+"""Which parameters decay: all, or only those that `is_matrix` selects."""
 
 
-def matrices(path: str, shape: torch.Size) -> bool:
+def is_matrix(path: str, shape: torch.Size) -> bool:
     """Return whether a parameter is the matrix or filter of a layer: not a bias, the weight of a
     norm, an embedding or a token.
 
-    >>> matrices("head.0.weight", torch.Size([4, 3])), matrices("head.0.bias", torch.Size([4]))
+    >>> is_matrix("head.0.weight", torch.Size([4, 3])), is_matrix("head.0.bias", torch.Size([4]))
     (True, False)
-    >>> matrices("body.branch.place.tables.0.weight", torch.Size([9, 3]))
+    >>> is_matrix("body.branch.place.tables.0.weight", torch.Size([9, 3]))
     False
     """
     *modules, name = path.split(".")
@@ -32,7 +32,7 @@ def matrices(path: str, shape: torch.Size) -> bool:
 
 
 def with_decay_mask(
-    build: Callable[[Hyper], Optimizer], weight_decay: Hyper, mask: Mask = matrices
+    build: Callable[[Hyper], Optimizer], weight_decay: Hyper, mask: Mask = is_matrix
 ) -> Optimizer:
     """Apply weight decay only to the parameters that `mask` selects; `build` makes the optimizer
     for a given weight decay.
@@ -44,7 +44,7 @@ def with_decay_mask(
     >>> opt.update(grads, opt.init(params), params, 0)[2]
     {'weight': tensor([[0.9500]]), 'bias': tensor([1.])}
     """
-    return masked(mask, build(weight_decay), build(0.0)) if weight_decay else build(0.0)
+    return masked(build(weight_decay), mask, build(0.0)) if weight_decay else build(0.0)
 
 
 def with_weight_decay(

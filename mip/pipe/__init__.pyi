@@ -1,6 +1,6 @@
 from .datapipe import Datapipe as Datapipe
 from .recipe import Pipe as Pipe
-from .samplers import balance as balance
+from .samplers import balanced_weights as balanced_weights
 from .stages import augment as augment
 from .stages import batch as batch
 from .stages import collect as collect

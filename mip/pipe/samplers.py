@@ -129,13 +129,13 @@ def factorize(labels: Labels) -> Tensor:
     return torch.from_numpy(pd.factorize(cells, use_na_sentinel=False)[0].astype(np.int64))
 
 
-def balance(labels: Labels) -> Tensor:
+def balanced_weights(labels: Labels) -> Tensor:
     """Return weights with which all classes are drawn equally often: 1 / count, float64 [n].
 
-    For `sample(weights=balance(labels))`. Labels are a tensor, an array or a list, one per row;
-    any other shape raises DataError.
+    For `sample(weights=balanced_weights(labels))`. Labels are a tensor, an array or a list, one per
+    row; any other shape raises DataError.
 
-    >>> balance(["cat", "dog", "cat", "cat", "cat"])
+    >>> balanced_weights(["cat", "dog", "cat", "cat", "cat"])
     tensor([0.2500, 1.0000, 0.2500, 0.2500, 0.2500], dtype=torch.float64)
     """
     codes = factorize(labels)

@@ -117,7 +117,7 @@ def sample(
         seed: The seed of all random choices.
         num_samples: The number of rows in an epoch; by default that of the source.
         replacement: Draw with replacement, so that rows may repeat.
-        weights: One per row: draw with replacement in proportion to these; see `balance`.
+        weights: One per row: draw with replacement in proportion to these; see `balanced_weights`.
         groups: A label per row: keep the rows of a group together, and shuffle groups and rows.
         order: (number of rows, epoch) to int64 indices, the same number of them in every epoch.
 

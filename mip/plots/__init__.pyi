@@ -6,6 +6,6 @@ from .figures import png as png
 from .figures import write_figure as write_figure
 from .histories import curves as curves
 from .losses import plot_losses as plot_losses
-from .losses import plot_rates as plot_rates
+from .losses import plot_lr_curve as plot_lr_curve
 from .notebook import in_notebook as in_notebook
 from .notebook import updating_output as updating_output

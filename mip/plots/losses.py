@@ -39,7 +39,7 @@ def plot_losses(
     write_figure(path, fig, overwrite=overwrite)
 
 
-def plot_rates(path: str | Path, curve: LRCurve, *, overwrite: bool = False) -> None:
+def plot_lr_curve(path: str | Path, curve: LRCurve, *, overwrite: bool = False) -> None:
     """Draw the smoothed loss by learning rate, with the suggested rate.
 
     Needs the extra `plot`. Raises FileError without it, and if the file exists, unless `overwrite`

@@ -8,5 +8,5 @@ from .predictors import Predictor as Predictor
 from .predictors import predictor as predictor
 from .predictors import tta as tta
 from .simple_models import baselines as baselines
+from .simple_models import branches_without_baseline as branches_without_baseline
 from .simple_models import score_by_part as score_by_part
-from .simple_models import unread_branches as unread_branches

@@ -16,7 +16,7 @@ from mip.compare import differences
 from mip.data import Table
 from mip.errors import FileError, SpecError
 from mip.files import load_models, save_models
-from mip.heads import Head, to_logits
+from mip.heads import Head, predictions_to_logits
 from mip.model import Plan
 from mip.predict.inputs import AnyRows, as_table
 from mip.predict.predictors import Predictor, prediction_frame, predictor
@@ -88,7 +88,7 @@ class Ensemble:
         return map_tree(torch.Tensor.float, self._logits(columns)), batches[0].target
 
     def _logits(self, columns: Mapping[str, np.ndarray]) -> Tree:
-        return to_logits(self.plan.spec.head, self.plan.facts["head"], columns)
+        return predictions_to_logits(self.plan.spec.head, self.plan.facts["head"], columns)
 
 
 def _check_heads(plans: Sequence[Plan]) -> None:

@@ -9,12 +9,12 @@ from mip.data import Rows, category_codes
 from mip.errors import quote
 from mip.model import (
     NO_METRICS,
-    Metric,
+    MetricFunction,
     Plan,
     clean,
     columns_of,
+    conversions,
     filled_rows,
-    oddities,
     summarize_rows,
 )
 from mip.predict.ensembles import Ensemble
@@ -24,7 +24,7 @@ from mip.tree import concat, get_in
 
 
 def evaluate(
-    predict: Predictor | Ensemble, rows: AnyRows, metrics: Mapping[str, Metric] = NO_METRICS
+    predict: Predictor | Ensemble, rows: AnyRows, metrics: Mapping[str, MetricFunction] = NO_METRICS
 ) -> dict[str, float]:
     """Score a model on rows with targets: the loss, the head's metrics, and your own `metrics`.
 
@@ -45,7 +45,7 @@ def prediction_warnings(plan: Plan, table: Rows) -> list[str]:
     categories not seen in training, missing photos and whatever else a branch finds missing, and
     numbers and dates that count as missing.
     """
-    missing = {**filled_rows(plan.spec, table), **oddities(plan.spec, table, photos=False)}
+    missing = {**filled_rows(plan.spec, table), **conversions(plan.spec, table, photos=False)}
     lines = [summarize_rows(reason, rows) for reason, rows in missing.items()]
     return [f"{table.name}: {line}" for line in [*_unseen(plan, table), *lines]]
 

@@ -11,11 +11,18 @@ import torch
 from toolz import dissoc
 from torch import Tensor
 
-from mip.branches import Branch, path_in_spec, walk
+from mip.branches import Branch, leaf_branches, path_in_spec
 from mip.data import Table
 from mip.errors import DataError, MipError, SpecError
-from mip.heads import Binary, Multiclass, Regression, log_loss, probability_columns, to_logits
-from mip.model import Metric, Parts, Plan, fingerprint, target_columns
+from mip.heads import (
+    Binary,
+    Multiclass,
+    Regression,
+    log_loss,
+    predictions_to_logits,
+    probability_columns,
+)
+from mip.model import MetricFunction, Parts, Plan, fingerprint, target_columns
 from mip.predict.ensembles import Ensemble
 from mip.predict.evaluation import evaluate
 from mip.predict.inputs import check_inputs
@@ -128,16 +135,16 @@ def features(plan: Plan, table: Table) -> tuple[np.ndarray, np.ndarray]:
     return numbers.double().numpy(), codes.numpy()
 
 
-def unread_branches(plan: Plan) -> list[str]:
+def branches_without_baseline(plan: Plan) -> list[str]:
     """List the branches that simple models do not read: those of photos and of free text."""
     read = {path for path, _ in _column_branches(plan)}
-    return [path_in_spec(path) for path, _ in walk(plan.spec.root) if path not in read]
+    return [path_in_spec(path) for path, _ in leaf_branches(plan.spec.root) if path not in read]
 
 
 def _column_branches(plan: Plan) -> Iterator[tuple[str, Branch]]:
     # Columns are encoded as [n, columns]; photos and texts have more dimensions.
     example = plan.example()
-    for path, branch in walk(plan.spec.root):
+    for path, branch in leaf_branches(plan.spec.root):
         if all(leaf.dim() == 2 for _, leaf in leaves(get_in(example, path.split(".")))):
             yield path, branch
 
@@ -146,7 +153,7 @@ def _nonempty(parts: Parts[Table]) -> dict[str, Table]:
     return {part: table for part, table in parts._asdict().items() if len(table)}
 
 
-def _metrics(plan: Plan) -> Mapping[str, Metric]:
+def _metrics(plan: Plan) -> Mapping[str, MetricFunction]:
     # Each model is trained with its own loss, so of all losses only this one compares them.
     return {} if isinstance(plan.spec.head, Regression) else {"log_loss": log_loss}
 
@@ -212,4 +219,4 @@ def _logits(plan: Plan, model: Pipeline | BaseEstimator, inputs: np.ndarray) -> 
     if isinstance(head, Regression):
         return torch.from_numpy(model.predict(inputs)).float()
     columns = probability_columns(facts["classes"], model.predict_proba(inputs))
-    return to_logits(head, facts, columns).float()
+    return predictions_to_logits(head, facts, columns).float()

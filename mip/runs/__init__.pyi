@@ -2,7 +2,7 @@ from .context import Context as Context
 from .crossvalidation import CrossValidation as CrossValidation
 from .crossvalidation import crossval as crossval
 from .jobs import Job as Job
-from .jobs import lr_curve as lr_curve
+from .jobs import lr_range_test as lr_range_test
 from .jobs import prepare_job as prepare_job
 from .optimizers import lr_schedule as lr_schedule
 from .replays import replay as replay
@@ -16,7 +16,7 @@ from .tables import comparison_table as comparison_table
 from .tables import files_table as files_table
 from .tables import fold_averages as fold_averages
 from .tables import folds_table as folds_table
-from .tables import layer_counts as layer_counts
+from .tables import format_layer_counts as format_layer_counts
 from .tables import model_table as model_table
 from .tables import scores_table as scores_table
 from .tables import sweep_frame as sweep_frame

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mip.errors import DataError, SpecError, hint
-from mip.model import Net, Parts, Plan, matches_pattern, spec_path, target_columns
+from mip.model import Net, Parts, Plan, matches_pattern, short_path, target_columns
 from mip.rng import seeded
 from mip.spec import Train
 from mip.train import State
@@ -36,7 +36,7 @@ def check_groups(train: Train, net: Net, batches: int) -> None:
     for k, group in enumerate(train.group):
         name = f"train.group[{k}]"
         if not any(matches_pattern(path, group.match) for path in paths):
-            known = hint(group.match, map(spec_path, paths))
+            known = hint(group.match, map(short_path, paths))
             raise SpecError(f"{name}.match = '{group.match}' matches no parameter{known}")
         if 0 < train.epochs <= group.start_epoch:
             start = f"{name}.start_epoch = {group.start_epoch}"
@@ -68,7 +68,7 @@ def _batch_norm_of_one(plan: Plan, net: Net) -> str | None:
 
     def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if module.training and inputs[0].numel() == inputs[0].shape[1]:
-            names.append(spec_path(name))
+            names.append(short_path(name))
 
     hooks = [
         module.register_forward_pre_hook(partial(look, name))
@@ -91,5 +91,5 @@ def check_finite(state: State, label: str | Path) -> None:
     """Raise DataError naming a parameter that is not finite: such a state must not be saved."""
     for path, param in state.params.items():
         if not param.isfinite().all():
-            why = f"{spec_path(path)} is not finite (try a smaller train.optimizer.lr)"
+            why = f"{short_path(path)} is not finite (try a smaller train.optimizer.lr)"
             raise DataError(f"{label}: no model is saved: {why}")

@@ -13,7 +13,7 @@ from mip.branches import Augments, Fuse, having
 from mip.data import Shards, Table
 from mip.errors import SpecError
 from mip.images import default_cache_folder
-from mip.model import Plan, can_mix, columns_of, cutmix, either, has_photos, mixup
+from mip.model import Plan, can_mix, columns_of, cutmix, has_photos, mixup, random_choice
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.tree import leaves
@@ -61,7 +61,7 @@ def _mixing(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
         )
     alphas = ((mixup, train.mixup), (cutmix, train.cutmix))
     mixers = [mixer(alpha, n_classes) for mixer, alpha in alphas if alpha]
-    return [augment(either(*mixers), train.seed)] if mixers else []
+    return [augment(random_choice(*mixers), train.seed)] if mixers else []
 
 
 def _moving(context: Context) -> list[Callable[[Pipe], Pipe]]:

@@ -27,7 +27,7 @@ from mip.train import (
     Step,
     find_lr,
     init,
-    no_metrics,
+    measure_nothing,
     train_step,
 )
 
@@ -55,7 +55,7 @@ def prepare_job(
     context: Context = DEFAULT_CONTEXT,
     *,
     sources: Sources | None = None,
-    measure: Callable[[Params, Params], Metrics] = no_metrics,
+    measure: Callable[[Params, Params], Metrics] = measure_nothing,
 ) -> Job:
     """Adapt a plan to the training rows and build its net, pipe, optimizer, step and hooks.
 
@@ -88,7 +88,7 @@ def prepare_job(
     )
 
 
-def lr_curve(
+def lr_range_test(
     spec: Spec, parts: Parts, steps: int = 100, *, context: Context = DEFAULT_CONTEXT
 ) -> LRCurve:
     """Run a learning-rate range test on a spec's model and training rows; see `find_lr`.

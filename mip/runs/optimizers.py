@@ -17,7 +17,7 @@ from mip.optim import (
     partition,
     swa,
 )
-from mip.spec import Group, Train
+from mip.spec import ParamGroup, Train
 
 
 def make_optimizer(train: Train, batches: int) -> Optimizer:
@@ -75,7 +75,7 @@ def grouped_optimizer(
     """Build an optimizer for each parameter group, joined into one; `schedule` makes the learning
     rate of a group from its `lr_scale`.
     """
-    groups = {str(k): group for k, group in enumerate(train.group)} | {"others": Group("*")}
+    groups = {str(k): group for k, group in enumerate(train.group)} | {"others": ParamGroup("*")}
     optimizers = {}
     for name, group in groups.items():
         lr, first_step = schedule(group.lr_scale), int(group.start_epoch * steps_per_epoch)
@@ -84,7 +84,7 @@ def grouped_optimizer(
     def group_of(path: str) -> str:
         return next(name for name, group in groups.items() if matches_pattern(path, group.match))
 
-    return partition(group_of, optimizers) if train.group else optimizers["others"]
+    return partition(optimizers, group_of) if train.group else optimizers["others"]
 
 
 def _from_step(first: int, lr: Schedule) -> Schedule:

@@ -249,10 +249,10 @@ def _costs(nodes: Sequence[Node]) -> list[str]:
     ]
 
 
-def layer_counts(counts: Mapping[str, tuple[int, int]]) -> str:
+def format_layer_counts(counts: Mapping[str, tuple[int, int]]) -> str:
     """Write the number of layers of each type, and how often they run if more often.
 
-    >>> layer_counts({"Conv2d": (53, 53), "ReLU": (17, 49)})
+    >>> format_layer_counts({"Conv2d": (53, 53), "ReLU": (17, 49)})
     '53 Conv2d, 17 ReLU (run 49 times)'
     """
     return ", ".join(

@@ -18,7 +18,7 @@ from mip.train import (
     Stop,
     compiled,
     eager,
-    no_metrics,
+    measure_nothing,
     sharpness_aware,
     standard_gradient,
     train_step,
@@ -29,7 +29,7 @@ def make_step(
     plan: Plan,
     net: Net,
     optimizer: Optimizer,
-    measure: Callable[[Params, Params], Metrics] = no_metrics,
+    measure: Callable[[Params, Params], Metrics] = measure_nothing,
 ) -> Step:
     """Make the step that a plan's `[train]` describes; `measure` is that of `train_step`."""
     train = plan.spec.train

@@ -4,7 +4,7 @@ from .kinds import KINDS as KINDS
 from .reading import from_dict as from_dict
 from .reading import load_spec as load_spec
 from .reading import parse as parse
-from .values import Group as Group
+from .values import ParamGroup as ParamGroup
 from .values import Spec as Spec
 from .values import Train as Train
 from .writing import dump as dump

@@ -18,11 +18,11 @@ from mip.branches import (
     Fuse,
     Image,
     Mlp,
-    Network,
     ResnetMlp,
     Stub,
     TabM,
     Tabular,
+    TabularNetwork,
     Text,
     Vector,
 )
@@ -126,7 +126,7 @@ attribute `kind`: `kinds={**mip.KINDS, "season": Season}`.
 """
 
 
-ROLES = (Branch, Head, Network, OptimizerSpec, ScheduleSpec)
+ROLES = (Branch, Head, TabularNetwork, OptimizerSpec, ScheduleSpec)
 """What a kind can be."""
 
 

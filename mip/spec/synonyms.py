@@ -35,7 +35,7 @@ KINDS: Mapping[str, Words] = {
         "quantile": "quantiles quantile_regression pinball interval",
         "regression": "regressor numeric numerical continuous number float scalar linear mse",
     },
-    "Network": {
+    "TabularNetwork": {
         "ft_transformer": "transformer ftt tab_transformer attention",
         "mlp": "dense linear fully_connected feed_forward nn",
         "resnet_mlp": "resnet tab_resnet residual",
@@ -105,7 +105,7 @@ FIELDS: Mapping[str, Words] = {
         "num_heads": "n_heads nhead attention_heads",
         "depth": "n_layers num_layers n_blocks",
     },
-    "Group": {
+    "ParamGroup": {
         "lr_scale": "lr learning_rate lr_mult lr_multiplier lr_factor",
         "match": "params parameters pattern name names path regex module",
         "start_epoch": "unfreeze_epoch unfreeze_at freeze_until",
@@ -129,7 +129,7 @@ FIELDS: Mapping[str, Words] = {
         "match": "params parameters pattern name names path regex module",
         "options": "args kwargs arguments parameters",
     },
-    "Network": {
+    "TabularNetwork": {
         "activation": "act nonlinearity activation_fn",
         "batch_norm": "bn norm normalization",
         "depth": "n_layers num_layers n_blocks num_blocks blocks",

@@ -98,7 +98,7 @@ class Init:
 
 
 @frozen
-class Group:
+class ParamGroup:
     """A parameter group: the parameters whose path matches the pattern `match`
     ("photos.backbone.*", with `*`, `?` and `[…]`; `mip show --layers` lists the paths).
 
@@ -156,7 +156,7 @@ class Train:
     workers: int = field(default=2, validator=ge(0))
     mixup: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
     cutmix: float = field(default=0.0, validator=[ge(0), lt(math.inf)])
-    group: tuple[Group, ...] = field(default=(), converter=tuple)
+    group: tuple[ParamGroup, ...] = field(default=(), converter=tuple)
     plateau: Plateau | None = None
     accumulate: int = field(default=1, validator=gt(0))
     ema: float = field(default=0.0, validator=[ge(0), lt(1)])

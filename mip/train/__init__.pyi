@@ -28,7 +28,7 @@ from .step import State as State
 from .step import Step as Step
 from .step import eval_step as eval_step
 from .step import init as init
-from .step import no_metrics as no_metrics
+from .step import measure_nothing as measure_nothing
 from .step import norms as norms
 from .step import stack as stack
 from .step import train_step as train_step

@@ -187,7 +187,7 @@ def _at_least_one(batches: Iterable[Any]) -> Iterator[Any]:
         raise DataError("update_bn: there are no batches")
 
 
-def no_metrics(grads: Params, params: Params) -> Metrics:
+def measure_nothing(grads: Params, params: Params) -> Metrics:
     """Measure nothing."""
     return {}
 
@@ -213,7 +213,7 @@ def train_step(
     map_loss: Callable[[Tensor], Tensor] = identity,
     map_grads: Callable[[Params], Params] = identity,
     map_params: Callable[[Params], Params] = identity,
-    measure: Callable[[Params, Params], Metrics] = no_metrics,
+    measure: Callable[[Params, Params], Metrics] = measure_nothing,
     gradient_engine: GradientEngine = eager,
     precision: Precision | Float16 = "float32",
     skip_nonfinite: bool = False,

@@ -87,7 +87,7 @@ def test_concat_keeps_its_parameters_and_outputs():
     layers = ["layers.0.weight", "layers.0.bias", "layers.3.weight", "layers.3.bias"]
     assert list(module.state_dict()) == ["branch.a.value", "branch.b.value", *layers]
     torch.manual_seed(0)
-    plain = mip.nn.MLP([3, 2], 0.2)
+    plain = mip.nn.LazyMLP([3, 2], 0.2)
     with torch.no_grad():
         plain.eval()(torch.zeros(1, 2))
     assert bits(plain.state_dict()) == bits(module.layers.state_dict())

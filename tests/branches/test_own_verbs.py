@@ -13,11 +13,11 @@ import mip
 from mip.branches import Categorical, Continuous, Tabular
 from mip.branches.protocol import Problem
 from mip.errors import DataError, MipWarning
-from mip.model import filled_rows, oddities
+from mip.model import conversions, filled_rows
 from mip.predict import prediction_warnings
 from mip.runs.feeding import train_pipe
 
-VERBS = ("absent", "augment", "cache", "oddities", "pretrain", "problems", "unseen")
+VERBS = ("absent", "augment", "cache", "conversions", "pretrain", "problems", "unseen")
 CALLS = []
 
 
@@ -45,7 +45,7 @@ class Mass:
         for place in np.flatnonzero(~(rows.numbers(self.column) > 0)).tolist():
             yield place, self.column, f"{rows.numbers(self.column)[place]:g} is no mass"
 
-    def oddities(self, rows):
+    def conversions(self, rows):
         for place in np.flatnonzero(rows.numbers(self.column) > 100).tolist():
             yield place, f"'{self.column}' is heavy"
 
@@ -186,7 +186,7 @@ def test_dropping_many_rows_warns(depth):
 
 
 def test_oddities_are_reported(depth):
-    assert oddities(spec(depth), masses(1, 500, 2)) == {"'mass' is heavy": [1]}
+    assert conversions(spec(depth), masses(1, 500, 2)) == {"'mass' is heavy": [1]}
 
 
 def test_unseen_categories_are_reported(depth):

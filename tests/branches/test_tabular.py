@@ -17,7 +17,7 @@ from mip.branches.protocol import absent
 from mip.branches.tabm import Ensemble
 from mip.errors import SpecError
 from mip.heads import Regression
-from mip.nn import Dense
+from mip.nn import MLP
 from mip.spec import Spec
 from mip.tree import leaves
 
@@ -85,8 +85,8 @@ def test_unseen_categories_and_oddities_are_reported(kind):
     assert list(kind(["area"], ["town"]).unseen(facts, fresh)) == [("town", ["Rom"])]
     assert list(kind(["area"]).unseen(facts, fresh)) == []
     odd = [(3, "'area' infinite or past float32, counts as missing")]
-    assert list(kind(["area"], ["town"]).oddities(ROWS)) == odd
-    assert list(kind([], ["town"]).oddities(ROWS)) == []
+    assert list(kind(["area"], ["town"]).conversions(ROWS)) == odd
+    assert list(kind([], ["town"]).conversions(ROWS)) == []
 
 
 @every
@@ -181,7 +181,7 @@ def test_members_start_with_different_views_of_the_input():
 
 
 def test_dropout_comes_after_relu():
-    assert [type(layer).__name__ for layer in Dense([3, 4, 2], "relu", "before", 0.5)] == [
+    assert [type(layer).__name__ for layer in MLP([3, 4, 2], "relu", "before", 0.5)] == [
         *("Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear")
     ]
 

@@ -218,7 +218,7 @@ def test_fit_without_matplotlib_trains_and_says_the_cure(folder, run, monkeypatc
 def test_fit_draws_its_learning_rate(folder, run, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        mip.hooks, "plots", lambda path, rate, overwrite: seen.append((path, rate)) or str
+        mip.hooks, "plot_history", lambda path, rate, overwrite: seen.append((path, rate)) or str
     )
     run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=1")
     [(path, rate)] = seen

@@ -27,7 +27,7 @@ import mip
 from mip.data import DATE_YEARS, from_arrow, parse_number
 from mip.errors import DataError, MipError
 from mip.images import decode
-from mip.model import oddities
+from mip.model import conversions
 from mip.predict import prediction_warnings
 from mip.spec import draft
 
@@ -211,7 +211,7 @@ def test_a_cell_can_be_learned_from_or_is_named(cell, header, missing):
     plan = outcome(lambda: mip.adapt(spec, mip.clean(spec, table)[0]), header)
     if plan:
         outcome(lambda: plan.encode(table), header)
-        outcome(lambda: oddities(spec, table), header)
+        outcome(lambda: conversions(spec, table), header)
         outcome(lambda: prediction_warnings(plan, table), header)
 
 
@@ -420,7 +420,7 @@ def test_far_dates_and_vectors_past_float32_are_remarked_with_their_rows(predict
         "'made' has a number infinite or past float32, counts as missing": [1],
         "'sold' outside of 1678 to 2261, counts as missing": [1, 3],
     }
-    assert oddities(predict.plan.spec, table) == want
+    assert conversions(predict.plan.spec, table) == want
     lines = prediction_warnings(predict.plan, table)
     assert "table: 'sold' outside of 1678 to 2261, counts as missing: 2 rows (1, 3)" in lines
     assert "error" not in predict(table)

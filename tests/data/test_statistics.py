@@ -27,7 +27,7 @@ from mip.data import (
     sample_rows,
     value_counts,
 )
-from mip.model import from_json, to_json
+from mip.model import plan_from_dict, plan_to_dict
 
 cells = st.one_of(st.none(), st.floats(-1e6, 1e6, width=32))
 
@@ -224,7 +224,9 @@ def test_ranks_survive_a_model_file(tmp_path):
     )
     mip.save(tmp_path / "model.safetensors", ended.plan, ended.state)
     again = mip.load(tmp_path / "model.safetensors")
-    assert again.plan == ended.plan == from_json(json.loads(json.dumps(to_json(ended.plan))))
+    assert (
+        again.plan == ended.plan == plan_from_dict(json.loads(json.dumps(plan_to_dict(ended.plan))))
+    )
     assert again(shards).equals(ended.predict(shards))
     assert again(shards)["value"].notna().all()
 

@@ -18,7 +18,7 @@ x = torch.ones(8, 3)
 net, one = torch.nn.Linear(3, 1), mip.sgd(0.1)
 step = mip.train_step(net, torch.nn.functional.mse_loss, one)
 slow = lambda event: time.sleep(0.06) if event.name == "before_batch" else None
-hooks = [slow, mip.progress(12), mip.hooks.plots("history.png")]
+hooks = [slow, mip.progress(12), mip.hooks.plot_history("history.png")]
 batches = pipe((x, x[:, :1]), mip.batch(2))
 _ = mip.fit(step, batches, mip.init(net, one), epochs=3, hooks=hooks)
 """

@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader
 
 import mip
 from mip.errors import DataError, MipWarning
-from mip.images import conversions, decode
+from mip.images import decode, photo_conversions
 from mip.images.decoding import FORMATS
-from mip.model import Parts, oddities
+from mip.model import Parts, conversions
 from mip.pipe import Datapipe
 from mip.predict import prediction_warnings
 
@@ -221,7 +221,7 @@ KINDS_OF_PHOTOS = {
 
 
 def test_photos_that_are_put_right_are_counted_with_their_rows(shots):
-    seen = oddities(seeing("learn", '"photo"'), shots)
+    seen = conversions(seeing("learn", '"photo"'), shots)
     for cell, trait in KINDS_OF_PHOTOS.items():
         rows = [row for row, name in enumerate(shots.cells("photo")) if name == cell]
         assert rows
@@ -232,20 +232,20 @@ def test_photos_that_are_put_right_are_counted_with_their_rows(shots):
 
 @pytest.mark.parametrize(("mode", "trait"), [("I;16", "16-bit grey"), ("CMYK", "CMYK")])
 def test_the_traits_of_pixels_in_memory_are_told_too(mode, trait):
-    assert conversions(None, Image.new(mode, (2, 2))) == [trait]
+    assert photo_conversions(None, Image.new(mode, (2, 2))) == [trait]
 
 
 def test_a_profile_is_told_unless_it_is_srgb():
     plain, known, foreign = (coded(square(1), "PNG", **options) for options in PROFILES)
-    assert [conversions(None, image) for image in (plain, known)] == [[], []]
-    assert conversions(None, foreign) == ["with a colour profile"]
+    assert [photo_conversions(None, image) for image in (plain, known)] == [[], []]
+    assert photo_conversions(None, foreign) == ["with a colour profile"]
 
 
 def test_numbers_that_count_as_missing_are_counted_with_their_rows():
     spec = mip.parse(NUMBERS_ONLY)
     cells = {"area": ["1", "inf", "1e39", "", "nan"], "price": ["1", "2", "3", "4", "5"]}
     text = "'area' infinite or past float32, counts as missing"
-    assert oddities(spec, mip.from_columns(cells)) == {text: [1, 2]}
+    assert conversions(spec, mip.from_columns(cells)) == {text: [1, 2]}
 
 
 LOOKED_AT = ("is missing", "is empty", "leaves", "has a character", "no image is named")

@@ -26,7 +26,7 @@ import mip
 from mip.errors import FileError, SpecError
 from mip.files import load_model, save_checkpoint
 from mip.files.format import _DTYPES, pack, unpack, write_packed
-from mip.model import to_json
+from mip.model import plan_to_dict
 from mip.output import write
 from mip.train import History
 
@@ -307,7 +307,7 @@ def test_a_crafted_plan_is_refused(plan, tmp_path):
 def test_crafted_facts_are_refused(facts, small, tmp_path):
     setup, _ = small
     path = tmp_path / "model.safetensors"
-    path.write_bytes(signed({"plan": {**to_json(setup.plan), "facts": facts}, "step": 0}))
+    path.write_bytes(signed({"plan": {**plan_to_dict(setup.plan), "facts": facts}, "step": 0}))
     with pytest.raises(FileError, match=r"model\.safetensors: no model can be built from its plan"):
         mip.load(path)
 
@@ -514,7 +514,7 @@ def test_nothing_is_executed_opened_or_imported_while_a_file_is_read(small, tmp_
     (tmp_path / "0-good").write_bytes(data)
     for k, each in enumerate(FOREIGN.values(), start=1):
         (tmp_path / f"{k}-foreign").write_bytes(each)
-    strange = to_json(setup.plan)
+    strange = plan_to_dict(setup.plan)
     for k, kind in enumerate(["os.system", "builtins.eval", "../x", "__class__"]):
         strange["spec"]["branch"]["place"] = {"kind": kind, "columns": ["town"]}
         (tmp_path / f"9-kind-{k}").write_bytes(signed({"plan": strange, "step": 0}))

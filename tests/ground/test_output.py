@@ -18,11 +18,11 @@ import mip
 from mip.cli.app import main
 from mip.demo import draw
 from mip.errors import FileError, MipError
-from mip.explain import plot_activations, plot_histograms, probe
+from mip.explain import plot_activations, plot_histograms, record_activations
 from mip.files import save_checkpoint, save_models
 from mip.files.format import write_packed
 from mip.files.run_folder import MARK
-from mip.hooks import plots
+from mip.hooks import plot_history
 from mip.model import Parts
 from mip.output import check_output, write
 from mip.plots import figure, write_figure
@@ -113,7 +113,7 @@ def trained(tmp_path_factory):
 
 def records(trained):
     net = mip.build(trained.plan)
-    with probe(net) as actual:
+    with record_activations(net) as actual:
         net(trained.plan.example(2))
     return actual
 
@@ -129,7 +129,7 @@ WRITERS = {
     "write_json": lambda path, t, **k: mip.runs.write_json(path, {"mae": 1.0}, **k),
     "write_table": lambda path, t, **k: mip.runs.write_table(path, pd.DataFrame({"a": [1]}), **k),
     "plot_losses": lambda path, t, **k: mip.plots.plot_losses(path, {}, **k),
-    "plot_rates": lambda path, t, **k: mip.plots.plot_rates(
+    "plot_lr_curve": lambda path, t, **k: mip.plots.plot_lr_curve(
         path, LRCurve((0.1, 1.0), (2.0, 1.0)), **k
     ),
     "write_figure": lambda path, t, **k: write_figure(path, figure(path, 1, 1), **k),
@@ -161,7 +161,7 @@ def line():
 HOOKS = {
     "log.jsonl": mip.log,
     "log.csv": mip.log,
-    "history.png": plots,
+    "history.png": plot_history,
     "checkpoints/last.safetensors": lambda path, **k: mip.checkpoint(Path(path).parent, **k),
     "checkpoints/best.safetensors": lambda path, **k: mip.checkpoint(
         Path(path).parent, metric="loss", **k
@@ -208,7 +208,7 @@ def test_a_log_that_goes_on_takes_no_other_file_for_its_own(tmp_path):
     seen = []
     state = mip.fit(step, batches, state, epochs=1, hooks=[lambda e: seen.append(e.name)])
     history = History(({"epoch": 0, "step": 2, "loss": 1.0},))
-    for hook in (mip.log(tmp_path / "t.csv"), plots(tmp_path / "t.csv")):
+    for hook in (mip.log(tmp_path / "t.csv"), plot_history(tmp_path / "t.csv")):
         (tmp_path / "t.csv").write_bytes(b"area,price\n1,2\n")
         with pytest.raises(FileError, match="exists already"):
             mip.fit(step, batches, state, epochs=1, history=history, hooks=[hook])

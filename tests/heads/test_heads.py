@@ -43,7 +43,7 @@ from mip.heads import (
     Quantile,
     Regression,
     column_heads,
-    in_unit,
+    in_target_unit,
     log_loss,
     msle,
     percent_close,
@@ -59,7 +59,7 @@ from mip.heads.losses import (
     weighted_cross_entropy,
 )
 from mip.heads.metrics import quadratic_kappa
-from mip.heads.targets.classes import balanced_weights
+from mip.heads.targets.classes import balanced_class_weights
 from mip.nn import Members
 
 every = pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
@@ -341,7 +341,7 @@ def test_metrics_in_the_targets_unit_are_those_of_predictions(scale):
     """)
     plan, mean_pred = mip.adapt(spec, rows), lambda pred, truth: pred.mean()
     plain = {"percent_close": percent_close, "msle": msle, "mean_pred": mean_pred}
-    metrics = {name: in_unit(plan.decode, metric) for name, metric in plain.items()}
+    metrics = {name: in_target_unit(plan.decode, metric) for name, metric in plain.items()}
     net, optimizer, seen = mip.build(plan), mip.adam(0.05), []
     hooks = [mip.validate(plan, [plan.encode(rows)], metrics=metrics), mip.hooks.record(seen)]
     step, start = mip.train_step(net, plan.loss, optimizer), mip.init(net, optimizer)
@@ -449,7 +449,7 @@ def test_balanced_weights_make_classes_count_alike():
     facts = Binary("sold", "no", class_weight="balanced").adapt(rows_of())
     assert facts == {"classes": ["yes", "no"], "weights": pytest.approx([11 / 6, 11 / 16])}
     counts = mip.data.value_counts(rows_of(), "style")
-    weights = balanced_weights(sorted(counts), counts)
+    weights = balanced_class_weights(sorted(counts), counts)
     assert sum(w * counts[word] for w, word in zip(weights, sorted(counts), strict=True)) == 11
 
 

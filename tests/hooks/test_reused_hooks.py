@@ -37,7 +37,7 @@ HOOKS = {
     "log": lambda folder, said: mip.hooks.log(folder / "log.csv"),
     "nan_guard": lambda folder, said: mip.hooks.nan_guard("roll_back"),
     "reduce_lr_on_plateau": lambda folder, said: mip.hooks.reduce_lr_on_plateau(patience=0),
-    "plots": lambda folder, said: mip.hooks.plots(folder / "history.png"),
+    "plot_history": lambda folder, said: mip.hooks.plot_history(folder / "history.png"),
     "progress": lambda folder, said: mip.hooks.progress(total=12),
     "record": lambda folder, said: mip.hooks.record(said),
     "restore_best": lambda folder, said: mip.hooks.restore_best("valid/loss"),

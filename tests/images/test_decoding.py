@@ -20,7 +20,7 @@ from PIL import Image, ImageCms
 import mip
 from mip.branches import Image as PhotoBranch
 from mip.errors import DataError, SpecError
-from mip.images import decode, locate
+from mip.images import decode, resolve_path
 from mip.images.decoding import FORMATS, MAX_PIXELS
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -278,43 +278,43 @@ OUTSIDE = ["../secret.png", "photos/../../secret.png", "link.png", "out/secret.p
 @pytest.mark.parametrize("cell", OUTSIDE)
 def test_a_path_that_leaves_the_folder_is_refused(cell, inside):
     with pytest.raises(DataError) as caught:
-        locate(inside, cell)
+        resolve_path(inside, cell)
     assert str(caught.value) == f"{cell} leaves the table's folder"
 
 
 def test_an_absolute_path_is_refused_even_inside(inside):
     with pytest.raises(DataError, match="leaves the table's folder"):
-        locate(inside, str(inside / "photos" / "a.png"))
+        resolve_path(inside, str(inside / "photos" / "a.png"))
 
 
 @pytest.mark.parametrize("cell", ["a\0.png", "photos\\a.png", "..\\secret.png"])
 def test_some_characters_are_refused(cell, inside):
     with pytest.raises(DataError) as caught:
-        locate(inside, cell)
+        resolve_path(inside, cell)
     assert str(caught.value) == f"{cell!r} has a character that no image path may have"
 
 
 @pytest.mark.parametrize("cell", ["x" * 300, "x/" * 3000, "loop.png", "loop.png/a", "\ud800.png"])
 def test_a_path_that_cannot_be_looked_up_is_refused(cell, inside):
     with pytest.raises(DataError, match=r"^'.*' cannot be looked up "):
-        locate(inside, cell)
+        resolve_path(inside, cell)
 
 
 @pytest.mark.parametrize("cell", ["photos/b.png", "photos", ".", "photos/a.png/x"])
 def test_anything_but_a_file_is_missing(cell, inside):
     with pytest.raises(DataError, match=r"is missing$"):
-        locate(inside, cell)
+        resolve_path(inside, cell)
 
 
 @pytest.mark.parametrize("cell", ["photos/a.png", "./photos/a.png", "photos/../photos/a.png"])
 def test_paths_and_links_inside_are_found(cell, inside):
-    assert locate(inside, cell).samefile(inside / "photos" / "a.png")
-    assert locate(inside, "within.png").is_file()
+    assert resolve_path(inside, cell).samefile(inside / "photos" / "a.png")
+    assert resolve_path(inside, "within.png").is_file()
 
 
 def test_the_folder_itself_may_be_a_link(inside, tmp_path):
     (tmp_path / "alias").symlink_to(inside)
-    assert locate(tmp_path / "alias", "photos/a.png").is_file()
+    assert resolve_path(tmp_path / "alias", "photos/a.png").is_file()
 
 
 # What to do with a row whose photo cannot be had.

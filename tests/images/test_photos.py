@@ -94,7 +94,7 @@ def test_the_plan_stores_how_the_spec_decodes_photos(tmp_path):
     frame = pd.DataFrame({"photo": [photo(200, 150)] * 4, "price": range(4)})
     lines = '[branch.photo]\nkind = "image"\ncolumns = ["photo"]\nsize = 16\nbase_channels = 2\n'
     spec = spec_of("regression", lines + 'decoding = "scaled"\n')
-    plan = mip.model.from_json(mip.model.to_json(mip.adapt(spec, mip.from_frame(frame))))
+    plan = mip.model.plan_from_dict(mip.model.plan_to_dict(mip.adapt(spec, mip.from_frame(frame))))
     actual = plan.encode(mip.from_frame(frame)).inputs["photo"]["pixels"]
     assert torch.equal(actual[0, 0], decode(None, photo(200, 150), 16, scaled=True))
 

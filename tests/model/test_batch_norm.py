@@ -12,7 +12,7 @@ from conftest import HEADS, bits, draw_photos, frame_of
 import mip
 from mip.errors import MipWarning, SpecError
 from mip.model import Parts
-from mip.runs import lr_curve, prepare_job
+from mip.runs import lr_range_test, prepare_job
 from mip.runs.checks import check_batch_norm
 
 PHOTOS = """
@@ -81,7 +81,7 @@ def test_the_spec_and_the_cure_are_named(table):
 
 def test_it_is_told_wherever_a_run_begins(table):
     with pytest.raises(SpecError, match=r"train\.batch_size = 1: batch norm"):
-        lr_curve(spec_of(photos()), cut(table, 4))
+        lr_range_test(spec_of(photos()), cut(table, 4))
     frame = table.frame.assign(fold=["a", "b", *["a"] * (len(table) - 2)])
     folds = mip.Table(frame, table.name, table.root)
     with pytest.warns(MipWarning, match="fold 'a': the training part has 1 row: batch norm"):

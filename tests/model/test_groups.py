@@ -201,7 +201,7 @@ def test_a_group_that_fits_nothing_is_named(table):
 
 
 def test_a_label_without_an_optimizer_is_an_error():
-    one = partition(lambda path: path, {"a": mip.sgd(1.0)})
+    one = partition({"a": mip.sgd(1.0)}, lambda path: path)
     with pytest.raises(KeyError):
         one.init({"b": torch.zeros(1)})
 

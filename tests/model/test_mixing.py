@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mip
 from mip.errors import DataError
-from mip.model import Batch, cutmix, either, has_photos, mixup
+from mip.model import Batch, cutmix, has_photos, mixup, random_choice
 from mip.model.mixing import Pairs, blend, draw_pairs, mix_numbers, paste
 from mip.rng import derive
 
@@ -116,20 +116,20 @@ def test_what_cannot_be_mixed_is_said():
         with pytest.raises(ValueError, match="'alpha' must be < inf"):
             way(float("inf"))
     with pytest.raises(ValueError, match="Length of 'mixes' must be >= 1"):
-        either()
+        random_choice()
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 7))
 def test_a_batch_gets_one_of_the_ways_whole(key, n):
     batch, ways = batch_of(torch.linspace(0, 1, n)), [mixup(0.2), cutmix(1.0)]
-    actual = bits(either(*ways)(batch, key))
+    actual = bits(random_choice(*ways)(batch, key))
     assert actual in [bits(way(batch, key)) for way in ways]
-    assert actual == bits(either(*ways)(batch, key))
-    assert bits(either(ways[0])(batch, key)) == bits(ways[0](batch, key))
+    assert actual == bits(random_choice(*ways)(batch, key))
+    assert bits(random_choice(ways[0])(batch, key)) == bits(ways[0](batch, key))
 
 
 def test_the_way_is_drawn_evenly_from_key_and_rows():
-    batch, ways = batch_of(torch.zeros(4)), either(mixup(0.2), cutmix(1.0))
+    batch, ways = batch_of(torch.zeros(4)), random_choice(mixup(0.2), cutmix(1.0))
     others = [batch._replace(row=batch.row + k) for k in range(400)]
     for words in (
         [ways.choose(batch, key).name for key in range(400)],

@@ -17,7 +17,7 @@ from torch import nn
 import mip
 from mip.branches import Categorical, Continuous, Image
 from mip.errors import DataError, SpecError
-from mip.model import from_json, summary, to_json
+from mip.model import plan_from_dict, plan_to_dict, summary
 
 # Cells as the world has them.
 
@@ -152,12 +152,12 @@ def test_encoded_rows_have_finite_outputs(frame, folder, plan):
 
 @cache
 def _built(text):
-    plan = from_json(json.loads(text))
+    plan = plan_from_dict(json.loads(text))
     return mip.build(plan).eval()
 
 
 def built(plan):
-    return _built(json.dumps(to_json(plan)))
+    return _built(json.dumps(plan_to_dict(plan)))
 
 
 def test_encoding_gives_the_shapes_and_dtypes_that_are_documented(plan, table):
@@ -252,7 +252,7 @@ def test_classes_in_the_target_are_checked_with_the_rows(table):
 
 def test_a_plan_goes_through_json(table, head):
     plan = mip.adapt(spec_of(head), table)
-    again = from_json(json.loads(json.dumps(to_json(plan))))
+    again = plan_from_dict(json.loads(json.dumps(plan_to_dict(plan))))
     assert again == plan
     assert bits(again.encode(table)) == bits(plan.encode(table))
     assert bits(mip.build(again).state_dict()) == bits(mip.build(plan).state_dict())

@@ -21,7 +21,7 @@ from mip.branches import Continuous
 from mip.model import Node, count_layers, format_shape, profile, summary
 from mip.plots import diagram
 from mip.plots.diagrams import HEIGHT, boxes
-from mip.runs import layer_counts
+from mip.runs import format_layer_counts
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,9 @@ def test_resnet50_has_its_known_numbers(device):
     assert counts["Conv2d"] == (53, 53)
     assert counts["BatchNorm2d"] == (53, 53)
     assert counts["ReLU"] == (17, 49)
-    assert layer_counts(counts).startswith("53 BatchNorm2d, 53 Conv2d, 17 ReLU (run 49 times), 1 ")
+    assert format_layer_counts(counts).startswith(
+        "53 BatchNorm2d, 53 Conv2d, 17 ReLU (run 49 times), 1 "
+    )
 
 
 def test_layers_add_up_to_the_whole():

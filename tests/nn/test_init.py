@@ -13,7 +13,7 @@ from torch import nn
 
 import mip
 from mip.errors import MipError, SpecError
-from mip.nn import INITIALIZERS, Rule, SmallResNet, reinit
+from mip.nn import INITIALIZERS, InitRule, SmallResNet, reinit
 from mip.nn.init import lsuv, parameter_paths
 
 N, M = 300, 400
@@ -40,7 +40,7 @@ def layer() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("initializer", STDS)
 def test_the_standard_deviation_of_a_layer_is_that_of_theory(initializer):
     options, expected = STDS[initializer]
-    after = reinit(layer(), [Rule("0.weight", initializer, options)], seed=3)["0.weight"]
+    after = reinit(layer(), [InitRule("0.weight", initializer, options)], seed=3)["0.weight"]
     assert float(after.std()) == pytest.approx(expected, rel=0.05)
     assert abs(float(after.mean())) < 0.05 * expected + 1e-3
 
@@ -56,12 +56,12 @@ def test_the_standard_deviation_of_a_layer_is_that_of_theory(initializer):
 )
 def test_a_fixed_initializer_gives_its_values(initializer, options, expected):
     assert torch.equal(
-        reinit({"a": torch.randn(4, 4)}, [Rule("a", initializer, options)])["a"], expected
+        reinit({"a": torch.randn(4, 4)}, [InitRule("a", initializer, options)])["a"], expected
     )
 
 
 def test_dirac_lets_channels_through():
-    kernel = reinit({"a": torch.zeros(3, 3, 3, 3)}, [Rule("a", "dirac")])["a"]
+    kernel = reinit({"a": torch.zeros(3, 3, 3, 3)}, [InitRule("a", "dirac")])["a"]
     photo = torch.rand(1, 3, 8, 8)
     assert torch.equal(torch.conv2d(photo, kernel, padding=1), photo)
 
@@ -74,7 +74,7 @@ def test_every_name_is_tested_and_is_one_of_torch():
 def test_only_matching_parameters_change():
     params = layer()
     before, random = bits(params), torch.get_rng_state()
-    after = reinit(params, [Rule("*.weight", "normal")])
+    after = reinit(params, [InitRule("*.weight", "normal")])
     assert after["0.bias"] is params["0.bias"]
     assert after["2.bias"] is params["2.bias"]
     assert not torch.equal(after["0.weight"], params["0.weight"])
@@ -85,19 +85,19 @@ def test_only_matching_parameters_change():
 
 def test_draws_are_a_function_of_seed_and_path():
     params = layer()
-    one, two = (reinit(params, [Rule("*.weight", "normal")], seed=7) for _ in range(2))
-    alone = reinit(params, [Rule("2.weight", "normal")], seed=7)
+    one, two = (reinit(params, [InitRule("*.weight", "normal")], seed=7) for _ in range(2))
+    alone = reinit(params, [InitRule("2.weight", "normal")], seed=7)
     assert bits(one) == bits(two)
     assert torch.equal(alone["2.weight"], one["2.weight"])
-    other = reinit(params, [Rule("*.weight", "normal")], seed=8)
+    other = reinit(params, [InitRule("*.weight", "normal")], seed=8)
     assert not torch.equal(other["0.weight"], one["0.weight"])
 
 
 def test_the_last_matching_rule_wins():
     rules = [
-        Rule("*", "ones"),
-        Rule("*.bias", "zeros"),
-        Rule(("2.weight",), "constant", {"val": 3}),
+        InitRule("*", "ones"),
+        InitRule("*.bias", "zeros"),
+        InitRule(("2.weight",), "constant", {"val": 3}),
     ]
     after = reinit(layer(), rules)
     assert {path: float(param.max()) for path, param in after.items()} == {
@@ -112,7 +112,7 @@ def test_a_rule_may_match_by_class_of_module():
     net = SmallResNet(4)
     params = {name: param.detach() for name, param in net.named_parameters()}
     norms = parameter_paths(net, nn.BatchNorm2d, "weight")
-    after = reinit(params, [Rule(norms, "zeros")])
+    after = reinit(params, [InitRule(norms, "zeros")])
     assert len(norms) == 7
     assert all(not after[path].any() for path in norms)
     assert all(after[path] is params[path] for path in params if path not in norms)
@@ -123,9 +123,9 @@ def test_a_custom_function_is_an_initializer():
         tensor.fill_(share)
 
     rules = [
-        Rule("0.*", halves),
-        Rule("2.*", halves, {"share": 0.25}),
-        Rule("2.bias", nn.init.ones_),
+        InitRule("0.*", halves),
+        InitRule("2.*", halves, {"share": 0.25}),
+        InitRule("2.bias", nn.init.ones_),
     ]
     after = reinit(layer(), rules)
     assert [float(param.max()) for param in after.values()] == [0.5, 0.5, 0.25, 1.0]
@@ -133,7 +133,7 @@ def test_a_custom_function_is_an_initializer():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_dtype_is_kept(dtype):
-    after = reinit({"a": torch.zeros(8, 8, dtype=dtype)}, [Rule("a", "orthogonal")])["a"]
+    after = reinit({"a": torch.zeros(8, 8, dtype=dtype)}, [InitRule("a", "orthogonal")])["a"]
     assert after.dtype == dtype
     assert float((after.double() @ after.double().T - torch.eye(8)).abs().max()) < 0.05
 
@@ -142,7 +142,7 @@ def test_a_redrawn_state_trains(table):
     plan = mip.adapt(spec_of(), table)
     net, one = mip.build(plan), mip.sgd(0.1)
     state = mip.init(net, one)
-    zeroed = evolve(state, params=reinit(state.params, [Rule("head.*", "zeros")]))
+    zeroed = evolve(state, params=reinit(state.params, [InitRule("head.*", "zeros")]))
     assert mip.train_step(net, plan.loss, one)(zeroed, plan.encode(table))[0].step == 1
     changed = {path for path in state.params if zeroed.params[path] is not state.params[path]}
     assert changed == {path for path in state.params if path.startswith("head.")}
@@ -172,7 +172,7 @@ def test_an_error_has_the_place_and_the_nearest_name(rule, error):
     with pytest.raises(SpecError) as caught:
         reinit(
             {"a": torch.zeros(2, 3), "head.b": torch.zeros(3)},
-            [Rule(where, initializer, dict(options))],
+            [InitRule(where, initializer, dict(options))],
         )
     assert str(caught.value).startswith(error)
 
@@ -249,7 +249,7 @@ def test_other_parameters_start_as_without_rules(table):
 
 
 def test_a_rule_in_a_spec_is_the_rule_in_python(table):
-    rule = Rule("body.branch.wide.*.weight", "xavier_normal", {"gain": 0.5})
+    rule = InitRule("body.branch.wide.*.weight", "xavier_normal", {"gain": 0.5})
     by_hand = reinit(built(table, seed=3), [rule], seed=3)
     by_spec = built(table, init_of("wide.*.weight", "xavier_normal", gain=0.5), seed=3)
     assert bits(by_hand) == bits(by_spec)

@@ -19,7 +19,7 @@ import mip
 from mip import optim
 from mip.errors import MipError
 from mip.files import load_checkpoint, save_checkpoint
-from mip.optim import Optimizer, OptimizerSpec, constant, cosine, matrices
+from mip.optim import Optimizer, OptimizerSpec, constant, cosine, is_matrix
 from mip.spec.kinds import plays
 from mip.train import History, eval_step, sharpness_aware, with_averaged_params
 from mip.tree import clone
@@ -513,8 +513,8 @@ def test_the_average_of_some_steps_is_their_mean():
     [
         mip.chain(mip.adamw(0.1), optim.ema(0.9)),
         optim.partition(
-            lambda path: path[4],
             {"0": optim.schedule_free(0.1), "3": mip.sgd(0.1), "1": mip.sgd(0.1)},
+            lambda path: path[4],
         ),
     ],
     ids=["ema", "some"],
@@ -605,7 +605,7 @@ def test_what_decays_of_a_whole_model(table):
         head = { kind = "regression", column = "price", layers = [4] }
     """)
     params = dict(mip.build(mip.adapt(spec, table)).named_parameters())
-    chosen = {path for path, param in params.items() if matrices(path, param.shape)}
+    chosen = {path for path, param in params.items() if is_matrix(path, param.shape)}
     assert {path for path in params if path.startswith("head.")} & chosen
     assert any("photos.backbone" in path for path in chosen)
     assert not any(path.endswith("bias") or params[path].dim() < 2 for path in chosen)
@@ -627,7 +627,7 @@ def test_what_decays_of_a_whole_model(table):
     ],
 )
 def test_embeddings_are_known_by_their_names(path, expected):
-    assert matrices(path, torch.Size([3, 4])) == expected
+    assert is_matrix(path, torch.Size([3, 4])) == expected
 
 
 def test_muon_gives_the_rest_to_adamw():

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler as T
 import mip
 from mip import optim as S
 from mip.errors import MipWarning, SpecError
-from mip.optim import Part, ScheduleSpec
+from mip.optim import Phase, ScheduleSpec
 from mip.spec.kinds import plays
 
 STEPS = 20
@@ -182,7 +182,7 @@ KINDS = {name: kind for name, kind in mip.KINDS.items() if plays(kind, ScheduleS
         (S.WarmRestarts(cycles=2), [2.0, 1.0, 2.0, 1.0, 2.0]),
         (S.WarmRestarts(cycles=2, cycle_mul=2, end_factor=0.5), [2.0, 1.5, 2.0, 1.853553, 1.5]),
         (
-            S.Sequential([Part(0.5, S.Linear(0.0, 1.0)), Part(0.5, S.Linear(), 0.5)]),
+            S.Sequential([Phase(0.5, S.Linear(0.0, 1.0)), Phase(0.5, S.Linear(), 0.5)]),
             [0.0, 1.0, 1.0, 0.5, 0.0],
         ),
     ],

@@ -180,19 +180,19 @@ def test_the_number_of_samples_is_positive():
     ],
 )
 def test_balance_weighs_a_row_by_the_size_of_its_class(labels):
-    assert mip.balance(labels).tolist() == [1 / 3, 1, 1 / 3, 1 / 3, 1]
+    assert mip.balanced_weights(labels).tolist() == [1 / 3, 1, 1 / 3, 1 / 3, 1]
 
 
 def test_balanced_classes_are_drawn_alike():
     labels = np.array(["rare"] * 5 + ["common"] * 95)
-    draw = mip.sample(weights=mip.balance(labels), num_samples=10_000)
+    draw = mip.sample(weights=mip.balanced_weights(labels), num_samples=10_000)
     rows = epochs(pipe(torch.arange(100), draw, mip.batch(1000)))[0]
     assert (labels[rows] == "rare").mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_labels_of_two_columns_are_refused():
     with pytest.raises(DataError, match=r"^sample: labels must be one per row, not \[2, 1\]$"):
-        mip.balance(torch.zeros(2, 1))
+        mip.balanced_weights(torch.zeros(2, 1))
 
 
 # With and without replacement.

@@ -16,7 +16,7 @@ from linear import line, scored
 import mip
 import mip.hooks.history
 from mip.errors import FileError, MipError
-from mip.hooks import plots
+from mip.hooks import plot_history
 from mip.plots import curves
 from mip.train import History
 
@@ -108,7 +108,7 @@ def test_a_run_has_one_picture_that_is_whole(tmp_path, monkeypatch):
         lambda *arguments: calls.append(arguments) or curves(*arguments),
     )
     step, batches, state = line()
-    hooks = [scored([2.0, 1.0]), plots(tmp_path / "a.png", scale="log")]
+    hooks = [scored([2.0, 1.0]), plot_history(tmp_path / "a.png", scale="log")]
     watched = mip.fit(step, batches, state, epochs=2, hooks=hooks)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
@@ -130,7 +130,7 @@ def test_drawing_takes_a_twentieth_of_the_time(monkeypatch, tmp_path):
     monkeypatch.setattr(mip.hooks.history, "png", lambda drawing: drawing)
     step, batches, state = line()
     second = lambda event: now.append(now.pop() + 1) if event.name == "before_epoch" else None  # noqa: E731
-    mip.fit(step, batches, state, epochs=25, hooks=[second, plots(tmp_path / "a.png")])
+    mip.fit(step, batches, state, epochs=25, hooks=[second, plot_history(tmp_path / "a.png")])
     assert when == [1, 11, 21, 25]
 
 
@@ -141,7 +141,7 @@ def test_a_fit_that_fails_at_once_has_no_picture(tmp_path):
         raise KeyError("no")
 
     with pytest.raises(KeyError):
-        mip.fit(step, batches, state, epochs=1, hooks=[fails, plots(tmp_path / "a.png")])
+        mip.fit(step, batches, state, epochs=1, hooks=[fails, plot_history(tmp_path / "a.png")])
     assert not list(tmp_path.iterdir())
 
 
@@ -149,19 +149,21 @@ def test_a_picture_that_cannot_be_written_says_whose_it_is(tmp_path):
     step, batches, state = line()
     (tmp_path / "a").touch()
     with pytest.raises(FileError, match=r"b\.png: cannot be written") as caught:
-        mip.fit(step, batches, state, epochs=1, hooks=[plots(tmp_path / "a" / "b.png")])
-    assert any(note.startswith("in the hook plots at ") for note in caught.value.__notes__)
+        mip.fit(step, batches, state, epochs=1, hooks=[plot_history(tmp_path / "a" / "b.png")])
+    assert any(note.startswith("in the hook plot_history at ") for note in caught.value.__notes__)
 
 
 def test_outside_of_a_notebook_a_file_is_needed():
-    with pytest.raises(MipError, match=r"plots\(\) needs a file outside of a notebook: plots\('h"):
-        plots()
+    with pytest.raises(
+        MipError, match=r"outside of a notebook plot_history needs a file: plot_history\('"
+    ):
+        plot_history()
 
 
 def test_without_matplotlib_the_cure_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(FileError, match=r"a\.png: .* pip install 'mixed-input-pipelines\[plot\]'"):
-        plots(tmp_path / "a.png")
+        plot_history(tmp_path / "a.png")
 
 
 def test_steps_that_were_not_skipped_have_no_panel():

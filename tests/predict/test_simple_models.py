@@ -18,7 +18,7 @@ import mip
 from mip.cli.app import main
 from mip.errors import DataError, MipError, SpecError
 from mip.model import Parts
-from mip.predict import baselines, score_by_part, unread_branches
+from mip.predict import baselines, branches_without_baseline, score_by_part
 from mip.predict.simple_models import features
 
 pytest.importorskip("sklearn")
@@ -196,7 +196,7 @@ def test_columns_are_read_and_photos_and_texts_are_not(folder):
     plan = mip.adapt(mip.parse(ALL + HEADS["regression"]), table)
     numbers, codes = features(plan, table)
     batch = plan.encode(table).inputs
-    assert unread_branches(plan) == ["branch.all.branch.photos", "branch.words"]
+    assert branches_without_baseline(plan) == ["branch.all.branch.photos", "branch.words"]
     parts = [batch["all"]["sizes"], batch["flags"], batch["made"]]
     assert np.array_equal(numbers, torch.cat(parts, 1).double().numpy(), equal_nan=True)
     assert np.array_equal(codes, batch["place"].numpy())

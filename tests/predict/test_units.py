@@ -12,7 +12,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mip
-from mip.heads import Count, Joint, Quantile, Regression, in_unit, percent_close, scores, to_logits
+from mip.heads import (
+    Count,
+    Joint,
+    Quantile,
+    Regression,
+    in_target_unit,
+    percent_close,
+    predictions_to_logits,
+    scores,
+)
 from mip.heads.metrics import auc, root_mean_square, stable_mean
 from mip.model import Parts
 from mip.predict import baselines
@@ -49,7 +58,9 @@ def columns_of(guess):
 def scored(head, target, guess, facts=None):
     rows = mip.from_columns({"y": target})
     facts = facts or head.adapt(rows)
-    logits = mip.tree.map_tree(torch.Tensor.float, to_logits(head, facts, columns_of(guess)))
+    logits = mip.tree.map_tree(
+        torch.Tensor.float, predictions_to_logits(head, facts, columns_of(guess))
+    )
     return scores(head, facts, logits, head.encode(facts, rows))
 
 
@@ -96,7 +107,7 @@ def test_scores_of_a_target_that_is_not_scaled_do_not_depend_on_its_unit(head, u
 
 @given(unit=UNITS)
 def test_the_share_of_close_guesses_does_not_depend_on_the_unit(unit):
-    metric = in_unit(lambda logits: {"value": unit * logits.double().numpy()}, percent_close)
+    metric = in_target_unit(lambda logits: {"value": unit * logits.double().numpy()}, percent_close)
     truth = torch.tensor([100.0, 100.0, 0.0, 0.0])
     assert metric(torch.tensor([109.0, 89.0, 0.0, 1.0]), truth) == 0.5
 

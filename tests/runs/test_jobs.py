@@ -17,7 +17,7 @@ import mip
 from mip.data import from_frame
 from mip.errors import DataError, SpecError
 from mip.hooks import early_stop
-from mip.model import Parts, cutmix, either, matches_pattern, mixup
+from mip.model import Parts, cutmix, matches_pattern, mixup, random_choice
 from mip.runs import prepare_job
 from mip.runs.feeding import rows_pipe, train_pipe
 from mip.runs.runner import Run
@@ -266,7 +266,7 @@ def test_the_pipe_that_trains_mixes_behind_the_augmentation(head, houses, asked)
     ways = [evolve(way, classes=classes) for way in MIXED[asked]]
     encoded = mip.collect(pipe(houses, mip.batch(64), mip.transform(plan.encode)))
     plain = [mip.sample(shuffle=True, seed=3), mip.batch(4), mip.augment(plan.augment, 3)]
-    byhand = pipe(encoded, *plain, *([mip.augment(either(*ways), 3)] if ways else []))
+    byhand = pipe(encoded, *plain, *([mip.augment(random_choice(*ways), 3)] if ways else []))
     batches = train_pipe(plan, houses)
     assert bits(list(islice(batches.iter_from(0), 6))) == bits(list(islice(byhand.iter_from(0), 6)))
     assert bits(next(batches.iter_from(4))) == bits(list(islice(batches.iter_from(0), 5))[4])

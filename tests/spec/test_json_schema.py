@@ -114,7 +114,7 @@ def test_kinds_are_told_apart_by_their_word():
         role: {
             each["$ref"].removeprefix("#/$defs/kind.") for each in SCHEMA["$defs"][role]["oneOf"]
         }
-        for role in ("Branch", "Head", "Network", "OptimizerSpec", "ScheduleSpec")
+        for role in ("Branch", "Head", "TabularNetwork", "OptimizerSpec", "ScheduleSpec")
     }
     assert set().union(*roles.values()) == set(mip.KINDS)
     assert roles["OptimizerSpec"] >= {"adamw", "sgd"}

@@ -59,7 +59,7 @@ from mip.optim import (
     Muon,
     NAdam,
     OneCycle,
-    Part,
+    Phase,
     Polynomial,
     RAdam,
     RMSprop,
@@ -249,7 +249,7 @@ simple = st.one_of(
     st.builds(WarmRestarts, st.integers(1, 9), st.integers(1, 3), shares, shares),
 )
 schedules = simple | st.builds(
-    lambda one, two, peak: Sequential([Part(0.25, one, peak), Part(0.75, two)]),
+    lambda one, two, peak: Sequential([Phase(0.25, one, peak), Phase(0.75, two)]),
     simple,
     simple,
     shares,

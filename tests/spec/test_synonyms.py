@@ -14,13 +14,14 @@ from mip.fields import type_hints
 from mip.images import Augment
 from mip.spec.kinds import ROLES, flat_fields, plays
 from mip.spec.synonyms import FIELDS, KINDS
-from mip.spec.values import Data, Fusion, Group, Init, Plateau, Spec, Split, Train
+from mip.spec.values import Data, Fusion, Init, ParamGroup, Plateau, Spec, Split, Train
 
 PLAYERS = {
     role.__name__: [kind for kind in mip.KINDS.values() if plays(kind, role)] for role in ROLES
 }
 CLASSES = PLAYERS | {
-    kind.__name__: [kind] for kind in (Augment, Data, Fusion, Group, Init, Plateau, Split, Train)
+    kind.__name__: [kind]
+    for kind in (Augment, Data, Fusion, ParamGroup, Init, Plateau, Split, Train)
 }
 SPEC = """
 [branch.photos]

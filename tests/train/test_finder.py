@@ -18,7 +18,7 @@ import mip
 from mip.cli.app import make_app
 from mip.errors import MipError, SpecError
 from mip.model import Parts
-from mip.runs import lr_curve, prepare_job
+from mip.runs import lr_range_test, prepare_job
 from mip.train import LRCurve, find_lr
 
 
@@ -120,7 +120,7 @@ def test_the_command_says_a_rate_that_trains(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
     spec = mip.load_spec("s.toml")
-    rate = lr_curve(spec, mip.parts(spec, mip.read("t.csv")), steps=60).suggestion
+    rate = lr_range_test(spec, mip.parts(spec, mip.read("t.csv")), steps=60).suggestion
     assert f"the smoothed loss is least at {10 * rate:.2g}; a tenth" in done.stderr + done.output
     assert f"--set train.optimizer.lr={rate:.2g}\n" in done.stderr + done.output
     assert 1e-4 < rate < 1
@@ -152,12 +152,12 @@ def test_a_group_is_trained_with_its_multiple_of_the_rate():
     train = lambda lr: mip.train_step(net, setup.plan.loss, make_optimizer(lr))  # noqa: E731
     state = mip.init(net, make_optimizer(0.0), options.seed)
     expected = find_lr(train, setup.batches, state, low=0.25e-6, high=2.5, steps=30)
-    assert lr_curve(spec, cut, steps=30).losses == expected.losses
+    assert lr_range_test(spec, cut, steps=30).losses == expected.losses
 
 
 def test_a_group_that_starts_later_stands_still_until_then():
     texts = (GROUP.format(0, 0), GROUP.format(1, 1), "")
-    still, late, now = (lr_curve(*grouped(text), steps=20).losses for text in texts)
+    still, late, now = (lr_range_test(*grouped(text), steps=20).losses for text in texts)
     # The loss of the fifth step, the second epoch's first, is the last of the first weights.
     assert still[:5] == late[:5] != now[:5]
     assert still[5] != late[5]
@@ -167,4 +167,4 @@ def test_a_group_that_fits_nothing_is_named():
     with pytest.raises(
         SpecError, match=r"train\.group\[0\]\.match = 'sise\.\*' matches no parameter"
     ):
-        lr_curve(*grouped('[[train.group]]\nmatch = "sise.*"\n'))
+        lr_range_test(*grouped('[[train.group]]\nmatch = "sise.*"\n'))

@@ -43,7 +43,7 @@ def game(seed=0, rows=256):
     optimizers = {name: adam(2e-2, (0.5, 0.9)) for name in nets}
     real = MEAN + 0.5 * torch.randn(rows, 1, generator=torch.Generator().manual_seed(0))
     batches = pipe((real,), mip.sample(shuffle=True, seed=seed), mip.batch(64))
-    start = mip.init(nets, partition(lambda path: path.split(".")[0], optimizers), seed)
+    start = mip.init(nets, partition(optimizers, lambda path: path.split(".")[0]), seed)
     return Game(Step(alternating(nets, optimizers)), batches, start)
 
 

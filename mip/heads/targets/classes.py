@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mip.branches import Facts
-from mip.data import Table, category_codes, format_label
+from mip.data import Table, category_codes, format_row_label
 from mip.errors import DataError, hint, quote
 from mip.heads.fields import ClassWeight
 
@@ -42,7 +42,7 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
     cells = rows.texts(column)
     unseen = np.flatnonzero((codes < 0) & (cells != "")).tolist()
     if unseen:
-        labels = ", ".join(map(format_label, rows.index[unseen[:8]].tolist()))
+        labels = ", ".join(map(format_row_label, rows.index[unseen[:8]].tolist()))
         more = f" ({len(unseen)} rows: {labels}{', …' * (len(unseen) > 8)})"
         word = cells[unseen[0]]
         raise DataError(
@@ -57,14 +57,14 @@ def class_facts(classes: list[str], counts: Counter[str], class_weight: ClassWei
     """Return the facts of a head over classes: the classes and, if asked for, their weights."""
     if class_weight == "none":
         return {"classes": classes}
-    return {"classes": classes, "weights": balanced_weights(classes, counts)}
+    return {"classes": classes, "weights": balanced_class_weights(classes, counts)}
 
 
-def balanced_weights(classes: list[str], counts: Counter[str]) -> list[float]:
+def balanced_class_weights(classes: list[str], counts: Counter[str]) -> list[float]:
     """Compute weights by which each class counts as much as the others, and a row 1 on average:
     n / (k * count) for n rows and k classes (King and Zeng 2001).
 
-    >>> balanced_weights(["cat", "dog"], Counter({"cat": 3, "dog": 1}))
+    >>> balanced_class_weights(["cat", "dog"], Counter({"cat": 3, "dog": 1}))
     [0.6666666666666666, 2.0]
     """
     return [counts.total() / (len(classes) * counts[word]) for word in classes]

@@ -11,7 +11,7 @@ from mip.optim.kernels import from_kernel
 from mip.optim.optimizer_kinds import Fraction, NonNegative, Positive, optimizer_kind
 from mip.optim.optimizers.adam import adamw
 from mip.optim.protocol import Optimizer, masked, zeros
-from mip.optim.weight_decay import DecayParams, matrices
+from mip.optim.weight_decay import DecayParams, is_matrix
 
 
 def muon(
@@ -45,11 +45,11 @@ def muon(
     }
     if others is None:
         others = adamw(lr, weight_decay=weight_decay, decay_params=decay_params)
-    return masked(_is_flat_matrix, from_kernel(kernel, zeros, hypers, options), others)
+    return masked(from_kernel(kernel, zeros, hypers, options), _is_flat_matrix, others)
 
 
 def _is_flat_matrix(path: str, shape: torch.Size) -> bool:
-    return len(shape) == 2 and matrices(path, shape)
+    return len(shape) == 2 and is_matrix(path, shape)
 
 
 Muon = optimizer_kind("Muon", "muon", muon, skip={"adjust_lr_fn", "others"})

@@ -18,8 +18,15 @@ from torch import nn
 
 import mip
 from mip.errors import FileError, MipError
-from mip.explain import histograms, layers, plot_activations, plot_histograms, probe, to_frame
-from mip.explain.probes import Record, statistics
+from mip.explain import (
+    histograms,
+    layers,
+    plot_activations,
+    plot_histograms,
+    record_activations,
+    to_frame,
+)
+from mip.explain.recording import Record, statistics
 from mip.train import eval_step
 
 
@@ -92,7 +99,7 @@ def test_layers_are_chosen_by_pattern_and_type():
         ({"types": nn.Sequential, "containers": True}, ["2", ""]),
         ({"match": "2", "containers": True}, ["2"]),
     ]:
-        with probe(net, **arguments) as records:
+        with record_activations(net, **arguments) as records:
             net(x)
         assert [record.path for record in records] == expected
 
@@ -100,7 +107,7 @@ def test_layers_are_chosen_by_pattern_and_type():
 def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
     plan = mip.adapt(spec_of(), table)
     net = mip.build(plan)
-    with probe(net, "photos.*") as records:
+    with record_activations(net, "photos.*") as records:
         net(plan.example())
     paths = {record.path for record in records}
     assert "photos.backbone.0" in paths
@@ -112,36 +119,39 @@ def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
     [
         (
             {"match": "2.2"},
-            "probe: '2.2' matches no layer; did you mean '2.1'? (known: 0, 1, 2.0, 2.1)",
+            "'2.2' matches no layer; did you mean '2.1'? (known: 0, 1, 2.0, 2.1)",
         ),
         (
             {"match": "2"},
-            "probe: '2' matches no layer; modules that hold others need "
+            "'2' matches no layer; modules that hold others need "
             "containers=True; did you mean '2.1'? (known: 0, 1, 2.0, 2.1)",
         ),
         (
             {"types": nn.LeakyReLU},
-            "probe: no layer is a LeakyReLU; did you mean 'ReLU'? (known: Linear, ReLU)",
+            "no layer is a LeakyReLU; did you mean 'ReLU'? (known: Linear, ReLU)",
         ),
         (
             {"types": (nn.Tanh, nn.GELU)},
-            "probe: no layer is a Tanh or GELU (known: Linear, ReLU)",
+            "no layer is a Tanh or GELU (known: Linear, ReLU)",
         ),
         (
             {"types": nn.Sequential},
-            "probe: no layer is a Sequential; modules that hold others need "
+            "no layer is a Sequential; modules that hold others need "
             "containers=True (known: Linear, ReLU)",
         ),
-        ({"bins": 0}, "probe: bins must be >= 1 and span low < high, not 0 and (0.0, 10.0)"),
+        (
+            {"bins": 0},
+            "bins must be >= 1 and span low < high, not 0 and (0.0, 10.0)",
+        ),
         (
             {"span": (1, 1)},
-            "probe: bins must be >= 1 and span low < high, not 40 and (1, 1)",
+            "bins must be >= 1 and span low < high, not 40 and (1, 1)",
         ),
     ],
 )
 def test_what_cannot_be_probed_is_named(arguments, text):
     net = mlp()
-    with pytest.raises(MipError) as caught, probe(net, **arguments):
+    with pytest.raises(MipError) as caught, record_activations(net, **arguments):
         pytest.fail("the block must not run")
     assert str(caught.value) == text
     assert not hooked(net)
@@ -156,7 +166,7 @@ numbers = st.lists(st.integers(-200, 500), min_size=2, max_size=40)
 @given(st.lists(numbers, min_size=1, max_size=4), st.integers(1, 3))
 def test_numbers_and_histograms_agree_with_numpy_over_uneven_batches(batches, width):
     net, seen = nn.ReLU(), []
-    with probe(net) as records:
+    with record_activations(net) as records:
         for batch in batches:
             rows = np.array(batch[: len(batch) // width * width]).reshape(-1, width)
             seen.append(net(torch.tensor((rows + 0.5) / 32, dtype=torch.float32)).numpy())
@@ -180,7 +190,7 @@ def test_numbers_and_histograms_agree_with_numpy_over_uneven_batches(batches, wi
 )
 def test_a_column_sums_to_what_lies_within_the_span(values, bins, low, wide):
     net, span = nn.Identity(), (low, low + wide)
-    with probe(net, bins=bins, span=span) as records:
+    with record_activations(net, bins=bins, span=span) as records:
         net(torch.tensor(values, dtype=torch.float64))
     values = np.array(values)
     within = (values >= span[0]) & (values <= span[1])
@@ -205,7 +215,7 @@ def test_no_rows_and_one_number_have_statistics_too():
 
 
 def test_a_bin_counts_past_what_a_float_can(monkeypatch):
-    monkeypatch.setattr("mip.explain.probes._EXACT", 3)
+    monkeypatch.setattr("mip.explain.recording._EXACT", 3)
     assert statistics(torch.zeros(2, 5), bins=2).counts.tolist() == [10, 0]
 
 
@@ -220,7 +230,7 @@ def test_a_rule_of_deterministic_algorithms_holds_again_afterwards():
 
 def test_a_module_used_twice_gives_two_records():
     net = Twice()
-    with probe(net) as records:
+    with record_activations(net) as records:
         for _ in range(2):
             net(torch.ones(2, 3))
     calls = [("relu", 0), ("first", 0), ("relu", 1), ("last", 0)]
@@ -231,7 +241,7 @@ def test_a_module_used_twice_gives_two_records():
 
 def test_six_batches_through_a_resnet34_give_twelve_records_of_each_shared_relu():
     net = torchvision.models.resnet34().eval()
-    with torch.no_grad(), probe(net, types=nn.ReLU) as records:
+    with torch.no_grad(), record_activations(net, types=nn.ReLU) as records:
         for _ in range(6):
             net(torch.zeros(1, 3, 32, 32))
     counts = to_frame(records).groupby("path").size()
@@ -248,39 +258,44 @@ def test_six_batches_through_a_resnet34_give_twelve_records_of_each_shared_relu(
 
 def test_tensors_of_dicts_and_tuples_are_recorded_by_leaf():
     net = nn.Sequential(nn.Identity(), Several())
-    with probe(net) as records:
+    with record_activations(net) as records:
         net(torch.zeros(2, 3))
     assert calls_of(records) == [("0", 0, 0), ("1/a", 0, 0), ("1/b/0", 0, 0)]
     assert [record.value.mean for record in records] == [0.0, 0.0, 1.0]
-    with probe(net, "1", record=lambda output: sorted(output)) as records:
+    with record_activations(net, "1", record=lambda output: sorted(output)) as records:
         net(torch.zeros(2, 3))
     assert [(record.path, record.value) for record in records] == [("1", ["a", "b", "c"])]
 
 
 def test_a_function_of_ones_own_gives_a_value_per_call():
     net, x = mlp(), torch.ones(2, 3)
-    with probe(net, types=nn.ReLU, record=lambda output: output.max()) as records:
+    with record_activations(net, types=nn.ReLU, record=lambda output: output.max()) as records:
         out = net(x)
     rows = to_frame(records)
     assert list(rows.columns) == ["path", "pass", "call", "training", "value"]
     assert rows["value"].iloc[-1] == out.max().item()
     assert not any(record.value.requires_grad for record in records)
-    with probe(net, "1", record=lambda output: {"low": output.min(), "rows": 2}) as records:
+    with record_activations(
+        net, "1", record=lambda output: {"low": output.min(), "rows": 2}
+    ) as records:
         net(x)
     assert list(to_frame(records).columns[4:]) == ["low", "rows"]
 
 
 def test_a_function_that_fails_is_named_by_its_layer():
     net = mlp()
-    with pytest.raises(ZeroDivisionError) as caught, probe(net, "2.0", record=lambda _: 1 / 0):
+    with (
+        pytest.raises(ZeroDivisionError) as caught,
+        record_activations(net, "2.0", record=lambda _: 1 / 0),
+    ):
         net(torch.ones(2, 3))
-    assert caught.value.__notes__ == ["in the probe of 2.0"]
+    assert caught.value.__notes__ == ["while recording 2.0"]
     assert not hooked(net)
 
 
 def test_calls_outside_of_a_pass_are_told_apart():
     net = mlp()
-    with probe(net, "0") as records:
+    with record_activations(net, "0") as records:
         net[0](torch.ones(1, 3))
         net(torch.ones(1, 3))
         net[0](torch.ones(1, 3))
@@ -289,7 +304,7 @@ def test_calls_outside_of_a_pass_are_told_apart():
 
 def test_a_pass_that_fails_is_one_too():
     net = nn.Sequential(nn.Identity(), Failing())
-    with probe(net, "0") as records:
+    with record_activations(net, "0") as records:
         for _ in range(2):
             with pytest.raises(RuntimeError, match="no"):
                 net(torch.ones(1))
@@ -299,7 +314,7 @@ def test_a_pass_that_fails_is_one_too():
 
 def test_a_layer_in_evaluation_mode_is_told_apart():
     net = mlp()
-    with probe(net, "0") as records:
+    with record_activations(net, "0") as records:
         net(torch.ones(1, 3))
         net.eval()(torch.ones(1, 3))
     assert list(to_frame(records)["training"]) == [True, False]
@@ -307,20 +322,20 @@ def test_a_layer_in_evaluation_mode_is_told_apart():
 
 def test_the_net_itself_may_be_a_layer():
     net = nn.Linear(2, 2)
-    with probe(net) as records:
+    with record_activations(net) as records:
         net(net(torch.ones(1, 2)))
     assert calls_of(records) == [("", 0, 0), ("", 1, 0)]
 
 
 def test_what_a_layer_gave_is_recorded_before_the_next_writes_into_it():
     net = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
-    with probe(net) as records:
+    with record_activations(net) as records:
         net(torch.tensor([-1.0, 1.0]))
     assert [record.value.mean for record in records] == [0.0, 0.5]
 
 
 def test_records_of_nothing_are_an_empty_table():
-    with probe(mlp()) as records:
+    with record_activations(mlp()) as records:
         pass
     assert list(to_frame(records).columns[:5]) == ["path", "pass", "call", "training", "mean"]
     assert histograms(records) == {}
@@ -331,7 +346,7 @@ def test_records_of_nothing_are_an_empty_table():
 
 def test_after_the_block_nothing_is_left():
     net, x = mlp(), torch.ones(2, 3)
-    with probe(net, containers=True) as records:
+    with record_activations(net, containers=True) as records:
         assert hooked(net)
         net(x)
     count = len(records)
@@ -343,18 +358,18 @@ def test_after_the_block_nothing_is_left():
 def test_after_an_exception_nothing_is_left():
     net = mlp()
     mine = net[0].register_forward_hook(lambda *_: None)
-    with pytest.raises(RuntimeError, match="no"), probe(net) as records:
+    with pytest.raises(RuntimeError, match="no"), record_activations(net) as records:
         Failing()(net(torch.ones(2, 3)))
     assert len(records) == 4
     assert hooked(net) == ["0"]
     assert list(net[0]._forward_hooks) == [mine.id]
 
 
-def test_probes_nest_and_stack():
+def test_recording_nest_and_stack():
     net, x = mlp(), torch.ones(2, 3)
-    with probe(net, "0") as outer:
+    with record_activations(net, "0") as outer:
         net(x)
-        with probe(net, "0") as inner, probe(net[2]) as below:
+        with record_activations(net, "0") as inner, record_activations(net[2]) as below:
             net(x)
         net(x)
     assert calls_of(outer) == [("0", 0, 0), ("0", 1, 0), ("0", 2, 0)]
@@ -365,7 +380,7 @@ def test_probes_nest_and_stack():
 
 def test_a_copy_made_inside_the_block_is_not_looked_at():
     net = mlp()
-    with probe(net) as records:
+    with record_activations(net) as records:
         copy.deepcopy(net)(torch.ones(2, 3))
     assert not records
 
@@ -373,7 +388,7 @@ def test_a_copy_made_inside_the_block_is_not_looked_at():
 def test_what_is_compiled_inside_the_block_is_not_looked_at(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     net = mlp()
-    with probe(net) as records:
+    with record_activations(net) as records:
         net(torch.ones(2, 3))
     assert not records
 
@@ -389,9 +404,11 @@ def test_outputs_gradients_and_random_state_are_what_they_would_have_been():
         return bits((out, grads, torch.get_rng_state()))
 
     plain = ran()
-    with probe(net):
+    with record_activations(net):
         assert ran() == plain
-    with probe(net, record=lambda output: output.flatten()[torch.randperm(3)]) as records:
+    with record_activations(
+        net, record=lambda output: output.flatten()[torch.randperm(3)]
+    ) as records:
         assert ran() == plain
         assert ran() == plain
     assert ran() == plain
@@ -412,7 +429,7 @@ def test_a_pure_step_taken_twice_gives_the_same_records(table):
     setup = set_up(spec_of(), table)
     batch = next(setup.batches.iter_from(0))
     before = bits(dict(setup.net.named_parameters()))
-    with probe(setup.net) as records:
+    with record_activations(setup.net) as records:
         setup.step(setup.state, batch)
         half = len(records)
         setup.step(setup.state, batch)
@@ -424,7 +441,7 @@ def test_a_pure_step_taken_twice_gives_the_same_records(table):
 
 def test_a_probe_sees_the_passes_of_a_fit_and_changes_none(table):
     plain, setup = set_up(spec_of(), table), set_up(spec_of(), table)
-    with probe(setup.net, "head.*") as records:
+    with record_activations(setup.net, "head.*") as records:
         after = mip.fit(setup.step, setup.batches, setup.state, steps=5)
     assert bits(after) == bits(fold(plain.step, plain.batches, plain.state, 5))
     assert {record.pass_ for record in records} == set(range(5))
@@ -439,7 +456,7 @@ def test_an_evaluation_is_seen_with_the_states_weights(table):
     net = mip.build(setup.plan, seed=9)
     run, inputs = eval_step(net), next(setup.batches.iter_from(0))[0]
     plain = run(state, inputs)
-    with probe(net, "head", containers=True) as records:
+    with record_activations(net, "head", containers=True) as records:
         assert torch.equal(run(state, inputs), plain)
     (record,) = records
     assert not record.training
@@ -452,7 +469,7 @@ def test_an_evaluation_is_seen_with_the_states_weights(table):
 @pytest.fixture
 def records():
     net = Twice()
-    with probe(net) as records:
+    with record_activations(net) as records:
         for _ in range(3):
             net(torch.rand(5, 3))
     return records
@@ -485,12 +502,12 @@ def test_some_of_the_records_are_drawn_in_their_places(plot, records, tmp_path):
 def test_what_cannot_be_drawn_is_said(plot, tmp_path):
     with pytest.raises(MipError) as caught:
         plot("a.png", [])
-    assert str(caught.value) == ("a.png: no records to draw: nothing ran inside the probe")
+    assert str(caught.value) == ("a.png: no records to draw: nothing ran inside the block")
     with pytest.raises(MipError) as caught:
         plot("a.png", [Record("head.0", 0, 0, True, 1.0)])
     assert str(caught.value) == (
         "head.0: the record holds a value of your own (float) and no statistics: "
-        "probe without record="
+        "record_activations without record="
     )
 
 

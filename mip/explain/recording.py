@@ -1,8 +1,8 @@
-"""Probes: record what each layer outputs, call by call, while a module runs.
+"""Record what each layer outputs, call by call, while a module runs.
 
-A probe is a set of forward hooks that live as long as a `with` block, on the very module that a
-step runs, so it sees the passes with the weights of the step's state. The hooks only read, and what
-they compute stays on the device. A pass is a forward of the probed module; calls are counted in it.
+The forward hooks live as long as a `with` block, on the very module that a step runs, so they see
+the passes with the weights of the step's state. The hooks only read, and what they compute stays on
+the device. A pass is a forward of the recorded module; calls are counted in it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from torch import Tensor, nn
 
 from mip.errors import MipError, hint
-from mip.model import spec_path
+from mip.model import short_path
 from mip.rng import generators, seeded
 from mip.tree import Tree, leaves, map_tree
 
@@ -162,17 +162,17 @@ def layers(
     >>> [path for path, _ in layers(net, nn.Sequential, containers=True)]
     ['', '1']
     """
-    counts = Counter(spec_path(path) for path, _ in net.named_modules())
+    counts = Counter(short_path(path) for path, _ in net.named_modules())
     return [
         # The spec path of a mere container can be that of another module: it keeps its own path.
-        (spec_path(path) if counts[spec_path(path)] == 1 else path, module)
+        (short_path(path) if counts[short_path(path)] == 1 else path, module)
         for path, module in net.named_modules()
         if isinstance(module, types or nn.Module) and (containers or not list(module.children()))
     ]
 
 
 @contextmanager
-def probe(
+def record_activations(
     net: nn.Module,
     match: str = "*",
     types: Types = (),
@@ -194,14 +194,14 @@ def probe(
     Raises MipError if there is no such layer, and for bins or a span that make no sense.
 
     >>> net = nn.Sequential(nn.Linear(1, 2), nn.ReLU())
-    >>> with probe(net, types=nn.ReLU) as records: out = net(torch.ones(3, 1))
+    >>> with record_activations(net, types=nn.ReLU) as records: out = net(torch.ones(3, 1))
     >>> [(r.path, r.pass_, r.value.mean == out.mean().item()) for r in records]
     [('1', 0, True)]
     """
     selected = _select(net, match, types, containers)
     low, high = span
     if bins < 1 or not -torch.inf < low < high < torch.inf:
-        raise MipError(f"probe: bins must be >= 1 and span low < high, not {bins} and {span}")
+        raise MipError(f"bins must be >= 1 and span low < high, not {bins} and {span}")
     log = _Log(_apply(net, record) if record else partial(_summarize, bins, span))
     with ExitStack() as hooks:
         hooks.enter_context(net.register_forward_pre_hook(log.begin))
@@ -225,8 +225,8 @@ def _select(
     if not known:
         wanted = " or ".join(t.__name__ for t in (types if isinstance(types, tuple) else (types,)))
         kinds = sorted({type(layer).__name__ for _, layer in layers(net, (), containers)})
-        raise MipError(f"probe: no layer is a {wanted}{cure}{hint(wanted, kinds)}")
-    raise MipError(f"probe: '{match}' matches no layer{cure}{hint(match, dict(known))}")
+        raise MipError(f"no layer is a {wanted}{cure}{hint(wanted, kinds)}")
+    raise MipError(f"'{match}' matches no layer{cure}{hint(match, dict(known))}")
 
 
 def _summarize(bins: int, span: tuple[float, float], output: Tree) -> list[tuple[str, Any]]:
@@ -268,7 +268,7 @@ class _Log:
         try:
             pairs = self.summarize(output)
         except Exception as error:
-            error.add_note(f"in the probe of {path or 'the module'}")
+            error.add_note(f"while recording {path or 'the module'}")
             raise
         for leaf, value in pairs:
             name = f"{path}/{leaf}" if leaf else path
@@ -282,7 +282,7 @@ def to_frame(records: Iterable[Record]) -> pd.DataFrame:
     their names; tensors of one element become numbers. This waits for the device.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.ReLU())
-    >>> with probe(net, "1", record=lambda output: output.max()) as records:
+    >>> with record_activations(net, "1", record=lambda output: output.max()) as records:
     ...     _ = net(torch.ones(2, 3))
     >>> to_frame(records)
       path  pass  call  training  value
@@ -317,7 +317,7 @@ def histograms(records: Sequence[Record]) -> dict[str, Tensor]:
     record without statistics.
 
     >>> net = nn.ReLU()
-    >>> with probe(net, bins=2, span=(0, 1)) as records:
+    >>> with record_activations(net, bins=2, span=(0, 1)) as records:
     ...     for high in (1.0, 2.0): _ = net(torch.tensor([-1.0, 0.2, high]))
     >>> histograms(records)
     {'': tensor([[2, 2],
@@ -339,6 +339,6 @@ def statistics_of(record: Record) -> Statistics:
         kind = type(record.value).__name__
         raise MipError(
             f"{record.path}: the record holds a value of your own ({kind}) and no statistics: "
-            "probe without record="
+            "record_activations without record="
         )
     return record.value
