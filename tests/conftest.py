@@ -19,6 +19,7 @@ from PIL import Image
 from toolz import pipe
 
 import mip
+from mip.spec.kinds import plays
 from mip.train import State, Step
 from mip.tree import leaves
 
@@ -100,6 +101,12 @@ kind = "categorical"
 columns = ["town"]
 """
 """Branches without photos, for tests that are about something else."""
+
+
+def known(role: type) -> str:
+    """List the kinds of a role as the errors of specs do."""
+    names = (name for name, kind in mip.KINDS.items() if plays(kind, role))
+    return f"(known: {', '.join(sorted(names))})"
 
 
 def spec_of(head: str = "regression", branches: str = BRANCHES, train: str = "") -> mip.spec.Spec:

@@ -78,7 +78,7 @@ class Continuous:
         return {"mean": stats.mean.tolist(), "std": stats.scale.tolist(), **missing}
 
     def encode(self, facts: Facts, table: Table) -> Tensor:
-        """Return float32 [n, columns]; NaN if a cell is missing, infinite or past float32."""
+        """Return float32 [n, columns]; NaN if a cell is missing, infinite or beyond float32."""
         scaled = self._scale(facts, self._numbers(table))
         limit = np.finfo(np.float32).max
         return torch.from_numpy(np.where(np.abs(scaled) <= limit, scaled, np.nan).astype("float32"))
@@ -107,7 +107,7 @@ class Continuous:
         """Yield (row, text) for each cell with a number that counts as missing."""
         for column in self.columns:
             for row in table.overflow_rows(column).tolist():
-                yield row, f"'{column}' infinite or past float32, counts as missing"
+                yield row, f"'{column}' infinite or beyond float32, treated as missing"
 
     def _numbers(self, table: Table) -> np.ndarray:
         values = np.stack([table.numbers(column) for column in self.columns], axis=1)

@@ -79,10 +79,10 @@ class Image:
     the image. `freeze` freezes "all" of the backbone, or everything up to the named module; frozen
     batch norms use their running statistics.
 
-    `missing` decides about rows whose photo is missing or broken: "error" raises, "drop" leaves the
-    row out, "learn" replaces the photo by a learned vector, with a MipWarning if the file exists
-    but is broken. `decoding = "scaled"` decodes large JPEGs at a fraction of their size: faster,
-    with slightly different pixels.
+    `missing` says what to do with rows whose photo is missing or broken: "error" raises, "drop"
+    leaves the row out, "learn" replaces the photo by a learned vector, with a MipWarning if the
+    file exists but is broken. `decoding = "scaled"` decodes large JPEGs at a fraction of their
+    size: faster, with slightly different pixels.
     """
 
     kind = "image"

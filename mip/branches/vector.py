@@ -59,7 +59,7 @@ class Vector:
 
     def encode(self, facts: Facts, table: Table) -> Tensor:
         """Return float32 [n, sum of the lengths]; NaN if a cell is missing, or for a number of it
-        that is missing, infinite or past float32.
+        that is missing, infinite or beyond float32.
         """
         parts = [
             (_vectors(table, column, len(mean)) - np.array(mean)) / np.array(std)
@@ -78,7 +78,7 @@ class Vector:
             for row, cell in enumerate(table.cells(column)):
                 numbers = np.zeros(0) if _is_missing(cell) else _numbers(table, row, column, cell)
                 if (np.abs(numbers) > FLOAT32_MAX).any():
-                    text = "a number infinite or past float32, counts as missing"
+                    text = "a number infinite or beyond float32, treated as missing"
                     yield row, f"'{column}' has {text}"
 
     def module(self, facts: Facts) -> nn.Module:
@@ -118,7 +118,7 @@ def _numbers(table: Table, row: int, column: str, cell: Any) -> np.ndarray:
     values = _array(cell)
     if values is not None and values.ndim == 1 and len(values):
         return values
-    text = f"{quote(cell)} is no list of numbers"
+    text = f"{quote(cell)} is not a list of numbers"
     if values is not None:
         text = f"a vector is a list of numbers, not {list(values.shape)}"
     raise DataError(f"{table.cell_name(row, column)}: {text}")

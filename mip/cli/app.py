@@ -39,7 +39,7 @@ def command_name(verb: Callable[..., None]) -> str:
 
 
 class Verb(TyperCommand):
-    """A command that answers an unknown option with the one that is meant."""
+    """A command that suggests the intended option for an unknown one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words behind the verb."""

@@ -89,5 +89,5 @@ def baseline(
         mip.runs.write_json(json, scores, overwrite=force)
     unread = mip.predict.branches_without_baseline(plan)
     if unread:
-        echo(f"left out, for the network alone: {', '.join(unread)}")
+        echo(f"not used by the simple models, only by the network: {', '.join(unread)}")
     echo(mip.runs.comparison_table(spec.name, scores))

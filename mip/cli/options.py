@@ -17,22 +17,26 @@ TableFile = Annotated[
     Path,
     typer.Argument(
         metavar="TABLE",
-        help="A .csv, .tsv, .jsonl or .parquet file, a quoted pattern of such, a folder of "
-        ".parquet files, or a folder of class folders.",
+        help="A .csv, .tsv, .jsonl or .parquet file, a quoted glob pattern of such files, a folder "
+        "of .parquet files, or a folder of class folders.",
     ),
 ]
 
 
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, as train.epochs=3."),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Change a field of the spec, e.g. train.epochs=3."
+    ),
 ]
 
 
 Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Cache photos here.")]
 
 
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics too.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the metrics as JSON.")
+]
 
 
 Force = Annotated[

@@ -42,7 +42,7 @@ def lr(
         mip.plots.plot_lr_curve(out, curve, overwrite=force)
         echo(f"drew {out}")
     minimum = f"{curve.minimum:.2g}"
-    echo(f"the smoothed loss is least at {minimum}; a tenth of that is well before it rises")
+    echo(f"the smoothed loss is lowest at {minimum}; a tenth of that is a safe choice")
     echo(f"try: mip fit {spec} --set train.optimizer.lr={curve.suggestion:.2g}")
 
 
@@ -135,7 +135,9 @@ def sweep(
     spec: SpecFile,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=A,B", help="Try values, as train.batch_size=16,32."),
+        typer.Option(
+            "--set", metavar="PATH=A,B", help="Values to try, e.g. train.batch_size=16,32."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each combination.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Runs at once, on the CPU.")] = 1,
@@ -178,7 +180,9 @@ def _print_outcome(outcome: mip.runs.Outcome) -> None:
 
 def crossval(
     spec: SpecFile,
-    folds: Annotated[Path, typer.Option(metavar="FILE", help="A table with column row and folds.")],
+    folds: Annotated[
+        Path, typer.Option(metavar="FILE", help="A table with a row column and folds.")
+    ],
     column: Annotated[str, typer.Option(metavar="NAME", help="The column of folds.")] = "fold",
     set_: Changes = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Predictions, as CSV.")] = None,

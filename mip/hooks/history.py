@@ -99,9 +99,10 @@ def plot_history(
     """Draw the curves of the history (`mip.plots.curves`) as PNG into a file, and in a notebook
     below the cell, where the drawing is updated as the fit continues.
 
-    It is drawn after the first epoch, at the end, and in between seldom enough to take a twentieth
-    of the time. `schedule` is the learning rate by step; `scale` is that of the loss. Needs the
-    extra `plot`: raises FileError without it, and MipError without a path outside of a notebook.
+    It is drawn after the first epoch, at the end, and in between only as often as keeps
+    drawing below 5% of the time. `schedule` is the learning rate by step; `scale` is that of the
+    loss. Needs the extra `plot`: raises FileError without it, and MipError without a path outside
+    of a notebook.
     For a file that exists already and `overwrite` see `log`.
     """
     if path is None and not in_notebook():

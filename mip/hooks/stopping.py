@@ -30,8 +30,9 @@ from mip.train import (
 def limit(
     epochs: int | None = None, batches: int | None = None, seconds: float | None = None
 ) -> Hook:
-    """Stop after a number of epochs of this fit or of seconds; end each epoch after a number of
-    batches. For a first look at a long run.
+    """Stop this fit after a number of epochs or seconds; end each epoch after a number of batches.
+
+    For a first look at a long run.
 
     Raises ValueError for less than one epoch or batch, or for a negative time.
     """

@@ -135,10 +135,10 @@ def _lines(row: Mapping[str, float]) -> tuple[str, str]:
 
 
 def timing() -> Hook:
-    """Add `seconds` and `rows_per_second` to each epoch's row, those of its batches alone.
+    """Add `seconds` and `rows_per_second` to each epoch's row, counting training batches only.
 
-    Waits for a GPU to finish at the end of the batches. In an epoch in which the run was resumed
-    only the rows since then count.
+    Waits for a GPU to finish at the end of the batches. In a resumed epoch only
+    the rows since then count.
     """
 
     def hook(timer: _Timer, event: Event) -> Reply:

@@ -1,7 +1,10 @@
 """Decoding: from a cell of a table to pixels.
 
-To add a decoder: write a function like `_decode_simplejpeg`, which returns None for images that it
-leaves to Pillow, and try it in `_decode_pixels`. A new format goes into `FORMATS`.
+To add a faster decoder: write a function like `_decode_simplejpeg`, which returns None for images
+that it leaves to Pillow, call it in `_decode_pixels`, and name its version in `decoder_version`. To
+add a format: list it in `FORMATS`, and its suffixes in `IMAGE_SUFFIXES` of
+`mip/data/formats/class_folders.py`; one that an extra package decodes must be registered with
+Pillow first, because Pillow fails for every image if it does not know a format of the list.
 """
 
 from __future__ import annotations
@@ -310,7 +313,7 @@ CONVERSIONS: Mapping[str, Callable[[Image.Image], bool]] = {
 
 
 def decoder_version() -> str:
-    """Name the libraries that decide about pixels: cached ones are valid for this version only."""
+    """Return the versions of the libraries that determine pixels, and with them cached pixels."""
     import PIL
 
     return f"Pillow {PIL.__version__}, torch {torch.__version__}"

@@ -175,5 +175,5 @@ def _target_reasons(spec: Spec, table: Table) -> dict[int, str]:
         reasons |= dict.fromkeys(empty, f"target '{head.column}' missing")
         with suppress(DataError):  # of words, which are never too large
             overflow = set(table.overflow_rows(head.column).tolist()) & set(empty)
-            reasons |= dict.fromkeys(overflow, f"target '{head.column}' infinite or past float32")
+            reasons |= dict.fromkeys(overflow, f"target '{head.column}' infinite or beyond float32")
     return reasons

@@ -141,13 +141,13 @@ def name_of(kind: type) -> str | None:
 
 
 def lacks_name(kind: type, name: str) -> str:
-    """Return the error text for a class that has not this name in specs."""
+    """Return the error text for a class that does not have this name in specs."""
     return f'class {kind.__name__} needs the attribute kind = "{name}", its name in specs'
 
 
 def flat_fields(kind: type) -> dict[str, type]:
-    """Return the fields whose own fields stand in their place in specs, with their classes: those
-    with the attrs metadata `flat`.
+    """Return the fields that specs flatten, so that their own fields appear in their place, with
+    their classes: those with the attrs metadata `flat`.
 
     >>> flat_fields(Fuse)
     {'fusion': <class 'mip.branches.fuse.Fusion'>}

@@ -227,7 +227,7 @@ WRONG = {
     "continuous": (Continuous(["town"]), "table row 0, column 'town': 'Ulm' is not a number"),
     "vector of words": (
         Vector(["town"]),
-        "table row 0, column 'town': 'Ulm' is no list of numbers",
+        "table row 0, column 'town': 'Ulm' is not a list of numbers",
     ),
     "no vector": (Vector(["empty"]), "table: column 'empty' has no vector"),
     "image as text": (

@@ -84,7 +84,7 @@ def test_unseen_categories_and_oddities_are_reported(kind):
     fresh = mip.from_columns({"area": ["1"], "town": ["Rom"]})
     assert list(kind(["area"], ["town"]).unseen(facts, fresh)) == [("town", ["Rom"])]
     assert list(kind(["area"]).unseen(facts, fresh)) == []
-    odd = [(3, "'area' infinite or past float32, counts as missing")]
+    odd = [(3, "'area' infinite or beyond float32, treated as missing")]
     assert list(kind(["area"], ["town"]).conversions(ROWS)) == odd
     assert list(kind([], ["town"]).conversions(ROWS)) == []
 

@@ -149,7 +149,7 @@ def test_check_tells_what_is_not_read_as_it_stands(folder, run):
     cell(folder, 3, "area", "1e39")
     code, out, _ = run("check", "houses.toml")
     assert code == 0
-    assert "'area' infinite or past float32, counts as missing: 1 row (3)" in out
+    assert "'area' infinite or beyond float32, treated as missing: 1 row (3)" in out
 
 
 def test_new_keeps_a_spec_that_is_there(folder, run):

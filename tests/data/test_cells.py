@@ -417,7 +417,7 @@ def test_far_dates_and_vectors_past_float32_are_remarked_with_their_rows(predict
     frame = rows_of(sold=["2024-01-01", "9999-12-31", "", "0001-01-01"])
     table = mip.from_frame(frame.assign(made=column([1, 2], [1, 1e39], [1, 2], [1, 2])))
     want = {
-        "'made' has a number infinite or past float32, counts as missing": [1],
+        "'made' has a number infinite or beyond float32, treated as missing": [1],
         "'sold' outside of 1678 to 2261, counts as missing": [1, 3],
     }
     assert conversions(predict.plan.spec, table) == want
@@ -477,7 +477,7 @@ def test_digits_are_plain(text):
         mip.from_columns({"x": [text]}).numbers("x")
     assert str(caught.value) == named
     table = mip.from_columns({"x": [[text, "2"]]})
-    with pytest.raises(DataError, match="is no list of numbers"):
+    with pytest.raises(DataError, match="is not a list of numbers"):
         mip.KINDS["vector"](["x"]).adapt(table)
 
 

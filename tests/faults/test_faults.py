@@ -244,7 +244,7 @@ def test_a_profile_is_told_unless_it_is_srgb():
 def test_numbers_that_count_as_missing_are_counted_with_their_rows():
     spec = mip.parse(NUMBERS_ONLY)
     cells = {"area": ["1", "inf", "1e39", "", "nan"], "price": ["1", "2", "3", "4", "5"]}
-    text = "'area' infinite or past float32, counts as missing"
+    text = "'area' infinite or beyond float32, treated as missing"
     assert conversions(spec, mip.from_columns(cells)) == {text: [1, 2]}
 
 
@@ -433,7 +433,7 @@ def test_an_odd_number_in_the_target_leaves_with_a_report(name):
     frame = frame_of(20).astype({"price": object})
     frame.loc[7, "price"] = ODD[name]
     kept, report = mip.clean(spec_of("regression", NUMBERS), mip.from_frame(frame))
-    reason = "missing" if name in {"NaN", "NA", "blank"} else "infinite or past float32"
+    reason = "missing" if name in {"NaN", "NA", "blank"} else "infinite or beyond float32"
     assert report.dropped == {f"target 'price' {reason}": [7]}
     assert 7 not in kept.row_ids.tolist()
 

@@ -501,4 +501,4 @@ def test_a_row_that_is_left_out_of_a_score_is_told(here, command):
     frame.to_csv("large.csv", index=False)
     code, err = command(f"evaluate {MODEL} large.csv")
     assert code == 0
-    assert "dropped, target 'price' infinite or past float32: 1 row (3)" in err
+    assert "dropped, target 'price' infinite or beyond float32: 1 row (3)" in err

@@ -151,7 +151,7 @@ def test_a_missing_target_is_marked_and_cleaning_drops_its_row(head):
     if missing_of(head):
         with pytest.warns(mip.errors.MipWarning) if len(missing_of(head)) > 1 else nullcontext():
             _, report = mip.clean(spec_of(head), rows_of())
-        reasons = ("missing", "infinite or past float32")
+        reasons = ("missing", "infinite or beyond float32")
         assert report.dropped.keys() <= {f"target '{head.column}' {why}" for why in reasons}
         assert sorted(sum(report.dropped.values(), [])) == missing_of(head)  # noqa: RUF017
         with pytest.raises(DataError, match=r"^table row 2, column .*: the target is missing$"):

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from attrs import evolve
+from conftest import known
 from every_head import HEADS, ROWS, known_of, logits_of, rows_of
 from test_heads import refusal, spec_of
 
 import mip
 from mip.errors import DataError, MipWarning, SpecError
-from mip.heads import Joint
+from mip.heads import Head, Joint
 from mip.heads.joint import LOG_VARIANCE
 from mip.tree import map_tree, take
 
@@ -195,7 +196,7 @@ def test_rows_lack_a_target_by_their_own_heads_policy():
     with pytest.warns(MipWarning):
         _, report = mip.clean(spec_of(head), rows_of())
     assert report.dropped == {
-        "target 'price' infinite or past float32": [3],
+        "target 'price' infinite or beyond float32": [3],
         "target 'price' missing": [4],
         "target 'style' missing": [2],
     }
@@ -210,8 +211,7 @@ def test_rows_lack_a_target_by_their_own_heads_policy():
 
 ERRORS = {
     '[head.head.a]\nkind = "regresion"\ncolumn = "x"': (
-        "head.head.a.kind = 'regresion' is not a kind; did you mean 'regression'? (known: binary, "
-        "count, joint, multiclass, multilabel, ordinal, quantile, regression)"
+        f"head.head.a.kind = 'regresion' is not a kind; did you mean 'regression'? {known(Head)}"
     ),
     "[head.head]": "head.head must have at least 1 entry, not 0",
     '[head.head.a]\nkind = "count"\ncolumn = "x"\n[head.loss_weights]\nb = 1.0': (

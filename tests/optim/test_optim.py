@@ -828,6 +828,20 @@ def test_every_optimizer_and_its_class_can_be_imported_from_optim():
         assert callable(getattr(optim, name))
 
 
+OPTIMIZERS_OF_VERSION_1 = [
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamw",
+    "lamb",
+    "lion",
+    "muon",
+    "nadam",
+    "radam",
+    "rmsprop",
+    "schedule_free",
+    "sgd",
+]
 OLD_NAMES = {
     'kind = "adafactor", threshold = 2.0': 'kind = "adafactor", clip_threshold = 2.0',
     'kind = "adagrad", initial = 0.5': 'kind = "adagrad", initial_accumulator_value = 0.5',
@@ -835,7 +849,7 @@ OLD_NAMES = {
     'kind = "radam", decoupled = true': 'kind = "radam", decoupled_weight_decay = true',
     **{
         f'kind = "{name}", decay = "matrices"': f'kind = "{name}", decay_params = "matrices"'
-        for name in KINDS
+        for name in OPTIMIZERS_OF_VERSION_1
     },
 }
 

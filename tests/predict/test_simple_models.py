@@ -290,7 +290,7 @@ def here(tmp_path, monkeypatch):
 def test_the_command_prints_what_it_writes(here, run):
     code, out, err = run("houses.toml", "--model", "model.safetensors", "--json", "scores.json")
     assert (code, err) == (0, "")
-    assert "left out, for the network alone: branch.words\n" in out
+    assert "not used by the simple models, only by the network: branch.words\n" in out
     content = json.loads(Path("scores.json").read_text())
     assert list(content) == ["mean", "linear regression", "random forest", "network"]
     lines = [line.split() for line in out.splitlines()]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from attrs import evolve, field, frozen
 from attrs.validators import deep_iterable, gt
-from conftest import HEADS, NUMBERS, bits, frame_of, set_up, spec_of
+from conftest import HEADS, NUMBERS, bits, frame_of, known, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -22,6 +22,7 @@ from torch import nn
 import mip
 from mip.branches import (
     Boolean,
+    Branch,
     Categorical,
     Continuous,
     Datetime,
@@ -40,7 +41,17 @@ from mip.branches import (
 from mip.branches import branches as all_branches
 from mip.errors import FileError, SpecError
 from mip.files import load_model, save_checkpoint
-from mip.heads import Binary, Count, Joint, Multiclass, Multilabel, Ordinal, Quantile, Regression
+from mip.heads import (
+    Binary,
+    Count,
+    Head,
+    Joint,
+    Multiclass,
+    Multilabel,
+    Ordinal,
+    Quantile,
+    Regression,
+)
 from mip.images import Augment
 from mip.optim import (
     SGD,
@@ -59,6 +70,7 @@ from mip.optim import (
     Muon,
     NAdam,
     OneCycle,
+    OptimizerSpec,
     Phase,
     Polynomial,
     RAdam,
@@ -406,29 +418,26 @@ def test_a_whole_number_is_a_number():
 HEAD = '[head]\nkind = "regression"\ncolumn = "price"\n'
 PHOTO = '[branch.photos]\nkind = "image"\ncolumns = ["front"]\n'
 PLACE = '[branch.place]\nkind = "categorical"\ncolumns = ["town"]\n'
-TOPS = "binary, count, joint, multiclass, multilabel, ordinal, quantile, regression"
-LEAVES = "boolean, categorical, continuous, datetime, fuse, image, stub, tabular, text, vector"
 
 TABULAR = '[branch.all]\nkind = "tabular"\ncontinuous = ["area"]\n'
 
 ERRORS = {
     PHOTO.replace("image", "imgae") + HEAD: (
-        "branch.photos.kind = 'imgae' is not a kind; did you mean 'image'? (known: " + LEAVES + ")"
+        f"branch.photos.kind = 'imgae' is not a kind; did you mean 'image'? {known(Branch)}"
     ),
     PLACE + HEAD.replace("regression", "regresion"): (
-        f"head.kind = 'regresion' is not a kind; did you mean 'regression'? (known: {TOPS})"
+        f"head.kind = 'regresion' is not a kind; did you mean 'regression'? {known(Head)}"
     ),
     PLACE + HEAD.replace("regression", "image"): (
-        f"head.kind = 'image' is not a kind (known: {TOPS})"
+        f"head.kind = 'image' is not a kind {known(Head)}"
     ),
     PLACE + HEAD + '[train]\noptimizer = { kind = "adm" }\n': (
-        "train.optimizer.kind = 'adm' is not a kind; did you mean 'adam'? (known: adafactor, "
-        "adagrad, adam, adamw, lamb, lion, muon, nadam, radam, rmsprop, schedule_free, sgd)"
+        f"train.optimizer.kind = 'adm' is not a kind; did you mean 'adam'? {known(OptimizerSpec)}"
     ),
     '[branch.place]\ncolumns = ["town"]\n' + HEAD: (
-        f"branch.place.kind is missing (known: {LEAVES})"
+        f"branch.place.kind is missing {known(Branch)}"
     ),
-    "[branch.place]\nkind = 3\n" + HEAD: f"branch.place.kind = 3 is not a kind (known: {LEAVES})",
+    "[branch.place]\nkind = 3\n" + HEAD: f"branch.place.kind = 3 is not a kind {known(Branch)}",
     PLACE + "embeding_dim = 3\n" + HEAD: (
         "branch.place.embeding_dim is not a field; did you mean 'embedding_dim'? "
         "(known: buckets, columns, embedding_dim, encoding, min_count, unseen_rate)"
