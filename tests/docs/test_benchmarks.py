@@ -79,6 +79,7 @@ def test_an_unknown_name_is_reported_with_the_nearest_one_and_exits_with_2(capsy
     assert (output.out, output.err) == ("", f"benchmarks: {text}\n")
 
 
+@pytest.mark.slow
 def test_the_process_exits_with_2_for_an_unknown_name():
     command = [sys.executable, "-m", "benchmarks", "train-mpl"]
     root = Path(__file__).parents[2]
@@ -109,7 +110,21 @@ def test_threads_are_set_and_restored(threads):
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
+LARGE = ("pipe-photos", "pipe-shards")
+"""The beginnings of the names of benchmarks whose data takes seconds to write."""
+
+
+@pytest.mark.parametrize(
+    "benchmark",
+    [
+        pytest.param(
+            benchmark,
+            marks=[pytest.mark.slow] if benchmark.name.startswith(LARGE) else [],
+            id=benchmark.name,
+        )
+        for benchmark in BENCHMARKS
+    ],
+)
 def test_every_benchmark_can_be_set_up(benchmark):
     work = benchmark.pair() if isinstance(benchmark, Benchmark) else [benchmark.set_up()]
     assert all(map(callable, work))
