@@ -77,7 +77,7 @@ def baseline(
     json: Json = None,
     force: Force = False,
 ) -> None:
-    """Score simple models on the rows of a spec."""
+    """Score simple models on the rows of a spec, to compare."""
     read_spec, table = open_spec(spec, set_, [json], force, [model])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: baseline needs all rows in memory: --set data.stream=false")

@@ -31,7 +31,7 @@ Changes = Annotated[
 ]
 
 
-Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Cache photos here.")]
+Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Cache decoded photos in DIR.")]
 
 
 Json = Annotated[

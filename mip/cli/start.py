@@ -68,20 +68,20 @@ def schema(
 
 
 def demo_data(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to draw them in.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write it to.")],
     rows: Annotated[int, typer.Option(min=1, help="How many houses.")] = 800,
     force: Force = False,
 ) -> None:
-    """Draw the demo's houses: a table with two photos a row."""
+    """Generate demo data: houses with two photos each."""
     mip.demo.draw(folder, rows, overwrite=force)
-    echo(f"drew {rows} houses in {folder}")
+    echo(f"wrote {rows} houses to {folder}")
 
 
 def demo(
     specs: Annotated[Path, typer.Argument(metavar="SPECS", help="A folder of specs.")],
     force: Force = False,
 ) -> None:
-    """Draw the demo's houses, fit its specs, compare."""
+    """Generate demo data, train the demo's specs, compare them."""
     paths = sorted(specs.glob("*.toml"))
     if not paths:
         raise FileError(f"{specs}: there is no {'spec' if specs.is_dir() else 'folder'} here")

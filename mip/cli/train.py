@@ -56,7 +56,7 @@ def fit(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.")] = False,
     cache: Cache = None,
     board: Annotated[
-        Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write for TensorBoard too.")
+        Path | None, typer.Option("--tensorboard", metavar="DIR", help="Also log to TensorBoard in DIR.")
     ] = None,
 ) -> None:
     """Train a model into a run folder, or resume one."""

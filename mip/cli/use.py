@@ -32,7 +32,7 @@ def evaluate(
     tta: Tta = 0,
     force: Force = False,
 ) -> None:
-    """Score a model on the rows of a table with a target."""
+    """Score a model on a table that has its targets."""
     check_outputs([json], force, model_files(model), table)
     predict = load_model(model, tta)
     rows = open_table_for(predict.plan, table)
