@@ -121,7 +121,7 @@ def test_the_command_says_a_rate_that_trains(tmp_path, monkeypatch):
     assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
     spec = mip.load_spec("s.toml")
     rate = lr_range_test(spec, mip.parts(spec, mip.read("t.csv")), steps=60).suggestion
-    assert f"the smoothed loss is least at {10 * rate:.2g}; a tenth" in done.stderr + done.output
+    assert f"the smoothed loss is lowest at {10 * rate:.2g}; a tenth" in done.stderr + done.output
     assert f"--set train.optimizer.lr={rate:.2g}\n" in done.stderr + done.output
     assert 1e-4 < rate < 1
     assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "s.toml", "lr.png"}
