@@ -31,7 +31,9 @@ Changes = Annotated[
 ]
 
 
-Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Cache decoded photos in DIR.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", metavar="DIR", help="Cache decoded photos in DIR.")
+]
 
 
 Json = Annotated[

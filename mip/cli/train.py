@@ -56,7 +56,8 @@ def fit(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.")] = False,
     cache: Cache = None,
     board: Annotated[
-        Path | None, typer.Option("--tensorboard", metavar="DIR", help="Also log to TensorBoard in DIR.")
+        Path | None,
+        typer.Option("--tensorboard", metavar="DIR", help="Write TensorBoard logs too."),
     ] = None,
 ) -> None:
     """Train a model into a run folder, or resume one."""
