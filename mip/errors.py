@@ -63,7 +63,7 @@ def one_line(text: str) -> str:
 
 
 def hint(name: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
-    """Propose the names that are `meant` (the first two), or else the known name with the nearest
+    """Suggest the intended names `meant` (the first two), or else the known name with the nearest
     spelling, and list the known names (the first twelve).
 
     >>> hint("imgae", ["categorical", "continuous", "image"])

@@ -19,6 +19,7 @@ from PIL import Image
 from toolz import pipe
 
 import mip
+from mip.errors import hint
 from mip.spec.kinds import plays
 from mip.train import State, Step
 from mip.tree import leaves
@@ -105,8 +106,8 @@ columns = ["town"]
 
 def known(role: type) -> str:
     """List the kinds of a role as the errors of specs do."""
-    names = (name for name, kind in mip.KINDS.items() if plays(kind, role))
-    return f"(known: {', '.join(sorted(names))})"
+    names = [name for name, kind in mip.KINDS.items() if plays(kind, role)]
+    return hint("", names).strip()
 
 
 def spec_of(head: str = "regression", branches: str = BRANCHES, train: str = "") -> mip.spec.Spec:

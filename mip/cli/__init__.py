@@ -1,8 +1,11 @@
 """The command `mip`: thin verbs over the library.
 
-A verb is a function in the file of its group (`start`, `train`, `use`, `look`, `keep`) and a name
-in `VERBS` of `app`, which lists the groups as `mip --help` shows them. What others call it goes
-into `synonyms`.
+To add a verb:
+
+1. Write it as a function in the file of its group: `start` (tables and specs), `train`, `use` (a
+   trained model), `look` (at models and runs), `keep` (what is cached on disk).
+2. List it in `VERBS` of `app`, and other tools' names for it in `synonyms`.
+3. Describe it in the table of `README.md` and test it in `tests/cli`.
 """
 
 import lazy_loader

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import mip
+from mip.cli.app import VERBS, command_name
 from mip.demo import draw
 from mip.predict import tta
 from mip.runs import replay
@@ -108,24 +109,7 @@ def refused(result: tuple[int, str, str]) -> str:
 
 
 def test_every_help_fits_one_screen(run):
-    commands = [
-        "new",
-        "check",
-        "show",
-        "lr",
-        "fit",
-        "replay",
-        "evaluate",
-        "predict",
-        "baseline",
-        "crossval",
-        "ensemble",
-        "sweep",
-        "cache",
-        "demo",
-        "demo-data",
-        "schema",
-    ]
+    commands = [command_name(verb) for verbs in VERBS.values() for verb in verbs]
     for words in ([], *([name] for name in commands)):
         code, out, _ = run(*words, "--help")
         assert code == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mip
+from mip.cli.app import VERBS, command_name
 from mip.demo import draw
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,12 @@ def test_the_blocks_of_the_page_about_data_run_one_after_another(folder, monkeyp
     assert names["spec"].train.cutmix == 1
     assert len(list(names["loader"])) == len(names["batches"]) == 4
     assert len(list(names["noisy"])) == 4
+
+
+def test_every_verb_has_a_row():
+    rows = set(re.findall(r"^\| `mip ([\w-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    verbs = {command_name(verb) for verbs in VERBS.values() for verb in verbs}
+    assert verbs == rows, "describe each verb in the README's table"
 
 
 def test_the_commands_run_one_after_another(folder, run, monkeypatch):

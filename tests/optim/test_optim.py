@@ -822,6 +822,14 @@ def test_nesterov_without_momentum_is_refused_in_python_and_ignored_in_a_spec():
     assert bits(after) == bits(mip.sgd(0.1).update(grads, {}, params, 0)[2])
 
 
+def test_every_optimizer_has_a_kind_and_is_compared():
+    folder = Path(optim.__file__).parent / "optimizers"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "from_torch"}
+    assert modules <= set(KINDS), "list the optimizer in mip/spec/kinds.py"
+    compared = {name.split()[0] for name in CASES}
+    assert set(KINDS) - {"schedule_free"} <= compared, "add the optimizer to CASES"
+
+
 def test_every_optimizer_and_its_class_can_be_imported_from_optim():
     for name, kind in KINDS.items():
         assert getattr(optim, kind.__name__) is kind
