@@ -101,12 +101,12 @@ def split_rows(spec: mip.spec.Spec, table: Any, path: Path) -> mip.model.Parts:
     return parts
 
 
-def load_model(path: Path, tta: int) -> mip.predict.Predictor | mip.predict.Ensemble:
+def load_model(path: Path, tta: int) -> mip.prediction.Predictor | mip.prediction.Ensemble:
     """Load a model, with test-time augmentation if `tta` is not 0."""
     if tta < 0:
         raise MipError(f"--tta {tta}: give a number of views, or 0 for none")
     model = mip.load(path)
-    return mip.predict.tta(model, tta) if tta else model
+    return mip.prediction.tta(model, tta) if tta else model
 
 
 def open_table_for(plan: mip.model.Plan, path: Path) -> Rows:
@@ -149,7 +149,7 @@ def _same_parts(plan: mip.model.Plan, table: Any) -> dict[str, Rows]:
 
 def print_remarks(plans: Sequence[mip.model.Plan], rows: Rows) -> None:
     """Print what is unusual about rows to predict, each remark once."""
-    remarks = chain.from_iterable(mip.predict.prediction_warnings(plan, rows) for plan in plans)
+    remarks = chain.from_iterable(mip.prediction.prediction_warnings(plan, rows) for plan in plans)
     for remark in dict.fromkeys(remarks):
         note(remark)
 

@@ -83,11 +83,13 @@ def baseline(
         raise SpecError(f"{spec}: baseline needs all rows in memory: --set data.stream=false")
     parts = split_rows(read_spec, table, spec)
     plan = mip.adapt(read_spec, parts.train)
-    trained = {"network": mip.predict.score_by_part(mip.load(model), plan, parts)} if model else {}
-    scores = {**mip.predict.baselines(plan, parts), **trained}
+    trained = (
+        {"network": mip.prediction.score_by_part(mip.load(model), plan, parts)} if model else {}
+    )
+    scores = {**mip.prediction.baselines(plan, parts), **trained}
     if json:
         mip.runs.write_json(json, scores, overwrite=force)
-    unread = mip.predict.branches_without_baseline(plan)
+    unread = mip.prediction.branches_without_baseline(plan)
     if unread:
         echo(f"not used by the simple models, only by the network: {', '.join(unread)}")
     echo(mip.runs.comparison_table(spec.name, scores))

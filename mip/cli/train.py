@@ -126,7 +126,7 @@ def _report(ended: mip.runs.Run, parts: mip.model.Parts, out: Path) -> None:
         mip.runs.write_json(out / "metrics.json", scores, overwrite=True)
     echo(mip.runs.scores_table(f"{out} after {ended.seconds:.0f} s", scores))
     if ended.plan.spec.train.restore_best:
-        epoch = mip.train.best_epoch(ended.history.epochs, "valid/loss") + 1
+        epoch = mip.metrics.best_epoch(ended.history.epochs, "valid/loss") + 1
         echo(f"restored: epoch {epoch}, with the best valid loss")
     written = sorted(path.name for path in out.iterdir() if path.name != mip.files.LOCK)
     echo(f"wrote {', '.join(written)} in {out}")

@@ -87,6 +87,6 @@ def ensemble(
     """Combine models into one file that predicts their mean."""
     paths = [path / "model.safetensors" if path.is_dir() else path for path in models]
     check_outputs([out], force, [file for path in paths for file in model_files(path)])
-    made = mip.predict.ensemble([mip.load(path) for path in paths])
-    mip.predict.save_ensemble(out, made, overwrite=force)
+    made = mip.prediction.ensemble([mip.load(path) for path in paths])
+    mip.prediction.save_ensemble(out, made, overwrite=force)
     echo(f"wrote {out}: the mean of {len(made.members)} models")

@@ -17,7 +17,7 @@ from mip.files import is_run
 from mip.model import clean, parts, target_columns
 from mip.output import check_output
 from mip.plots import plot_losses
-from mip.predict import evaluate
+from mip.prediction import evaluate
 from mip.runs import Context, Job, run, text_table, write_table
 from mip.spec import Spec, load_spec
 from mip.train import History, Hook

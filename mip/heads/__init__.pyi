@@ -2,10 +2,6 @@ from .binary import Binary as Binary
 from .count import Count as Count
 from .joint import Joint as Joint
 from .losses import Criterion as Criterion
-from .metrics import in_target_unit as in_target_unit
-from .metrics import log_loss as log_loss
-from .metrics import msle as msle
-from .metrics import percent_close as percent_close
 from .multiclass import Multiclass as Multiclass
 from .multilabel import Multilabel as Multilabel
 from .ordinal import Ordinal as Ordinal

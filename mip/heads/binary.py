@@ -25,8 +25,8 @@ from mip.heads.fields import (
     missing_field,
 )
 from mip.heads.losses import Criterion, check_shapes, custom_cross_entropy
-from mip.heads.metrics import auc, log_loss
 from mip.heads.targets import classes
+from mip.metrics import auc, log_loss
 
 
 @frozen

@@ -16,8 +16,8 @@ from mip.data import Rows, Table
 from mip.errors import DataError
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
 from mip.heads.losses import Criterion, check_shapes
-from mip.heads.metrics import mae, rmse
 from mip.heads.targets import number
+from mip.metrics import mae, rmse
 
 
 @frozen

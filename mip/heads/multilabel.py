@@ -17,8 +17,8 @@ from mip.data import Rows, Table, content_key, is_list
 from mip.errors import DataError, hint, quote
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
 from mip.heads.losses import Criterion, check_shapes
-from mip.heads.metrics import auc
 from mip.heads.targets import classes
+from mip.metrics import auc
 
 
 @frozen

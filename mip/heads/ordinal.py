@@ -16,8 +16,8 @@ from mip.data import Rows, Table, parse_number, value_counts
 from mip.errors import DataError, FieldError, hint, quote
 from mip.heads.fields import Missing, dropout_field, members_field, missing_field
 from mip.heads.losses import Criterion, check_shapes, corn_loss
-from mip.heads.metrics import quadratic_kappa
 from mip.heads.targets import classes
+from mip.metrics import quadratic_kappa
 
 
 @frozen

@@ -21,8 +21,8 @@ from mip.heads.fields import (
     scale_field,
 )
 from mip.heads.losses import Criterion, check_width, pinball_loss
-from mip.heads.metrics import mae
 from mip.heads.targets import number
+from mip.metrics import mae
 
 
 @frozen

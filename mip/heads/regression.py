@@ -22,8 +22,8 @@ from mip.heads.fields import (
     scale_field,
 )
 from mip.heads.losses import Criterion, check_shapes, log_cosh
-from mip.heads.metrics import mae, mape, median_ape, r2, rmse
 from mip.heads.targets import number
+from mip.metrics import mae, mape, median_ape, r2, rmse
 
 Loss = Literal["mse", "mae", "huber", "log_cosh"]
 

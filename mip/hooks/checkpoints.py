@@ -17,9 +17,10 @@ from typing import Any
 from attrs import define
 
 from mip.files import list_checkpoints, peek, save_checkpoint
+from mip.metrics import Mode, best_epoch, check_metric
 from mip.model import Plan
 from mip.output import check_output
-from mip.train import Event, History, Hook, Mode, Reply, State, best_epoch, check_metric, stateful
+from mip.train import Event, History, Hook, Reply, State, stateful
 
 
 def checkpoint(

@@ -11,20 +11,9 @@ from typing import Any, Literal
 from attrs import define, evolve, field
 
 from mip.errors import MipWarning
+from mip.metrics import Mode, best_epoch, check_metric, direction
 from mip.optim import plateau_factor, set_lr_factor
-from mip.train import (
-    Event,
-    Hook,
-    Mode,
-    Reply,
-    Skip,
-    State,
-    Stop,
-    best_epoch,
-    check_metric,
-    direction,
-    stateful,
-)
+from mip.train import Event, Hook, Reply, Skip, State, Stop, stateful
 
 
 def limit(

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from attrs import define, field
 
+from mip.metrics import format_metric
 from mip.plots import in_notebook, updating_output
-from mip.train import Event, Hook, Reply, format_metric, stateful
+from mip.train import Event, Hook, Reply, stateful
 from mip.tree import count_rows
 
 

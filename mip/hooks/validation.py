@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from mip.errors import DataError
-from mip.model import NO_METRICS, MetricFunction, Net, Plan, build
+from mip.metrics import NO_METRICS, MetricFunction
+from mip.model import Net, Plan, build
 from mip.train import Event, Hook, Reply, eval_step
 from mip.tree import concat, map_tree
 

@@ -15,9 +15,7 @@ from .net import Net as Net
 from .net import build as build
 from .net import matches_pattern as matches_pattern
 from .net import short_path as short_path
-from .plan import NO_METRICS as NO_METRICS
 from .plan import Batch as Batch
-from .plan import MetricFunction as MetricFunction
 from .plan import Plan as Plan
 from .plan import adapt as adapt
 from .plan import plan_from_dict as plan_from_dict

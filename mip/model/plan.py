@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,15 +16,10 @@ from mip.branches import Facts
 from mip.data import Rows, Table
 from mip.errors import DataError, SpecError
 from mip.heads import Criterion, scores, training_loss
+from mip.metrics import NO_METRICS, MetricFunction
 from mip.model.columns import check_columns, fingerprint, target_columns
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.tree import Tree, leaves, map_tree
-
-MetricFunction = Callable[[Any, Any], Any]
-"""(logits, target) of all rows of a split, on the CPU, to a number."""
-
-
-NO_METRICS: Mapping[str, MetricFunction] = MappingProxyType({})
 
 
 class Batch(NamedTuple):

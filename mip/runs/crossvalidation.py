@@ -15,7 +15,7 @@ from mip.data import Table, split
 from mip.errors import MipError, MipWarning, SpecError
 from mip.heads import column_heads
 from mip.model import Parts
-from mip.predict import evaluate
+from mip.prediction import evaluate
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job
 from mip.runs.runner import Run, no_hooks, run

@@ -26,22 +26,15 @@ from mip.files import (
     write_spec,
 )
 from mip.hooks import checkpoint, log
+from mip.metrics import best_epoch
 from mip.model import Parts, Plan, build
-from mip.predict import Predictor, predictor
+from mip.prediction import Predictor, predictor
 from mip.runs.checks import check_finite
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job, prepare_job
 from mip.runs.resuming import load_run_checkpoint, sources_of_run
 from mip.spec import Spec
-from mip.train import (
-    History,
-    Hook,
-    State,
-    best_epoch,
-    fit,
-    update_bn,
-    with_averaged_params,
-)
+from mip.train import History, Hook, State, fit, update_bn, with_averaged_params
 
 
 @frozen

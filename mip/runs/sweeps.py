@@ -18,7 +18,7 @@ from mip.data import mean_and_std, read, stream
 from mip.errors import FileError, SpecError
 from mip.files import is_run
 from mip.model import clean, fingerprint, parts
-from mip.predict import Ensemble, Predictor, load
+from mip.prediction import Ensemble, Predictor, load
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.trials import Outcome, Trial, held_out_scores, on_cpu, outcome_or_error, run_trial
 from mip.spec import Spec, load_spec

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mip.data import mean_and_std
+from mip.metrics import format_metric
 from mip.model import Node, format_bytes, format_shape
 from mip.output import write
 from mip.runs.sweeps import Combination
-from mip.train import format_metric
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 
 from mip.errors import MipError
 from mip.model import Parts
-from mip.predict import Ensemble, Predictor, evaluate
+from mip.prediction import Ensemble, Predictor, evaluate
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.runner import Run, run
 from mip.spec import Spec

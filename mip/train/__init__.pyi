@@ -16,11 +16,6 @@ from .gradient import standard_gradient as standard_gradient
 from .gradient import vmapped as vmapped
 from .loop import fit as fit
 from .loop import scan as scan
-from .metrics import Mode as Mode
-from .metrics import best_epoch as best_epoch
-from .metrics import check_metric as check_metric
-from .metrics import direction as direction
-from .metrics import format_metric as format_metric
 from .precision import Float16 as Float16
 from .precision import Precision as Precision
 from .step import Metrics as Metrics

@@ -14,7 +14,7 @@ from mip.branches import Categorical, Continuous, Tabular
 from mip.branches.protocol import Problem
 from mip.errors import DataError, MipWarning
 from mip.model import conversions, filled_rows
-from mip.predict import prediction_warnings
+from mip.prediction import prediction_warnings
 from mip.runs.feeding import train_pipe
 
 VERBS = ("absent", "augment", "cache", "conversions", "pretrain", "problems", "unseen")

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import mip
 from mip.cli.app import VERBS, command_name
 from mip.demo import draw
-from mip.predict import tta
+from mip.prediction import tta
 from mip.runs import replay
 
 SPEC = """

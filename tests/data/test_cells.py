@@ -28,7 +28,7 @@ from mip.data import DATE_YEARS, from_arrow, parse_number
 from mip.errors import DataError, MipError
 from mip.images import decode
 from mip.model import conversions
-from mip.predict import prediction_warnings
+from mip.prediction import prediction_warnings
 from mip.spec import draft
 
 BRANCHES = """

@@ -18,8 +18,8 @@ import mip
 from mip.cli.app import make_app
 from mip.data import from_arrow, from_rows, with_folds
 from mip.errors import DataError
-from mip.predict import ensemble, prediction_warnings, tta
-from mip.predict.inputs import as_table
+from mip.prediction import ensemble, prediction_warnings, tta
+from mip.prediction.inputs import as_table
 
 ROWS = 9
 RNG = np.random.default_rng(0)

@@ -31,7 +31,7 @@ from mip.images import decode, photo_conversions
 from mip.images.decoding import FORMATS
 from mip.model import Parts, conversions
 from mip.pipe import Datapipe
-from mip.predict import prediction_warnings
+from mip.prediction import prediction_warnings
 
 NO_IMAGE = f"is not an image ({', '.join(FORMATS)})"
 

@@ -476,7 +476,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 import mip
 from mip.errors import MipError
-from mip.predict import predictor
+from mip.prediction import predictor
 from mip.files import load_model
 from mip.files.format import unpack
 

@@ -123,8 +123,8 @@ WRITERS = {
     "save_models": lambda path, t, **k: save_models(path, [(t.plan, t.state)] * 2, **k),
     "save_checkpoint": lambda path, t, **k: save_checkpoint(path, t.state, History(), **k),
     "write_packed": lambda path, t, **k: write_packed(path, {"a": torch.ones(1)}, {}, **k),
-    "many.save": lambda path, t, **k: mip.predict.save_ensemble(
-        path, mip.predict.ensemble([t.predict, t.predict]), **k
+    "many.save": lambda path, t, **k: mip.prediction.save_ensemble(
+        path, mip.prediction.ensemble([t.predict, t.predict]), **k
     ),
     "write_json": lambda path, t, **k: mip.runs.write_json(path, {"mae": 1.0}, **k),
     "write_table": lambda path, t, **k: mip.runs.write_table(path, pd.DataFrame({"a": [1]}), **k),

@@ -43,10 +43,6 @@ from mip.heads import (
     Quantile,
     Regression,
     column_heads,
-    in_target_unit,
-    log_loss,
-    msle,
-    percent_close,
     tower,
     training_loss,
 )
@@ -58,8 +54,8 @@ from mip.heads.losses import (
     pinball_loss,
     weighted_cross_entropy,
 )
-from mip.heads.metrics import quadratic_kappa
 from mip.heads.targets.classes import balanced_class_weights
+from mip.metrics import in_target_unit, log_loss, msle, percent_close, quadratic_kappa
 from mip.nn import Members
 
 every = pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)

@@ -24,9 +24,9 @@ import mip
 from mip.errors import FileError, MipError, MipWarning
 from mip.files import save_checkpoint
 from mip.hooks import console, limit, nan_guard, record, restore_best, tensorboard, timing
-from mip.train import History, Skip, direction, norms
+from mip.metrics import HIGHER_IS_BETTER, direction
+from mip.train import History, Skip, norms
 from mip.train.events import EVENTS
-from mip.train.metrics import HIGHER_IS_BETTER
 
 EPOCH = ["before_validate", "validate", "after_validate", "after_epoch"]
 
@@ -403,8 +403,8 @@ def metrics_of(head):
 
 def test_the_best_epoch_is_that_of_the_metrics_direction():
     rows = ({"valid/auc": 0.7}, {"valid/auc": 0.9}, {"valid/auc": 0.8})
-    assert mip.train.best_epoch(rows, "valid/auc") == 1
-    assert mip.train.best_epoch(rows, "valid/auc", "min") == 0
+    assert mip.metrics.best_epoch(rows, "valid/auc") == 1
+    assert mip.metrics.best_epoch(rows, "valid/auc", "min") == 0
 
 
 def test_tensorboard_gets_a_curve_for_each_metric(tmp_path):

@@ -17,11 +17,12 @@ import mip
 from mip.data import from_frame
 from mip.errors import DataError, SpecError
 from mip.hooks import early_stop
+from mip.metrics import best_epoch
 from mip.model import Parts, cutmix, matches_pattern, mixup, random_choice
 from mip.runs import prepare_job
 from mip.runs.feeding import rows_pipe, train_pipe
 from mip.runs.runner import Run
-from mip.train import best_epoch, eval_step
+from mip.train import eval_step
 
 SPEC = """
 [branch.size]

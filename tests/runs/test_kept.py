@@ -244,7 +244,7 @@ def test_a_class_that_cannot_be_scored_is_named_before_the_training(run):
 
 
 def test_an_error_while_a_model_is_scored_loses_neither_it_nor_its_scores(run, monkeypatch):
-    scored = mip.predict.evaluate
+    scored = mip.prediction.evaluate
 
     def evaluate(predict, rows):
         if len(rows) < 5:

@@ -10,7 +10,7 @@ from conftest import BRANCHES, HEADS, NUMBERS, bits, spec_of
 import mip
 from mip.errors import DataError, SpecError
 from mip.model import Parts
-from mip.predict import ensemble
+from mip.prediction import ensemble
 from mip.runs import Trial, run_stacked, run_trials
 
 TRAIN = "[train]\nepochs = 3\nbatch_size = 4\nworkers = 0\n"

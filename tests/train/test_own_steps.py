@@ -169,13 +169,13 @@ def test_the_hooks_are_those_of_any_fit(play, tmp_path, capsys):
     assert history[0].steps.keys() == names | {"rows", "step"}
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["generator"] for line in lines] == [row["generator"] for row in rows]
-    epoch = mip.train.best_epoch(history[0].epochs, "generator")
+    epoch = mip.metrics.best_epoch(history[0].epochs, "generator")
     assert bits(ended.params) == bits(
         fold(play.step, play.batches, play.start, 4 * epoch + 4).params
     )
     best = mip.load_checkpoint(tmp_path / "best.safetensors", play.start)
     assert bits(best.state.params) == bits(ended.params)
-    last = mip.train.best_epoch(history[0].epochs, "discriminator")
+    last = mip.metrics.best_epoch(history[0].epochs, "discriminator")
     assert len(rows) == min(15, last + 4)
     assert "generator" in capsys.readouterr().out
 

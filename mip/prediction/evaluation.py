@@ -7,19 +7,11 @@ from collections.abc import Iterator, Mapping
 from mip.branches import FindsUnseen, having
 from mip.data import Rows, category_codes
 from mip.errors import quote
-from mip.model import (
-    NO_METRICS,
-    MetricFunction,
-    Plan,
-    clean,
-    columns_of,
-    conversions,
-    filled_rows,
-    summarize_rows,
-)
-from mip.predict.ensembles import Ensemble
-from mip.predict.inputs import AnyRows, as_table, batches_of, check_inputs
-from mip.predict.predictors import Predictor
+from mip.metrics import NO_METRICS, MetricFunction
+from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows
+from mip.prediction.ensembles import Ensemble
+from mip.prediction.inputs import AnyRows, as_table, batches_of, check_inputs
+from mip.prediction.predictors import Predictor
 from mip.tree import concat, get_in
 
 

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from mip.data import Table
 from mip.errors import DataError, FileError, SpecError
 from mip.model import Batch, Net, Plan, build
-from mip.predict.inputs import AnyRows, as_table, batches_of, select_inputs
+from mip.prediction.inputs import AnyRows, as_table, batches_of, select_inputs
 from mip.rng import derive
 from mip.train import State, with_averaged_params
 from mip.tree import Tree, concat, leaves, map_tree, mean, slice_rows
@@ -21,7 +21,7 @@ from mip.tree import Tree, concat, leaves, map_tree, mean, slice_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mip.predict.ensembles import Ensemble
+    from mip.prediction.ensembles import Ensemble
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""Metrics: which direction is better, the best epoch, how a value is printed."""
+"""What a metric's values mean: which direction is better, the best epoch, how one is printed."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from mip.errors import FileError, SpecError
 from mip.files import load_model, read_file, save_models
 from mip.files.format import pack
 from mip.heads import Regression
-from mip.predict import Ensemble, prediction_warnings, tta
+from mip.prediction import Ensemble, prediction_warnings, tta
 
 TRAIN = "[train]\nepochs = 2\nbatch_size = 4\nworkers = 0\n"
 ALL = HEADS | {
@@ -65,7 +65,7 @@ def pair(table):
 
 def test_an_ensemble_predicts_the_mean_of_numbers_and_probabilities(models, table):
     frames = [model(table) for model in models]
-    predictions = mip.predict.ensemble(models)(table)
+    predictions = mip.prediction.ensemble(models)(table)
     assert list(predictions) == list(frames[0])
     for name in predictions.select_dtypes("number"):
         expected = np.mean([frame[name] for frame in frames], axis=0)
@@ -73,7 +73,7 @@ def test_an_ensemble_predicts_the_mean_of_numbers_and_probabilities(models, tabl
 
 
 def test_labels_are_those_of_the_mean(models, table, kind):
-    predictions = mip.predict.ensemble(models)(table)
+    predictions = mip.prediction.ensemble(models)(table)
     if kind in {"binary", "multiclass"}:
         likely = predictions.filter(like="p_").idxmax(axis=1).str.removeprefix("p_")
         assert predictions["label"].tolist() == likely.tolist()
@@ -88,9 +88,9 @@ def test_labels_are_those_of_the_mean(models, table, kind):
 
 
 def test_a_file_holds_the_ensemble_to_the_bit(models, table, tmp_path):
-    ensembled = mip.predict.ensemble(models)
-    mip.predict.save_ensemble(tmp_path / "a.safetensors", ensembled)
-    mip.predict.save_ensemble(tmp_path / "b.safetensors", mip.load(tmp_path / "a.safetensors"))
+    ensembled = mip.prediction.ensemble(models)
+    mip.prediction.save_ensemble(tmp_path / "a.safetensors", ensembled)
+    mip.prediction.save_ensemble(tmp_path / "b.safetensors", mip.load(tmp_path / "a.safetensors"))
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     read = mip.load(tmp_path / "a.safetensors")
     assert isinstance(read, Ensemble)
@@ -100,7 +100,7 @@ def test_a_file_holds_the_ensemble_to_the_bit(models, table, tmp_path):
 
 def test_an_ensemble_of_equals_scores_as_one_of_them(models, table, kind):
     alone = mip.evaluate(models[0], table)
-    scores = mip.evaluate(mip.predict.ensemble([models[0]] * 2), table)
+    scores = mip.evaluate(mip.prediction.ensemble([models[0]] * 2), table)
     assert scores.keys() == alone.keys()
     # Quantiles that cross are sorted when they are decoded, which can only lower their loss.
     for name in alone.keys() - ({"loss"} if kind == "quantile" else set()):
@@ -108,7 +108,7 @@ def test_an_ensemble_of_equals_scores_as_one_of_them(models, table, kind):
 
 
 def test_scores_are_those_of_the_averaged_prediction(pair, table):
-    ensembled = mip.predict.ensemble(pair)
+    ensembled = mip.prediction.ensemble(pair)
     error = ensembled(table)["value"] - table.numbers("price")
     scores = mip.evaluate(ensembled, table)
     assert scores["mae"] == pytest.approx(error.abs().mean(), rel=1e-5)
@@ -119,7 +119,7 @@ def test_scores_are_those_of_the_averaged_prediction(pair, table):
 
 
 def test_metrics_of_probabilities_are_those_of_their_mean(table):
-    ensembled = mip.predict.ensemble([trained(table, "multiclass", seed) for seed in range(3)])
+    ensembled = mip.prediction.ensemble([trained(table, "multiclass", seed) for seed in range(3)])
     predictions, truth = ensembled(table), table.texts("style")
     chance = [predictions.loc[row, f"p_{word}"] for row, word in enumerate(truth)]
     scores = mip.evaluate(ensembled, table)
@@ -128,19 +128,19 @@ def test_metrics_of_probabilities_are_those_of_their_mean(table):
 
 
 def test_ensembles_may_be_put_together(pair, table):
-    ensembled = mip.predict.ensemble([mip.predict.ensemble(pair), pair[0]])
+    ensembled = mip.prediction.ensemble([mip.prediction.ensemble(pair), pair[0]])
     assert ensembled.members == (*pair, pair[0])
 
 
 def test_no_rows_give_no_predictions(models, table):
-    assert len(mip.predict.ensemble(models)(table.take([]))) == 0
+    assert len(mip.prediction.ensemble(models)(table.take([]))) == 0
 
 
 def test_a_row_that_one_model_cannot_predict_has_no_prediction(tmp_path, pair):
     draw_photos(tmp_path)
     table = mip.from_frame(frame_of(), tmp_path, "shots.csv")
     photo = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\nbase_channels = 2\n'
-    ensembled = mip.predict.ensemble(
+    ensembled = mip.prediction.ensemble(
         [pair[0], trained(table, "regression", branches=photo + NUMBERS)]
     )
     whole = ensembled(table)
@@ -154,8 +154,10 @@ def test_a_row_that_one_model_cannot_predict_has_no_prediction(tmp_path, pair):
 
 
 def test_remarks_are_given_for_each_plan(pair, table):
-    assert mip.predict.ensemble(pair).plans == tuple(model.plan for model in pair)
-    assert all(prediction_warnings(plan, table) == [] for plan in mip.predict.ensemble(pair).plans)
+    assert mip.prediction.ensemble(pair).plans == tuple(model.plan for model in pair)
+    assert all(
+        prediction_warnings(plan, table) == [] for plan in mip.prediction.ensemble(pair).plans
+    )
 
 
 # What cannot be averaged.
@@ -189,7 +191,7 @@ REGRESSION = '[head]\nkind = "regression"\ncolumn = "price"\n'
 def test_other_heads_are_named(one, other, difference, table):
     models = [trained(table, one), trained(table, other)]
     with pytest.raises(SpecError) as caught:
-        mip.predict.ensemble(models)
+        mip.prediction.ensemble(models)
     assert str(caught.value) == f"models with different heads cannot be averaged: {difference}"
 
 
@@ -197,7 +199,7 @@ def test_other_classes_are_named(table):
     some = [k for k in range(len(table)) if table.texts("style")[k] != "loft"]
     models = [trained(table, "multiclass"), trained(table, "multiclass", rows=some)]
     with pytest.raises(SpecError) as caught:
-        mip.predict.ensemble(models)
+        mip.prediction.ensemble(models)
     assert str(caught.value) == (
         "models with different heads cannot be averaged: head.classes is "
         "['flat', 'house', 'loft'] in model 1 and ['flat', 'house'] in model 2"
@@ -206,23 +208,23 @@ def test_other_classes_are_named(table):
 
 def test_towers_may_differ(table, pair):
     other = trained(table, f"{REGRESSION}layers = [3]\ndropout = 0.5\nmembers = 2\n")
-    assert len(mip.predict.ensemble([*pair, other])(table)) == len(table)
+    assert len(mip.prediction.ensemble([*pair, other])(table)) == len(table)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_an_ensemble_has_two_models_at_least(count, pair):
     with pytest.raises(SpecError) as caught:
-        mip.predict.ensemble(pair[:count])
+        mip.prediction.ensemble(pair[:count])
     assert str(caught.value) == f"an ensemble needs at least two models, got {count}"
 
 
 def test_there_are_no_views_of_an_ensemble(table, pair):
     seen = tta(trained(table, "regression", branches=BRANCHES), 2)
     with pytest.raises(SpecError) as caught:
-        mip.predict.ensemble([seen, *pair])
+        mip.prediction.ensemble([seen, *pair])
     assert str(caught.value) == "an ensemble averages models without test-time augmentation"
     with pytest.raises(SpecError) as caught:
-        tta(mip.predict.ensemble(pair), 2)
+        tta(mip.prediction.ensemble(pair), 2)
     assert str(caught.value) == "an ensemble predicts without test-time augmentation"
 
 
@@ -240,7 +242,7 @@ def test_a_head_without_the_way_back_is_named(pair, table):
     plans = [evolve(model.plan, spec=evolve(model.plan.spec, head=Plain())) for model in pair]
     changed = [evolve(model, plan=plan) for model, plan in zip(pair, plans, strict=True)]
     with pytest.raises(SpecError) as caught:
-        mip.predict.ensemble(changed)(table)
+        mip.prediction.ensemble(changed)(table)
     assert str(caught.value) == (
         "models with the head Plain cannot be averaged: it has no verb 'logits'"
     )
@@ -248,7 +250,7 @@ def test_a_head_without_the_way_back_is_named(pair, table):
 
 def test_an_ensemble_is_not_taken_for_a_model(pair, tmp_path):
     path = tmp_path / "both.safetensors"
-    mip.predict.save_ensemble(path, mip.predict.ensemble(pair))
+    mip.prediction.save_ensemble(path, mip.prediction.ensemble(pair))
     with pytest.raises(FileError) as caught:
         load_model(path)
     assert str(caught.value) == f"{path}: an ensemble of 2 models, where one is needed"
@@ -278,7 +280,7 @@ def test_a_file_whose_heads_differ_is_refused(pair, table, tmp_path):
 
 
 def test_nothing_else_is_in_the_file(pair, tmp_path):
-    mip.predict.save_ensemble(tmp_path / "a.safetensors", mip.predict.ensemble(pair))
+    mip.prediction.save_ensemble(tmp_path / "a.safetensors", mip.prediction.ensemble(pair))
     tensors, meta = read_file(tmp_path / "a.safetensors")
     assert meta.keys() == {"format", "models", "sha256"}
     assert {name.split("/")[0] for name in tensors} == {"0", "1"}
@@ -314,7 +316,7 @@ def test_parts_that_models_do_not_share_are_not_scored(table, folder, tmp_path, 
             spec, mip.parts(spec, table), tmp_path / f"{seed}", context=mip.Context(device="cpu")
         )
     models = [mip.load(tmp_path / f"{seed}" / "model.safetensors") for seed in (0, 1)]
-    mip.predict.save_ensemble(tmp_path / "both.safetensors", mip.predict.ensemble(models))
+    mip.prediction.save_ensemble(tmp_path / "both.safetensors", mip.prediction.ensemble(models))
     done = run("evaluate", tmp_path / "both.safetensors", folder / "houses.csv", "--split=test")
     assert done[2] == (
         "mip: error: houses.csv: the models were trained on different parts of it, so that some "

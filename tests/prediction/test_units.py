@@ -12,19 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mip
-from mip.heads import (
-    Count,
-    Joint,
-    Quantile,
-    Regression,
-    in_target_unit,
-    percent_close,
-    predictions_to_logits,
-    scores,
-)
-from mip.heads.metrics import auc, root_mean_square, stable_mean
+from mip.heads import Count, Joint, Quantile, Regression, predictions_to_logits, scores
+from mip.metrics import auc, in_target_unit, percent_close, root_mean_square, stable_mean
 from mip.model import Parts
-from mip.predict import baselines
+from mip.prediction import baselines
 
 ROWS = 24
 UNITS = st.floats(-30, 30).map(lambda power: 10**power)

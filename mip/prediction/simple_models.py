@@ -14,19 +14,13 @@ from torch import Tensor
 from mip.branches import Branch, leaf_branches, path_in_spec
 from mip.data import Table
 from mip.errors import DataError, MipError, SpecError
-from mip.heads import (
-    Binary,
-    Multiclass,
-    Regression,
-    log_loss,
-    predictions_to_logits,
-    probability_columns,
-)
-from mip.model import MetricFunction, Parts, Plan, fingerprint, target_columns
-from mip.predict.ensembles import Ensemble
-from mip.predict.evaluation import evaluate
-from mip.predict.inputs import check_inputs
-from mip.predict.predictors import Predictor
+from mip.heads import Binary, Multiclass, Regression, predictions_to_logits, probability_columns
+from mip.metrics import MetricFunction, log_loss
+from mip.model import Parts, Plan, fingerprint, target_columns
+from mip.prediction.ensembles import Ensemble
+from mip.prediction.evaluation import evaluate
+from mip.prediction.inputs import check_inputs
+from mip.prediction.predictors import Predictor
 from mip.rng import derive
 from mip.tree import get_in, leaves
 

@@ -18,8 +18,8 @@ import mip
 from mip.cli.app import main
 from mip.errors import DataError, MipError, SpecError
 from mip.model import Parts
-from mip.predict import baselines, branches_without_baseline, score_by_part
-from mip.predict.simple_models import features
+from mip.prediction import baselines, branches_without_baseline, score_by_part
+from mip.prediction.simple_models import features
 
 pytest.importorskip("sklearn")
 
@@ -300,7 +300,7 @@ def test_the_command_prints_what_it_writes(here, run):
         rows = [line for line in lines if line[: len(name.split())] == name.split()]
         shown = [line[len(name.split()) :] for line in rows]
         expected = [
-            [mip.train.format_metric(*pair) for pair in part.items()] for part in scores.values()
+            [mip.metrics.format_metric(*pair) for pair in part.items()] for part in scores.values()
         ]
         assert shown == expected
         assert all(header[1:] == list(part) for part in scores.values())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import mip
 from mip.errors import DataError, SpecError
 from mip.heads import Binary
-from mip.predict import prediction_warnings, tta
+from mip.prediction import prediction_warnings, tta
 
 COLUMNS = {
     "regression": ["value"],

@@ -18,8 +18,8 @@ from mip.errors import FileError, SpecError
 from mip.files import load_models, save_models
 from mip.heads import Head, predictions_to_logits
 from mip.model import Plan
-from mip.predict.inputs import AnyRows, as_table
-from mip.predict.predictors import Predictor, prediction_frame, predictor
+from mip.prediction.inputs import AnyRows, as_table
+from mip.prediction.predictors import Predictor, prediction_frame, predictor
 from mip.spec import KINDS, to_dict
 from mip.train import State
 from mip.tree import Tree, map_tree

@@ -1,0 +1,5 @@
+"""Metrics: numbers that say how good predictions are, and what they mean."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
