@@ -116,6 +116,26 @@ def count_rows(tree: Tree) -> int:
     return len(tree) if hasattr(tree, "take") else 0
 
 
+def shapes_text(tree: Tree, rows: bool = True) -> str:
+    """Describe a tree by the dtypes and shapes of its tensors; without `rows` by those of one row,
+    which lack the first dimension.
+
+    >>> shapes_text((torch.zeros(16, 3), {"label": torch.zeros(16, dtype=torch.int64)}))
+    '(float32 [16, 3], {label: int64 [16]})'
+    >>> shapes_text(torch.zeros(16, 3), rows=False)
+    'float32 [3]'
+    """
+    if isinstance(tree, Tensor):
+        dtype = str(tree.dtype).removeprefix("torch.")
+        return f"{dtype} {list(tree.shape[0 if rows else 1 :])}"
+    if isinstance(tree, dict):
+        children = [f"{name}: {shapes_text(child, rows)}" for name, child in tree.items()]
+        return f"{{{', '.join(children)}}}"
+    if isinstance(tree, (tuple, list)):
+        return f"({', '.join(shapes_text(child, rows) for child in tree)})"
+    return str(tree)
+
+
 def take(tree: T, index: Tensor) -> T:
     """Gather rows by index (int64 [n]) from every leaf.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, final
+from typing import TYPE_CHECKING, Any, Protocol, Self, final, overload
 
 import numpy as np
 from attrs import Attribute, evolve, field, frozen
@@ -78,6 +78,8 @@ class Table:
     Table(table: 3 rows, columns area, town)
     >>> rows.take([2]).numbers("area")
     array([40.])
+    >>> rows[1]
+    {'area': 95, 'town': 'Bonn'}
     """
 
     frame: pd.DataFrame
@@ -100,7 +102,16 @@ class Table:
     def __repr__(self) -> str:
         return f"Table({self.name}: {len(self)} rows, columns {', '.join(self.columns)})"
 
-    def __getitem__(self, column: str) -> pd.Series:
+    @overload
+    def __getitem__(self, key: str) -> pd.Series: ...
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+    def __getitem__(self, key: str | int) -> pd.Series | dict[str, Any]:
+        """Return a column by its name, or a row by its position: a dict of its cells."""
+        if isinstance(key, (int, np.integer)):
+            [cells] = self.frame.iloc[[key]].to_dict("records")
+            return {str(column): cell for column, cell in cells.items()}
+        column = key
         if column not in self.frame.columns:
             known = hint(column, self.columns)
             raise DataError(f"{self.name}: there is no column '{column}'{known}")

@@ -15,6 +15,7 @@ from .protocol import NO_METRICS as NO_METRICS
 from .protocol import Metric as Metric
 from .protocol import MetricFunction as MetricFunction
 from .protocol import StreamingMetric as StreamingMetric
+from .ranking import HIGHER_IS_BETTER as HIGHER_IS_BETTER
 from .ranking import Mode as Mode
 from .ranking import best_epoch as best_epoch
 from .ranking import check_metric as check_metric

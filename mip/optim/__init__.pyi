@@ -45,6 +45,7 @@ from .schedule_kinds import ScheduleSpec as ScheduleSpec
 from .schedule_kinds import Sequential as Sequential
 from .schedule_kinds import WarmRestarts as WarmRestarts
 from .schedules import Hyper as Hyper
+from .schedules import RunStep as RunStep
 from .schedules import Schedule as Schedule
 from .schedules import constant as constant
 from .schedules import cosine as cosine

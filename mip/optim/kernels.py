@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from mip.optim.protocol import Optimizer, Params, Update
+from mip.optim.protocol import Optimizer, Params, Rates, Update
 from mip.optim.schedules import Hyper, value_at
 from mip.optim.weight_decay import DecayParams, with_weight_decay
 from mip.tree import Tree
@@ -64,9 +64,23 @@ def from_kernel(
             )
             return grads, state, params
 
-        return Optimizer(init, update_)
+        return Optimizer(init, update_, rates_of({**hypers, "weight_decay": weight_decay}))
 
     return with_weight_decay(build, hypers["weight_decay"], decay_params)
+
+
+REPORTED = ("lr", "momentum", "weight_decay")
+"""The hyper-parameters that the history of a fit has for every step, as far as they are used."""
+
+
+def rates_of(hypers: Mapping[str, Hyper]) -> Rates:
+    """Report the `REPORTED` ones of some hyper-parameters, except those that are always 0.
+
+    >>> rates_of({"lr": lambda step: 0.1 * step, "momentum": 0.9, "weight_decay": 0.0})((), 2)
+    {'lr': 0.2, 'momentum': 0.9}
+    """
+    reported = {name: hypers[name] for name in REPORTED if hypers.get(name)}
+    return lambda state, step: {name: value_at(hyper, step) for name, hyper in reported.items()}
 
 
 def _in_param_order(part: Params | Tensor | None, params: Params) -> Tensor | list[Tensor | None]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
+from toolz import merge
 from torch import Tensor
 
 from mip.tree import Tree, clone
@@ -23,13 +24,24 @@ Mask = Callable[[str, torch.Size], bool]
 """Whether a parameter is selected, by its path and shape."""
 
 
+Rates = Callable[[Tree, int], dict[str, float]]
+"""The rates of an optimizer by name, from its state and the step."""
+
+
+def no_rates(state: Tree, step: int) -> dict[str, float]:
+    """Report no rates."""
+    return {}
+
+
 @frozen
 class Optimizer:
     """A pair of functions: `init(params)` returns the optimizer's state, a tree of tensors, and
     `update_(grads, state, params, step)` returns all three after one step.
 
     `update_` may write into the tensors it is passed, as its name says; `update` never does. A
-    link of a chain may change the gradients, the parameters, or both. One of your own:
+    link of a chain may change the gradients, the parameters, or both. `rates(state, step)` says
+    which learning rate, momentum and weight decay a step uses, for the history of a fit; those of
+    a group of parameters end with its name, `lr.head`. One of your own:
 
     >>> def halve(grads, state, params, step):
     ...     return grads, state, {path: param / 2 for path, param in params.items()}
@@ -40,6 +52,7 @@ class Optimizer:
 
     init: Callable[[Params], Tree]
     update_: Callable[[Params, Tree, Params, int], Update]
+    rates: Rates = no_rates
 
     def update(self, grads: Params, state: Tree, params: Params, step: int) -> Update:
         """Take one step on copies of the arguments."""
@@ -71,7 +84,11 @@ def chain(*links: Optimizer) -> Optimizer:
             new_states.append(new_state)
         return grads, tuple(new_states), params
 
-    return Optimizer(lambda params: tuple(link.init(params) for link in links), update_)
+    def rates(state: Tree, step: int) -> dict[str, float]:
+        pairs = zip(links, state, strict=True)
+        return merge([link.rates(link_state, step) for link, link_state in pairs])
+
+    return Optimizer(lambda params: tuple(link.init(params) for link in links), update_, rates)
 
 
 def partition(optimizers: Mapping[str, Optimizer], label: Callable[[str], str]) -> Optimizer:
@@ -86,11 +103,20 @@ def partition(optimizers: Mapping[str, Optimizer], label: Callable[[str], str]) 
     >>> opt.update({}, opt.init(params), params, 0)[2]
     {'a.w': tensor([1.]), 'b.w': tensor([0.])}
     """
-    return _partition(optimizers, lambda path, shape: label(path))
+
+    def rates(state: Tree, step: int) -> dict[str, float]:
+        return {
+            f"{rate}.{name}": value
+            for name, optimizer in optimizers.items()
+            for rate, value in optimizer.rates(state[name], step).items()
+        }
+
+    return evolve(_partition(optimizers, lambda path, shape: label(path)), rates=rates)
 
 
 def masked(optimizer: Optimizer, mask: Mask, other: Optimizer) -> Optimizer:
-    """Update the parameters that `mask` selects by `optimizer` and the rest by `other`.
+    """Update the parameters that `mask` selects by `optimizer`, whose rates are reported, and the
+    rest by `other`.
 
     >>> keep = Optimizer(lambda params: (), lambda g, s, p, step: (g, s, p))
     >>> clear = Optimizer(lambda params: (), lambda g, s, p, step: (g, s, zeros(p)))
@@ -100,7 +126,8 @@ def masked(optimizer: Optimizer, mask: Mask, other: Optimizer) -> Optimizer:
     {'weight': tensor([1.]), 'bias': tensor([0.])}
     """
     label = lambda path, shape: "yes" if mask(path, shape) else "no"  # noqa: E731
-    return _partition({"yes": optimizer, "no": other}, label)
+    rates = lambda state, step: optimizer.rates(state["yes"], step)  # noqa: E731
+    return evolve(_partition({"yes": optimizer, "no": other}, label), rates=rates)
 
 
 def _partition(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
+
+from mip.errors import MipError
 
 Schedule = Callable[[int], float]
 """Maps a step, counted from 0, to the value of a hyper-parameter."""
@@ -25,6 +28,49 @@ def value_at(hyper: Hyper, step: int) -> float:
     return hyper(step) if callable(hyper) else hyper
 
 
+class RunStep(int):
+    """A step of a run, counted from 0, that knows how many steps the run has: `total`.
+
+    Wherever a schedule takes a step it may take this instead of an int; a schedule that was made
+    without `steps` spans the whole run.
+
+    >>> step = RunStep(3, total=10)
+    >>> step == 3, step.total, one_cycle(0.1)(step) == one_cycle(0.1, steps=10)(3)
+    (True, 10, True)
+    """
+
+    total: int
+
+    def __new__(cls, step: int, total: int) -> RunStep:
+        run_step = super().__new__(cls, step)
+        run_step.total = total
+        return run_step
+
+
+def rescaled(step: int, every: int) -> int:
+    """Count steps in units of `every`, and with them those of the run."""
+    if isinstance(step, RunStep):
+        return RunStep(step // every, -(-step.total // every))
+    return step // every
+
+
+def _spanning(name: str, make: Callable[[int], Schedule], steps: int | None) -> Schedule:
+    """Make a schedule for `steps` steps, or one that learns the length of the run as it starts."""
+    if steps is not None:
+        return make(steps)
+    make = lru_cache(maxsize=1)(make)
+
+    def schedule(step: int) -> float:
+        if not isinstance(step, RunStep):
+            raise MipError(
+                f"{name}: how long the run is was not said: give steps= here, or epochs= to a fit "
+                "whose batches have a length"
+            )
+        return make(step.total)(step)
+
+    return schedule
+
+
 def constant(value: float) -> Schedule:
     """Return the same value at every step.
 
@@ -34,30 +80,39 @@ def constant(value: float) -> Schedule:
     return lambda step: value
 
 
-def linear(start: float, end: float, steps: int) -> Schedule:
-    """Move linearly from `start` to `end` over `steps` steps, and stay there; if `start` and `end`
-    are factors it equals `torch.optim.lr_scheduler.LinearLR`.
+def linear(start: float, end: float, steps: int | None = None) -> Schedule:
+    """Move linearly from `start` to `end` over `steps` steps (default: the run), and stay there; if
+    `start` and `end` are factors it equals `torch.optim.lr_scheduler.LinearLR`.
 
     >>> [linear(0.0, 1.0, steps=4)(step) for step in range(6)]
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
-    return lambda step: start + (end - start) * _progress(step, steps)
+
+    def over(steps: int) -> Schedule:
+        return lambda step: start + (end - start) * _progress(step, steps)
+
+    return _spanning("linear", over, steps)
 
 
-def cosine(max_lr: float, steps: int, warmup_steps: int = 0, end: float = 0.0) -> Schedule:
+def cosine(
+    max_lr: float, steps: int | None = None, warmup_steps: int = 0, end: float = 0.0
+) -> Schedule:
     """Rise linearly to `max_lr` over `warmup_steps` steps, then fall to `end` along half a cosine
-    (Loshchilov and Hutter 2017) until step `steps`, and stay there.
+    (Loshchilov and Hutter 2017) until step `steps` (default: the run's last), and stay there.
 
     >>> [round(cosine(1.0, steps=4)(step), 3) for step in range(5)]
     [1.0, 0.854, 0.5, 0.146, 0.0]
     """
 
-    def schedule(step: int) -> float:
-        if step < warmup_steps:
-            return max_lr * (step + 1) / (warmup_steps + 1)
-        return _half_cosine(max_lr, end, (step - warmup_steps) / max(steps - warmup_steps, 1))
+    def over(steps: int) -> Schedule:
+        def schedule(step: int) -> float:
+            if step < warmup_steps:
+                return max_lr * (step + 1) / (warmup_steps + 1)
+            return _half_cosine(max_lr, end, (step - warmup_steps) / max(steps - warmup_steps, 1))
 
-    return schedule
+        return schedule
+
+    return _spanning("cosine", over, steps)
 
 
 def exponential(start: float, gamma: float) -> Schedule:
@@ -80,31 +135,42 @@ def multi_step(start: float, milestones: Sequence[int], gamma: float = 0.1) -> S
     return lambda step: start * gamma ** bisect_right(ordered, step)
 
 
-def polynomial(start: float, steps: int, power: float = 1.0, end: float = 0.0) -> Schedule:
-    """Fall to `end` as a power of the fraction of `steps` that is left; with `end` 0 it equals
-    `torch.optim.lr_scheduler.PolynomialLR`.
+def polynomial(
+    start: float, steps: int | None = None, power: float = 1.0, end: float = 0.0
+) -> Schedule:
+    """Fall to `end` as a power of the fraction of `steps` (default: the run) that is left; with
+    `end` 0 it equals `torch.optim.lr_scheduler.PolynomialLR`.
 
     >>> [polynomial(1.0, steps=4, power=2.0)(step) for step in range(5)]
     [1.0, 0.5625, 0.25, 0.0625, 0.0]
     """
-    return lambda step: end + (start - end) * (1 - _progress(step, steps)) ** power
+
+    def over(steps: int) -> Schedule:
+        return lambda step: end + (start - end) * (1 - _progress(step, steps)) ** power
+
+    return _spanning("polynomial", over, steps)
 
 
-def one_cycle(max_lr: float, steps: int, warmup: float = 0.3) -> Schedule:
-    """Rise from max_lr / 25 over the fraction `warmup` of the steps, then fall to 1e-4 of that,
-    both along half a cosine (Smith and Topin 2018); equal to `torch.optim.lr_scheduler.OneCycleLR`.
+def one_cycle(max_lr: float, steps: int | None = None, warmup: float = 0.3) -> Schedule:
+    """Rise from max_lr / 25 over the fraction `warmup` of the steps (default: the run), then fall
+    to 1e-4 of that, both along half a cosine (Smith and Topin 2018); equal to
+    `torch.optim.lr_scheduler.OneCycleLR`.
 
     >>> [round(one_cycle(1.0, steps=11)(step), 3) for step in (0, 1, 2, 6, 10)]
     [0.04, 0.422, 0.96, 0.531, 0.0]
     """
-    start, top, last = max_lr / 25, warmup * steps - 1, steps - 1
 
-    def schedule(step: int) -> float:
-        if step <= top:
-            return _half_cosine(start, max_lr, step / top if top > 0 else 1.0)
-        return _half_cosine(max_lr, start * 1e-4, (step - top) / max(last - top, 1e-9))
+    def over(steps: int) -> Schedule:
+        start, top, last = max_lr / 25, warmup * steps - 1, steps - 1
 
-    return schedule
+        def schedule(step: int) -> float:
+            if step <= top:
+                return _half_cosine(start, max_lr, step / top if top > 0 else 1.0)
+            return _half_cosine(max_lr, start * 1e-4, (step - top) / max(last - top, 1e-9))
+
+        return schedule
+
+    return _spanning("one_cycle", over, steps)
 
 
 def warm_restarts(
@@ -141,23 +207,31 @@ def inverse_sqrt(max_lr: float, warmup_steps: int) -> Schedule:
 
 
 def with_warmup(schedule: Schedule, warmup_steps: int) -> Schedule:
-    """Rise linearly over `warmup_steps` steps to the first value of `schedule`, then follow it.
+    """Rise linearly over `warmup_steps` steps to the first value of `schedule`, then follow it; one
+    without `steps` spans the rest of the run.
 
     >>> [with_warmup(exponential(1.0, 0.5), warmup_steps=3)(step) for step in range(6)]
     [0.25, 0.5, 0.75, 1.0, 0.5, 0.25]
     """
 
+    def after(step: int, start: int) -> int:
+        if isinstance(step, RunStep):
+            return RunStep(step - start, max(step.total - warmup_steps, 1))
+        return step - start
+
     def warmed_up(step: int) -> float:
         if step < warmup_steps:
-            return schedule(0) * (step + 1) / (warmup_steps + 1)
-        return schedule(step - warmup_steps)
+            return schedule(after(step, step)) * (step + 1) / (warmup_steps + 1)
+        return schedule(after(step, warmup_steps))
 
     return warmed_up
 
 
-def sequential(parts: Sequence[tuple[float, Callable[[int], Schedule]]], steps: int) -> Schedule:
-    """Follow one schedule after another. A part is its share of `steps` and a function that makes
-    its schedule from its number of steps; each schedule counts its steps from 0.
+def sequential(
+    parts: Sequence[tuple[float, Callable[[int], Schedule]]], steps: int | None = None
+) -> Schedule:
+    """Follow one schedule after another. A part is its share of `steps` (default: the run) and a
+    function that makes its schedule from its number of steps; each counts its steps from 0.
 
     Raises ValueError if the shares do not add up to 1.
 
@@ -170,17 +244,22 @@ def sequential(parts: Sequence[tuple[float, Callable[[int], Schedule]]], steps: 
     shares = [share for share, _ in parts]
     if abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares must add up to 1: {shares}")
-    ends = [round(total * steps) for total in accumulate(shares)]
-    starts = [0, *ends[:-1]]
-    schedules = [
-        make(max(end - start, 1)) for (_, make), start, end in zip(parts, starts, ends, strict=True)
-    ]
 
-    def schedule(step: int) -> float:
-        k = min(bisect_right(ends, step), len(schedules) - 1)
-        return schedules[k](step - starts[k])
+    def over(steps: int) -> Schedule:
+        ends = [round(total * steps) for total in accumulate(shares)]
+        starts = [0, *ends[:-1]]
+        schedules = [
+            make(max(end - start, 1))
+            for (_, make), start, end in zip(parts, starts, ends, strict=True)
+        ]
 
-    return schedule
+        def schedule(step: int) -> float:
+            k = min(bisect_right(ends, step), len(schedules) - 1)
+            return schedules[k](step - starts[k])
+
+        return schedule
+
+    return _spanning("sequential", over, steps)
 
 
 def plateau_factor(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mip.errors import MipError
 from mip.optim.protocol import Optimizer, Params, Update, zeros
-from mip.optim.schedules import Hyper, value_at
+from mip.optim.schedules import Hyper, rescaled, value_at
 from mip.tree import Tree, clone, find, map_tree
 
 
@@ -73,11 +73,15 @@ def accumulate(optimizer: Optimizer, every: int) -> Optimizer:
         for path, grad in grads.items():
             mean[path].add_(grad, alpha=1 / every)
         if (step + 1) % every == 0:
-            _, inner, params = optimizer.update_(mean, inner, params, step // every)
+            position = rescaled(step, every)
+            _, inner, params = optimizer.update_(mean, inner, params, position)
             mean = zeros(params)  # new tensors, since the optimizer may have kept the old ones
         return grads, {"inner": inner, "mean": mean}, params
 
-    return Optimizer(init, update_)
+    def rates(state: Tree, step: int) -> dict[str, float]:
+        return optimizer.rates(state["inner"], rescaled(step, every))
+
+    return Optimizer(init, update_, rates)
 
 
 def lookahead(optimizer: Optimizer, every: int = 6, slow_step_size: float = 0.5) -> Optimizer:
@@ -103,7 +107,8 @@ def lookahead(optimizer: Optimizer, every: int = 6, slow_step_size: float = 0.5)
                 param.copy_(slow[path].lerp_(param, slow_step_size))
         return grads, {"inner": inner, "slow": slow}, params
 
-    return Optimizer(init, update_)
+    rates = lambda state, step: optimizer.rates(state["inner"], step)  # noqa: E731
+    return Optimizer(init, update_, rates)
 
 
 def stack_optimizers(optimizers: Sequence[Optimizer]) -> Optimizer:
@@ -133,7 +138,14 @@ def stack_optimizers(optimizers: Sequence[Optimizer]) -> Optimizer:
             new_states.append(new_state)
         return grads, tuple(new_states), params
 
-    return Optimizer(init, update_)
+    def rates(state: Tree, step: int) -> dict[str, float]:
+        return {
+            f"{name}.{k}": value
+            for k, opt in enumerate(optimizers)
+            for name, value in opt.rates(state[k], step).items()
+        }
+
+    return Optimizer(init, update_, rates)
 
 
 class Average(NamedTuple):
@@ -237,7 +249,10 @@ def inject_lr_factor(build: Callable[[float], Optimizer]) -> Optimizer:
         grads, inner, params = optimizer.update_(grads, state["inner"], params, step)
         return grads, {"factor": state["factor"], "inner": inner}, params
 
-    return Optimizer(init, update_)
+    def rates(state: Tree, step: int) -> dict[str, float]:
+        return build(float(state["factor"].value)).rates(state["inner"], step)
+
+    return Optimizer(init, update_, rates)
 
 
 def set_lr_factor(state: Tree, factor: float) -> Tree:

@@ -11,12 +11,12 @@ from attrs import field, frozen
 from attrs.validators import gt
 from torch import Tensor
 
-from mip.data import Shards
+from mip.data import Shards, Table
 from mip.errors import DataError
 from mip.pipe.nodes import Item, capture_error, run_threaded
 from mip.pipe.samplers import Sampler, WithoutReplacement
 from mip.pipe.sources import as_source
-from mip.tree import concat, count_rows, slice_rows, taker
+from mip.tree import concat, count_rows, map_tree, shapes_text, slice_rows, taker
 
 if TYPE_CHECKING:
     from torchdata.nodes import BaseNode
@@ -35,13 +35,18 @@ class Pipe:
     """A recipe: where rows come from, in which order, how many per batch, and what is done with
     them.
 
-    A pipe is a value; nothing runs until it is iterated. `iter(pipe)` yields the first epoch. The
-    source is a table, or a tree of tensors or numpy arrays of one length; others raise DataError.
+    A pipe is a value; nothing runs until it is iterated. What its source may be is said at
+    `mip.pipe.sources.as_source`: a table, a Dataset, tensors, arrays, lists, and trees of these.
+
+    Like a list, a pipe has a length and items: the batches of its first epoch. `epochs` yields
+    those of several epochs, shuffled anew in each; `row` shows a row of the source.
 
     >>> from toolz import pipe; from mip.pipe import batch, sample, transform
     >>> batches = pipe(torch.arange(5), sample(), batch(2), transform(lambda rows: rows * 10))
     >>> [rows.tolist() for rows in batches]
     [[0, 10], [20, 30], [40]]
+    >>> len(batches), batches[2], batches.row(2)
+    (3, tensor([40]), tensor(2))
     >>> next(batches.iter_from(4))
     tensor([20, 30])
     """
@@ -63,14 +68,57 @@ class Pipe:
         return _count_batches(self, _epoch_size(self))
 
     def __iter__(self) -> Iterator[Any]:
-        return run_stages(self, iter_items(self, one_epoch=True))
+        return self.epoch(0)
+
+    def __getitem__(self, position: int) -> Any:
+        """Make one batch of the first epoch; raise IndexError past its end."""
+        index = range(len(self))[position]
+        return next(iter(run_stages(self, iter_items(self, index, one_epoch=True))))
 
     def __repr__(self) -> str:
-        source = self.source if isinstance(self.source, Subset) else _count_text(self.source)
+        source = self.source if isinstance(self.source, Subset) else _rows_text(self.source)
         last = ", drop_last=True" if self.drop_last else ""
         shard = [f"shard({self.rank}, {self.ranks})"] if self.ranks > 1 else []
         parts = [source, self.sampler, f"batch({self.batch_size}{last})", *shard, *self.stages]
         return " | ".join(map(str, parts))
+
+    def row(self, position: int) -> Any:
+        """Return one row of the source, as it is before any sampler or stage: tensors without the
+        dimension of rows, or a dict of the cells of a table. Raises IndexError past the end.
+        """
+        index = range(count_rows(self.source))[position]
+        rows = taker(self.source)(torch.tensor([index]))
+        return rows[0] if isinstance(rows, Table) else map_tree(lambda leaf: leaf[0], rows)
+
+    def epoch(self, number: int) -> Iterator[Any]:
+        """Yield the batches of an epoch, counted from 0: a shuffling sampler has another order in
+        every epoch, the same whenever it is asked again. Raises DataError if there are none.
+        """
+        return run_stages(self, iter_items(self, number * len(self), one_epoch=True))
+
+    def epochs(self, stop: int, start: int = 0) -> Iterator[tuple[int, Iterator[Any]]]:
+        """Yield the numbers of the epochs from `start` to before `stop`, with their batches.
+
+        >>> from toolz import pipe; from mip.pipe import batch, sample
+        >>> shuffled = pipe(torch.arange(4), sample(shuffle=True, seed=0), batch(2))
+        >>> for epoch, batches in shuffled.epochs(2):
+        ...     print(epoch, [rows.tolist() for rows in batches])
+        0 [[0, 2], [1, 3]]
+        1 [[3, 2], [1, 0]]
+        """
+        for number in range(start, stop):
+            yield number, self.epoch(number)
+
+    def rows_at(self, step: int) -> Tensor:
+        """Return the numbers of the rows in the batch of a step, int64 [n], as the source numbers
+        them. Raises DataError for shards, which are read in order.
+        """
+        if isinstance(self.source, Shards):
+            raise DataError("rows_at: shards are read in order; the batches hold their row numbers")
+        epoch, position = divmod(step, len(self))
+        indices = self.sampler(count_rows(self.source), epoch)
+        start = position * self.batch_size
+        return _row_numbers(self.source, indices[start : start + self.batch_size])
 
     def iter_from(self, step: int) -> Iterator[Any]:
         """Yield the batch of a step and those after it, epoch after epoch, without an end.
@@ -93,7 +141,7 @@ class Subset:
         return len(self.indices)
 
     def __repr__(self) -> str:
-        return f"{len(self)} of {_count_text(self.source)}"
+        return f"{len(self)} of {_rows_text(self.source)}"
 
     @property
     def row_ids(self) -> Tensor:
@@ -105,8 +153,12 @@ class Subset:
         return taker(self.source)(self.indices[index])
 
 
-def _count_text(source: Any) -> str:
-    return f"{count_rows(source)} rows"
+def _rows_text(source: Any) -> str:
+    """Describe a source by its rows: their number, and dtype and shape of what is in one."""
+    n_rows = f"{count_rows(source)} rows"
+    if isinstance(source, (Tensor, dict, tuple)):
+        return f"{n_rows} of {shapes_text(source, rows=False)}"
+    return f"{n_rows} of {source}"
 
 
 def _row_numbers(source: Any, indices: Tensor) -> Tensor:
@@ -164,14 +216,20 @@ def _count_batches(pipe: Pipe, size: int) -> int:
     return size // pipe.batch_size if pipe.drop_last else -(-size // pipe.batch_size)
 
 
+def _why_empty(pipe: Pipe, size: int) -> str:
+    if not size:
+        return "its source has no rows"
+    return f"{size} rows are fewer than batch({pipe.batch_size}, drop_last=True)"
+
+
 def iter_items(pipe: Pipe, step: int = 0, one_epoch: bool = False) -> Iterator[Item]:
     """Iterate over the items of a pipe's batches from a step on: without an end, or to the end of
-    that epoch.
+    that epoch. Raises DataError if it has no batches.
     """
     size = _epoch_size(pipe)
     n_batches = _count_batches(pipe, size)
     if not n_batches:
-        return iter(())
+        raise DataError(f"the pipe has no batches: {_why_empty(pipe, size)}")
     first, done = divmod(step, n_batches)
     epochs = [first] if one_epoch else itertools.count(first)
     if isinstance(pipe.source, Shards):

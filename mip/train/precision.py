@@ -105,7 +105,8 @@ def with_loss_scale(optimizer: Optimizer, float16: Float16 | None) -> Optimizer:
         grads, inner, params = optimizer.update_(grads, state["inner"], params, step)
         return grads, {"scale": LossScale(factor, steps), "inner": inner}, params
 
-    return Optimizer(init, update_)
+    rates = lambda state, step: optimizer.rates(state["inner"], step)  # noqa: E731
+    return Optimizer(init, update_, rates)
 
 
 def loss_scale(state: Tree) -> Tensor | None:

@@ -287,6 +287,10 @@ def test_standing_before_any_step_equals_dropping_the_batches_before(
         written(Path(folder), pa.table({"x": range(total(layout))}), layout)
         shards = mip.stream(folder, window)
         batches = pipe(shards, mip.sample(shuffle, 1), mip.batch(size, drop_last))
+        if not len(batches):
+            with pytest.raises(DataError, match="the pipe has no batches"):
+                batches.iter_from(2)
+            return
         assert len(list(batches)) == len(batches)
         want = row_ids_of(islice(batches.iter_from(0), 3 * len(batches)))
         parts = [shard(rank, ranks)(batches) for rank in range(ranks)]
@@ -296,7 +300,6 @@ def test_standing_before_any_step_equals_dropping_the_batches_before(
             expected = [next(part.iter_from(step)).row_ids.tolist() for part in parts]
             assert [*concat(expected)] == want[step]
             assert max(map(len, expected)) - min(map(len, expected)) <= 1
-        assert len(batches) or list(batches.iter_from(2)) == []
 
 
 @pytest.fixture(scope="module")
@@ -535,7 +538,8 @@ def test_a_part_without_rows_is_usable(shards, folder):
     none = mip.split(shards, (1.0, 0.0))[1]
     assert (len(none), len(joined(none.chunks())), rows_of(none)) == (0, 0, [])
     assert none.take([]).columns == shards.columns
-    assert [*pipe(none, mip.sample(True), mip.batch(3))] == [] == [*mip.batch(3)(none).iter_from(2)]
+    with pytest.raises(DataError, match="the pipe has no batches: its source has no rows"):
+        iter(pipe(none, mip.sample(True), mip.batch(3)))
     assert len(none.map(plan.encode).take([]).row) == 0
     with pytest.raises(IndexError):
         none.take([0])

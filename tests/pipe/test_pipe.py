@@ -15,12 +15,13 @@ import pytest
 import torch
 from attrs import evolve
 from conftest import NUMBERS, bits, set_up, spec_of, within
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from toolz import concat, pipe
 from torch.utils.data import DataLoader, TensorDataset
 
 import mip
+from mip.errors import DataError
 from mip.model import Batch
 from mip.pipe import Datapipe
 
@@ -121,7 +122,8 @@ def test_standing_before_a_step_equals_dropping_the_batches_before_it(
 ):
     batches = numbers(rows, size, shuffle, drop_last=drop_last, workers=stage[0], ahead=stage[1])
     if not len(batches):
-        assert list(batches.iter_from(step)) == []
+        with pytest.raises(DataError, match="the pipe has no batches"):
+            batches.iter_from(step)
         return
     plain = numbers(rows, size, shuffle, drop_last=drop_last)
     expected = lists(islice(plain.iter_from(0), step, step + 4))
@@ -131,12 +133,41 @@ def test_standing_before_a_step_equals_dropping_the_batches_before_it(
 @given(rows=st.integers(0, 30), size=sizes, drop_last=st.booleans())
 def test_the_length_is_the_number_of_batches(rows, size, drop_last):
     batches = numbers(rows, size, drop_last=drop_last)
+    assume(len(batches))
     assert len(batches) == len(list(batches))
 
 
-def test_an_empty_source_gives_no_batches():
-    assert list(numbers(0, 4)) == []
-    assert list(islice(numbers(0, 4).iter_from(3), 2)) == []
+def test_a_pipe_without_batches_says_why():
+    with pytest.raises(DataError, match="no batches: its source has no rows"):
+        iter(numbers(0, 4))
+    with pytest.raises(DataError, match=r"3 rows are fewer than batch\(4, drop_last=True\)"):
+        numbers(3, 4, drop_last=True).iter_from(3)
+    assert len(numbers(0, 4)) == 0
+
+
+@given(rows=st.integers(1, 30), size=sizes, shuffle=st.booleans(), number=st.integers(0, 3))
+def test_epochs_and_items_are_those_of_the_endless_stream(rows, size, shuffle, number):
+    batches = numbers(rows, size, shuffle)
+    stream = lists(islice(batches.iter_from(0), 4 * len(batches)))
+    first = number * len(batches)
+    assert lists(batches.epoch(number)) == stream[first : first + len(batches)]
+    assert [(k, lists(epoch)) for k, epoch in batches.epochs(number + 1, start=number)] == [
+        (number, lists(batches.epoch(number)))
+    ]
+    assert lists(batches[k] for k in range(len(batches))) == lists(batches)
+    assert batches[-1].tolist() == lists(batches)[-1]
+    assert batches.rows_at(first).tolist() == stream[first]
+    with pytest.raises(IndexError):
+        batches[len(batches)]
+
+
+def test_a_row_is_an_item_of_the_source():
+    pairs = mip.pipe.Pipe((list(range(10)), list(range(5, 15))))
+    assert (len(pairs), pairs.row(0), pairs.row(-1)) == (10, (0, 5), (9, 14))
+    table = mip.from_columns({"area": [70, 95], "town": ["Ulm", "Bonn"]})
+    assert pipe(table, mip.batch(2)).row(1) == table[1] == {"area": 95, "town": "Bonn"}
+    with pytest.raises(IndexError):
+        pairs.row(10)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import within
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from toolz import concat, pipe
 
@@ -51,6 +51,7 @@ def epochs(batches, count=1, first=0):
 @given(kind=kinds, rows=st.integers(1, 20), size=sizes, drop_last=st.booleans())
 def test_the_length_is_the_number_of_batches(kind, rows, size, drop_last):
     batches = numbers(kind, rows, size, drop_last)
+    assume(len(batches))
     assert len(batches) == len(list(batches))
 
 
@@ -65,6 +66,7 @@ def test_standing_before_a_step_equals_dropping_the_batches_before_it(
     kind, rows, size, step, drop_last
 ):
     batches = numbers(kind, rows, size, drop_last)
+    assume(len(batches))
     expected = lists(islice(batches.iter_from(0), step, step + 4))
     assert lists(islice(batches.iter_from(step), 4)) == expected
     threads = [mip.transform(torch.clone, workers=2), mip.prefetch(2)]
@@ -83,9 +85,11 @@ def test_a_sampler_is_a_function_of_seed_and_epoch(kind):
 
 
 @pytest.mark.parametrize("kind", sorted({*OPTIONS} - {"weighted", "weighted few"}))
-def test_an_empty_source_gives_no_batches(kind):
+def test_an_empty_source_has_no_batches(kind):
     batches = mip.sample(**OPTIONS[kind](0))(torch.arange(0))
-    assert (len(batches), list(batches)) == (0, [])
+    assert len(batches) == 0
+    with pytest.raises(DataError, match="the pipe has no batches: its source has no rows"):
+        iter(batches)
 
 
 # Weights.
@@ -268,7 +272,7 @@ def test_an_order_that_raises_does_not_hang():
 
 @given(data=st.data(), rows=st.integers(1, 20), size=sizes, shuffle=st.booleans())
 def test_a_subset_is_the_source_of_its_rows(data, rows, size, shuffle):
-    indices = data.draw(st.lists(st.integers(0, rows - 1), max_size=20))
+    indices = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=20))
     stages = [mip.sample(shuffle), mip.batch(size)]
     restricted = pipe(torch.arange(rows) * 10, mip.subset(indices), *stages)
     expected = pipe(torch.tensor(indices, dtype=torch.int64) * 10, *stages)
@@ -312,6 +316,7 @@ def test_the_ranks_share_every_batch_evenly_and_in_its_order(
     kind, rows, size, ranks, step, drop_last
 ):
     whole = numbers(kind, rows, size, drop_last)
+    assume(len(whole))
     shared = [numbers(kind, rows, size, drop_last, more=[shard(k, ranks)]) for k in range(ranks)]
     assert {len(part) for part in shared} == {len(whole)}
     streams = [lists(islice(part.iter_from(step), 4)) for part in shared]
@@ -345,6 +350,6 @@ def test_a_pipe_says_what_it_is():
         mip.batch(2, drop_last=True),
     ]
     assert repr(pipe(torch.arange(6), *stages, shard(1, 3), mip.prefetch(2))) == (
-        "4 of 6 rows | Weighted(weights=4, seed=0, num_samples=9) | batch(2, drop_last=True) | "
-        "shard(1, 3) | Prefetch(batches=2)"
+        "4 of 6 rows of int64 [] | Weighted(weights=4, seed=0, num_samples=9) | "
+        "batch(2, drop_last=True) | shard(1, 3) | Prefetch(batches=2)"
     )

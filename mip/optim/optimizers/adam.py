@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from mip.optim.kernels import rates_of
 from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
 from mip.optim.protocol import Optimizer, Params, Update, zeros
 from mip.optim.schedules import Hyper, value_at
@@ -73,7 +74,7 @@ def _fused(
             )
         return grads, state, params
 
-    return Optimizer(init, update_)
+    return Optimizer(init, update_, rates_of({"lr": lr, "weight_decay": decay}))
 
 
 AdamW = optimizer_kind("AdamW", "adamw", adamw)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mip.errors import MipError
+from mip.optim.kernels import REPORTED, rates_of
 from mip.optim.protocol import Optimizer, Params, Update, zeros
 from mip.optim.schedules import Hyper, value_at
 from mip.tree import Tree, clone, map_tree
@@ -60,7 +61,11 @@ def from_torch(
         new_params = {path: param.data for path, param in detached.items()}
         return grads, {"begun": torch.ones(()), **packed}, new_params
 
-    return Optimizer(init, update_)
+    def rates(state: Tree, step: int) -> dict[str, float]:
+        group = make({})[1].param_groups[0] | ({} if lr is None else {"lr": lr})
+        return rates_of({name: group[name] for name in REPORTED if name in group})(state, step)
+
+    return Optimizer(init, update_, rates)
 
 
 def _pack(

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mip.optim.kernels import update_second_moment_
+from mip.optim.kernels import rates_of, update_second_moment_
 from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
 from mip.optim.protocol import Optimizer, Params, Update, zeros
 from mip.optim.schedules import Hyper, value_at
@@ -57,7 +57,7 @@ def _adamw(lr: Hyper, betas: tuple[Hyper, Hyper], eps: Hyper, decay: Hyper) -> O
             param.copy_(base.lerp(mean, beta1))
         return grads, state, params
 
-    return Optimizer(init, update_)
+    return Optimizer(init, update_, rates_of({"lr": lr, "weight_decay": decay}))
 
 
 def _average_weight(sums: Tensor, lr: float) -> float:
