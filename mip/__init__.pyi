@@ -25,8 +25,10 @@ from . import workers as workers
 from .data import Table as Table
 from .data import folds as folds
 from .data import from_columns as from_columns
+from .data import from_dataset as from_dataset
 from .data import from_frame as from_frame
 from .data import read as read
+from .data import read_idx as read_idx
 from .data import split as split
 from .data import stream as stream
 from .errors import MipError as MipError
@@ -58,6 +60,7 @@ from .pipe import to as to
 from .pipe import transform as transform
 from .prediction import evaluate as evaluate
 from .prediction import load as load
+from .prediction import predict as predict
 from .prediction import predictor as predictor
 from .runs import Context as Context
 from .runs import crossval as crossval
@@ -70,6 +73,7 @@ from .train import Skip as Skip
 from .train import Stop as Stop
 from .train import fit as fit
 from .train import init as init
+from .train import module as module
 from .train import scan as scan
 from .train import train_step as train_step
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -83,6 +84,24 @@ def write(path: str | Path, data: bytes, *, overwrite: bool = False, sync: bool 
         return
     with replacing(path, overwrite=overwrite, sync=sync) as file:
         file.write(data)
+
+
+def append(path: str | Path, data: bytes) -> None:
+    """Append to a file, all of the data or none of it; the disk is not waited for.
+
+    Raises FileError if the file cannot be written.
+    """
+    try:
+        with open(path, "ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def holds(path: str | Path, data: bytes) -> bool:

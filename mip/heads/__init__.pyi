@@ -1,6 +1,7 @@
 from .binary import Binary as Binary
 from .count import Count as Count
 from .joint import Joint as Joint
+from .losses import CheckedLoss as CheckedLoss
 from .losses import Criterion as Criterion
 from .multiclass import Multiclass as Multiclass
 from .multilabel import Multilabel as Multilabel

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts
@@ -18,6 +19,20 @@ Criterion = Callable[[Any, Any], Tensor]
 """(logits, target) of n rows to their mean loss, a tensor without dimensions. Both are tensors, or
 dicts by the names of several heads.
 """
+
+
+@frozen
+class CheckedLoss:
+    """A loss that checks the shapes of logits and target itself, as those of heads do.
+
+    >>> CheckedLoss(check_shapes(F.l1_loss))(torch.zeros(3), torch.ones(3))
+    tensor(1.)
+    """
+
+    criterion: Criterion
+
+    def __call__(self, logits: Any, target: Any) -> Tensor:
+        return self.criterion(logits, target)
 
 
 def check_shapes(loss: Callable[..., Tensor]) -> Criterion:

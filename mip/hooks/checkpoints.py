@@ -2,13 +2,17 @@
 
 A thread writes them from a copy of the state. Training waits only for the copy, which is made into
 the memory of the one before, because that is faster than new memory. There is one write at a time,
-in order: the next checkpoint, an error and the end of the fit wait for it. The cost is the memory
-of one copy of the state, and for a state on a GPU of another on the host while it is written.
+in order. Where epochs are shorter than a write takes, `last.safetensors` is not written after every
+one of them: writing takes a tenth of the time at most, and the newest epoch is always written at
+the end. The cost is the memory of two copies of the state at most, and for a state on a GPU of
+others on the host while they are written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -17,7 +21,7 @@ from typing import Any
 from attrs import define
 
 from mip.files import list_checkpoints, peek, save_checkpoint
-from mip.metrics import Mode, best_epoch, check_metric
+from mip.metrics import BestEpoch, Mode, check_metric
 from mip.model import Plan
 from mip.output import check_output
 from mip.train import Event, History, Hook, Reply, State, stateful
@@ -40,44 +44,86 @@ def checkpoint(
     `keep_last` keeps the checkpoints of the last n epochs as files of their own,
     `epoch-0007.safetensors`; -1 keeps those of all.
 
-    A thread writes while the fit continues. The next checkpoint, an error and the end of the fit
-    wait for it; what it raises, such as FileError for a full disk, ends the fit at the next event.
-    One copy of the state is held in memory until the fit ends; its memory is reused.
+    A thread writes while the fit continues. Epochs that are shorter than ten times a write share
+    one: then `last.safetensors` is that of the newest epoch at the time, and when the fit ends, of
+    its last one. What `every`, `metric` and `keep_last` ask for is always written. What the thread
+    raises, such as FileError for a full disk, ends the fit at the next event.
 
     Raises FileError before the first step if the folder holds checkpoints, unless `overwrite` is
     set or the last of them is of the step that the fit continues from.
     """
+    folder = Path(folder)
+    save = partial(_write, folder, keep_last, plan=plan, extra=extra)
 
-    def hook(writing: _Writing, event: Event) -> Reply:
+    def hook(writer: _Writer, event: Event) -> Reply:
         if event.name == "before_fit":
-            _check_folder(event, Path(folder), overwrite)
-        is_due, is_end = _is_due(event, every), event.name in {"on_error", "after_fit"}
-        if writing.task and (is_due or is_end or writing.task.done()):
-            wait([writing.task])  # if Ctrl-C interrupts this, the end of the fit waits again
-            task, writing.task = writing.task, None
-            task.result()
-        if is_due:
-            writing.copy, history = event.copy(writing.copy), event.history
-            names = _names(event, history, metric, mode, keep_last)
-            save = partial(
-                save_checkpoint, state=writing.copy, history=history, plan=plan, extra=extra
-            )
-            writer = ThreadPoolExecutor(1)
-            try:
-                writing.task = writer.submit(_write, Path(folder), names, save, keep_last)
-            finally:  # the thread ends with its task, even if Ctrl-C interrupts its start
-                writer.shutdown(wait=False)
+            _check_folder(event, folder, overwrite)
+        is_end = event.name in {"on_error", "after_fit"}
+        if writer.task and (is_end or writer.task.done()):
+            writer.finish()
+        if _is_due(event, every):
+            names = _names(event, writer.best, metric, mode, keep_last)
+            if not set(writer.waiting_names) <= set(names):
+                writer.write()  # what waits is not replaced by what comes now
+            writer.add(event, names, save)
+            if event.name == "after_batch" or time.monotonic() >= writer.due:
+                writer.write()
         if is_end:
-            writing.copy = None
+            writer.write()
+            writer.finish()
+            writer.free()
         return None
 
-    return stateful(_Writing, hook)
+    def make_writer() -> _Writer:
+        return _Writer(BestEpoch(metric or "", mode))
+
+    return stateful(make_writer, hook, reads=[metric] if metric else (), adds=())
 
 
 @define
-class _Writing:
-    task: Future[None] | None = None
-    copy: State | None = None  # the state being written; its memory is reused for the next
+class _Writer:
+    """What is being written, and what waits to be: each a copy of the state with its history."""
+
+    best: BestEpoch
+    task: Future[float] | None = None
+    written: State | None = None  # the copy that the task writes; its memory is reused
+    waiting: State | None = None
+    waiting_names: Sequence[str] = ()
+    waiting_task: Callable[[], float] | None = None
+    due: float = -math.inf  # when the next epoch is worth writing
+
+    def add(self, event: Event, names: Sequence[str], save: Callable[..., float]) -> None:
+        """Copy the state, to be written under some names in the place of what waits so far."""
+        if self.waiting is None and self.task is None:
+            self.waiting, self.written = self.written, None
+        self.waiting = event.copy(self.waiting)
+        self.waiting_task = partial(save, names, self.waiting, event.snapshot())
+        self.waiting_names = names
+
+    def write(self) -> None:
+        """Start to write what waits, when the write before it has ended."""
+        if self.waiting_task is None:
+            return
+        self.finish()
+        pool = ThreadPoolExecutor(1)
+        try:
+            self.task = pool.submit(self.waiting_task)
+        finally:  # the thread ends with its task, even if Ctrl-C interrupts its start
+            pool.shutdown(wait=False)
+        self.waiting, self.written = self.written, self.waiting
+        self.waiting_task, self.waiting_names = None, ()
+
+    def finish(self) -> None:
+        """Wait for the write, and raise what it has raised."""
+        if self.task is None:
+            return
+        wait([self.task])  # if Ctrl-C interrupts this, the end of the fit waits again
+        task, self.task = self.task, None
+        self.due = time.monotonic() + 9 * task.result()
+
+    def free(self) -> None:
+        """Let go of the copies."""
+        self.written = self.waiting = None
 
 
 def _check_folder(event: Event, folder: Path, overwrite: bool) -> None:
@@ -94,14 +140,13 @@ def _is_due(event: Event, every: int | None) -> bool:
 
 
 def _names(
-    event: Event, history: History, metric: str | None, mode: Mode | None, keep_last: int
+    event: Event, best: BestEpoch, metric: str | None, mode: Mode | None, keep_last: int
 ) -> list[str]:
     names = []
     if event.name == "after_epoch":
-        epochs = history.epochs
         if metric:
-            check_metric(epochs, metric, mode)
-            if best_epoch(epochs, metric, mode) == len(epochs) - 1:
+            check_metric(event.epochs, metric, mode)
+            if best.update(event.epochs) == len(event.epochs) - 1:
                 names.append("best")
         if keep_last:
             names.append(f"epoch-{event.epoch:04}")
@@ -109,8 +154,20 @@ def _names(
     return [*names, "last"]
 
 
-def _write(folder: Path, names: list[str], save: partial[None], keep_last: int) -> None:
+def _write(
+    folder: Path,
+    keep_last: int,
+    names: Sequence[str],
+    state: State,
+    make_history: Callable[[], History],
+    plan: Plan | None,
+    extra: Mapping[str, Any] | None,
+) -> float:
+    """Write a checkpoint under some names, and return how many seconds that took."""
+    began, history = time.monotonic(), make_history()
     for name in names:
-        save(folder / f"{name}.safetensors", overwrite=True)
+        path = folder / f"{name}.safetensors"
+        save_checkpoint(path, state, history=history, plan=plan, extra=extra, overwrite=True)
         for old in sorted(folder.glob("epoch-*.safetensors"))[: -keep_last if keep_last > 0 else 0]:
             old.unlink()
+    return time.monotonic() - began

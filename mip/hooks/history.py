@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from attrs import define
+from attrs import define, field
 
 from mip.errors import MipError
 from mip.optim import Schedule
-from mip.output import check_output, write
+from mip.output import append, check_output, write
 from mip.plots import curves, figure, in_notebook, png, updating_output
-from mip.train import Event, History, Hook, Reply, stateful
+from mip.train import Event, History, Hook, Reply, stateful, with_names
 
 
 def record(rows: list[Mapping[str, float]]) -> Hook:
@@ -30,7 +30,7 @@ def record(rows: list[Mapping[str, float]]) -> Hook:
             rows.append(event.metrics)
         return None
 
-    return hook
+    return with_names(hook, reads=(), adds=())
 
 
 def _check_own_file(
@@ -45,29 +45,46 @@ def _check_own_file(
 
 def log(path: str | Path, steps: bool = False, *, overwrite: bool = False) -> Hook:
     """Write a file with a row for each epoch, or with `steps` for each step: CSV if the path ends
-    in `.csv`, otherwise JSON lines, in which numbers that are not finite are null. The file is
-    written whole after each epoch.
+    in `.csv`, otherwise JSON lines, in which numbers that are not finite are null. Rows are
+    appended after each epoch, and the file is written anew at the end.
 
     It is written from the history, so that the log of a resumed run continues from its checkpoint.
     A fit without a history raises FileError before its first step if the file exists already,
     unless `overwrite` is set.
     """
     path = Path(path)
-    format_rows = _csv if path.suffix.lower() == ".csv" else _json_lines
+    is_csv = path.suffix.lower() == ".csv"
 
-    def hook(claimed: list[Path], event: Event) -> Reply:
+    def hook(file: _LogFile, event: Event) -> Reply:
         if event.name == "before_fit":
             _check_own_file(event, path, overwrite, lambda data: b"step" in data.split(b"\n")[0])
-            claimed.append(path)
+            file.claimed = True
         # A fit that is refused the file, or fails before it is claimed, ends with after_fit too.
-        elif claimed and event.name in {"after_epoch", "after_fit"}:
-            history = event.history
-            text = format_rows(_steps(history) if steps else history.epochs)
-            # We wait for the disk only once, at the end: checkpoints have the history, too.
-            write(path, text.encode(), overwrite=True, sync=event.name == "after_fit")
+        if not file.claimed or event.name not in {"after_epoch", "after_fit"}:
+            return None
+        rows = _steps(event.history) if steps else event.epochs
+        new, names = rows[file.rows :], dict.fromkeys(name for row in rows[-1:] for name in row)
+        # We wait for the disk only once, at the end: checkpoints have the history, too.
+        is_end = event.name == "after_fit"
+        if is_end or not file.rows or not file.names or (is_csv and names != file.names):
+            text = _csv(rows) if is_csv else _json_lines(rows)
+            write(path, text.encode(), overwrite=True, sync=is_end)
+            names = dict.fromkeys(name for row in rows for name in row)
+        else:
+            append(path, (_csv(new, header=False) if is_csv else _json_lines(new)).encode())
+        file.rows, file.names = len(rows), names
         return None
 
-    return stateful(list, hook)
+    return stateful(_LogFile, hook, adds=())
+
+
+@define
+class _LogFile:
+    """How much of the history is in the file: its rows, and the names of its columns."""
+
+    claimed: bool = False
+    rows: int = 0
+    names: dict[str, None] = field(factory=dict)
 
 
 def _steps(history: History) -> list[Mapping[str, float]]:
@@ -80,11 +97,12 @@ def _json_lines(rows: Sequence[Mapping[str, float]]) -> str:
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
-def _csv(rows: Sequence[Mapping[str, float]]) -> str:
+def _csv(rows: Sequence[Mapping[str, float]], header: bool = True) -> str:
     text = io.StringIO()
     names = dict.fromkeys(name for row in rows for name in row)
     table = csv.DictWriter(text, list(names), lineterminator="\n")
-    table.writeheader()
+    if header:
+        table.writeheader()
     table.writerows(rows)
     return text.getvalue()
 
@@ -126,7 +144,8 @@ def plot_history(
             picture.due = time.monotonic() + 20 * (time.monotonic() - began)
         return None
 
-    return stateful(lambda: _Picture(updating_output() if in_notebook() else None), hook)
+    make = lambda: _Picture(updating_output() if in_notebook() else None)  # noqa: E731
+    return stateful(make, hook, adds=())
 
 
 @define

@@ -6,13 +6,14 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from attrs import define, evolve, field
 
 from mip.errors import MipWarning
-from mip.metrics import Mode, best_epoch, check_metric, direction
-from mip.optim import plateau_factor, set_lr_factor
+from mip.metrics import BestEpoch, Mode, check_metric, direction
+from mip.optim import Plateau, set_lr_factor
 from mip.train import Event, Hook, Reply, Skip, State, Stop, stateful
 
 
@@ -41,7 +42,7 @@ def limit(
             return Skip.EPOCH if count.batches == batches else None
         return None
 
-    return stateful(_Count, hook)
+    return stateful(_Count, hook, adds=())
 
 
 @define
@@ -73,7 +74,7 @@ def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
             return None
         return start_of_epoch[0] if start_of_epoch else Stop(_failure_message(event))
 
-    return stateful(list, hook)
+    return stateful(list, hook, adds=())
 
 
 def _is_finite(metrics: Mapping[str, Any]) -> bool:
@@ -100,28 +101,34 @@ def reduce_lr_on_plateau(
     threshold: float = 1e-4,
 ) -> Hook:
     """Multiply the learning rate by `factor` whenever a metric has not improved for more than
-    `patience` epochs; see `mip.optim.plateau_factor`. The optimizer is one from
+    `patience` epochs; see `mip.optim.Plateau`. The optimizer is one from
     `mip.optim.inject_lr_factor`.
 
     A function of the history alone, so that a resumed run continues with the same rate.
     """
+    make = partial(Plateau, factor, patience, mode or direction(metric), threshold)
 
-    def lr_factor(values: list[float]) -> float:
-        return plateau_factor(values, factor, patience, mode or direction(metric), threshold)
-
-    def hook(event: Event) -> Reply:
+    def hook(memory: _PlateauMemory, event: Event) -> Reply:
         if event.name not in {"before_fit", "before_epoch"}:
             return None
-        epochs = event.history.epochs
-        check_metric(epochs, metric, mode)
-        values = [row[metric] for row in epochs if metric in row]
-        now = lr_factor(values)
-        if event.name == "before_epoch" and now == lr_factor(values[:-1]):
+        check_metric(event.epochs, metric, mode)
+        before = memory.plateau.lr_factor
+        for row in event.epochs[memory.seen :]:
+            if metric in row:
+                memory.plateau.update(row[metric])
+        memory.seen, now = len(event.epochs), memory.plateau.lr_factor
+        if event.name == "before_epoch" and now == before:
             return None
         state = event.state
         return evolve(state, optimizer=set_lr_factor(state.optimizer, now))
 
-    return hook
+    return stateful(lambda: _PlateauMemory(make()), hook, reads=[metric], adds=())
+
+
+@define
+class _PlateauMemory:
+    plateau: Plateau
+    seen: int = 0
 
 
 def restore_best(metric: str, mode: Mode | None = None) -> Hook:
@@ -132,25 +139,30 @@ def restore_best(metric: str, mode: Mode | None = None) -> Hook:
     state is only in a checkpoint.
     """
 
-    def hook(best: list[State], event: Event) -> Reply:
+    def hook(memory: _BestState, event: Event) -> Reply:
         if event.name == "after_epoch":
-            epochs = event.history.epochs
-            check_metric(epochs, metric, mode)
-            if best_epoch(epochs, metric, mode) == len(epochs) - 1:
-                best[:] = [event.state]
+            check_metric(event.epochs, metric, mode)
+            if memory.best.update(event.epochs) == len(event.epochs) - 1:
+                memory.state = event.state
         if event.name != "after_fit":
             return None
-        epoch = best_epoch(event.history.epochs, metric, mode)
-        if not best and epoch >= 0 and event.error is None:
+        epoch = memory.best.update(event.epochs)
+        if memory.state is None and epoch >= 0 and event.error is None:
             cure = f"checkpoint(metric='{metric}') keeps it as best.safetensors"
             warnings.warn(
                 f"restore_best: epoch {epoch + 1} was the best and came before this fit; {cure}",
                 MipWarning,
                 stacklevel=2,
             )
-        return best[0] if best else None
+        return memory.state
 
-    return stateful(list, hook)
+    return stateful(lambda: _BestState(BestEpoch(metric, mode)), hook, reads=[metric], adds=())
+
+
+@define
+class _BestState:
+    best: BestEpoch
+    state: State | None = None
 
 
 def early_stop(metric: str, patience: int, mode: Mode | None = None) -> Hook:
@@ -162,15 +174,14 @@ def early_stop(metric: str, patience: int, mode: Mode | None = None) -> Hook:
     if patience < 1:
         raise ValueError(f"'patience' must be 1 or more: {patience}")
 
-    def hook(event: Event) -> Reply:
+    def hook(best: BestEpoch, event: Event) -> Reply:
         if event.name not in {"before_fit", "after_epoch"}:
             return None
-        epochs = event.history.epochs
-        check_metric(epochs, metric, mode)
-        best = best_epoch(epochs, metric, mode)
-        waited = len(epochs) - 1 - best
+        check_metric(event.epochs, metric, mode)
+        epoch = best.update(event.epochs)
+        waited = len(event.epochs) - 1 - epoch
         if waited < patience:
             return None
-        return Stop(f"{metric} has not improved on epoch {best + 1} for {waited} epochs")
+        return Stop(f"{metric} has not improved on epoch {epoch + 1} for {waited} epochs")
 
-    return hook
+    return stateful(partial(BestEpoch, metric, mode), hook, reads=[metric], adds=())

@@ -15,6 +15,7 @@ import torch
 from attrs import define, field
 
 from mip.metrics import format_metric
+from mip.optim import REPORTED
 from mip.plots import in_notebook, updating_output
 from mip.train import Event, Hook, Reply, stateful
 from mip.tree import count_rows
@@ -24,12 +25,12 @@ def progress(total: int | None = None, label: str = "fit") -> Hook:
     """Show a progress bar with the step, its first metric (the loss) and the time left: on standard
     error while the fit lasts, or in a notebook below the cell, where it stays.
 
-    `total` is the number of steps at the end of the fit.
+    `total` is the number of steps at the end of the fit; by default the fit says it, if it knows.
     """
 
     def hook(bar: _Bar, event: Event) -> Reply:
         if event.name == "before_fit":
-            bar.start()
+            bar.start(total or event.total_steps)
         elif event.name == "after_batch":
             name, value = next(iter(event.metrics.items()))
             bar.last = (event.step, name, value)
@@ -43,12 +44,12 @@ def progress(total: int | None = None, label: str = "fit") -> Hook:
             bar.stop()
         return None
 
-    return stateful(partial(_bar, total, label), hook)
+    return stateful(partial(_bar, label), hook, adds=())
 
 
 @define
 class _Bar:
-    start: Callable[[], None]
+    start: Callable[[int | None], None]
     stop: Callable[[], None]
     show: Callable[[int, str, Any], None]
     last: tuple[int, str, Any] | None = None
@@ -60,7 +61,7 @@ class _Bar:
             self.show(*self.last)
 
 
-def _bar(total: int | None, label: str) -> _Bar:
+def _bar(label: str) -> _Bar:
     from rich import progress as rich
     from rich.console import Console
 
@@ -75,7 +76,11 @@ def _bar(total: int | None, label: str) -> _Bar:
         transient=True,
         disable=bool(show_below),
     )
-    task = bar.add_task(label, total=total)
+    task = bar.add_task(label, total=None)
+
+    def start(total: int | None) -> None:
+        bar.update(task, total=total)
+        bar.start()
 
     def show(step: int, name: str, value: Any) -> None:
         bar.update(task, completed=step, description=f"{label} {name} {float(value):.4g}")
@@ -84,16 +89,16 @@ def _bar(total: int | None, label: str) -> _Bar:
                 text.print(bar.get_renderable())
             show_below({"text/plain": line.get().rstrip()})
 
-    return _Bar(bar.start, bar.stop, show)
+    return _Bar(start, bar.stop, show)
 
 
 def console(
     show: Callable[[str], None] = print, lines: int = 10, epochs: int | None = None
 ) -> Hook:
-    """Print a table with a line for the first and the last epoch of a run of `epochs`, and about
-    `lines` in between; without `epochs`, for every one. Its columns are the metrics of the epoch's
-    row that fit into the terminal, and its seconds, which include validation unless `timing` has
-    measured them.
+    """Print a table with a line for the first and the last epoch of a run of `epochs` (by default
+    as many as the fit has), and about `lines` in between. Its columns are the metrics of the
+    epoch's row that fit into the terminal, and its seconds, which include validation unless
+    `timing` has measured them.
 
     The header is printed again whenever the columns change.
     """
@@ -102,8 +107,9 @@ def console(
         if event.name == "before_epoch":
             table.began = time.monotonic()
         elif event.name == "after_epoch":
-            every = max(1, (epochs or 0) // lines)
-            if (event.epoch + 1) % every == 0 or event.epoch + 1 in {1, epochs}:
+            total = epochs or event.total_epochs
+            every = max(1, (total or 0) // lines)
+            if (event.epoch + 1) % every == 0 or event.epoch + 1 in {1, total}:
                 seconds = time.monotonic() - table.began
                 header, line = _lines({"seconds": seconds, **event.metrics})
                 if header != table.header:
@@ -114,7 +120,7 @@ def console(
             show(f"stopped: {event.reason}")
         return None
 
-    return stateful(_Table, hook)
+    return stateful(_Table, hook, adds=())
 
 
 @define
@@ -126,6 +132,7 @@ class _Table:
 def _lines(row: Mapping[str, float]) -> tuple[str, str]:
     # As many metrics as there is room for between epoch and seconds; the log has them all.
     names = [name for name in row if name not in {"epoch", "step", "seconds"}]
+    names.sort(key=lambda name: name.split(".")[0] in REPORTED)  # rates of the optimizer come last
     widths = {name: max(len(name), 9) for name in names}
     ends = accumulate(width + 2 for width in widths.values())
     room = shutil.get_terminal_size().columns - len("epoch  seconds")
@@ -154,7 +161,7 @@ def timing() -> Hook:
             return {"seconds": seconds, "rows_per_second": timer.rows / max(seconds, 1e-9)}
         return None
 
-    return stateful(_Timer, hook)
+    return stateful(_Timer, hook, adds=("seconds", "rows_per_second"))
 
 
 @define

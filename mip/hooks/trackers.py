@@ -28,4 +28,4 @@ def tensorboard(folder: str | Path) -> Hook:
             writer.close()
         return None
 
-    return stateful(partial(SummaryWriter, str(folder)), hook)
+    return stateful(partial(SummaryWriter, str(folder)), hook, adds=())

@@ -2,42 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from mip.errors import DataError
-from mip.metrics import NO_METRICS, MetricFunction
+from mip.errors import DataError, MipError
+from mip.metrics import NO_METRICS, Metric
 from mip.model import Net, Plan, build
-from mip.train import Event, Hook, Reply, eval_step
+from mip.train import Event, Hook, Reply, State, check_loss, check_net, eval_step, score, with_names
 from mip.tree import concat, map_tree
 
 
 def validate(
-    plan: Plan,
+    model: Plan | nn.Module,
     batches: Iterable[Any],
     name: str = "valid",
     net: Net | None = None,
-    metrics: Mapping[str, MetricFunction] = NO_METRICS,
+    metrics: Mapping[str, Metric] = NO_METRICS,
+    loss: Callable[[Any, Any], Any] | None = None,
 ) -> Hook:
-    """Score batches after every epoch and add `name/metric` to the epoch's row: the loss, the
-    head's metrics and your own `metrics`.
+    """Score batches after every epoch and add `name/metric` to the epoch's row.
 
-    Batches are (inputs, target, …), as `plan.encode` returns them. They are scored with a module
-    that is not the trained one: `net`, or a new one.
+    For a plan these are the loss, the head's metrics and your own `metrics`; for a module, `loss`
+    and `metrics`. A metric is a function of (logits, target) of all rows, or a `StreamingMetric`.
+    Batches are (inputs, target, …), and iterable once per epoch: a Pipe, a DataLoader, a list. They
+    are scored with a module that is not the trained one: a copy, or `net`.
+
+    Raises MipError for a module with neither a loss nor metrics, and for a plan with a loss, which
+    it has already.
+
+    >>> import mip, torch; from toolz import pipe
+    >>> net, mse = torch.nn.Linear(2, 1), torch.nn.functional.mse_loss
+    >>> batches = pipe((torch.ones(8, 2), torch.ones(8, 1)), mip.batch(4))
+    >>> step, hooks = mip.train_step(net, mse, mip.sgd(0.1)), [validate(net, batches, loss=mse)]
+    >>> state, history = mip.fit(step, batches, step.init(), epochs=2, hooks=hooks)
+    >>> [list(row) for row in history.epochs][0]
+    ['epoch', 'step', 'loss', 'lr', 'valid/loss']
     """
-    predict = eval_step(net or build(plan, pretrain=False))
+    evaluate: Callable[[State], dict[str, float]]
+    names: Callable[[], list[str]]
+    if isinstance(model, Plan):
+        if loss is not None:
+            raise MipError("validate: a plan has a loss; `loss` is for a module")
+        module = net or build(model, pretrain=False)
+        evaluate = partial(_score_plan, model, eval_step(module), batches, metrics)
+        names = partial(_names_of_plan, model, module, batches, metrics)
+    else:
+        check_net(model)
+        if loss is None and not metrics:
+            raise MipError("validate: a module needs loss= or metrics=")
+        if loss is not None:
+            check_loss(loss)
+        predict = eval_step(deepcopy(model))
+        evaluate = lambda state: score(partial(predict, state), batches, loss, metrics)  # noqa: E731
+        names = lambda: [*["loss"] * (loss is not None), *metrics]  # noqa: E731
 
     def hook(event: Event) -> Reply:
         if event.name != "validate":
             return None
-        state = event.state
-        pairs = [(predict(state, inputs), target) for inputs, target, *_ in batches]
-        if not pairs:
-            raise DataError("no batches to validate on; they must be iterable once per epoch")
-        logits, target = concat([map_tree(torch.Tensor.cpu, pair) for pair in pairs])
-        scores = plan.score(logits, target, metrics)
-        return {f"{name}/{metric}": value for metric, value in scores.items()}
+        return {f"{name}/{metric}": value for metric, value in evaluate(event.state).items()}
 
-    return hook
+    is_iterator = iter(batches) is batches  # to look at its first batch would take it away
+    if isinstance(model, Plan) and is_iterator:
+        return hook
+    return with_names(hook, (), lambda: [f"{name}/{metric}" for metric in names()])
+
+
+def _score_plan(
+    plan: Plan,
+    predict: Callable[[State, Any], Any],
+    batches: Iterable[Any],
+    metrics: Mapping[str, Metric],
+    state: State,
+) -> dict[str, float]:
+    pairs = [(predict(state, inputs), target) for inputs, target, *_ in batches]
+    if not pairs:
+        raise DataError("no batches to validate on; they must be iterable once per epoch")
+    logits, target = concat([map_tree(Tensor.cpu, pair) for pair in pairs])
+    return plan.score(logits, target, metrics)
+
+
+@torch.no_grad()
+def _names_of_plan(
+    plan: Plan, net: Net, batches: Iterable[Any], metrics: Mapping[str, Metric]
+) -> list[str]:
+    # A head says what it measures only by measuring; a batch is enough for the names.
+    inputs, target, *_ = next(iter(batches))
+    logits, target = map_tree(Tensor.cpu, (net.eval()(inputs), target))
+    return list(plan.score(logits, target, metrics))

@@ -1,3 +1,4 @@
+from .best import BestEpoch as BestEpoch
 from .functions import auc as auc
 from .functions import in_target_unit as in_target_unit
 from .functions import log_loss as log_loss
@@ -15,6 +16,8 @@ from .protocol import NO_METRICS as NO_METRICS
 from .protocol import Metric as Metric
 from .protocol import MetricFunction as MetricFunction
 from .protocol import StreamingMetric as StreamingMetric
+from .protocol import compute_metrics as compute_metrics
+from .protocol import split_metrics as split_metrics
 from .ranking import HIGHER_IS_BETTER as HIGHER_IS_BETTER
 from .ranking import Mode as Mode
 from .ranking import best_epoch as best_epoch

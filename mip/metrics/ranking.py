@@ -66,5 +66,5 @@ def check_metric(epochs: Sequence[Mapping[str, float]], metric: str, mode: str |
     """Raise ValueError for an unknown mode, and MipError if none of the epochs has the metric."""
     if mode not in {None, "min", "max"}:
         raise ValueError(f"'mode' must be 'min' or 'max', not {mode!r}")
-    if epochs and not any(metric in row for row in epochs):
+    if epochs and metric not in epochs[-1] and not any(metric in row for row in epochs):
         raise MipError(f"the epochs have no '{metric}'{hint(metric, epochs[-1])}")

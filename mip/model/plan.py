@@ -15,8 +15,8 @@ from torch import Tensor
 from mip.branches import Facts
 from mip.data import Rows, Table
 from mip.errors import DataError, SpecError
-from mip.heads import Criterion, scores, training_loss
-from mip.metrics import NO_METRICS, MetricFunction
+from mip.heads import CheckedLoss, Criterion, scores, training_loss
+from mip.metrics import NO_METRICS, Metric, compute_metrics
 from mip.model.columns import check_columns, fingerprint, target_columns
 from mip.spec import KINDS, Spec, from_dict, to_dict
 from mip.tree import Tree, leaves, map_tree
@@ -84,17 +84,17 @@ class Plan:
     @property
     def loss(self) -> Criterion:
         """The head's loss: (logits, target) to a mean, a tensor without dimensions."""
-        return training_loss(self.spec.head, self.facts["head"])
+        return CheckedLoss(training_loss(self.spec.head, self.facts["head"]))
 
     def decode(self, logits: Tree) -> dict[str, np.ndarray]:
         """Turn logits into columns of predictions."""
         return self.spec.head.decode(self.facts["head"], logits)
 
     def score(
-        self, logits: Tree, target: Tree, metrics: Mapping[str, MetricFunction] = NO_METRICS
+        self, logits: Tree, target: Tree, metrics: Mapping[str, Metric] = NO_METRICS
     ) -> dict[str, float]:
         """Return the loss, the head's metrics and further `metrics` over all rows of a split."""
-        further = {name: float(metric(logits, target)) for name, metric in metrics.items()}
+        further = compute_metrics(metrics, logits, target)
         return {**scores(self.spec.head, self.facts["head"], logits, target), **further}
 
     def example(self, n_rows: int = 1) -> Tree:

@@ -1,3 +1,4 @@
+from .kernels import REPORTED as REPORTED
 from .kernels import from_kernel as from_kernel
 from .optimizer_kinds import OptimizerSpec as OptimizerSpec
 from .optimizer_kinds import optimizer_kind as optimizer_kind
@@ -45,6 +46,7 @@ from .schedule_kinds import ScheduleSpec as ScheduleSpec
 from .schedule_kinds import Sequential as Sequential
 from .schedule_kinds import WarmRestarts as WarmRestarts
 from .schedules import Hyper as Hyper
+from .schedules import Plateau as Plateau
 from .schedules import RunStep as RunStep
 from .schedules import Schedule as Schedule
 from .schedules import constant as constant
@@ -54,7 +56,6 @@ from .schedules import inverse_sqrt as inverse_sqrt
 from .schedules import linear as linear
 from .schedules import multi_step as multi_step
 from .schedules import one_cycle as one_cycle
-from .schedules import plateau_factor as plateau_factor
 from .schedules import polynomial as polynomial
 from .schedules import sequential as sequential
 from .schedules import value_at as value_at

@@ -9,6 +9,8 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
+from attrs import define
+
 from mip.errors import MipError
 
 Schedule = Callable[[int], float]
@@ -262,32 +264,38 @@ def sequential(
     return _spanning("sequential", over, steps)
 
 
-def plateau_factor(
-    values: Sequence[float],
-    factor: float = 0.1,
-    patience: int = 10,
-    mode: Literal["min", "max"] = "min",
-    threshold: float = 1e-4,
-) -> float:
-    """Return the factor of the learning rate after these values of a metric, one for each epoch.
+@define
+class Plateau:
+    """The factor of the learning rate as the values of a metric come in, one for each epoch.
 
     It is multiplied by `factor` whenever more than `patience` epochs in a row were not better than
     the best by the relative `threshold`, as in `torch.optim.lr_scheduler.ReduceLROnPlateau`. This
     is not a schedule, since it depends on the values: see `mip.hooks.reduce_lr_on_plateau`.
 
-    >>> [plateau_factor([3.0, 2.0, 2.0, 2.0, 2.0][:k], factor=0.5, patience=1) for k in range(6)]
-    [1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
+    >>> plateau = Plateau(factor=0.5, patience=1)
+    >>> [plateau.update(value) for value in (3.0, 2.0, 2.0, 2.0, 2.0)]
+    [1.0, 1.0, 1.0, 0.5, 0.5]
     """
-    sign, best, bad_epochs, lr_factor = 1 if mode == "min" else -1, math.inf, 0, 1.0
-    for value in values:
-        margin = threshold * abs(best) if best < math.inf else 0.0
-        if sign * value < best - margin:
-            best, bad_epochs = sign * value, 0
+
+    factor: float = 0.1
+    patience: int = 10
+    mode: Literal["min", "max"] = "min"
+    threshold: float = 1e-4
+    best: float = math.inf
+    bad_epochs: int = 0
+    lr_factor: float = 1.0
+
+    def update(self, value: float) -> float:
+        """Take the value of an epoch into account, and return the factor after it."""
+        value = value if self.mode == "min" else -value
+        margin = self.threshold * abs(self.best) if self.best < math.inf else 0.0
+        if value < self.best - margin:
+            self.best, self.bad_epochs = value, 0
         else:
-            bad_epochs += 1
-        if bad_epochs > patience:
-            lr_factor, bad_epochs = lr_factor * factor, 0
-    return lr_factor
+            self.bad_epochs += 1
+        if self.bad_epochs > self.patience:
+            self.lr_factor, self.bad_epochs = self.lr_factor * self.factor, 0
+        return self.lr_factor
 
 
 def _progress(step: int, steps: int) -> float:

@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import nn
 
 from mip.branches import FindsUnseen, having
 from mip.data import Rows, category_codes
-from mip.errors import quote
-from mip.metrics import NO_METRICS, MetricFunction
+from mip.errors import MipError, quote
+from mip.metrics import NO_METRICS, Metric
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows
 from mip.prediction.ensembles import Ensemble
-from mip.prediction.inputs import AnyRows, as_table, batches_of, check_inputs
+from mip.prediction.inputs import as_table, batches_of, check_inputs
+from mip.prediction.nets import batches_in, evaluating, on_device
 from mip.prediction.predictors import Predictor
+from mip.train import score
 from mip.tree import concat, get_in
 
 
 def evaluate(
-    predict: Predictor | Ensemble, rows: AnyRows, metrics: Mapping[str, MetricFunction] = NO_METRICS
+    model: Predictor | Ensemble | nn.Module,
+    rows: Any,
+    metrics: Mapping[str, Metric] = NO_METRICS,
+    *,
+    loss: Callable[[Any, Any], Any] | None = None,
 ) -> dict[str, float]:
-    """Score a model on rows with targets: the loss, the head's metrics, and your own `metrics`.
+    """Score a model: the loss, the head's metrics and your own `metrics` on rows with targets; of
+    a plain module `loss` and `metrics` on batches (inputs, target, …), in evaluation mode, which
+    is set back afterwards.
 
-    Rows without a target or a photo are treated as the spec says, as in training.
+    Rows without a target or a photo are treated as the spec says, as in training. Raises MipError
+    for a module with neither a loss nor metrics, and for another model with a loss.
+
+    >>> import torch
+    >>> batches = [(torch.tensor([[1.0]]), torch.tensor([3.0]))]
+    >>> evaluate(torch.nn.Identity(), batches, loss=torch.nn.functional.mse_loss)
+    {'loss': 4.0}
     """
+    if isinstance(model, nn.Module):
+        with evaluating(model):
+            return score(on_device(model), batches_in(rows), loss, metrics)
+    if loss is not None:
+        raise MipError("evaluate: the model has a loss; `loss` is for a plain module")
     table = as_table(rows)
-    for plan in predict.plans:
+    for plan in model.plans:
         check_inputs(plan, table)
         table = clean(plan.spec, table)[0]
-    table = table.select({name for plan in predict.plans for name in columns_of(plan.spec)})
-    batches = batches_of(table, predict.batch_size)
-    logits, target = concat([predict.logits_and_target(batch) for batch in batches])
-    return predict.plan.score(logits, target, metrics)
+    table = table.select({name for plan in model.plans for name in columns_of(plan.spec)})
+    batches = batches_of(table, model.batch_size)
+    logits, target = concat([model.logits_and_target(batch) for batch in batches])
+    return model.plan.score(logits, target, metrics)
 
 
 def prediction_warnings(plan: Plan, table: Rows) -> list[str]:

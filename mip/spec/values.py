@@ -114,7 +114,7 @@ class ParamGroup:
 @frozen
 class Plateau:
     """Multiply the learning rate by `factor` when `metric` has not improved for more than
-    `patience` epochs; see `mip.optim.plateau_factor`. Applies on top of the schedule.
+    `patience` epochs; see `mip.optim.Plateau`. Applies on top of the schedule.
     """
 
     metric: str = "valid/loss"

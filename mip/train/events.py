@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from itertools import islice
 from typing import Any, Self, TypeVar
 
 import torch
 from attrs import define, field, frozen
-from torch import Tensor
 
-from mip.errors import MipError
-from mip.train.step import State, copy
+from mip.errors import MipError, hint
+from mip.train.history import History, Steps, append_steps, concat_steps
+from mip.train.replies import NewBatch, Skip, Stop
+from mip.train.state import State, copy
 
 M = TypeVar("M")
 
@@ -41,45 +42,6 @@ ROW_EVENTS = ("before_validate", "validate", "after_validate", "after_epoch")
 """The events at which numbers that a hook returns are added to the epoch's row of the history."""
 
 
-STEP_INFO = frozenset({"rows", "skipped", "step"})
-"""What the history has for every step besides the step's own measurements."""
-
-
-@frozen
-class Stop:
-    """A hook's reply that ends the fit; `reason` is reported."""
-
-    reason: str
-
-
-class Skip(Enum):
-    """A hook's reply that skips this batch (to before_batch), the rest of the epoch (to
-    before_epoch, before_batch or after_batch), or its validation (to before_validate).
-    """
-
-    BATCH = "batch"
-    EPOCH = "epoch"
-    VALIDATION = "validation"
-
-
-@frozen
-class History:
-    """The measurements of a run: a row for each finished epoch, and one for each step.
-
-    `steps` holds a tensor [steps] for each of the step's metrics, for `step`, the number of steps
-    taken by then, and for `rows`, the number of rows in its batch.
-    """
-
-    epochs: tuple[Mapping[str, float], ...] = ()
-    steps: Mapping[str, Tensor] = field(factory=dict)
-
-    @property
-    def unfinished(self) -> Tensor:
-        """Return a mask of the steps that belong to no finished epoch: bool [steps]."""
-        last = self.epochs[-1]["step"] if self.epochs else 0
-        return self.steps["step"] > last if self.steps else torch.zeros(0, dtype=torch.bool)
-
-
 @define
 class Progress:
     """How far a fit has come: its only mutable value. Events read it, and expire when it moves on.
@@ -90,33 +52,57 @@ class Progress:
 
     state: State
     hooks: Sequence[Hook]
-    keeps_steps: bool  # whether steps are recorded for the history
     epochs: list[Mapping[str, float]]
-    past: list[Mapping[str, Tensor]]  # the steps of each finished epoch
-    resumed: Mapping[str, Tensor]  # the steps of the current epoch that came before this fit
-    steps: dict[str, list[Any]]  # and those since
+    past: list[Steps]  # the steps of the finished epochs
+    resumed: Steps  # the steps of the current epoch that came before this fit
+    steps: list[dict[str, Any]] = field(factory=list)  # and those since
+    total_epochs: int | None = None
     control: Stop | Skip | None = None
+    batch: Any = None  # the one that a hook has put in the place of another
     memory: dict[Hook, Any] = field(factory=dict)  # of the hooks made by `stateful`
     serial: int = 0  # of the current event
 
     @classmethod
-    def start(
-        cls, state: State, hooks: Sequence[Hook], history: History, keeps_steps: bool
-    ) -> Self:
+    def start(cls, state: State, hooks: Sequence[Hook], history: History) -> Self:
         """Start from a state, copied, and the history before it."""
         done = int((~history.unfinished).sum())
         past = {name: values[:done] for name, values in history.steps.items()}
         resumed = {name: values[done:] for name, values in history.steps.items()}
-        return cls(copy(state), hooks, keeps_steps, list(history.epochs), [past], resumed, {})
+        return cls(copy(state), hooks, list(history.epochs), [past] if done else [], resumed)
 
-    def epoch_steps(self) -> dict[str, Tensor]:
+    def epoch_steps(self) -> Steps:
         """Return the steps of the current epoch, a tensor for each metric."""
         # After a resume, earlier values come from a file and later ones from a device.
+        names = dict.fromkeys(name for row in self.steps for name in row)
         since = {
-            name: torch.stack([torch.as_tensor(value).cpu() for value in values])
-            for name, values in self.steps.items()
+            name: torch.stack([_as_tensor(row.get(name, missing)) for row in self.steps])
+            for name in names
+            for missing in (0.0 if name == "skipped" else torch.nan,)
         }
-        return _concat_steps([self.resumed, since])
+        return concat_steps([self.resumed, since])
+
+    def close_epoch(self) -> Steps:
+        """Move the steps of the current epoch to those of finished ones, and return them."""
+        steps = self.epoch_steps()
+        append_steps(self.past, steps)
+        self.resumed, self.steps = {}, []
+        return steps
+
+    @property
+    def history(self) -> History:
+        """All measurements so far."""
+        return self.snapshot()()
+
+    def snapshot(self) -> Callable[[], History]:
+        """Return a function that makes the history of this moment."""
+        count, parts = len(self.epochs), [*self.past, self.epoch_steps()]
+        return lambda: History(tuple(islice(self.epochs, count)), concat_steps(parts))
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    # A Python float keeps its digits.
+    dtype = torch.float64 if isinstance(value, float) else None
+    return torch.as_tensor(value, dtype=dtype).cpu()
 
 
 @frozen
@@ -161,14 +147,33 @@ class Event:
     @property
     def history(self) -> History:
         """All measurements so far, including this epoch's row at after_epoch."""
-        progress = self._current()
-        steps = _concat_steps([*progress.past, progress.epoch_steps()])
-        return History(tuple(progress.epochs), steps)
+        return self._current().history
+
+    def snapshot(self) -> Callable[[], History]:
+        """Return a function that makes the history of this moment when it is called, also later
+        and in another thread.
+        """
+        return self._current().snapshot()
+
+    @property
+    def epochs(self) -> Sequence[Mapping[str, float]]:
+        """The rows of the epochs so far, as in `history`, but without a copy: read them only."""
+        return self._current().epochs
+
+    @property
+    def total_steps(self) -> int | None:
+        """The number of steps that the run will have taken at the end of this fit, if known."""
+        return self._current().state.total_steps
+
+    @property
+    def total_epochs(self) -> int | None:
+        """The number of epochs that the run will have at the end of this fit, if known."""
+        return self._current().total_epochs
 
 
-Reply = Stop | Skip | State | Mapping[str, float] | None
-"""What a hook may return: a way to end or skip something, a state to go on from, numbers for the
-epoch's row, or nothing.
+Reply = Stop | Skip | State | NewBatch | Mapping[str, float] | None
+"""What a hook may return: a way to end or skip something, a state to go on from, another batch to
+train on, numbers for the epoch's or the step's row, or nothing.
 """
 
 
@@ -176,9 +181,15 @@ Hook = Callable[[Event], Reply]
 """A plain function of one event."""
 
 
-def stateful(init: Callable[[], M], update: Callable[[M, Event], Reply]) -> Hook:
+def stateful(
+    init: Callable[[], M],
+    update: Callable[[M, Event], Reply],
+    *,
+    reads: Iterable[str] = (),
+    adds: Names | None = None,
+) -> Hook:
     """Make a hook with a memory: `init()` makes it, anew for each fit, and `update(memory, event)`
-    replies to an event and may write into the memory.
+    replies to an event and may write into the memory. For `reads` and `adds` see `with_names`.
 
     The memory belongs to the fit, so the same hook can be used in any number of fits, one after
     another or at once, and no fit sees what happened in another one, not even after an error.
@@ -201,14 +212,38 @@ def stateful(init: Callable[[], M], update: Callable[[M, Event], Reply]) -> Hook
             memory[hook] = init()
         return update(memory[hook], event)
 
+    return with_names(hook, reads, adds)
+
+
+Names = Iterable[str] | Callable[[], Iterable[str]]
+"""Names, or a function that returns them."""
+
+
+def with_names(hook: Hook, reads: Iterable[str], adds: Names | None) -> Hook:
+    """Say which metrics of the epochs' rows a hook reads, and which it adds (None: unknown), so
+    that a fit can find a misspelled name before its first step. Returns the hook.
+    """
+    hook.__dict__.update(reads=reads, adds=adds)
     return hook
 
 
-def _concat_steps(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    # A metric that a part lacks is NaN there: a run may be resumed with another `measure`.
-    parts = [part for part in parts if part]
-    missing = [torch.full((len(part["step"]),), torch.nan) for part in parts]
-    return {
-        name: torch.cat([part.get(name, nan) for part, nan in zip(parts, missing, strict=True)])
-        for name in dict.fromkeys(name for part in parts for name in part)
-    }
+def check_names(hooks: Sequence[Hook], measured: Iterable[str]) -> None:
+    """Raise MipError if a hook reads a metric that neither the step measures nor a hook adds.
+
+    Nothing is checked if one of the hooks may add any metric.
+    """
+    reads = [(hook, name) for hook in hooks for name in getattr(hook, "reads", ())]
+    if not reads or any(getattr(hook, "adds", None) is None for hook in hooks):
+        return
+    added = [hook.__dict__["adds"] for hook in hooks]
+    names = [name for adds in added for name in (adds() if callable(adds) else adds)]
+    known = {"epoch", "step", *measured, *names}
+    for hook, name in reads:
+        if name not in known:
+            label = hook_label(hook)
+            raise MipError(f"{label}: the epochs will have no '{name}'{hint(name, known)}")
+
+
+def hook_label(hook: Hook) -> str:
+    """Return the name of the function that made a hook."""
+    return str(getattr(hook, "__qualname__", repr(hook))).split(".")[0]

@@ -10,9 +10,11 @@ from attrs import frozen
 
 from mip.errors import MipError
 from mip.optim import Schedule
-from mip.train.events import Event, Reply, Stop
+from mip.train.events import Event, Reply
 from mip.train.loop import fit
-from mip.train.step import State, StepFunction
+from mip.train.replies import Stop
+from mip.train.state import State
+from mip.train.step import Step, StepFunction
 
 SMOOTHING = 0.9
 """The weight of earlier losses in the exponential moving average."""
@@ -76,7 +78,9 @@ def find_lr(
     growth, start = (high / low) ** (1 / (steps - 1)), state.step
     schedule = lambda step: low * growth ** (step - start)  # noqa: E731
     losses: list[float] = []
-    fit(make_step(schedule), pipe, state, steps=steps, hooks=[_record_smoothed(losses)])
+    step = make_step(schedule)
+    alone = Step(getattr(step, "donate", step))  # without the module, which is to stay as it is
+    fit(alone, pipe, state, steps=steps, hooks=[_record_smoothed(losses)])
     if len(losses) < 3:
         raise MipError(f"the loss is not finite after {len(losses)} steps with lr from {low:g}")
     return LRCurve(tuple(schedule(start + k) for k in range(len(losses))), tuple(losses))

@@ -11,17 +11,25 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mip.errors import MipError
 from mip.optim import Params
-from mip.tree import clone
+from mip.tree import clone, map_tree
 
-Grads = tuple[Tensor, Params, Params]
-"""The loss, its gradients by path, and the buffers as the forward pass left them."""
+
+class Grads(NamedTuple):
+    """The loss, its gradients by path, the buffers as the forward pass left them, and the
+    predictions, (logits, target), if metrics are computed from them, or ().
+    """
+
+    loss: Tensor
+    grads: Params
+    buffers: Params
+    predictions: Any = ()
 
 
 GradientFunction = Callable[[Params], Grads]
@@ -36,8 +44,8 @@ Forward = Callable[[Any], Any]
 """Inputs to logits."""
 
 
-Objective = Callable[[Forward, Any], Tensor]
-"""A forward pass and a batch to the loss."""
+Objective = Callable[[Forward, Any], tuple[Tensor, Any]]
+"""A forward pass and a batch to the loss, and to the predictions, (logits, target), or ()."""
 
 
 Backward = Callable[[Params, Params, Any, Tensor | None], Grads]
@@ -60,16 +68,16 @@ def sharpness_aware(radius: float = 0.05) -> GradientRule:
     order (SAM, Foret et al. 2021). Takes two forward and backward passes per step; loss and
     buffers are those at the parameters themselves.
 
-    >>> def gradient(params): return params["w"] ** 2, {"w": 2 * params["w"]}, {}
-    >>> sharpness_aware(0.5)(gradient, {"w": torch.tensor([1.0])})
-    (tensor([1.]), {'w': tensor([3.])}, {})
+    >>> def gradient(params): return Grads(params["w"] ** 2, {"w": 2 * params["w"]}, {})
+    >>> sharpness_aware(0.5)(gradient, {"w": torch.tensor([1.0])}).grads
+    {'w': tensor([3.])}
     """
 
     def rule(gradient: GradientFunction, params: Params) -> Grads:
-        loss, grads, buffers = gradient(params)
-        scale = radius / (torch.nn.utils.get_total_norm(list(grads.values())) + 1e-12)
-        worst = {path: param + scale * grads[path] for path, param in params.items()}
-        return loss, gradient(worst)[1], buffers
+        here = gradient(params)
+        scale = radius / (torch.nn.utils.get_total_norm(list(here.grads.values())) + 1e-12)
+        worst = {path: param + scale * here.grads[path] for path, param in params.items()}
+        return here._replace(grads=gradient(worst).grads)
 
     return rule
 
@@ -181,10 +189,10 @@ def eager(net: nn.Module, objective: Objective) -> Backward:
         leaves = {path: param.detach().requires_grad_() for path, param in params.items()}
         buffers = copy_buffers(buffers)
         with bound_tensors(slots, leaves | buffers):
-            loss = objective(net, batch)
+            loss, predictions = objective(net, batch)
             grads = _gradients(loss if scale is None else loss * scale, leaves)
             after = {path: store[name] for store, name, path in slots if path in buffers}
-        return loss.detach(), grads, after
+        return Grads(loss.detach(), grads, after, map_tree(Tensor.detach, predictions))
 
     return backward
 
@@ -208,15 +216,15 @@ def functional(net: nn.Module, objective: Objective) -> Backward:
     names = {path_of(name): name for name in net.state_dict()}
 
     def backward(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Grads:
-        def scaled(params: Params) -> tuple[Tensor, tuple[Tensor, Params]]:
+        def scaled(params: Params) -> tuple[Tensor, tuple[Tensor, Params, Any]]:
             after = copy_buffers(buffers)
             tensors = {names[path]: tensor for path, tensor in (params | after).items()}
             forward = lambda inputs: torch.func.functional_call(net, tensors, (inputs,))  # noqa: E731
-            loss = objective(forward, batch)
-            return loss if scale is None else loss * scale, (loss, after)
+            loss, predictions = objective(forward, batch)
+            return loss if scale is None else loss * scale, (loss, after, predictions)
 
-        grads, (loss, after) = torch.func.grad(scaled, has_aux=True)(params)
-        return loss.detach(), grads, after
+        grads, (loss, after, predictions) = torch.func.grad(scaled, has_aux=True)(params)
+        return Grads(loss.detach(), grads, after, predictions)
 
     return backward
 
@@ -245,12 +253,12 @@ def compiled(net: nn.Module, objective: Objective, backend: str = "inductor") ->
             torch.compiler.cudagraph_mark_step_begin()
         try:
             with _warnings_shown():
-                loss, grads, after = graph(params, buffers, tuple(batch[:2]), scale)
+                made = graph(params, buffers, tuple(batch[:2]), scale)
         except TorchDynamoException as error:
             why = str(error).strip().splitlines()[0]
             raise MipError(f"the step cannot be compiled: {why}") from error
         # A CUDA graph writes its results to the same memory at every replay.
-        return (loss.clone(), grads, clone(after)) if cuda else (loss, grads, after)
+        return clone(made) if cuda else made
 
     return backward
 

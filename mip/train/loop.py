@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import Any
 
@@ -14,18 +14,21 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from mip.errors import DataError, MipError
+from mip.optim import REPORTED
 from mip.train.events import (
     ROW_EVENTS,
-    STEP_INFO,
     Event,
-    History,
     Hook,
     Progress,
     Reply,
-    Skip,
-    Stop,
+    check_names,
+    hook_label,
 )
-from mip.train.step import Metrics, State, StepFunction, copy
+from mip.train.failures import StepError
+from mip.train.history import STEP_INFO, Fitted, History, with_history
+from mip.train.replies import NewBatch, Skip, Stop
+from mip.train.state import State, copy, is_stacked, load_state
+from mip.train.step import Metrics, Step, StepFunction
 from mip.tree import count_rows
 
 
@@ -38,30 +41,37 @@ def fit(
     steps: int | None = None,
     hooks: Sequence[Hook] = (),
     history: History | None = None,
-) -> State:
+) -> Fitted:
     """Fold a step over a pipe and return the state after `epochs` more epochs, or `steps` more
-    steps, whichever comes first.
+    steps, whichever comes first, with the history of the run: `state, history = fit(…)`.
 
-    Equal to the plain fold of `step`, bit for bit on the CPU; the given state is not changed.
+    Equal to the plain fold of `step`, bit for bit on the CPU; the given state is not changed. The
+    module of a step that `train_step` made holds the last state afterwards.
     An epoch that the state is in the middle of is finished first and counts as one. `pipe` is a
     Pipe, which can resume at any step, or any iterable of batches, which starts over each epoch.
+    Schedules without `steps` span the run: from step 0 to the last step of this fit.
     Hooks are called in their order at each of EVENTS; an exception in a hook ends the fit, with
-    the hook's name in a note.
+    the hook's name in a note. Raises MipError before the first step for a hook that reads a metric
+    which nobody measures.
 
     >>> import mip
     >>> from toolz import pipe
-    >>> net = torch.nn.Linear(2, 1); optimizer = mip.sgd(0.1)
-    >>> step = mip.train_step(net, torch.nn.functional.mse_loss, optimizer)
+    >>> net = torch.nn.Linear(2, 1)
+    >>> step = mip.train_step(net, torch.nn.functional.mse_loss, mip.sgd(mip.one_cycle(0.1)))
     >>> batches = pipe((torch.ones(8, 2), torch.ones(8, 1)), mip.batch(4))
-    >>> fit(step, batches, mip.init(net, optimizer), epochs=3).step
-    6
+    >>> state, history = fit(step, batches, step.init(), epochs=3)
+    >>> state.step, len(history.epochs), torch.equal(net.weight, state.params["weight"])
+    (6, 3, True)
     """
     if epochs is None and steps is None:
         raise MipError("fit() needs epochs= or steps=")
-    progress = Progress.start(state, hooks, history or History(), keeps_steps=bool(hooks))
+    progress = Progress.start(state, hooks, history or History())
     taken = _run(step, pipe, progress, epochs, steps)
     deque(taken, maxlen=0)  # a loop variable would hold on to the batch before
-    return progress.state
+    net = getattr(step, "net", None)
+    if net is not None and not is_stacked(net, progress.state):
+        load_state(net, progress.state)
+    return with_history(progress.state, progress.history)
 
 
 def scan(
@@ -76,7 +86,7 @@ def scan(
 
     Without `epochs` or `steps` it never ends. Read `event.state` before the next event.
     """
-    progress = Progress.start(state, (), History(), keeps_steps=True)
+    progress = Progress.start(state, (), History())
     for metrics, batch in _run(step, pipe, progress, epochs, steps):
         progress.serial += 1
         yield _event(progress, "after_batch", metrics=metrics, batch=batch)
@@ -91,18 +101,42 @@ class Stream:
 
     length: int | None
     iter_from: Callable[[int], Iterator[Any]]
+    batches: Any  # what the stream was made of
 
     @classmethod
     def of(cls, pipe: Any) -> Stream:
         """Make a stream of a Pipe, or of any iterable of batches."""
-        if isinstance(pipe, Tensor) or not hasattr(pipe, "__iter__"):
-            cure = "wrap a Dataset in a DataLoader, or batch rows with pipe(rows, mip.batch(32))"
+        holds_rows = isinstance(pipe, (Tensor, Mapping, str)) or hasattr(pipe, "iloc")
+        if holds_rows or not hasattr(pipe, "__iter__"):
+            cure = "batch rows with pipe(rows, mip.batch(32)), a Dataset too"
             raise MipError(f"fit: {type(pipe).__name__} is not an iterable of batches: {cure}")
         if not hasattr(pipe, "iter_from"):
-            return cls(None, lambda step: iter(pipe))
+            return cls(None, lambda step: iter(pipe), pipe)
         if not len(pipe):
             raise DataError("fit: the pipe has no batches")
-        return cls(len(pipe), pipe.iter_from)
+        return cls(len(pipe), pipe.iter_from, pipe)
+
+    def last_step(self, step: int, epochs: float) -> int | None:
+        """Return the step at which a fit of so many epochs ends; None if it is not known."""
+        if epochs == math.inf:
+            return None
+        if self.length is not None:
+            return (step // self.length + int(epochs)) * self.length
+        with suppress(TypeError):  # a generator, or a DataLoader of a stream
+            return step + int(epochs) * len(self.batches)
+        return None
+
+    def rows_at(self, step: int, batch: Any) -> str:
+        """Name the rows of the batch of a step, as far as they are known."""
+        rows = getattr(batch, "row", None)
+        if rows is None and hasattr(self.batches, "rows_at"):
+            with suppress(
+                Exception
+            ):  # shards, a sampler of the user's: no reason to hide the error
+                rows = self.batches.rows_at(step)
+        if rows is None:
+            return ""
+        return f", rows {', '.join(map(str, rows[:8].tolist()))}{', …' if len(rows) > 8 else ''}"
 
     def epoch_end(self, step: int) -> int | None:
         """Return the step at which the epoch of a step ends; None if only the source knows."""
@@ -120,11 +154,21 @@ Taken = Iterator[tuple[Metrics, Any]]
 def _run(
     step: StepFunction, pipe: Any, progress: Progress, epochs: int | None, steps: int | None
 ) -> Taken:
-    stream = Stream.of(pipe)
+    stream, start = Stream.of(pipe), progress.state.step
+    for name, value in (("epochs", epochs), ("steps", steps)):
+        if value is not None and value < 0:
+            raise MipError(f"fit: {name} must be 0 or more: {value}")
     max_epochs = math.inf if epochs is None else epochs
-    max_step = math.inf if steps is None else progress.state.step + steps
+    max_step = math.inf if steps is None else start + steps
+    last = min(max_step, stream.last_step(start, max_epochs) or math.inf)
+    if last < math.inf:
+        progress.state = evolve(progress.state, total_steps=int(last))
+    progress.total_epochs = None if epochs is None else len(progress.epochs) + epochs
     # The state is a copy, so a step may write into it; a plain function never does.
-    step = getattr(step, "donate", step)
+    step = step if isinstance(step, Step) else Step(step)
+    if step.metric_names is not None:
+        with suppress(LookupError, TypeError):  # the state of another optimizer: the step says so
+            check_names(progress.hooks, [*step.metric_names, *step.rates(progress.state)])
     try:
         _emit(progress, "before_fit")
         yield from _epochs(step, stream, progress, max_epochs, max_step)
@@ -141,13 +185,13 @@ def _run(
 
 
 def _epochs(
-    step: StepFunction, stream: Stream, progress: Progress, max_epochs: float, max_step: float
+    step: Step, stream: Stream, progress: Progress, max_epochs: float, max_step: float
 ) -> Taken:
     done, batches = 0, None
     # A checkpoint made after an epoch's last batch does not have the epoch's row yet.
     rowless = len(progress.resumed.get("step", ())) > 0 and stream.length is not None
     if rowless and stream.is_boundary(progress.state.step) and progress.control is None:
-        _close_epoch(progress)
+        _close_epoch(progress, step)
         done += 1
     with ExitStack() as opened:
         while done < max_epochs and progress.state.step < max_step and not progress.control:
@@ -157,8 +201,10 @@ def _epochs(
             if progress.control is None:
                 if batches is None:
                     batches = _open(stream, first, opened)
+                if step.streaming and stream.is_boundary(first):
+                    progress.state = evolve(progress.state, metrics={})
                 epoch = islice(batches, end and end - first)
-                yield from _batches(step, epoch, progress, max_step)
+                yield from _batches(step, stream, epoch, progress, max_step)
                 if progress.state.step == first and progress.control is None:
                     cure = "it must be iterable again for every epoch"
                     raise DataError(f"fit: the pipe yielded no batches; {cure}")
@@ -170,7 +216,7 @@ def _epochs(
             if skipped or stream.length is None:
                 batches = None  # the next epoch's start at another step, or with a new iterator
             if skipped or (first < progress.state.step and stream.is_boundary(progress.state.step)):
-                _close_epoch(progress)
+                _close_epoch(progress, step)
                 done += 1
 
 
@@ -183,36 +229,54 @@ def _open(stream: Stream, step: int, opened: ExitStack) -> Iterator[Any]:
 
 
 def _batches(
-    step: StepFunction, batches: Iterator[Any], progress: Progress, max_step: float
+    step: Step, stream: Stream, batches: Iterator[Any], progress: Progress, max_step: float
 ) -> Taken:
     for batch in batches:
         _emit(progress, "before_batch", batch=batch)
+        if progress.batch is not None:
+            batch, progress.batch = progress.batch.batch, None
         if progress.control is Skip.BATCH:
             progress.control = None
             progress.state = evolve(progress.state, step=progress.state.step + 1)
             _emit(progress, "after_cancel_batch", batch=batch)
         elif progress.control is None:
-            expected = progress.state.step + 1
-            state, metrics = step(progress.state, batch)
-            if state.step != expected:
-                raise MipError(
-                    f"a step must return state.step + 1: expected {expected}, got {state.step}"
-                )
-            progress.state = state
-            if progress.keeps_steps:
-                for name, value in {**metrics, "rows": count_rows(batch), "step": expected}.items():
-                    progress.steps.setdefault(name, []).append(value)
+            metrics = _take_step(step, stream, batch, progress)
             _emit(progress, "after_batch", metrics=metrics, batch=batch)
             yield metrics, batch
         if progress.control or progress.state.step >= max_step:
             return
 
 
-def _close_epoch(progress: Progress) -> None:
-    steps = progress.epoch_steps()
-    progress.past.append(steps)
-    progress.resumed, progress.steps = {}, {}
+def _take_step(step: Step, stream: Stream, batch: Any, progress: Progress) -> Metrics:
+    before = progress.state
+    try:
+        progress.state, metrics = step.donate(before, batch)
+    except StepError as error:
+        rows = stream.rows_at(before.step, batch)
+        raise StepError(error.step, error.why, rows) from error.__cause__
+    rates = step.rates(before)
+    if progress.state.step != before.step + 1:
+        raise MipError(
+            f"a step must return state.step + 1: expected {before.step + 1}, got "
+            f"{progress.state.step}"
+        )
+    if progress.steps and not metrics.keys() <= progress.steps[0].keys() | {"skipped"}:
+        names = ", ".join(progress.steps[0].keys() - {"rows", "step"} - rates.keys())
+        raise MipError(
+            f"a step must measure the same metrics every time: {', '.join(metrics)} in step "
+            f"{before.step + 1}, {names} before it"
+        )
+    measured = {**metrics, **rates}
+    progress.steps.append({**measured, "rows": count_rows(batch), "step": before.step + 1})
+    return measured
+
+
+def _close_epoch(progress: Progress, step: Step) -> None:
+    steps = progress.close_epoch()
     row = {"epoch": len(progress.epochs), "step": progress.state.step, **_means(steps)}
+    for name, metric in step.streaming.items():
+        if name in progress.state.metrics:
+            row[name] = _as_number(name, metric.compute(progress.state.metrics[name]))
     progress.epochs.append(row)
     _emit(progress, "before_validate")
     if progress.control is Skip.VALIDATION:
@@ -229,7 +293,9 @@ def _means(steps: Mapping[str, Tensor]) -> dict[str, float]:
     taken = steps.get("skipped", torch.zeros(len(rows))) != 1
     weights = rows[taken]
     means = {
-        name: float((values[taken].double() * weights).sum() / weights.sum())
+        name: float(values[-1])
+        if name.split(".")[0] in REPORTED  # a rate of the epoch is that of its last step
+        else float((values[taken].double() * weights).sum() / weights.sum())
         for name, values in steps.items()
         if name not in STEP_INFO
     }
@@ -250,26 +316,34 @@ def _emit(
         return
     progress.serial += 1
     event = _event(progress, name, metrics, batch, reason, error)
-    replies: list[Stop | Skip | State] = []
+    replies: list[Stop | Skip | State | NewBatch] = []
     for hook in progress.hooks:
         try:
             reply = _checked(hook(event), name)
         except BaseException as raised:
-            label = getattr(hook, "__qualname__", repr(hook)).split(".")[0]
-            raised.add_note(f"in the hook {label} at {name}, step {event.step}")
+            raised.add_note(f"in the hook {hook_label(hook)} at {name}, step {event.step}")
             raise
         if isinstance(reply, Mapping):
             event = evolve(event, metrics={**event.metrics, **reply})
             if name in ROW_EVENTS:
                 progress.epochs[-1] = event.metrics
+            elif name == "after_batch":
+                progress.steps[-1].update(reply)
         elif reply is not None:
             replies.append(reply)
     for reply in replies:
-        if isinstance(reply, State):
-            progress.state = evolve(copy(reply), step=progress.state.step)
-        else:
-            progress.control = progress.control or reply
+        _apply(reply, progress)
     progress.serial += 1
+
+
+def _apply(reply: Stop | Skip | State | NewBatch, progress: Progress) -> None:
+    if isinstance(reply, State):
+        step, total = progress.state.step, progress.state.total_steps
+        progress.state = evolve(copy(reply), step=step, total_steps=total)
+    elif isinstance(reply, NewBatch):
+        progress.batch = reply
+    else:
+        progress.control = progress.control or reply
 
 
 def _event(
@@ -308,7 +382,10 @@ def _checked(reply: Any, event: str) -> Reply:
     skips = _SKIPS.get(event, ())
     if reply is None or isinstance(reply, (Stop, State)) or reply in skips:
         return reply
-    expected = ", ".join(["None", "Stop", *map(str, skips)])
+    may_replace = event == "before_batch"
+    if may_replace and isinstance(reply, NewBatch):
+        return reply
+    expected = ", ".join(["None", "Stop", *map(str, skips), *["NewBatch"] * may_replace])
     cure = "; call it, as in hooks=[mip.progress()]" if callable(reply) else ""
     raise MipError(
         f"hook returned {reply!r} from {event}; expected {expected}, a State or a mapping of "

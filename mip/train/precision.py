@@ -53,16 +53,16 @@ def with_autocast(
     """Run the forward pass of an objective in another precision (torch's autocast); logits and
     loss are float32 again.
 
-    >>> mean = lambda forward, batch: forward(batch).mean()
+    >>> mean = lambda forward, batch: (forward(batch).mean(), ())
     >>> objective = with_autocast(mean, "bfloat16", torch.device("cpu"))
-    >>> objective(torch.nn.Linear(2, 1), torch.ones(3, 2)).dtype
+    >>> objective(torch.nn.Linear(2, 1), torch.ones(3, 2))[0].dtype
     torch.float32
     """
     if precision == "float32":
         return objective
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
 
-    def mixed(forward: Forward, batch: Any) -> Tensor:
+    def mixed(forward: Forward, batch: Any) -> tuple[Tensor, Any]:
         def run(inputs: Any) -> Any:
             with torch.autocast(device.type, dtype):
                 return map_tree(Tensor.float, forward(inputs))

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from toolz import identity
 from torch import Tensor, nn
 
 from mip.errors import DataError, MipError
-from mip.optim import Optimizer, Params, find_averages
+from mip.metrics import NO_METRICS, Metric, MetricFunction, StreamingMetric, split_metrics
+from mip.optim import Optimizer, Params
 from mip.rng import derive, generators, seeded
+from mip.train.arguments import check_batch, check_loss, check_net, check_optimizer
+from mip.train.failures import StepError, explain_failure
 from mip.train.gradient import (
     Forward,
     GradientEngine,
     GradientRule,
     Grads,
+    Objective,
     bound_tensors,
     check_not_distributed,
     eager,
     match_strides,
-    saved_buffers,
     standard_gradient,
     tensor_slots,
-    trainable_params,
 )
 from mip.train.precision import (
     Float16,
@@ -38,74 +42,13 @@ from mip.train.precision import (
     with_autocast,
     with_loss_scale,
 )
-from mip.tree import Tree, clone, map_tree, stack_trees
+from mip.train.replies import Skip
+from mip.train.shapes import match_target
+from mip.train.state import State, averaged_params, copy, init
+from mip.tree import Tree
 
 Metrics = dict[str, Any]
 """Names to numbers, or to tensors without dimensions, which stay on their device until read."""
-
-
-@frozen
-class State:
-    """Everything that changes during training: tensors and the number of steps taken.
-
-    `seed` and `step` together determine all random choices of the steps that follow.
-    """
-
-    params: Params
-    buffers: Params
-    optimizer: Tree
-    step: int = 0
-    seed: int = 0
-
-
-def init(
-    net: nn.Module,
-    optimizer: Optimizer,
-    seed: int = 0,
-    *,
-    precision: Precision | Float16 = "float32",
-) -> State:
-    """Make the state before the first step from copies of a module's parameters and buffers.
-
-    `precision` must be that of `train_step`. Raises MipError, as `train_step` and `eval_step` do,
-    for a module that is wrapped for several processes or devices.
-    """
-    check_not_distributed(net)
-    params = clone(trainable_params(net))
-    optimizer = with_loss_scale(optimizer, float16_of(precision))
-    return State(params, clone(saved_buffers(net)), optimizer.init(params), 0, seed)
-
-
-def copy(state: State, into: State | None = None) -> State:
-    """Copy a state's tensors: to new memory, or to that of `into`, which is overwritten."""
-    trees = [(each.params, each.buffers, each.optimizer) for each in (state, into) if each]
-    params, buffers, optimizer = clone(*trees)
-    return State(params, buffers, optimizer, state.step, state.seed)
-
-
-def stack(states: Sequence[State]) -> State:
-    """Stack the states of several models of one shape into one: parameters and buffers are
-    [models, …], the optimizers' states a tuple. They are trained together by
-    `train_step(net, loss, stack_optimizers(optimizers), gradient_engine=vmapped)`.
-
-    >>> from mip.optim import sgd
-    >>> stacked = stack([init(nn.Linear(3, 1), sgd(0.1)) for _ in range(2)])
-    >>> stacked.params["weight"].shape, len(unstack(stacked))
-    (torch.Size([2, 1, 3]), 2)
-    """
-    params, buffers = stack_trees([(state.params, state.buffers) for state in states])
-    optimizers = tuple(state.optimizer for state in states)
-    return evolve(states[0], params=params, buffers=buffers, optimizer=optimizers)
-
-
-def unstack(state: State) -> list[State]:
-    """Return the states that `stack` put together, as views."""
-    states = []
-    for k, optimizer in enumerate(state.optimizer):
-        tensors = state.params, state.buffers
-        params, buffers = map_tree(lambda leaf: leaf[k], tensors)  # noqa: B023
-        states.append(evolve(state, params=params, buffers=buffers, optimizer=optimizer))
-    return states
 
 
 StepFunction = Callable[[State, Any], tuple[State, Metrics]]
@@ -122,69 +65,41 @@ class Step:
     write into the tensors of the given state, which must not be used afterwards; `fit` uses it for
     states that nobody else has. Any pure function can serve as both.
 
+    One that `train_step` has made also knows its module, optimizer and precision, from which `init`
+    makes the first state, and its streaming metrics.
+
     >>> def halve(state, batch):
     ...     params = {path: param / 2 for path, param in state.params.items()}
-    ...     return State(params, state.buffers, state.optimizer, state.step + 1, state.seed), {}
+    ...     return evolve(state, params=params, step=state.step + 1), {}
     >>> Step(halve)(State({"w": torch.ones(1)}, {}, ()), None)[0].params
     {'w': tensor([0.5000])}
     """
 
     donate: StepFunction
+    net: nn.Module | None = field(default=None, repr=False)
+    optimizer: Optimizer | None = field(default=None, repr=False)
+    precision: Precision | Float16 = "float32"
+    streaming: Mapping[str, StreamingMetric] = field(default=MappingProxyType({}), repr=False)
+    metric_names: tuple[str, ...] | None = None
 
     def __call__(self, state: State, batch: Any) -> tuple[State, Metrics]:
         return self.donate(copy(state), batch)
 
+    def init(self, seed: int = 0) -> State:
+        """Make the state before the first step from copies of the module's parameters and buffers.
 
-def with_averaged_params(state: State) -> State:
-    """Return the state with the averages that `ema`, `swa` or `schedule_free` keep as its
-    parameters; without such averages, the state itself.
+        Raises MipError for a step that was not made by `train_step`: see `mip.init`.
+        """
+        if self.net is None or self.optimizer is None:
+            raise MipError("this step has no module and optimizer: use mip.init(net, optimizer)")
+        return init(self.net, self.optimizer, seed, precision=self.precision)
 
-    Averages are what is validated, predicts and is saved as a model; training and checkpoints go on
-    with the parameters themselves.
-
-    >>> from mip.optim import chain, ema, sgd
-    >>> net, optimizer = nn.Linear(1, 1, bias=False), chain(sgd(1.0), ema(0.5))
-    >>> with_averaged_params(init(net, optimizer)).params["weight"].equal(net.weight)
-    True
-    """
-    means = _averages(state)
-    return evolve(state, params={**state.params, **clone(means)}) if means else state
-
-
-def _averages(state: State) -> Params:
-    averages = find_averages(state.optimizer)
-    return {path: mean for params in averages for path, mean in params.items()}
-
-
-def update_bn(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
-    """Recompute the statistics of batch norms for the averaged parameters of a state, by a pass
-    over batches (`torch.optim.swa_utils.update_bn`): those in the state belong to the parameters
-    that were trained. A state without averages is returned as it is, and buffers do not change in a
-    module without batch norms. Raises DataError if there are no batches.
-
-    >>> from mip.optim import chain, sgd, swa
-    >>> net, optimizer = nn.BatchNorm1d(1, affine=False), chain(sgd(0.1), swa())
-    >>> state = evolve(init(net, optimizer), optimizer=optimizer.init({"w": torch.ones(1)}))
-    >>> update_bn(net, state, [(torch.tensor([[1.0], [3.0]]),)]).buffers["running_mean"]
-    tensor([2.])
-    """
-    means = _averages(state)
-    if not means:
-        return state
-    buffers, seed = clone(state.buffers), derive("settled", state.seed)
-    device = next((buffer.device for buffer in buffers.values()), None)
-    tensors = state.params | means | buffers
-    with bound_tensors(tensor_slots(net), tensors), seeded(seed, generators(device)):
-        torch.optim.swa_utils.update_bn(_at_least_one(batches), net)
-    return evolve(state, buffers=buffers)
-
-
-def _at_least_one(batches: Iterable[Any]) -> Iterator[Any]:
-    batch = None
-    for batch in batches:
-        yield batch
-    if batch is None:
-        raise DataError("update_bn: there are no batches")
+    def rates(self, state: State) -> dict[str, float]:
+        """Return the rates that the optimizer uses in the step from a state, by name."""
+        if self.optimizer is None:
+            return {}
+        optimizer = with_loss_scale(self.optimizer, float16_of(self.precision))
+        return optimizer.rates(state.optimizer, state.run_step)
 
 
 def measure_nothing(grads: Params, params: Params) -> Metrics:
@@ -208,9 +123,10 @@ def train_step(
     loss: Callable[[Any, Any], Tensor],
     optimizer: Optimizer,
     *,
+    metrics: Mapping[str, Metric] = NO_METRICS,
     gradient_rule: GradientRule = standard_gradient,
     map_logits: Callable[[Any], Any] = identity,
-    map_loss: Callable[[Tensor], Tensor] = identity,
+    map_loss: Callable[[Tensor], Any] = identity,
     map_grads: Callable[[Params], Params] = identity,
     map_params: Callable[[Params], Params] = identity,
     measure: Callable[[Params, Params], Metrics] = measure_nothing,
@@ -220,20 +136,30 @@ def train_step(
 ) -> Step:
     """Make a training step of a module, a loss and an optimizer.
 
-    A batch begins with (inputs, target); the loss is a mean over its rows. The module is scratch
-    space: only one step, in one thread at a time, may use it. A parameter with
-    `requires_grad=False` is never changed; one that the loss does not depend on has gradient 0.
+    A batch begins with (inputs, target); the loss is a mean over its rows. Logits [n, 1] and a
+    target [n], or the other way round, are made one shape; shapes that the loss would broadcast
+    are an error. The module is scratch space while a step runs: only one step, in one thread at a
+    time, may use it. A parameter with `requires_grad=False` is never changed; one that the loss
+    does not depend on has gradient 0.
+
+    Raises MipError for a class in the place of a loss, an optimizer of torch, and the like; and
+    when it is called, for a state of another module or optimizer, and for inputs, targets and
+    shapes that module and loss cannot take, naming the layer, the step and the rows.
 
     Args:
         net: The module to train; `torch.compile` may have wrapped it, but nothing that spreads it
             over processes or devices.
         loss: (logits, target) to a tensor without dimensions, the mean over the rows.
         optimizer: The rule by which parameters change.
+        metrics: Computed from (logits, target) of training batches: a function at every step, with
+            the mean over rows as the value of an epoch; a `StreamingMetric` once an epoch, folded
+            over its batches.
         gradient_rule: May evaluate the gradient several times per step (`sharpness_aware` needs
             two); every evaluation uses the same dropout masks.
-        map_logits: Applied to the logits before the loss.
-        map_loss: Applied to the loss before the backward pass. While it runs the parameters of
-            `net` are those of the state, so that it can add a penalty on the weights.
+        map_logits: Applied to the logits before the loss. It may return `Skip.BATCH`.
+        map_loss: Applied to the loss before the backward pass; may return `Skip.BATCH` too. While
+            it runs the parameters of `net` are those of the state, so that it can add a penalty on
+            the weights.
         map_grads: Applied to the gradients, by path, as soon as they are computed.
         map_params: Applied to the new parameters, by path.
         measure: (gradients before clipping, parameters before the step) to further metrics, such
@@ -246,56 +172,114 @@ def train_step(
             optimizer as they were, and report 1 in the metric `skipped`.
 
     >>> from mip.optim import sgd
-    >>> net = nn.Linear(1, 1, bias=False); optimizer = sgd(0.5)
-    >>> step = train_step(net, nn.functional.mse_loss, optimizer)
-    >>> state = evolve(init(net, optimizer), params={"weight": torch.zeros(1, 1)})
+    >>> net = nn.Linear(1, 1, bias=False)
+    >>> step = train_step(net, nn.functional.mse_loss, sgd(0.5))
+    >>> state = evolve(step.init(), params={"weight": torch.zeros(1, 1)})
     >>> after, metrics = step(state, (torch.ones(4, 1), torch.ones(4, 1)))
     >>> float(metrics["loss"]), float(after.params["weight"]), float(state.params["weight"])
     (1.0, 1.0, 0.0)
     """
-
-    def objective(forward: Forward, batch: Any) -> Tensor:
-        return map_loss(loss(map_logits(forward(batch[0])), batch[1]))
-
+    check_net(net)
+    check_loss(loss)
+    check_optimizer(optimizer)
     check_not_distributed(net)
     float16 = float16_of(precision)
-    optimizer = with_loss_scale(optimizer, float16)
+    scaled_optimizer = with_loss_scale(optimizer, float16)
     skip_nonfinite = skip_nonfinite or float16 is not None
     device = next((param.device for param in net.parameters()), torch.device("cpu"))
     rngs = generators(device)
+    functions, streaming = split_metrics(metrics)
+
+    objective = _objective(loss, map_logits, map_loss, keep_predictions=bool(metrics))
     backward = gradient_engine(net, with_autocast(objective, precision, device))
 
     def donate(state: State, batch: Any) -> tuple[State, Metrics]:
-        if isinstance(batch, (Tensor, dict)):
-            raise MipError(f"a batch must be (inputs, target), not {type(batch).__name__}")
         if not net.training:
             net.train()
-        seed = derive("step", state.seed, state.step)
         scale = loss_scale(state.optimizer)
         check_loss_scale(scale, float16)
+        seed = derive("step", state.seed, state.step)
 
         def gradient(params: Params) -> Grads:
             with seeded(seed, rngs):
-                value, grads, buffers = backward(params, state.buffers, batch, scale)
-            return value, map_grads(_unscale(grads, scale)), buffers
+                made = backward(params, state.buffers, batch, scale)
+            return made._replace(grads=map_grads(_unscale(made.grads, scale)))
 
-        value, grads, buffers = gradient_rule(gradient, state.params)
+        value, grads, buffers, predictions = gradient_rule(gradient, state.params)
         with torch.no_grad():
             # Measured before the optimizer runs, which may clip in place.
-            metrics = {**_losses(value), **measure(grads, state.params)}
+            scores = _scores(functions, predictions, value.dim())
+            measured = {**_losses(value), **scores, **measure(grads, state.params)}
             if scale is not None:
-                metrics["loss_scale"] = scale.clone()
+                measured["loss_scale"] = scale.clone()
+            if skip_nonfinite and not all_finite(value, grads):
+                held = halve_loss_scale(state.optimizer)
+                return evolve(state, optimizer=held, step=state.step + 1), measured | _SKIPPED
             if skip_nonfinite:
-                metrics["skipped"] = 0.0 if all_finite(value, grads) else 1.0
-                if metrics["skipped"]:
-                    held = halve_loss_scale(state.optimizer)
-                    return evolve(state, optimizer=held, step=state.step + 1), metrics
+                measured["skipped"] = 0.0
             grads = match_strides(grads, state.params)
-            _, tree, params = optimizer.update_(grads, state.optimizer, state.params, state.step)
-            params = map_params(params)
-        return State(params, buffers, tree, state.step + 1, state.seed), metrics
+            arguments = grads, state.optimizer, state.params, state.run_step
+            _, tree, params = scaled_optimizer.update_(*arguments)
+            rest = state.seed, state.total_steps, _updated(state, streaming, predictions)
+        return State(map_params(params), buffers, tree, state.step + 1, *rest), measured
 
-    return Step(donate)
+    why = partial(explain_failure, net, loss, scaled_optimizer)
+    names = ("loss", *metrics) if measure is measure_nothing else None
+    explained = _explaining(donate, [*functions], why)
+    return Step(explained, net, optimizer, precision, streaming, names)
+
+
+def _explaining(
+    donate: StepFunction, metrics: Sequence[str], why: Callable[..., str | None]
+) -> StepFunction:
+    def explained(state: State, batch: Any) -> tuple[State, Metrics]:
+        check_batch(batch)
+        try:
+            return donate(state, batch)
+        except _SkippedBatchError as skipped:
+            measured = {**_losses(skipped.loss), **dict.fromkeys(metrics, torch.nan), **_SKIPPED}
+            return evolve(state, step=state.step + 1), measured
+        except DataError as error:  # shapes that would be broadcast
+            raise StepError(state.step + 1, str(error)) from error
+        except (RuntimeError, ValueError, TypeError, LookupError) as error:
+            reason = why(state, batch, error)
+            if reason is None:
+                raise
+            raise StepError(state.step + 1, reason) from error
+
+    return explained
+
+
+_SKIPPED = {"skipped": 1.0}
+"""What a step measures that changes nothing."""
+
+
+class _SkippedBatchError(Exception):
+    """Raised to leave a step whose batch is skipped; holds the loss, if it was computed."""
+
+    def __init__(self, loss: Tensor) -> None:
+        super().__init__()
+        self.loss = loss
+
+
+def _objective(
+    loss: Callable[[Any, Any], Tensor],
+    map_logits: Callable[[Any], Any],
+    map_loss: Callable[[Tensor], Any],
+    keep_predictions: bool,
+) -> Objective:
+    def objective(forward: Forward, batch: Any) -> tuple[Tensor, Any]:
+        logits = map_logits(forward(batch[0]))
+        if logits is Skip.BATCH:
+            raise _SkippedBatchError(torch.full((), torch.nan))
+        logits, target = match_target(logits, batch[1], loss)
+        unmapped = loss(logits, target)
+        value = map_loss(unmapped)
+        if value is Skip.BATCH:
+            raise _SkippedBatchError(unmapped.detach())
+        return value, (logits, target) if keep_predictions else ()
+
+    return objective
 
 
 def _losses(value: Tensor) -> Metrics:
@@ -311,6 +295,29 @@ def _unscale(grads: Params, scale: Tensor | None) -> Params:
     return {path: grad / scale for path, grad in grads.items()}
 
 
+def _scores(functions: Mapping[str, MetricFunction], predictions: Any, stacked: int) -> Metrics:
+    if not stacked:
+        return {name: function(*predictions) for name, function in functions.items()}
+    # Stacked models have predictions of their own.
+    models = list(zip(*predictions, strict=True)) if functions else []
+    return {
+        f"{name}.{k}": function(*pair)
+        for name, function in functions.items()
+        for k, pair in enumerate(models)
+    }
+
+
+def _updated(
+    state: State, streaming: Mapping[str, StreamingMetric], predictions: Any
+) -> dict[str, Any]:
+    return {
+        name: metric.update(
+            state.metrics[name] if name in state.metrics else metric.init(), *predictions
+        )
+        for name, metric in streaming.items()
+    }
+
+
 def eval_step(net: nn.Module) -> Callable[[State, Any], Tree]:
     """Make a pure function (state, inputs) -> logits, in evaluation mode and without gradients,
     with the averaged parameters if the state has any.
@@ -323,7 +330,7 @@ def eval_step(net: nn.Module) -> Callable[[State, Any], Tree]:
     @torch.no_grad()
     def logits(state: State, inputs: Any) -> Tree:
         net.eval()
-        with bound_tensors(slots, state.params | _averages(state) | state.buffers):
+        with bound_tensors(slots, state.params | averaged_params(state) | state.buffers):
             return net(inputs)
 
     return logits

@@ -170,7 +170,7 @@ def test_measured_numbers_are_averaged_over_an_epoch():
     step, batches, state = line(measure=norms)
     mip.fit(step, batches, state, epochs=1, hooks=[record(rows)])
     assert rows[0]["grad_norm"] > 0
-    assert list(rows[0]) == ["epoch", "step", "loss", "grad_norm", "weight_norm"]
+    assert list(rows[0]) == ["epoch", "step", "loss", "grad_norm", "weight_norm", "lr"]
 
 
 def test_time_is_that_of_the_batches():
@@ -206,7 +206,7 @@ def test_a_log_of_steps_has_a_row_for_each(tmp_path):
     hooks = [seen, *(mip.log(path, steps=True) for path in files)]
     mip.fit(step, batches, state, epochs=2, hooks=hooks)
     rows = [json.loads(text) for text in files[1].read_text().splitlines()]
-    assert list(rows[0]) == ["loss", "grad_norm", "weight_norm", "rows", "step"]
+    assert list(rows[0]) == ["loss", "grad_norm", "weight_norm", "lr", "rows", "step"]
     assert [row["step"] for row in rows] == list(range(1, 9))
     assert [row["loss"] for row in rows] == message
     with files[0].open() as text:
@@ -230,7 +230,7 @@ def printed(monkeypatch, columns=80, **arguments):
 
 def test_the_console_has_one_header_and_a_line_an_epoch(monkeypatch):
     header, *lines = printed(monkeypatch)
-    names = ["epoch", "loss", "valid/mape", "valid/mae", "a/long_name", "seconds"]
+    names = ["epoch", "loss", "valid/mape", "valid/mae", "a/long_name", "lr", "seconds"]
     assert header.split() == names
     ends = [re.search(rf"{name}\b", header).end() for name in names]
     for epoch, text in enumerate(lines, start=1):
@@ -287,8 +287,26 @@ def test_a_log_is_written_after_each_epoch_and_waits_for_the_disk_at_the_end(tmp
     written, (step, batches, state) = [], line()
     keep = lambda path, text, overwrite, sync: written.append((text.count(b"\n"), sync))  # noqa: E731
     monkeypatch.setattr("mip.hooks.history.write", keep)
+    monkeypatch.setattr("mip.hooks.history.append", lambda path, text: written.append(text))
     mip.fit(step, batches, state, epochs=2, hooks=[mip.log(tmp_path / "log.jsonl")])
-    assert written == [(1, False), (2, False), (2, True)]
+    assert written[::2] == [(1, False), (2, True)]
+    assert json.loads(written[1])["epoch"] == 1
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+def test_a_log_has_the_same_rows_while_the_fit_goes_on_as_at_its_end(tmp_path, name):
+    step, batches, state = line()
+    path, seen = tmp_path / name, []
+    late = lambda event: {"late": 1.0} if (event.name, event.epoch) == ("validate", 2) else None  # noqa: E731
+
+    def read(event):
+        if event.name == "after_epoch":
+            seen.append(path.read_bytes())
+
+    mip.fit(step, batches, state, epochs=4, hooks=[late, mip.log(path), read])
+    assert seen[-1] == path.read_bytes()
+    assert seen[1].startswith(seen[0])
+    assert [text.count(b"\n") for text in seen] == [k + (name == "log.csv") for k in (1, 2, 3, 4)]
 
 
 def test_epochs_have_checkpoints_of_their_own(tmp_path):
@@ -372,7 +390,7 @@ def test_an_interrupt_while_a_checkpoint_is_waited_for_waits_for_it_too(tmp_path
     second = lambda event: near.set() if event.step == 2 else None  # noqa: E731
     with pytest.raises(KeyboardInterrupt):
         mip.fit(step, batches, state, steps=4, hooks=[second, mip.checkpoint(tmp_path, every=1)])
-    assert gate.written == [("last", 1)]
+    assert gate.written == [("last", 1), ("last", 2)]  # the second was copied before
     thread.join()
 
 

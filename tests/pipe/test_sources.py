@@ -263,7 +263,7 @@ REFUSED = {
     ),
     "a dataset": (
         Squares(),
-        "Squares is not an iterable of batches: wrap a Dataset in a DataLoader",
+        "Squares is not an iterable of batches: batch rows with pipe",
     ),
     "a part of one": (
         torch.utils.data.Subset(Squares(), [1]),

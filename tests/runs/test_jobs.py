@@ -163,7 +163,8 @@ def test_choosing_needs_valid_rows(cut):
     for change in ({"patience": 2}, {"restore_best": True}):
         with pytest.raises(mip.MipError, match="needs a valid part in data"):
             mip.run(spec(**change), none)
-    assert mip.run(spec(), none).history.epochs[0].keys() == {"epoch", "step", "loss"}
+    names = {"epoch", "step", "loss", "lr", "weight_decay"}
+    assert mip.run(spec(), none).history.epochs[0].keys() == names
 
 
 def test_patience_stops_a_run_that_gets_no_better(cut, tmp_path):

@@ -278,7 +278,7 @@ def test_image_nets_are_stacked_too():
     nets = [SmallResNet(2).to(memory_format=torch.channels_last) for _ in range(2)]
     states = [mip.init(net, sgd()) for net in nets]
     inputs = torch.randn(6, 3, 16, 16).contiguous(memory_format=torch.channels_last)
-    objective = lambda forward, batch: forward(batch).square().mean()  # noqa: E731
+    objective = lambda forward, batch: (forward(batch).square().mean(), ())  # noqa: E731
     both = stack(states)
     stacked = vmapped(nets[0], objective)(both.params, both.buffers, inputs, None)
     for k, (net, state) in enumerate(zip(nets, states, strict=True)):

@@ -1,0 +1,38 @@
+"""The best epoch, kept up to date as a history grows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from attrs import define
+
+from mip.metrics.ranking import Mode, direction
+
+
+@define
+class BestEpoch:
+    """Which of the epochs so far is the best by a metric: the first with the best value, or -1 if
+    none has one. Only epochs that are new since the last `update` are looked at.
+
+    >>> best = BestEpoch("valid/loss")
+    >>> rows = [{"valid/loss": 2.0}, {"valid/loss": 1.0}]
+    >>> best.update(rows), best.update([*rows, {"valid/loss": math.nan}])
+    (1, 1)
+    """
+
+    metric: str
+    mode: Mode | None = None
+    index: int = -1
+    value: float = math.inf
+    seen: int = 0
+
+    def update(self, epochs: Sequence[Mapping[str, float]]) -> int:
+        """Look at the new ones of all epochs so far, and return the index of the best."""
+        sign = 1 if (self.mode or direction(self.metric)) == "min" else -1
+        for index in range(self.seen, len(epochs)):
+            value = sign * epochs[index].get(self.metric, math.nan)
+            if value < self.value or (self.index < 0 and not math.isnan(value)):
+                self.index, self.value = index, value
+        self.seen = len(epochs)
+        return self.index

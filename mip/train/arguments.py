@@ -1,0 +1,73 @@
+"""Checks of what a training step is made of, each with the cure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mip.errors import MipError
+from mip.optim import Optimizer
+
+
+def check_net(net: Any) -> None:
+    """Raise MipError for anything but an instance of `nn.Module`."""
+    if isinstance(net, type) and issubclass(net, nn.Module):
+        raise MipError(f"the net is the class {net.__name__}: make one, {net.__name__}(…)")
+    if not isinstance(net, nn.Module):
+        raise MipError(f"the net must be an nn.Module, not {type(net).__name__}")
+
+
+def check_loss(loss: Any) -> None:
+    """Raise MipError for anything but a function of (logits, target).
+
+    >>> check_loss(nn.MSELoss)
+    Traceback (most recent call last):
+    mip.errors.MipError: the loss is the class MSELoss: make one, nn.MSELoss()
+    """
+    if isinstance(loss, type):
+        prefix = "nn." if loss.__module__.startswith("torch.nn") else ""
+        name = loss.__name__
+        raise MipError(f"the loss is the class {name}: make one, {prefix}{name}()")
+    if isinstance(loss, Optimizer):
+        raise MipError("the loss is an optimizer: the order is train_step(net, loss, optimizer)")
+    if not callable(loss):
+        cure = "pass a function of (logits, target), such as torch.nn.functional.mse_loss"
+        raise MipError(f"the loss must be callable, not {type(loss).__name__}: {cure}")
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise MipError for anything but an optimizer of `mip.optim`.
+
+    >>> check_optimizer(torch.optim.Adamax)
+    Traceback (most recent call last):
+    mip.errors.MipError: Adamax is an optimizer of torch: pass mip.optim.from_torch(Adamax, {"lr": \
+1e-3})
+    """
+    if isinstance(optimizer, Optimizer):
+        return
+    kind = optimizer if isinstance(optimizer, type) else type(optimizer)
+    if issubclass(kind, torch.optim.Optimizer):
+        ready = {"Adam": "mip.adam", "AdamW": "mip.adamw", "SGD": "mip.sgd"}.get(kind.__name__)
+        cure = f'mip.optim.from_torch({kind.__name__}, {{"lr": 1e-3}})'
+        cure += f", or {ready}(1e-3)" if ready else ""
+        raise MipError(f"{kind.__name__} is an optimizer of torch: pass {cure}")
+    if callable(optimizer):
+        name = getattr(optimizer, "__name__", kind.__name__)
+        raise MipError(f"the optimizer is the function {name}: call it, as in mip.adamw(1e-3)")
+    cure = f"such as mip.adamw(1e-3), not {kind.__name__}"
+    raise MipError(f"the optimizer must be one of mip.optim, {cure}")
+
+
+def check_batch(batch: Any) -> None:
+    """Raise MipError unless a batch begins with (inputs, target).
+
+    >>> check_batch(torch.ones(3))
+    Traceback (most recent call last):
+    mip.errors.MipError: a batch must be (inputs, target), not Tensor
+    """
+    if not isinstance(batch, (tuple, list)):
+        raise MipError(f"a batch must be (inputs, target), not {type(batch).__name__}")
+    if len(batch) < 2:
+        raise MipError("a batch must be (inputs, target), but has only one part")
