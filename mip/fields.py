@@ -19,13 +19,13 @@ def type_hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def choice(default: T) -> T:
+def choice(default: T, kw_only: bool = False) -> T:
     """Declare a field that takes one of the words of its annotation:
     `pool: Literal["mean", "max"] = choice("mean")`.
 
     Any other value raises FieldError when the class is constructed.
     """
-    return field(default=default, validator=in_annotation)
+    return field(default=default, validator=in_annotation, kw_only=kw_only)
 
 
 def in_annotation(instance: Any, attribute: Attribute, value: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,11 +13,11 @@ from attrs.validators import ge, gt, le, lt, optional
 from torch import Tensor, nn
 
 from mip.branches import protocol
-from mip.branches.protocol import Branch, Facts, layer_sizes_field, sorted_by_name
+from mip.branches.protocol import Branch, Facts, layers_field, lazy_layers, sorted_by_name
 from mip.data import Rows, Table
 from mip.errors import FieldError, SpecError
 from mip.fields import MinLength, choice
-from mip.nn import LazyMLP, TokenTransformer, check_num_heads
+from mip.nn import Activation, BatchNorm, Function, TokenTransformer, check_num_heads
 from mip.tree import Tree
 
 METHODS = ("concat", "gated", "attention", "bilinear")
@@ -30,7 +30,8 @@ EMBEDDING_DIM, DEPTH, NUM_HEADS = 64, 2, 4
 
 @frozen
 class Fusion:
-    """How the vectors of branches become one. Linear `layers` with ReLU and `dropout` follow.
+    """How the vectors of branches become one. Linear `layers` follow, each with an `activation`,
+    `batch_norm` and `dropout`.
 
     `method` is "concat", "gated" (a weighted sum; Arevalo et al. 2017), "attention" (one token per
     branch, `depth` transformer layers of `num_heads` heads) or "bilinear" (a product; Kim et al.
@@ -48,7 +49,9 @@ class Fusion:
     mip.errors.FieldError: 'num_heads' must divide 30: 4
     """
 
-    layers: tuple[int, ...] = layer_sizes_field()
+    layers: tuple[int | Function, ...] = layers_field(kw_only=False)
+    activation: Activation = choice("relu", kw_only=True)
+    batch_norm: BatchNorm = choice("none", kw_only=True)
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
     method: Literal["concat", "gated", "attention", "bilinear"] = choice("concat")
     embedding_dim: int | None = field(default=None, validator=optional([gt(0), le(65_536)]))
@@ -105,7 +108,7 @@ class Fuse:
         if self.fusion.modality_dropout:
             absent = {name: partial(protocol.absent, part) for name, part in self.branch.items()}
             dropout = ModalityDropout(absent, self.fusion.modality_dropout)
-        return FusionNet(modules, fusion, self.fusion.layers, self.fusion.dropout, dropout)
+        return FusionNet(modules, fusion, lazy_layers(self.fusion), dropout)
 
     def absent(self, inputs: Mapping[str, Tree]) -> Tensor:
         """Mark the rows for which no branch has inputs: bool [n]."""
@@ -142,7 +145,7 @@ def _module(name: str, branch: Branch, facts: Facts) -> nn.Module:
 
 
 class FusionNet(nn.Module):
-    """Run each branch on its own inputs, join the vectors, then linear layers.
+    """Run each branch on its own inputs, flatten feature maps, join the vectors, then layers.
 
     Takes a dict of inputs, name to tree of tensors with n rows; returns float32 [n, last of the
     layers], or the output of the fusion if there are no layers.
@@ -152,18 +155,17 @@ class FusionNet(nn.Module):
         self,
         branches: Mapping[str, nn.Module],
         fusion: nn.Module,
-        layers: Sequence[int] = (),
-        dropout: float = 0.0,
+        layers: nn.Module,
         modality_dropout: ModalityDropout | None = None,
     ) -> None:
         super().__init__()
         self.branch = nn.ModuleDict(dict(branches))
         self.hide = modality_dropout  # `hide` is part of the names of parameters in files
         self.fusion = fusion
-        self.layers = LazyMLP(layers, dropout)
+        self.layers = layers
 
     def forward(self, inputs: Mapping[str, Tree]) -> Tensor:
-        vectors = {name: module(inputs[name]) for name, module in self.branch.items()}
+        vectors = {name: module(inputs[name]).flatten(1) for name, module in self.branch.items()}
         if self.hide is not None:
             vectors = self.hide(vectors, inputs)
         return self.layers(self.fusion(vectors))

@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from attrs import field, frozen
-from attrs.validators import ge, gt, instance_of, le
+from attrs import field, fields_dict, frozen
+from attrs.validators import ge, gt, in_, instance_of, le
 from torch import Tensor, nn
 
-from mip.branches.protocol import Facts, Problem, column_names, layer_sizes_field
+from mip.branches.photo_net import PhotoNet, sized_backbone
+from mip.branches.protocol import (
+    Facts,
+    Problem,
+    column_names,
+    dropout_field,
+    layer_sizes_field,
+    layers_field,
+    lazy_layers,
+)
 from mip.data import Rows, Table, as_photos
-from mip.errors import DataError, FieldError, MipWarning, SpecError
+from mip.errors import DataError, FieldError, MipWarning
 from mip.fields import MinLength, choice
 from mip.images import (
     Augment,
@@ -33,9 +42,11 @@ from mip.images import (
 )
 from mip.nn import (
     BUILT_IN,
-    ConvStack,
+    Activation,
+    BatchNorm,
     FeatureExtractor,
-    SmallResNet,
+    Function,
+    GlobalPool,
     backbone_error,
     freeze_until,
     source_of,
@@ -72,12 +83,17 @@ class Image:
     photos, which may be empty.
 
     `backbone` is "small" (a residual net of `base_channels`, twice and four times as many
-    channels), "conv" (a convolution of stride 2 for each of `channels`), the name of a torchvision
-    classification model, or "timm/" and the name of a timm model, if timm is installed.
-    `pretrained` names its weights (a tag for timm; "DEFAULT" for those the library recommends). The
-    features are those before the classifier, or those of the module `feature_layer`, averaged over
-    the image. `freeze` freezes "all" of the backbone, or everything up to the named module; frozen
-    batch norms use their running statistics.
+    channels), "conv" (a stage of convolutions for each of `channels`; see `mip.nn.ConvStack` for
+    `depth`, `stride`, `separable` and `max_pool`), the name of a torchvision classification model,
+    "timm/" and the name of a timm model, if timm is installed, or a function that builds a module
+    from float32 [n, 3, size, size] to [n, d] or to a feature map. `pretrained` names its weights (a
+    tag for timm; "DEFAULT" for those the library recommends). `freeze` freezes "all" of the
+    backbone, or everything up to the named module; frozen batch norms use their running statistics.
+
+    The features are those before the classifier, or those of the module `feature_layer`. A feature
+    map is averaged over the image (`global_pool` "avg"), its maximum is taken ("max"), or it is
+    handed on ("none"). `layers` follow as in a fusion; the net "conv" has the same `activation`
+    and `batch_norm`.
 
     `missing` says what to do with rows whose photo is missing or broken: "error" raises, "drop"
     leaves the row out, "learn" replaces the photo by a learned vector, with a MipWarning if the
@@ -88,7 +104,7 @@ class Image:
     kind = "image"
     columns: tuple[str, ...] = field(converter=column_names, validator=MinLength(1))
     size: int = field(default=64, validator=[instance_of(int), ge(8), le(1024)])
-    backbone: str = field(default="small")
+    backbone: str | Function = field(default="small")
     base_channels: int = field(default=16, validator=[gt(0), le(1024)])
     pretrained: str | None = field(default=None)
     pool: Literal["mean", "max", "concat", "attention"] = choice("mean")
@@ -98,24 +114,43 @@ class Image:
     channels: tuple[int, ...] = layer_sizes_field((16, 32, 64), min_layers=1)
     feature_layer: str | None = field(default=None)
     freeze: str | None = None
+    depth: int = field(default=1, kw_only=True, validator=[gt(0), le(64)])
+    stride: int = field(default=2, kw_only=True, validator=in_((1, 2)))
+    separable: bool = field(default=False, kw_only=True)
+    max_pool: bool = field(default=False, kw_only=True)
+    global_pool: GlobalPool = choice("avg", kw_only=True)
+    layers: tuple[int | Function, ...] = layers_field()
+    activation: Activation = choice("relu", kw_only=True)
+    batch_norm: BatchNorm = choice("none", kw_only=True)
+    dropout: float = dropout_field()
 
     @backbone.validator
-    def _check_backbone(self, _: object, name: str) -> None:
-        if error := backbone_error(name):
-            raise FieldError("backbone", f"= '{name}' {error}")
+    def _check_backbone(self, _: object, backbone: str | Function) -> None:
+        if isinstance(backbone, str) and (error := backbone_error(backbone)):
+            raise FieldError("backbone", f"= '{backbone}' {error}")
 
-    @feature_layer.validator
-    def _check_feature_layer(self, _: object, name: str | None) -> None:
-        if name is not None and self.backbone in BUILT_IN:
-            none = f"the {self.backbone} backbone has none"
-            raise FieldError("feature_layer", f"must be left out: {none}")
+    def __attrs_post_init__(self) -> None:
+        for name in self._unused():
+            if getattr(self, name) != fields_dict(Image)[name].default:
+                none = f"the {self.backbone_name} backbone has none"
+                raise FieldError(name, f"must be left out: {none}")
+        of_library = self.backbone not in BUILT_IN and isinstance(self.backbone, str)
+        if of_library and self.global_pool != "avg" and self.feature_layer is None:
+            cure = "needs 'feature_layer', the module that makes the map"
+            raise FieldError("global_pool", f"= '{self.global_pool}' {cure}")
 
-    @pretrained.validator
-    def _check_pretrained(self, _: object, name: str | None) -> None:
-        if name is not None and self.backbone in BUILT_IN:
-            raise FieldError(
-                "pretrained", f"must be left out: the {self.backbone} backbone has none"
-            )
+    def _unused(self) -> Iterator[str]:
+        if self.backbone != "conv":
+            yield from ("depth", "stride", "separable", "max_pool")
+        if self.backbone in BUILT_IN:
+            yield "feature_layer"
+        if self.backbone in BUILT_IN or isinstance(self.backbone, Function):
+            yield "pretrained"
+
+    @property
+    def backbone_name(self) -> str:
+        """The name of the backbone in specs."""
+        return self.backbone if isinstance(self.backbone, str) else self.backbone.name
 
     def adapt(self, table: Rows) -> Facts:
         """Return the mean and standard deviation by channel that the backbone expects, and the
@@ -128,7 +163,7 @@ class Image:
             )
         if self.pretrained is None:
             return {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "most": most}
-        mean, std = source_of(self.backbone).normalization(self.pretrained)
+        mean, std = source_of(self.backbone_name).normalization(self.pretrained)
         return {"mean": mean, "std": std, "most": most}
 
     def encode(self, facts: Facts, table: Table) -> Photos:
@@ -203,42 +238,23 @@ class Image:
         return cached or LazyRows(table, encode)
 
     def module(self, facts: Facts) -> PhotoNet:
-        """Build a module to float32 [n, features], or [n, k * features] for pool "concat"."""
-        backbone, features = self._sized_backbone()
+        """Build a module to float32 [n, features], or [n, k * features] for pool "concat"; to
+        [n, channels, h, w] if the feature map is handed on; with `layers` to [n, the last of them].
+        """
+        backbone, shape = sized_backbone(self)
         inner = backbone.cut if isinstance(backbone, FeatureExtractor) else backbone
         return PhotoNet(
             backbone,
-            features,
+            shape,
             self.pool,
+            self.global_pool,
+            lazy_layers(self),
             mean=facts["mean"],
             std=facts["std"],
             learn_missing=self.missing == "learn",
             frozen=freeze_until(inner.train(), self.freeze),
             channels_last=self.backbone in BUILT_IN,
         )
-
-    @torch.no_grad()
-    def _sized_backbone(self) -> tuple[nn.Module, int]:
-        try:
-            backbone = self._backbone()
-            return backbone, backbone.eval()(torch.zeros(1, 3, self.size, self.size)).shape[1]
-        except SpecError:
-            raise
-        except Exception as error:  # a model may raise anything for photos that are too small
-            why = " ".join(str(error).split()) or type(error).__name__
-            text = f"the backbone '{self.backbone}' cannot take photos of this size ({why})"
-            raise SpecError(f"size = {self.size}: {text}") from error
-
-    def _backbone(self) -> nn.Module:
-        if self.backbone == "small":
-            return SmallResNet(self.base_channels).to(memory_format=torch.channels_last)
-        if self.backbone == "conv":
-            return ConvStack(self.channels).to(memory_format=torch.channels_last)
-        source = source_of(self.backbone)
-        if self.feature_layer is None:
-            return source.build(self.pretrained, self.size, classifier=False)
-        model = source.build(self.pretrained, self.size, classifier=True)
-        return FeatureExtractor(model, self.feature_layer)
 
     def augment(self, inputs: Photos, key: int, row_ids: Tensor) -> Photos:
         """Change the pixels of a training batch; random draws depend only on key and row id."""
@@ -254,10 +270,12 @@ class Image:
         if self.pretrained is None:
             return
         try:
-            weights = source_of(self.backbone).state_dict(self.pretrained, self.size)
+            weights = source_of(self.backbone_name).state_dict(self.pretrained, self.size)
         except Exception as error:  # a network, a cache or a file may raise anything
             why = f"cannot be had: {' '.join(str(error).split())}"
-            raise DataError(f"{self.backbone}: the weights '{self.pretrained}' {why}") from error
+            raise DataError(
+                f"{self.backbone_name}: the weights '{self.pretrained}' {why}"
+            ) from error
         backbone = module.get_submodule("backbone")
         # Those of a feature extractor are the model's own, below `cut`.
         names = {name: name.removeprefix("cut.") for name in backbone.state_dict()}
@@ -298,64 +316,3 @@ class Image:
 def _most_photos(table: Rows, column: str) -> int:
     cells = (cell for chunk in table.chunks([column]) for cell in chunk.cells(column))
     return max(len(as_photos(cell)) for cell in cells)
-
-
-class PhotoNet(nn.Module):
-    """Run every photo of a row through one backbone and pool the features.
-
-    Takes `Photos`; returns float32 [n, d], or [n, k * d] for pool "concat". A missing photo
-    (present 0) counts as a learned vector if `learn_missing`; past the end of a list (present -1)
-    nothing counts. The modules `frozen` stay in evaluation mode. Memory is `channels_last` where
-    that is faster: in small nets, and on a GPU.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        features: int,
-        pool: str,
-        mean: list[float],
-        std: list[float],
-        learn_missing: bool = True,
-        frozen: tuple[nn.Module, ...] = (),
-        channels_last: bool = False,
-    ) -> None:
-        super().__init__()
-        self.backbone, self.pool = backbone, pool
-        self.frozen, self.channels_last = frozen, channels_last
-        self.missing = nn.Parameter(torch.zeros(features)) if learn_missing else None
-        self.score = nn.Linear(features, 1) if pool == "attention" else None
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
-
-    def forward(self, photos: Photos) -> Tensor:
-        pixels, present = photos["pixels"], photos["present"]
-        last = self.channels_last or pixels.is_cuda
-        layout = torch.channels_last if last else torch.contiguous_format
-        # In place, in a copy of our own: fresh memory costs more than the arithmetic.
-        images = pixels.flatten(0, 1).to(torch.float32, copy=True, memory_format=layout)
-        vectors = self.backbone(images.sub_(self.mean).div_(self.std)).unflatten(0, present.shape)
-        if self.missing is not None:
-            vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
-        return self.pooled(vectors, (present < 0).unsqueeze(-1))
-
-    def train(self, mode: bool = True) -> PhotoNet:
-        """Set the mode, but leave frozen modules in evaluation mode."""
-        super().train(mode)
-        for module in self.frozen:
-            module.eval()
-        return self
-
-    def pooled(self, vectors: Tensor, past_end: Tensor) -> Tensor:
-        """Pool float32 [n, k, d] over the photos of a row, except where `past_end` is true."""
-        if self.pool == "concat":
-            return vectors.flatten(1)
-        if self.pool == "max":
-            return vectors.masked_fill(past_end, -torch.inf).amax(dim=1)
-        if self.score is None:
-            return vectors.masked_fill(past_end, 0).sum(dim=1) / (~past_end).sum(dim=1)
-        weights = self.score(vectors).masked_fill(past_end, -torch.inf).softmax(dim=1)
-        return (weights * vectors).sum(dim=1)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from attrs import field, frozen
 from attrs.validators import ge, lt
 from torch import nn
 
 from mip.branches.protocol import layer_sizes_field
 from mip.fields import choice
-from mip.nn import MLP
+from mip.nn import MLP, Activation, BatchNorm
 
 
 @frozen
 class Mlp:
-    """Linear layers of the sizes `layers` with an `activation` between them ("relu", "gelu",
-    "silu", "tanh" or "sigmoid"), and optionally a batch norm "before" or "after" each activation
-    (Ioffe and Szegedy 2015). The last layer has neither; the fusion and the head follow.
+    """Linear layers of the sizes `layers` with an `activation` between them, optionally with a
+    `batch_norm` "before" or "after" each, and `dropout`. The last layer has none of these; the
+    fusion and the head follow.
 
     >>> Mlp([10, 5]).network(nn.Identity(), in_features=4, continuous=4)[1]
     MLP(
@@ -29,8 +27,8 @@ class Mlp:
 
     kind = "mlp"
     layers: tuple[int, ...] = layer_sizes_field((128, 128), min_layers=1)
-    activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = choice("relu")
-    batch_norm: Literal["none", "before", "after"] = choice("none")
+    activation: Activation = choice("relu")
+    batch_norm: BatchNorm = choice("none")
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
     def category_dim(self) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 from attrs import Attribute, field
+from attrs.validators import ge, lt
 from torch import Tensor, nn
 
 from mip.data import Rows, Table
 from mip.errors import FieldError
 from mip.fields import MinLength
+from mip.nn import Activation, BatchNorm, Function, LazyMLP
 from mip.tree import Tree, leaves
 
 Facts = dict[str, Any]
@@ -247,7 +250,39 @@ def path_in_spec(path: str) -> str:
     return ".".join(f"branch.{name}" for name in path.split("."))
 
 
-# Fields that several kinds have.
+# The layers that several kinds have, and other fields.
+
+
+class HasLayers(Protocol):
+    """A branch with linear `layers`, each followed by an `activation`, optionally with a
+    `batch_norm` "before" or "after" it, and `dropout`; a function among them stands alone.
+    """
+
+    @property
+    def layers(self) -> tuple[int | Function, ...]: ...
+    @property
+    def activation(self) -> Activation: ...
+    @property
+    def batch_norm(self) -> BatchNorm: ...
+    @property
+    def dropout(self) -> float: ...
+
+
+def lazy_layers(branch: HasLayers) -> LazyMLP:
+    """Build the layers of a branch: float32 [n, …] to [n, last of the layers]."""
+    return LazyMLP(branch.layers, branch.dropout, branch.activation, branch.batch_norm)
+
+
+def with_layers(module: nn.Module, branch: HasLayers) -> nn.Module:
+    """Put the layers of a branch behind its module; without layers that is the module itself.
+
+    >>> from mip.branches.text import Text
+    >>> with_layers(nn.Identity(), Text(["note"], layers=[8]))(torch.zeros(2, 5)).shape
+    torch.Size([2, 8])
+    """
+    if not branch.layers:
+        return module
+    return nn.Sequential(OrderedDict(features=module, layers=lazy_layers(branch)))
 
 
 def sorted_by_name(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,6 +306,21 @@ def layer_sizes_field(default: tuple[int, ...] = (), min_layers: int = 0) -> Any
     """Declare a field of sizes of layers, each from 1 to 65,536."""
     length: list[Any] = [MinLength(min_layers)] if min_layers else []
     return field(default=default, converter=tuple, validator=[*length, _check_sizes])
+
+
+def layers_field(kw_only: bool = True) -> Any:
+    """Declare a field of layers, each a size from 1 to 65,536 or a function."""
+    return field(default=(), converter=tuple, kw_only=kw_only, validator=_check_layers)
+
+
+def _check_layers(instance: object, attribute: Attribute, layers: Sequence[int | Function]) -> None:
+    sizes = tuple(layer for layer in layers if not isinstance(layer, Function))
+    _check_sizes(instance, attribute, sizes)
+
+
+def dropout_field() -> float:
+    """Declare the dropout rate behind each of the layers."""
+    return field(default=0.0, kw_only=True, validator=[ge(0), lt(1)])
 
 
 def _check_sizes(_: object, attribute: Attribute, sizes: tuple[int, ...]) -> None:

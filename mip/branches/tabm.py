@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
+import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, le, lt
 from torch import Tensor, nn
@@ -38,7 +40,6 @@ class TabM:
 class Ensemble(nn.Module):
     """Run all members at once and average their outputs: float32 [n, first size] to [n, last size].
 
-    >>> import torch
     >>> Ensemble([7, 10, 5], members=4, dropout=0.0)(torch.zeros(2, 7)).shape
     torch.Size([2, 5])
     """
@@ -49,4 +50,4 @@ class Ensemble(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return run_members(self.layers, self.dropout, x).mean(dim=1)
+        return run_members(self.layers, repeat(torch.relu), self.dropout, x).mean(dim=1)

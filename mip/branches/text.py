@@ -11,9 +11,10 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le
 from torch import Tensor, nn
 
-from mip.branches.protocol import Facts, column_names
+from mip.branches.protocol import Facts, column_names, dropout_field, layers_field, with_layers
 from mip.data import Rows, Table
-from mip.fields import MinLength
+from mip.fields import MinLength, choice
+from mip.nn import Activation, BatchNorm, Function
 
 _WORD = re.compile(r"\w+")
 
@@ -25,7 +26,7 @@ class Text:
     These are all runs of 1 to `word_ngrams` words and, unless `char_ngrams` is 0, of `char_ngrams`
     letters within a word. N-grams share `buckets` embeddings of `embedding_dim` numbers by their
     hash, so no word is unknown (Weinberger et al. 2009; Joulin et al. 2017). Only the first
-    `max_length` n-grams of a cell count.
+    `max_length` n-grams of a cell count. `layers` follow as in a fusion.
 
     >>> from mip.data import from_columns
     >>> branch = Text(["note"], word_ngrams=2, max_length=4)
@@ -42,6 +43,10 @@ class Text:
     buckets: int = field(default=4096, validator=[gt(1), le(1 << 24)])
     embedding_dim: int = field(default=32, validator=[gt(0), le(4096)])
     max_length: int = field(default=128, validator=[gt(0), le(65_536)])
+    layers: tuple[int | Function, ...] = layers_field()
+    activation: Activation = choice("relu", kw_only=True)
+    batch_norm: BatchNorm = choice("none", kw_only=True)
+    dropout: float = dropout_field()
 
     def adapt(self, table: Rows) -> Facts:
         """Return no facts: hashing needs no vocabulary."""
@@ -73,8 +78,10 @@ class Text:
         return (inputs == 0).flatten(1).all(dim=1)
 
     def module(self, facts: Facts) -> nn.Module:
-        """Build a module to float32 [n, columns * embedding_dim], with zeros for empty cells."""
-        return Bags(self.buckets, self.embedding_dim)
+        """Build a module to float32 [n, columns * embedding_dim], with zeros for empty cells; with
+        `layers` to [n, the last of them].
+        """
+        return with_layers(Bags(self.buckets, self.embedding_dim), self)
 
 
 class Bags(nn.Module):

@@ -11,11 +11,11 @@ import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from mip.branches.protocol import Facts, column_names
+from mip.branches.protocol import Facts, column_names, dropout_field, layers_field, with_layers
 from mip.data import BLANKS, FLOAT32_MAX, Rows, Table, as_array, is_list, moments, parse_number
 from mip.errors import DataError, quote
 from mip.fields import MinLength, choice
-from mip.nn import FillMissing
+from mip.nn import Activation, BatchNorm, FillMissing, Function
 
 _NUMBER = re.compile(r"[^\s,;]+")
 
@@ -26,7 +26,7 @@ class Vector:
     is "none".
 
     A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2". Missing cells (empty, or "NA"
-    and the like) are filled and flagged.
+    and the like) are filled and flagged. `layers` follow as in a fusion.
 
     >>> from mip.data import from_columns
     >>> table = from_columns({"embedding": [[1.0, 4.0], "[3, 4]", None]})
@@ -40,6 +40,10 @@ class Vector:
     kind = "vector"
     columns: tuple[str, ...] = field(converter=column_names, validator=MinLength(1))
     scale: Literal["standard", "none"] = choice("standard")
+    layers: tuple[int | Function, ...] = layers_field()
+    activation: Activation = choice("relu", kw_only=True)
+    batch_norm: BatchNorm = choice("none", kw_only=True)
+    dropout: float = dropout_field()
 
     def adapt(self, table: Rows) -> Facts:
         """Return the means and standard deviations of each column by position (0 and 1 for "none"),
@@ -82,12 +86,13 @@ class Vector:
                     yield row, f"'{column}' has {text}"
 
     def module(self, facts: Facts) -> nn.Module:
-        """Build a module to float32 [n, sum of the lengths + columns with missing cells]."""
+        """Build a module to float32 [n, sum of the lengths + columns with missing cells]; with
+        `layers` to [n, the last of them].
+        """
         # The first number of a vector is enough to flag it as missing.
         pairs = zip(facts["missing"], facts["mean"], strict=True)
-        return FillMissing(
-            [k == 0 and count > 0 for count, mean in pairs for k in range(len(mean))]
-        )
+        flagged = [k == 0 and count > 0 for count, mean in pairs for k in range(len(mean))]
+        return with_layers(FillMissing(flagged), self)
 
 
 def _length(table: Rows, column: str) -> int:

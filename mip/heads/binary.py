@@ -17,6 +17,8 @@ from mip.errors import DataError, hint, quote
 from mip.heads.fields import (
     ClassWeight,
     Missing,
+    activation_field,
+    batch_norm_field,
     class_weight_field,
     dropout_field,
     focal_gamma_field,
@@ -27,6 +29,7 @@ from mip.heads.fields import (
 from mip.heads.losses import Criterion, check_shapes, custom_cross_entropy
 from mip.heads.targets import classes
 from mip.metrics import auc, log_loss
+from mip.nn import Activation, BatchNorm
 
 
 @frozen
@@ -53,6 +56,8 @@ class Binary:
     focal_gamma: float = focal_gamma_field()
     label_smoothing: float = label_smoothing_field()
     layers: tuple[int, ...] = layer_sizes_field()
+    activation: Activation = activation_field()
+    batch_norm: BatchNorm = batch_norm_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

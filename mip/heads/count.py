@@ -14,10 +14,18 @@ from torch import Tensor
 from mip.branches import Facts, layer_sizes_field
 from mip.data import Rows, Table
 from mip.errors import DataError
-from mip.heads.fields import Missing, dropout_field, members_field, missing_field
+from mip.heads.fields import (
+    Missing,
+    activation_field,
+    batch_norm_field,
+    dropout_field,
+    members_field,
+    missing_field,
+)
 from mip.heads.losses import Criterion, check_shapes
 from mip.heads.targets import number
 from mip.metrics import mae, rmse
+from mip.nn import Activation, BatchNorm
 
 
 @frozen
@@ -38,6 +46,8 @@ class Count:
     kind = "count"
     column: str
     layers: tuple[int, ...] = layer_sizes_field()
+    activation: Activation = activation_field()
+    batch_norm: BatchNorm = batch_norm_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

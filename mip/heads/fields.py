@@ -9,6 +9,7 @@ from attrs import field
 from attrs.validators import ge, le, lt
 
 from mip.fields import choice
+from mip.nn import Activation, BatchNorm
 
 ClassWeight = Literal["none", "balanced"]
 """How classes are weighted in a loss."""
@@ -18,6 +19,16 @@ Missing = Literal["drop", "error"]
 
 Scale = Literal["standard", "log", "none"]
 """How a number is scaled: standardized, after a logarithm for "log", or not at all."""
+
+
+def activation_field() -> Activation:
+    """Declare the activation that follows each of a head's layers."""
+    return choice("relu", kw_only=True)
+
+
+def batch_norm_field() -> BatchNorm:
+    """Declare where each of a head's layers has a batch norm: before or after its activation."""
+    return choice("none", kw_only=True)
 
 
 def dropout_field() -> float:

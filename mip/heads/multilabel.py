@@ -15,10 +15,18 @@ from torch import Tensor
 from mip.branches import Facts, layer_sizes_field
 from mip.data import Rows, Table, content_key, is_list
 from mip.errors import DataError, hint, quote
-from mip.heads.fields import Missing, dropout_field, members_field, missing_field
+from mip.heads.fields import (
+    Missing,
+    activation_field,
+    batch_norm_field,
+    dropout_field,
+    members_field,
+    missing_field,
+)
 from mip.heads.losses import Criterion, check_shapes
 from mip.heads.targets import classes
 from mip.metrics import auc
+from mip.nn import Activation, BatchNorm
 
 
 @frozen
@@ -40,6 +48,8 @@ class Multilabel:
     kind = "multilabel"
     column: str
     layers: tuple[int, ...] = layer_sizes_field()
+    activation: Activation = activation_field()
+    batch_norm: BatchNorm = batch_norm_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

@@ -14,10 +14,18 @@ from torch import Tensor
 from mip.branches import Facts, layer_sizes_field
 from mip.data import Rows, Table, parse_number, value_counts
 from mip.errors import DataError, FieldError, hint, quote
-from mip.heads.fields import Missing, dropout_field, members_field, missing_field
+from mip.heads.fields import (
+    Missing,
+    activation_field,
+    batch_norm_field,
+    dropout_field,
+    members_field,
+    missing_field,
+)
 from mip.heads.losses import Criterion, check_shapes, corn_loss
 from mip.heads.targets import classes
 from mip.metrics import quadratic_kappa
+from mip.nn import Activation, BatchNorm
 
 
 @frozen
@@ -43,6 +51,8 @@ class Ordinal:
     column: str
     order: tuple[str, ...] = field(default=(), converter=tuple)
     layers: tuple[int, ...] = layer_sizes_field()
+    activation: Activation = activation_field()
+    batch_norm: BatchNorm = batch_norm_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

@@ -13,7 +13,7 @@ from mip.data import Rows, Table
 from mip.errors import SpecError
 from mip.heads.fields import Missing
 from mip.heads.losses import Criterion
-from mip.nn import Members, Tower
+from mip.nn import Activation, BatchNorm, Members, Tower
 from mip.tree import Tree
 
 Outputs = int | None | Mapping[str, "Outputs"]
@@ -79,7 +79,9 @@ class HoldsHeads(Protocol):
 
 @runtime_checkable
 class HasLayers(Protocol):
-    """A head whose `layers`, with `dropout`, are between the branches and the logits."""
+    """A head whose `layers`, with `dropout`, are between the branches and the logits. It may have
+    the fields `activation` and `batch_norm` too.
+    """
 
     @property
     def layers(self) -> tuple[int, ...]: ...
@@ -143,7 +145,11 @@ def tower(head: Head, facts: Facts, width: int) -> nn.Module:
         kind = type(head).__name__
         raise SpecError(f"{kind} has neither the fields 'layers' and 'dropout' nor a verb 'tower'")
     sizes = width, head.layers, head.dropout, head.outputs(facts)
-    return Tower(*sizes) if _members(head) == 1 else Members(*sizes, _members(head))
+    activation: Activation = getattr(head, "activation", "relu")
+    batch_norm: BatchNorm = getattr(head, "batch_norm", "none")
+    if _members(head) == 1:
+        return Tower(*sizes, activation, batch_norm)
+    return Members(*sizes, _members(head), activation, batch_norm)
 
 
 def training_loss(head: Head, facts: Facts) -> Criterion:

@@ -15,6 +15,8 @@ from mip.errors import FieldError
 from mip.heads.fields import (
     Missing,
     Scale,
+    activation_field,
+    batch_norm_field,
     dropout_field,
     members_field,
     missing_field,
@@ -23,6 +25,7 @@ from mip.heads.fields import (
 from mip.heads.losses import Criterion, check_width, pinball_loss
 from mip.heads.targets import number
 from mip.metrics import mae
+from mip.nn import Activation, BatchNorm
 
 
 @frozen
@@ -42,6 +45,8 @@ class Quantile:
     quantiles: tuple[float, ...] = field(default=(0.1, 0.5, 0.9), converter=tuple)
     scale: Scale = scale_field()
     layers: tuple[int, ...] = layer_sizes_field()
+    activation: Activation = activation_field()
+    batch_norm: BatchNorm = batch_norm_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

@@ -16,6 +16,8 @@ from mip.fields import choice
 from mip.heads.fields import (
     Missing,
     Scale,
+    activation_field,
+    batch_norm_field,
     dropout_field,
     members_field,
     missing_field,
@@ -24,6 +26,7 @@ from mip.heads.fields import (
 from mip.heads.losses import Criterion, check_shapes, log_cosh
 from mip.heads.targets import number
 from mip.metrics import mae, mape, median_ape, r2, rmse
+from mip.nn import Activation, BatchNorm
 
 Loss = Literal["mse", "mae", "huber", "log_cosh"]
 
@@ -53,6 +56,8 @@ class Regression:
     scale: Scale = scale_field()
     loss: Loss = choice("mse")
     layers: tuple[int, ...] = layer_sizes_field()
+    activation: Activation = activation_field()
+    batch_norm: BatchNorm = batch_norm_field()
     dropout: float = dropout_field()
     members: int = members_field()
     missing: Missing = missing_field()

@@ -12,7 +12,9 @@ from .mixing import has_photos as has_photos
 from .mixing import mixup as mixup
 from .mixing import random_choice as random_choice
 from .net import Net as Net
+from .net import apply_lsuv as apply_lsuv
 from .net import build as build
+from .net import initialize as initialize
 from .net import matches_pattern as matches_pattern
 from .net import short_path as short_path
 from .plan import Batch as Batch

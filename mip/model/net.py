@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mip.branches import Branch, Fuse
-from mip.errors import SpecError, hint
+from mip.errors import MipError, SpecError, hint
 from mip.heads import tower
 from mip.model.plan import Plan
-from mip.nn import InitRule, reinit
+from mip.nn import LSUV, InitRule, lsuv, reinit, scalable_weights
 from mip.rng import derive, seeded
-from mip.tree import Tree
+from mip.tree import Tree, leaves
 
 
 class Net(nn.Module):
@@ -33,17 +34,13 @@ class Net(nn.Module):
 def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
     """Build the module that a plan describes; its initial values are a function of the seed.
 
-    With `pretrain`, image branches that name weights load them (from torchvision's cache, or by
-    download), and then `[[init]]` fills the parameters that its rules match; without it the module
-    is one whose weights are loaded afterwards. Raises SpecError naming the branch that cannot take
-    its input, and the rule that cannot be applied. `mip.runs.build_warm` builds a plan with
-    `[warm_start]`.
+    With `pretrain` they are those of `initialize`; without it the module is one whose weights are
+    loaded afterwards. Raises SpecError naming the branch that cannot take its input, and the rule
+    that cannot be applied. `mip.runs.build_warm` builds a plan with `[warm_start]`, or with the
+    initializer "lsuv".
     """
-    if pretrain and plan.spec.warm_start:
-        raise SpecError(
-            "warm_start: build() reads no files; use mip.runs.build_warm(plan, sources), "
-            "or pretrain=False for a module whose weights are loaded afterwards"
-        )
+    if pretrain:
+        _check_needs_nothing(plan)
     root, head, facts = plan.spec.root, plan.spec.head, plan.facts
     with seeded(derive("build", seed)):
         try:
@@ -51,31 +48,66 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
         except SpecError as error:
             raise SpecError(f"branch.{error}") from error
         # Lazy layers find their widths in this pass, so that no spec has to state them.
-        with torch.no_grad():
-            width = _try_branch(body.eval(), root, plan.example(), "branch").shape[1]
-        net = Net(body, tower(head, facts["head"], width)).train()
+        vector = _try_branch(body, root, plan.example(), "fusion")
+        logits = tower(head, facts["head"], vector.shape[1])
+        _try(logits, vector, "head")
+    net = Net(body, logits).train()
     if pretrain:
-        root.pretrain(net.body)
-        _apply_init(net, plan, seed)
+        initialize(net, plan, seed)
     return net
+
+
+def _check_needs_nothing(plan: Plan) -> None:
+    spec = plan.spec
+    if spec.warm_start:
+        raise SpecError(
+            "warm_start: build() reads no files; use mip.runs.build_warm(plan, sources), "
+            "or pretrain=False for a module whose weights are loaded afterwards"
+        )
+    for k, init in enumerate(spec.init):
+        if init.initializer == LSUV:
+            raise SpecError(
+                f"init[{k}]: lsuv measures training rows, and build() has none; "
+                "use mip.runs.build_warm(plan, sources, rows=train)"
+            )
 
 
 def _try_branch(module: Any, branch: Branch, inputs: Tree, path: str) -> Tensor:
     if isinstance(branch, Fuse):  # first the branches that it holds, to name the one that fails
+        around = "branch" if path == "fusion" else path
         for name, child in branch.branch.items():
-            _try_branch(module.branch[name], child, inputs[name], f"{path}.{name}")
-    try:
-        vector = module(inputs)
-    except Exception as error:  # whatever a backbone raises, the user needs the path
-        raise SpecError(f"{path}: the module cannot take its input: {error}") from error
-    if vector.dim() != 2:
-        shape = tuple(vector.shape)
-        raise SpecError(f"{path}: the module must return [rows, width], not shape {shape}")
+            _try_branch(module.branch[name], child, inputs[name], f"{around}.{name}")
+    vector = _try(module, inputs, path)
+    is_vector, is_map = vector.dim() == 2, vector.dim() == 4 and path != "fusion"
+    if not (is_vector or is_map) or len(vector) != 1:
+        expected = "[1, width]" if path == "fusion" else "[1, width] or a map [1, channels, h, w]"
+        text = f"the module must return {expected} for {_shapes(inputs)}, not {_shapes(vector)}"
+        raise SpecError(f"{path}: {text}")
     return vector
 
 
-@torch.no_grad()
-def _apply_init(net: Net, plan: Plan, seed: int) -> None:
+def _try(module: nn.Module, inputs: Tree, path: str) -> Any:
+    try:
+        with torch.no_grad():
+            return module.eval()(inputs)
+    except SpecError as error:  # of a layer, whose path below this one it begins with
+        raise SpecError(f"{path}.{error}") from error
+    except Exception as error:  # whatever a backbone raises, the user needs the path
+        text = f"the module cannot take its input {_shapes(inputs)}: {error}"
+        raise SpecError(f"{path}: {text}") from error
+
+
+def _shapes(tree: Tree) -> str:
+    """Return the shapes of a tree's tensors in words: `[1, 7]`, `pixels [1, 2], present [1]`."""
+    return ", ".join(f"{path} {list(leaf.shape)}".lstrip() for path, leaf in leaves(tree))
+
+
+def initialize(net: Net, plan: Plan, seed: int = 0) -> None:
+    """Give a fresh module its initial values: branches that name pretrained weights load them (from
+    their library's cache, or by download), then `[[init]]` fills the parameters that its rules
+    match, except for those of "lsuv": see `apply_lsuv`.
+    """
+    plan.spec.root.pretrain(net.body)
     params = {path: param.detach() for path, param in net.named_parameters()}
     rules = []
     for k, init in enumerate(plan.spec.init):
@@ -83,10 +115,45 @@ def _apply_init(net: Net, plan: Plan, seed: int) -> None:
         if not matches:
             known = hint(init.match, map(short_path, params))
             raise SpecError(f"init[{k}]: '{init.match}' matches no parameter{known}")
-        rules.append(InitRule(matches, init.initializer, init.options, f"init[{k}]"))
-    for path, fresh in reinit(params, rules, seed).items():
+        if init.initializer != LSUV:
+            rules.append(InitRule(matches, init.initializer, init.options, f"init[{k}]"))
+    _copy(reinit(params, rules, seed), params)
+
+
+def _copy(values: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> None:
+    for path, fresh in values.items():
         if fresh is not params[path]:
             params[path].copy_(fresh)
+
+
+def apply_lsuv(
+    net: Net, plan: Plan, inputs: Tree, seed: int = 0, keep: Collection[str] = ()
+) -> None:
+    """Initialize the weights of linear and convolution layers that a rule "lsuv" of `[[init]]`
+    matches, by what these layers compute for encoded rows; see `mip.nn.lsuv`. Weights that a later
+    rule matches stay as they are, and those with the paths `keep`.
+
+    Raises SpecError naming a rule that matches no such weight, or whose layers cannot be scaled.
+    """
+    weights = scalable_weights(net)
+    matches = [
+        [path for path in weights if matches_pattern(path, init.match)] for init in plan.spec.init
+    ]
+    last = {path: k for k, paths in enumerate(matches) for path in paths if path not in keep}
+    params = {path: param.detach() for path, param in net.named_parameters()}
+    for k, init in enumerate(plan.spec.init):
+        if init.initializer != LSUV:
+            continue
+        if not matches[k]:
+            text = "matches no trainable weight of a linear or convolution layer"
+            raise SpecError(f"init[{k}]: '{init.match}' {text}")
+        chosen = [path for path in matches[k] if last.get(path) == k]
+        options: Mapping[str, Any] = init.options
+        try:
+            values = lsuv(net, inputs, seed, weights=chosen, **options)
+        except (MipError, TypeError) as error:  # of an option, for example
+            raise SpecError(f"init[{k}]: {error}") from error
+        _copy({path: values[path] for path in chosen}, params)
 
 
 def short_path(parameter: str) -> str:

@@ -18,7 +18,7 @@ from mip.errors import DataError, SpecError
 from mip.heads import CheckedLoss, Criterion, scores, training_loss
 from mip.metrics import NO_METRICS, Metric, compute_metrics
 from mip.model.columns import check_columns, fingerprint, target_columns
-from mip.spec import KINDS, Spec, from_dict, to_dict
+from mip.spec import KINDS, Kinds, Spec, from_dict, to_dict
 from mip.tree import Tree, leaves, map_tree
 
 
@@ -140,6 +140,6 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     return {"spec": to_dict(plan.spec), "facts": plan.facts, "shapes": plan.shapes}
 
 
-def plan_from_dict(value: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Plan:
+def plan_from_dict(value: Mapping[str, Any], kinds: Kinds = KINDS) -> Plan:
     """Read a plan from plain JSON values; it can name only kinds of the table."""
     return Plan(from_dict(value["spec"], kinds), dict(value["facts"]), dict(value["shapes"]))

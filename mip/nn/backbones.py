@@ -7,16 +7,14 @@ for the names that it knows.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from importlib import import_module
-from itertools import pairwise
 from typing import Any, Protocol
 
-import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor, nn
 
 from mip.errors import DataError, SpecError, hint
+from mip.nn.convnets import GlobalPool, pool_map
 from mip.rng import seeded
 
 BUILT_IN = ("conv", "small")
@@ -171,66 +169,6 @@ class Timm:
         return ["DEFAULT", *filter(None, tags)] if tags else []
 
 
-class Block(nn.Module):
-    """A residual block of two 3x3 convolutions (He et al. 2016, basic block)."""
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out)
-        self.second = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out)
-        self.skip = nn.Conv2d(channels, out, 1, bias=False)
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(self.first(x)))
-        # A strided 1x1 convolution would do, but oneDNN's gradient of one with few channels, in
-        # channels-last memory, writes out of bounds: wrong numbers on some CPUs, crashes on others.
-        coarse = F.avg_pool2d(x, 1, self.stride) if self.stride > 1 else x
-        return F.relu(self.norm2(self.second(inner)) + self.skip(coarse))
-
-
-class SmallResNet(nn.Sequential):
-    """A residual network for a few hundred to some ten thousand small images.
-
-    Takes float32 [n, 3, h, w]; returns float32 [n, 4 * channels].
-
-    >>> import torch
-    >>> SmallResNet(8)(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 32])
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            Block(channels, channels, 1),
-            Block(channels, 2 * channels, 2),
-            Block(2 * channels, 4 * channels, 2),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
-
-
-class ConvStack(nn.Sequential):
-    """3x3 convolutions of stride 2 with ReLU, then the average over the image.
-
-    Takes float32 [n, 3, h, w]; returns float32 [n, last of the channels].
-
-    >>> import torch
-    >>> ConvStack([5, 7, 10, 14])(torch.zeros(2, 3, 256, 256)).shape
-    torch.Size([2, 14])
-    """
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        layers: list[nn.Module] = []
-        for before, after in pairwise((3, *channels)):
-            layers += [nn.Conv2d(before, after, 3, 2, padding=1), nn.ReLU()]
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
 def without_classifier(model: nn.Module) -> nn.Module:
     """Replace the last linear layer of a classification model, so that it returns features.
 
@@ -247,7 +185,8 @@ def without_classifier(model: nn.Module) -> nn.Module:
 
 
 class FeatureExtractor(nn.Module):
-    """A model up to one of its modules, whose output is averaged over the image or its patches.
+    """A model up to one of its modules, whose output is pooled over the image or its patches; for
+    the pool "none" it is the map, [n, c, h, w], or the vectors of all patches side by side.
 
     Raises SpecError for a module that the model does not have, or that cannot be its end.
 
@@ -256,8 +195,9 @@ class FeatureExtractor(nn.Module):
     torch.Size([2, 128])
     """
 
-    def __init__(self, model: nn.Module, layer: str) -> None:
+    def __init__(self, model: nn.Module, layer: str, global_pool: GlobalPool = "avg") -> None:
         super().__init__()
+        self.global_pool = global_pool
         known = [path for path, _ in model.named_modules() if path]
         if layer not in known:
             why = f"is not a module of the backbone{hint(layer, known)}"
@@ -275,9 +215,12 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.cut(images)["features"]
-        if features.dim() == 4:
-            return features.mean((1, 2) if self._has_channels_last(features) else (2, 3))
-        return features.mean(1) if features.dim() == 3 else features
+        if features.dim() == 4 and self._has_channels_last(features):
+            features = pool_map(features, self.global_pool, (1, 2))
+            return features.permute(0, 3, 1, 2) if features.dim() == 4 else features
+        if features.dim() == 3:
+            return pool_map(features, self.global_pool, (1,)).flatten(1)
+        return pool_map(features, self.global_pool)
 
     def _has_channels_last(self, features: Tensor) -> bool:
         # Images are square, so two equal lengths are theirs, wherever they are. If that is

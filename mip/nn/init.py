@@ -1,15 +1,15 @@
 """Initial values: parameters redrawn by rules that match their names, or by LSUV from a batch.
 
 A redrawn parameter is a function of the seed and its path, so one more rule leaves the others as
-they were. `[[init]]` of a spec is applied when the module is built, after pretrained weights; a
-module that only waits for the weights of a file draws none. LSUV scales each layer in a hook during
-one pass, in the order in which the layers run.
+they were. `[[init]]` of a spec is applied when the module is built, after pretrained weights, LSUV
+last; a module that only waits for the weights of a file draws none. LSUV scales each layer in a
+hook during one pass, in the order in which the layers run.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from fnmatch import fnmatchcase
 from functools import partial
@@ -54,6 +54,10 @@ INITIALIZERS: Mapping[str, Initializer] = MappingProxyType(
 """The initializers of `torch.nn.init` by name; their arguments are options."""
 
 
+LSUV = "lsuv"
+"""The name in specs of the initializer that measures rows: see `lsuv`."""
+
+
 @frozen
 class InitRule:
     """How to initialize the parameters that `match` fits: a pattern of their paths
@@ -69,8 +73,11 @@ class InitRule:
     label: str = "init"
 
 
-def parameter_paths(net: nn.Module, kind: type[nn.Module], name: str = "*") -> tuple[str, ...]:
-    """Return the paths of the parameters that belong directly to modules of a class.
+def parameter_paths(
+    net: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...], name: str = "*"
+) -> tuple[str, ...]:
+    """Return the paths of the parameters that belong directly to modules of a class, or of one of
+    several classes.
 
     >>> parameter_paths(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Linear)
     ('0.weight', '0.bias')
@@ -116,6 +123,8 @@ def _draw(path: str, param: Tensor, rule: InitRule, seed: int) -> Tensor:
     initializer = rule.initializer
     if mistake := initializer_error(initializer) or option_error(initializer, rule.options):
         raise SpecError(f"{rule.label}: {mistake}")
+    if initializer == LSUV:
+        raise SpecError(f"{rule.label}: lsuv measures what layers compute: call mip.nn.lsuv")
     fill = INITIALIZERS[initializer] if isinstance(initializer, str) else initializer
     # Drawn on the CPU in float32 or wider: the same numbers on every device, for every precision.
     values = torch.empty(param.shape, dtype=torch.promote_types(param.dtype, torch.float32))
@@ -129,14 +138,15 @@ def _draw(path: str, param: Tensor, rule: InitRule, seed: int) -> Tensor:
 
 
 def initializer_error(initializer: str | Initializer) -> str:
-    """Return what is wrong with the name of an initializer, or an empty text.
+    """Return what is wrong with the name of an initializer of specs, or an empty text.
 
     >>> initializer_error("orthgonal")[:62], initializer_error("ones")
     ("'orthgonal' is not an initializer; did you mean 'orthogonal'? ", '')
     """
-    if not isinstance(initializer, str) or initializer in INITIALIZERS:
+    known = (*INITIALIZERS, LSUV)
+    if not isinstance(initializer, str) or initializer in known:
         return ""
-    return f"'{initializer}' is not an initializer{hint(initializer, INITIALIZERS)}"
+    return f"'{initializer}' is not an initializer{hint(initializer, known)}"
 
 
 def option_error(initializer: str | Initializer, options: Mapping[str, Any]) -> str:
@@ -145,8 +155,10 @@ def option_error(initializer: str | Initializer, options: Mapping[str, Any]) -> 
     >>> option_error("normal", {"sdt": 1.0})
     "'sdt' is not an option of normal; did you mean 'std'? (known: mean, std)"
     """
-    fill = INITIALIZERS[initializer] if isinstance(initializer, str) else initializer
-    known = inspect.signature(fill).parameters.keys() - {"tensor", "generator"}
+    by_name = {**INITIALIZERS, LSUV: lsuv}
+    fill = by_name[initializer] if isinstance(initializer, str) else initializer
+    arguments = {"tensor", "generator", "net", "inputs", "seed", "weights"}
+    known = inspect.signature(fill).parameters.keys() - arguments
     for name in options:
         if name not in known:
             return f"'{name}' is not an option of {_name(initializer)}{hint(name, known)}"
@@ -161,34 +173,53 @@ def _name(initializer: str | Initializer) -> str:
 
 @torch.no_grad()
 def lsuv(
-    net: nn.Module, inputs: Tree, seed: int = 0, tolerance: float = 0.05, rounds: int = 20
+    net: nn.Module,
+    inputs: Tree,
+    seed: int = 0,
+    tolerance: float = 0.05,
+    max_iter: int = 20,
+    weights: Collection[str] | None = None,
 ) -> Params:
     """Initialize for outputs of variance 1: layer-sequential unit-variance (Mishkin and Matas
     2016).
 
-    The weights of linear and convolution layers start orthogonal and are then scaled, in the order
-    in which the layers run on the inputs in evaluation mode, until the variance of a layer's output
-    is 1 within the tolerance. Returns all trainable parameters, as in `State.params`; the module is
-    not changed. Raises MipError naming a layer that cannot be scaled.
+    The weights of linear and convolution layers, or of these only those with the paths `weights`,
+    start orthogonal. They are then scaled, in the order in which the layers run on the inputs in
+    evaluation mode, until the variance of a layer's output is 1 within the tolerance, at most
+    `max_iter` times. Returns all trainable parameters, as in `State.params`; the module is not
+    changed. Raises MipError naming a layer that cannot be scaled.
 
     >>> net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4))
     >>> x = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
-    >>> weights = lsuv(net, x); after = torch.func.functional_call(net, weights, x)
+    >>> params = lsuv(net, x); after = torch.func.functional_call(net, params, x)
     >>> bool(abs(after.var() - 1) <= 0.05)
     True
     """
     net = deepcopy(net).eval()
-    layers = {path: module for path, module in net.named_modules() if isinstance(module, _LAYERS)}
-    weights = {path: layer.weight for path, layer in layers.items() if layer.weight.requires_grad}
-    rules = [InitRule("*", "orthogonal")] if weights else []
-    for path, values in reinit(weights, rules, seed).items():
-        weights[path].copy_(values)
+    chosen = [path for path in scalable_weights(net) if weights is None or path in weights]
+    params: Params = {path: net.get_parameter(path) for path in chosen}
+    rules = [InitRule("*", "orthogonal")] if params else []
+    for path, values in reinit(params, rules, seed).items():
+        params[path].copy_(values)
     done: set[str] = set()
-    for path, layer in layers.items():
-        layer.register_forward_hook(partial(_scale, path, done, tolerance, rounds))
+    for path in chosen:
+        layer = path.removesuffix("weight").rstrip(".")
+        scale = partial(_scale, layer, done, tolerance, max_iter)
+        net.get_submodule(layer).register_forward_hook(scale)
     with seeded(derive("lsuv", seed)):
         net(inputs)
     return {path: param.detach() for path, param in net.named_parameters() if param.requires_grad}
+
+
+def scalable_weights(net: nn.Module) -> list[str]:
+    """Return the paths of the weights that LSUV scales: the trainable ones of linear and
+    convolution layers.
+
+    >>> scalable_weights(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Conv1d(2, 2, 1)))
+    ['0.weight', '2.weight']
+    """
+    weights = parameter_paths(net, _LAYERS, "weight")
+    return [path for path in weights if net.get_parameter(path).requires_grad]
 
 
 _LAYERS = (nn.Linear, _ConvNd)
@@ -198,16 +229,16 @@ def _scale(
     path: str,
     done: set[str],
     tolerance: float,
-    rounds: int,
+    max_iter: int,
     layer: nn.Linear | _ConvNd,
     args: tuple[Tensor, ...],
     output: Tensor,
 ) -> Tensor:
     # A hook that replaces the layer's output, so that one pass scales all layers in their order.
-    if path in done or not layer.weight.requires_grad:
+    if path in done:
         return output
     done.add(path)
-    for _ in range(rounds):
+    for _ in range(max_iter):
         variance = output.var(correction=0)
         if abs(variance - 1) <= tolerance:
             return output

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from attrs import field, frozen
 from torch import Tensor, nn
 
-from mip.errors import FieldError
+from mip.errors import FieldError, SpecError
 
 MAX_TOKEN = 1e9
 """Tokens are clamped to this before layer norm squares them."""
@@ -41,33 +43,148 @@ class FillMissing(nn.Module):
         return torch.cat([torch.where(missing, fill, x), missing[:, self.index].float()], dim=1)
 
 
-class LazyMLP(nn.Sequential):
-    """Linear, ReLU and dropout for each size; a dry run finds the size of the input.
+Activation = Literal[
+    "elu",
+    "gelu",
+    "hard_swish",
+    "leaky_relu",
+    "mish",
+    "none",
+    "relu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "tanh",
+]
+"""The names of activations."""
 
-    >>> net = LazyMLP((10, 5)); net(torch.zeros(2, 7)).shape
-    torch.Size([2, 5])
-    """
 
-    def __init__(self, sizes: Sequence[int], dropout: float = 0.0) -> None:
-        rest = [nn.Dropout(dropout)] if dropout else []
-        blocks = [[nn.LazyLinear(size), nn.ReLU(), *rest] for size in sizes]
-        super().__init__(*[layer for block in blocks for layer in block])
-
-
-ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
+ACTIVATIONS: Mapping[Activation, Callable[[], nn.Module]] = MappingProxyType(
     {
+        "elu": nn.ELU,
         "gelu": nn.GELU,
+        "hard_swish": nn.Hardswish,
+        "leaky_relu": nn.LeakyReLU,
+        "mish": nn.Mish,
+        "none": nn.Identity,
         "relu": nn.ReLU,
+        "selu": nn.SELU,
         "sigmoid": nn.Sigmoid,
         "silu": nn.SiLU,
+        "softplus": nn.Softplus,
         "tanh": nn.Tanh,
     }
 )
-"""The activations by name; "silu" is also called swish."""
+"""The activations by name, as torch has them; "silu" is also called swish."""
 
 
-BATCH_NORM = ("none", "before", "after")
-"""Where to put a batch norm: nowhere, or before or after each activation."""
+BatchNorm = Literal["none", "before", "after"]
+"""Where a batch norm is: nowhere, or before or after each activation (Ioffe and Szegedy 2015)."""
+
+
+def activate(activation: Activation, batch_norm: BatchNorm, norm: nn.Module) -> list[nn.Module]:
+    """Return the modules that follow a layer: an activation, and `norm` before or after it.
+
+    >>> [type(module).__name__ for module in activate("silu", "before", nn.BatchNorm2d(8))]
+    ['BatchNorm2d', 'SiLU']
+    """
+    before, after = ([norm] if batch_norm == where else [] for where in ("before", "after"))
+    return [*before, ACTIVATIONS[activation](), *after]
+
+
+def _hidden(
+    linear: nn.Module, size: int, activation: Activation, batch_norm: BatchNorm, dropout: float
+) -> list[nn.Module]:
+    rest = [nn.Dropout(dropout)] if dropout else []
+    return [linear, *activate(activation, batch_norm, nn.BatchNorm1d(size)), *rest]
+
+
+@frozen
+class Function:
+    """A function that a spec names, and its name in the table of kinds: a layer, or what builds a
+    backbone.
+
+    >>> Function("double", lambda x: 2 * x).name
+    'double'
+    >>> Function("net", nn.Linear(2, 2))
+    Traceback (most recent call last):
+    mip.errors.FieldError: 'function' is a module, which all models would share: pass a function
+    """
+
+    name: str
+    function: Callable[..., Any] = field()
+
+    @function.validator
+    def _check_function(self, _: object, function: Any) -> None:
+        if isinstance(function, nn.Module):
+            raise FieldError(
+                "function", "is a module, which all models would share: pass a function"
+            )
+        if not callable(function):
+            raise FieldError("function", f"cannot be called: {function!r}")
+
+
+class Lambda(nn.Module):
+    """A function as a layer: a tensor [n, …] to a tensor [n, …].
+
+    `path` is where the spec names it. Raises SpecError, with both shapes, if it does not return a
+    tensor with a row for each.
+
+    >>> Lambda(Function("flatten", torch.flatten), "layers[0]")(torch.zeros(2, 3))
+    Traceback (most recent call last):
+    mip.errors.SpecError: layers[0] = 'flatten' must return [2, …] for [2, 3], not [6]
+    """
+
+    def __init__(self, function: Function, path: str) -> None:
+        super().__init__()
+        self.function, self.path = function, path
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.function.function(x)
+        if isinstance(y, Tensor) and y.dim() > 1 and len(y) == len(x):
+            return y
+        actual = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        expected = f"must return [{len(x)}, …] for {list(x.shape)}, not {actual}"
+        raise SpecError(f"{self.path} = '{self.function.name}' {expected}")
+
+    def extra_repr(self) -> str:
+        """Return the name of the function."""
+        return self.function.name
+
+
+class LazyMLP(nn.Sequential):
+    """A linear layer, an activation and dropout for each size, or a function; a dry run finds the
+    size of the input.
+
+    Takes float32 [n, …] and returns float32 [n, last size]. A linear layer flattens its input.
+
+    >>> net = LazyMLP((10, 5)); net(torch.zeros(2, 7)).shape
+    torch.Size([2, 5])
+    >>> net = LazyMLP((Function("abs", torch.abs), 5), 0.1, "gelu", "before")
+    >>> net(torch.zeros(2, 3, 4, 4)).shape, [type(layer).__name__ for layer in net]
+    (torch.Size([2, 5]), ['Lambda', 'Linear', 'BatchNorm1d', 'GELU', 'Dropout'])
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int | Function],
+        dropout: float = 0.0,
+        activation: Activation = "relu",
+        batch_norm: BatchNorm = "none",
+    ) -> None:
+        modules: list[nn.Module] = []
+        for k, layer in enumerate(layers):
+            if isinstance(layer, Function):
+                modules.append(Lambda(layer, f"layers[{k}]"))
+            else:
+                modules += _hidden(nn.LazyLinear(layer), layer, activation, batch_norm, dropout)
+        super().__init__(*modules)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x.flatten(1) if isinstance(module, nn.Linear) else x)
+        return x
 
 
 class MLP(nn.Sequential):
@@ -84,21 +201,14 @@ class MLP(nn.Sequential):
     def __init__(
         self,
         sizes: Sequence[int],
-        activation: str = "relu",
-        batch_norm: str = "none",
+        activation: Activation = "relu",
+        batch_norm: BatchNorm = "none",
         dropout: float = 0.0,
     ) -> None:
         *hidden, last = pairwise(sizes)
         layers: list[nn.Module] = []
         for size, out in hidden:
-            layers.append(nn.Linear(size, out))
-            if batch_norm == "before":
-                layers.append(nn.BatchNorm1d(out))
-            layers.append(ACTIVATIONS[activation]())
-            if batch_norm == "after":
-                layers.append(nn.BatchNorm1d(out))
-            if dropout:
-                layers.append(nn.Dropout(dropout))
+            layers += _hidden(nn.Linear(size, out), out, activation, batch_norm, dropout)
         super().__init__(*layers, nn.Linear(*last))
 
 
@@ -110,87 +220,20 @@ class Tower(MLP):
     """
 
     def __init__(
-        self, in_features: int, layers: Sequence[int], dropout: float, outputs: int | None
-    ) -> None:
-        super().__init__((in_features, *layers, outputs or 1), dropout=dropout)
-        self.squeeze = outputs is None
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x)
-        return logits.squeeze(1) if self.squeeze else logits
-
-
-class Members(nn.Module):
-    """Several towers that share all hidden weights except rank-1 adapters and biases, each with its
-    own layer to the logits (TabM, Gorishniy et al. 2024).
-
-    Takes float32 [n, in_features]. In training it returns the logits of each member, [n, members,
-    outputs], so that each has its own loss; otherwise their mean, [n, outputs]. If `outputs` is
-    None the last dimension is left out.
-
-    >>> net = Members(7, (5,), 0.0, None, members=4)
-    >>> net(torch.zeros(2, 7)).shape, net.eval()(torch.zeros(2, 7)).shape
-    (torch.Size([2, 4]), torch.Size([2]))
-    """
-
-    def __init__(
         self,
         in_features: int,
         layers: Sequence[int],
         dropout: float,
         outputs: int | None,
-        members: int,
+        activation: Activation = "relu",
+        batch_norm: BatchNorm = "none",
     ) -> None:
-        super().__init__()
-        sizes = (in_features, *layers)
-        self.layers = member_layers(sizes, members)
-        self.dropout, self.squeeze = nn.Dropout(dropout), outputs is None
-        bound, shape = sizes[-1] ** -0.5, (members, sizes[-1], outputs or 1)
-        self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(members, outputs or 1).uniform_(-bound, bound))
+        super().__init__((in_features, *layers, outputs or 1), activation, batch_norm, dropout)
+        self.squeeze = outputs is None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = run_members(self.layers, self.dropout, x).expand(-1, len(self.weight), -1)
-        logits = torch.einsum("nmi,mio->nmo", x, self.weight) + self.bias
-        logits = logits if self.training else logits.mean(dim=1)
-        return logits.squeeze(-1) if self.squeeze else logits
-
-
-def member_layers(sizes: Sequence[int], members: int) -> nn.ModuleList:
-    """Build the hidden layers of members that share their weights, one for each pair of sizes."""
-    layers = [AdaptedLinear(before, after, members) for before, after in pairwise(sizes)]
-    for first in layers[:1]:
-        # Random signs show each member another view of the input; all else starts equal.
-        nn.init.trunc_normal_(first.before).data.sign_()
-    return nn.ModuleList(layers)
-
-
-def run_members(layers: Iterable[nn.Module], dropout: nn.Module, x: Tensor) -> Tensor:
-    """Run the hidden layers of all members: float32 [n, size] to [n, members, last size], or to
-    [n, 1, size] if there are none.
-    """
-    x = x.unsqueeze(1)
-    for layer in layers:
-        x = dropout(layer(x).relu())
-    return x
-
-
-class AdaptedLinear(nn.Module):
-    """A linear layer shared by members, each with its own scales of inputs and outputs, and bias.
-
-    Takes float32 [n, members or 1, size]; returns float32 [n, members, out].
-    """
-
-    def __init__(self, size: int, out: int, members: int) -> None:
-        super().__init__()
-        self.shared = nn.Linear(size, out, bias=False)
-        self.before = nn.Parameter(torch.ones(members, size))
-        self.after = nn.Parameter(torch.ones(members, out))
-        bound = size**-0.5
-        self.bias = nn.Parameter(torch.empty(out).uniform_(-bound, bound).repeat(members, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.shared(x * self.before) * self.after + self.bias
+        logits = super().forward(x)
+        return logits.squeeze(1) if self.squeeze else logits
 
 
 class TokenTransformer(nn.Module):

@@ -65,7 +65,7 @@ def prepare_job(
     train, device = spec.train, context.resolved_device()
     sources = load_sources(spec, context) if sources is None else sources
     plan = adopt_facts(adapt(spec, parts.train), sources)
-    net = build_warm(plan, sources, train.seed).to(device)
+    net = build_warm(plan, sources, train.seed, parts.train).to(device)
     check_batch_norm(plan, net, len(parts.train))
     check_targets(plan, parts)
     batches = train_pipe(plan, parts.train, context)
@@ -99,7 +99,7 @@ def lr_range_test(
     train = spec.train
     sources = load_sources(spec, context)
     plan = adopt_facts(adapt(spec, parts.train), sources)
-    net = build_warm(plan, sources, train.seed).to(context.resolved_device())
+    net = build_warm(plan, sources, train.seed, parts.train).to(context.resolved_device())
     check_batch_norm(plan, net, len(parts.train))
     batches = train_pipe(plan, parts.train, context)
     check_groups(train, net, train.epochs * len(batches))

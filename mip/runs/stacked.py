@@ -66,7 +66,10 @@ def run_stacked(
     job = prepare_job(first.spec, first.parts, context, sources=sources)
     device = context.resolved_device()
     plans = [evolve(job.plan, spec=trial.spec) for trial in trials]
-    nets = [build_warm(plan, sources, plan.spec.train.seed).to(device) for plan in plans]
+    nets = [
+        build_warm(plan, sources, plan.spec.train.seed, first.parts.train).to(device)
+        for plan in plans
+    ]
     state, history = _fit(job, plans, nets)
     seconds, outcomes = time.monotonic() - began, []
     for k, (trial, plan, model) in enumerate(zip(trials, plans, unstack(state), strict=True)):

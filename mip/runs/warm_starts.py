@@ -5,7 +5,8 @@ that they were learned for, and the branch specs must be equal; so before the fi
 of the branch are those of its source, bit for bit. A warm start is applied after `[[init]]` and
 wins. The source file is read once, when a run begins: models and checkpoints hold what was copied,
 and a resumed run takes it from its own checkpoint. If the source has seen test rows or a held-out
-fold of this model, the scores are optimistic, and nothing in the file can reveal it.
+fold of this model, the scores are optimistic, and nothing in the file can reveal it. The
+initializer "lsuv" comes last, for it measures what the warm branches compute.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ from torch import Tensor
 
 from mip.branches import branches, path_in_spec
 from mip.compare import differences
+from mip.data import Rows
 from mip.errors import FileError, SpecError, hint
 from mip.files import load_model
-from mip.model import Net, Plan, build
+from mip.model import Net, Plan, apply_lsuv, build, columns_of, initialize
+from mip.nn import LSUV
+from mip.rng import derive, uniform
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.spec import Spec, to_dict
 from mip.train import State
-from mip.tree import get_in, set_in
+from mip.tree import Tree, get_in, set_in
+
+LSUV_ROWS = 256
+"""How many rows the initializer "lsuv" measures."""
 
 Sources = Mapping[str, tuple[Plan, State]]
 """Trained models, as `load_model` returns them, by the dotted path of the branch that starts from
@@ -89,13 +96,15 @@ def _mismatch(plan: Plan, path: str) -> FileError:
     return FileError(f"warm_start.{path}: {file} does not hold the branch that its spec describes")
 
 
-def build_warm(plan: Plan, sources: Sources, seed: int = 0) -> Net:
+def build_warm(plan: Plan, sources: Sources, seed: int = 0, rows: Rows | None = None) -> Net:
     """Build the module of a plan from `adopt_facts`, with the weights and buffers of its sources.
 
-    All other parameters are initialized as `build` does, as a function of the seed.
+    All other parameters are initialized as `build` does, as a function of the seed, or by "lsuv"
+    from training rows: up to `LSUV_ROWS` of the first chunk, drawn by the seed.
     """
-    net = build(evolve(plan, spec=evolve(plan.spec, warm_start={})), seed)
-    ours = saved_tensors(net) if plan.spec.warm_start else {}
+    net = build(plan, seed, pretrain=False)
+    initialize(net, plan, seed)
+    ours, warm = saved_tensors(net) if plan.spec.warm_start else {}, set[str]()
     for path in plan.spec.warm_start:
         state = sources[path][1]
         trained, fresh = _below(path, {**state.params, **state.buffers}), _below(path, ours)
@@ -104,7 +113,19 @@ def build_warm(plan: Plan, sources: Sources, seed: int = 0) -> Net:
         with torch.no_grad():
             for name, tensor in fresh.items():
                 tensor.copy_(trained[name])
+        warm |= fresh.keys()
+    if any(init.initializer == LSUV for init in plan.spec.init):
+        apply_lsuv(net, plan, _drawn_inputs(plan, seed, rows), seed, keep=warm)
     return net
+
+
+def _drawn_inputs(plan: Plan, seed: int, rows: Rows | None) -> Tree:
+    if rows is None:
+        raise SpecError("init: lsuv measures training rows: pass rows=")
+    chunk = next(rows.chunks(columns_of(plan.spec)))
+    draws = uniform(derive("lsuv rows", seed), torch.from_numpy(chunk.row_ids), 1)
+    drawn = draws.flatten().argsort(stable=True)[:LSUV_ROWS]
+    return plan.spec.root.encode(plan.facts["branch"], chunk.take(drawn))
 
 
 def saved_tensors(net: Net) -> dict[str, Tensor]:

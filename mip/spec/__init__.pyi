@@ -1,6 +1,7 @@
 from .drafts import draft as draft
 from .json_schema import schema as schema
 from .kinds import KINDS as KINDS
+from .kinds import Kinds as Kinds
 from .reading import from_dict as from_dict
 from .reading import load_spec as load_spec
 from .reading import parse as parse

@@ -17,7 +17,16 @@ import attrs
 from torch import nn
 
 from mip.fields import type_hints
-from mip.spec.kinds import KINDS, flat_fields, is_role, name_of, plays
+from mip.nn import Function
+from mip.spec.kinds import (
+    KINDS,
+    Kinds,
+    flat_fields,
+    functions_in,
+    is_role,
+    name_of,
+    plays,
+)
 from mip.spec.values import Spec
 from mip.spec.writing import to_dict
 
@@ -25,7 +34,7 @@ Schema = dict[str, Any]
 """A JSON Schema, or a part of one, as plain JSON values."""
 
 
-def schema(kinds: Mapping[str, type] = KINDS) -> Schema:
+def schema(kinds: Kinds = KINDS) -> Schema:
     """Return the JSON Schema (draft 2020-12) of the spec files that a table of kinds allows.
 
     It accepts somewhat more than `parse`: rules that a class checks in its own code are not in it.
@@ -50,18 +59,21 @@ _SCALARS = {bool: "boolean", float: "number", int: "integer", str: "string"}
 class _Writer:
     """Makes schemas of annotated types, and collects those of classes as definitions."""
 
-    kinds: Mapping[str, type]
+    kinds: Kinds
     definitions: dict[str, Schema] = attrs.field(factory=dict)
 
     def value(self, kind: Any) -> Schema:
         """Return the schema of the type `kind`, an annotation."""
         origin, args = get_origin(kind), get_args(kind)
+        if kind is Function:
+            return {"enum": sorted(functions_in(self.kinds))}
         if attrs.has(kind):
             return self.define(kind.__name__, kind)
         if is_role(kind):
             return self.choice(kind)
         if origin in (Union, UnionType):
             options = [self.value(option) for option in args if option is not NoneType]
+            options = [option for option in options if option != {"enum": []}]
             return options[0] if len(options) == 1 else {"anyOf": options}
         if origin is Literal:
             return {"enum": list(args)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import attrs
 
@@ -126,6 +126,10 @@ attribute `kind`: `kinds={**mip.KINDS, "season": Season}`.
 """
 
 
+Kinds = Mapping[str, Callable[..., Any]]
+"""A table of kinds: classes, and functions that `layers` and `backbone` can name."""
+
+
 ROLES = (Branch, Head, TabularNetwork, OptimizerSpec, ScheduleSpec)
 """What a kind can be."""
 
@@ -156,21 +160,34 @@ def flat_fields(kind: type) -> dict[str, type]:
     return {name: type_hints(kind)[name] for name in names}
 
 
+def functions_in(kinds: Kinds) -> dict[str, Callable[..., Any]]:
+    """Return the functions of a table of kinds, which are all that is no kind.
+
+    >>> list(functions_in({**KINDS, "double": lambda x: 2 * x}))
+    ['double']
+    """
+    return {name: kind for name, kind in kinds.items() if not _is_attrs(kind)}
+
+
 def is_role(hint: Any) -> bool:
     """Return whether an annotation is a role, a protocol that kinds play."""
     return getattr(hint, "_is_protocol", False)
 
 
-def plays(kind: type, role: Any) -> bool:
+def plays(kind: Any, role: Any) -> TypeGuard[type]:
     """Return whether a kind plays a role: has all of its verbs and fields. No base class is needed.
 
     >>> plays(Image, Branch), plays(Image, Head)
     (True, False)
     """
-    return attrs.has(kind) and not _missing(kind, role)
+    return _is_attrs(kind) and not _missing(kind, role)
 
 
-def _missing(kind: type, role: Any) -> list[str]:
+def _is_attrs(kind: Any) -> bool:
+    return attrs.has(kind)
+
+
+def _missing(kind: Any, role: Any) -> list[str]:
     fields = attrs.fields_dict(kind) if attrs.has(kind) else {}
     members = {name: member for name, member in vars(role).items() if not name.startswith("_")}
     return [
@@ -180,11 +197,11 @@ def _missing(kind: type, role: Any) -> list[str]:
     ]
 
 
-def missing_verbs(kind: type | None, role: Any) -> str:
+def missing_verbs(kind: Any, role: Any) -> str:
     """Return the end of an error text: what a class lacks to play a role."""
     # A kind with another role is a mistake in the file; one that plays none, in its class.
     if kind is None or any(plays(kind, other) for other in ROLES):
         return ""
     if not attrs.has(kind):
-        return f": {kind.__name__} is not a frozen attrs class"
+        return f": {getattr(kind, '__name__', kind)} is not a frozen attrs class"
     return f": {kind.__name__} has no {', '.join(_missing(kind, role))}"

@@ -20,22 +20,25 @@ from torch import nn
 
 from mip.errors import FieldError, SpecError, hint
 from mip.fields import type_hints
+from mip.nn import Function
 from mip.spec.kinds import (
     KINDS,
+    Kinds,
     flat_fields,
+    functions_in,
     is_role,
     lacks_name,
     missing_verbs,
     name_of,
     plays,
 )
-from mip.spec.synonyms import fields_meant, kinds_meant
+from mip.spec.synonyms import fields_meant, kinds_meant, values_meant
 from mip.spec.values import Spec
 from mip.spec.versions import check_version, upgrade
 
 
 def load_spec(
-    path: str | Path, kinds: Mapping[str, type] = KINDS, changes: Mapping[str, Any] | None = None
+    path: str | Path, kinds: Kinds = KINDS, changes: Mapping[str, Any] | None = None
 ) -> Spec:
     """Read a spec file; `changes` sets values at dotted paths before it is read.
 
@@ -58,9 +61,7 @@ def load_spec(
         raise SpecError(f"{path}: {error}") from error
 
 
-def parse(
-    text: str, kinds: Mapping[str, type] = KINDS, changes: Mapping[str, Any] | None = None
-) -> Spec:
+def parse(text: str, kinds: Kinds = KINDS, changes: Mapping[str, Any] | None = None) -> Spec:
     """Read a spec from TOML text.
 
     >>> parse('''
@@ -95,7 +96,7 @@ tabular, text, vector)
     return from_dict(tree, kinds)
 
 
-def from_dict(tree: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Spec:
+def from_dict(tree: Mapping[str, Any], kinds: Kinds = KINDS) -> Spec:
     """Build a spec from plain dicts, lists and values, strictly: nothing is converted.
 
     Raises SpecError with the path for an unknown kind or field, a missing field, a wrong type
@@ -112,11 +113,13 @@ def from_dict(tree: Mapping[str, Any], kinds: Mapping[str, type] = KINDS) -> Spe
 class _Reader:
     """Builds values of annotated types from plain ones; kinds must be in the table."""
 
-    kinds: Mapping[str, type]
+    kinds: Kinds
 
     def value(self, kind: Any, value: Any, path: str) -> Any:
         """Build a value of the type `kind`, an annotation."""
         origin, args = get_origin(kind), get_args(kind)
+        if kind is Function:
+            return self.function(value, path)
         if attrs.has(kind):
             return self.record(kind, value, path, role=kind.__name__)
         if is_role(kind):
@@ -176,8 +179,22 @@ class _Reader:
     def union(self, options: tuple[Any, ...], value: Any, path: str) -> Any:
         """Build a value of the first type that suits it, or else of the first type."""
         types = [option for option in options if option is not NoneType]
+        if Function in types and isinstance(value, str):
+            names_function = str not in types or value in functions_in(self.kinds)
+            return self.function(value, path) if names_function else value
         suitable = [kind for kind in types if isinstance(kind, type) and isinstance(value, kind)]
         return self.value((suitable or types)[0], value, path)
+
+    def function(self, name: str, path: str) -> Function:
+        """Return a function of the table of kinds by its name."""
+        known = functions_in(self.kinds)
+        if name not in known:
+            cure = hint(name, known) or f"; pass kinds={{**mip.KINDS, '{name}': function}}"
+            raise SpecError(f"{path} = {_show(name)} is not a function of the table of kinds{cure}")
+        try:
+            return Function(name, known[name])
+        except FieldError as error:
+            raise SpecError(f"{path} = {_show(name)} {error.message}") from error
 
     def mapping(self, kind: Any, value: Mapping[str, Any], path: str) -> dict[str, Any]:
         """Build a dict of values of the type `kind`; those that play a role are named modules."""
@@ -213,7 +230,8 @@ def _validated(error: ValueError, kind: type) -> str:
 
 def _one_of(words: tuple[str, ...], value: Any, path: str) -> Any:
     if value not in words:
-        raise SpecError(f"{path} = {_show(value)} is not allowed{hint(str(value), words)}")
+        names = hint(str(value), words, values_meant(str(value), words))
+        raise SpecError(f"{path} = {_show(value)} is not allowed{names}")
     return value
 
 

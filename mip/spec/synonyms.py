@@ -73,31 +73,43 @@ FIELDS: Mapping[str, Words] = {
         "shift": "translate translation",
     },
     "Branch": {
+        "activation": "act nonlinearity activation_fn act_layer activations",
         "augmentation": "augment augmentations aug transform transforms",
         "backbone": "model encoder arch architecture net base_model",
+        "batch_norm": "bn norm normalization norm_layer batchnorm batch_normalization",
         "bins": "n_bins num_bins",
         "buckets": "n_buckets num_buckets hash_size hash_buckets n_features",
         "categorical": "category cat cat_cols cat_columns",
+        "channels": "filters n_filters num_channels widths dims",
         "columns": "column features cols inputs names",
         "continuous": "numeric numerical num_cols num_columns",
+        "depth": "depths convs_per_stage n_convs num_convs blocks",
+        "dropout": "drop_rate dropout_rate drop p",
         "embedding_dim": "dim embed_dim embedding_size emb_dim d_model",
         "feature_layer": "layer output_layer hook",
         "freeze": "frozen trainable freeze_backbone",
+        "global_pool": "global_pooling global_pool_type include_top",
         "layers": "hidden hidden_layers hidden_dims hidden_sizes hidden_units n_layers units",
         "max_length": "max_len max_tokens sequence_length seq_len truncate",
+        "max_pool": "maxpool max_pooling max_pooling2d pool_size",
         "method": "mode fusion how operation",
         "min_count": "min_freq min_frequency minimum_count",
         "missing": "on_missing nan_policy na impute",
         "modality_dropout": "drop branch_dropout",
         "network": "model encoder net architecture",
         "out_features": "dim size out_dim",
-        "pool": "pooling global_pool aggregate aggregation",
+        "pool": "pooling aggregate aggregation",
         "pretrained": "weights checkpoint pretrained_weights",
         "scale": "scaler scaling normalize normalization standardize transform",
+        "separable": "depthwise depthwise_separable separable_conv groups",
         "size": "image_size img_size resolution input_size",
+        "stride": "strides output_stride downsample",
         "unseen_rate": "unknown_rate oov_rate",
     },
     "Fusion": {
+        "activation": "act nonlinearity activation_fn act_layer activations",
+        "batch_norm": "bn norm normalization norm_layer batchnorm batch_normalization",
+        "dropout": "drop_rate dropout_rate drop p",
         "embedding_dim": "dim embed_dim d_model",
         "layers": "hidden hidden_layers hidden_dims hidden_sizes hidden_units n_layers units",
         "method": "kind type mode how",
@@ -111,8 +123,11 @@ FIELDS: Mapping[str, Words] = {
         "start_epoch": "unfreeze_epoch unfreeze_at freeze_until",
     },
     "Head": {
+        "activation": "act nonlinearity activation_fn act_layer activations",
+        "batch_norm": "bn norm normalization norm_layer batchnorm batch_normalization",
         "class_weight": "class_weights weight weights balance balanced",
         "column": "target label y target_column label_column target_name response outcome columns",
+        "dropout": "drop_rate dropout_rate drop p",
         "focal_gamma": "gamma",
         "layers": "hidden hidden_layers hidden_dims hidden_sizes hidden_units n_layers units",
         "loss": "criterion loss_fn loss_function objective",
@@ -130,9 +145,10 @@ FIELDS: Mapping[str, Words] = {
         "options": "args kwargs arguments parameters",
     },
     "TabularNetwork": {
-        "activation": "act nonlinearity activation_fn",
-        "batch_norm": "bn norm normalization",
+        "activation": "act nonlinearity activation_fn act_layer activations",
+        "batch_norm": "bn norm normalization norm_layer batchnorm batch_normalization",
         "depth": "n_layers num_layers n_blocks num_blocks blocks",
+        "dropout": "drop_rate dropout_rate drop p",
         "embedding_dim": "dim d_token d_model width token_dim",
         "hidden": "d_hidden hidden_dim hidden_size units width",
         "layers": "hidden_layers hidden_dims hidden_sizes hidden_units n_layers units",
@@ -222,6 +238,28 @@ FIELDS: Mapping[str, Words] = {
 """Words for fields, by the role of the kind or the name of the section that is read; under "" those
 that belong elsewhere.
 """
+
+
+VALUES: Words = {
+    "after": "post last",
+    "avg": "average mean gap global_average_pooling",
+    "before": "pre first true",
+    "leaky_relu": "lrelu",
+    "max": "maximum gmp global_max_pooling",
+    "mean": "avg average",
+    "none": "linear identity off false null",
+    "silu": "swish",
+}
+"""Words for values of fields that take one of several."""
+
+
+def values_meant(word: str, known: Collection[str]) -> list[str]:
+    """Return the values of a field that a word stands for.
+
+    >>> values_meant("swish", ["relu", "silu"]), values_meant("LeakyReLU", ["leaky_relu"])
+    (['silu'], ['leaky_relu'])
+    """
+    return _matches({name: VALUES.get(name, "") for name in known}, word, known)
 
 
 def kinds_meant(word: str, role: str, known: Collection[str]) -> list[str]:

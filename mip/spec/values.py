@@ -15,7 +15,7 @@ from mip.branches import Branch, Fuse, Fusion, branches, sorted_by_name
 from mip.errors import FieldError, hint
 from mip.fields import MinLength, choice
 from mip.heads import Head
-from mip.nn import INITIALIZERS, initializer_error, option_error
+from mip.nn import INITIALIZERS, LSUV, initializer_error, option_error
 from mip.optim import AdamW, Constant, OneCycle, OptimizerSpec, ScheduleFree, ScheduleSpec
 from mip.spec.versions import VERSION
 from mip.train import Precision
@@ -79,14 +79,15 @@ def _known_initializer(_: Any, attribute: attrs.Attribute, name: str) -> None:
 class Init:
     """An initialization rule: parameters whose path matches the pattern `match`, frozen ones too,
     are filled by `initializer` (a name of `mip.nn.INITIALIZERS`, those of torch.nn.init) with
-    `options`. If several rules match a path, the last one wins.
+    `options`. If several rules match a path, the last one wins. "lsuv" fills the matching weights
+    of linear and convolution layers, from what these compute for training rows: see `mip.nn.lsuv`.
 
     >>> Init("photos.*.weight", "kaiming_normal", {"nonlinearity": "relu"}).initializer
     'kaiming_normal'
     """
 
     match: str
-    initializer: str = field(validator=[_known_initializer, in_(tuple(INITIALIZERS))])
+    initializer: str = field(validator=[_known_initializer, in_((*INITIALIZERS, LSUV))])
     options: Mapping[str, float | int | str] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:

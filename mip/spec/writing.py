@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from mip.errors import SpecError
+from mip.nn import Function
 from mip.spec.kinds import ROLES, flat_fields, lacks_name, name_of, plays
 from mip.spec.values import Spec
 
@@ -26,6 +27,8 @@ def to_dict(value: Any) -> Any:
 
     Raises SpecError for a kind whose class does not state its name.
     """
+    if isinstance(value, Function):
+        return value.name
     if attrs.has(type(value)):
         fields = {name: to_dict(child) for name, child in _fields(value)}
         return _kind(type(value)) | fields

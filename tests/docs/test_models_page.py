@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "models.md").read_text()
 SPECS = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 SECTIONS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE))
-COMMON = {"column", "columns", "layers", "dropout", "members", "missing"}
+COMMON = {
+    *("activation", "batch_norm", "column", "columns", "dropout", "layers", "members", "missing")
+}
 """The fields that the page explains once, for all heads or branches."""
 
 BRANCH = '[branch.one]\nkind = "stub"\n'
@@ -51,6 +53,11 @@ def test_every_kind_and_every_field_is_explained(name):
 def test_every_fragment_is_a_spec(text):
     spec = mip.parse(completed(text))
     assert mip.parse(mip.dump(spec)) == spec
+
+
+def test_every_activation_is_named():
+    text = PAGE.partition("## Layers")[2].partition("\n## ")[0]
+    assert set(re.findall(r'"(\w+)"', text)) >= set(mip.nn.ACTIVATIONS)
 
 
 def test_the_sections_are_kinds():

@@ -525,8 +525,9 @@ ERRORS = {
     '[branch.all]\nkind = "fuse"\nmethd = "gated"\n'
     + PLACE.replace("branch.", "branch.all.branch.")
     + HEAD: (
-        "branch.all.methd is not a field; did you mean 'method'? (known: branch, depth, dropout, "
-        "embedding_dim, layers, method, modality_dropout, num_heads)"
+        "branch.all.methd is not a field; did you mean 'method'? (known: activation, "
+        "batch_norm, branch, depth, dropout, embedding_dim, layers, method, modality_dropout, "
+        "num_heads)"
     ),
     '[branch.all]\nkind = "tabular"\n' + HEAD: (
         "branch.all.continuous or 'categorical' must name a column"
@@ -550,8 +551,8 @@ ERRORS = {
     ),
     PLACE + HEAD + '[[init]]\nmatch = "*"\ninitializer = "kaiming_nromal"\n': (
         "init[0].initializer = 'kaiming_nromal' is not an initializer; did you mean "
-        "'kaiming_normal'? (known: constant, dirac, eye, kaiming_normal, kaiming_uniform, normal, "
-        "ones, orthogonal, sparse, trunc_normal, uniform, xavier_normal, …)"
+        "'kaiming_normal'? (known: constant, dirac, eye, kaiming_normal, kaiming_uniform, lsuv, "
+        "normal, ones, orthogonal, sparse, trunc_normal, uniform, …)"
     ),
     PLACE + HEAD + "[[init]]\ninitializer = 'ones'\n": "init[0].match is missing",
     PLACE + HEAD + "init = { match = '*', initializer = 'ones' }\n": "head.init is not a field",

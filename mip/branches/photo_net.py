@@ -1,0 +1,151 @@
+"""The module of an image branch: one backbone for all photos of a row, then layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from mip.errors import SpecError
+from mip.images import Photos
+from mip.nn import ConvStack, FeatureExtractor, GlobalPool, SmallResNet, pool_map, source_of
+
+if TYPE_CHECKING:
+    from mip.branches.image import Image
+
+
+@torch.no_grad()
+def sized_backbone(image: Image) -> tuple[nn.Module, torch.Size]:
+    """Build the backbone of an image branch, and find the shape of its features of a photo: (d,),
+    or for a feature map (channels, h, w).
+
+    Raises SpecError for a backbone that cannot take photos of the branch's size, and for a function
+    that does not build one.
+    """
+    photo = torch.zeros(1, 3, image.size, image.size)
+    try:
+        backbone = _backbone(image)
+        features = backbone.eval()(photo)
+    except SpecError:
+        raise
+    except Exception as error:  # a model may raise anything for photos that are too small
+        why = " ".join(str(error).split()) or type(error).__name__
+        text = f"the backbone '{image.backbone_name}' cannot take photos of this size ({why})"
+        raise SpecError(f"size = {image.size}: {text}") from error
+    if not (isinstance(features, Tensor) and features.dim() in (2, 4) and len(features) == 1):
+        actual = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        expected = "[1, features] or a map [1, channels, h, w]"
+        text = f"must return {expected} for {list(photo.shape)}, not {actual}"
+        raise SpecError(f"backbone = '{image.backbone_name}' {text}")
+    return backbone, pool_map(features, image.global_pool).shape[1:]
+
+
+def _backbone(image: Image) -> nn.Module:
+    if image.backbone == "small":
+        net = SmallResNet(image.base_channels, image.global_pool)
+        return net.to(memory_format=torch.channels_last)
+    if image.backbone == "conv":
+        return _conv_stack(image).to(memory_format=torch.channels_last)
+    model = _model(image)
+    if image.feature_layer is None:
+        return model
+    return FeatureExtractor(model, image.feature_layer, image.global_pool)
+
+
+def _conv_stack(image: Image) -> ConvStack:
+    return ConvStack(
+        image.channels,
+        image.depth,
+        image.stride,
+        image.separable,
+        image.max_pool,
+        image.activation,
+        image.batch_norm,
+        image.global_pool,
+    )
+
+
+def _model(image: Image) -> nn.Module:
+    if isinstance(image.backbone, str):
+        source, classifier = source_of(image.backbone), image.feature_layer is not None
+        return source.build(image.pretrained, image.size, classifier)
+    model = image.backbone.function()
+    if not isinstance(model, nn.Module):
+        text = f"must return a torch.nn.Module, not {type(model).__name__}"
+        raise SpecError(f"backbone = '{image.backbone_name}' {text}")
+    return model
+
+
+class PhotoNet(nn.Module):
+    """Run every photo of a row through one backbone, pool the features, and run layers.
+
+    Features have a `shape`: (d,), or for a feature map (channels, h, w). Takes `Photos`; returns
+    float32 [n, *shape], with k times as many channels for pool "concat", or what the layers return
+    for that. A missing photo (present 0) counts as a learned vector if `learn_missing`; past the
+    end of a list (present -1) nothing counts. The modules `frozen` stay in evaluation mode. Memory
+    is `channels_last` where that is faster: in small nets, and on a GPU.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        shape: Sequence[int],
+        pool: str,
+        global_pool: GlobalPool,
+        layers: nn.Module,
+        mean: list[float],
+        std: list[float],
+        learn_missing: bool = True,
+        frozen: tuple[nn.Module, ...] = (),
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        features = prod(shape)
+        self.backbone, self.pool, self.global_pool = backbone, pool, global_pool
+        self.image_shape = tuple(shape[1:])
+        self.frozen, self.channels_last = frozen, channels_last
+        self.missing = nn.Parameter(torch.zeros(features)) if learn_missing else None
+        self.score = nn.Linear(features, 1) if pool == "attention" else None
+        self.layers = layers
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+
+    def forward(self, photos: Photos) -> Tensor:
+        pixels, present = photos["pixels"], photos["present"]
+        last = self.channels_last or pixels.is_cuda
+        layout = torch.channels_last if last else torch.contiguous_format
+        # In place, in a copy of our own: fresh memory costs more than the arithmetic.
+        images = pixels.flatten(0, 1).to(torch.float32, copy=True, memory_format=layout)
+        features = self.backbone(images.sub_(self.mean).div_(self.std))
+        features = pool_map(features, self.global_pool).flatten(1)
+        vectors = features.unflatten(0, present.shape)
+        if self.missing is not None:
+            vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
+        vector = self.pooled(vectors, (present < 0).unsqueeze(-1))
+        if self.image_shape:
+            vector = vector.unflatten(1, (-1, *self.image_shape))
+        return self.layers(vector)
+
+    def train(self, mode: bool = True) -> PhotoNet:
+        """Set the mode, but leave frozen modules in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+    def pooled(self, vectors: Tensor, past_end: Tensor) -> Tensor:
+        """Pool float32 [n, k, d] over the photos of a row, except where `past_end` is true."""
+        if self.pool == "concat":
+            return vectors.flatten(1)
+        if self.pool == "max":
+            return vectors.masked_fill(past_end, -torch.inf).amax(dim=1)
+        if self.score is None:
+            return vectors.masked_fill(past_end, 0).sum(dim=1) / (~past_end).sum(dim=1)
+        weights = self.score(vectors).masked_fill(past_end, -torch.inf).softmax(dim=1)
+        return (weights * vectors).sum(dim=1)
