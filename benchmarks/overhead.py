@@ -18,6 +18,9 @@ from mip.train import Hook
 FITS = 20
 
 
+EPOCHS = 10_000
+
+
 def _fit_overhead(make_hooks: Callable[[], Sequence[Hook]]) -> Callable[[], float]:
     net, optimizer, batch = torch.nn.Linear(4, 1), mip.adam(), (torch.ones(8, 4), torch.ones(8, 1))
     step, state = mip.train_step(net, mse_loss, optimizer), mip.init(net, optimizer)
@@ -42,6 +45,24 @@ def _hooked_fit_overhead() -> Callable[[], float]:
     return measure_quietly
 
 
+def _long_history() -> Callable[[], float]:
+    torch.manual_seed(0)
+    net, rows = torch.nn.Linear(4, 1), (torch.randn(64, 4), torch.randn(64, 1))
+    step, batches = mip.train_step(net, mse_loss, mip.adamw(1e-3)), mip.batch(64)(rows)
+    start, folder = step.init(), temporary_folder("history-")
+    fit = partial(mip.fit, step, batches, start, epochs=EPOCHS)
+
+    def hooks() -> list[Hook]:
+        return [
+            mip.validate(net, batches, loss=mse_loss),
+            mip.log(folder / "history.jsonl", overwrite=True),
+            mip.early_stop("valid/loss", patience=EPOCHS),
+            mip.checkpoint(folder / "checkpoints", overwrite=True),
+        ]
+
+    return lambda: time_calls(lambda: fit(hooks=hooks()), 1) / time_calls(fit, 1)
+
+
 ONCE = Limit(
     name="fit-once",
     work="a fit of a tiny net for one step without hooks, minus the step",
@@ -59,4 +80,14 @@ HOOKED = Limit(
     set_up=_hooked_fit_overhead,
 )
 
-ALL = (ONCE, HOOKED)
+HISTORY = Limit(
+    name="fit-long",
+    work="10,000 epochs of a step each with validation, a history file, early stopping and a "
+    "checkpoint after every epoch, as a multiple of the same without hooks",
+    unit="times",
+    aim=2.0,
+    set_up=_long_history,
+    rounds=3,
+)
+
+ALL = (ONCE, HOOKED, HISTORY)

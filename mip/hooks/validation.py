@@ -64,7 +64,7 @@ def validate(
     def hook(event: Event) -> Reply:
         if event.name != "validate":
             return None
-        return {f"{name}/{metric}": value for metric, value in evaluate(event.state).items()}
+        return {f"{name}/{metric}": value for metric, value in evaluate(event.peek()).items()}
 
     is_iterator = iter(batches) is batches  # to look at its first batch would take it away
     if isinstance(model, Plan) and is_iterator:

@@ -144,6 +144,12 @@ class Event:
         """
         return copy(self._current().state, into)
 
+    def peek(self) -> State:
+        """Return the state itself and not a copy, for a hook that only reads it and keeps nothing:
+        the next step may write into its tensors.
+        """
+        return self._current().state
+
     @property
     def history(self) -> History:
         """All measurements so far, including this epoch's row at after_epoch."""

@@ -239,6 +239,8 @@ def test_the_overhead_of_a_fit_includes_its_hooks(monkeypatch, capsys):
     overhead._fit_overhead(lambda: [lambda event: events.append(event.name)])()
     assert events.count("after_fit") == events.count("after_batch") == 3
     overhead._hooked_fit_overhead()()
+    monkeypatch.setattr(overhead, "EPOCHS", 5)
+    assert overhead._long_history()() > 0
     assert capsys.readouterr().err == ""
 
 
