@@ -692,7 +692,8 @@ SPECS = {
     ),
     'kind = "count"\nmembers = 0': "head.members must be >= 1: 0",
     'kind = "count"\nscale = "log"': (
-        "head.scale is not a field (known: activation, batch_norm, column, dropout, layers, members, "
+        "head.scale is not a field "
+        "(known: activation, batch_norm, column, dropout, layers, members, "
         "missing)"
     ),
 }
