@@ -82,6 +82,15 @@ def hint(name: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
     return f"{guess} (known: {listed})"
 
 
+def list_rows(rows: Sequence[int], limit: int = 8) -> str:
+    """List the first row numbers in a line of text.
+
+    >>> list_rows([3, 1]), list_rows(range(9), limit=2)
+    ('3, 1', '0, 1, …')
+    """
+    return ", ".join(map(str, rows[:limit])) + (", …" if len(rows) > limit else "")
+
+
 def quote(value: object, limit: int = 40) -> str:
     r"""Quote a value in a line of text: cut after `limit` characters, unprintable ones escaped.
 

@@ -1,4 +1,5 @@
 from .best import BestEpoch as BestEpoch
+from .best import best_epoch as best_epoch
 from .functions import auc as auc
 from .functions import in_target_unit as in_target_unit
 from .functions import log_loss as log_loss
@@ -17,10 +18,10 @@ from .protocol import Metric as Metric
 from .protocol import MetricFunction as MetricFunction
 from .protocol import StreamingMetric as StreamingMetric
 from .protocol import compute_metrics as compute_metrics
+from .protocol import row_mean as row_mean
 from .protocol import split_metrics as split_metrics
 from .ranking import HIGHER_IS_BETTER as HIGHER_IS_BETTER
 from .ranking import Mode as Mode
-from .ranking import best_epoch as best_epoch
 from .ranking import check_metric as check_metric
 from .ranking import direction as direction
 from .ranking import format_metric as format_metric

@@ -1,4 +1,4 @@
-"""The best epoch, kept up to date as a history grows."""
+"""The best epoch, also of a history that grows."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ class BestEpoch:
                 self.index, self.value = index, value
         self.seen = len(epochs)
         return self.index
+
+
+def best_epoch(epochs: Sequence[Mapping[str, float]], metric: str, mode: Mode | None = None) -> int:
+    """Return the index of the first epoch with the best value of a metric, or -1 if no epoch has
+    one. NaN never wins. `mode` is "min" or "max"; the default is the metric's own direction.
+
+    >>> best_epoch(({"valid/loss": 2.0}, {"valid/loss": 1.0}, {"valid/loss": 1.0}), "valid/loss")
+    1
+    """
+    return BestEpoch(metric, mode).update(epochs)

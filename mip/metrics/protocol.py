@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from mip.errors import MipError
+from mip.tree import concat, count_rows, map_tree
 
 MetricFunction = Callable[[Any, Any], Any]
 """(logits, target) of all rows of a split, on the CPU, to a number."""
@@ -66,15 +69,44 @@ triple (init, update, compute), not float
     return functions, streaming
 
 
-def compute_metrics(metrics: Mapping[str, Metric], logits: Any, target: Any) -> dict[str, float]:
-    """Compute metrics of all rows at once, folds too.
+def row_mean(function: MetricFunction) -> StreamingMetric:
+    """Fold a mean over rows, such as a loss, to the mean over the rows of all batches.
 
+    >>> import torch
+    >>> mean = row_mean(torch.nn.functional.mse_loss)
+    >>> batches = [(torch.zeros(1), torch.ones(1)), (torch.zeros(3), torch.zeros(3))]
+    >>> compute_metrics({"mse": mean}, batches)
+    {'mse': 0.25}
+    """
+
+    def update(so_far: tuple[float, int], logits: Any, target: Any) -> tuple[float, int]:
+        n_rows = count_rows(target)
+        return so_far[0] + float(function(logits, target)) * n_rows, so_far[1] + n_rows
+
+    return StreamingMetric(lambda: (0.0, 0), update, lambda so_far: so_far[0] / so_far[1])
+
+
+def compute_metrics(
+    metrics: Mapping[str, Metric], predictions: Iterable[tuple[Any, Any]]
+) -> dict[str, float]:
+    """Compute metrics of (logits, target), batch by batch: a function is called once, with all rows
+    on the CPU, and a `StreamingMetric` is folded over the batches.
+
+    >>> import torch
     >>> count = StreamingMetric(lambda: 0, lambda n, logits, target: n + len(target), float)
-    >>> compute_metrics({"rows": count, "first": lambda logits, target: logits[0]}, [3], [4])
-    {'rows': 1.0, 'first': 3.0}
+    >>> batches = [(torch.ones(2), torch.zeros(2)), (torch.ones(3), torch.zeros(3))]
+    >>> compute_metrics({"rows": count, "sum": lambda logits, target: logits.sum()}, batches)
+    {'rows': 5.0, 'sum': 5.0}
     """
     functions, streaming = split_metrics(metrics)
-    values = {name: function(logits, target) for name, function in functions.items()}
-    for name, metric in streaming.items():
-        values[name] = metric.compute(metric.update(metric.init(), logits, target))
+    folds = {name: metric.init() for name, metric in streaming.items()}
+    kept = []
+    for logits, target in predictions:
+        for name, metric in streaming.items():
+            folds[name] = metric.update(folds[name], logits, target)
+        if functions:
+            kept.append(map_tree(Tensor.cpu, (logits, target)))
+    whole = concat(kept) if kept else ()
+    values = {name: function(*whole) for name, function in functions.items()}
+    values |= {name: metric.compute(folds[name]) for name, metric in streaming.items()}
     return {name: float(values[name]) for name in metrics}

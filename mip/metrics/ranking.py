@@ -1,4 +1,4 @@
-"""What a metric's values mean: which direction is better, the best epoch, how one is printed."""
+"""What a metric's values mean: which direction is better, and how one is printed."""
 
 from __future__ import annotations
 
@@ -48,18 +48,6 @@ def direction(metric: str) -> Mode:
 
 def _base_name(metric: str) -> str:
     return metric.split("/")[-1].split(".")[-1]
-
-
-def best_epoch(epochs: Sequence[Mapping[str, float]], metric: str, mode: str | None = None) -> int:
-    """Return the index of the first epoch with the best value of a metric, or -1 if no epoch has
-    one. NaN never wins. `mode` is "min" or "max"; the default is the metric's own direction.
-
-    >>> best_epoch(({"valid/loss": 2.0}, {"valid/loss": 1.0}, {"valid/loss": 1.0}), "valid/loss")
-    1
-    """
-    sign = 1 if (mode or direction(metric)) == "min" else -1
-    values = [(sign * row[metric], k) for k, row in enumerate(epochs) if metric in row]
-    return min(((value, k) for value, k in values if not math.isnan(value)), default=(0, -1))[1]
 
 
 def check_metric(epochs: Sequence[Mapping[str, float]], metric: str, mode: str | None) -> None:

@@ -94,7 +94,7 @@ class Plan:
         self, logits: Tree, target: Tree, metrics: Mapping[str, Metric] = NO_METRICS
     ) -> dict[str, float]:
         """Return the loss, the head's metrics and further `metrics` over all rows of a split."""
-        further = compute_metrics(metrics, logits, target)
+        further = compute_metrics(metrics, [(logits, target)])
         return {**scores(self.spec.head, self.facts["head"], logits, target), **further}
 
     def example(self, n_rows: int = 1) -> Tree:

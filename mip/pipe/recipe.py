@@ -12,7 +12,7 @@ from attrs.validators import gt
 from torch import Tensor
 
 from mip.data import Shards, Table
-from mip.errors import DataError
+from mip.errors import DataError, list_rows
 from mip.pipe.nodes import Item, capture_error, run_threaded
 from mip.pipe.samplers import Sampler, WithoutReplacement
 from mip.pipe.sources import as_source
@@ -195,9 +195,8 @@ def _results(items: Iterable[Item], source: Any) -> Iterator[Any]:
 def _with_rows(error: BaseException, item: Item, source: Any) -> BaseException:
     where = f"in epoch {item.epoch}"  # the sampler failed, or the rank has no row of the batch
     if len(item.indices):
-        rows = ", ".join(map(str, _row_numbers(source, item.indices[:8]).tolist()))
-        more = ", …" if len(item.indices) > 8 else ""
-        where = f"in rows {rows}{more} of epoch {item.epoch}"
+        rows = list_rows(_row_numbers(source, item.indices).tolist())
+        where = f"in rows {rows} of epoch {item.epoch}"
     if isinstance(error, StopIteration):  # would end the iteration without a word
         return DataError(f"a stage raised StopIteration {where}")
     error.add_note(where)

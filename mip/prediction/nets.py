@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mip.errors import DataError, MipError
+from mip.train import holds_batches
 from mip.tree import Tree, concat, map_tree
 
 
@@ -43,11 +44,10 @@ def batches_in(batches: Any) -> Iterable[Any]:
     """
     if isinstance(batches, Tensor):
         return [batches]
-    holds_rows = isinstance(batches, (Mapping, str)) or hasattr(batches, "iloc")
-    if holds_rows or not hasattr(batches, "__iter__"):
+    if not holds_batches(batches):
         cure = "a module takes batches: pipe(rows, mip.batch(256))"
         raise MipError(f"{type(batches).__name__} is not an iterable of batches: {cure}")
-    return iter(batches)
+    return cast(Iterable[Any], batches)
 
 
 def on_device(net: nn.Module) -> Callable[[Any], Any]:

@@ -1,5 +1,6 @@
 from .arguments import check_loss as check_loss
 from .arguments import check_net as check_net
+from .arguments import holds_batches as holds_batches
 from .evaluation import score as score
 from .events import Event as Event
 from .events import Hook as Hook

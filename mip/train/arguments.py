@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -58,6 +59,17 @@ def check_optimizer(optimizer: Any) -> None:
         raise MipError(f"the optimizer is the function {name}: call it, as in mip.adamw(1e-3)")
     cure = f"such as mip.adamw(1e-3), not {kind.__name__}"
     raise MipError(f"the optimizer must be one of mip.optim, {cure}")
+
+
+def holds_batches(value: Any) -> bool:
+    """Return whether a value can be an iterable of batches; a tensor, a dict and a DataFrame hold
+    rows.
+
+    >>> holds_batches([(torch.ones(2, 1), torch.ones(2))]), holds_batches(torch.ones(2, 1))
+    (True, False)
+    """
+    holds_rows = isinstance(value, (torch.Tensor, Mapping, str)) or hasattr(value, "iloc")
+    return hasattr(value, "__iter__") and not holds_rows
 
 
 def check_batch(batch: Any) -> None:

@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mip.errors import DataError, MipError
-from mip.metrics import NO_METRICS, Metric, split_metrics
+from mip.metrics import NO_METRICS, Metric, compute_metrics, row_mean
 from mip.train.arguments import check_batch
 from mip.train.shapes import match_target
-from mip.tree import concat, count_rows, map_tree
 
 Loss = Callable[[Any, Any], Any]
 """(predictions, targets) to their mean loss."""
@@ -38,23 +36,10 @@ def score(
     >>> score(lambda x: x, batches, torch.nn.functional.mse_loss, {"max": largest})
     {'loss': 2.0, 'max': 2.0}
     """
-    functions, streaming = split_metrics(metrics)
     if loss is None and not metrics:
         raise MipError("there is nothing to compute: give loss= or metrics=")
-    folds = {name: metric.init() for name, metric in streaming.items()}
-    losses, kept = list[tuple[float, int]](), list[tuple[Any, Any]]()
-    for predictions, target in _predictions(forward, batches, loss):
-        if loss is not None:
-            losses.append((float(loss(predictions, target)), count_rows(target)))
-        for name, metric in streaming.items():
-            folds[name] = metric.update(folds[name], predictions, target)
-        if functions:
-            kept.append(map_tree(Tensor.cpu, (predictions, target)))
-    n_rows = sum(rows for _, rows in losses)
-    scores = {"loss": sum(value * rows for value, rows in losses) / n_rows} if losses else {}
-    values = {name: function(*concat(kept)) for name, function in functions.items()}
-    values |= {name: metric.compute(folds[name]) for name, metric in streaming.items()}
-    return scores | {name: float(values[name]) for name in metrics}
+    losses = {} if loss is None else {"loss": row_mean(loss)}
+    return compute_metrics({**losses, **metrics}, _predictions(forward, batches, loss))
 
 
 def _predictions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from attrs import field, fields_dict, frozen
@@ -74,12 +75,16 @@ class Fitted(State):
 
 
 def _plain(state: State) -> State:
-    return State(**{name: getattr(state, name) for name in fields_dict(State)})
+    return State(*_values(state))
 
 
 def with_history(state: State, history: History) -> Fitted:
     """Return a state as the end of a fit."""
-    return Fitted(**{name: getattr(state, name) for name in fields_dict(State)}, history=history)
+    return Fitted(*_values(state), history=history)
+
+
+def _values(state: State) -> tuple[Any, ...]:
+    return tuple(getattr(state, name) for name in fields_dict(State))
 
 
 def concat_steps(parts: Sequence[Steps]) -> Steps:

@@ -13,8 +13,9 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from mip.errors import DataError, MipError
+from mip.errors import DataError, MipError, list_rows
 from mip.optim import REPORTED
+from mip.train.arguments import holds_batches
 from mip.train.events import (
     ROW_EVENTS,
     Event,
@@ -106,8 +107,7 @@ class Stream:
     @classmethod
     def of(cls, pipe: Any) -> Stream:
         """Make a stream of a Pipe, or of any iterable of batches."""
-        holds_rows = isinstance(pipe, (Tensor, Mapping, str)) or hasattr(pipe, "iloc")
-        if holds_rows or not hasattr(pipe, "__iter__"):
+        if not holds_batches(pipe):
             cure = "batch rows with pipe(rows, mip.batch(32)), a Dataset too"
             raise MipError(f"fit: {type(pipe).__name__} is not an iterable of batches: {cure}")
         if not hasattr(pipe, "iter_from"):
@@ -130,13 +130,10 @@ class Stream:
         """Name the rows of the batch of a step, as far as they are known."""
         rows = getattr(batch, "row", None)
         if rows is None and hasattr(self.batches, "rows_at"):
-            with suppress(
-                Exception
-            ):  # shards, a sampler of the user's: no reason to hide the error
+            # Shards do not know, and a sampler may fail: the error that is explained comes first.
+            with suppress(Exception):
                 rows = self.batches.rows_at(step)
-        if rows is None:
-            return ""
-        return f", rows {', '.join(map(str, rows[:8].tolist()))}{', …' if len(rows) > 8 else ''}"
+        return "" if rows is None else f", rows {list_rows(rows.tolist())}"
 
     def epoch_end(self, step: int) -> int | None:
         """Return the step at which the epoch of a step ends; None if only the source knows."""

@@ -65,8 +65,8 @@ class Step:
     write into the tensors of the given state, which must not be used afterwards; `fit` uses it for
     states that nobody else has. Any pure function can serve as both.
 
-    One that `train_step` has made also knows its module, optimizer and precision, from which `init`
-    makes the first state, and its streaming metrics.
+    One that `train_step` has made also knows its module and optimizer (with the loss scale of
+    float16), from which `init` makes the first state, and its streaming metrics.
 
     >>> def halve(state, batch):
     ...     params = {path: param / 2 for path, param in state.params.items()}
@@ -78,7 +78,6 @@ class Step:
     donate: StepFunction
     net: nn.Module | None = field(default=None, repr=False)
     optimizer: Optimizer | None = field(default=None, repr=False)
-    precision: Precision | Float16 = "float32"
     streaming: Mapping[str, StreamingMetric] = field(default=MappingProxyType({}), repr=False)
     metric_names: tuple[str, ...] | None = None
 
@@ -92,14 +91,13 @@ class Step:
         """
         if self.net is None or self.optimizer is None:
             raise MipError("this step has no module and optimizer: use mip.init(net, optimizer)")
-        return init(self.net, self.optimizer, seed, precision=self.precision)
+        return init(self.net, self.optimizer, seed)
 
     def rates(self, state: State) -> dict[str, float]:
         """Return the rates that the optimizer uses in the step from a state, by name."""
         if self.optimizer is None:
             return {}
-        optimizer = with_loss_scale(self.optimizer, float16_of(self.precision))
-        return optimizer.rates(state.optimizer, state.run_step)
+        return self.optimizer.rates(state.optimizer, state.run_step)
 
 
 def measure_nothing(grads: Params, params: Params) -> Metrics:
@@ -184,7 +182,7 @@ def train_step(
     check_optimizer(optimizer)
     check_not_distributed(net)
     float16 = float16_of(precision)
-    scaled_optimizer = with_loss_scale(optimizer, float16)
+    optimizer = with_loss_scale(optimizer, float16)
     skip_nonfinite = skip_nonfinite or float16 is not None
     device = next((param.device for param in net.parameters()), torch.device("cpu"))
     rngs = generators(device)
@@ -219,14 +217,14 @@ def train_step(
                 measured["skipped"] = 0.0
             grads = match_strides(grads, state.params)
             arguments = grads, state.optimizer, state.params, state.run_step
-            _, tree, params = scaled_optimizer.update_(*arguments)
+            _, tree, params = optimizer.update_(*arguments)
             rest = state.seed, state.total_steps, _updated(state, streaming, predictions)
         return State(map_params(params), buffers, tree, state.step + 1, *rest), measured
 
-    why = partial(explain_failure, net, loss, scaled_optimizer)
+    why = partial(explain_failure, net, loss, optimizer)
     names = ("loss", *metrics) if measure is measure_nothing else None
     explained = _explaining(donate, [*functions], why)
-    return Step(explained, net, optimizer, precision, streaming, names)
+    return Step(explained, net, optimizer, streaming, names)
 
 
 def _explaining(

@@ -154,7 +154,7 @@ def test_W23_every_spelling_of_a_loss_is_the_same_and_none_broadcasts():
 def test_W24_a_penalty_is_a_term_of_the_loss():
     net = net_of(3, 1)
     penalty = lambda loss: loss + 0.1 * sum(p.abs().sum() for p in net.parameters())  # noqa: E731
-    plain, more = (trained([(X, Y)], net_of(3, 1), epochs=1), None)
+    plain = trained([(X, Y)], net_of(3, 1), epochs=1)
     step = mip.train_step(net, mse_loss, mip.sgd(0.01), map_loss=penalty)
     start = step.init()
     _, more = step(start, (X, Y))
@@ -335,6 +335,22 @@ def test_W39_means_of_an_epoch_are_those_of_all_rows():
             assert row[f"{part}loss"] == pytest.approx(float((errors**2).mean()), rel=1e-5)
 
 
+def test_a_metric_of_ones_own_is_not_called_before_the_first_epoch():
+    rows = mip.from_columns({"x": [*range(20)], "y": [*range(20)]})
+    text = 'branch.x = { kind = "continuous", columns = ["x"] }\nhead = { kind = "regression", '
+    plan = mip.adapt(mip.parse(text + 'column = "y" }'), rows)
+    steps = []
+    own = {"own": lambda logits, target: steps.append(len(target)) or 0.0}
+    valid = [plan.encode(rows)]
+    hooks = [mip.validate(plan, valid, metrics=own), mip.early_stop("valid/own", patience=9)]
+    step = mip.train_step(mip.build(plan), plan.loss, mip.sgd(0.01))
+    mip.fit(step, valid, step.init(), epochs=2, hooks=hooks)
+    assert steps == [20, 20]
+    misspelled = mip.early_stop("valid/mea", patience=9)
+    with pytest.raises(MipError, match="did you mean 'valid/mae'"):
+        mip.fit(step, valid, step.init(), epochs=2, hooks=[hooks[0], misspelled])
+
+
 # Schedules.
 
 
@@ -358,7 +374,7 @@ def test_W43_the_rates_of_every_step_are_in_the_history():
     groups = mip.optim.partition({"weight": mip.sgd(0.1), "bias": mip.sgd(lr)}, lambda p: p[2:])
     _, history = trained(BATCHES, optimizer=groups)
     assert history.steps["lr.weight"].tolist() == [0.1] * 8
-    assert history.steps["lr.bias"].tolist() == history.steps["lr.bias"].tolist()
+    assert history.steps["lr.bias"].tolist() == [lr(step) for step in range(8)]
 
 
 def test_a_schedule_spans_the_run_that_is_fitted():

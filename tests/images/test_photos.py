@@ -15,9 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mip
-from mip.branches.image import PhotoNet
+from mip.branches.photo_net import PhotoNet
 from mip.errors import DataError, MipWarning
 from mip.images import decode
+
+
+def photo_net(backbone: torch.nn.Module, features: int, pool: str) -> PhotoNet:
+    """Pool the vectors of a backbone, without layers."""
+    layers = torch.nn.Sequential()
+    return PhotoNet(backbone, (features,), pool, "avg", layers, [0.5] * 3, [0.25] * 3)
 
 
 def photo(width=90, height=60, seed=0, mode="RGB", **options) -> bytes:
@@ -197,7 +203,7 @@ def test_lists_cannot_be_concatenated():
 )
 def test_pooling_over_a_list_is_pooling_over_its_photos_alone(present, pool):
     torch.manual_seed(0)
-    layer = PhotoNet(torch.nn.Identity(), 3, pool, [0.5] * 3, [0.25] * 3)
+    layer = photo_net(torch.nn.Identity(), 3, pool)
     vectors = torch.randn(len(present), 4, 3)
     over = torch.tensor([[k >= len(row) for k in range(4)] for row in present]).unsqueeze(-1)
     actual = layer.pooled(vectors, over)
@@ -210,7 +216,7 @@ def test_pooling_over_a_list_is_pooling_over_its_photos_alone(present, pool):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_pixels_are_normalized_in_a_copy(dtype):
     pixels = torch.arange(24).view(2, 1, 3, 2, 2).to(dtype)
-    layer = PhotoNet(torch.nn.Flatten(), 12, "mean", [0.5] * 3, [0.25] * 3)
+    layer = photo_net(torch.nn.Flatten(), 12, "mean")
     actual = layer({"pixels": pixels, "present": torch.ones(2, 1, dtype=torch.int8)})
     assert torch.equal(actual, (torch.arange(24.0).view(2, 12) - 127.5) / 63.75)
     assert torch.equal(pixels, torch.arange(24).view(2, 1, 3, 2, 2).to(dtype))
