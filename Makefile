@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # The tests that compare numbers to the bit or to a bound, and the settings under which they must pass
 # on any x86-64 CPU: the instructions that torch, oneDNN and MKL may use, and OpenMP's threads.
 LAWS := $(patsubst %,tests/%.py, nn/test_backbones train/test_fit laws/test_goldens \
-	train/test_gradient laws/test_laws optim/test_optim train/test_own_steps predict/test_predict \
+	train/test_gradient laws/test_laws optim/test_optim train/test_own_steps prediction/test_predict \
 	train/test_step files/test_store files/test_versions)
 SETTINGS := portable-default portable-avx2 portable-threads portable-oldest-threads
 $(SETTINGS): export OMP_NUM_THREADS := 1
