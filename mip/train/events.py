@@ -75,7 +75,7 @@ class Progress:
         # After a resume, earlier values come from a file and later ones from a device.
         names = dict.fromkeys(name for row in self.steps for name in row)
         since = {
-            name: torch.stack([_as_tensor(row.get(name, missing)) for row in self.steps])
+            name: _column([row.get(name, missing) for row in self.steps])
             for name in names
             for missing in (0.0 if name == "skipped" else torch.nan,)
         }
@@ -99,10 +99,16 @@ class Progress:
         return lambda: History(tuple(islice(self.epochs, count)), concat_steps(parts))
 
 
-def _as_tensor(value: Any) -> torch.Tensor:
-    # A Python float keeps its digits.
-    dtype = torch.float64 if isinstance(value, float) else None
-    return torch.as_tensor(value, dtype=dtype).cpu()
+def _column(values: list[Any]) -> torch.Tensor:
+    # All at once where the values are of one kind, as nearly always.
+    kinds = set(map(type, values))
+    if kinds == {torch.Tensor}:
+        return torch.stack(values).cpu()
+    if kinds in ({int}, {float}):  # a Python float keeps its digits
+        return torch.tensor(values, dtype=torch.float64 if float in kinds else torch.int64)
+    dtypes = [torch.float64 if isinstance(value, float) else None for value in values]
+    pairs = zip(values, dtypes, strict=True)
+    return torch.stack([torch.as_tensor(value, dtype=dtype).cpu() for value, dtype in pairs])
 
 
 @frozen
