@@ -66,7 +66,7 @@ def checkpoint(
             if not set(writer.waiting_names) <= set(names):
                 writer.write()  # what waits is not replaced by what comes now
             writer.add(event, names, save)
-            if event.name == "after_batch" or time.monotonic() >= writer.due:
+            if event.name == "after_batch" or writer.is_due():
                 writer.write()
         if is_end:
             writer.write()
@@ -112,6 +112,10 @@ class _Writer:
             pool.shutdown(wait=False)
         self.waiting, self.written = self.written, self.waiting
         self.waiting_task, self.waiting_names = None, ()
+
+    def is_due(self) -> bool:
+        """Return whether nothing is being written, and the write before it is long enough ago."""
+        return self.task is None and time.monotonic() >= self.due
 
     def finish(self) -> None:
         """Wait for the write, and raise what it has raised."""

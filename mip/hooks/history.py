@@ -46,7 +46,8 @@ def _check_own_file(
 def log(path: str | Path, steps: bool = False, *, overwrite: bool = False) -> Hook:
     """Write a file with a row for each epoch, or with `steps` for each step: CSV if the path ends
     in `.csv`, otherwise JSON lines, in which numbers that are not finite are null. Rows are
-    appended after each epoch, and the file is written anew at the end.
+    appended after each epoch, or ten times a second if epochs are shorter, and the file is written
+    anew at the end.
 
     It is written from the history, so that the log of a resumed run continues from its checkpoint.
     A fit without a history raises FileError before its first step if the file exists already,
@@ -62,17 +63,19 @@ def log(path: str | Path, steps: bool = False, *, overwrite: bool = False) -> Ho
         # A fit that is refused the file, or fails before it is claimed, ends with after_fit too.
         if not file.claimed or event.name not in {"after_epoch", "after_fit"}:
             return None
+        is_end = event.name == "after_fit"
+        if not is_end and time.monotonic() < file.due:
+            return None
         rows = _steps(event.history) if steps else event.epochs
         new, names = rows[file.rows :], dict.fromkeys(name for row in rows[-1:] for name in row)
         # We wait for the disk only once, at the end: checkpoints have the history, too.
-        is_end = event.name == "after_fit"
         if is_end or not file.rows or not file.names or (is_csv and names != file.names):
             text = _csv(rows) if is_csv else _json_lines(rows)
             write(path, text.encode(), overwrite=True, sync=is_end)
             names = dict.fromkeys(name for row in rows for name in row)
         else:
             append(path, (_csv(new, header=False) if is_csv else _json_lines(new)).encode())
-        file.rows, file.names = len(rows), names
+        file.rows, file.names, file.due = len(rows), names, time.monotonic() + 0.1
         return None
 
     return stateful(_LogFile, hook, adds=())
@@ -85,6 +88,7 @@ class _LogFile:
     claimed: bool = False
     rows: int = 0
     names: dict[str, None] = field(factory=dict)
+    due: float = -math.inf  # when to append again
 
 
 def _steps(history: History) -> list[Mapping[str, float]]:

@@ -374,10 +374,12 @@ _SKIPS = {
 
 
 def _checked(reply: Any, event: str) -> Reply:
+    if reply is None:  # nearly always, so it is asked first
+        return None
     if isinstance(reply, Mapping):
         return {name: _as_number(name, value) for name, value in reply.items()}
     skips = _SKIPS.get(event, ())
-    if reply is None or isinstance(reply, (Stop, State)) or reply in skips:
+    if isinstance(reply, (Stop, State)) or reply in skips:
         return reply
     may_replace = event == "before_batch"
     if may_replace and isinstance(reply, NewBatch):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import signal
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -283,6 +285,14 @@ def test_the_console_says_why_a_fit_stopped():
     assert said[-1] == "stopped: limit(epochs=1)"
 
 
+@pytest.fixture
+def slow_epochs(monkeypatch):
+    """A clock by which a second passes whenever somebody looks at it."""
+    clock = SimpleNamespace(monotonic=itertools.count().__next__)
+    monkeypatch.setattr("mip.hooks.history.time", clock)
+
+
+@pytest.mark.usefixtures("slow_epochs")
 def test_a_log_is_written_after_each_epoch_and_waits_for_the_disk_at_the_end(tmp_path, monkeypatch):
     written, (step, batches, state) = [], line()
     keep = lambda path, text, overwrite, sync: written.append((text.count(b"\n"), sync))  # noqa: E731
@@ -293,6 +303,17 @@ def test_a_log_is_written_after_each_epoch_and_waits_for_the_disk_at_the_end(tmp
     assert json.loads(written[1])["epoch"] == 1
 
 
+def test_epochs_too_short_to_be_seen_share_a_write_to_the_log(tmp_path, monkeypatch):
+    clock = SimpleNamespace(monotonic=itertools.count(0, 0.03).__next__)
+    monkeypatch.setattr("mip.hooks.history.time", clock)
+    (step, batches, state), appended = line(), []
+    monkeypatch.setattr("mip.hooks.history.append", lambda path, text: appended.append(text))
+    mip.fit(step, batches, state, epochs=40, hooks=[mip.log(tmp_path / "log.jsonl")])
+    assert 1 < len(appended) < 20
+    assert (tmp_path / "log.jsonl").read_text().count("\n") == 40
+
+
+@pytest.mark.usefixtures("slow_epochs")
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
 def test_a_log_has_the_same_rows_while_the_fit_goes_on_as_at_its_end(tmp_path, name):
     step, batches, state = line()
@@ -347,7 +368,15 @@ def test_a_fit_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(tmp_
     mip.fit(step, batches, state, epochs=1, hooks=[opened, keep, note])
     assert ("after_batch", 3, 0) in seen
     assert gate.written == [("last", 3), ("best", 4), ("epoch-0000", 4), ("last", 4)]
-    assert seen[-2:] == [("after_epoch", 4, 1), ("after_fit", 4, 4)]
+    assert seen[-1] == ("after_fit", 4, 4)
+
+
+def test_no_epoch_waits_for_the_last_checkpoint(tmp_path, monkeypatch):
+    step, batches, state = line()
+    gate = Gate(monkeypatch)
+    hooks = [opening(gate, ("before_epoch", 16)), mip.checkpoint(tmp_path)]
+    mip.fit(step, batches, state, epochs=5, hooks=hooks)
+    assert (gate.written[0], gate.written[-1]) == (("last", 4), ("last", 20))
 
 
 def test_what_is_written_is_the_state_at_the_event(tmp_path, monkeypatch):
