@@ -7,6 +7,7 @@ from .multiclass import Multiclass as Multiclass
 from .multilabel import Multilabel as Multilabel
 from .ordinal import Ordinal as Ordinal
 from .protocol import Head as Head
+from .protocol import check_metric_inputs as check_metric_inputs
 from .protocol import column_heads as column_heads
 from .protocol import predictions_to_logits as predictions_to_logits
 from .protocol import scores as scores

@@ -28,7 +28,7 @@ from mip.heads.fields import (
 )
 from mip.heads.losses import Criterion, check_shapes, custom_cross_entropy
 from mip.heads.targets import classes
-from mip.metrics import auc, log_loss
+from mip.metrics import accuracy, auc, log_loss
 from mip.nn import Activation, BatchNorm
 
 
@@ -103,13 +103,17 @@ class Binary:
         positive = classes.stack_probabilities(facts["classes"], columns)[:, 1]
         return positive.logit(eps=classes.MIN_PROB)
 
+    def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and target as they are."""
+        return logits, target
+
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Compute accuracy at 0.5, auc (NaN if one class alone is present) and, unless it is the
         loss, log_loss.
         """
         return {
-            "accuracy": float(((logits > 0) == (target > 0.5)).double().mean()),
-            "auc": auc(logits, target.long()),
+            "accuracy": accuracy(logits, target),
+            "auc": auc(logits, target),
             **({"log_loss": log_loss(logits, target)} if custom_cross_entropy(self, facts) else {}),
         }
 

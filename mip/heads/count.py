@@ -99,12 +99,16 @@ class Count:
         rate = np.maximum(columns["value"], np.finfo(float).tiny)
         return torch.from_numpy(np.log(rate) - math.log(facts["mean"]))
 
+    def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rates and counts, float64."""
+        return self._log_rate(facts, logits).exp(), target.double()
+
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Compute mae, rmse and poisson_deviance: per row, twice the log-likelihood lost against
         rates that equal the counts.
         """
-        log_rate, truth = self._log_rate(facts, logits), target.double()
-        rate = log_rate.exp()
+        log_rate = self._log_rate(facts, logits)
+        rate, truth = self.metric_inputs(facts, logits, target)
         lost = truth.xlogy(truth) - truth * log_rate + (rate - truth)
         return {
             "mae": mae(rate, truth),

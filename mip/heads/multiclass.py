@@ -28,7 +28,7 @@ from mip.heads.fields import (
 )
 from mip.heads.losses import Criterion, check_width, custom_cross_entropy
 from mip.heads.targets import classes
-from mip.metrics import auc, log_loss
+from mip.metrics import accuracy, auc, log_loss, top_k_accuracy
 from mip.nn import Activation, BatchNorm
 
 
@@ -91,19 +91,20 @@ class Multiclass:
         probabilities = classes.stack_probabilities(facts["classes"], columns)
         return probabilities.clamp_min(classes.MIN_PROB).log()
 
+    def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and target as they are."""
+        return logits, target
+
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Compute accuracy, top2 and top5 if there are more classes, auc (one class against the
         rest, averaged over the classes present; NaN if there is only one) and, unless it is the
         loss, log_loss.
         """
-        rank = (logits > logits.gather(1, target[:, None])).sum(dim=1)
         tops = [k for k in (2, 5) if k < logits.shape[1]]
-        probabilities = logits.double().softmax(dim=1)
-        areas = [auc(probabilities[:, k], (target == k).long()) for k in target.unique()]
         return {
-            "accuracy": float((logits.argmax(dim=1) == target).double().mean()),
-            **{f"top{k}": float((rank < k).double().mean()) for k in tops},
-            "auc": float(np.mean(areas)),
+            "accuracy": accuracy(logits, target),
+            **{f"top{k}": top_k_accuracy(logits, target, k) for k in tops},
+            "auc": auc(logits, target),
             **({"log_loss": log_loss(logits, target)} if custom_cross_entropy(self, facts) else {}),
         }
 

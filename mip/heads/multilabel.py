@@ -25,7 +25,7 @@ from mip.heads.fields import (
 )
 from mip.heads.losses import Criterion, check_shapes
 from mip.heads.targets import classes
-from mip.metrics import auc
+from mip.metrics import auc, f1
 from mip.nn import Activation, BatchNorm
 
 
@@ -118,10 +118,9 @@ class Multilabel:
         pred, truth = logits > 0, target > 0.5
         areas = [auc(logits[:, k], truth[:, k].long()) for k in range(target.shape[1])]
         defined = [area for area in areas if not np.isnan(area)]
-        true_positives, denominator = (pred & truth).sum(), pred.sum() + truth.sum()
         return {
             "accuracy": float((pred == truth).all(dim=1).double().mean()),
-            "f1": float(2 * true_positives.double() / denominator),
+            "f1": f1(pred.flatten(), truth.flatten()),
             "auc": float(np.mean(defined)) if defined else float("nan"),
         }
 

@@ -24,7 +24,7 @@ from mip.heads.fields import (
 )
 from mip.heads.losses import Criterion, check_shapes, corn_loss
 from mip.heads.targets import classes
-from mip.metrics import quadratic_kappa
+from mip.metrics import accuracy, mae, quadratic_kappa
 from mip.nn import Activation, BatchNorm
 
 
@@ -114,8 +114,8 @@ class Ordinal:
         """Compute accuracy, mae of the ranks, and quadratic weighted kappa."""
         pred, truth = _median(logits), target.sum(dim=1).round().long()
         return {
-            "accuracy": float((pred == truth).double().mean()),
-            "mae": float((pred - truth).abs().double().mean()),
+            "accuracy": accuracy(pred, truth),
+            "mae": mae(pred, truth),
             "kappa": quadratic_kappa(pred, truth),
         }
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mip.branches import Facts
 from mip.data import Rows, Table
-from mip.errors import SpecError
+from mip.errors import MipError, SpecError
 from mip.heads.fields import Missing
 from mip.heads.losses import Criterion
 from mip.nn import Activation, BatchNorm, Members, Tower
@@ -119,6 +119,17 @@ class Invertible(Protocol):
         ...
 
 
+@runtime_checkable
+class HasMetricInputs(Protocol):
+    """A head whose predictions metrics can be asked for by name: `["f1", "ece"]`."""
+
+    def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return predictions and targets as `mip.metrics` takes them: numbers in the target's unit,
+        or logits and classes.
+        """
+        ...
+
+
 def column_heads(head: Head, path: str = "head") -> Iterator[tuple[str, ColumnHead]]:
     """Walk the heads over one column with their paths in the spec.
 
@@ -175,6 +186,14 @@ def scores(head: Head, facts: Facts, logits: Tree, target: Tree) -> dict[str, fl
     """Compute a head's loss and metrics over all rows of a split."""
     loss = head.criterion(facts)(logits, target)
     return {"loss": float(loss), **head.metrics(facts, logits, target)}
+
+
+def check_metric_inputs(head: Head) -> HasMetricInputs:
+    """Return a head of which metrics can be asked for by name; raise MipError for another one."""
+    if isinstance(head, HasMetricInputs):
+        return head
+    cure = "give a dict of functions of (logits, target)"
+    raise MipError(f"head.kind = '{head.kind}' has no metrics by name: {cure}")
 
 
 def predictions_to_logits(head: Head, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tree:

@@ -90,16 +90,20 @@ class Quantile:
         values = np.stack([columns[f"q{q}"] for q in self.quantiles], axis=1)
         return torch.from_numpy(number.rescale(facts, values, self.scale))
 
+    def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the `value` that is predicted and the truth, float64 in the target's unit."""
+        truth = number.unscale(facts, target.double().numpy(), self.scale)
+        return torch.from_numpy(self.decode(facts, logits)["value"]), torch.from_numpy(truth)
+
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Compute pinball and the mae of `value` in the target's unit and, for two quantiles or
         more, coverage: the share of targets between the lowest and the highest.
         """
         values = torch.from_numpy(self._sorted(facts, logits))
-        truth = torch.from_numpy(number.unscale(facts, target.double().numpy(), self.scale))
+        value, truth = self.metric_inputs(facts, logits, target)
         # Compared on the scale that is learned, where no rounding makes two numbers equal.
         ranked = logits.sort(dim=1).values
         inside = (ranked[:, 0] <= target) & (target <= ranked[:, -1])
-        value = torch.from_numpy(self.decode(facts, logits)["value"])
         return {
             "pinball": float(pinball_loss(values, truth, self.quantiles)),
             **({"coverage": float(inside.double().mean())} if len(self.quantiles) > 1 else {}),

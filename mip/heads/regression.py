@@ -82,11 +82,14 @@ class Regression:
         """Return the logits, float64 [n], that decode to these columns."""
         return torch.from_numpy(number.rescale(facts, columns["value"], self.scale))
 
+    def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return predictions and truth, float64 in the target's unit."""
+        pred, truth = (self.decode(facts, scaled)["value"] for scaled in (logits, target))
+        return torch.from_numpy(pred), torch.from_numpy(truth)
+
     def metrics(self, facts: Facts, logits: Tensor, target: Tensor) -> dict[str, float]:
         """Compute mae and rmse in the target's unit, mape and median_ape as fractions, and r2."""
-        pred, truth = (
-            torch.from_numpy(self.decode(facts, scaled)["value"]) for scaled in (logits, target)
-        )
+        pred, truth = self.metric_inputs(facts, logits, target)
         return {
             "mae": mae(pred, truth),
             "rmse": rmse(pred, truth),

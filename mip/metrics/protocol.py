@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mip.errors import MipError
 from mip.tree import concat, count_rows, map_tree
 
 MetricFunction = Callable[[Any, Any], Any]
-"""(logits, target) of all rows of a split, on the CPU, to a number."""
+"""(predictions, targets) of all rows of a split, on the CPU, to a number."""
 
 
 class StreamingMetric(NamedTuple):
@@ -36,47 +35,21 @@ Metric = MetricFunction | StreamingMetric
 """A function of all rows, which are kept until it is called, or a fold over batches."""
 
 
+MetricSet = Mapping[str, Metric] | Sequence[str]
+"""Metrics by name, or the names of some of `NAMED`."""
+
+
 NO_METRICS: Mapping[str, MetricFunction] = MappingProxyType({})
-
-
-def split_metrics(
-    metrics: Mapping[str, Metric],
-) -> tuple[dict[str, MetricFunction], dict[str, StreamingMetric]]:
-    """Divide metrics by name into functions and folds; a plain triple (init, update, compute) is a
-    fold too. Raises MipError for anything else.
-
-    >>> split_metrics({"rows": (lambda: 0, lambda n, logits, target: n + len(target), float)})[0]
-    {}
-    >>> split_metrics({"accuracy": 0.5})
-    Traceback (most recent call last):
-    mip.errors.MipError: the metric 'accuracy' must be a function of (predictions, targets) or a \
-triple (init, update, compute), not float
-    """
-    functions, streaming = dict[str, MetricFunction](), dict[str, StreamingMetric]()
-    for name, metric in metrics.items():
-        if isinstance(metric, tuple) and len(metric) == 3:
-            streaming[name] = StreamingMetric(*metric)
-        elif callable(metric) and not isinstance(metric, type):
-            functions[name] = metric
-        else:
-            kind = (
-                f"the class {metric.__name__}"
-                if isinstance(metric, type)
-                else type(metric).__name__
-            )
-            wanted = "a function of (predictions, targets) or a triple (init, update, compute)"
-            raise MipError(f"the metric '{name}' must be {wanted}, not {kind}")
-    return functions, streaming
 
 
 def row_mean(function: MetricFunction) -> StreamingMetric:
     """Fold a mean over rows, such as a loss, to the mean over the rows of all batches.
 
     >>> import torch
-    >>> mean = row_mean(torch.nn.functional.mse_loss)
-    >>> batches = [(torch.zeros(1), torch.ones(1)), (torch.zeros(3), torch.zeros(3))]
-    >>> compute_metrics({"mse": mean}, batches)
-    {'mse': 0.25}
+    >>> mse = row_mean(torch.nn.functional.mse_loss)
+    >>> so_far = mse.update(mse.init(), torch.zeros(1), torch.ones(1))
+    >>> mse.compute(mse.update(so_far, torch.zeros(3), torch.zeros(3)))
+    0.25
     """
 
     def update(so_far: tuple[float, int], logits: Any, target: Any) -> tuple[float, int]:
@@ -86,27 +59,43 @@ def row_mean(function: MetricFunction) -> StreamingMetric:
     return StreamingMetric(lambda: (0.0, 0), update, lambda so_far: so_far[0] / so_far[1])
 
 
-def compute_metrics(
-    metrics: Mapping[str, Metric], predictions: Iterable[tuple[Any, Any]]
-) -> dict[str, float]:
-    """Compute metrics of (logits, target), batch by batch: a function is called once, with all rows
-    on the CPU, and a `StreamingMetric` is folded over the batches.
+def all_rows(function: MetricFunction) -> StreamingMetric:
+    """Fold any function of all rows, by keeping predictions and targets on the CPU.
 
     >>> import torch
-    >>> count = StreamingMetric(lambda: 0, lambda n, logits, target: n + len(target), float)
-    >>> batches = [(torch.ones(2), torch.zeros(2)), (torch.ones(3), torch.zeros(3))]
-    >>> compute_metrics({"rows": count, "sum": lambda logits, target: logits.sum()}, batches)
-    {'rows': 5.0, 'sum': 5.0}
+    >>> largest = all_rows(lambda predictions, targets: (predictions - targets).max())
+    >>> so_far = largest.update(largest.init(), torch.ones(2), torch.zeros(2))
+    >>> largest.compute(largest.update(so_far, torch.zeros(3), torch.zeros(3)))
+    tensor(1.)
     """
-    functions, streaming = split_metrics(metrics)
-    folds = {name: metric.init() for name, metric in streaming.items()}
-    kept = []
-    for logits, target in predictions:
-        for name, metric in streaming.items():
-            folds[name] = metric.update(folds[name], logits, target)
-        if functions:
-            kept.append(map_tree(Tensor.cpu, (logits, target)))
-    whole = concat(kept) if kept else ()
-    values = {name: function(*whole) for name, function in functions.items()}
-    values |= {name: metric.compute(folds[name]) for name, metric in streaming.items()}
-    return {name: float(values[name]) for name in metrics}
+
+    def update(so_far: tuple[Any, ...], logits: Any, target: Any) -> tuple[Any, ...]:
+        return (*so_far, map_tree(_kept, (logits, target)))
+
+    return StreamingMetric(tuple, update, lambda so_far: function(*concat(so_far)))
+
+
+def _kept(leaf: Tensor) -> Tensor:
+    return leaf.detach().cpu()
+
+
+def merged(
+    summary: Callable[[Any, Any], Any],
+    merge: Callable[[Any, Any], Any],
+    value: Callable[[Any], Any],
+) -> StreamingMetric:
+    """Fold a metric that is the value of a summary of its rows, where the summaries of two batches
+    merge into that of their rows.
+
+    >>> import torch
+    >>> root = merged(lambda p, y: (p - y).square().sum(), torch.add, torch.sqrt)
+    >>> so_far = root.update(root.init(), torch.tensor([3.0]), torch.tensor([0.0]))
+    >>> root.compute(root.update(so_far, torch.tensor([4.0]), torch.tensor([0.0])))
+    tensor(5.)
+    """
+
+    def update(so_far: Any, logits: Any, target: Any) -> Any:
+        latest = summary(logits, target)
+        return latest if so_far is None else merge(so_far, latest)
+
+    return StreamingMetric(lambda: None, update, value)

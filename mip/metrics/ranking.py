@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from mip.errors import MipError, hint
+from mip.metrics.named import find_metric
 
 Mode = Literal["min", "max"]
 """Whether a lower or a higher value of a metric is better."""
 
 
-PERCENT = frozenset({"accuracy", "mape", "median_ape", "top2", "top5"})
-"""Metrics that are fractions and read best as percentages."""
+PERCENT = frozenset({"accuracy", "mape", "median_ape"})
+"""Metrics that are fractions and read best as percentages, besides "top2" and the like."""
 
 
-HIGHER_IS_BETTER = frozenset(
-    {"accuracy", "auc", "coverage", "f1", "kappa", "percent_close", "r2", "top2", "top5"}
-)
-"""Metrics of which a higher value is better; of all others a lower one is."""
+HIGHER_IS_BETTER = frozenset({"coverage", "kappa"})
+"""Metrics of heads of which a higher value is better, besides those in `NAMED`."""
 
 
 def format_metric(metric: str, value: float) -> str:
@@ -32,18 +31,23 @@ def format_metric(metric: str, value: float) -> str:
     """
     if math.isnan(value):
         return "n/a"
-    if _base_name(metric) in PERCENT:
+    base = _base_name(metric)
+    if base in PERCENT or (base.startswith("top") and find_metric(base)):
         return f"{value:.1%}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def direction(metric: str) -> Mode:
-    """Return which end of a metric is better, by the last part of its name.
+    """Return which end of a metric is better, by the last part of its name; "min" if it is not a
+    metric of this library.
 
-    >>> direction("valid/loss"), direction("valid/auc"), direction("valid/style.accuracy")
+    >>> direction("valid/loss"), direction("valid/auc"), direction("valid/style.top3")
     ('min', 'max', 'max')
     """
-    return "max" if _base_name(metric) in HIGHER_IS_BETTER else "min"
+    base = _base_name(metric)
+    known = find_metric(base)
+    is_higher = known.higher_is_better if known else base in HIGHER_IS_BETTER
+    return "max" if is_higher else "min"
 
 
 def _base_name(metric: str) -> str:

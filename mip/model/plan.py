@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from attrs import frozen
+from toolz import dissoc
 from torch import Tensor
 
 from mip.branches import Facts
 from mip.data import Rows, Table
 from mip.errors import DataError, SpecError
-from mip.heads import CheckedLoss, Criterion, scores, training_loss
-from mip.metrics import NO_METRICS, Metric, compute_metrics
+from mip.heads import CheckedLoss, Criterion, check_metric_inputs, scores, training_loss
+from mip.metrics import NO_METRICS, MetricSet, compute_metrics, metrics_by_name
 from mip.model.columns import check_columns, fingerprint, target_columns
 from mip.spec import KINDS, Kinds, Spec, from_dict, to_dict
 from mip.tree import Tree, leaves, map_tree
@@ -91,11 +92,21 @@ class Plan:
         return self.spec.head.decode(self.facts["head"], logits)
 
     def score(
-        self, logits: Tree, target: Tree, metrics: Mapping[str, Metric] = NO_METRICS
+        self, logits: Tree, target: Tree, metrics: MetricSet = NO_METRICS
     ) -> dict[str, float]:
-        """Return the loss, the head's metrics and further `metrics` over all rows of a split."""
-        further = compute_metrics(metrics, [(logits, target)])
-        return {**scores(self.spec.head, self.facts["head"], logits, target), **further}
+        """Return the loss, the head's metrics and further `metrics` over all rows of a split:
+        functions of logits and target, by name, or a list of names, of which those that the head
+        does not have are computed in the target's unit.
+
+        Raises MipError for an unknown name, and for a head that has no metrics by name.
+        """
+        head, facts = self.spec.head, self.facts["head"]
+        measured = scores(head, facts, logits, target)
+        if isinstance(metrics, Mapping):
+            return measured | compute_metrics(metrics, [(logits, target)])
+        named = dissoc(metrics_by_name(metrics), *measured)
+        inputs = check_metric_inputs(head).metric_inputs(facts, logits, target)
+        return measured | compute_metrics(named, [inputs])
 
     def example(self, n_rows: int = 1) -> Tree:
         """Make encoded rows of zeros, to try a module with."""

@@ -13,7 +13,14 @@ from toolz import identity
 from torch import Tensor, nn
 
 from mip.errors import DataError, MipError
-from mip.metrics import NO_METRICS, Metric, MetricFunction, StreamingMetric, split_metrics
+from mip.metrics import (
+    NO_METRICS,
+    MetricFunction,
+    MetricSet,
+    StreamingMetric,
+    metrics_by_name,
+    split_metrics,
+)
 from mip.optim import Optimizer, Params
 from mip.rng import derive, generators, seeded
 from mip.train.arguments import check_batch, check_loss, check_net, check_optimizer
@@ -121,7 +128,7 @@ def train_step(
     loss: Callable[[Any, Any], Tensor],
     optimizer: Optimizer,
     *,
-    metrics: Mapping[str, Metric] = NO_METRICS,
+    metrics: MetricSet = NO_METRICS,
     gradient_rule: GradientRule = standard_gradient,
     map_logits: Callable[[Any], Any] = identity,
     map_loss: Callable[[Tensor], Any] = identity,
@@ -149,9 +156,10 @@ def train_step(
             over processes or devices.
         loss: (logits, target) to a tensor without dimensions, the mean over the rows.
         optimizer: The rule by which parameters change.
-        metrics: Computed from (logits, target) of training batches: a function at every step, with
-            the mean over rows as the value of an epoch; a `StreamingMetric` once an epoch, folded
-            over its batches.
+        metrics: Computed from (logits, target) of training batches: a list of names in
+            `mip.metrics.NAMED`, or a dict. A function is computed at every step, with the mean over
+            rows as the value of an epoch; a `StreamingMetric`, and each metric of `mip.metrics`
+            that is no mean over rows, once an epoch, folded over its batches.
         gradient_rule: May evaluate the gradient several times per step (`sharpness_aware` needs
             two); every evaluation uses the same dropout masks.
         map_logits: Applied to the logits before the loss. It may return `Skip.BATCH`.
@@ -186,7 +194,7 @@ def train_step(
     skip_nonfinite = skip_nonfinite or float16 is not None
     device = next((param.device for param in net.parameters()), torch.device("cpu"))
     rngs = generators(device)
-    functions, streaming = split_metrics(metrics)
+    functions, streaming = split_metrics(metrics_by_name(metrics))
 
     objective = _objective(loss, map_logits, map_loss, keep_predictions=bool(metrics))
     backward = gradient_engine(net, with_autocast(objective, precision, device))
