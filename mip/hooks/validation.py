@@ -11,9 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from mip.errors import DataError, MipError
-from mip.metrics import NO_METRICS, Metric
+from mip.heads import check_metric_inputs
+from mip.metrics import NO_METRICS, MetricSet, metrics_by_name, split_metrics
 from mip.model import Net, Plan, build
-from mip.train import Event, Hook, Reply, State, check_loss, check_net, eval_step, score, with_names
+from mip.train import (
+    Event,
+    Hook,
+    Reply,
+    State,
+    check_logits,
+    check_loss,
+    check_net,
+    eval_step,
+    score,
+    with_names,
+)
 from mip.tree import concat, map_tree, slice_rows
 
 
@@ -22,18 +34,19 @@ def validate(
     batches: Iterable[Any],
     name: str = "valid",
     net: Net | None = None,
-    metrics: Mapping[str, Metric] = NO_METRICS,
+    metrics: MetricSet = NO_METRICS,
     loss: Callable[[Any, Any], Any] | None = None,
 ) -> Hook:
     """Score batches after every epoch and add `name/metric` to the epoch's row.
 
     For a plan these are the loss, the head's metrics and your own `metrics`; for a module, `loss`
-    and `metrics`. A metric is a function of (logits, target) of all rows, or a `StreamingMetric`.
+    and `metrics`: a list of names in `mip.metrics.NAMED`, which of a plan are in the target's unit,
+    or a dict of functions of (logits, target) of all rows and `StreamingMetric`s.
     Batches are (inputs, target, …), and iterable once per epoch: a Pipe, a DataLoader, a list. They
     are scored with a module that is not the trained one: a copy, or `net`.
 
-    Raises MipError for a module with neither a loss nor metrics, and for a plan with a loss, which
-    it has already.
+    Raises MipError for a module with neither a loss nor metrics, for a plan with a loss, which it
+    has already, and for an unknown name.
 
     >>> import mip, torch; from toolz import pipe
     >>> net, mse = torch.nn.Linear(2, 1), torch.nn.functional.mse_loss
@@ -45,9 +58,13 @@ def validate(
     """
     evaluate: Callable[[State], dict[str, float]]
     names: Callable[[], list[str]]
+    functions = metrics_by_name(metrics)
+    split_metrics(functions)
     if isinstance(model, Plan):
         if loss is not None:
             raise MipError("validate: a plan has a loss; `loss` is for a module")
+        if not isinstance(metrics, Mapping):
+            check_metric_inputs(model.spec.head)
         module = net or build(model, pretrain=False)
         evaluate = partial(_score_plan, model, eval_step(module), batches, metrics)
         names = lambda: [*_names_of_plan(model, module, batches), *metrics]  # noqa: E731
@@ -57,8 +74,9 @@ def validate(
             raise MipError("validate: a module needs loss= or metrics=")
         if loss is not None:
             check_loss(loss)
+        check_logits(functions, model, loss)
         predict = eval_step(deepcopy(model))
-        evaluate = lambda state: score(partial(predict, state), batches, loss, metrics)  # noqa: E731
+        evaluate = lambda state: score(partial(predict, state), batches, loss, functions)  # noqa: E731
         names = lambda: [*["loss"] * (loss is not None), *metrics]  # noqa: E731
 
     def hook(event: Event) -> Reply:
@@ -76,7 +94,7 @@ def _score_plan(
     plan: Plan,
     predict: Callable[[State, Any], Any],
     batches: Iterable[Any],
-    metrics: Mapping[str, Metric],
+    metrics: MetricSet,
     state: State,
 ) -> dict[str, float]:
     pairs = [(predict(state, inputs), target) for inputs, target, *_ in batches]

@@ -13,9 +13,9 @@ from .computing import split_metrics as split_metrics
 from .inputs import as_classes as as_classes
 from .named import NAMED as NAMED
 from .named import NamedMetric as NamedMetric
+from .named import assumes_logits as assumes_logits
 from .named import fold_of as fold_of
 from .named import metrics_by_name as metrics_by_name
-from .named import reads_logits as reads_logits
 from .probabilities import auc as auc
 from .probabilities import average_precision as average_precision
 from .probabilities import brier as brier
@@ -26,6 +26,7 @@ from .protocol import Metric as Metric
 from .protocol import MetricFunction as MetricFunction
 from .protocol import MetricSet as MetricSet
 from .protocol import StreamingMetric as StreamingMetric
+from .protocol import from_torchmetrics as from_torchmetrics
 from .protocol import row_mean as row_mean
 from .ranking import HIGHER_IS_BETTER as HIGHER_IS_BETTER
 from .ranking import Mode as Mode

@@ -34,6 +34,9 @@ triple (init, update, compute), not float
             streaming[name] = fold
         elif isinstance(metric, tuple) and len(metric) == 3:
             streaming[name] = StreamingMetric(*metric)
+        elif hasattr(metric, "update") and hasattr(metric, "compute"):
+            cure = f"give mip.metrics.from_torchmetrics({type(metric).__name__}(…))"
+            raise MipError(f"the metric '{name}' remembers batches: {cure}")
         elif callable(metric) and not isinstance(metric, type):
             functions[name] = metric
         else:

@@ -211,9 +211,14 @@ def _named(metric: Metric) -> NamedMetric | None:
     return next((known for known in NAMED.values() if known.function is function), None)
 
 
-def reads_logits(metric: Metric) -> bool:
-    """Return whether a metric is a function in `NAMED` that takes logits unless it is given
-    `from_logits=False`.
+def assumes_logits(metric: Metric) -> bool:
+    """Return whether a metric is a function in `NAMED` that takes predictions as logits, because
+    nobody has given it `from_logits`.
+
+    >>> assumes_logits(accuracy), assumes_logits(partial(accuracy, from_logits=False))
+    (True, False)
     """
     known = _named(metric)
-    return known is not None and signature(known.function).parameters.keys() >= {"from_logits"}
+    if known is None or "from_logits" in _options(cast(MetricFunction, metric)):
+        return False
+    return "from_logits" in signature(known.function).parameters

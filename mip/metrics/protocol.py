@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -77,6 +78,25 @@ def all_rows(function: MetricFunction) -> StreamingMetric:
 
 def _kept(leaf: Tensor) -> Tensor:
     return leaf.detach().cpu()
+
+
+def from_torchmetrics(metric: Any) -> StreamingMetric:
+    """Fold a metric of torchmetrics over batches, without changing it: each accumulator is a copy.
+    It must be on the device of the predictions.
+
+    >>> import torch, torchmetrics
+    >>> fold = from_torchmetrics(torchmetrics.MeanSquaredError())
+    >>> so_far = fold.update(fold.init(), torch.zeros(1), torch.ones(1))
+    >>> fold.compute(fold.update(so_far, torch.zeros(3), torch.zeros(3)))
+    tensor(0.2500)
+    """
+
+    def update(so_far: Any, predictions: Any, targets: Any) -> Any:
+        latest = deepcopy(so_far)
+        latest.update(predictions, targets)
+        return latest
+
+    return StreamingMetric(lambda: deepcopy(metric), update, lambda so_far: so_far.compute())
 
 
 def merged(

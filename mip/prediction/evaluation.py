@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -10,38 +10,44 @@ from torch import nn
 from mip.branches import FindsUnseen, having
 from mip.data import Rows, category_codes
 from mip.errors import MipError, quote
-from mip.metrics import NO_METRICS, Metric
+from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows
 from mip.prediction.ensembles import Ensemble
 from mip.prediction.inputs import as_table, batches_of, check_inputs
 from mip.prediction.nets import batches_in, evaluating, on_device
 from mip.prediction.predictors import Predictor
-from mip.train import score
+from mip.train import check_logits, score
 from mip.tree import concat, get_in
 
 
 def evaluate(
     model: Predictor | Ensemble | nn.Module,
     rows: Any,
-    metrics: Mapping[str, Metric] = NO_METRICS,
+    metrics: MetricSet = NO_METRICS,
     *,
     loss: Callable[[Any, Any], Any] | None = None,
 ) -> dict[str, float]:
     """Score a model: the loss, the head's metrics and your own `metrics` on rows with targets; of
     a plain module `loss` and `metrics` on batches (inputs, target, …), in evaluation mode, which
-    is set back afterwards.
+    is set back afterwards. Metrics are a dict, or a list of names in `mip.metrics.NAMED`, which of
+    a model of a spec are in the target's unit.
 
     Rows without a target or a photo are treated as the spec says, as in training. Raises MipError
-    for a module with neither a loss nor metrics, and for another model with a loss.
+    for a module with neither a loss nor metrics, for another model with a loss, and for an unknown
+    name.
 
     >>> import torch
     >>> batches = [(torch.tensor([[1.0]]), torch.tensor([3.0]))]
     >>> evaluate(torch.nn.Identity(), batches, loss=torch.nn.functional.mse_loss)
     {'loss': 4.0}
+    >>> evaluate(torch.nn.Identity(), batches, ["mae", "percent_close"])
+    {'mae': 2.0, 'percent_close': 0.0}
     """
+    functions = metrics_by_name(metrics)
     if isinstance(model, nn.Module):
+        check_logits(functions, model, loss)
         with evaluating(model):
-            return score(on_device(model), batches_in(rows), loss, metrics)
+            return score(on_device(model), batches_in(rows), loss, functions)
     if loss is not None:
         raise MipError("evaluate: the model has a loss; `loss` is for a plain module")
     table = as_table(rows)

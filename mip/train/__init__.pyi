@@ -1,3 +1,4 @@
+from .arguments import check_logits as check_logits
 from .arguments import check_loss as check_loss
 from .arguments import check_net as check_net
 from .arguments import holds_batches as holds_batches

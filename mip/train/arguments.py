@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy
 
 from mip.errors import MipError
+from mip.metrics import Metric, assumes_logits
 from mip.optim import Optimizer
 
 
@@ -36,6 +38,32 @@ def check_loss(loss: Any) -> None:
     if not callable(loss):
         cure = "pass a function of (logits, target), such as torch.nn.functional.mse_loss"
         raise MipError(f"the loss must be callable, not {type(loss).__name__}: {cure}")
+
+
+def check_logits(metrics: Mapping[str, Metric], net: nn.Module, loss: Any) -> None:
+    """Raise MipError if a metric takes predictions as logits that are known to be probabilities,
+    from the last layer or the loss.
+
+    >>> from mip.metrics import accuracy
+    >>> check_logits({"accuracy": accuracy}, nn.Sequential(nn.Linear(2, 1), nn.Sigmoid()), None)
+    Traceback (most recent call last):
+    mip.errors.MipError: the metric 'accuracy' takes logits, and the net ends with Sigmoid: leave \
+that out, or give {"accuracy": functools.partial(mip.metrics.accuracy, from_logits=False)}
+    """
+    last = net[-1] if isinstance(net, nn.Sequential) and len(net) else None
+    if isinstance(last, (nn.Sigmoid, nn.Softmax)):
+        why = f"the net ends with {type(last).__name__}: leave that out"
+    elif isinstance(loss, nn.BCELoss) or loss is binary_cross_entropy:
+        why = "the loss probabilities: train with binary_cross_entropy_with_logits"
+    else:
+        return
+    for name, metric in metrics.items():
+        if assumes_logits(metric):
+            function = getattr(getattr(metric, "func", metric), "__name__", name)
+            cure = f"functools.partial(mip.metrics.{function}, from_logits=False)"
+            raise MipError(
+                f"the metric '{name}' takes logits, and {why}, or give {{\"{name}\": {cure}}}"
+            )
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -23,7 +23,7 @@ from mip.metrics import (
 )
 from mip.optim import Optimizer, Params
 from mip.rng import derive, generators, seeded
-from mip.train.arguments import check_batch, check_loss, check_net, check_optimizer
+from mip.train.arguments import check_batch, check_logits, check_loss, check_net, check_optimizer
 from mip.train.failures import StepError, explain_failure
 from mip.train.gradient import (
     Forward,
@@ -194,7 +194,9 @@ def train_step(
     skip_nonfinite = skip_nonfinite or float16 is not None
     device = next((param.device for param in net.parameters()), torch.device("cpu"))
     rngs = generators(device)
-    functions, streaming = split_metrics(metrics_by_name(metrics))
+    metrics = metrics_by_name(metrics)
+    check_logits(metrics, net, loss)
+    functions, streaming = split_metrics(metrics)
 
     objective = _objective(loss, map_logits, map_loss, keep_predictions=bool(metrics))
     backward = gradient_engine(net, with_autocast(objective, precision, device))
