@@ -45,25 +45,29 @@ def as_classes(predictions: Any, targets: Any, from_logits: bool = True) -> Clas
     - floats [n, k], a logit or a probability for each class: the largest is predicted.
     - integers or booleans [n] or [n, 1]: classes.
 
-    Targets are classes [n] or [n, 1], from 0 to k - 1, of any dtype. Raises DataError for anything
-    else, such as one-hot targets, of which nobody knows whether they are several labels.
+    Targets are classes [n] or [n, 1], from 0 to k - 1, of any dtype. A prediction of NaN is wrong,
+    whatever the target. Raises DataError for anything else, such as one-hot targets, of which
+    nobody knows whether they are several labels.
 
     >>> as_classes(torch.tensor([[0.1, 0.9], [2.0, 1.0]]), [1, 1]).predicted
     tensor([1, 0])
     >>> as_classes(torch.tensor([-1.0, 0.2]), [0, 3])
     Traceback (most recent call last):
-    mip.errors.DataError: targets must be classes from 0 to 1: 3 in row 1
+    mip.errors.DataError: classes must be from 0 to 1: 3 in row 1
     """
     scores, targets = as_scores(predictions, targets)
-    if scores.dim() == 2:
-        predicted, count = scores.argmax(dim=1), scores.shape[1]
-    elif scores.is_floating_point():
-        _check_probabilities(scores, from_logits)
+    if not scores.is_floating_point():
+        predicted = scores.long()
+        count = max([2, *(int(each.max()) + 1 for each in (predicted, targets) if len(each))])
+        return Classes(check_classes(predicted, count), check_classes(targets, count), count)
+    _check_probabilities(scores, from_logits)
+    if scores.dim() == 1:
         predicted, count = (scores > (0 if from_logits else 0.5)).long(), 2
     else:
-        predicted = scores.long()
-        count = max(2, *(int(each.max()) + 1 for each in (predicted, targets) if len(each)))
-    return Classes(predicted, check_classes(targets, count), count)
+        predicted, count = scores.argmax(dim=1), scores.shape[1]
+    true = check_classes(targets, count)
+    is_nan = scores.reshape(len(true), -1).isnan().any(dim=1)
+    return Classes(torch.where(is_nan, (true + 1) % count, predicted), true, count)
 
 
 def as_scores(predictions: Any, targets: Any) -> tuple[Tensor, Tensor]:
@@ -79,14 +83,13 @@ def as_scores(predictions: Any, targets: Any) -> tuple[Tensor, Tensor]:
     return scores, targets
 
 
-def check_classes(targets: Tensor, count: int) -> Tensor:
-    """Return targets as int64; raise DataError unless they are classes from 0 to count - 1."""
-    wrong = ~((targets >= 0) & (targets < count) & (targets == targets.long()))
+def check_classes(classes: Tensor, count: int) -> Tensor:
+    """Return classes as int64; raise DataError unless they are whole, from 0 to count - 1."""
+    wrong = ~((classes >= 0) & (classes < count) & (classes == classes.long()))
     for row in wrong.nonzero()[:1, 0].tolist():
-        raise DataError(
-            f"targets must be classes from 0 to {count - 1}: {targets[row].item()} in row {row}"
-        )
-    return targets.long()
+        value = classes[row].item()
+        raise DataError(f"classes must be from 0 to {count - 1}: {value:g} in row {row}")
+    return classes.long()
 
 
 def as_probabilities(scores: Tensor, from_logits: bool) -> Tensor:
@@ -125,7 +128,7 @@ def _tensor(values: Any) -> Tensor:
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise DataError(f"metrics take numbers and classes 0, 1, …, not values of {array.dtype}")
-    return torch.as_tensor(array)
+    return torch.tensor(array)
 
 
 def _without_column(values: Tensor) -> Tensor:

@@ -121,6 +121,8 @@ def _one_against_rest(
     area: Callable[[Tensor, Tensor], float], predictions: Any, targets: Any, from_logits: bool
 ) -> float:
     scores, truth = _scores_and_classes(predictions, targets)
+    if scores.isnan().any():
+        return math.nan
     if scores.dim() == 1:
         return area(scores, truth)
     probabilities = as_probabilities(scores, from_logits)
