@@ -8,8 +8,8 @@ To add a kind of target:
    which more is better in `mip/metrics/ranking.py`.
 3. Give it a line in `tests/every_head.py` and a section in `docs/models.md`.
 
-What kinds share is in `targets/` (cells to tensors), `losses.py`, `metrics.py` and `fields.py`;
-`protocol.py` has the verbs.
+What kinds share is in `targets/` (cells to tensors), `losses.py` and `fields.py`, and their metrics
+in `mip/metrics`; `protocol.py` has the verbs.
 """
 
 import lazy_loader

@@ -66,7 +66,7 @@ def as_classes(predictions: Any, targets: Any, from_logits: bool = True) -> Clas
     else:
         predicted, count = scores.argmax(dim=1), scores.shape[1]
     true = check_classes(targets, count)
-    is_nan = scores.reshape(len(true), -1).isnan().any(dim=1)
+    is_nan = scores.isnan() if scores.dim() == 1 else scores.isnan().any(dim=1)
     return Classes(torch.where(is_nan, (true + 1) % count, predicted), true, count)
 
 

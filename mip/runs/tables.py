@@ -51,12 +51,15 @@ def text_table(
 
 UNDEFINED_IF = {
     "auc": "if all rows are of one class",
+    "average_precision": "if all rows are of class 0",
     "f1": "if no row has a label and none is predicted",
     "kappa": "if all are one and the same class",
     "mape": "if a target is 0",
     "median_ape": "if half of the targets are 0",
     "msle": "if a number is -1 or less",
+    "precision": "if class 1 is never predicted",
     "r2": "if all targets are equal, as a single one is",
+    "recall": "if all rows are of class 0",
 }
 """When metrics are not defined."""
 
