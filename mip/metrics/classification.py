@@ -6,12 +6,12 @@ What predictions and targets may be: `mip.metrics.as_classes`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from mip.errors import MipError
+from mip.errors import MipError, hint, quote
 from mip.metrics.inputs import as_classes, as_scores, check_classes
 
 Average = Literal["auto", "binary", "micro", "macro", "weighted"]
@@ -120,20 +120,32 @@ def f1_of(matrix: Tensor, average: Average = "auto") -> float:
 
 
 def _averaged(right: Tensor, of: Tensor, matrix: Tensor, average: Average) -> float:
+    check_average(average)
     if average == "auto":
         average = "binary" if len(matrix) == 2 else "macro"
-    rows = matrix.sum(dim=1)
-    if average == "binary" and len(matrix) == 2:
+    if average == "binary":
+        if len(matrix) != 2:
+            raise MipError(f"average='binary' is of 2 classes, not of {len(matrix)}: take 'macro'")
         return float(right[1].double() / of[1])
     if average == "micro":
         return float(right.sum().double() / of.sum())
-    by_class = right.double() / of.clamp_min(1)
-    if average == "macro":
-        return float(by_class[rows + matrix.sum(dim=0) > 0].mean())
+    by_class, rows = right.double() / of.clamp_min(1), matrix.sum(dim=1)
     if average == "weighted":
         return float((by_class * rows).sum() / rows.sum())
-    known = "'binary' (of two classes), 'micro', 'macro' or 'weighted'"
-    raise MipError(f"average must be {known}: {average!r} of {len(matrix)} classes")
+    return float(by_class[rows + matrix.sum(dim=0) > 0].mean())
+
+
+def check_average(average: str) -> None:
+    """Raise MipError for an unknown average.
+
+    >>> check_average("marco")
+    Traceback (most recent call last):
+    mip.errors.MipError: there is no average 'marco'; did you mean 'macro'? (known: auto, binary, \
+macro, micro, weighted)
+    """
+    known = get_args(Average)
+    if average not in known:
+        raise MipError(f"there is no average {quote(average)}{hint(average, known)}")
 
 
 def add_matrices(a: Tensor, b: Tensor) -> Tensor:

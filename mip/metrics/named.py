@@ -17,6 +17,7 @@ from mip.errors import MipError, hint, quote
 from mip.metrics.classification import (
     accuracy,
     add_matrices,
+    check_average,
     confusion_matrix,
     f1,
     f1_of,
@@ -88,9 +89,10 @@ def _from_bins(function: MetricFunction) -> StreamingMetric:
 def _from_confusion(value: Callable[..., float]) -> Fold:
     def fold(function: MetricFunction) -> StreamingMetric:
         options = _options(function)
-        average = {name: options.pop(name) for name in ("average",) if name in options}
+        average = options.pop("average", "auto")
+        check_average(average)
         counts: Callable[[Any, Any], Tensor] = partial(confusion_matrix, **options)
-        return merged(counts, add_matrices, partial(value, **average))
+        return merged(counts, add_matrices, partial(value, average=average))
 
     return fold
 

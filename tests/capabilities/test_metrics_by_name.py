@@ -321,6 +321,18 @@ def test_T02_sets_with_names_of_their_own():
 # What is taken, and what is refused.
 
 
+def test_a_mistyped_average_is_an_error_before_the_first_step():
+    batches, own = [], {"f1": partial(mip.metrics.f1, average="marco")}
+    for make in (
+        lambda: mip.validate(nn.Linear(3, 2), batches, metrics=own),
+        lambda: mip.train_step(nn.Linear(3, 2), cross_entropy, mip.sgd(0.1), metrics=own),
+    ):
+        with pytest.raises(MipError, match="did you mean 'macro'"):
+            make()
+    with pytest.raises(MipError, match="average='binary' is of 2 classes, not of 3"):
+        mip.metrics.f1(torch.eye(3), torch.arange(3), average="binary")
+
+
 def test_options_hold_over_batches_too():
     targets, logits = classes(0, 21)
     batches = in_batches(logits, targets, [4, 9, 8])
