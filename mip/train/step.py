@@ -159,7 +159,8 @@ def train_step(
         metrics: Computed from (logits, target) of training batches: a list of names in
             `mip.metrics.NAMED`, or a dict. A function is computed at every step, with the mean over
             rows as the value of an epoch; a `StreamingMetric`, and each metric of `mip.metrics`
-            that is no mean over rows, once an epoch, folded over its batches.
+            that is no mean over rows, once an epoch, folded over its batches. Those of
+            `mip.metrics` are computed in float64, and make a GPU wait.
         gradient_rule: May evaluate the gradient several times per step (`sharpness_aware` needs
             two); every evaluation uses the same dropout masks.
         map_logits: Applied to the logits before the loss. It may return `Skip.BATCH`.
