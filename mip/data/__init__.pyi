@@ -12,12 +12,14 @@ from .cells import digest_texts as digest_texts
 from .cells import is_image as is_image
 from .cells import is_list as is_list
 from .cells import parse_number as parse_number
-from .formats.class_folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .formats.idx import read_idx as read_idx
+from .formats.image_folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .memory import from_columns as from_columns
 from .memory import from_dataset as from_dataset
 from .memory import from_frame as from_frame
 from .memory import from_rows as from_rows
+from .parts import PARTS as PARTS
+from .parts import part_name as part_name
 from .paths import includes_file as includes_file
 from .paths import table_files as table_files
 from .reading import read as read
@@ -26,7 +28,6 @@ from .shards import Shards as Shards
 from .shards import stream as stream
 from .splits import folds as folds
 from .splits import split as split
-from .splits import split_by as split_by
 from .splits import with_folds as with_folds
 from .statistics import N_QUANTILES as N_QUANTILES
 from .statistics import Moments as Moments

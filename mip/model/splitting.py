@@ -7,8 +7,8 @@ from typing import Generic, NamedTuple
 
 import numpy as np
 
-from mip.data import AnyTable, Shards, Table, read, split, split_by, with_folds
-from mip.errors import DataError, SpecError, hint
+from mip.data import AnyTable, Shards, Table, read, split, with_folds
+from mip.errors import SpecError, hint
 from mip.spec import Spec
 
 
@@ -27,24 +27,16 @@ def parts(spec: Spec, table: AnyTable, base: str | Path = ".") -> Parts[AnyTable
         if isinstance(table, Shards):
             raise SpecError("data.split.folds needs a table in memory; leave out data.stream")
         return _by_fold(spec, table, read(Path(base) / config.folds))
-    if config.column:
-        named = split_by(table, config.column)
-        if "train" not in named or not named.keys() <= set(Parts._fields):
-            names = ", ".join(sorted(named))
-            raise DataError(
-                f"{table.name}: column '{config.column}' must say train, valid or test, not {names}"
-            )
-        empty = split(table, (0.0, 1.0))[0]
-        return Parts(*(named.get(name, empty) for name in Parts._fields))
     return Parts(
         *split(
             table,
-            config.fractions,
+            () if config.column else config.fractions,
             config.seed,
             stratify=config.stratify,
             group=config.group,
             time=config.time,
             key=config.key,
+            column=config.column,
         )
     )
 

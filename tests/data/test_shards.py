@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 import mip
 from mip.cli import main
-from mip.data import Shards, split_by
+from mip.data import Shards
 from mip.errors import DataError
 from mip.model import clean
 from mip.pipe import Datapipe, shard
@@ -232,7 +232,7 @@ def test_a_chunk_of_a_column_has_no_other(tmp_path):
 def test_a_missing_column_is_named(shards):
     for look in (
         lambda: mip.split(shards, (0.5, 0.5), key="texts"),
-        lambda: split_by(shards, "texts"),
+        lambda: mip.split(shards, column="texts"),
         lambda: mip.adapt(mip.parse(SPEC.replace('"float"', '"flaot"')), shards),
     ):
         with pytest.raises(mip.MipError, match=r"texts|did you mean 'float'"):
@@ -468,7 +468,7 @@ def test_an_error_in_a_stage_names_rows_by_their_number(shards):
 
 def numbered(folder: Path, layout) -> tuple[Shards, mip.Table]:
     rows = total(layout)
-    words = ["train", "test", None] if rows % 2 else ["train", "valid"]
+    words = ["train", "test", "val"] if rows % 2 else ["train", "valid"]
     cells = {"x": range(rows), "k": [str(k % 5) for k in range(rows)]}
     table = pa.table({**cells, "part": [words[k % len(words)] for k in range(rows)]})
     written(folder, table, layout)
@@ -493,8 +493,8 @@ def test_parts_are_disjoint_cover_and_are_those_of_the_key(layout, fractions, se
             assert all(not len(p) for p, share in zip(parts, fractions, strict=True) if not share)
         want = [part.row_ids.tolist() for part in mip.split(table, fractions, seed, key=key)]
         assert [*map(rows_of, parts)] == want
-        want = {name: part.row_ids.tolist() for name, part in split_by(table, "part").items()}
-        assert {name: rows_of(part) for name, part in split_by(shards, "part").items()} == want
+        want = [part.row_ids.tolist() for part in mip.split(table, column="part")]
+        assert [rows_of(part) for part in mip.split(shards, column="part")] == want
 
 
 def test_sizes_of_parts_are_near_the_fractions_and_a_part_can_be_cut_again(many):
