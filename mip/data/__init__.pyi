@@ -23,6 +23,9 @@ from .parts import part_name as part_name
 from .paths import includes_file as includes_file
 from .paths import table_files as table_files
 from .reading import read as read
+from .rows import AnyRows as AnyRows
+from .rows import TableLike as TableLike
+from .rows import as_table as as_table
 from .shards import AnyTable as AnyTable
 from .shards import Shards as Shards
 from .shards import stream as stream

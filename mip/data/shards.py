@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, final
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import gt
 from toolz import compose, identity, peek
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from mip.data.arrow import from_arrow, import_pyarrow
 from mip.data.checks import check_same_columns, check_unique
@@ -233,7 +234,7 @@ class Shards:
         return {name: column_hash.hexdigest() for name, column_hash in hashes.items()}
 
 
-AnyTable = TypeVar("AnyTable", Table, Shards)
+AnyTable = TypeVar("AnyTable", Table, Shards, default=Table)
 """A table or shards; a function that takes one returns the same."""
 
 

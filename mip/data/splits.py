@@ -16,6 +16,7 @@ from attrs import evolve
 
 from mip.data.cells import as_text, parse_dates, parse_number
 from mip.data.parts import PARTS, part_name
+from mip.data.rows import AnyRows, TableLike, as_table
 from mip.data.shards import AnyTable, RowGroup, Shards
 from mip.data.table import Table, format_row_label
 from mip.errors import DataError, quote
@@ -23,7 +24,7 @@ from mip.rng import derive, generator, uniform
 
 
 def split(
-    table: AnyTable,
+    rows: AnyTable | TableLike,
     fractions: Sequence[float] = (),
     seed: int = 0,
     stratify: str | None = None,
@@ -32,9 +33,9 @@ def split(
     key: str | None = None,
     column: str | None = None,
 ) -> tuple[AnyTable, ...]:
-    """Split a table into disjoint parts that cover it, as a function of its rows and the seed, or
-    into the train, valid and test that a `column` names (`part_name`: val, Testing, …); valid and
-    test may be empty.
+    """Split a table, or what `as_table` makes one of, into disjoint parts that cover it: as a
+    function of its rows and the seed, or into the train, valid and test that a `column` names
+    (`part_name`: val, Testing, …), of which valid and test may be empty.
 
     Sizes are exact (the largest remainders get the odd rows). At most one column can be given:
 
@@ -67,6 +68,7 @@ def split(
     >>> [len(part) for part in split(rows, column="part")]
     [2, 1, 0]
     """
+    table: AnyTable = as_table(rows)
     _check_exclusive("split", stratify=stratify, group=group, time=time, key=key, column=column)
     if column is not None:
         _check_exclusive("split", fractions=fractions or None, column=column)
@@ -95,7 +97,7 @@ def split(
 
 
 def folds(
-    table: Table,
+    rows: AnyRows,
     k: int = 5,
     repeats: int = 1,
     seed: int = 0,
@@ -121,6 +123,7 @@ def folds(
     >>> print(rows.take([0]).frame[["fold_0"]].rename_axis("row").to_csv().split()[0])
     row,fold_0
     """
+    table = as_table(rows)
     if isinstance(table, Shards):
         raise DataError("folds: shards must be read into memory: mip.read")
     _check_exclusive("folds", stratify=stratify, group=group)

@@ -13,7 +13,7 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts
-from mip.data import Rows, Table
+from mip.data import AnyRows, Table, as_table
 from mip.errors import DataError, SpecError
 from mip.heads import CheckedLoss, Criterion, scores, training_loss
 from mip.metrics import NO_METRICS, Metric, compute_metrics
@@ -102,11 +102,12 @@ class Plan:
         return _zeros(self.shapes, n_rows)
 
 
-def adapt(spec: Spec, train: Rows) -> Plan:
+def adapt(spec: Spec, train: AnyRows) -> Plan:
     """Learn from the training rows everything that the data decides; no other rows are used.
 
     Raises SpecError or DataError for columns that are missing or do not suit their kind.
     """
+    train = as_table(train)
     check_columns(spec, train)
     if not len(train):
         raise DataError(f"{train.name}: there are no training rows")

@@ -676,26 +676,26 @@ def test_a_run_over_shards_resumes_in_the_middle_of_an_epoch_to_the_same_bytes(h
             raise CutError
 
     with pytest.raises(CutError):
-        mip.run(*opened(**changes), here / "cut", make_hooks=lambda job: [cutting])
-    mip.run(*opened(**changes), here / "cut", resume=True)
-    mip.run(*opened(**changes), here / "whole")
+        mip.run(*opened(**changes), out=here / "cut", make_hooks=lambda job: [cutting])
+    mip.run(*opened(**changes), out=here / "cut", resume=True)
+    mip.run(*opened(**changes), out=here / "whole")
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
         assert (here / "cut" / name).read_bytes() == (here / "whole" / name).read_bytes()
 
 
 def test_changed_shards_are_refused_and_the_column_named(here):
-    mip.run(*opened(), here / "run")
+    mip.run(*opened(), out=here / "run")
     table = pq.read_table("data.d/part-1.parquet")
     cells = [7.0, *table.column("w").to_pylist()[1:]]
     changed = table.set_column(1, "w", pa.array([str(cell) for cell in cells]))
     pq.write_table(changed, "data.d/part-1.parquet")
     with pytest.raises(mip.errors.SpecError, match=r"not the same run: t\w+ rows\.w was"):
-        mip.run(*opened(), here / "run", resume=True)
+        mip.run(*opened(), out=here / "run", resume=True)
 
 
 def test_a_model_of_shards_predicts_and_scores_as_in_memory(here):
     spec, cut = opened()
-    ended = mip.run(spec, cut, here / "run")
+    ended = mip.run(spec, cut, out=here / "run")
     predict, shards, table = (
         mip.load("run/model.safetensors"),
         mip.stream("data.d"),
