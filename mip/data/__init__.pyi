@@ -12,10 +12,10 @@ from .cells import digest_texts as digest_texts
 from .cells import is_image as is_image
 from .cells import is_list as is_list
 from .cells import parse_number as parse_number
+from .datasets import from_dataset as from_dataset
 from .formats.idx import read_idx as read_idx
 from .formats.image_folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .memory import from_columns as from_columns
-from .memory import from_dataset as from_dataset
 from .memory import from_frame as from_frame
 from .memory import from_rows as from_rows
 from .parts import PARTS as PARTS

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mip.data.arrow import from_arrow, import_pyarrow
-from mip.data.memory import from_columns, from_dataset, from_frame, from_rows
+from mip.data.datasets import from_dataset
+from mip.data.memory import from_columns, from_frame, from_rows
 from mip.data.reading import read
 from mip.data.shards import AnyTable, Shards
 from mip.data.table import Table

@@ -592,8 +592,8 @@ class Stream(IterableDataset):
     ("dataset", "columns", "error"),
     [
         (Rows([{"a": 1}, {"b": 1}]), None, " row 1: the item has no 'a' (known: b)"),
-        (Rows([(1, 2), (1,)]), ["a", "b"], " row 1: 1 parts, but 'columns' has 2 names"),
-        (Rows([(1, 2)]), None, " row 0: 2 parts, but 'columns' has 0 names"),
+        (Rows([(1, 2), (1,)]), ["a", "b"], " row 1: 1 parts, but there are 2 columns"),
+        (Rows([(1, 2)]), ["a"], " row 0: 2 parts, but there are 1 columns"),
         (Rows([PHOTO]), ["a"], " row 0: Image is neither a dict nor a tuple"),
         (Stream(), ["a"], ": Stream is not a map-style dataset (with len() and [])"),
     ],
