@@ -57,6 +57,9 @@ def draft(table: Table, target: str, path: str) -> str:
     target_guess = guess_target(table, target)
     rows = table.take(np.flatnonzero(_has_target(table, target_guess)))
     has_parts = target != "part" and _has_parts(rows)
+    parts = data.split(rows, column="part") if has_parts else data.split(rows, FRACTIONS)
+    if has_parts:
+        _check_labels(parts, target_guess)
     read = [name for name in table.columns if name != target and not (has_parts and name == "part")]
     guesses = [_adjust(guess(rows, name), rows) for name in read]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
@@ -74,7 +77,7 @@ def draft(table: Table, target: str, path: str) -> str:
         *blocks,
         _lines(left_out),
         _head(rows, target_guess),
-        _train(rows, has_parts),
+        _train(*map(len, parts)),
     ]
     return "\n".join(filter(None, texts))
 
@@ -157,7 +160,6 @@ def _data(table: Table, rows: Table, path: str, target: TargetGuess, has_parts: 
         f"table = {_quoted(path)}",
     ]
     if has_parts:
-        _check_labels(rows, target)
         return _lines([*lines, 'split = { column = "part" }     # train, valid or test'])
     options = "seed = 0"
     if target.kind in {"binary", "multiclass"}:
@@ -168,17 +170,15 @@ def _data(table: Table, rows: Table, path: str, target: TargetGuess, has_parts: 
     return _lines([*lines, f"split = {{ fractions = {list(FRACTIONS)}, {options} }}"])
 
 
-def _check_labels(rows: Table, target: TargetGuess) -> None:
+def _check_labels(parts: Sequence[Table], target: TargetGuess) -> None:
     """Raise DataError for a class that no training row has."""
     if target.kind == "regression":
         return
-    train, *others = data.split(rows, column="part")
     labels = _labels if target.kind == "multilabel" else Table.texts
-    seen = set(labels(train, target.column))
-    for label in (label for part in others for label in labels(part, target.column)):
-        if label not in seen:
-            text = f"'{label:.40}' is in no row of the part train, so it cannot be learned"
-            raise DataError(f"{rows.name}: column '{target.column}': {text}")
+    train, valid, test = ({*labels(part, target.column)} for part in parts)
+    for label in sorted((valid | test) - train)[:1]:
+        text = f"'{label:.40}' is in no row of the part train, so it cannot be learned"
+        raise DataError(f"{parts[0].name}: column '{target.column}': {text}")
 
 
 def _seed(table: Table, column: str) -> int:
@@ -217,14 +217,10 @@ def _head(table: Table, target: TargetGuess) -> str:
     return _lines(lines)
 
 
-def _train(table: Table, has_parts: bool) -> str:
-    n_rows = len(table)
-    n_train, n_valid = int(n_rows * FRACTIONS[0]), n_rows
-    if has_parts:
-        n_train, n_valid, _ = map(len, data.split(table, column="part"))
-    if n_rows < MANY_ROWS:
-        batch_size, epochs = 32, 40
-    else:
+def _train(n_train: int, n_valid: int, n_test: int) -> str:
+    n_rows = n_train + n_valid + n_test
+    batch_size, epochs = 32, 40
+    if n_rows >= MANY_ROWS:
         batch_size = 128 if n_rows < 50_000 else 256
         epochs = int(np.clip(1_200_000 / n_rows, 5, 60))
     model, restore_best = "is that of the epoch with the best valid loss", "true"
