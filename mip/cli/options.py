@@ -18,7 +18,7 @@ TableFile = Annotated[
     typer.Argument(
         metavar="TABLE",
         help="A .csv, .tsv, .jsonl or .parquet file, a quoted glob pattern of such files, a folder "
-        "of .parquet files, or a folder of class folders.",
+        "of .parquet files, or a folder of images.",
     ),
 ]
 

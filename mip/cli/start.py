@@ -13,13 +13,16 @@ import mip
 from mip.cli.inputs import check_no_photo, check_outputs, open_spec, split_rows
 from mip.cli.options import Changes, Force, SpecFile, TableFile
 from mip.cli.terminal import echo, progress_bar, write_stdout
-from mip.errors import FileError
+from mip.errors import FileError, MipError, hint
 from mip.output import write
 
 
 def new(
     table: TableFile,
-    target: Annotated[str, typer.Option(metavar="COLUMN", help="The column to predict.")],
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="The column to predict. Default: label, of images."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="SPEC", help="Default: TABLE's name.")] = None,
     force: Force = False,
 ) -> None:
@@ -28,6 +31,7 @@ def new(
     check_outputs([out], force, table=table)
     rows = mip.read(table)
     check_no_photo([out], rows)
+    target = target or _label_of_images(rows)
     path, folder = table.absolute(), out.parent.absolute()
     path = path.relative_to(folder) if path.is_relative_to(folder) else path
     write(out, mip.spec.draft(rows, target, path.as_posix()).encode(), overwrite=force)
@@ -39,6 +43,13 @@ def _spec_beside(table: Path) -> Path:
     stem = full.name if table.is_dir() else full.stem
     name = re.sub(r"[*?\[\]]", "", stem).strip("-_. ") or "table"
     return (table if table.name else full).with_name(f"{name}.toml")
+
+
+def _label_of_images(table: mip.Table) -> str:
+    if {"image", "label"} <= set(table.columns):
+        return "label"
+    known = hint("", table.columns)
+    raise MipError(f"{table.name}: say which column to predict: --target COLUMN{known}")
 
 
 def check(spec: SpecFile, set_: Changes = None) -> None:

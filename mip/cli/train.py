@@ -81,7 +81,7 @@ def fit(
         ended = mip.run(
             read_spec,
             parts,
-            out,
+            out=out,
             resume=resume,
             overwrite=force,
             make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),

@@ -1,4 +1,4 @@
-"""From data in memory to a table: a DataFrame, columns, dicts, a torch Dataset."""
+"""From data in memory to a table: a DataFrame, columns, dicts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from mip.data.cells import is_tensor
 from mip.data.table import Table
-from mip.errors import DataError, hint
+from mip.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,41 +137,3 @@ def from_rows(
     columns = dict.fromkeys(column for row in rows for column in row)
     cells = {column: [row.get(column) for row in rows] for column in columns}
     return from_columns(cells, root, name)
-
-
-def from_dataset(dataset: Any, columns: Sequence[str] | None = None, name: str = "table") -> Table:
-    """Make a table of a map-style torch Dataset, whose items are dicts or tuples.
-
-    Every item is read once and kept in memory. `columns` names the parts of a tuple in order; for
-    dicts it selects keys (default: those of the first item). Raises DataError, naming the row, for
-    an item that is neither, or that has other parts.
-
-    >>> import torch; from torch.utils.data import TensorDataset
-    >>> pairs = TensorDataset(torch.zeros(3, 8, 8), torch.tensor([1, 0, 1]))
-    >>> from_dataset(pairs, columns=["image", "label"]).numbers("label")
-    array([1., 0., 1.])
-    """
-    from torch.utils.data import IterableDataset
-
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
-        kind = type(dataset).__name__
-        raise DataError(f"{name}: {kind} is not a map-style dataset (with len() and [])")
-    items = [dataset[row] for row in range(len(dataset))]
-    if columns is None:
-        columns = list(items[0]) if items and isinstance(items[0], Mapping) else []
-    rows = [_parts_of(item, columns, f"{name} row {row}") for row, item in enumerate(items)]
-    cells = {column: [row[k] for row in rows] for k, column in enumerate(columns)}
-    return from_columns(cells, name=name)
-
-
-def _parts_of(item: Any, columns: Sequence[str], where: str) -> list[Any]:
-    if isinstance(item, Mapping):
-        for column in columns:
-            if column not in item:
-                raise DataError(f"{where}: the item has no '{column}'{hint(column, item)}")
-        return [item[column] for column in columns]
-    if not isinstance(item, (tuple, list)):
-        raise DataError(f"{where}: {type(item).__name__} is neither a dict nor a tuple")
-    if len(item) != len(columns):
-        raise DataError(f"{where}: {len(item)} parts, but 'columns' has {len(columns)} names")
-    return list(item)

@@ -27,7 +27,7 @@ def table_files(path: Path) -> list[Path]:
 
 def includes_file(path: Path, file: Path) -> bool:
     """Whether a table's path, if a folder or a pattern, includes this file: as one of its shards,
-    or anywhere inside a folder of class folders.
+    or anywhere inside a folder of images.
 
     >>> includes_file(Path("data/part-*.csv"), Path("data/part-2.csv"))
     True

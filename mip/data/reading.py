@@ -1,4 +1,4 @@
-"""Reading a table from a file, its shards, or a folder of class folders."""
+"""Reading a table from a file, its shards, or a folder of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mip.data.checks import check_filled
 from mip.data.formats import FORMATS
-from mip.data.formats.class_folders import read_class_folders
+from mip.data.formats.image_folder import read_image_folder
 from mip.data.memory import from_frame
 from mip.data.paths import display_name, table_files
 from mip.data.table import Table
@@ -19,8 +19,9 @@ def read(path: str | Path) -> Table:
     A file is `.csv`, `.tsv`, `.jsonl` (or `.ndjson`) or `.parquet`. A pattern such as
     "data/part-*.parquet", with wildcards (`*`, `?`, `[…]`) in its last part, names shards: they are
     concatenated in the order of their names, and row ids continue from file to file. A folder holds
-    Parquet shards, or else class folders (`read_class_folders`). Image paths are relative to the
-    folder that the files are in.
+    Parquet shards, or else images (`read_image_folder`): loose, in class folders, or in class
+    folders below train, valid and test. Image paths are relative to the folder that the files are
+    in.
 
     The cells of a CSV are text, and the spec says what each column means: "00123" stays as it is,
     and whether "NA" is a category or a missing number depends on the kind that reads it. The cells
@@ -33,7 +34,7 @@ def read(path: str | Path) -> Table:
     try:
         files = table_files(path)
         if not files:
-            return read_class_folders(path)
+            return read_image_folder(path)
         name, root = display_name(path), path if path.is_dir() else path.parent
         frame = FORMATS[files[0].suffix.lower()](files, name)
         return check_filled(from_frame(frame, root, name))

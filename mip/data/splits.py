@@ -15,6 +15,8 @@ import torch
 from attrs import evolve
 
 from mip.data.cells import as_text, parse_dates, parse_number
+from mip.data.parts import PARTS, part_name
+from mip.data.rows import AnyRows, TableLike, as_table
 from mip.data.shards import AnyTable, RowGroup, Shards
 from mip.data.table import Table, format_row_label
 from mip.errors import DataError, quote
@@ -22,15 +24,18 @@ from mip.rng import derive, generator, uniform
 
 
 def split(
-    table: AnyTable,
-    fractions: Sequence[float],
+    rows: AnyTable | TableLike,
+    fractions: Sequence[float] = (),
     seed: int = 0,
     stratify: str | None = None,
     group: str | None = None,
     time: str | None = None,
     key: str | None = None,
+    column: str | None = None,
 ) -> tuple[AnyTable, ...]:
-    """Split a table into disjoint parts that cover it, as a function of its rows and the seed.
+    """Split a table, or what `as_table` makes one of, into disjoint parts that cover it: as a
+    function of its rows and the seed, or into the train, valid and test that a `column` names
+    (`part_name`: val, Testing, …), of which valid and test may be empty.
 
     Sizes are exact (the largest remainders get the odd rows). At most one column can be given:
 
@@ -49,7 +54,8 @@ def split(
 
     With `group` and `time`, sizes are exact if no group or time would have to be cut, and otherwise
     as close as whole ones allow. Raises DataError for fractions that do not add up to 1, for two
-    such columns, and for a time that is missing or neither a number nor a date.
+    such columns or fractions beside `column`, for a time that is missing or neither a number nor a
+    date, and for a `column` that names something else, or nothing for train.
 
     >>> import pandas as pd
     >>> from mip.data import from_frame
@@ -58,10 +64,17 @@ def split(
     [7, 2, 1]
     >>> [part.texts("sold").max() for part in split(rows, (0.5, 0.5), time="sold")]
     ['2005', '2010']
+    >>> rows = from_frame(pd.DataFrame({"x": range(3), "part": ["train", "val", "train"]}))
+    >>> [len(part) for part in split(rows, column="part")]
+    [2, 1, 0]
     """
+    table: AnyTable = as_table(rows)
+    _check_exclusive("split", stratify=stratify, group=group, time=time, key=key, column=column)
+    if column is not None:
+        _check_exclusive("split", fractions=fractions or None, column=column)
+        return _split_by_names(table, column)
     if not (min(fractions, default=-1) >= 0 and abs(sum(fractions) - 1) <= 1e-6):
         raise DataError(f"split: the fractions {list(fractions)} must add up to 1")
-    _check_exclusive("split", stratify=stratify, group=group, time=time, key=key)
     if isinstance(table, Shards):
         in_memory = {"stratify": stratify, "group": group, "time": time}
         for option in (name for name, column in in_memory.items() if column is not None):
@@ -84,7 +97,7 @@ def split(
 
 
 def folds(
-    table: Table,
+    rows: AnyRows,
     k: int = 5,
     repeats: int = 1,
     seed: int = 0,
@@ -110,6 +123,7 @@ def folds(
     >>> print(rows.take([0]).frame[["fold_0"]].rename_axis("row").to_csv().split()[0])
     row,fold_0
     """
+    table = as_table(rows)
     if isinstance(table, Shards):
         raise DataError("folds: shards must be read into memory: mip.read")
     _check_exclusive("folds", stratify=stratify, group=group)
@@ -128,7 +142,7 @@ def folds(
     return evolve(table, frame=table.frame.assign(**columns))
 
 
-def _check_exclusive(caller: str, **columns: str | None) -> None:
+def _check_exclusive(caller: str, **columns: object) -> None:
     names = [name for name, column in columns.items() if column is not None]
     if len(names) > 1:
         raise DataError(f"{caller}: {names[0]} and {names[1]} exclude each other")
@@ -227,6 +241,21 @@ def _parts_by_key(keys: np.ndarray, fractions: Sequence[float], seed: int) -> np
     return np.searchsorted(ends, [draws[key] for key in keys], side="right")
 
 
+def _split_by_names(table: AnyTable, column: str) -> tuple[AnyTable, ...]:
+    words = {word for chunk in table.chunks([column]) for word in chunk.texts(column)}
+    numbers = {word: PARTS.index(name) for word in words if (name := part_name(word))}
+    if len(numbers) < len(words) or PARTS.index("train") not in numbers.values():
+        names = ", ".join(sorted(words))
+        raise DataError(
+            f"{table.name}: column '{column}' must say train, valid or test, not {names}"
+        )
+    part_of = lambda texts: np.array([numbers[word] for word in texts])  # noqa: E731
+    if isinstance(table, Shards):
+        return table.divide(lambda group: part_of(_texts_of(table, group, column)), len(PARTS))
+    parts = part_of(table.texts(column))
+    return tuple(table.take(np.flatnonzero(parts == k)) for k in range(len(PARTS)))
+
+
 def _split_shards(
     shards: Shards, fractions: Sequence[float], seed: int, key: str | None
 ) -> tuple[Shards, ...]:
@@ -276,26 +305,6 @@ def _deal_groups(codes: np.ndarray, k: int) -> np.ndarray:
         fold[group] = sizes.argmin()
         sizes[fold[group]] += counts[group]
     return fold[codes]
-
-
-def split_by(table: AnyTable, column: str) -> dict[str, AnyTable]:
-    """Split a table by a column that names each row's part.
-
-    >>> import pandas as pd
-    >>> from mip.data import from_frame
-    >>> rows = from_frame(pd.DataFrame({"part": ["train", "test", "train"]}))
-    >>> {name: len(part) for name, part in split_by(rows, "part").items()}
-    {'test': 1, 'train': 2}
-    """
-    if isinstance(table, Shards):
-        chunks = table.chunks([column])
-        names = sorted({name for chunk in chunks for name in chunk.texts(column)})
-        parts = table.divide(
-            lambda group: np.searchsorted(names, _texts_of(table, group, column)), len(names)
-        )
-        return dict(zip(names, parts, strict=True))
-    texts = table.texts(column)
-    return {name: table.take(np.flatnonzero(texts == name)) for name in sorted(set(texts))}
 
 
 def with_folds(table: Table, folds: Table, column: str = "fold") -> Table:

@@ -107,7 +107,7 @@ def _fit(
     source = path.parent / spec.data.table
     table, _ = clean(spec, read(source))
     split = parts(spec, table, base=path.parent)
-    done = run(spec, split, out, overwrite=overwrite, make_hooks=make_hooks, context=context)
+    done = run(spec, split, out=out, overwrite=overwrite, make_hooks=make_hooks, context=context)
     target = split.test[target_columns(spec)[0]].to_numpy()
     predictions = done.predict(split.test).assign(target=target).rename_axis("row")
     write_table(out / "predictions.csv", predictions, overwrite=overwrite)

@@ -29,4 +29,5 @@ from .size import format_shape as format_shape
 from .size import profile as profile
 from .size import summary as summary
 from .splitting import Parts as Parts
+from .splitting import as_parts as as_parts
 from .splitting import parts as parts

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from attrs import frozen
@@ -21,13 +21,11 @@ from mip.branches import (
     path_in_spec,
     problems,
 )
-from mip.data import Rows, Table, format_row_label
+from mip.data import AnyTable, Rows, Table, TableLike, as_table, format_row_label
 from mip.errors import DataError, MipWarning
 from mip.heads import column_heads
 from mip.model.columns import branch_columns, check_columns, columns_of, target_columns
 from mip.spec import Spec
-
-R = TypeVar("R", bound=Rows)
 
 Labels = dict[str, list[Any]]
 """The labels of rows by what they have in common. The label of a row from a file is its number."""
@@ -68,7 +66,7 @@ def summarize_rows(reason: str, labels: Sequence[Any]) -> str:
     return f"{reason}: {len(labels)} row{'s' * (len(labels) > 1)} ({listed})"
 
 
-def clean(spec: Spec, table: R) -> tuple[R, Report]:
+def clean(spec: Spec, rows: AnyTable | TableLike) -> tuple[AnyTable, Report]:
     """Drop the rows that cannot be used, following the policies of the spec.
 
     A row without a target is dropped (`head.missing = "drop"`) or an error. A row in which a branch
@@ -76,20 +74,26 @@ def clean(spec: Spec, table: R) -> tuple[R, Report]:
     (`branch.*.missing`). Each path is looked up once, here. Warns with MipWarning when more than a
     tenth of the rows are dropped.
     """
+    table: AnyTable = as_table(rows)
     check_columns(spec, table)
-    screens, findings = _screens(spec, keep=False), list[_Finding]()
-    for chunk in table.chunks([*target_columns(spec), *_columns(screens)]):
-        reasons = {**dict(_problem_reasons(screens, chunk)), **_target_reasons(spec, chunk)}
-        findings += _findings(chunk, reasons.items())
+    findings = _unusable(spec, table)
     report = Report(len(table), _by_reason(findings), filled_rows(spec, table))
-    for reason, rows in report.filled.items():
-        if len(rows) == len(table):
+    for reason, labels in report.filled.items():
+        if len(labels) == len(table):
             warnings.warn(f"{table.name}: {reason} in every row", MipWarning, stacklevel=2)
     if len(findings) == len(table):
         raise DataError(f"{table.name}: no row is left ({report})")
     if len(findings) > DROP_WARNING * len(table):
         warnings.warn(f"{table.name}: {report}", MipWarning, stacklevel=2)
     return table.without([finding.row_id for finding in findings]) if findings else table, report
+
+
+def _unusable(spec: Spec, table: Rows) -> list[_Finding]:
+    screens, findings = _screens(spec, keep=False), list[_Finding]()
+    for chunk in table.chunks([*target_columns(spec), *_columns(screens)]):
+        reasons = {**dict(_problem_reasons(screens, chunk)), **_target_reasons(spec, chunk)}
+        findings += _findings(chunk, reasons.items())
+    return findings
 
 
 def filled_rows(spec: Spec, table: Rows) -> Labels:

@@ -14,7 +14,7 @@ from toolz import dissoc
 from torch import Tensor
 
 from mip.branches import Facts
-from mip.data import Rows, Table
+from mip.data import AnyRows, Table, as_table
 from mip.errors import DataError, SpecError
 from mip.heads import CheckedLoss, Criterion, check_metric_inputs, scores, training_loss
 from mip.metrics import NO_METRICS, MetricSet, compute_metrics, metrics_by_name
@@ -113,11 +113,12 @@ class Plan:
         return _zeros(self.shapes, n_rows)
 
 
-def adapt(spec: Spec, train: Rows) -> Plan:
+def adapt(spec: Spec, train: AnyRows) -> Plan:
     """Learn from the training rows everything that the data decides; no other rows are used.
 
     Raises SpecError or DataError for columns that are missing or do not suit their kind.
     """
+    train = as_table(train)
     check_columns(spec, train)
     if not len(train):
         raise DataError(f"{train.name}: there are no training rows")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
 
-from mip.data import AnyTable, Shards, Table, read, split, split_by, with_folds
+from mip.data import (
+    AnyRows,
+    AnyTable,
+    Shards,
+    Table,
+    TableLike,
+    as_table,
+    read,
+    split,
+    with_folds,
+)
 from mip.errors import DataError, SpecError, hint
 from mip.spec import Spec
 
@@ -20,33 +31,54 @@ class Parts(NamedTuple, Generic[AnyTable]):
     test: AnyTable
 
 
-def parts(spec: Spec, table: AnyTable, base: str | Path = ".") -> Parts[AnyTable]:
-    """Split a table as `data.split` says; paths of files are relative to `base`."""
+def as_parts(
+    train: AnyRows | Sequence[AnyRows], valid: AnyRows | None = None, test: AnyRows | None = None
+) -> Parts[Any]:
+    """Make parts of rows, or of a tuple of them as `split` returns it: train, valid and test, of
+    which the last two may be left out.
+
+    Raises DataError for more than three, and for `valid` or `test` beside a tuple.
+
+    >>> [len(rows) for rows in as_parts({"x": [1, 2]}, test={"x": [3]})]
+    [2, 0, 1]
+    >>> [len(rows) for rows in as_parts(split({"x": range(10)}, (0.8, 0.2)))]
+    [8, 2, 0]
+    """
+    if isinstance(train, (tuple, list)) and train and not isinstance(train[0], Mapping):
+        if valid is not None or test is not None or len(train) > 3:
+            raise DataError(
+                "parts are (train, valid, test), of which the last two may be left out; beside "
+                "them there are no others (a folder to write to is out=…)"
+            )
+        return as_parts(*train)
+    rows = as_table(train, "train")
+    empty = split(rows, (0.0, 1.0))[0]
+    return Parts(
+        rows,
+        empty if valid is None else as_table(valid, "valid"),
+        empty if test is None else as_table(test, "test"),
+    )
+
+
+def parts(spec: Spec, rows: AnyTable | TableLike, base: str | Path = ".") -> Parts[AnyTable]:
+    """Split rows as `data.split` says; paths of files are relative to `base`."""
+    table: AnyTable = as_table(rows)
     config = spec.data.split
     if config.folds:
         if isinstance(table, Shards):
             raise SpecError("data.split.folds needs a table in memory; leave out data.stream")
         return _by_fold(spec, table, read(Path(base) / config.folds))
-    if config.column:
-        named = split_by(table, config.column)
-        if "train" not in named or not named.keys() <= set(Parts._fields):
-            names = ", ".join(sorted(named))
-            raise DataError(
-                f"{table.name}: column '{config.column}' must say train, valid or test, not {names}"
-            )
-        empty = split(table, (0.0, 1.0))[0]
-        return Parts(*(named.get(name, empty) for name in Parts._fields))
-    return Parts(
-        *split(
-            table,
-            config.fractions,
-            config.seed,
-            stratify=config.stratify,
-            group=config.group,
-            time=config.time,
-            key=config.key,
-        )
+    divided: tuple[AnyTable, ...] = split(
+        table,
+        () if config.column else config.fractions,
+        config.seed,
+        stratify=config.stratify,
+        group=config.group,
+        time=config.time,
+        key=config.key,
+        column=config.column,
     )
+    return Parts(*divided)
 
 
 def _by_fold(spec: Spec, table: Table, folds: Table) -> Parts[Table]:

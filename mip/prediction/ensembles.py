@@ -13,12 +13,11 @@ from attrs import Attribute, field, frozen
 
 from mip.branches import Facts
 from mip.compare import differences
-from mip.data import Table
+from mip.data import AnyRows, Table, as_table
 from mip.errors import FileError, SpecError
 from mip.files import load_models, save_models
 from mip.heads import Head, predictions_to_logits
 from mip.model import Plan
-from mip.prediction.inputs import AnyRows, as_table
 from mip.prediction.predictors import Predictor, prediction_frame, predictor
 from mip.spec import KINDS, to_dict
 from mip.train import State

@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from mip.branches import FindsUnseen, having
-from mip.data import Rows, category_codes
+from mip.data import Rows, as_table, category_codes
 from mip.errors import MipError, quote
 from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows
 from mip.prediction.ensembles import Ensemble
-from mip.prediction.inputs import as_table, batches_of, check_inputs
+from mip.prediction.inputs import batches_of, check_inputs
 from mip.prediction.nets import batches_in, evaluating, on_device
 from mip.prediction.predictors import Predictor
 from mip.train import check_logits, score

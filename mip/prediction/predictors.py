@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from attrs import evolve, frozen
 
-from mip.data import Table
+from mip.data import AnyRows, Table, as_table
 from mip.errors import DataError, FileError, SpecError
 from mip.model import Batch, Net, Plan, build
-from mip.prediction.inputs import AnyRows, as_table, batches_of, select_inputs
+from mip.prediction.inputs import batches_of, select_inputs
 from mip.rng import derive
 from mip.train import State, with_averaged_params
 from mip.tree import Tree, concat, leaves, map_tree, mean, slice_rows

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from attrs import field, frozen
 
-from mip.data import Table, split
-from mip.errors import MipError, MipWarning, SpecError
+from mip.data import AnyRows, Shards, Table, as_table, split
+from mip.errors import DataError, MipError, MipWarning, SpecError
 from mip.heads import column_heads
 from mip.model import Parts
 from mip.prediction import evaluate
@@ -47,7 +47,7 @@ class _Fold(NamedTuple):
 
 def crossval(
     spec: Spec,
-    table: Table,
+    rows: AnyRows,
     column: str,
     *,
     make_hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
@@ -66,7 +66,10 @@ def crossval(
     """
     import pandas as pd
 
-    began, fold_of_row = time.monotonic(), table.texts(column)
+    began, table = time.monotonic(), as_table(rows)
+    if isinstance(table, Shards):
+        raise DataError("crossval: shards must be read into memory: mip.read")
+    fold_of_row = table.texts(column)
     names = sorted(set(fold_of_row))
     if len(names) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(names)} fold; 2 are needed")

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from attrs import evolve, frozen
 
+from mip.data import AnyRows
 from mip.errors import FileError
 from mip.files import (
     Checkpoint,
@@ -27,7 +28,7 @@ from mip.files import (
 )
 from mip.hooks import checkpoint, log
 from mip.metrics import best_epoch
-from mip.model import Parts, Plan, build
+from mip.model import Parts, Plan, as_parts, build, clean
 from mip.prediction import Predictor, predictor
 from mip.runs.checks import check_finite
 from mip.runs.context import DEFAULT_CONTEXT, Context
@@ -60,15 +61,22 @@ def no_hooks(job: Job) -> tuple[Hook, ...]:
 
 def run(
     spec: Spec,
-    parts: Parts,
-    out: str | Path | None = None,
+    train: AnyRows | Sequence[AnyRows],
+    valid: AnyRows | None = None,
+    test: AnyRows | None = None,
     *,
+    out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     make_hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
     context: Context = DEFAULT_CONTEXT,
 ) -> Run:
-    """Train a spec on its rows and save the model.
+    """Train a spec on rows and save the model.
+
+    The rows are tables, or what `mip.data.as_table` makes one of: `train` alone, with `valid`, with
+    both, or as a tuple of these, such as `mip.split` and `mip.parts` return. `[data] split` is only
+    read by `mip.parts`. Rows that lack their target or a photo are treated as the spec says
+    (`clean`).
 
     The folder `out` gets `spec.toml`, whose paths are relative to it, `checkpoints/`,
     `history.jsonl` and `model.safetensors`; without it nothing is kept. `make_hooks` is called
@@ -82,10 +90,11 @@ def run(
     """
     if out is None:
         with TemporaryDirectory() as folder:
-            return run(spec, parts, folder, make_hooks=make_hooks, context=context)
+            return run(spec, train, valid, test, out=folder, make_hooks=make_hooks, context=context)
     began, out = time.monotonic(), Path(out)
     with locked(out):
         check_run_folder(out, resume, overwrite, input_files(spec, context.base))
+        parts = _usable(spec, as_parts(train, valid, test))
         last = last_checkpoint(out) if resume else None
         sources = sources_of_run(spec, last, context.kinds) if last else None
         job = prepare_job(spec, parts, context, sources=sources)
@@ -104,6 +113,10 @@ def run(
         save(out / "model.safetensors", job.plan, state, overwrite=True)
     seconds = time.monotonic() - began
     return Run(job.plan, state, ended.history, seconds, context.resolved_device())
+
+
+def _usable(spec: Spec, parts: Parts) -> Parts:
+    return Parts(*(clean(spec, rows)[0] if len(rows) else rows for rows in parts))
 
 
 def _check_best_checkpoint(job: Job, out: Path) -> None:

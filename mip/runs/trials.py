@@ -69,7 +69,7 @@ def on_cpu(context: Context) -> Context:
 
 def run_trial(trial: Trial, *, overwrite: bool, context: Context) -> Outcome:
     """Run a trial and score its model."""
-    ended = run(trial.spec, trial.parts, trial.out, overwrite=overwrite, context=context)
+    ended = run(trial.spec, trial.parts, out=trial.out, overwrite=overwrite, context=context)
     return Outcome(trial.name, held_out_scores(ended.predict, trial.parts), ended)
 
 

@@ -9,7 +9,7 @@ import tomli_w
 from attrs import evolve
 
 from mip import branches, data, heads
-from mip.data import Table
+from mip.data import PARTS, Table, part_name
 from mip.errors import DataError, hint, one_line
 from mip.spec.inference import Guess, TargetGuess, guess, guess_target, is_writable
 
@@ -56,7 +56,12 @@ def draft(table: Table, target: str, path: str) -> str:
             raise DataError(f"{table.name}: the {what} cannot be written in a spec: rename it")
     target_guess = guess_target(table, target)
     rows = table.take(np.flatnonzero(_has_target(table, target_guess)))
-    guesses = [_adjust(guess(rows, name), rows) for name in table.columns if name != target]
+    has_parts = target != "part" and _has_parts(rows)
+    parts = data.split(rows, column="part") if has_parts else data.split(rows, FRACTIONS)
+    if has_parts:
+        _check_labels(parts, target_guess)
+    read = [name for name in table.columns if name != target and not (has_parts and name == "part")]
+    guesses = [_adjust(guess(rows, name), rows) for name in read]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     small = len(rows) < MANY_ROWS and any(by_role[role] for role in by_role if role != "image")
     blocks = [_branch(role, by_role[role], rows, small) for role in by_role if by_role[role]]
@@ -68,11 +73,11 @@ def draft(table: Table, target: str, path: str) -> str:
         if found.role not in _BRANCHES
     ]
     texts = [
-        _data(table, rows, path, target_guess),
+        _data(table, rows, path, target_guess, has_parts),
         *blocks,
         _lines(left_out),
         _head(rows, target_guess),
-        _train(rows),
+        _train(*map(len, parts)),
     ]
     return "\n".join(filter(None, texts))
 
@@ -81,6 +86,12 @@ def _has_target(table: Table, target: TargetGuess) -> np.ndarray:
     if target.kind == "regression":
         return ~np.isnan(table.numbers(target.column))
     return table.texts(target.column) != ""
+
+
+def _has_parts(table: Table) -> bool:
+    if "part" not in table.columns or guess(table, "part").role != "category":
+        return False
+    return {"train"} < {part_name(word) for word in table.texts("part")} <= {*PARTS}
 
 
 def _adjust(found: Guess, table: Table) -> Guess:
@@ -141,13 +152,15 @@ def _image_options(columns: Sequence[str], table: Table) -> list[str]:
     ]
 
 
-def _data(table: Table, rows: Table, path: str, target: TargetGuess) -> str:
+def _data(table: Table, rows: Table, path: str, target: TargetGuess, has_parts: bool) -> str:
     with_target = f", {len(rows)} of them with a target" * (len(rows) < len(table))
     lines = [
         _comment(f"{table.name}: {len(table)} rows{with_target}"),
         "[data]",
         f"table = {_quoted(path)}",
     ]
+    if has_parts:
+        return _lines([*lines, 'split = { column = "part" }     # train, valid or test'])
     options = "seed = 0"
     if target.kind in {"binary", "multiclass"}:
         options = f"seed = 0, stratify = {_quoted(target.column)}"
@@ -155,6 +168,17 @@ def _data(table: Table, rows: Table, path: str, target: TargetGuess) -> str:
     elif target.kind == "multilabel":
         options = f"seed = {_seed(rows, target.column)}"
     return _lines([*lines, f"split = {{ fractions = {list(FRACTIONS)}, {options} }}"])
+
+
+def _check_labels(parts: Sequence[Table], target: TargetGuess) -> None:
+    """Raise DataError for a class that no training row has."""
+    if target.kind == "regression":
+        return
+    labels = _labels if target.kind == "multilabel" else Table.texts
+    train, valid, test = ({*labels(part, target.column)} for part in parts)
+    for label in sorted((valid | test) - train)[:1]:
+        text = f"'{label:.40}' is in no row of the part train, so it cannot be learned"
+        raise DataError(f"{parts[0].name}: column '{target.column}': {text}")
 
 
 def _seed(table: Table, column: str) -> int:
@@ -193,16 +217,17 @@ def _head(table: Table, target: TargetGuess) -> str:
     return _lines(lines)
 
 
-def _train(table: Table) -> str:
-    n_rows = len(table)
-    if n_rows < MANY_ROWS:
-        batch_size, epochs, restore_best = 32, 40, "false"
-        model = f"is that of the last epoch: {n_rows} rows are too few to choose by"
-    else:
+def _train(n_train: int, n_valid: int, n_test: int) -> str:
+    n_rows = n_train + n_valid + n_test
+    batch_size, epochs = 32, 40
+    if n_rows >= MANY_ROWS:
         batch_size = 128 if n_rows < 50_000 else 256
-        epochs, restore_best = int(np.clip(1_200_000 / n_rows, 5, 60)), "true"
-        model = "is that of the epoch with the best valid loss"
-    return f"""# {epochs} epochs of {-(-int(n_rows * 0.7) // batch_size)} steps; the model {model}
+        epochs = int(np.clip(1_200_000 / n_rows, 5, 60))
+    model, restore_best = "is that of the epoch with the best valid loss", "true"
+    if n_rows < MANY_ROWS or not n_valid:
+        few = f"{n_rows} rows are too few" if n_valid else "there are no valid rows"
+        model, restore_best = f"is that of the last epoch: {few} to choose by", "false"
+    return f"""# {epochs} epochs of {-(-n_train // batch_size)} steps; the model {model}
 [train]
 epochs = {epochs}
 batch_size = {batch_size}

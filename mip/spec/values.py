@@ -27,8 +27,9 @@ class Split:
 
     By `fractions` and `seed`, optionally with one of the columns `stratify`, `group`, `time` (the
     earliest rows train) and `key` (a row's part depends on its key alone); or by `column`, which
-    says train, valid or test; or by a `folds` file, whose `column` has the fold of each row: the
-    fold `test` is the test part, and the fold `valid`, if given, the valid part.
+    says train, valid or test (`mip.data.part_name`); or by a `folds` file, whose `column` has the
+    fold of each row: the fold `test` is the test part, and the fold `valid`, if given, the valid
+    part.
     """
 
     fractions: tuple[float, ...] = field(default=(0.7, 0.15, 0.15), converter=tuple)

@@ -349,7 +349,7 @@ def test_a_row_without_its_photo_is_predicted_from_the_rest(tmp_path):
     spec = evolve(spec, fusion=Fusion(modality_dropout=0.3))
     rows = mip.from_columns(columns)
     parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
-    predict = mip.run(spec, parts, tmp_path, context=mip.Context(device="cpu")).predict
+    predict = mip.run(spec, parts, out=tmp_path, context=mip.Context(device="cpu")).predict
     whole = predict(rows)["value"].to_numpy()
     assert np.abs(whole - columns["price"]).mean() < 0.15
     bare = mip.from_columns({**columns, "photo": [None] * 96})

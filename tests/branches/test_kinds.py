@@ -215,7 +215,7 @@ def test_a_model_of_it_predicts_from_its_file_as_in_memory(kind, tmp_path):
     spec = evolve(spec, train=evolve(spec.train, epochs=1, batch_size=5))
     rows = rows_of()
     parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
-    ended = mip.run(spec, parts, tmp_path, context=mip.Context(device="cpu"))
+    ended = mip.run(spec, parts, out=tmp_path, context=mip.Context(device="cpu"))
     loaded = mip.load(tmp_path / "model.safetensors")
     assert loaded.plan == ended.plan
     assert loaded(rows).equals(ended.predict(rows))

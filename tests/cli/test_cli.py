@@ -81,7 +81,7 @@ def fit(drawn: Path, out: Path, changes: dict[str, object] | None = None) -> Pat
     """Train the spec of the folder `drawn` with changes into `out`; return the model file."""
     spec = mip.load_spec(drawn / "houses.toml", changes=changes)
     table = mip.clean(spec, mip.read(drawn / "houses.csv"))[0]
-    mip.run(spec, mip.parts(spec, table), out, context=mip.Context(base=drawn))
+    mip.run(spec, mip.parts(spec, table), out=out, context=mip.Context(base=drawn))
     return out / "model.safetensors"
 
 

@@ -55,7 +55,7 @@ def trained(tmp_path_factory):
     frame_of(40).to_csv(folder / "houses.csv", index=False)
     spec = mip.parse(SPEC)
     parts = mip.parts(spec, mip.read(folder / "houses.csv"))
-    mip.run(spec, parts, folder / "run", context=mip.Context(base=folder))
+    mip.run(spec, parts, out=folder / "run", context=mip.Context(base=folder))
     return folder / "run"
 
 

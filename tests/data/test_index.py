@@ -16,10 +16,9 @@ from typer.testing import CliRunner
 
 import mip
 from mip.cli.app import make_app
-from mip.data import from_arrow, from_rows, with_folds
+from mip.data import as_table, from_arrow, from_rows, with_folds
 from mip.errors import DataError
 from mip.prediction import ensemble, prediction_warnings, tta
-from mip.prediction.inputs import as_table
 
 ROWS = 9
 RNG = np.random.default_rng(0)
@@ -242,8 +241,8 @@ def test_tables_of_every_form_are_predicted_alike(predict):
 
 
 ROWS_ARE = (
-    "rows are a DataFrame, a Table, a file's path, an Arrow table, a dict of columns, or a list of "
-    "dicts, not "
+    "rows are a DataFrame, a Table, a file's path, an Arrow table, a dict of columns, a list of "
+    "dicts, or a Dataset, not "
 )
 REFUSED = {
     "one row": (lambda f: f.iloc[0], f"{ROWS_ARE}Series; one row is series.to_frame().T"),

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 import mip
 from mip.data import IMAGE_SUFFIXES, from_arrow, from_columns, from_dataset, is_image, read_idx
-from mip.data.formats.class_folders import read_class_folders
+from mip.data.formats.image_folder import read_image_folder
 from mip.errors import DataError
 from mip.images import decoding
 
@@ -322,7 +322,7 @@ def test_a_pattern_without_a_match_names_the_nearest(tmp_path):
         mip.read(tmp_path / "part-*")
 
 
-# Class folders.
+# Folders of images.
 
 
 def drawn(folder, *names):
@@ -341,20 +341,51 @@ def test_a_class_folder_says_the_label(tmp_path):
     assert table.cells("image") == ["cat/1.webp", "dog/b.png", "dog/deep/a.JPG"]
     assert table.cells("label") == ["cat", "dog", "dog"]
     assert table.root == tmp_path
-    assert table.digest() == read_class_folders(tmp_path).digest()
+    assert table.digest() == read_image_folder(tmp_path).digest()
 
 
-def test_an_image_without_a_class_is_refused(tmp_path):
-    drawn(tmp_path, "cat/1.png", "stray.png")
-    want = "stray.png is in no class folder, so it has no label"
-    refused(f"{tmp_path}: {want}", mip.read, tmp_path)
+def test_an_image_beside_class_folders_has_no_label(tmp_path):
+    table = mip.read(drawn(tmp_path, "cat/1.png", "stray.png"))
+    assert table.cells("image") == ["cat/1.png", "stray.png"]
+    assert table.cells("label") == ["cat", None]
+
+
+def test_loose_images_are_a_column_of_photos(tmp_path):
+    drawn(tmp_path, "b.png", "a.JPG", ".hidden.png")
+    (tmp_path / "notes.txt").write_text("")
+    table = mip.read(tmp_path)
+    assert (table.columns, table.cells("image")) == (["image"], ["a.JPG", "b.png"])
+
+
+def test_folders_named_after_parts_are_the_parts(tmp_path):
+    drawn(tmp_path, "Training/cat/1.png", "val/dog/new/1.png", "TEST/1.png")
+    table = mip.read(tmp_path)
+    assert table.cells("image") == ["TEST/1.png", "Training/cat/1.png", "val/dog/new/1.png"]
+    assert table.cells("label") == [None, "cat", "dog"]
+    assert table.cells("part") == ["test", "train", "valid"]
+    assert [part.cells("label") for part in mip.split(table, column="part")] == [
+        ["cat"],
+        ["dog"],
+        [None],
+    ]
+    drawn(tmp_path, "stray.png")
+    refused(f"{tmp_path}: stray.png is in none of the folders of the parts", mip.read, tmp_path)
+
+
+def test_parts_may_have_no_classes(tmp_path):
+    assert mip.read(drawn(tmp_path, "train/1.png", "test/1.png")).columns == ["image", "part"]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    table = mip.read(drawn(tmp_path, "train/1.png", "bus/1.png"))
+    assert (table.columns, table.cells("label")) == (["image", "label"], ["bus", "train"])
 
 
 def test_a_folder_without_a_table_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
-    want = f"{tmp_path}: holds neither .parquet files nor class folders with images"
+    want = f"{tmp_path}: holds neither .parquet files nor images"
     refused(want, mip.read, tmp_path)
-    refused(f"{tmp_path}/dog: there is no such folder", read_class_folders, tmp_path / "dog")
+    refused(f"{tmp_path}/dog: there is no such folder", read_image_folder, tmp_path / "dog")
     want = "there is no such table; did you mean 'cat'? (known: cat)"
     refused(f"{tmp_path}/cta: {want}", mip.read, tmp_path / "cta")
 
@@ -561,8 +592,8 @@ class Stream(IterableDataset):
     ("dataset", "columns", "error"),
     [
         (Rows([{"a": 1}, {"b": 1}]), None, " row 1: the item has no 'a' (known: b)"),
-        (Rows([(1, 2), (1,)]), ["a", "b"], " row 1: 1 parts, but 'columns' has 2 names"),
-        (Rows([(1, 2)]), None, " row 0: 2 parts, but 'columns' has 0 names"),
+        (Rows([(1, 2), (1,)]), ["a", "b"], " row 1: 1 parts, but there are 2 columns"),
+        (Rows([(1, 2)]), ["a"], " row 0: 2 parts, but there are 1 columns"),
         (Rows([PHOTO]), ["a"], " row 0: Image is neither a dict nor a tuple"),
         (Stream(), ["a"], ": Stream is not a map-style dataset (with len() and [])"),
     ],

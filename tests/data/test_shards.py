@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 import mip
 from mip.cli import main
-from mip.data import Shards, split_by
+from mip.data import Shards
 from mip.errors import DataError
 from mip.model import clean
 from mip.pipe import Datapipe, shard
@@ -232,7 +232,7 @@ def test_a_chunk_of_a_column_has_no_other(tmp_path):
 def test_a_missing_column_is_named(shards):
     for look in (
         lambda: mip.split(shards, (0.5, 0.5), key="texts"),
-        lambda: split_by(shards, "texts"),
+        lambda: mip.split(shards, column="texts"),
         lambda: mip.adapt(mip.parse(SPEC.replace('"float"', '"flaot"')), shards),
     ):
         with pytest.raises(mip.MipError, match=r"texts|did you mean 'float'"):
@@ -468,7 +468,7 @@ def test_an_error_in_a_stage_names_rows_by_their_number(shards):
 
 def numbered(folder: Path, layout) -> tuple[Shards, mip.Table]:
     rows = total(layout)
-    words = ["train", "test", None] if rows % 2 else ["train", "valid"]
+    words = ["train", "test", "val"] if rows % 2 else ["train", "valid"]
     cells = {"x": range(rows), "k": [str(k % 5) for k in range(rows)]}
     table = pa.table({**cells, "part": [words[k % len(words)] for k in range(rows)]})
     written(folder, table, layout)
@@ -493,8 +493,8 @@ def test_parts_are_disjoint_cover_and_are_those_of_the_key(layout, fractions, se
             assert all(not len(p) for p, share in zip(parts, fractions, strict=True) if not share)
         want = [part.row_ids.tolist() for part in mip.split(table, fractions, seed, key=key)]
         assert [*map(rows_of, parts)] == want
-        want = {name: part.row_ids.tolist() for name, part in split_by(table, "part").items()}
-        assert {name: rows_of(part) for name, part in split_by(shards, "part").items()} == want
+        want = [part.row_ids.tolist() for part in mip.split(table, column="part")]
+        assert [rows_of(part) for part in mip.split(shards, column="part")] == want
 
 
 def test_sizes_of_parts_are_near_the_fractions_and_a_part_can_be_cut_again(many):
@@ -676,26 +676,26 @@ def test_a_run_over_shards_resumes_in_the_middle_of_an_epoch_to_the_same_bytes(h
             raise CutError
 
     with pytest.raises(CutError):
-        mip.run(*opened(**changes), here / "cut", make_hooks=lambda job: [cutting])
-    mip.run(*opened(**changes), here / "cut", resume=True)
-    mip.run(*opened(**changes), here / "whole")
+        mip.run(*opened(**changes), out=here / "cut", make_hooks=lambda job: [cutting])
+    mip.run(*opened(**changes), out=here / "cut", resume=True)
+    mip.run(*opened(**changes), out=here / "whole")
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
         assert (here / "cut" / name).read_bytes() == (here / "whole" / name).read_bytes()
 
 
 def test_changed_shards_are_refused_and_the_column_named(here):
-    mip.run(*opened(), here / "run")
+    mip.run(*opened(), out=here / "run")
     table = pq.read_table("data.d/part-1.parquet")
     cells = [7.0, *table.column("w").to_pylist()[1:]]
     changed = table.set_column(1, "w", pa.array([str(cell) for cell in cells]))
     pq.write_table(changed, "data.d/part-1.parquet")
     with pytest.raises(mip.errors.SpecError, match=r"not the same run: t\w+ rows\.w was"):
-        mip.run(*opened(), here / "run", resume=True)
+        mip.run(*opened(), out=here / "run", resume=True)
 
 
 def test_a_model_of_shards_predicts_and_scores_as_in_memory(here):
     spec, cut = opened()
-    ended = mip.run(spec, cut, here / "run")
+    ended = mip.run(spec, cut, out=here / "run")
     predict, shards, table = (
         mip.load("run/model.safetensors"),
         mip.stream("data.d"),

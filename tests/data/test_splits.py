@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import mip
-from mip.data import split_by, with_folds
+from mip.data import with_folds
 from mip.errors import DataError, SpecError
 
 
@@ -308,10 +308,16 @@ def test_folds_that_cannot_be_are_refused(options, error):
 # Parts by the spec.
 
 
-def test_a_column_may_say_the_parts():
-    table = of(part=["train", "test", "train", "valid"])
-    row_ids = {name: part.row_ids.tolist() for name, part in split_by(table, "part").items()}
-    assert row_ids == {"test": [1], "train": [0, 2], "valid": [3]}
+def test_a_column_may_say_the_parts_in_the_usual_words():
+    table = of(part=["train", "Test", "training", "val", "VALIDATION ", "testing"])
+    parts = mip.split(table, column="part")
+    assert [part.row_ids.tolist() for part in parts] == [[0, 2], [3, 4], [1, 5]]
+
+
+@pytest.mark.parametrize(("option", "value"), [("fractions", (0.5, 0.5)), ("key", "part")])
+def test_a_column_of_parts_leaves_nothing_else_to_say(option, value):
+    with pytest.raises(DataError, match=f"^split: {option} and column exclude each other$"):
+        mip.split(of(part=["train", "test"]), column="part", **{option: value})
 
 
 def with_split(options):

@@ -96,6 +96,6 @@ def test_a_head_of_your_own_trains(kind, tmp_path):
     assert report.dropped == dropped
     parts = mip.model.Parts(used, used, used)
     context = mip.Context(kinds=names["kinds"], device="cpu")
-    ended = mip.run(spec, parts, tmp_path, context=context)
+    ended = mip.run(spec, parts, out=tmp_path, context=context)
     assert list(ended.predict(rows).columns) == columns
     assert metric in ended.history.epochs[-1]

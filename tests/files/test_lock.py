@@ -46,7 +46,7 @@ def refusal(folder: Path, pid: int) -> str:
 
 def trained(table, out, **how):
     spec = spec_of("regression", NUMBERS, "[train]\nepochs = 1\n")
-    return mip.run(spec, Parts(table, table.take([]), table.take([])), out, **how)
+    return mip.run(spec, Parts(table, table.take([]), table.take([])), out=out, **how)
 
 
 def test_a_folder_that_another_process_holds_is_refused_until_it_is_killed(

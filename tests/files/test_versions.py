@@ -95,7 +95,7 @@ def resumed(old, folder, name="spec.toml"):
     return mip.run(
         spec,
         parts,
-        folder,
+        out=folder,
         context=mip.Context(base=old, device="cpu"),
         resume=True,
     )

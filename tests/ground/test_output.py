@@ -240,14 +240,14 @@ def spec(**train):
 
 
 def test_a_run_is_replaced_only_when_told_to(parts, tmp_path):
-    run(spec(), parts, tmp_path)
+    run(spec(), parts, out=tmp_path)
     before = snapshot(tmp_path)
     with pytest.raises(FileError, match="holds a run already"):
-        run(spec(epochs=2), parts, tmp_path)
+        run(spec(epochs=2), parts, out=tmp_path)
     assert snapshot(tmp_path) == before
     (tmp_path / "notes.txt").write_bytes(b"mine")
     (tmp_path / "checkpoints" / "mine.safetensors").write_bytes(b"mine")
-    run(spec(epochs=0), parts, tmp_path, overwrite=True)
+    run(spec(epochs=0), parts, out=tmp_path, overwrite=True)
     assert (tmp_path / "notes.txt").exists()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["mine.safetensors"]
     assert not (tmp_path / "history.jsonl").exists()
@@ -263,7 +263,7 @@ def test_a_run_writes_over_no_file_of_another_program(name, parts, tmp_path):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"mine")
     with pytest.raises(FileError, match=f"{name}: exists already"):
-        run(spec(), parts, tmp_path)
+        run(spec(), parts, out=tmp_path)
     assert path.read_bytes() == b"mine"
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == [path]
 
@@ -271,7 +271,7 @@ def test_a_run_writes_over_no_file_of_another_program(name, parts, tmp_path):
 def test_what_a_run_left_before_its_first_checkpoint_is_in_nobodys_way(parts, tmp_path):
     (tmp_path / "spec.toml").write_text(MARK + mip.dump(spec()))
     (tmp_path / "history.jsonl").write_text("")
-    assert run(spec(epochs=2), parts, tmp_path).state.step > 0
+    assert run(spec(epochs=2), parts, out=tmp_path).state.step > 0
 
 
 def test_a_table_in_the_folder_is_not_removed_with_the_run(parts, tmp_path):
@@ -281,24 +281,24 @@ def test_a_table_in_the_folder_is_not_removed_with_the_run(parts, tmp_path):
     )
     before = snapshot(tmp_path)
     with pytest.raises(FileError, match=f"history.jsonl: {INPUT}"):
-        run(named, parts, tmp_path, context=mip.Context(base=tmp_path), overwrite=True)
+        run(named, parts, out=tmp_path, context=mip.Context(base=tmp_path), overwrite=True)
     assert snapshot(tmp_path) == before
 
 
 def test_resume_and_overwrite_exclude_each_other(parts, tmp_path):
-    run(spec(), parts, tmp_path)
+    run(spec(), parts, out=tmp_path)
     before = snapshot(tmp_path)
     with pytest.raises(MipError, match="choose one"):
-        run(spec(), parts, tmp_path, resume=True, overwrite=True)
+        run(spec(), parts, out=tmp_path, resume=True, overwrite=True)
     assert snapshot(tmp_path) == before
 
 
 def test_a_resumed_run_keeps_the_comments_of_its_spec(parts, tmp_path):
-    run(spec(), parts, tmp_path)
+    run(spec(), parts, out=tmp_path)
     path = tmp_path / "spec.toml"
     path.write_text("# tried on Monday\n" + path.read_text())
     before = path.read_bytes()
-    run(spec(), parts, tmp_path, resume=True)
+    run(spec(), parts, out=tmp_path, resume=True)
     assert path.read_bytes() == before
 
 
@@ -321,7 +321,7 @@ def laid_out(tmp_path_factory):
     spec = mip.load_spec(folder / "houses.toml")
     parts = mip.parts(spec, mip.read(folder / "houses.csv"))
     for name in ("a", "b"):
-        run(spec, parts, folder / name, context=mip.Context(base=folder))
+        run(spec, parts, out=folder / name, context=mip.Context(base=folder))
     (folder / "notes.csv").write_bytes(b"mine")
     (folder / "link.csv").symlink_to("houses.csv")
     return folder

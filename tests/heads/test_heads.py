@@ -70,7 +70,7 @@ def spec_of(head, **train) -> mip.spec.Spec:
 def run(head, folder, **train):
     rows = known_of(head)
     parts = mip.model.Parts(rows, rows.take([]), rows.take([]))
-    return mip.run(spec_of(head, **train), parts, folder, context=mip.Context(device="cpu"))
+    return mip.run(spec_of(head, **train), parts, out=folder, context=mip.Context(device="cpu"))
 
 
 def refusal(head: str) -> str:

@@ -125,7 +125,7 @@ def test_it_round_trips_through_a_spec_in_any_order(head):
 @every
 def test_a_model_of_it_predicts_from_its_file_as_in_memory(head, tmp_path):
     parts = mip.model.Parts(whole(), whole(), whole().take([]))
-    ended = mip.run(spec_of(head), parts, tmp_path, context=mip.Context(device="cpu"))
+    ended = mip.run(spec_of(head), parts, out=tmp_path, context=mip.Context(device="cpu"))
     loaded = mip.load(tmp_path / "model.safetensors")
     predicted = loaded(rows_of())
     assert predicted.equals(ended.predict(rows_of()))
@@ -157,7 +157,9 @@ def test_every_parameter_is_reached_and_learns(head):
 @every
 def test_mixed_rows_train(head, tmp_path):
     parts = mip.model.Parts(whole(), whole().take([]), whole().take([]))
-    ended = mip.run(spec_of(head, mixup=0.4), parts, tmp_path, context=mip.Context(device="cpu"))
+    ended = mip.run(
+        spec_of(head, mixup=0.4), parts, out=tmp_path, context=mip.Context(device="cpu")
+    )
     assert all(value.isfinite().all() for value in ended.state.params.values())
 
 

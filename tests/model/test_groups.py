@@ -209,13 +209,13 @@ def test_a_label_without_an_optimizer_is_an_error():
 def test_a_run_with_groups_resumes_to_the_same_bytes(table, tmp_path):
     groups = "checkpoint_every = 1\n" + GROUP.format(match="photos.*", lr=0.5, start=1)
     spec = spec_of(train=f"[train]\nepochs = 2\nbatch_size = 4\n{groups}")
-    whole = mip.run(spec, all_of(table), tmp_path / "a")
+    whole = mip.run(spec, all_of(table), out=tmp_path / "a")
 
     def stop(event):
         return mip.Stop("now") if event.name == "after_batch" and event.step == 4 else None
 
-    mip.run(spec, all_of(table), tmp_path / "b", make_hooks=lambda _: (stop,))
-    again = mip.run(spec, all_of(table), tmp_path / "b", resume=True)
+    mip.run(spec, all_of(table), out=tmp_path / "b", make_hooks=lambda _: (stop,))
+    again = mip.run(spec, all_of(table), out=tmp_path / "b", resume=True)
     assert moved(whole.state, again.state) == set()
 
 

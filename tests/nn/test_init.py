@@ -330,9 +330,9 @@ def test_a_run_with_rules_resumes_to_the_same_bytes(table, tmp_path):
     spec = mip.parse(text + "[train]\nepochs = 2\nbatch_size = 4\ncheckpoint_every = 1\n")
     parts = mip.model.Parts(table, table.take([]), table.take([]))
     stop = lambda event: mip.Stop("now") if event.step == 4 else None  # noqa: E731
-    mip.run(spec, parts, tmp_path / "whole")
-    mip.run(spec, parts, tmp_path / "cut", make_hooks=lambda _: [stop])
-    mip.run(spec, parts, tmp_path / "cut", resume=True)
+    mip.run(spec, parts, out=tmp_path / "whole")
+    mip.run(spec, parts, out=tmp_path / "cut", make_hooks=lambda _: [stop])
+    mip.run(spec, parts, out=tmp_path / "cut", resume=True)
     for name in ("model.safetensors", "checkpoints/last.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert mip.load(tmp_path / "cut" / "model.safetensors").plan.spec.init == spec.init

@@ -543,7 +543,7 @@ def test_a_run_saves_and_validates_the_averages(table, tmp_path):
         '[train]\nepochs = 3\nbatch_size = 4\noptimizer = { kind = "schedule_free", lr = 0.05 }\n'
     )
     spec = mip.parse(NUMBERS + HEADS["regression"] + train + 'schedule = { kind = "constant" }\n')
-    run = mip.run(spec, mip.model.Parts(table, table, table), tmp_path)
+    run = mip.run(spec, mip.model.Parts(table, table, table), out=tmp_path)
     rows, saved = table, mip.load(tmp_path / "model.safetensors")
     assert run.predict(rows).equals(saved(rows))
     raw = mip.predictor(run.plan, mip.files.load_model(tmp_path / "model.safetensors")[1])

@@ -294,7 +294,7 @@ def test_the_command_line_makes_and_uses_an_ensemble(table, folder, tmp_path, ru
     parts = mip.parts(spec, table)
     for seed in (0, 1):
         seeded = evolve(spec, train=evolve(spec.train, seed=seed))
-        mip.run(seeded, parts, tmp_path / f"{seed}", context=mip.Context(device="cpu"))
+        mip.run(seeded, parts, out=tmp_path / f"{seed}", context=mip.Context(device="cpu"))
     out, csv = tmp_path / "both.safetensors", tmp_path / "predictions.csv"
     done = run("ensemble", tmp_path / "0", tmp_path / "1/model.safetensors", "--out", out)
     assert done[:2] == (0, f"wrote {out}: the mean of 2 models\n")
@@ -313,7 +313,10 @@ def test_parts_that_models_do_not_share_are_not_scored(table, folder, tmp_path, 
         change = {"data.split": {"fractions": [0.5, 0.25, 0.25], "seed": seed}}
         spec = mip.parse(NUMBERS + ALL["regression"] + TRAIN, changes=change)
         mip.run(
-            spec, mip.parts(spec, table), tmp_path / f"{seed}", context=mip.Context(device="cpu")
+            spec,
+            mip.parts(spec, table),
+            out=tmp_path / f"{seed}",
+            context=mip.Context(device="cpu"),
         )
     models = [mip.load(tmp_path / f"{seed}" / "model.safetensors") for seed in (0, 1)]
     mip.prediction.save_ensemble(tmp_path / "both.safetensors", mip.prediction.ensemble(models))

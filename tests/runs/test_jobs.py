@@ -64,7 +64,7 @@ def same(one: Run, other: Run) -> bool:
 
 
 def test_the_best_epoch_is_the_model_and_scores_as_it_did(cut, tmp_path):
-    ended = mip.run(spec(restore_best=True, epochs=12), cut, tmp_path)
+    ended = mip.run(spec(restore_best=True, epochs=12), cut, out=tmp_path)
     row = ended.history.epochs[best_epoch(ended.history.epochs, "valid/loss")]
     assert ended.state.step == row["step"]
     assert mip.evaluate(ended.predict, cut.valid)["loss"] == row["valid/loss"]
@@ -95,16 +95,16 @@ def test_checkpoints_between_epochs_resume_to_the_same_bytes(cut, tmp_path, at, 
 
     asked = spec(checkpoint_every=4, **more)
     with pytest.raises(CutError):
-        mip.run(asked, cut, tmp_path / "cut", make_hooks=lambda job: [cutting])
-    mip.run(asked, cut, tmp_path / "cut", resume=True)
-    mip.run(asked, cut, tmp_path / "whole")
+        mip.run(asked, cut, out=tmp_path / "cut", make_hooks=lambda job: [cutting])
+    mip.run(asked, cut, out=tmp_path / "cut", resume=True)
+    mip.run(asked, cut, out=tmp_path / "whole")
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0, []), (2, [4, 5]), (-1, [0, 1, 2, 3, 4, 5])])
 def test_checkpoints_of_epochs_are_kept_as_the_spec_says(cut, tmp_path, keep, left):
-    mip.run(spec(keep_last=keep, restore_best=True), cut, tmp_path)
+    mip.run(spec(keep_last=keep, restore_best=True), cut, out=tmp_path)
     names = {path.stem for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"last", "best", *(f"epoch-{epoch:04}" for epoch in left)}
     with pytest.raises(mip.MipError, match=r"^train\.keep_last must be >= -1: -2$"):
@@ -114,11 +114,11 @@ def test_checkpoints_of_epochs_are_kept_as_the_spec_says(cut, tmp_path, keep, le
 @pytest.mark.parametrize("keep", [0, -1])
 def test_a_damaged_best_checkpoint_is_told_before_the_training(cut, tmp_path, keep):
     asked = spec(keep_last=keep, restore_best=True)
-    ended, path = mip.run(asked, cut, tmp_path), tmp_path / "checkpoints" / "best.safetensors"
+    ended, path = mip.run(asked, cut, out=tmp_path), tmp_path / "checkpoints" / "best.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
     with pytest.raises(mip.MipError) as caught:
-        mip.run(asked, cut, tmp_path, resume=True)
+        mip.run(asked, cut, out=tmp_path, resume=True)
     name = f"epoch-{best_epoch(ended.history.epochs, 'valid/loss'):04}.safetensors"
     cure = (
         f"{name} is the same: copy it over best.safetensors"
@@ -129,33 +129,33 @@ def test_a_damaged_best_checkpoint_is_told_before_the_training(cut, tmp_path, ke
     assert str(caught.value) == f"{path}: {wrong}; {cure}"
     path.unlink()
     with pytest.raises(mip.MipError, match=r"best\.safetensors: cannot be read \(No such file"):
-        mip.run(asked, cut, tmp_path, resume=True)
+        mip.run(asked, cut, out=tmp_path, resume=True)
     assert not keep or (tmp_path / "checkpoints" / name).read_bytes() == whole
 
 
 def test_a_run_that_begins_anew_leaves_no_checkpoint_of_an_earlier_one(cut, tmp_path):
-    mip.run(spec(keep_last=-1, restore_best=True), cut, tmp_path)
-    ended = mip.run(spec(epochs=0, restore_best=True), cut, tmp_path, overwrite=True)
+    mip.run(spec(keep_last=-1, restore_best=True), cut, out=tmp_path)
+    ended = mip.run(spec(epochs=0, restore_best=True), cut, out=tmp_path, overwrite=True)
     assert ended.state.step == 0
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_resume_of_a_finished_run_changes_nothing(cut, tmp_path):
-    mip.run(spec(), cut, tmp_path)
+    mip.run(spec(), cut, out=tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
-    mip.run(spec(), cut, tmp_path, resume=True)
+    mip.run(spec(), cut, out=tmp_path, resume=True)
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 def test_resume_names_what_has_changed(cut, tmp_path):
-    mip.run(spec(), cut, tmp_path)
+    mip.run(spec(), cut, out=tmp_path)
     with pytest.raises(mip.MipError, match=r"spec\.train\.epochs was 6 and is 7"):
-        mip.run(spec(epochs=7), cut, tmp_path, resume=True)
+        mip.run(spec(epochs=7), cut, out=tmp_path, resume=True)
     frame = cut.train.frame.copy()
     frame.iloc[0, 0] += 1
     other = cut._replace(train=evolve(cut.train, frame=frame))
     with pytest.raises(mip.MipError, match=r"train rows\.a was"):
-        mip.run(spec(), other, tmp_path, resume=True)
+        mip.run(spec(), other, out=tmp_path, resume=True)
 
 
 def test_choosing_needs_valid_rows(cut):
@@ -168,7 +168,7 @@ def test_choosing_needs_valid_rows(cut):
 
 
 def test_patience_stops_a_run_that_gets_no_better(cut, tmp_path):
-    ended = mip.run(spec(epochs=200, patience=3), cut, tmp_path)
+    ended = mip.run(spec(epochs=200, patience=3), cut, out=tmp_path)
     at = best_epoch(ended.history.epochs, "valid/loss")
     assert len(ended.history.epochs) == at + 1 + 3 < 200
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
@@ -176,15 +176,15 @@ def test_patience_stops_a_run_that_gets_no_better(cut, tmp_path):
 
 
 def test_a_run_that_was_stopped_stays_so_when_resumed(cut, tmp_path):
-    ended = mip.run(spec(epochs=200, patience=3), cut, tmp_path)
-    again = mip.run(spec(epochs=200, patience=3), cut, tmp_path, resume=True)
+    ended = mip.run(spec(epochs=200, patience=3), cut, out=tmp_path)
+    again = mip.run(spec(epochs=200, patience=3), cut, out=tmp_path, resume=True)
     assert again.state.step == ended.state.step
     assert same(again, ended)
 
 
 def test_no_epochs_give_the_untrained_model_even_in_an_old_folder(cut, tmp_path):
-    mip.run(spec(), cut, tmp_path)
-    assert mip.run(spec(epochs=0), cut, tmp_path, overwrite=True).state.step == 0
+    mip.run(spec(), cut, out=tmp_path)
+    assert mip.run(spec(epochs=0), cut, out=tmp_path, overwrite=True).state.step == 0
 
 
 def test_the_best_epoch_is_the_first_of_equals_and_never_nan():
@@ -299,7 +299,7 @@ def test_mixing_does_not_touch_rows_that_are_scored(cut):
 def test_cutmix_without_photos_is_refused(cut, tmp_path):
     for change in ({"cutmix": 1.0}, {"cutmix": 1.0, "mixup": 0.2}):
         with pytest.raises(mip.MipError) as caught:
-            mip.run(spec(**change), cut, tmp_path / "run")
+            mip.run(spec(**change), cut, out=tmp_path / "run")
         assert str(caught.value) == (
             "train.cutmix = 1 pastes photos, but no branch reads any; use train.mixup for numbers"
         )
@@ -348,7 +348,7 @@ def test_a_row_without_a_target_is_not_encoded_to_train(kind):
 def test_a_run_that_diverged_saves_no_model_and_says_where(cut, tmp_path):
     wild = mip.parse(SPEC, changes={"train.optimizer.lr": 1e30, "train.clip_norm": 0.0})
     with pytest.raises(DataError) as caught:
-        mip.run(wild, cut, tmp_path / "wild")
+        mip.run(wild, cut, out=tmp_path / "wild")
     assert re.match(
         r"(the loss is (inf|nan)|a gradient is not finite) at step \d+, rows [\d, ]+, in epoch \d+ "
         r"\(try a smaller train.optimizer.lr, or train.on_nan = 'skip'\)$",
@@ -362,7 +362,7 @@ def test_weights_that_are_not_finite_are_not_saved(cut, tmp_path):
     once = {"train.epochs": 1, "train.batch_size": 84, "train.schedule.kind": "constant"}
     wild = mip.parse(SPEC, changes=once | {"train.optimizer.lr": 1e41})
     with pytest.raises(DataError, match=r"wild: no model is saved: .* is not finite"):
-        mip.run(wild, cut, tmp_path / "wild")
+        mip.run(wild, cut, out=tmp_path / "wild")
     assert not (tmp_path / "wild" / "model.safetensors").exists()
 
 

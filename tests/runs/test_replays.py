@@ -40,7 +40,7 @@ def ran(cut, folder, tmp_path_factory):
         if event.name == "after_batch":
             seen.append((tuple(event.batch.row.tolist()), float(event.metrics["loss"])))
 
-    mip.run(spec(), cut, out, make_hooks=lambda job: [see], context=mip.Context(base=folder))
+    mip.run(spec(), cut, out=out, make_hooks=lambda job: [see], context=mip.Context(base=folder))
     return out, seen
 
 
@@ -127,14 +127,14 @@ def test_a_damaged_checkpoint_is_refused_and_the_newest_whole_one_named(
     (kept / "other.safetensors").write_bytes((out / "model.safetensors").read_bytes())
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(FileError) as caught:
-        mip.run(spec(), cut, out, resume=True, context=mip.Context(base=folder))
+        mip.run(spec(), cut, out=out, resume=True, context=mip.Context(base=folder))
     assert str(caught.value) == (
         f"{message}; the newest intact one is epoch-0001.safetensors, after step 6: "
         "copy it over last.safetensors to resume from there"
     )
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     shutil.copy(kept / "epoch-0001.safetensors", last)
-    mip.run(spec(), cut, out, resume=True, context=mip.Context(base=folder))
+    mip.run(spec(), cut, out=out, resume=True, context=mip.Context(base=folder))
     for name in ("model", "checkpoints/last", "checkpoints/epoch-0002"):
         here, there = (each / f"{name}.safetensors" for each in (out, ran[0]))
         assert here.read_bytes() == there.read_bytes()
@@ -146,7 +146,7 @@ def test_without_another_checkpoint_the_damage_alone_is_told(ran, cut, tmp_path)
     shutil.copy(ran[0] / "checkpoints" / "last.safetensors", last)
     message = broken(last, "flipped")
     with pytest.raises(FileError) as caught:
-        mip.run(spec(), cut, tmp_path, resume=True)
+        mip.run(spec(), cut, out=tmp_path, resume=True)
     assert str(caught.value) == message
 
 
@@ -162,10 +162,10 @@ def test_a_step_behind_a_plateau_has_the_rate_that_it_had(table, tmp_path):
     cut = Parts(table.take(range(9)), table.take(range(9, 11)), table.take([]))
     text = TRAIN.format(keep=0) + "plateau = { factor = 0.1, patience = 0, threshold = 0.9 }\n"
     lowered = spec_of("regression", NUMBERS, text.replace("epochs = 3", "epochs = 4"))
-    whole = mip.run(lowered, cut, tmp_path)
+    whole = mip.run(lowered, cut, out=tmp_path)
     (tmp_path / "checkpoints" / "last.safetensors").rename(tmp_path / "kept")
     stopping = lambda job: [lambda event: STOP.get(event.step)]  # noqa: E731
-    mip.run(lowered, cut, tmp_path, overwrite=True, make_hooks=stopping)
+    mip.run(lowered, cut, out=tmp_path, overwrite=True, make_hooks=stopping)
     losses = whole.history.steps["loss"].tolist()
     assert intact_checkpoints(tmp_path / "checkpoints")[-1][0] == 2
     assert [replay(lowered, cut, tmp_path, k).now["loss"] for k in (7, 8)] == losses[6:8]

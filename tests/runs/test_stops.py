@@ -39,7 +39,7 @@ def ran(table: mip.Table, out: Path, epochs: int, branches: str = NUMBERS, **how
     spec = spec_of("regression", branches, TRAIN.format(epochs=epochs))
     parts = Parts(table, table.take([]), table.take([]))
     resume = (out / "checkpoints" / "last.safetensors").exists()
-    return mip.run(spec, parts, out, resume=resume, context=mip.Context(device="cpu"), **how)
+    return mip.run(spec, parts, out=out, resume=resume, context=mip.Context(device="cpu"), **how)
 
 
 def assert_same(out: Path, other: Path) -> None:

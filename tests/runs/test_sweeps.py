@@ -142,8 +142,7 @@ def test_an_error_is_named_and_loses_no_other(outcomes):
 
 
 def test_what_is_no_mistake_of_the_user_is_named_too(cut):
-    broken = cut._replace(train=None)
-    (outcome,) = run_trials([Trial("broken", mip.parse(TEXT), broken)])
+    (outcome,) = run_trials([Trial("broken", None, cut)])
     assert str(outcome.error).startswith("broken: AttributeError: ")
 
 
@@ -196,7 +195,7 @@ def test_a_run_of_a_sweep_is_the_run_alone(folder, cut, tmp_path):
     mip.run(
         spec,
         cut,
-        tmp_path / "alone",
+        out=tmp_path / "alone",
         context=mip.Context(base=folder, device="cpu"),
     )
     one = (done[1].folders[1] / "model.safetensors").read_bytes()

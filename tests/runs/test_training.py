@@ -75,14 +75,14 @@ def cut(table):
 def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(changes, cut, tmp_path):
     one = spec(**changes)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    mip.run(one, cut, whole)
+    mip.run(one, cut, out=whole)
 
     def stopping(at):
         return lambda job: [lambda event: mip.Stop("") if event.step == at else None]
 
-    mip.run(one, cut, halves, make_hooks=stopping(5))
-    mip.run(one, cut, halves, make_hooks=stopping(8), resume=True)
-    mip.run(one, cut, halves, resume=True)
+    mip.run(one, cut, out=halves, make_hooks=stopping(5))
+    mip.run(one, cut, out=halves, make_hooks=stopping(8), resume=True)
+    mip.run(one, cut, out=halves, resume=True)
     for name in ("model.safetensors", "history.jsonl", "checkpoints/last.safetensors"):
         assert (whole / name).read_bytes() == (halves / name).read_bytes(), name
 
@@ -229,14 +229,14 @@ def test_a_plateau_needs_valid_rows(cut):
 def test_a_run_that_skips_every_step_is_refused(cut, tmp_path):
     wild = {"optimizer": {"kind": "sgd", "lr": 1e30}, "clip_norm": 0.0, "on_nan": "skip"}
     with pytest.raises(DataError, match=r"no step of epoch \d had a finite loss and gradients"):
-        mip.run(spec(**wild), cut, tmp_path)
+        mip.run(spec(**wild), cut, out=tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_run_that_goes_back_again_and_again_is_refused(cut, tmp_path):
     wild = {"optimizer": {"kind": "sgd", "lr": 1e30}, "clip_norm": 0.0, "on_nan": "roll_back"}
     with pytest.raises(DataError, match=r"epochs 1 and 2 were both rolled back"):
-        mip.run(spec(**wild), cut, tmp_path)
+        mip.run(spec(**wild), cut, out=tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
 

@@ -70,7 +70,7 @@ def others(folder):
 def alone(table, tmp_path_factory):
     """A folder with the model of the table branch alone."""
     folder = tmp_path_factory.mktemp("alone")
-    mip.run(mip.parse(text(ROOMS, "")), all_of(table), folder / "run")
+    mip.run(mip.parse(text(ROOMS, "")), all_of(table), out=folder / "run")
     shutil.copy(folder / "run" / "model.safetensors", folder / "alone.safetensors")
     return folder
 
@@ -104,7 +104,7 @@ def test_a_branch_begins_as_it_was_trained_alone(alone, others, table):
 def test_a_step_of_a_warm_started_run_is_replayed(alone, others, tmp_path, keep):
     # From the spec it needs the source; a checkpoint holds its weights.
     spec = mip.parse(text(train=TRAIN + keep))
-    mip.run(spec, all_of(others), tmp_path, context=mip.Context(base=alone))
+    mip.run(spec, all_of(others), out=tmp_path, context=mip.Context(base=alone))
     base = tmp_path / "nowhere" if keep else alone
     again = replay(spec, all_of(others), tmp_path, 4, context=mip.Context(base=base))
     assert (again.start, again.differences) == (2 if keep else 0, {})
@@ -147,7 +147,7 @@ LOOKS = '[branch.looks]\nkind = "fuse"\nlayers = [4]\n' + NESTED
 def test_a_leaf_with_buffers_or_the_whole_fusion_starts_warm_by_its_path(
     key, table, others, tmp_path
 ):
-    mip.run(mip.parse(text(LOOKS, "")), all_of(table), tmp_path / "looks")
+    mip.run(mip.parse(text(LOOKS, "")), all_of(table), out=tmp_path / "looks")
     plan, state = load_model(tmp_path / "looks" / "model.safetensors")
     spec = mip.parse(text(LOOKS + NUMBERS, f'[warm_start]\n{key} = "looks/model.safetensors"\n'))
     whole = setup(spec, others, tmp_path)
@@ -167,7 +167,7 @@ def test_shapes_are_the_sources_too(table, folder, tmp_path):
     lists = frame_of().assign(back=[["photos/1.png"] * (1 + k % 3) for k in range(11)])
     source = mip.from_frame(lists, root=folder)
     only = text(PHOTOS, "")
-    mip.run(mip.parse(only), all_of(source), tmp_path)
+    mip.run(mip.parse(only), all_of(source), out=tmp_path)
     spec = mip.parse(text(more='[warm_start]\nphotos = "model.safetensors"\n'))
     whole = setup(spec, table, tmp_path)
     assert (
@@ -198,11 +198,11 @@ def begun(alone, others, tmp_path):
     mip.run(
         spec,
         all_of(others),
-        tmp_path / "cut",
+        out=tmp_path / "cut",
         context=mip.Context(base=tmp_path),
         make_hooks=lambda _: [stop],
     )
-    mip.run(spec, all_of(others), tmp_path / "whole", context=mip.Context(base=tmp_path))
+    mip.run(spec, all_of(others), out=tmp_path / "whole", context=mip.Context(base=tmp_path))
     (tmp_path / "alone.safetensors").unlink()
     return tmp_path
 
@@ -211,7 +211,7 @@ def test_a_run_goes_on_without_its_source(begun, others):
     mip.run(
         mip.parse(text()),
         all_of(others),
-        begun / "cut",
+        out=begun / "cut",
         context=mip.Context(base=begun),
         resume=True,
     )
@@ -227,7 +227,7 @@ def test_a_model_is_loaded_without_its_source(begun, others):
 
 def test_a_run_does_not_go_on_with_other_warm_starts(begun, others):
     with pytest.raises(SpecError) as caught:
-        mip.run(mip.parse(text(more="")), all_of(others), begun / "cut", resume=True)
+        mip.run(mip.parse(text(more="")), all_of(others), out=begun / "cut", resume=True)
     assert str(caught.value) == (
         f"{begun}/cut/checkpoints/last.safetensors: not the same run: spec.warm_start.rooms was "
         "alone.safetensors and is nothing; start again without resume"
@@ -236,28 +236,31 @@ def test_a_run_does_not_go_on_with_other_warm_starts(begun, others):
     with pytest.raises(
         SpecError, match=r"spec\.warm_start\.rooms was alone.safetensors and is nothing"
     ):
-        mip.run(mip.parse(text(more=more)), all_of(others), begun / "cut", resume=True)
+        mip.run(mip.parse(text(more=more)), all_of(others), out=begun / "cut", resume=True)
 
 
 def test_a_changed_branch_is_named_before_its_weights_are_copied(begun, others):
     spec = mip.parse(text(), changes={"branch.rooms.layers": [8]})
     with pytest.raises(SpecError, match=r"spec\.branch\.rooms\.layers was \[6\] and is \[8\]"):
-        mip.run(spec, all_of(others), begun / "cut", resume=True)
+        mip.run(spec, all_of(others), out=begun / "cut", resume=True)
 
 
 def test_nothing_to_resume_is_said_as_ever(others, tmp_path):
     with pytest.raises(FileError, match=r"nothing to resume, there is no checkpoints/last"):
-        mip.run(mip.parse(text()), all_of(others), tmp_path, resume=True)
+        mip.run(mip.parse(text()), all_of(others), out=tmp_path, resume=True)
 
 
 def test_a_run_of_a_moved_spec_finds_its_source(alone, others, tmp_path):
     whole = mip.run(
-        mip.parse(text()), all_of(others), tmp_path / "one", context=mip.Context(base=alone)
+        mip.parse(text()), all_of(others), out=tmp_path / "one", context=mip.Context(base=alone)
     )
     spec = mip.load_spec(tmp_path / "one" / "spec.toml")
     assert (tmp_path / "one" / spec.warm_start["rooms"]).samefile(alone / "alone.safetensors")
     again = mip.run(
-        spec, all_of(others), tmp_path / "two" / "deep", context=mip.Context(base=tmp_path / "one")
+        spec,
+        all_of(others),
+        out=tmp_path / "two" / "deep",
+        context=mip.Context(base=tmp_path / "one"),
     )
     assert bits(again.state) == bits(whole.state)
 

@@ -240,6 +240,37 @@ def test_every_label_trains_or_is_named():
     assert sum(FRACTIONS) == 1
 
 
+def parted(**counts):
+    """A table with as many rows in each part."""
+    parts = [part for part, count in counts.items() for _ in range(count)]
+    return mip.from_columns(
+        {"x": np.arange(len(parts)) % 7, "y": np.arange(len(parts)) % 2, "part": parts}
+    )
+
+
+def test_a_column_that_names_parts_is_the_split_and_no_input():
+    text = draft(table := parted(Train=20, val=5, test=5), "y", "t.csv")
+    spec, cut = check(table, text)
+    assert spec.data.split.column == "part"
+    assert [*map(len, cut)] == [20, 5, 5]
+    assert mip.model.columns_of(spec) == ["x", "y"]
+    others = mip.from_columns({**table.frame, "part": ["train", "tail"] * 15})
+    assert mip.parse(draft(others, "y", "t.csv")).data.split.column is None
+
+
+def test_without_valid_rows_the_last_epoch_is_the_model():
+    text = draft(table := parted(train=2000, test=20), "y", "t.csv")
+    assert "the last epoch: there are no valid rows to choose by" in text
+    assert not check(table, text)[0].train.restore_best
+
+
+def test_a_class_that_only_a_test_row_has_is_named():
+    table = parted(train=20, test=5)
+    table.frame["y"] = ["oak", "ash"] * 10 + ["yew"] * 5
+    with pytest.raises(DataError, match="column 'y': 'yew' is in no row of the part train"):
+        draft(table, "y", "t.csv")
+
+
 def test_a_split_that_leaves_a_class_out_gets_its_cure():
     rows = {"x": np.arange(20.0), "y": ["yew"] + ["oak", "ash"] * 9 + ["oak"]}
     spec = mip.parse("""

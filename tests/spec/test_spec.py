@@ -830,7 +830,7 @@ def test_an_own_kind_is_trained_saved_and_loaded(months, tmp_path):
     train = '[train]\nepochs = 30\nbatch_size = 8\noptimizer = { kind = "adamw", lr = 0.05 }\n'
     spec = mip.parse(SEASON + HEAD + train, SEASONS)
     parts = mip.model.Parts(months, months, months.take([]))
-    ended = mip.run(spec, parts, tmp_path, context=mip.Context(kinds=SEASONS))
+    ended = mip.run(spec, parts, out=tmp_path, context=mip.Context(kinds=SEASONS))
     assert mip.evaluate(ended.predict, months)["r2"] > 0.95
     for name in ("model.safetensors", "checkpoints/last.safetensors"):
         predict = mip.load(tmp_path / name, SEASONS)

@@ -1,0 +1,92 @@
+"""From whatever holds rows to a table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mip.data.arrow import from_arrow, import_pyarrow
+from mip.data.datasets import from_dataset
+from mip.data.memory import from_columns, from_frame, from_rows
+from mip.data.reading import read
+from mip.data.shards import AnyTable, Shards
+from mip.data.table import Table
+from mip.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from torch.utils.data import Dataset
+
+
+TableLike: TypeAlias = (
+    "pd.DataFrame | pa.Table | Mapping[str, Any] | Sequence[Mapping[str, Any]] | Dataset | str"
+    " | Path"
+)
+"""What `as_table` makes a table of."""
+
+
+AnyRows: TypeAlias = "Table | Shards | TableLike"
+"""A table, or what `as_table` makes one of."""
+
+
+_ROWS = (
+    "a DataFrame, a Table, a file's path, an Arrow table, a dict of columns, a list of dicts, or a "
+    "Dataset"
+)
+
+
+_CURES = {
+    "Series": "; one row is series.to_frame().T",
+    "ndarray": "; name its columns: pandas.DataFrame(array, columns=[…])",
+}
+
+
+def as_table(rows: AnyTable | TableLike, name: str = "table") -> AnyTable:
+    """Convert anything that holds rows to a table; a table is returned as it is. `name` stands in
+    errors for what comes from memory.
+
+    Raises DataError for anything else, saying what to write instead.
+
+    >>> as_table([{"area": 70, "town": "Ulm"}])
+    Table(table: 1 rows, columns area, town)
+    >>> as_table({"area": [70, 95]}, name="houses")
+    Table(houses: 2 rows, columns area)
+    >>> as_table(None)
+    Traceback (most recent call last):
+    mip.errors.DataError: rows are a DataFrame, a Table, a file's path, an Arrow table, a dict of
+    columns, a list of dicts, or a Dataset, not NoneType
+    """
+    return _as_table(rows, name)
+
+
+def _as_table(rows: Any, name: str) -> Any:
+    import pandas as pd
+
+    if isinstance(rows, (Table, Shards)):
+        return rows
+    if isinstance(rows, (str, os.PathLike)):
+        return read(Path(rows))
+    if isinstance(rows, pd.DataFrame):
+        return from_frame(rows, name=name)
+    if isinstance(rows, Mapping):
+        return from_columns(rows, name=name)
+    if isinstance(rows, (list, tuple)):
+        return from_rows(rows, name=name)
+    if _is_dataset(rows):
+        return from_dataset(rows, name=name)
+    if hasattr(rows, "__arrow_c_stream__") and not isinstance(rows, pd.Series):
+        with suppress(TypeError, ValueError):  # a column, not a table
+            return from_arrow(import_pyarrow().table(rows), name=name)
+    kind = type(rows).__name__
+    raise DataError(f"rows are {_ROWS}, not {kind}{_CURES.get(kind, '')}")
+
+
+def _is_dataset(rows: Any) -> bool:
+    # Without importing torch, which is there if somebody has a Dataset.
+    torch_data = sys.modules.get("torch.utils.data")
+    return isinstance(rows, getattr(torch_data, "Dataset", ()))
