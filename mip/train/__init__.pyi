@@ -15,6 +15,7 @@ from .gradient import Grads as Grads
 from .gradient import compiled as compiled
 from .gradient import eager as eager
 from .gradient import match_strides as match_strides
+from .gradient import path_of as path_of
 from .gradient import sharpness_aware as sharpness_aware
 from .gradient import standard_gradient as standard_gradient
 from .gradient import vmapped as vmapped
