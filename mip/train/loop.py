@@ -257,15 +257,26 @@ def _take_step(step: Step, stream: Stream, batch: Any, progress: Progress) -> Me
             f"a step must return state.step + 1: expected {before.step + 1}, got "
             f"{progress.state.step}"
         )
-    if progress.steps and not metrics.keys() <= progress.steps[0].keys() | {"skipped"}:
-        names = ", ".join(progress.steps[0].keys() - {"rows", "step"} - rates.keys())
-        raise MipError(
-            f"a step must measure the same metrics every time: {', '.join(metrics)} in step "
-            f"{before.step + 1}, {names} before it"
-        )
+    _check_metrics(progress, metrics, before.step + 1)
     measured = {**metrics, **rates}
     progress.steps.append({**measured, "rows": count_rows(batch), "step": before.step + 1})
     return measured
+
+
+def _check_metrics(progress: Progress, metrics: Metrics, step: int) -> None:
+    names = metrics.keys() - {"skipped"}
+    if "skipped" not in metrics and not progress.metric_names:
+        progress.metric_names = frozenset(names)
+    # A step that is skipped measures only what it got to.
+    same = (
+        names <= progress.metric_names if "skipped" in metrics else names == progress.metric_names
+    )
+    if progress.metric_names and not same:
+        here, before = (", ".join(sorted(each)) for each in (names, progress.metric_names))
+        raise MipError(
+            f"a step must measure the same metrics every time: {here} in step {step}, {before} "
+            "before it"
+        )
 
 
 def _close_epoch(progress: Progress, step: Step) -> None:
