@@ -9,6 +9,11 @@ from torch import nn
 from mip.nn import ConvStack, SmallResNet, pool_map
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def types(net, *kinds):
     return [type(layer).__name__ for layer in net if not kinds or isinstance(layer, kinds)]
 
