@@ -52,7 +52,7 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
     for text, rows in mip.model.conversions(read_spec, table).items():
         echo(mip.model.summarize_rows(text, rows))
     if not read_spec.train.epochs:
-        echo("train.epochs = 0: nothing is trained, a fit saves the model as it is initialized")
+        echo(mip.runs.UNTRAINED)
     echo(f"{spec} is fine: {job.steps} steps of up to {read_spec.train.batch_size} rows")
 
 

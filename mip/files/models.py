@@ -41,6 +41,8 @@ def _check_arguments(**given: Any) -> None:
             text = "mip.save(path, plan, state) writes the model of a spec"
             actual = type(given[name]).__name__
             cure = "mip.save_weights(path, net) writes the weights of a net of your own"
+            if isinstance(given["plan"], Plan):
+                cure = "the state is what fit returns, or step.init()"
             raise MipError(f"{text}: {name} is a {actual}; {cure}")
 
 

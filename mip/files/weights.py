@@ -138,6 +138,8 @@ def load_weights(
     if not isinstance(net, nn.Module):
         order = "the order is load_weights(net, path)"
         raise MipError(f"load_weights: not a net, but {type(net).__name__}; {order}")
+    if isinstance(source, State):
+        raise MipError("load_weights: mip.train.load_state(net, state) writes a state into a net")
     if isinstance(source, Mapping):
         label, stored = "state dict", source
     else:

@@ -1,3 +1,4 @@
+from .checks import UNTRAINED as UNTRAINED
 from .context import Context as Context
 from .crossvalidation import CrossValidation as CrossValidation
 from .crossvalidation import crossval as crossval

@@ -704,3 +704,5 @@ def test_check_says_that_nothing_is_trained(folder, run, schedule):
     assert code == 0, err
     assert "train.epochs = 0: nothing is trained" in out
     assert "nothing is trained" not in run("check", "houses.toml", *changes)[1]
+    out = run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=0", *changes)[1]
+    assert "nothing is trained" in out
