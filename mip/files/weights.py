@@ -108,7 +108,7 @@ def _unshared(net: nn.Module) -> dict[str, Tensor]:
     tensors = net.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
-            raise FileError(f"'{name}' is {type(tensor).__name__}: files of weights hold tensors")
+            raise MipError(f"'{name}' is {type(tensor).__name__}: files of weights hold tensors")
         if is_lazy(tensor):
             raise MipError(
                 f"'{name}' has no shape yet: run the net once before its weights are saved"
@@ -198,9 +198,9 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a file by name: those of a safetensors file, of a model or checkpoint of
-    mip (the parameters that are trained, not their averages), or of a checkpoint of torch, also if
-    they are one of its entries (`NESTED`).
+    """Read the weights of a file by name: those of a safetensors file, of a model of mip or a
+    checkpoint (without the averages that its optimizer keeps), or of a checkpoint of torch, also
+    if they are one of its entries (`NESTED`).
 
     Nothing in a file is executed. Raises FileError for a pickle that holds more than tensors and
     plain values, and for a file that is missing, damaged or holds no weights.
