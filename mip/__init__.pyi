@@ -33,7 +33,9 @@ from .data import split as split
 from .data import stream as stream
 from .errors import MipError as MipError
 from .files import load_checkpoint as load_checkpoint
+from .files import load_weights as load_weights
 from .files import save as save
+from .files import save_weights as save_weights
 from .hooks import checkpoint as checkpoint
 from .hooks import early_stop as early_stop
 from .hooks import log as log

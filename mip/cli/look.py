@@ -32,10 +32,10 @@ def show(
     plan = mip.runs.adopt_facts(plan, sources)
     net = mip.build(plan, pretrain=False)
     if svg:
-        write(svg, mip.plots.diagram(mip.model.summary(plan, net)).encode(), overwrite=force)
-    echo(mip.runs.model_table(str(spec), mip.model.summary(plan, net, layers)))
+        write(svg, mip.plots.diagram(mip.model.plan_nodes(plan, net)).encode(), overwrite=force)
+    echo(mip.runs.model_table(str(spec), mip.model.plan_nodes(plan, net, layers)))
     counts = mip.model.count_layers(mip.model.profile(net, plan.example()))
-    echo(f"layers: {mip.runs.format_layer_counts(counts)}")
+    echo(f"layers: {mip.model.format_layer_counts(counts)}")
     if svg:
         echo(f"drew {svg}")
 

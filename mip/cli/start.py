@@ -62,6 +62,8 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
         job.plan.encode(chunk)
     for text, rows in mip.model.conversions(read_spec, table).items():
         echo(mip.model.summarize_rows(text, rows))
+    if not read_spec.train.epochs:
+        echo(mip.runs.UNTRAINED)
     echo(f"{spec} is fine: {job.steps} steps of up to {read_spec.train.batch_size} rows")
 
 

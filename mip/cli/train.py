@@ -102,6 +102,8 @@ def _fit_hooks(
         epoch = min(step * train.epochs // job.steps + 1, train.epochs)
         position = f"after step {step} of {job.steps}, in epoch {epoch} of {train.epochs}"
         echo(f"{out}: resuming {position}; same spec, same rows, the checkpoint is intact")
+    if not train.epochs:
+        echo(mip.runs.UNTRAINED)
     hooks = [*progress_bar(out.name)(job), mip.hooks.console(echo, epochs=train.epochs)]
     try:
         lr = mip.runs.lr_schedule(train, job.steps)

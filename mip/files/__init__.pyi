@@ -18,3 +18,7 @@ from .run_folder import is_run as is_run
 from .run_folder import last_checkpoint as last_checkpoint
 from .run_folder import run_files as run_files
 from .run_folder import write_spec as write_spec
+from .weights import LoadReport as LoadReport
+from .weights import load_weights as load_weights
+from .weights import read_weights as read_weights
+from .weights import save_weights as save_weights

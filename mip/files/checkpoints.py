@@ -15,7 +15,7 @@ from mip.errors import FileError
 from mip.files.format import Tensors, read_file, write_packed
 from mip.files.models import subtree
 from mip.model import Plan, plan_to_dict
-from mip.train import History, State, match_strides
+from mip.train import History, State, check_state, match_strides
 from mip.tree import leaves, unflatten_as
 
 _PARTS = ("params", "buffers", "optimizer")
@@ -62,6 +62,7 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
 
     Raises FileError when the file is damaged or belongs to another model or optimizer.
     """
+    check_state(start)
     tensors, meta = read_file(path)
     if "history" not in meta:
         raise FileError(f"{path}: the file holds a model and no checkpoint")

@@ -1,6 +1,6 @@
 """The file format: safetensors with a checksum, and nothing executable.
 
-One metadata key, `mip`, holds canonical JSON with a SHA-256 of the whole file (with zeros in the
+The metadata key `mip` holds canonical JSON with a SHA-256 of the whole file (with zeros in the
 place of the digest), because safetensors accepts a flipped bit in the data. The header is written
 here, in safetensors' order: the library would first copy the tensors, or write them before the
 digest is known. So tensors go from where they are to the file while a second thread computes the
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -77,13 +78,18 @@ def pack(tensors: Tensors, meta: Mapping[str, Any]) -> bytes:
 
 
 def write_packed(
-    path: str | Path, tensors: Tensors, meta: Mapping[str, Any], *, overwrite: bool = False
+    path: str | Path,
+    tensors: Tensors,
+    meta: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the bytes that `pack` makes without holding them in memory: tensors on the CPU go from
-    where they are to the file, while another thread computes the digest. Raises FileError as
-    `mip.output.write` does.
+    where they are to the file, while another thread computes the digest. `labels` are metadata for
+    other tools, beside the key "mip". Raises FileError as `mip.output.write` does.
     """
-    header, *data = _blocks(tensors, meta)
+    header, *data = _blocks(tensors, meta, labels)
     with ThreadPoolExecutor(1) as pool, replacing(path, overwrite=overwrite) as file:
         digest = pool.submit(_digest, [header, *data])
         file.writelines([header, *data])
@@ -92,7 +98,9 @@ def write_packed(
         file.write(_with_digest(header, digest.result()))
 
 
-def _blocks(tensors: Tensors, meta: Mapping[str, Any]) -> list[Any]:
+def _blocks(
+    tensors: Tensors, meta: Mapping[str, Any], labels: Mapping[str, str] = MappingProxyType({})
+) -> list[Any]:
     """Return the header, with zeros for its digest, and a view of each tensor's memory."""
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
@@ -104,11 +112,11 @@ def _blocks(tensors: Tensors, meta: Mapping[str, Any]) -> list[Any]:
     order = sorted(tensors, key=lambda name: (ranks[tensors[name].dtype], name))
     plain = {name: tensors[name].detach().cpu().contiguous() for name in order}
     memory = [tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in plain.values()]
-    return [_header(plain, text), *memory]
+    return [_header(plain, {**labels, "mip": text}), *memory]
 
 
-def _header(tensors: Tensors, text: str) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": {"mip": text}}
+def _header(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.nbytes

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mip.errors import FileError, SpecError
+from mip.errors import FileError, MipError, SpecError
 from mip.files.format import Tensors, read_file, write_packed
 from mip.model import Plan, plan_from_dict, plan_to_dict
 from mip.spec import KINDS
@@ -20,10 +20,30 @@ def save(path: str | Path, plan: Plan, state: State, *, overwrite: bool = False)
     """Write a model into one safetensors file: spec, facts, and the weights (their averages, if the
     state keeps averages). Equal models give equal bytes.
 
-    Raises FileError if the file exists, unless `overwrite` allows to replace it.
+    Raises FileError if the file exists, unless `overwrite` allows to replace it. Raises MipError
+    for a net without a plan, whose weights `save_weights` writes.
+
+    >>> from torch import nn
+    >>> save("net.safetensors", nn.Linear(2, 1), None)
+    Traceback (most recent call last):
+    mip.errors.MipError: mip.save(path, plan, state) writes the model of a spec: plan is a Linear; \
+mip.save_weights(path, net) writes the weights of a net of your own
     """
+    _check_arguments(path=path, plan=plan, state=state)
     meta = {"plan": plan_to_dict(plan), "step": state.step}
     write_packed(path, dict(leaves(_weights(state))), meta, overwrite=overwrite)
+
+
+def _check_arguments(**given: Any) -> None:
+    kinds: dict[str, tuple[type, ...]] = {"path": (str, Path), "plan": (Plan,), "state": (State,)}
+    for name, kind in kinds.items():
+        if not isinstance(given[name], kind):
+            text = "mip.save(path, plan, state) writes the model of a spec"
+            actual = type(given[name]).__name__
+            cure = "mip.save_weights(path, net) writes the weights of a net of your own"
+            if isinstance(given["plan"], Plan):
+                cure = "the state is what fit returns, or step.init()"
+            raise MipError(f"{text}: {name} is a {actual}; {cure}")
 
 
 def _weights(state: State) -> dict[str, Tree]:
@@ -69,7 +89,8 @@ def _model(
     path: str | Path, tensors: Tensors, meta: Mapping[str, Any], kinds: Mapping[str, type]
 ) -> tuple[Plan, State]:
     if "plan" not in meta:
-        raise FileError(f"{path}: the file holds no model")
+        cure = "; mip.load_weights(net, path) reads its weights" if tensors else ""
+        raise FileError(f"{path}: the file holds no model{cure}")
     try:
         plan = plan_from_dict(meta["plan"], kinds)
     except SpecError as error:

@@ -25,9 +25,12 @@ from .plan import plan_to_dict as plan_to_dict
 from .size import Node as Node
 from .size import count_layers as count_layers
 from .size import format_bytes as format_bytes
+from .size import format_layer_counts as format_layer_counts
 from .size import format_shape as format_shape
+from .size import plan_nodes as plan_nodes
 from .size import profile as profile
-from .size import summary as summary
 from .splitting import Parts as Parts
 from .splitting import as_parts as as_parts
 from .splitting import parts as parts
+from .summaries import Summary as Summary
+from .summaries import summary as summary

@@ -177,7 +177,19 @@ def count_layers(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1][0], pair[0])))
 
 
-def summary(plan: Plan, net: Net, layers: bool = False) -> list[Node]:
+def format_layer_counts(counts: Mapping[str, tuple[int, int]]) -> str:
+    """Write the number of layers of each type, and how often they run if more often.
+
+    >>> format_layer_counts({"Conv2d": (53, 53), "ReLU": (17, 49)})
+    '53 Conv2d, 17 ReLU (run 49 times)'
+    """
+    return ", ".join(
+        f"{n} {kind}" + (f" (run {calls} times)" if calls != n else "")
+        for kind, (n, calls) in counts.items()
+    )
+
+
+def plan_nodes(plan: Plan, net: Net, layers: bool = False) -> list[Node]:
     """List the branches of a model and its head, children before parents, as they are for one row;
     with `layers` also every layer below them.
     """

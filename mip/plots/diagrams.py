@@ -31,8 +31,8 @@ class Box:
 
 
 def diagram(nodes: Sequence[Node]) -> str:
-    """Draw the parts that `summary` lists, without layers, as SVG text: branches at the left, then
-    their fusions, then the heads.
+    """Draw the parts that `plan_nodes` lists, without layers, as SVG text: branches at the left,
+    then their fusions, then the heads.
     """
     placed = boxes(nodes)
     width = max(box.x + box.width for box in placed) + GAP / 2

@@ -1,3 +1,4 @@
+from .checks import UNTRAINED as UNTRAINED
 from .context import Context as Context
 from .crossvalidation import CrossValidation as CrossValidation
 from .crossvalidation import crossval as crossval
@@ -16,7 +17,6 @@ from .tables import comparison_table as comparison_table
 from .tables import files_table as files_table
 from .tables import fold_averages as fold_averages
 from .tables import folds_table as folds_table
-from .tables import format_layer_counts as format_layer_counts
 from .tables import model_table as model_table
 from .tables import scores_table as scores_table
 from .tables import sweep_frame as sweep_frame

@@ -18,6 +18,9 @@ from mip.spec import Train
 from mip.train import State
 from mip.tree import map_tree
 
+UNTRAINED = "train.epochs = 0: nothing is trained, and the model is saved as it is initialized"
+"""What to say of a spec without epochs, which is allowed: a fit is then a fold of no steps."""
+
 
 def check_targets(plan: Plan, parts: Parts) -> None:
     """Raise DataError for a valid or test row that cannot be scored: its class is not in train."""

@@ -252,18 +252,6 @@ def _costs(nodes: Sequence[Node]) -> list[str]:
     ]
 
 
-def format_layer_counts(counts: Mapping[str, tuple[int, int]]) -> str:
-    """Write the number of layers of each type, and how often they run if more often.
-
-    >>> format_layer_counts({"Conv2d": (53, 53), "ReLU": (17, 49)})
-    '53 Conv2d, 17 ReLU (run 49 times)'
-    """
-    return ", ".join(
-        f"{n} {kind}" + (f" (run {calls} times)" if calls != n else "")
-        for kind, (n, calls) in counts.items()
-    )
-
-
 def files_table(title: str, files: Sequence[tuple[str, int, float]]) -> Table:
     """Lay out files by name, with their megabytes and the day of their last use."""
     rows = [

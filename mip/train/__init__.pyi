@@ -9,12 +9,14 @@ from .events import Reply as Reply
 from .events import stateful as stateful
 from .events import with_names as with_names
 from .failures import StepError as StepError
+from .failures import failing_layer as failing_layer
 from .finder import LRCurve as LRCurve
 from .finder import find_lr as find_lr
 from .gradient import Grads as Grads
 from .gradient import compiled as compiled
 from .gradient import eager as eager
 from .gradient import match_strides as match_strides
+from .gradient import path_of as path_of
 from .gradient import sharpness_aware as sharpness_aware
 from .gradient import standard_gradient as standard_gradient
 from .gradient import vmapped as vmapped
@@ -29,6 +31,7 @@ from .replies import NewBatch as NewBatch
 from .replies import Skip as Skip
 from .replies import Stop as Stop
 from .state import State as State
+from .state import check_state as check_state
 from .state import init as init
 from .state import load_state as load_state
 from .state import module as module

@@ -89,6 +89,20 @@ def check_optimizer(optimizer: Any) -> None:
     raise MipError(f"the optimizer must be one of mip.optim, {cure}")
 
 
+def check_step(step: Any) -> None:
+    """Raise MipError for anything but a function of (state, batch).
+
+    >>> check_step(nn.Linear(1, 1))
+    Traceback (most recent call last):
+    mip.errors.MipError: the step is a net: make one, mip.train_step(net, loss, optimizer)
+    """
+    if isinstance(step, nn.Module):
+        raise MipError("the step is a net: make one, mip.train_step(net, loss, optimizer)")
+    if not callable(step):
+        kind = type(step).__name__
+        raise MipError(f"the step must be callable, not {kind}: mip.train_step makes one")
+
+
 def holds_batches(value: Any) -> bool:
     """Return whether a value can be an iterable of batches; a tensor, a dict and a DataFrame hold
     rows.

@@ -61,6 +61,7 @@ class Progress:
     batch: Any = None  # the one that a hook has put in the place of another
     memory: dict[Hook, Any] = field(factory=dict)  # of the hooks made by `stateful`
     serial: int = 0  # of the current event
+    metric_names: frozenset[str] = frozenset()  # of the steps that are not skipped
 
     @classmethod
     def start(cls, state: State, hooks: Sequence[Hook], history: History) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -48,7 +48,7 @@ def explain_failure(
     with torch.no_grad(), bound_tensors(tensor_slots(net), state.params | state.buffers):
         calls = list[tuple[str, nn.Module, Any]]()
         try:
-            logits = _forward(net, batch[0], calls)
+            logits = _forward(net, batch[:1], calls)
         except Exception as failure:
             return _layer_text(calls, failure, net)
     try:
@@ -76,7 +76,23 @@ def check_optimizer_state(optimizer: Optimizer, state: State) -> None:
         )
 
 
-def _forward(net: nn.Module, inputs: Any, calls: list[tuple[str, nn.Module, Any]]) -> Any:
+@torch.no_grad()
+def failing_layer(net: nn.Module, inputs: Sequence[Any]) -> str | None:
+    """Run a module on its arguments, and say which layer cannot take its input; None if all can.
+
+    >>> failing_layer(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), [torch.zeros(2, 3)])
+    "layer '1', a Linear with a weight float32 [1, 4] cannot take an input float32 [2, 3]: mat1 \
+and mat2 shapes cannot be multiplied (2x3 and 4x1)"
+    """
+    calls = list[tuple[str, nn.Module, Any]]()
+    try:
+        _forward(net, inputs, calls)
+    except Exception as failure:
+        return _layer_text(calls, failure, net)
+    return None
+
+
+def _forward(net: nn.Module, inputs: Sequence[Any], calls: list[tuple[str, nn.Module, Any]]) -> Any:
     """Run a module, with the layers that it is inside of in `calls`."""
 
     def enter(path: str) -> Callable[..., None]:
@@ -89,7 +105,7 @@ def _forward(net: nn.Module, inputs: Any, calls: list[tuple[str, nn.Module, Any]
             layer.register_forward_hook(lambda *_: calls.pop() and None),
         ]
     try:
-        return net(inputs)
+        return net(*inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mip.errors import DataError, MipError, list_rows
 from mip.optim import REPORTED
-from mip.train.arguments import holds_batches
+from mip.train.arguments import check_step, holds_batches
 from mip.train.events import (
     ROW_EVENTS,
     Event,
@@ -28,7 +28,7 @@ from mip.train.events import (
 from mip.train.failures import StepError
 from mip.train.history import STEP_INFO, Fitted, History, with_history
 from mip.train.replies import NewBatch, Skip, Stop
-from mip.train.state import State, copy, is_stacked, load_state
+from mip.train.state import State, check_state, copy, is_stacked, load_state
 from mip.train.step import Metrics, Step, StepFunction
 from mip.tree import count_rows
 
@@ -66,6 +66,8 @@ def fit(
     """
     if epochs is None and steps is None:
         raise MipError("fit() needs epochs= or steps=")
+    check_step(step)
+    check_state(state)
     progress = Progress.start(state, hooks, history or History())
     taken = _run(step, pipe, progress, epochs, steps)
     deque(taken, maxlen=0)  # a loop variable would hold on to the batch before
@@ -87,6 +89,8 @@ def scan(
 
     Without `epochs` or `steps` it never ends. Read `event.state` before the next event.
     """
+    check_step(step)
+    check_state(state)
     progress = Progress.start(state, (), History())
     for metrics, batch in _run(step, pipe, progress, epochs, steps):
         progress.serial += 1
@@ -153,8 +157,8 @@ def _run(
 ) -> Taken:
     stream, start = Stream.of(pipe), progress.state.step
     for name, value in (("epochs", epochs), ("steps", steps)):
-        if value is not None and value < 0:
-            raise MipError(f"fit: {name} must be 0 or more: {value}")
+        if value is not None and not (value >= 0 and value % 1 == 0):
+            raise MipError(f"fit: {name} must be a whole number, 0 or more: {value}")
     max_epochs = math.inf if epochs is None else epochs
     max_step = math.inf if steps is None else start + steps
     last = min(max_step, stream.last_step(start, max_epochs) or math.inf)
@@ -257,15 +261,25 @@ def _take_step(step: Step, stream: Stream, batch: Any, progress: Progress) -> Me
             f"a step must return state.step + 1: expected {before.step + 1}, got "
             f"{progress.state.step}"
         )
-    if progress.steps and not metrics.keys() <= progress.steps[0].keys() | {"skipped"}:
-        names = ", ".join(progress.steps[0].keys() - {"rows", "step"} - rates.keys())
-        raise MipError(
-            f"a step must measure the same metrics every time: {', '.join(metrics)} in step "
-            f"{before.step + 1}, {names} before it"
-        )
+    _check_metrics(progress, metrics, before.step + 1)
     measured = {**metrics, **rates}
     progress.steps.append({**measured, "rows": count_rows(batch), "step": before.step + 1})
     return measured
+
+
+def _check_metrics(progress: Progress, metrics: Metrics, step: int) -> None:
+    names, known = metrics.keys() - {"skipped"}, progress.metric_names
+    if metrics.get("skipped", 0) == 1:  # such a step measures what it got to
+        fits = not known or names <= known
+    else:
+        fits = not known or names == known
+        progress.metric_names = known or frozenset(names)
+    if not fits:
+        here, before = (", ".join(sorted(each)) for each in (names, known))
+        raise MipError(
+            f"a step must measure the same metrics every time: {here} in step {step}, {before} "
+            "before it"
+        )
 
 
 def _close_epoch(progress: Progress, step: Step) -> None:

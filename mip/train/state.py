@@ -14,6 +14,7 @@ from mip.compare import differences
 from mip.errors import DataError, MipError
 from mip.optim import Optimizer, Params, RunStep, find_averages
 from mip.rng import derive, generators, seeded
+from mip.train.arguments import check_net, check_optimizer
 from mip.train.gradient import (
     bound_tensors,
     check_not_distributed,
@@ -53,6 +54,22 @@ class State:
         return self.step if self.total_steps is None else RunStep(self.step, self.total_steps)
 
 
+def check_state(state: Any) -> None:
+    """Raise MipError for anything but a state.
+
+    >>> check_state(nn.Linear(1, 1))
+    Traceback (most recent call last):
+    mip.errors.MipError: the state must be a State, not Linear: step.init() makes the first one, \
+and fit returns the last
+    """
+    if isinstance(state, State):
+        return
+    if getattr(state, "__name__", "") == "init":
+        raise MipError("the state is the function init: call it, as in step.init(seed=0)")
+    cure = "step.init() makes the first one, and fit returns the last"
+    raise MipError(f"the state must be a State, not {type(state).__name__}: {cure}")
+
+
 def init(
     net: nn.Module,
     optimizer: Optimizer,
@@ -62,9 +79,11 @@ def init(
 ) -> State:
     """Make the state before the first step from copies of a module's parameters and buffers.
 
-    `precision` must be that of `train_step`. Raises MipError, as `train_step` and `eval_step` do,
-    for a module that is wrapped for several processes or devices.
+    `precision` must be that of `train_step`. Raises MipError, as `train_step` does, for what is no
+    module or no optimizer, and for a module that is wrapped for several processes or devices.
     """
+    check_net(net)
+    check_optimizer(optimizer)
     check_not_distributed(net)
     params = clone(trainable_params(net))
     optimizer = with_loss_scale(optimizer, float16_of(precision))
@@ -169,6 +188,7 @@ def module(net: nn.Module, state: State) -> nn.Module:
     >>> trained(torch.ones(1, 1)).item(), trained.training
     (1.0, False)
     """
+    check_net(net)
     copied = deepcopy(net)
     load_state(copied, state)
     return copied.eval()
@@ -180,6 +200,8 @@ def load_state(net: nn.Module, state: State) -> None:
 
     Raises MipError for the state of another module.
     """
+    check_net(net)
+    check_state(state)
     tensors = state.params | averaged_params(state) | state.buffers
     check_tensors(net, state)
     with torch.no_grad():

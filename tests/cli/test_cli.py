@@ -695,3 +695,14 @@ def test_a_class_folder_trains(tmp_path, monkeypatch, run):
     assert run("evaluate", "runs/pets/model.safetensors", "pets", "--split", "test")[0] == 0
     text = refused(run("predict", "runs/pets/model.safetensors", "pest"))
     assert text.startswith("pest: there is no such table; did you mean 'pets'?")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_check_says_that_nothing_is_trained(folder, run, schedule):
+    changes = "--set", f"train.schedule.kind={schedule}"
+    code, out, err = run("check", "houses.toml", "--set", "train.epochs=0", *changes)
+    assert code == 0, err
+    assert "train.epochs = 0: nothing is trained" in out
+    assert "nothing is trained" not in run("check", "houses.toml", *changes)[1]
+    out = run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=0", *changes)[1]
+    assert "nothing is trained" in out

@@ -10,7 +10,7 @@ import pytest
 import mip
 from mip.demo import draw
 from mip.heads import Head
-from mip.model import summary
+from mip.model import plan_nodes
 from mip.optim import OptimizerSpec, ScheduleSpec
 from mip.plots import diagram
 from mip.spec import schema
@@ -71,7 +71,7 @@ def test_the_picture_is_that_of_the_spec(tmp_path):
     draw(tmp_path, n_rows=20)
     spec = mip.parse(SPECS[0])
     plan = mip.adapt(spec, mip.clean(spec, mip.read(tmp_path / "houses.csv"))[0])
-    drawn = diagram(summary(plan, mip.build(plan)))
+    drawn = diagram(plan_nodes(plan, mip.build(plan)))
     assert (ROOT / "docs" / "models.svg").read_text() == drawn
 
 

@@ -15,3 +15,17 @@ def test_the_blocks_run_one_after_another():
         assert language == "python"
         exec(compile(text, "plain.md", "exec"), names)
     assert names["best"](names["inputs"]).shape == (32, 1)
+
+
+PRINTED = re.compile(r"^(mip\.\w[\w.]*\(.*\))\n((?:# .*\n)+)", re.MULTILINE)
+"""A call, and what it returns in comments below it."""
+
+
+def test_what_calls_return_stands_below_them():
+    names: dict[str, object] = {"__name__": __name__}
+    for _, text in BLOCKS:
+        exec(compile(text, "plain.md", "exec"), names)
+        for call, shown in PRINTED.findall(text):
+            actual = repr(eval(call, names)).replace(f"{names.get('folder')}/", "")
+            assert actual == shown.replace("# ", "", 1).replace("\n# ", "\n").strip()
+    assert len(PRINTED.findall(PAGE)) == 2

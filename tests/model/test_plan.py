@@ -17,7 +17,7 @@ from torch import nn
 import mip
 from mip.branches import Categorical, Continuous, Image
 from mip.errors import DataError, SpecError
-from mip.model import plan_from_dict, plan_to_dict, summary
+from mip.model import plan_from_dict, plan_nodes, plan_to_dict
 
 # Cells as the world has them.
 
@@ -338,11 +338,11 @@ def test_layers_of_a_head_are_linear_with_relu_between():
         "Linear",
     ]
     assert net.head(net.body(plan.encode(mip.from_frame(frame)).inputs)).shape == (16,)
-    assert sum(node.parameters for node in summary(plan, net)[-1:]) == 141
+    assert sum(node.parameters for node in plan_nodes(plan, net)[-1:]) == 141
 
 
 def test_a_summary_lists_the_parts_with_their_shapes(plan):
-    nodes = {node.path: node for node in summary(plan, mip.build(plan))}
+    nodes = {node.path: node for node in plan_nodes(plan, mip.build(plan))}
     assert list(nodes) == [
         "branch.photos",
         "branch.place",

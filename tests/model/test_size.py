@@ -18,10 +18,18 @@ from torch import nn
 
 import mip
 from mip.branches import Continuous
-from mip.model import Node, count_layers, format_shape, profile, summary
+from mip.errors import MipError
+from mip.model import (
+    Node,
+    count_layers,
+    format_layer_counts,
+    format_shape,
+    plan_nodes,
+    profile,
+    summary,
+)
 from mip.plots import diagram
 from mip.plots.diagrams import HEIGHT, boxes
-from mip.runs import format_layer_counts
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +127,7 @@ def test_measuring_leaves_everything_as_it_was():
 
 def test_parts_of_a_model_hold_its_layers(plan):
     net = mip.build(plan)
-    parts, layers = summary(plan, net), summary(plan, net, layers=True)
+    parts, layers = plan_nodes(plan, net), plan_nodes(plan, net, layers=True)
     assert [node for node in layers if node in parts] == parts
     paths = [node.path for node in layers]
     assert len(set(paths)) == len(paths)
@@ -131,7 +139,7 @@ def test_parts_of_a_model_hold_its_layers(plan):
 
 
 def test_the_shape_of_a_layer_says_how_many_photos_a_row_has(plan):
-    nodes = {node.path: node for node in summary(plan, mip.build(plan), layers=True)}
+    nodes = {node.path: node for node in plan_nodes(plan, mip.build(plan), layers=True)}
     assert nodes["branch.photos.backbone.0"].shape == ("2n", 2, 4, 4)
     assert format_shape(nodes["branch.photos"].shape) == "n × 8"
 
@@ -144,7 +152,7 @@ def test_a_branch_without_layers_is_a_part_all_the_same(table):
 
     plan = mip.adapt(mip.spec.Spec({"a": Plain(["rooms"])}, spec_of().head), table)
     net = mip.build(plan)
-    assert [node.path for node in summary(plan, net)] == ["branch.a", "branch", "head"]
+    assert [node.path for node in plan_nodes(plan, net)] == ["branch.a", "branch", "head"]
     assert count_layers(profile(net, plan.example())) == {
         "Linear": (2, 2),
         "Concat": (1, 1),
@@ -155,7 +163,7 @@ def test_a_branch_without_layers_is_a_part_all_the_same(table):
 
 def test_totals_of_parts_are_those_of_the_net(plan):
     net = mip.build(plan)
-    whole, parts = profile(net, plan.example())[0], summary(plan, net)
+    whole, parts = profile(net, plan.example())[0], plan_nodes(plan, net)
     tops = [node for node in parts if node.path in {"branch", "head"}]
     assert sum(node.parameters for node in tops) == whole.parameters
     assert sum(node.multiply_adds for node in tops) == whole.multiply_adds
@@ -223,7 +231,7 @@ def test_lines_run_from_each_box_to_the_next_and_through_none(tree, paths):
 
 def test_several_heads_are_parts_of_their_own(table):
     plan = mip.adapt(spec_of("joint"), table)
-    nodes = summary(plan, mip.build(plan))
+    nodes = plan_nodes(plan, mip.build(plan))
     message = [(node.path, node.kind, format_shape(node.shape)) for node in nodes[-4:]]
     assert message == [
         ("branch", "fuse", "n × 17"),
@@ -236,9 +244,74 @@ def test_several_heads_are_parts_of_their_own(table):
 
 
 def test_a_drawing_says_name_kind_and_shape(plan):
-    nodes = summary(plan, mip.build(plan))
+    nodes = plan_nodes(plan, mip.build(plan))
     drawn = ET.fromstring(diagram(nodes))
     texts = [each.text for each in drawn.iter(f"{SPACE}text")]
     assert texts[:3] == ["photos", "image", "n × 8"]
     assert texts[-3:] == ["head", "regression", "n"]
     assert len(list(drawn.iter(f"{SPACE}rect"))) == len(nodes) + 1
+
+
+# The summary of a net.
+
+
+def test_a_summary_has_the_numbers_of_the_whole_and_of_each_layer():
+    made = summary(mlp(784, 100, 100, 100, 10), torch.zeros(1, 784))
+    assert (made.parameters, made.multiply_adds) == (99_710, 99_400)
+    assert made.counts == {"Linear": (4, 4), "ReLU": (3, 3)}
+    assert [node.path for node in made.layers] == list("0123456")
+    lines = str(made).splitlines()
+    assert lines[0] == "Sequential takes float32 [1, 784]"
+    assert lines[2].split() == ["0", "Linear", "1", "×", "784", "1", "×", "100", "78,500", "78,400"]
+    assert lines[-2].split() == ["total", "99,710", "99,400"]
+    assert lines[-1] == "4 Linear, 3 ReLU"
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 2), nn.Embedding(7, 2)
+
+    def forward(self, x):
+        if isinstance(x, dict):
+            x = x["a"], x["b"]
+        return self.a(x[0]) + self.b(x[1])
+
+
+def test_several_inputs_are_a_tuple_a_dict_or_arguments():
+    x, words = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
+    inputs = "(float32 [4, 3], int64 [4])", "{a: float32 [4, 3], b: int64 [4]}"
+    made = summary(Two(), (x, words)), summary(Two(), {"a": x, "b": words})
+    assert tuple(each.inputs for each in made) == inputs
+    assert [(n.path, n.input_shape, n.shape) for n in made[0].layers] == [
+        ("a", (4, 3), (4, 2)),
+        ("b", (4,), (4, 2)),
+    ]
+    assert {each.parameters for each in made} == {3 * 2 + 2 + 7 * 2}
+    assert (
+        summary(nn.Bilinear(3, 2, 1), x, torch.zeros(4, 2)).inputs
+        == "float32 [4, 3], float32 [4, 2]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((nn.Conv2d(3, 4, 3),), r"a summary needs inputs .*: summary\(net, torch.zeros\(1, 3, 224"),
+        (
+            (mlp(3, 1), (1, 3)),
+            r"a summary needs tensors .*: summary\(net, torch.zeros\(1, 3",
+        ),
+        ((mlp(3, 2, 1), torch.zeros(2, 4)), r"layer '0', a Linear .* cannot take .* \[2, 4\]"),
+        ((nn.Linear,), "the net is the class Linear"),
+    ],
+)
+def test_a_summary_that_cannot_be_made_says_what_to_pass(arguments, message):
+    with pytest.raises(MipError, match=message):
+        summary(*arguments)
+
+
+def test_a_plan_is_no_net(plan):
+    with pytest.raises(MipError, match=r"plan\.example\(\)"):
+        summary(plan, mip.build(plan))
+    assert summary(mip.build(plan), plan.example()).parameters > 0

@@ -15,10 +15,11 @@ from torch import nn
 from torch.func import functional_call, grad_and_value
 
 import mip
+from mip.errors import MipError
 from mip.hooks import limit, restore_best, timing
 from mip.optim import adam, partition
 from mip.rng import generator
-from mip.train import State, Step, eval_step
+from mip.train import State, Step, eval_step, norms
 
 MEAN = 3.0
 """The mean of the numbers that the generator is to make."""
@@ -283,3 +284,24 @@ def test_logits_may_be_a_tuple(rows):
     after, _ = mip.train_step(net, loss, opt)(mip.init(net, opt), rows)
     expected, _ = mip.train_step(as_dict, both, opt)(mip.init(as_dict, opt), rows)
     assert bits(after) == bits(expected)
+
+
+@pytest.mark.parametrize("names", [["loss", "mae"], [], ["mae"]])
+def test_metrics_that_change_between_steps_are_named(names):
+    # The second epoch is compared with the first, too.
+    def changing(state, batch):
+        measured = ["loss"] if state.step < 3 else names
+        return evolve(state, step=state.step + 1), dict.fromkeys(measured, 1.0)
+
+    message = rf"every time: {', '.join(names)} in step 4, loss before it"
+    with pytest.raises(MipError, match=message):
+        mip.fit(Step(changing), [torch.ones(1)] * 2, State({}, {}, ()), epochs=2)
+
+
+def test_a_first_step_that_is_skipped_does_not_say_what_the_others_measure():
+    net = nn.Linear(2, 1)
+    large = lambda loss: mip.Skip.BATCH if loss > 100 else loss  # noqa: E731
+    step = mip.train_step(net, F.mse_loss, mip.sgd(0.1), measure=norms, map_loss=large)
+    batches = [(torch.ones(3, 2), torch.full((3,), y)) for y in (1e3, 1.0)]
+    _, history = mip.fit(step, batches, step.init(), epochs=2)
+    assert history.steps["grad_norm"].isnan().tolist() == [True, False] * 2

@@ -13,6 +13,7 @@ from conftest import bits, fold, set_up, spec_of
 from torch import nn
 
 import mip
+from mip.errors import MipError
 from mip.train import eval_step, update_bn, with_averaged_params
 from mip.train.step import copy
 
@@ -464,3 +465,28 @@ def test_a_state_without_averages_is_settled():
     net, opt = plain(), mip.sgd(0.5)
     state = mip.init(net, opt)
     assert update_bn(net, state, [data()]) is state
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net, step, pipe: mip.fit(net, pipe, step.init(), epochs=1), "the step is a net"),
+        (lambda net, step, pipe: mip.fit(step, step.init(), pipe, epochs=1), "not list: step.init"),
+        (lambda net, step, pipe: mip.fit(step, pipe, step.init, epochs=1), "the function init"),
+        (lambda net, step, pipe: mip.fit(step, pipe, net, epochs=1), "not Linear: step.init"),
+        (lambda net, step, pipe: next(mip.scan(step, pipe, net)), "not Linear: step.init"),
+        (lambda net, step, pipe: mip.module(step.init(), net), "must be an nn.Module, not State"),
+        (lambda net, step, pipe: mip.init(mip.sgd(0.1), net), "must be an nn.Module, not Optim"),
+        (lambda net, step, pipe: mip.init(net, torch.optim.SGD), r"or mip\.sgd\(1e-3\)"),
+        (lambda net, step, pipe: mip.load_checkpoint("a", net), "not Linear: step.init"),
+        (
+            lambda net, step, pipe: mip.fit(step, pipe, step.init(), epochs=1.5),
+            "epochs must be a whole number, 0 or more: 1.5",
+        ),
+    ],
+)
+def test_arguments_in_another_order_are_named(call, message):
+    net = nn.Linear(2, 1)
+    step = mip.train_step(net, nn.functional.mse_loss, mip.sgd(0.1))
+    with pytest.raises(MipError, match=message):
+        call(net, step, [(torch.ones(3, 2), torch.ones(3))])
