@@ -58,7 +58,7 @@ def confusion_matrix(
     fig, axes = single(size + 0.6, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    _label_classes(axes, names)
+    _label_classes(axes, names, " (in % of the true class)" if normalize else "")
     if len(names) <= MAX_NUMBERED:
         _write_numbers(axes, counts, shares, normalize)
     bar = fig.colorbar(image, format="{x:.0%}", shrink=0.7)
@@ -77,7 +77,7 @@ def _labels(predicted: Any) -> np.ndarray:
     return labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
 
 
-def _label_classes(axes: Axes, names: Sequence[str]) -> None:
+def _label_classes(axes: Axes, names: Sequence[str], note: str) -> None:
     texts = [shorten(name, 22) for name in names]
     size = 8 if len(names) <= 20 else 6.5
     slanted = sum(map(len, texts)) > 40
@@ -91,7 +91,7 @@ def _label_classes(axes: Axes, names: Sequence[str]) -> None:
         rotation_mode="anchor" if slanted and len(names) <= 20 else "default",
     )
     axes.set_yticks(places, texts, fontsize=size)
-    axes.set_xlabel("predicted", fontsize=9)
+    axes.set_xlabel(f"predicted{note}", fontsize=9)
     axes.set_ylabel("truth", fontsize=9)
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)

@@ -17,6 +17,7 @@ from mip.prediction import Ensemble, Predictor, predict_net
 from mip.prediction import load as load_model
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -46,9 +47,9 @@ def predictions(
         raise DataError("no row has a prediction and a target")
     truth, guess = truth[known], guess[known]
     fig, axes = single(4.6, 4.6)
-    axes.scatter(truth, guess, s=12, alpha=_alpha(len(truth)), linewidths=0)
+    _scatter(axes, truth, guess)
     ends = [min(truth.min(), guess.min()), max(truth.max(), guess.max())]
-    axes.plot(ends, ends, color="0.4", linewidth=1, zorder=1)
+    axes.plot(ends, ends, color="0.3", linewidth=0.9)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel(_label(target, "truth"), fontsize=9)
     axes.set_ylabel("predicted", fontsize=9)
@@ -85,7 +86,7 @@ def fitted_line(
     name = _label(x, "x")
     line = _numbers(_predict(model, grid[:, None], [name]))
     fig, axes = single(6, 4)
-    axes.scatter(xs[known], ys[known], s=14, alpha=_alpha(len(xs)), linewidths=0, label="data")
+    _scatter(axes, xs[known], ys[known])
     axes.plot(grid, line, color="C1", linewidth=2, label="model")
     axes.set_xlabel(name, fontsize=9)
     axes.set_ylabel(_label(target, "target"), fontsize=9)
@@ -134,7 +135,9 @@ def decision_boundary(
     known = class_names(labels, classes)
     answers = _classes(_predict(model, grid, names), known, threshold)
     rows = class_codes(labels, known)
-    fig, axes = single(6, 4.6)
+    shown_names = [shorten(name, 30) for name in known]
+    columns = -(-len(known) // 20)
+    fig, axes = single(5.2 + columns * (0.3 + 0.07 * max(map(len, shown_names))), 4.6)
     colours = class_colours(len(known))
     from matplotlib.colors import ListedColormap  # `single` has raised if it is missing
 
@@ -156,12 +159,11 @@ def decision_boundary(
                 color=colours[k],
                 edgecolors="white",
                 linewidths=0.4,
-                label=shorten(known[k], 24),
+                label=shown_names[k],
             )
     axes.set(xlim=(xs[0], xs[-1]), ylim=(ys[0], ys[-1]))
     axes.set_xlabel(names[0], fontsize=9)
     axes.set_ylabel(names[1], fontsize=9)
-    columns = -(-len(known) // 16)
     fig.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=columns)
     return finish(fig, title, path, overwrite)
 
@@ -182,9 +184,10 @@ def _label(values: Any, default: str) -> str:
     return str(name) if name is not None else default
 
 
-def _alpha(count: int) -> float:
-    # Fainter points the more there are, so that dense places show.
-    return float(np.clip(30 / np.sqrt(max(count, 1)), 0.1, 0.8))
+def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    # Fainter points the more there are, so that dense places show; and no million shapes in a PDF.
+    alpha = float(np.clip(400 / len(x), 0.05, 0.8))
+    axes.scatter(x, y, s=12, alpha=alpha, linewidths=0, label="data", rasterized=len(x) > 5000)
 
 
 def _predict(model: Any, points: np.ndarray, names: Sequence[str]) -> Any:
@@ -224,7 +227,9 @@ def class_codes(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
         )
         unknown = labels[codes < 0]
     if len(unknown):
-        raise DataError(f"{unknown[0]!r} is none of the {len(names)} classes: {', '.join(names)}")
+        raise DataError(
+            f"{unknown.tolist()[0]!r} is none of the {len(names)} classes: {', '.join(names)}"
+        )
     return codes
 
 

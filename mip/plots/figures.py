@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mip.errors import MipError, hint
 from mip.output import check_output, write
@@ -21,6 +21,10 @@ FORMATS = ("jpg", "pdf", "png", "svg", "webp")
 
 SMALL, NORMAL = 7, 9
 """Sizes of letters, in points: in panels of a grid, and elsewhere."""
+
+
+NUMBER = "{x:,.10g}"
+"""The format of numbers at an axis: 1,000,000 and 0.01."""
 
 
 def figure(width: float, height: float) -> Figure:
@@ -40,6 +44,8 @@ def single(width: float, height: float) -> tuple[Figure, Axes]:
     axes.tick_params(labelsize=SMALL + 1, color="0.6")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("0.6")
+    axes.xaxis.set_major_formatter(NUMBER)
+    axes.yaxis.set_major_formatter(NUMBER)
     return fig, axes
 
 
@@ -76,22 +82,27 @@ def panels(
 
 
 def legend(fig: Figure, axes: Sequence[Axes]) -> None:
-    """Add one legend for the lines of all panels, above them; a single line needs none."""
+    """Add one legend for the lines of all panels; a single line needs none."""
     lines: dict[str, Artist] = {}
     for each in axes:
         for line, label in zip(*each.get_legend_handles_labels(), strict=True):
             lines.setdefault(label, line)
     if len(lines) > 1:
-        # A label takes about 0.06 inches a letter, and its line half an inch.
-        widest = 0.5 + 0.06 * max(map(len, lines))
-        fig.legend(
-            lines.values(),
-            lines.keys(),
-            loc="outside upper right",
-            ncols=max(1, int(fig.get_figwidth() / widest)),
-            frameon=False,
-            fontsize=8,
-        )
+        place_legend(fig, lines)
+
+
+def place_legend(fig: Figure, lines: Mapping[str, Artist]) -> None:
+    """Add a legend above the panels, or at the right if that takes more than two rows."""
+    # A label takes about 0.07 inches a letter, and its line half an inch.
+    widest = 0.6 + 0.07 * max(map(len, lines))
+    columns = max(1, int(fig.get_figwidth() / widest))
+    place: Literal["outside upper right", "outside right upper"] = "outside upper right"
+    if len(lines) > 2 * columns:
+        columns = -(-len(lines) // int(5 * fig.get_figheight()))
+        place = "outside right upper"
+        fig.set_figwidth(fig.get_figwidth() + columns * widest)
+    handles, labels = list(lines.values()), list(lines)
+    fig.legend(handles, labels, loc=place, ncols=columns, frameon=False, fontsize=8)
 
 
 def format_of(path: str | Path) -> str:
@@ -144,9 +155,12 @@ def finish(fig: Figure, title: str | None, path: str | Path | None, overwrite: b
 
 
 def shorten(text: str, length: int) -> str:
-    """Cut a text after so many letters.
+    """Cut a text that is longer in its middle: names often differ in their ends.
 
-    >>> shorten("golden retriever", 8), shorten("pug", 8)
-    ('golden …', 'pug')
+    >>> shorten("golden retriever", 9), shorten("pug", 9)
+    ('gold…ever', 'pug')
     """
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end]}…{text[len(text) - end :]}"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mip.errors import MipError, hint
 from mip.optim import Schedule
-from mip.plots.figures import finish, legend, panels, shorten
+from mip.plots.figures import finish, legend, panels, place_legend, shorten
 from mip.plots.sources import HistorySource, as_history
 from mip.train import STEP_INFO, History
 
@@ -29,7 +29,7 @@ COLOURS = ("#2f6db3", "#e07b1f", "#3a9a5b", "#8a5fb5", "#b04a4a")
 """One for what training measures itself, then one for each part that is validated."""
 
 
-LINES = ("--", "-", ":", "-.")
+LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("--", "-", ":", "-.")
 """The same for several runs, whose colours tell them apart."""
 
 
@@ -47,6 +47,16 @@ class Curve:
     part: str
     epochs: list[float]
     values: list[float]
+
+
+@frozen
+class Style:
+    """How a run's part is drawn: the label of its line, that of the part, its colour and line."""
+
+    label: str
+    part: str
+    colour: str
+    line: Literal["-", "--", ":", "-."]
 
 
 def history(
@@ -73,8 +83,8 @@ def history(
     """
     runs = _read(histories)
     curves = _select(_by_metric(runs), metrics)
-    has_schedule = schedule is not None and "lr" not in curves
-    titles = [*(shorten(name, 34) for name in curves), *["learning rate"] * has_schedule]
+    rates = _rates(runs, schedule) if schedule is not None and "lr" not in curves else {}
+    titles = [*(shorten(name, 34) for name in curves), *["learning rate"] * bool(rates)]
     if not titles:
         raise MipError("the history has no metrics: nothing has run yet")
     fig, axes = panels(titles, MAX_COLUMNS, 1.9)
@@ -86,19 +96,17 @@ def history(
         if metric.split(".")[-1] == "loss" and _is_positive(metric, lines, [*runs.values()]):
             panel.set_yscale(scale)
         for curve in lines:
-            _plot_epochs(panel, curve, *styles[curve.run, curve.part])
-        for k, (name, run) in enumerate(runs.items()):
-            values = run.steps.get(metric, Tensor())
-            if len(runs) == 1:
-                _plot_steps(panel, steps[name], values, COLOURS[0], "each step", not lines)
-            elif not run.epochs:
-                _plot_steps(panel, steps[name], values, f"C{k % 10}", f"{name}, each step", True)
-    if schedule is not None and has_schedule:
-        _plot_schedule(axes[-1], schedule, runs, steps)
+            _plot_epochs(panel, curve, styles[curve.run, curve.part])
+        _plot_steps(panel, metric, runs, steps, styles)
+    for name, values in rates.items():
+        axes[-1].plot(steps[name], values, color="C7", linewidth=1.5)
     for panel in axes:
         _format(panel)
     fig.supxlabel("epoch" if ends else "step", fontsize=9)
-    legend(fig, axes)
+    if len(runs) == 1:
+        legend(fig, axes)
+    else:
+        _explain_runs(fig, styles, curves)
     return finish(fig, title, path, overwrite)
 
 
@@ -170,68 +178,99 @@ def _steps_in_epochs(measured: History) -> np.ndarray:
 
 def _styles(
     metrics: Mapping[str, Sequence[Curve]], runs: Sequence[str]
-) -> dict[tuple[str, str], tuple[str, str, str]]:
-    # Label, colour and line of each run and part: a single run has a colour for each part.
+) -> dict[tuple[str, str], Style]:
+    # A single run has a colour for each part; several have one each, and a line for each part.
     parts = dict.fromkeys(["", *(curve.part for curves in metrics.values() for curve in curves)])
     own = "train, mean of its steps" if "train" in parts else "train"
-    if len(runs) == 1:
-        return {
-            (runs[0], part): (part or own, COLOURS[k % len(COLOURS)], "-")
-            for k, part in enumerate(parts)
-        }
     return {
-        (run, part): (f"{run}, {part or own}", f"C{k % 10}", LINES[j % len(LINES)])
+        (run, part): Style(
+            f"{run}, {part or own}", part or own, f"C{k % 10}", LINES[j % len(LINES)]
+        )
+        if len(runs) > 1
+        else Style(part or own, part or own, COLOURS[j % len(COLOURS)], "-")
         for k, run in enumerate(runs)
         for j, part in enumerate(parts)
     }
 
 
-def _plot_epochs(axes: Axes, curve: Curve, label: str, colour: str, line: str) -> None:
-    # A line would not show a value between values that are missing.
+def _explain_runs(
+    fig: Figure,
+    styles: Mapping[tuple[str, str], Style],
+    metrics: Mapping[str, Sequence[Curve]],
+) -> None:
+    # The colour of each run and, if there are several, the line of each part.
+    from matplotlib.lines import Line2D
+
+    lines = {
+        shorten(run, 40): Line2D([], [], color=style.colour) for (run, _), style in styles.items()
+    }
+    drawn = [(curve.run, curve.part) for curves in metrics.values() for curve in curves]
+    parts = {styles[each].part: styles[each].line for each in drawn}
+    if len(parts) > 1:
+        for part, line in parts.items():
+            lines[part] = Line2D([], [], color="0.4", linestyle=line)
+    place_legend(fig, lines)
+
+
+def _plot_epochs(axes: Axes, curve: Curve, style: Style) -> None:
+    colour = style.colour
+    axes.plot(
+        curve.epochs, curve.values, style.line, color=colour, linewidth=1.5, label=style.label
+    )
+    # A line would not show a value between values that are missing, or the only one.
     finite = np.isfinite(np.array([np.nan, *curve.values, np.nan], dtype=float))
     alone = finite[1:-1] & ~finite[:-2] & ~finite[2:]
-    axes.plot(
-        curve.epochs,
-        curve.values,
-        line,
-        color=colour,
-        linewidth=1.5,
-        label=label,
-        marker="o",
-        markersize=4,
-        markevery=np.flatnonzero(alone).tolist(),
-    )
+    x, y = (np.array(each)[alone] for each in (curve.epochs, curve.values))
+    if len(x):
+        axes.plot(x, y, "o", color=colour, markersize=4, clip_on=False, label="_")
 
 
 def _plot_steps(
-    axes: Axes, steps: np.ndarray, values: Tensor, colour: str, label: str, is_alone: bool
-) -> None:
-    finite = values[values.isfinite()]
-    if not len(finite):
-        return
-    # The axis leaves out the extremes: the first few steps, or a spike, would flatten all else.
-    low, high = np.quantile(finite.numpy(), [0.01, 0.99])
-    axes.update_datalim([(steps[0], low), (steps[0], high)])
-    axes.autoscale_view(scalex=False)
-    axes.autoscale(enable=False, axis="y")
-    width, alpha, order = (1.0, 1.0, 2) if is_alone else (0.7, 0.3, 1)
-    axes.plot(steps, values, color=colour, label=label, linewidth=width, alpha=alpha, zorder=order)
-
-
-def _plot_schedule(
     axes: Axes,
-    schedule: Schedule,
+    metric: str,
     runs: Mapping[str, History],
     steps: Mapping[str, np.ndarray],
+    styles: Mapping[tuple[str, str], Style],
 ) -> None:
+    # Several runs with steps would hide each other; but steps may be all that a run has.
     for name, run in runs.items():
-        rates = [schedule(step - 1) for step in run.steps.get("step", Tensor()).tolist()]
-        axes.plot(steps[name], rates, color="C7", linewidth=1.5)
+        values = run.steps.get(metric, Tensor())
+        finite = values[values.isfinite()]
+        if not len(finite) or (len(runs) > 1 and run.epochs):
+            continue
+        # The axis leaves out the extremes: the first few steps, or a spike, would flatten all else.
+        low, high = np.quantile(finite.numpy(), [0.01, 0.99])
+        axes.update_datalim([(steps[name][0], low), (steps[name][0], high)])
+        axes.autoscale_view(scalex=False)
+        width, alpha, order = (0.7, 0.3, 1) if run.epochs else (1.0, 1.0, 2)
+        axes.plot(
+            steps[name],
+            values,
+            color=styles[name, ""].colour,
+            label=f"{name}, each step" if len(runs) > 1 else "each step",
+            linewidth=width,
+            alpha=alpha,
+            zorder=order,
+            scaley=False,
+        )
+
+
+def _rates(runs: Mapping[str, History], schedule: Schedule) -> dict[str, list[float]]:
+    return {
+        name: [schedule(step - 1) for step in run.steps.get("step", Tensor()).tolist()]
+        for name, run in runs.items()
+    }
 
 
 def _format(axes: Axes) -> None:
     if axes.get_yscale() == "linear":
         axes.yaxis.set_major_formatter("{x:,g}")
+    else:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", color="0.6")

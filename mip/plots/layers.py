@@ -52,7 +52,7 @@ def weights(
     fig, axes = panels([shorten_path(name) for name in params], MAX_COLUMNS, 1.6, sharex=False)
     for panel, param in zip(axes, params.values(), strict=True):
         _plot_weights(panel, param, bins)
-    fig.supylabel("numbers", fontsize=9)
+    fig.supylabel("count", fontsize=9)
     return finish(fig, title, path, overwrite)
 
 
@@ -66,7 +66,7 @@ def _params(model: nn.Module | State | Mapping[str, Tensor]) -> dict[str, Tensor
 def _plot_weights(axes: Axes, param: Tensor, bins: int) -> None:
     numbers = param.detach().cpu().to(torch.float64).flatten().numpy()
     finite = numbers[np.isfinite(numbers)]
-    axes.hist(finite, bins=min(bins, max(1, len(finite))), color="#2f6db3")
+    axes.hist(finite, bins=min(bins, 1 + int(2 * len(finite) ** 0.5)), color="#2f6db3")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.02)
     axes.locator_params(nbins=4)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mip.errors import MipError, hint
-from mip.plots.figures import check_path, finish, single
+from mip.plots.figures import NUMBER, check_path, finish, single
 from mip.prediction import evaluating
 from mip.train import LRCurve, State, check_loss, score
 
@@ -96,7 +96,7 @@ def loss_surface(
     mesh = axes.pcolormesh(xs, ys, losses, shading="gouraud", norm=norm, cmap="viridis")
     mesh.set_rasterized(True)
     axes.contour(xs, ys, losses, levels=levels, colors="white", linewidths=0.5, alpha=0.7)
-    bar = fig.colorbar(mesh, label="loss", format="%.3g")
+    bar = fig.colorbar(mesh, label="loss", format=NUMBER)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8)
     bar.ax.minorticks_off()

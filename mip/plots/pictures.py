@@ -68,20 +68,22 @@ def images(
     guesses = _texts(predicted, classes, len(pictures), "predictions")
     numbers = _texts(chances, None, len(pictures), "chances")
     n_columns = min(columns, len(pictures))
+    times = 1 if n_columns > 3 else 2  # a few images are larger
+    width, letters = times * CELL, times * LETTERS
     n_rows = -(-len(pictures) // n_columns)
     lines = (names is not None) + (guesses is not None)
     ratio = float(np.median([picture.shape[0] / picture.shape[1] for picture in pictures]))
-    height = CELL * min(max(ratio, 0.3), 3) + 0.16 * lines + 0.06
-    fig = figure(max(2.0, CELL * n_columns), height * n_rows + 0.3 * bool(title))
+    height = width * min(max(ratio, 0.3), 3) + 0.16 * lines + 0.06
+    fig = figure(width * n_columns, height * n_rows + 0.3 * bool(title))
     grid = fig.subplots(n_rows, n_columns, squeeze=False).flatten().tolist()
     for axes in grid[len(pictures) :]:
         fig.delaxes(axes)
     for k, (axes, picture) in enumerate(zip(grid, pictures, strict=False)):
         show_picture(axes, picture)
-        lines_of_text = [shorten(names[k], LETTERS)] if names else []
+        lines_of_text = [shorten(names[k], letters)] if names else []
         if guesses:
             chance = f" {float(numbers[k]):.0%}" if numbers else ""
-            lines_of_text.append(f"→ {shorten(guesses[k], LETTERS - 2 - len(chance))}{chance}")
+            lines_of_text.append(f"→ {shorten(guesses[k], letters - 2 - len(chance))}{chance}")
         is_wrong = names is not None and guesses is not None and names[k] != guesses[k]
         colour = "black" if not (names and guesses) else WRONG if is_wrong else RIGHT
         axes.set_title("\n".join(lines_of_text), fontsize=8, color=colour, pad=3)
