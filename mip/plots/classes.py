@@ -10,7 +10,7 @@ import numpy as np
 
 from mip.data import as_array
 from mip.errors import DataError
-from mip.plots.features import class_codes, class_names
+from mip.plots.features import class_codes, class_labels, class_names
 from mip.plots.figures import figure, finish, shorten, single
 from mip.plots.pictures import read_picture, show_picture
 
@@ -37,21 +37,17 @@ def confusion_matrix(
 
     Predictions are a class for each row, logits or probabilities [n, k], or the DataFrame that a
     predictor returns; targets are classes. A class is a name, or a number from 0 that counts the
-    `classes` (default: the sorted classes of both). With `normalize` the numbers are shares of
+    `classes` (default: the sorted names of both, or all numbers up to the largest). With `normalize` the numbers are shares of
     their row, in percent. The title has the accuracy: the diagonal's share of all rows.
 
     >>> fig = confusion_matrix(["cat", "dog", "dog"], ["cat", "cat", "dog"])
     >>> [text.get_text() for text in fig.axes[0].texts], fig.get_suptitle()
     (['1', '1', '0', '1'], 'accuracy 66.7% (2 of 3 rows)')
     """
-    guess, truth = _labels(predicted), np.asarray(as_array(target)).reshape(-1)
+    guess, truth = _labels(predicted), class_labels(target)
     if len(guess) != len(truth) or not len(truth):
         raise DataError(f"there are {len(guess)} predictions for {len(truth)} targets")
-    names = class_names(truth, classes)
-    if classes is None:
-        others = class_names(guess, None)
-        is_numbered = truth.dtype.kind in "biu" and guess.dtype.kind in "biu"
-        names = max(names, others, key=len) if is_numbered else sorted({*names, *others})
+    names = class_names(truth, guess) if classes is None else [str(name) for name in classes]
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(counts, (class_codes(truth, names), class_codes(guess, names)), 1)
     size = 2.6 + min(0.38 * len(names), 9)
@@ -74,7 +70,9 @@ def _labels(predicted: Any) -> np.ndarray:
     if hasattr(predicted, "columns"):
         predicted = predicted["label"]
     labels = np.asarray(as_array(predicted))
-    return labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+    return (
+        labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else class_labels(labels)
+    )
 
 
 def _label_classes(axes: Axes, names: Sequence[str], note: str) -> None:

@@ -124,7 +124,7 @@ def decision_boundary(
     points = np.asarray(as_array(features), dtype=float)
     if points.ndim != 2 or points.shape[1] != 2:
         raise DataError(f"decision_boundary draws two features [n, 2], not {list(points.shape)}")
-    labels = np.asarray(as_array(target)).reshape(-1)
+    labels = class_labels(target)
     if len(labels) != len(points) or not len(points):
         raise DataError(f"there are {len(points)} rows of features and {len(labels)} targets")
     names = [str(name) for name in getattr(features, "columns", ["feature 0", "feature 1"])]
@@ -132,7 +132,7 @@ def decision_boundary(
     margin = np.where(high > low, 0.05 * (high - low), 1.0)
     xs, ys = np.linspace(low - margin, high + margin, size).T
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    known = class_names(labels, classes)
+    known = class_names(labels) if classes is None else [str(name) for name in classes]
     answers = _classes(_predict(model, grid, names), known, threshold)
     rows = class_codes(labels, known)
     shown_names = [shorten(name, 30) for name in known]
@@ -206,13 +206,25 @@ def _predict(model: Any, points: np.ndarray, names: Sequence[str]) -> Any:
     return model(points)
 
 
-def class_names(labels: np.ndarray, classes: Sequence[str] | None) -> list[str]:
-    """Return the names of all classes; those of numbers 0, 1, … are these numbers."""
-    if classes is not None:
-        return [str(name) for name in classes]
-    if labels.dtype.kind in "biu":
-        return [str(k) for k in range(int(labels.max(initial=0)) + 1)]
-    return sorted({str(label) for label in labels.tolist()})
+def class_labels(values: Any) -> np.ndarray:
+    """Return the classes of rows as an array [n] of texts or, also for whole floats, integers."""
+    labels = np.asarray(as_array(values)).reshape(-1)
+    if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == labels.round()).all():
+        return labels.astype(np.int64)
+    return labels
+
+
+def class_names(target: np.ndarray, predicted: np.ndarray | None = None) -> list[str]:
+    """Return the names of all classes: 0, 1, … for numbers, otherwise sorted.
+
+    Predicted numbers beside texts count the sorted texts of the target.
+    """
+    both = [target] if predicted is None else [target, predicted]
+    if target.dtype.kind in "biu":
+        numbers = [labels for labels in both if labels.dtype.kind in "biu"]
+        return [str(k) for k in range(1 + max(int(each.max(initial=0)) for each in numbers))]
+    texts = [labels for labels in both if labels.dtype.kind not in "biu"]
+    return sorted({str(label) for labels in texts for label in labels.tolist()})
 
 
 def class_codes(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -227,9 +239,8 @@ def class_codes(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
         )
         unknown = labels[codes < 0]
     if len(unknown):
-        raise DataError(
-            f"{unknown.tolist()[0]!r} is none of the {len(names)} classes: {', '.join(names)}"
-        )
+        first, known = unknown.tolist()[0], ", ".join(names)
+        raise DataError(f"{first!r} is none of the {len(names)} classes: {known}; give classes=")
     return codes
 
 

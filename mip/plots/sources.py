@@ -13,7 +13,7 @@ import torch
 
 from mip.errors import FileError, MipError
 from mip.output import reason
-from mip.train import History
+from mip.train import History, State
 
 
 class HasHistory(Protocol):
@@ -43,6 +43,8 @@ def as_history(source: HistorySource) -> History:
     rows = source if isinstance(source, Sequence) else [None]
     if all(isinstance(row, Mapping) for row in rows):
         return _from_rows(rows)
+    if isinstance(source, State):
+        raise MipError("a plain State has no history: draw that of `state, history = mip.fit(…)`")
     known = "a history, what has one, a file of the hook log, or a run folder"
     raise MipError(f"{type(source).__name__} is not {known}")
 

@@ -383,6 +383,27 @@ def test_predictions_of_a_class_may_be_logits_names_or_a_frame():
         plots.confusion_matrix(["cat", "dog"], truth)
 
 
+@pytest.mark.parametrize(
+    "predicted",
+    [[0, 10, 2], torch.tensor([0.0, 10.0, 2.0]), ["0", "10", "2"], np.eye(11)[[0, 10, 2]]],
+)
+@pytest.mark.parametrize("target", [[0, 10, 10], [0.0, 10.0, 10.0]])
+def test_numbers_are_classes_in_their_order(predicted, target):
+    fig = plots.confusion_matrix(predicted, target)
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == [str(k) for k in range(11)]
+    counts = np.array([int(text.get_text()) for text in fig.axes[0].texts]).reshape(11, 11)
+    assert {(row, column) for row, column in np.argwhere(counts).tolist()} == {
+        (0, 0), (10, 10), (10, 2),
+    }  # fmt: skip
+
+
+def test_predicted_numbers_count_the_names_of_the_target():
+    fig = plots.confusion_matrix(np.eye(2)[[0, 1, 1]], ["cat", "dog", "cat"])
+    assert [text.get_text() for text in fig.axes[0].texts] == ["1", "1", "0", "1"]
+    with pytest.raises(DataError, match="2 is none of the 2 classes: cat, dog; give classes="):
+        plots.confusion_matrix([0, 2, 1], ["cat", "dog", "cat"])
+
+
 def test_many_classes_have_colours_and_labels_but_no_numbers():
     target = list(range(60))
     [axes, _] = plots.confusion_matrix(target, target).axes
