@@ -37,8 +37,9 @@ def confusion_matrix(
 
     Predictions are a class for each row, logits or probabilities [n, k], or the DataFrame that a
     predictor returns; targets are classes. A class is a name, or a number from 0 that counts the
-    `classes` (default: the sorted names of both, or all numbers up to the largest). With `normalize` the numbers are shares of
-    their row, in percent. The title has the accuracy: the diagonal's share of all rows.
+    `classes` (default: the sorted names of both, or all numbers up to the largest). With
+    `normalize` the numbers are shares of their row, in percent. The title has the accuracy: the
+    diagonal's share of all rows. Raises DataError for other lengths, and for an unknown class.
 
     >>> fig = confusion_matrix(["cat", "dog", "dog"], ["cat", "cat", "dog"])
     >>> [text.get_text() for text in fig.axes[0].texts], fig.get_suptitle()

@@ -218,6 +218,8 @@ def test_what_is_no_history_is_an_error(tmp_path):
         plots.history(tmp_path)
     with pytest.raises(MipError, match="int is not a history"):
         plots.history(3)
+    with pytest.raises(MipError, match="a plain State has no history"):
+        plots.history(line()[2])
 
 
 def test_each_metric_has_a_file(tmp_path):
