@@ -133,39 +133,42 @@ def decision_boundary(
     xs, ys = np.linspace(low - margin, high + margin, size).T
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
     known = class_names(labels) if classes is None else [str(name) for name in classes]
-    answers = _classes(_predict(model, grid, names), known, threshold)
+    answers = _classes(_predict(model, grid, names), known, threshold).reshape(size, size)
     rows = class_codes(labels, known)
-    shown_names = [shorten(name, 30) for name in known]
+    shown = [shorten(name, 30) for name in known]
     columns = -(-len(known) // 20)
-    fig, axes = single(5.2 + columns * (0.3 + 0.07 * max(map(len, shown_names))), 4.6)
-    colours = class_colours(len(known))
-    from matplotlib.colors import ListedColormap  # `single` has raised if it is missing
-
-    areas = answers.reshape(size, size)
-    last = len(known) - 1
-    palette = ListedColormap(colours)
-    axes.pcolormesh(
-        xs, ys, areas, cmap=palette, vmin=-0.5, vmax=last + 0.5, alpha=0.25, rasterized=True
-    )
-    for k in range(last + 1):
-        if 0 < (areas == k).sum() < areas.size:
-            axes.contour(xs, ys, areas == k, [0.5], colors=[colours[k]], linewidths=0.8)
-        shown = points[rows == k]
-        if len(shown):
-            axes.scatter(
-                shown[:, 0],
-                shown[:, 1],
-                s=16,
-                color=colours[k],
-                edgecolors="white",
-                linewidths=0.4,
-                label=shown_names[k],
-            )
+    fig, axes = single(5.2 + columns * (0.3 + 0.07 * max(map(len, shown))), 4.6)
+    _draw_areas(axes, xs, ys, answers, len(known))
+    for k, (name, colour) in enumerate(zip(shown, class_colours(len(known)), strict=True)):
+        if (rows == k).any():
+            x, y = points[rows == k].T
+            axes.scatter(x, y, 16, color=colour, label=name, edgecolors="white", linewidths=0.4)
     axes.set(xlim=(xs[0], xs[-1]), ylim=(ys[0], ys[-1]))
     axes.set_xlabel(names[0], fontsize=9)
     axes.set_ylabel(names[1], fontsize=9)
     fig.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=columns)
     return finish(fig, title, path, overwrite)
+
+
+def _draw_areas(
+    axes: Axes, xs: np.ndarray, ys: np.ndarray, answers: np.ndarray, count: int
+) -> None:
+    from matplotlib.colors import ListedColormap
+
+    colours = class_colours(count)
+    axes.pcolormesh(
+        xs,
+        ys,
+        answers,
+        cmap=ListedColormap(colours),
+        vmin=-0.5,
+        vmax=count - 0.5,
+        alpha=0.25,
+        rasterized=True,
+    )
+    for k, colour in enumerate(colours):
+        if 0 < (answers == k).sum() < answers.size:
+            axes.contour(xs, ys, answers == k, [0.5], colors=[colour], linewidths=0.8)
 
 
 def _numbers(values: Any) -> np.ndarray:

@@ -17,8 +17,10 @@ from mip.errors import MipError, hint
 from mip.plots.figures import NUMBER, check_path, finish, single
 from mip.prediction import evaluating
 from mip.train import LRCurve, State, check_loss, score
+from mip.tree import map_tree
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -88,18 +90,10 @@ def loss_surface(
     present = [(places[0].number, places[1].number)] if places else []
     xs, ys = _axes(ranges, [*points, *present], size)
     fig, axes = single(6, 4.6)
-    batches = list(batches)
-    losses = _losses(model, places, xs, ys, batches, loss)
+    losses = _losses(model, places, xs, ys, list(batches), loss)
     if not np.isfinite(losses).any():
         raise MipError("loss_surface: the loss is not finite anywhere in the ranges")
-    levels, norm = _levels(losses)
-    mesh = axes.pcolormesh(xs, ys, losses, shading="gouraud", norm=norm, cmap="viridis")
-    mesh.set_rasterized(True)
-    axes.contour(xs, ys, losses, levels=levels, colors="white", linewidths=0.5, alpha=0.7)
-    bar = fig.colorbar(mesh, label="loss", format=NUMBER)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8)
-    bar.ax.minorticks_off()
+    _draw_surface(fig, axes, xs, ys, losses)
     if points:
         line = np.array(points)
         axes.plot(*line.T, color="#ff5a36", marker=".", markersize=4, linewidth=1.2, label="fit")
@@ -111,6 +105,18 @@ def loss_surface(
     if points or present:
         fig.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     return finish(fig, title, path, overwrite)
+
+
+def _draw_surface(
+    fig: Figure, axes: Axes, xs: np.ndarray, ys: np.ndarray, losses: np.ndarray
+) -> None:
+    levels, norm = _levels(losses)
+    mesh = axes.pcolormesh(xs, ys, losses, shading="gouraud", norm=norm, rasterized=True)
+    axes.contour(xs, ys, losses, levels=levels, colors="white", linewidths=0.5, alpha=0.7)
+    bar = fig.colorbar(mesh, label="loss", format=NUMBER)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8)
+    bar.ax.minorticks_off()
 
 
 @frozen(eq=False)
@@ -197,7 +203,10 @@ def _losses(
         return np.array([[at(partial(model, x, y)) for x in xs] for y in ys])
     params = {name: param.detach().clone() for name, param in model.named_parameters()}
 
+    device = places[0].value.device
+
     def forward(inputs: Any) -> Any:
+        inputs = map_tree(lambda leaf: leaf.to(device), inputs)
         return functional_call(model, params, (inputs,))
 
     losses = np.empty((len(ys), len(xs)))

@@ -66,28 +66,33 @@ def images(
         raise DataError("there are no images to draw")
     names = _texts(own_labels, classes, len(pictures), "labels")
     guesses = _texts(predicted, classes, len(pictures), "predictions")
-    numbers = _texts(chances, None, len(pictures), "chances")
+    shares = _percents(chances, len(pictures))
+    fig, grid = _grid(pictures, columns, (names is not None) + (guesses is not None))
+    letters = int(LETTERS * fig.get_figwidth() / (CELL * min(columns, len(pictures))))
+    for k, (axes, picture) in enumerate(zip(grid, pictures, strict=True)):
+        show_picture(axes, picture)
+        lines, colour = [shorten(names[k], letters)] if names else [], "black"
+        if guesses:
+            guess = shorten(guesses[k], letters - 2 - len(shares[k]))
+            lines.append(f"→ {guess}{shares[k]}")
+        if names and guesses:
+            colour = RIGHT if names[k] == guesses[k] else WRONG
+        axes.set_title("\n".join(lines), fontsize=8, color=colour, pad=3)
+    return finish(fig, title, path, overwrite)
+
+
+def _grid(pictures: Sequence[np.ndarray], columns: int, lines: int) -> tuple[Figure, list[Axes]]:
+    # Axes for the pictures, as high as most of them with so many lines of text above.
     n_columns = min(columns, len(pictures))
-    times = 1 if n_columns > 3 else 2  # a few images are larger
-    width, letters = times * CELL, times * LETTERS
     n_rows = -(-len(pictures) // n_columns)
-    lines = (names is not None) + (guesses is not None)
+    width = CELL if n_columns > 3 else 2 * CELL  # a few images are larger
     ratio = float(np.median([picture.shape[0] / picture.shape[1] for picture in pictures]))
     height = width * min(max(ratio, 0.3), 3) + 0.16 * lines + 0.06
-    fig = figure(width * n_columns, height * n_rows + 0.3 * bool(title))
+    fig = figure(width * n_columns, height * n_rows + 0.1)
     grid = fig.subplots(n_rows, n_columns, squeeze=False).flatten().tolist()
     for axes in grid[len(pictures) :]:
         fig.delaxes(axes)
-    for k, (axes, picture) in enumerate(zip(grid, pictures, strict=False)):
-        show_picture(axes, picture)
-        lines_of_text = [shorten(names[k], letters)] if names else []
-        if guesses:
-            chance = f" {float(numbers[k]):.0%}" if numbers else ""
-            lines_of_text.append(f"→ {shorten(guesses[k], letters - 2 - len(chance))}{chance}")
-        is_wrong = names is not None and guesses is not None and names[k] != guesses[k]
-        colour = "black" if not (names and guesses) else WRONG if is_wrong else RIGHT
-        axes.set_title("\n".join(lines_of_text), fontsize=8, color=colour, pad=3)
-    return finish(fig, title, path, overwrite)
+    return fig, grid[: len(pictures)]
 
 
 def show_picture(axes: Axes, pixels: np.ndarray) -> None:
@@ -159,6 +164,8 @@ def _pictures(
         cells = [as_photos(cell)[0] for cell in table[column]]
         texts = table.texts(labels).tolist() if isinstance(labels, str) else labels
         return [read_picture(cell, source.root) for cell in cells], texts
+    if isinstance(labels, str):
+        raise MipError(f"labels='{labels}' is a column, and the images are not in a Table")
     if isinstance(source, (str, Path)):
         source = [source]
     source = source[0] if isinstance(source, Pipe) else source
@@ -212,6 +219,14 @@ def _texts(values: Any, classes: Sequence[str] | None, count: int, what: str) ->
     if len(cells) < count:
         raise DataError(f"there are {len(cells)} {what} for {count} images")
     return [_text(cell, classes) for cell in cells[:count]]
+
+
+def _percents(chances: Sequence[float] | None, count: int) -> list[str]:
+    if chances is None:
+        return [""] * count
+    if len(chances) < count:
+        raise DataError(f"there are {len(chances)} chances for {count} images")
+    return [f" {float(chance):.0%}" for chance, _ in zip(chances, range(count), strict=False)]
 
 
 def _text(cell: Any, classes: Sequence[str] | None) -> str:

@@ -263,16 +263,20 @@ def test_a_loss_surface_is_the_loss_at_every_point_and_changes_nothing():
 def test_the_path_of_a_fit_is_drawn_over_the_surface():
     net = nn.Linear(1, 1)
     step = mip.train_step(net, mse_loss, mip.sgd(0.1))
-    points = []
+    points, states = [], []
 
     def follow(event):
         if event.name in {"before_fit", "after_epoch"}:
             points.append((event.state.params["weight"].item(), event.state.params["bias"].item()))
+            states.append(event.state)
 
     fitted = mip.fit(step, BATCHES, step.init(), epochs=3, hooks=[follow])
-    fig = plots.loss_surface(net, BATCHES, mse_loss, steps=[*points[:-1], fitted], size=3)
+    fig = plots.loss_surface(net, BATCHES, mse_loss, steps=[*states[:-1], fitted], size=3)
+    again = plots.loss_surface(net, BATCHES, mse_loss, steps=points, size=3)
     path, present = fig.axes[0].get_lines()
     assert path.get_xydata().tolist() == [list(point) for point in points]
+    assert again.axes[0].get_lines()[0].get_xydata().tolist() == path.get_xydata().tolist()
+    assert len({*points}) == 4
     assert present.get_xydata().tolist() == [[net.weight.item(), net.bias.item()]]
     (low, high), (left, right) = fig.axes[0].get_ylim(), fig.axes[0].get_xlim()
     assert all(left <= x <= right and low <= y <= high for x, y in points)
@@ -479,6 +483,10 @@ def test_what_cannot_be_drawn_as_images_is_an_error(tmp_path):
         plots.images(table, column="photo")
     with pytest.raises(DataError, match="there are no images"):
         plots.images([])
+    with pytest.raises(MipError, match="labels='kind' is a column, and the images are not in a"):
+        plots.images(SQUARES, "kind")
+    with pytest.raises(DataError, match="1 chances for 3 images"):
+        plots.images(SQUARES, predicted=[0, 1, 2], chances=[0.5])
     with pytest.raises(DataError, match="1 labels for 3 images"):
         plots.images(SQUARES, ["a"])
     with pytest.raises(DataError, match="2 is none of the 2 classes"):
