@@ -10,6 +10,7 @@ import numpy as np
 
 from mip.data import as_array
 from mip.errors import DataError
+from mip.metrics import confusion_matrix as count_pairs
 from mip.plots.features import class_codes, class_labels, class_names
 from mip.plots.figures import figure, finish, shorten, single
 from mip.plots.pictures import read_picture, show_picture
@@ -29,28 +30,37 @@ def confusion_matrix(
     classes: Sequence[str] | None = None,
     normalize: bool = False,
     *,
+    from_logits: bool = True,
     title: str | None = None,
     path: str | Path | None = None,
     overwrite: bool = False,
 ) -> Figure:
     """Draw how often a class (its row) was predicted as each class (the columns).
 
-    Predictions are a class for each row, logits or probabilities [n, k], or the DataFrame that a
-    predictor returns; targets are classes. A class is a name, or a number from 0 that counts the
-    `classes` (default: the sorted names of both, or all numbers up to the largest). With
-    `normalize` the numbers are shares of their row, in percent. The title has the accuracy: the
-    diagonal's share of all rows. Raises DataError for other lengths, and for an unknown class.
+    Predictions are a class for each row, the DataFrame that a predictor returns, or floats as
+    `mip.metrics.confusion_matrix` reads them: logits or probabilities [n, k], or of the second of
+    two classes [n] (probabilities with `from_logits=False`). Targets are classes. A class is a
+    name, or a number from 0 that counts the `classes` (default: the sorted names of both, or all
+    numbers up to the largest).
+
+    With `normalize` the numbers are shares of their row, in percent. The title has the accuracy,
+    which is the diagonal's share of all rows. Raises DataError for other lengths, and for an
+    unknown class.
 
     >>> fig = confusion_matrix(["cat", "dog", "dog"], ["cat", "cat", "dog"])
     >>> [text.get_text() for text in fig.axes[0].texts], fig.get_suptitle()
     (['1', '1', '0', '1'], 'accuracy 66.7% (2 of 3 rows)')
     """
-    guess, truth = _labels(predicted), class_labels(target)
+    guess, truth = _answers(predicted), class_labels(target)
     if len(guess) != len(truth) or not len(truth):
         raise DataError(f"there are {len(guess)} predictions for {len(truth)} targets")
-    names = class_names(truth, guess) if classes is None else [str(name) for name in classes]
-    counts = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(counts, (class_codes(truth, names), class_codes(guess, names)), 1)
+    names = _names(truth, guess) if classes is None else [str(name) for name in classes]
+    if guess.dtype.kind != "f":
+        guess = class_codes(guess, names)
+    elif guess.ndim == 2 and guess.shape[1] > len(names):
+        raise DataError(f"predictions of {guess.shape[1]} classes, but there are {len(names)}")
+    true = class_codes(truth, names)
+    counts = count_pairs(guess, true, from_logits, len(names)).numpy()
     size = 2.6 + min(0.38 * len(names), 9)
     fig, axes = single(size + 0.6, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -67,13 +77,20 @@ def confusion_matrix(
     return finish(fig, accuracy if title is None else f"{title}: {accuracy}", path, overwrite)
 
 
-def _labels(predicted: Any) -> np.ndarray:
+def _answers(predicted: Any) -> np.ndarray:
+    # Classes [n], or numbers of each class: [n, k], or [n] for the second of two.
     if hasattr(predicted, "columns"):
         predicted = predicted["label"]
-    labels = np.asarray(as_array(predicted))
-    return (
-        labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else class_labels(labels)
-    )
+    answers = np.asarray(as_array(predicted))
+    is_column = answers.ndim == 2 and answers.shape[1] == 1
+    return answers[:, 0] if is_column else answers
+
+
+def _names(truth: np.ndarray, guess: np.ndarray) -> list[str]:
+    if guess.dtype.kind != "f":
+        return class_names(truth, guess)
+    highest = 1 if guess.ndim == 1 else guess.shape[1] - 1
+    return class_names(truth, np.array([highest]))
 
 
 def _label_classes(axes: Axes, names: Sequence[str], note: str) -> None:

@@ -391,7 +391,7 @@ def test_predictions_of_a_class_may_be_logits_names_or_a_frame():
 
 @pytest.mark.parametrize(
     "predicted",
-    [[0, 10, 2], torch.tensor([0.0, 10.0, 2.0]), ["0", "10", "2"], np.eye(11)[[0, 10, 2]]],
+    [[0, 10, 2], torch.tensor([[0], [10], [2]]), ["0", "10", "2"], np.eye(11)[[0, 10, 2]]],
 )
 @pytest.mark.parametrize("target", [[0, 10, 10], [0.0, 10.0, 10.0]])
 def test_numbers_are_classes_in_their_order(predicted, target):
@@ -403,11 +403,20 @@ def test_numbers_are_classes_in_their_order(predicted, target):
     }  # fmt: skip
 
 
+def test_one_logit_or_probability_is_of_the_second_class():
+    for floats, from_logits in ((np.array([-1.0, 0.2, 3.0]), True), ([0.1, 0.6, 0.9], False)):
+        for target in ([0, 0, 1], torch.tensor([0.0, 0.0, 1.0]), ["cat", "cat", "dog"]):
+            fig = plots.confusion_matrix(floats, target, from_logits=from_logits)
+            assert [text.get_text() for text in fig.axes[0].texts] == ["1", "1", "0", "1"]
+
+
 def test_predicted_numbers_count_the_names_of_the_target():
     fig = plots.confusion_matrix(np.eye(2)[[0, 1, 1]], ["cat", "dog", "cat"])
     assert [text.get_text() for text in fig.axes[0].texts] == ["1", "1", "0", "1"]
     with pytest.raises(DataError, match="2 is none of the 2 classes: cat, dog; give classes="):
         plots.confusion_matrix([0, 2, 1], ["cat", "dog", "cat"])
+    with pytest.raises(DataError, match="predictions of 3 classes, but there are 2"):
+        plots.confusion_matrix(np.eye(3), ["cat", "dog", "cat"])
 
 
 def test_many_classes_have_colours_and_labels_but_no_numbers():
