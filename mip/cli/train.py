@@ -22,7 +22,7 @@ from mip.cli.inputs import (
 from mip.cli.options import Cache, Changes, Force, Json, SpecFile
 from mip.cli.signals import NOTHING_KEPT, on_stop
 from mip.cli.terminal import echo, note, progress_bar
-from mip.errors import FileError, MipError, SpecError
+from mip.errors import MipError, SpecError
 
 
 def lr(
@@ -35,11 +35,13 @@ def lr(
 ) -> None:
     """Run a learning-rate range test; nothing is saved."""
     read_spec, table = open_spec(spec, set_, [out], force)
+    if out:
+        mip.plots.format_of(out)
     parts = split_rows(read_spec, table, spec)
     context = mip.Context(base=spec.parent, cache=cache)
     curve = mip.runs.lr_range_test(read_spec, parts, steps, context=context)
     if out:
-        mip.plots.plot_lr_curve(out, curve, overwrite=force)
+        mip.plots.lr_range(curve, path=out, overwrite=force)
         echo(f"drew {out}")
     minimum = f"{curve.minimum:.2g}"
     echo(f"the smoothed loss is lowest at {minimum}; a tenth of that is a safe choice")
@@ -105,10 +107,10 @@ def _fit_hooks(
     if not train.epochs:
         echo(mip.runs.UNTRAINED)
     hooks = [*progress_bar(out.name)(job), mip.hooks.console(echo, epochs=train.epochs)]
+    lr = mip.runs.lr_schedule(train, job.steps)
     try:
-        lr = mip.runs.lr_schedule(train, job.steps)
         hooks.append(mip.hooks.plot_history(out / "history.png", lr, overwrite=True))
-    except FileError as error:  # without matplotlib
+    except MipError as error:  # without matplotlib
         note(str(error))
     if board:
         hooks.append(mip.hooks.tensorboard(board))

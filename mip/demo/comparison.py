@@ -16,7 +16,7 @@ from mip.errors import MipError
 from mip.files import is_run
 from mip.model import clean, parts, target_columns
 from mip.output import check_output
-from mip.plots import plot_losses
+from mip.plots import history as plot_history
 from mip.prediction import evaluate
 from mip.runs import Context, Job, run, text_table, write_table
 from mip.spec import Spec, load_spec
@@ -95,8 +95,8 @@ def compare(
     for path in specs:
         check_output(out / path.stem / "predictions.csv", replaces[path])
     pairs = [_fit(path, out / path.stem, make_hooks, replaces[path]) for path in specs]
-    histories = {result.name: history.epochs for result, history in pairs}
-    plot_losses(out / "losses.png", histories, overwrite=True)
+    histories = {result.name: History(history.epochs) for result, history in pairs}
+    plot_history(histories, metrics=["loss"], scale="log", path=out / "losses.png", overwrite=True)
     return [result for result, _ in pairs]
 
 

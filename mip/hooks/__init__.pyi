@@ -1,6 +1,7 @@
 from .checkpoints import checkpoint as checkpoint
 from .history import log as log
 from .history import plot_history as plot_history
+from .history import plot_metrics as plot_metrics
 from .history import record as record
 from .stopping import early_stop as early_stop
 from .stopping import limit as limit

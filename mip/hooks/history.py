@@ -8,17 +8,25 @@ import json
 import math
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
 
 from attrs import define, field
 
 from mip.errors import MipError
 from mip.optim import Schedule
 from mip.output import append, check_output, write
-from mip.plots import curves, figure, in_notebook, png, updating_output
+from mip.plots import (
+    Scale,
+    figure,
+    format_of,
+    history_by_metric,
+    in_notebook,
+    render,
+    updating_output,
+)
+from mip.plots import history as draw
 from mip.train import Event, History, Hook, Reply, stateful, with_names
 
 
@@ -114,38 +122,35 @@ def _csv(rows: Sequence[Mapping[str, float]], header: bool = True) -> str:
 def plot_history(
     path: str | Path | None = None,
     schedule: Schedule | None = None,
-    scale: Literal["linear", "log"] = "linear",
+    scale: Scale = "linear",
     *,
     overwrite: bool = False,
 ) -> Hook:
-    """Draw the curves of the history (`mip.plots.curves`) as PNG into a file, and in a notebook
-    below the cell, where the drawing is updated as the fit continues.
+    """Draw the history (`mip.plots.history`) into a file, in the format of its suffix, and in a
+    notebook below the cell, where the drawing is updated as the fit continues.
 
     It is drawn after the first epoch, at the end, and in between only as often as keeps
-    drawing below 5% of the time. `schedule` is the learning rate by step; `scale` is that of the
-    loss. Needs the extra `plot`: raises FileError without it, and MipError without a path outside
-    of a notebook.
+    drawing below 5% of the time. `schedule` is the learning rate by step, for histories that do not
+    have it; `scale` is that of the loss. Needs the extra `plot`: raises MipError without it,
+    without a path outside of a notebook, and for an unknown suffix.
     For a file that exists already and `overwrite` see `log`.
     """
     if path is None and not in_notebook():
         raise MipError("outside of a notebook plot_history needs a file: plot_history('a.png')")
-    figure(path or "plot_history", 1, 1)  # fails here without matplotlib, and not after an epoch
+    suffix = format_of(path) if path is not None else "png"
+    empty = render(figure(1, 1), suffix)  # fails here without matplotlib, and not after an epoch
 
     def hook(picture: _Picture, event: Event) -> Reply:
-        began = time.monotonic()
         if event.name == "before_fit" and path is not None:
-            is_png = lambda data: data.startswith(b"\x89PNG")  # noqa: E731
-            _check_own_file(event, Path(path), overwrite, is_png)
+            _check_own_file(event, Path(path), overwrite, lambda data: data[:4] == empty[:4])
             picture.path = Path(path)
-        if event.name == "after_fit" or (event.name == "after_epoch" and began >= picture.due):
-            history = event.history
-            if history.steps:
-                drawing = png(curves(path or "plot_history", history, schedule, scale))
+        with picture.timer.when_due(event) as is_due:
+            if is_due:
+                drawing = draw(event.history, schedule, scale=scale)
                 if picture.path is not None:
-                    write(picture.path, drawing, overwrite=True)
+                    write(picture.path, render(drawing, suffix), overwrite=True)
                 if picture.show:
-                    picture.show({"image/png": b64encode(drawing).decode()})
-            picture.due = time.monotonic() + 20 * (time.monotonic() - began)
+                    picture.show({"image/png": b64encode(render(drawing)).decode()})
         return None
 
     make = lambda: _Picture(updating_output() if in_notebook() else None)  # noqa: E731
@@ -153,7 +158,53 @@ def plot_history(
 
 
 @define
+class _Timer:
+    """Decides when to draw, so that drawing takes a twentieth of the time at most."""
+
+    due: float = -math.inf
+
+    @contextmanager
+    def when_due(self, event: Event) -> Iterator[bool]:
+        began = time.monotonic()
+        is_due = event.name == "after_fit" or (event.name == "after_epoch" and began >= self.due)
+        yield is_due and bool(event.history.steps)
+        if is_due:
+            self.due = time.monotonic() + 20 * (time.monotonic() - began)
+
+
+@define
 class _Picture:
     show: Callable[[Mapping[str, str]], None] | None
     path: Path | None = None  # once the fit has claimed it
-    due: float = -math.inf  # when to draw again
+    timer: _Timer = field(factory=_Timer)
+
+
+def plot_metrics(folder: str | Path, scale: Scale = "linear", *, overwrite: bool = False) -> Hook:
+    """Draw each metric of the history into a file of its own: `<folder>/<metric>.png`, with a line
+    for each part of the rows, replaced as the fit continues.
+
+    The files are written as often as that of `plot_history`. A fit without a history raises
+    FileError before its first step if there are PNG files in the folder, unless `overwrite` is set.
+    Needs the extra `plot`: raises MipError without it.
+    """
+    folder = Path(folder)
+    figure(1, 1)  # fails here without matplotlib
+
+    def hook(pictures: _Pictures, event: Event) -> Reply:
+        if event.name == "before_fit":
+            for path in sorted(folder.glob("*.png")):
+                _check_own_file(event, path, overwrite, lambda data: data.startswith(b"\x89PNG"))
+            pictures.claimed = True
+        with pictures.timer.when_due(event) as is_due:
+            if is_due and pictures.claimed:
+                for metric, drawing in history_by_metric(event.history, scale).items():
+                    write(folder / f"{metric}.png", render(drawing), overwrite=True)
+        return None
+
+    return stateful(_Pictures, hook, adds=())
+
+
+@define
+class _Pictures:
+    claimed: bool = False
+    timer: _Timer = field(factory=_Timer)

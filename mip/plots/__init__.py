@@ -1,8 +1,13 @@
-"""Figures: histories, learning rates, the tree of a model.
+"""Figures: histories, losses, predictions, classes, images, layers, the tree of a model.
 
-To add a figure: write a function that returns a `Figure` or writes one by `write_figure`, and show
-it in `__init__.pyi`; list what writes a file in `WRITERS` of `tests/ground/test_output.py`. A hook
-or a verb calls it.
+Every plot is a function of its data that returns a `Figure` of matplotlib and takes `title=`,
+`path=` and `overwrite=`: with a path the figure is also written, in the format of the path's suffix
+(`mip.plots.figures.FORMATS`), whole or not at all, and over an existing file only with `overwrite`.
+pyplot is not used, so figures need not be closed. matplotlib is the extra `plot`; without it every
+plot raises MipError.
+
+To add a plot: write such a function, which ends with `finish`, and show it in `__init__.pyi`; list
+it in `PLOTS` of `tests/plots/test_plots.py`.
 """
 
 import lazy_loader

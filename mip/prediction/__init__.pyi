@@ -4,6 +4,7 @@ from .ensembles import load as load
 from .ensembles import save_ensemble as save_ensemble
 from .evaluation import evaluate as evaluate
 from .evaluation import prediction_warnings as prediction_warnings
+from .nets import evaluating as evaluating
 from .nets import predict_net as predict_net
 from .predicting import predict as predict
 from .predictors import Predictor as Predictor

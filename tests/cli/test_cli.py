@@ -190,11 +190,11 @@ def test_fit_fills_a_run_folder(folder, run):
 
 
 def test_fit_without_matplotlib_trains_and_says_the_cure(folder, run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "mip.plots.canvas", None)
     code, out, err = run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=1")
     assert code == 0
     cure = "pip install 'mixed-input-pipelines[plot]'"
-    assert err == f"mip: run/history.png: drawing needs matplotlib: {cure}\n"
+    assert err == f"mip: drawing needs matplotlib: {cure}\n"
     assert "history.png" not in out
     assert Path("run/model.safetensors").is_file()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,16 +15,15 @@ from mixed_model import mixed
 from torch import nn
 
 import mip
-from mip.errors import FileError, MipError
+from mip.errors import MipError
 from mip.explain import (
     histograms,
     layers,
-    plot_activations,
-    plot_histograms,
     record_activations,
     to_frame,
 )
 from mip.explain.recording import Record, statistics
+from mip.plots import activation_histograms, activations
 from mip.train import eval_step
 
 
@@ -475,53 +472,33 @@ def records():
     return records
 
 
-@pytest.mark.parametrize("plot", [plot_activations, plot_histograms])
-def test_a_drawing_has_a_panel_for_each_layer(plot, records, tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
-
-    drawn, save = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k)))
-    plot(tmp_path / "a.png", records)
+@pytest.mark.parametrize("plot", [activations, activation_histograms])
+def test_a_drawing_has_a_panel_for_each_layer(plot, records, tmp_path):
+    drawn = plot(records, path=tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    titles = [axes.get_title(loc="left") for axes in drawn[0].axes if axes.get_visible()]
+    titles = [axes.get_title(loc="left") for axes in drawn.axes if axes.get_visible()]
     assert titles == ["relu", "first", "last"]
-    assert drawn[0].get_supxlabel() == "pass"
-    assert drawn[0].get_supylabel() == "activation"
-    legends = [text.get_text() for legend in drawn[0].legends for text in legend.get_texts()]
-    assert legends == (["call 0", "call 1"] if plot is plot_activations else [])
+    assert drawn.get_supxlabel() == "pass"
+    assert drawn.get_supylabel() == "activation"
+    legends = [text.get_text() for legend in drawn.legends for text in legend.get_texts()]
+    assert legends == (["call 0", "call 1"] if plot is activations else [])
 
 
-@pytest.mark.parametrize("plot", [plot_activations, plot_histograms])
+@pytest.mark.parametrize("plot", [activations, activation_histograms])
 def test_some_of_the_records_are_drawn_in_their_places(plot, records, tmp_path):
-    plot(tmp_path / "a.png", [record for record in records if record.pass_ != 1])
-    plot(tmp_path / "b.png", records[:1])
+    plot([record for record in records if record.pass_ != 1], path=tmp_path / "a.png")
+    plot(records[:1], path=tmp_path / "b.png")
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
-@pytest.mark.parametrize("plot", [plot_activations, plot_histograms])
-def test_what_cannot_be_drawn_is_said(plot, tmp_path):
+@pytest.mark.parametrize("plot", [activations, activation_histograms])
+def test_what_cannot_be_drawn_is_said(plot):
     with pytest.raises(MipError) as caught:
-        plot("a.png", [])
-    assert str(caught.value) == ("a.png: no records to draw: nothing ran inside the block")
+        plot([])
+    assert str(caught.value) == "no records to draw: nothing ran inside the block"
     with pytest.raises(MipError) as caught:
-        plot("a.png", [Record("head.0", 0, 0, True, 1.0)])
+        plot([Record("head.0", 0, 0, True, 1.0)])
     assert str(caught.value) == (
         "head.0: the record holds a value of your own (float) and no statistics: "
         "record_activations without record="
     )
-
-
-@pytest.mark.parametrize("plot", ["plot_activations", "plot_histograms"])
-def test_drawing_without_matplotlib_says_the_cure(plot, records, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(FileError) as caught:
-        getattr(mip.explain, plot)(tmp_path / "a.png", records)
-    assert str(caught.value) == (
-        f"{tmp_path / 'a.png'}: drawing needs matplotlib: pip install 'mixed-input-pipelines[plot]'"
-    )
-
-
-def test_importing_the_drawings_is_light():
-    code = "import sys, mip.explain.activations; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

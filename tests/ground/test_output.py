@@ -18,14 +18,14 @@ import mip
 from mip.cli.app import main
 from mip.demo import draw
 from mip.errors import FileError, MipError
-from mip.explain import plot_activations, plot_histograms, record_activations
+from mip.explain import record_activations
 from mip.files import save_checkpoint, save_models
 from mip.files.format import write_packed
 from mip.files.run_folder import MARK
-from mip.hooks import plot_history
+from mip.hooks import plot_history, plot_metrics
 from mip.model import Parts
 from mip.output import check_output, write
-from mip.plots import figure, write_figure
+from mip.plots import figure, save_figure
 from mip.runs import run
 from mip.train import History, LRCurve
 
@@ -128,19 +128,17 @@ WRITERS = {
     ),
     "write_json": lambda path, t, **k: mip.runs.write_json(path, {"mae": 1.0}, **k),
     "write_table": lambda path, t, **k: mip.runs.write_table(path, pd.DataFrame({"a": [1]}), **k),
-    "plot_losses": lambda path, t, **k: mip.plots.plot_losses(path, {}, **k),
-    "plot_lr_curve": lambda path, t, **k: mip.plots.plot_lr_curve(
-        path, LRCurve((0.1, 1.0), (2.0, 1.0)), **k
+    "figure.png": lambda path, t, **k: save_figure(figure(1, 1), path, **k),
+    "lr.png": lambda path, t, **k: mip.plots.lr_range(
+        LRCurve((0.1, 1.0), (2.0, 1.0)), path=path, **k
     ),
-    "write_figure": lambda path, t, **k: write_figure(path, figure(path, 1, 1), **k),
-    "plot_activations": lambda path, t, **k: plot_activations(path, records(t), **k),
-    "plot_histograms": lambda path, t, **k: plot_histograms(path, records(t), **k),
+    "layers.png": lambda path, t, **k: mip.plots.activations(records(t), path=path, **k),
 }
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_function_replaces_a_file_only_when_told_to(name, trained, tmp_path):
-    path = tmp_path / "mine"
+    path = tmp_path / name
     path.write_bytes(b"mine")
     with pytest.raises(FileError) as caught:
         WRITERS[name](path, trained)
@@ -162,6 +160,7 @@ HOOKS = {
     "log.jsonl": mip.log,
     "log.csv": mip.log,
     "history.png": plot_history,
+    "loss.png": lambda path, **k: plot_metrics(Path(path).parent, **k),
     "checkpoints/last.safetensors": lambda path, **k: mip.checkpoint(Path(path).parent, **k),
     "checkpoints/best.safetensors": lambda path, **k: mip.checkpoint(
         Path(path).parent, metric="loss", **k
@@ -208,11 +207,15 @@ def test_a_log_that_goes_on_takes_no_other_file_for_its_own(tmp_path):
     seen = []
     state = mip.fit(step, batches, state, epochs=1, hooks=[lambda e: seen.append(e.name)])
     history = History(({"epoch": 0, "step": 2, "loss": 1.0},))
-    for hook in (mip.log(tmp_path / "t.csv"), plot_history(tmp_path / "t.csv")):
-        (tmp_path / "t.csv").write_bytes(b"area,price\n1,2\n")
+    for hook, name in (
+        (mip.log(tmp_path / "t.csv"), "t.csv"),
+        (plot_history(tmp_path / "t.png"), "t.png"),
+        (plot_metrics(tmp_path), "t.png"),
+    ):
+        (tmp_path / name).write_bytes(b"area,price\n1,2\n")
         with pytest.raises(FileError, match="exists already"):
             mip.fit(step, batches, state, epochs=1, history=history, hooks=[hook])
-        assert (tmp_path / "t.csv").read_bytes() == b"area,price\n1,2\n"
+        assert (tmp_path / name).read_bytes() == b"area,price\n1,2\n"
 
 
 def test_the_demo_draws_over_nothing_of_others(tmp_path):
@@ -362,6 +365,8 @@ VERBS = {
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_no_verb_writes_over_a_file_that_is_there(verb, here, command):
+    mine = Path("notes.png" if verb.startswith("lr") else "notes.csv")
+    mine.write_bytes(b"mine")
     before = snapshot(here)
     for name in VERBS[verb]:
         for force in ("", " --force"):
@@ -370,15 +375,15 @@ def test_no_verb_writes_over_a_file_that_is_there(verb, here, command):
             wrong = name.endswith((".toml", ".safetensors")) and "predict" in verb
             assert wrong or err == f"mip: error: {name}: {INPUT}\n"
             assert snapshot(here) == before, name
-    for name in ("notes.csv", "link.csv"):
+    for name in (mine, "link.csv"):
         code, err = command(verb.format(name))
         assert (code, err.count("\n")) == (2, 1), err
         assert err in (f"mip: error: {name}: {EXISTS}\n", f"mip: error: {name}: {INPUT}\n")
         assert snapshot(here) == before, name
-    code, err = command(verb.format("notes.csv") + " --force")
+    code, err = command(verb.format(mine) + " --force")
     assert code == 0, err
-    assert Path("notes.csv").read_bytes() != b"mine"
-    Path("notes.csv").write_bytes(b"mine")
+    assert mine.read_bytes() != b"mine"
+    mine.write_bytes(b"mine")
     assert snapshot(here) == before
 
 

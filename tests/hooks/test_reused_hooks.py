@@ -38,6 +38,7 @@ HOOKS = {
     "nan_guard": lambda folder, said: mip.hooks.nan_guard("roll_back"),
     "reduce_lr_on_plateau": lambda folder, said: mip.hooks.reduce_lr_on_plateau(patience=0),
     "plot_history": lambda folder, said: mip.hooks.plot_history(folder / "history.png"),
+    "plot_metrics": lambda folder, said: mip.hooks.plot_metrics(folder),
     "progress": lambda folder, said: mip.hooks.progress(total=12),
     "record": lambda folder, said: mip.hooks.record(said),
     "restore_best": lambda folder, said: mip.hooks.restore_best("valid/loss"),

@@ -15,9 +15,9 @@ from linear import line, scored
 
 import mip
 import mip.hooks.history
+from mip import plots
 from mip.errors import FileError, MipError
 from mip.hooks import plot_history
-from mip.plots import curves
 from mip.train import History
 
 
@@ -43,7 +43,7 @@ def titles(figure):
 
 def test_each_metric_has_a_panel_with_a_line_for_each_part():
     names = ("loss", "grad_norm", "train/mae", "valid/loss", "valid/mae", "valid/a.auc")
-    figure = curves("a.png", history(3, metrics=names), lambda step: 0.1)
+    figure = plots.history(history(3, metrics=names), lambda step: 0.1)
     # What only training measures comes last, before the learning rate.
     assert titles(figure) == ["loss", "mae", "a.auc", "grad_norm", "learning rate"]
     label = "train, mean of its steps"
@@ -55,7 +55,7 @@ def test_each_metric_has_a_panel_with_a_line_for_each_part():
 
 
 def test_what_is_drawn_is_what_was_measured():
-    figure = curves("a.png", history(2, steps=2, begun=1), lambda step: 10.0 - step)
+    figure = plots.history(history(2, steps=2, begun=1), lambda step: 10.0 - step)
     loss, rate = map(drawn, figure.axes[:2])
     assert loss["train"].tolist() == loss["valid"].tolist() == [[1, 0], [2, 1]]
     assert loss["each step"].tolist() == [[0.5, 0], [1, 1], [1.5, 2], [2, 3], [2.5, 4]]
@@ -69,7 +69,7 @@ def test_epochs_of_any_lengths_end_at_whole_numbers(lengths, begun):
     rows = tuple({"epoch": k, "step": end, "loss": 1.0} for k, end in enumerate(ends))
     steps = torch.arange(1, ends[-1] + begun + 1)
     measured = History(rows, {"loss": torch.ones(len(steps)), "step": steps})
-    positions = drawn(curves("a.png", measured).axes[0])["each step"][:, 0]
+    positions = drawn(plots.history(measured).axes[0])["each step"][:, 0]
     assert [positions[end - 1] for end in ends] == list(range(1, len(ends) + 1))
     assert (np.diff(positions) > 0).all()
     assert positions[-1] <= len(ends) + 1
@@ -80,21 +80,21 @@ def test_the_first_steps_do_not_flatten_all_else():
     measured = History(
         ({**measured.epochs[0], "loss": 1.0}, {**measured.epochs[0], "loss": 2.0}), measured.steps
     )
-    assert curves("a.png", measured).axes[0].get_ylim()[1] < 3
+    assert plots.history(measured).axes[0].get_ylim()[1] < 3
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e30, float("nan"), float("inf")])
 @pytest.mark.parametrize(("epochs", "scale"), [(0, "log"), (1, "linear"), (2, "log")])
 def test_anything_measured_can_be_drawn(epochs, value, scale):
     measured = history(epochs, begun=1, value=lambda k: value)
-    figure = curves("a.png", measured, scale=scale)
+    figure = plots.history(measured, scale=scale)
     assert figure.axes[0].get_yscale() == ("linear" if value <= 0 else scale)
-    assert mip.plots.figures.png(figure).startswith(b"\x89PNG")
+    assert plots.render(figure).startswith(b"\x89PNG")
 
 
 def test_a_history_without_steps_is_drawn():
     measured = History(({"epoch": 0, "step": 2, "loss": 1.0},))
-    assert titles(curves("a.png", measured, lambda step: 0.1)) == ["loss", "learning rate"]
+    assert titles(plots.history(measured, lambda step: 0.1)) == ["loss", "learning rate"]
 
 
 # The hook.
@@ -104,30 +104,30 @@ def test_a_run_has_one_picture_that_is_whole(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
         mip.hooks.history,
-        "curves",
-        lambda *arguments: calls.append(arguments) or curves(*arguments),
+        "draw",
+        lambda *arguments, **k: calls.append(arguments) or plots.history(*arguments, **k),
     )
     step, batches, state = line()
     hooks = [scored([2.0, 1.0]), plot_history(tmp_path / "a.png", scale="log")]
     watched = mip.fit(step, batches, state, epochs=2, hooks=hooks)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert len(calls[0][1].epochs) == 1
-    assert [row["valid/loss"] for row in calls[-1][1].epochs] == [2.0, 1.0]
+    assert len(calls[0][0].epochs) == 1
+    assert [row["valid/loss"] for row in calls[-1][0].epochs] == [2.0, 1.0]
     assert bits(watched) == bits(mip.fit(step, batches, state, epochs=2))
 
 
 def test_drawing_takes_a_twentieth_of_the_time(monkeypatch, tmp_path):
     now, when = [0.0], []
 
-    def draw(*arguments):
-        when.append(len(arguments[1].epochs))
+    def draw(history, *_, **options):
+        when.append(len(history.epochs))
         now[0] += 0.5
         return b""
 
     monkeypatch.setattr(mip.hooks.history.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(mip.hooks.history, "curves", draw)
-    monkeypatch.setattr(mip.hooks.history, "png", lambda drawing: drawing)
+    monkeypatch.setattr(mip.hooks.history, "draw", draw)
+    monkeypatch.setattr(mip.hooks.history, "render", lambda drawing, suffix: drawing)
     step, batches, state = line()
     second = lambda event: now.append(now.pop() + 1) if event.name == "before_epoch" else None  # noqa: E731
     mip.fit(step, batches, state, epochs=25, hooks=[second, plot_history(tmp_path / "a.png")])
@@ -161,12 +161,14 @@ def test_outside_of_a_notebook_a_file_is_needed():
 
 
 def test_without_matplotlib_the_cure_is_said(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(FileError, match=r"a\.png: .* pip install 'mixed-input-pipelines\[plot\]'"):
+    monkeypatch.setitem(sys.modules, "mip.plots.canvas", None)
+    with pytest.raises(
+        MipError, match=r"needs matplotlib: pip install 'mixed-input-pipelines\[plot\]'"
+    ):
         plot_history(tmp_path / "a.png")
 
 
 def test_steps_that_were_not_skipped_have_no_panel():
     steps = {name: torch.zeros(2) for name in ("loss", "skipped", "rows")}
     history = History((), {**steps, "step": torch.tensor([1, 2])})
-    assert [axes.get_title("left") for axes in curves("x.png", history).axes] == ["loss"]
+    assert [axes.get_title("left") for axes in plots.history(history).axes] == ["loss"]
