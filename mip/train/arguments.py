@@ -100,6 +100,20 @@ def holds_batches(value: Any) -> bool:
     return hasattr(value, "__iter__") and not holds_rows
 
 
+def check_batches(batches: Any, where: str) -> None:
+    """Raise MipError unless a value can be an iterable of batches, (inputs, target, …) each.
+
+    >>> check_batches(torch.ones(2, 1), "fit")
+    Traceback (most recent call last):
+    mip.errors.MipError: fit: Tensor is not an iterable of batches: batch rows with \
+pipe(rows, mip.batch(32)), a Dataset too
+    """
+    if not holds_batches(batches):
+        cure = "batch rows with pipe(rows, mip.batch(32)), a Dataset too"
+        kind = type(batches).__name__
+        raise MipError(f"{where}: {kind} is not an iterable of batches: {cure}")
+
+
 def check_batch(batch: Any) -> None:
     """Raise MipError unless a batch begins with (inputs, target).
 
