@@ -15,7 +15,7 @@ from mip.errors import FileError
 from mip.files.format import Tensors, read_file, write_packed
 from mip.files.models import subtree
 from mip.model import Plan, plan_to_dict
-from mip.train import History, State, match_strides
+from mip.train import History, State, check_state, match_strides
 from mip.tree import leaves, unflatten_as
 
 _PARTS = ("params", "buffers", "optimizer")
@@ -60,8 +60,10 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
     """Read a checkpoint into a state with the structure of `start`, the state of the run's first
     step.
 
-    Raises FileError when the file is damaged or belongs to another model or optimizer.
+    Raises FileError when the file is damaged or belongs to another model or optimizer, and MipError
+    for a `start` that is no state.
     """
+    check_state(start)
     tensors, meta = read_file(path)
     if "history" not in meta:
         raise FileError(f"{path}: the file holds a model and no checkpoint")

@@ -31,6 +31,7 @@ from .replies import NewBatch as NewBatch
 from .replies import Skip as Skip
 from .replies import Stop as Stop
 from .state import State as State
+from .state import check_state as check_state
 from .state import init as init
 from .state import load_state as load_state
 from .state import module as module

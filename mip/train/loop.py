@@ -29,7 +29,7 @@ from mip.train.events import (
 from mip.train.failures import StepError
 from mip.train.history import STEP_INFO, Fitted, History, with_history
 from mip.train.replies import NewBatch, Skip, Stop
-from mip.train.state import State, copy, is_stacked, load_state
+from mip.train.state import State, check_state, copy, is_stacked, load_state
 from mip.train.step import Metrics, Step, StepFunction
 from mip.tree import count_rows
 
@@ -67,6 +67,10 @@ def fit(
     """
     if epochs is None and steps is None:
         raise MipError("fit() needs epochs= or steps=")
+    if not callable(step):
+        kind = type(step).__name__
+        raise MipError(f"fit: the step is a {kind}: the order is fit(step, batches, state)")
+    check_state(state)
     check_hooks(hooks)
     progress = Progress.start(state, hooks, history or History())
     taken = _run(step, pipe, progress, epochs, steps)

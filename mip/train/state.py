@@ -14,6 +14,7 @@ from mip.compare import differences
 from mip.errors import DataError, MipError
 from mip.optim import Optimizer, Params, RunStep, find_averages
 from mip.rng import derive, generators, seeded
+from mip.train.arguments import check_net
 from mip.train.gradient import (
     bound_tensors,
     check_not_distributed,
@@ -69,6 +70,19 @@ def init(
     params = clone(trainable_params(net))
     optimizer = with_loss_scale(optimizer, float16_of(precision))
     return State(params, clone(saved_buffers(net)), optimizer.init(params), 0, seed)
+
+
+def check_state(state: Any) -> None:
+    """Raise MipError for anything but a state.
+
+    >>> check_state(None)
+    Traceback (most recent call last):
+    mip.errors.MipError: the state is a NoneType and no State: step.init() makes one
+    """
+    if not isinstance(state, State):
+        is_checkpoint = isinstance(getattr(state, "state", None), State)
+        cure = "it has one as .state" if is_checkpoint else "step.init() makes one"
+        raise MipError(f"the state is a {type(state).__name__} and no State: {cure}")
 
 
 def copy(state: State, into: State | None = None) -> State:
@@ -169,6 +183,7 @@ def module(net: nn.Module, state: State) -> nn.Module:
     >>> trained(torch.ones(1, 1)).item(), trained.training
     (1.0, False)
     """
+    check_net(net)
     copied = deepcopy(net)
     load_state(copied, state)
     return copied.eval()
@@ -180,8 +195,9 @@ def load_state(net: nn.Module, state: State) -> None:
 
     Raises MipError for the state of another module.
     """
-    tensors = state.params | averaged_params(state) | state.buffers
+    check_state(state)
     check_tensors(net, state)
+    tensors = state.params | averaged_params(state) | state.buffers
     with torch.no_grad():
         for store, name, path in tensor_slots(net):
             store[name].copy_(tensors[path])

@@ -98,6 +98,7 @@ def patients():
 
 
 def test_P15_a_forest_beside_the_net():
+    pytest.importorskip("sklearn")
     parts = patients()
     run = mip.run(mip.parse(PATIENTS, changes={"train.restore_best": True}), parts)
     simple = baselines(run.plan, parts, trees=100)
@@ -147,6 +148,7 @@ def test_P22_two_wines_are_told_apart_by_a_line_and_by_hidden_neurons():
 
 
 def test_P26_a_forest_of_classes():
+    pytest.importorskip("sklearn")
     spec = mip.parse(CULTIVAR)
     parts = mip.parts(spec, WINE)
     scores = baselines(mip.adapt(spec, parts.train), parts, trees=100)

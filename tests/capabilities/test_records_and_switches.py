@@ -191,6 +191,10 @@ def test_T22_several_inputs_and_outputs_each_with_metrics():
     assert {"valid/size/mae", "valid/kind/accuracy"} <= {*history.epochs[-1]}
     sizes, kinds = mip.predict(net, batches)
     assert (sizes.shape, kinds.shape) == ((24,), (24, 2))
+    with pytest.raises(
+        MipError, match=r"predictions \(float32 \[8\], float32 \[8, 2\]\) and targets"
+    ):
+        trained(net, batches=batches)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
