@@ -165,10 +165,9 @@ def sweep(
             on_outcome=_print_outcome,
             context=mip.Context(cache=cache),
         )
-    best = mip.runs.best_combination(combinations)
-    mip.runs.write_json(as_json, mip.runs.sweep_json(combinations, best), overwrite=force)
-    mip.runs.write_table(as_csv, mip.runs.sweep_frame(combinations, best), overwrite=force)
-    echo(mip.runs.sweep_table(f"{spec.name}, seeds {seeds}", combinations, best))
+    mip.runs.write_json(as_json, mip.runs.sweep_json(combinations), overwrite=force)
+    mip.runs.write_table(as_csv, mip.runs.sweep_frame(combinations), overwrite=force)
+    echo(mip.runs.sweep_table(f"{spec.name}, seeds {seeds}", combinations))
     echo(f"wrote sweep.csv, sweep.json in {out}")
     outcomes = [outcome for combination in combinations for outcome in combination.outcomes]
     n_failed = sum(outcome.error is not None for outcome in outcomes)

@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from mip.errors import MipError, hint
 from mip.model import short_path
 from mip.rng import generators, seeded
+from mip.train import check_net
 from mip.tree import Tree, leaves, map_tree
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-Types = type[nn.Module] | tuple[type[nn.Module], ...]
-"""One or more types of modules; an empty tuple means all."""
+Types = type[nn.Module] | Sequence[type[nn.Module]]
+"""One or more types of modules; an empty sequence means all."""
 
 
 Summarize = Callable[[Tree], list[tuple[str, Any]]]
@@ -162,13 +163,24 @@ def layers(
     >>> [path for path, _ in layers(net, nn.Sequential, containers=True)]
     ['', '1']
     """
+    check_net(net)
+    classes = _classes(types)
     counts = Counter(short_path(path) for path, _ in net.named_modules())
     return [
         # The spec path of a mere container can be that of another module: it keeps its own path.
         (short_path(path) if counts[short_path(path)] == 1 else path, module)
         for path, module in net.named_modules()
-        if isinstance(module, types or nn.Module) and (containers or not list(module.children()))
+        if isinstance(module, classes) and (containers or not list(module.children()))
     ]
+
+
+def _classes(types: Types) -> tuple[type[nn.Module], ...]:
+    classes = (types,) if isinstance(types, (type, str, nn.Module)) else tuple(types)
+    for kind in classes:
+        if not isinstance(kind, type):
+            name = kind if isinstance(kind, str) else type(kind).__name__
+            raise MipError(f"types are classes, such as types=nn.ReLU, and not {name!r}")
+    return classes or (nn.Module,)
 
 
 @contextmanager
@@ -191,7 +203,7 @@ def record_activations(
     inside `mip.fit`, `mip.train_step` and `mip.train.eval_step`. Copies of it made inside the
     block, and what `torch.compile` makes of it, are not recorded.
 
-    Raises MipError if there is no such layer, and for bins or a span that make no sense.
+    Raises MipError if there is no such layer, and for arguments that make no sense.
 
     >>> net = nn.Sequential(nn.Linear(1, 2), nn.ReLU())
     >>> with record_activations(net, types=nn.ReLU) as records: out = net(torch.ones(3, 1))
@@ -202,6 +214,8 @@ def record_activations(
     low, high = span
     if bins < 1 or not -torch.inf < low < high < torch.inf:
         raise MipError(f"bins must be >= 1 and span low < high, not {bins} and {span}")
+    if record is not None and not callable(record):
+        raise MipError(f"record is a function of a layer's output, not {record!r}")
     log = _Log(_apply(net, record) if record else partial(_summarize, bins, span))
     with ExitStack() as hooks:
         hooks.enter_context(net.register_forward_pre_hook(log.begin))
@@ -216,6 +230,13 @@ def _select(
     net: nn.Module, match: str, types: Types, containers: bool
 ) -> list[tuple[str, nn.Module]]:
     known = layers(net, types, containers)
+    if not isinstance(match, str):
+        cure = (
+            "classes are given by types="
+            if isinstance(match, type)
+            else "one of `layers`, or '*.relu'"
+        )
+        raise MipError(f"match is a pattern of paths as text, not {match!r}: {cure}")
     matches = [(path, layer) for path, layer in known if fnmatchcase(path, match)]
     if matches:
         return matches
@@ -223,7 +244,7 @@ def _select(
     if any(fnmatchcase(path, match) for path, _ in layers(net, types, True)):
         cure = "; modules that hold others need containers=True"
     if not known:
-        wanted = " or ".join(t.__name__ for t in (types if isinstance(types, tuple) else (types,)))
+        wanted = " or ".join(kind.__name__ for kind in _classes(types))
         kinds = sorted({type(layer).__name__ for _, layer in layers(net, (), containers)})
         raise MipError(f"no layer is a {wanted}{cure}{hint(wanted, kinds)}")
     raise MipError(f"'{match}' matches no layer{cure}{hint(match, dict(known))}")

@@ -60,7 +60,8 @@ def load_checkpoint(path: str | Path, start: State) -> Checkpoint:
     """Read a checkpoint into a state with the structure of `start`, the state of the run's first
     step.
 
-    Raises FileError when the file is damaged or belongs to another model or optimizer.
+    Raises FileError when the file is damaged or belongs to another model or optimizer, and MipError
+    for a `start` that is no state.
     """
     check_state(start)
     tensors, meta = read_file(path)

@@ -20,8 +20,9 @@ from typing import Any
 
 from attrs import define
 
+from mip.errors import MipError
 from mip.files import list_checkpoints, peek, save_checkpoint
-from mip.metrics import BestEpoch, Mode, check_metric
+from mip.metrics import BestEpoch, Mode, check_metric, check_mode
 from mip.model import Plan
 from mip.output import check_output
 from mip.train import Event, History, Hook, Reply, State, stateful
@@ -42,7 +43,7 @@ def checkpoint(
     `metric` also `best.safetensors` after the best epoch. Files are replaced whole.
 
     `keep_last` keeps the checkpoints of the last n epochs as files of their own,
-    `epoch-0007.safetensors`; -1 keeps those of all.
+    `epoch-0007.safetensors` for the epoch that the history counts as 7; -1 keeps those of all.
 
     A thread writes while the fit continues. Epochs that are shorter than ten times a write share
     one: then `last.safetensors` is that of the newest epoch at the time, and when the fit ends, of
@@ -50,8 +51,11 @@ def checkpoint(
     raises, such as FileError for a full disk, ends the fit at the next event.
 
     Raises FileError before the first step if the folder holds checkpoints, unless `overwrite` is
-    set or the last of them is of the step that the fit continues from.
+    set or the last of them is of the step that the fit continues from; ValueError and MipError for
+    options that make no sense.
     """
+    check_mode(mode)
+    _check_options(plan, every, keep_last)
     folder = Path(folder)
     save = partial(_write, folder, keep_last, plan=plan, extra=extra)
 
@@ -130,6 +134,16 @@ class _Writer:
         self.written = self.waiting = None
 
 
+def _check_options(plan: Any, every: Any, keep_last: Any) -> None:
+    if not isinstance(plan, Plan | None):
+        cure = f"metric={plan!r}" if isinstance(plan, str) else "leave it out for a module"
+        raise MipError(f"checkpoint: the plan is a {type(plan).__name__} and no Plan: {cure}")
+    if every is not None and every < 1:
+        raise ValueError(f"'every' must be 1 or more, not {every}")
+    if not isinstance(keep_last, int) or keep_last < -1:
+        raise ValueError(f"'keep_last' must be -1 (all) or a number of epochs, not {keep_last!r}")
+
+
 def _check_folder(event: Event, folder: Path, overwrite: bool) -> None:
     last = peek(folder / "last.safetensors")
     continues = event.step > 0 and last.get("step") == event.step
@@ -149,7 +163,7 @@ def _names(
     names = []
     if event.name == "after_epoch":
         if metric:
-            check_metric(event.epochs, metric, mode)
+            check_metric(event.epochs, metric)
             if best.update(event.epochs) == len(event.epochs) - 1:
                 names.append("best")
         if keep_last:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from attrs import define, evolve, field
 
 from mip.errors import MipWarning
-from mip.metrics import BestEpoch, Mode, check_metric, direction
+from mip.metrics import BestEpoch, Mode, check_metric, check_mode, direction
 from mip.optim import Plateau, set_lr_factor
 from mip.train import Event, Hook, Reply, Skip, State, Stop, stateful
 
@@ -106,12 +106,13 @@ def reduce_lr_on_plateau(
 
     A function of the history alone, so that a resumed run continues with the same rate.
     """
+    check_mode(mode)
     make = partial(Plateau, factor, patience, mode or direction(metric), threshold)
 
     def hook(memory: _PlateauMemory, event: Event) -> Reply:
         if event.name not in {"before_fit", "before_epoch"}:
             return None
-        check_metric(event.epochs, metric, mode)
+        check_metric(event.epochs, metric)
         before = memory.plateau.lr_factor
         for row in event.epochs[memory.seen :]:
             if metric in row:
@@ -138,10 +139,11 @@ def restore_best(metric: str, mode: Mode | None = None) -> Hook:
     Warns (MipWarning) if the best epoch came before a fit that continues a history, because its
     state is only in a checkpoint.
     """
+    check_mode(mode)
 
     def hook(memory: _BestState, event: Event) -> Reply:
         if event.name == "after_epoch":
-            check_metric(event.epochs, metric, mode)
+            check_metric(event.epochs, metric)
             if memory.best.update(event.epochs) == len(event.epochs) - 1:
                 memory.state = event.state
         if event.name != "after_fit":
@@ -171,13 +173,14 @@ def early_stop(metric: str, patience: int, mode: Mode | None = None) -> Hook:
     A function of the history alone, so that a run that has been stopped stays stopped when it is
     resumed. Raises ValueError for a patience of less than one epoch.
     """
+    check_mode(mode)
     if patience < 1:
         raise ValueError(f"'patience' must be 1 or more: {patience}")
 
     def hook(best: BestEpoch, event: Event) -> Reply:
         if event.name not in {"before_fit", "after_epoch"}:
             return None
-        check_metric(event.epochs, metric, mode)
+        check_metric(event.epochs, metric)
         epoch = best.update(event.epochs)
         waited = len(event.epochs) - 1 - epoch
         if waited < patience:

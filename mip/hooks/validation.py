@@ -19,6 +19,8 @@ from mip.train import (
     Hook,
     Reply,
     State,
+    check_batch,
+    check_batches,
     check_logits,
     check_loss,
     check_net,
@@ -46,7 +48,7 @@ def validate(
     are scored with a module that is not the trained one: a copy, or `net`.
 
     Raises MipError for a module with neither a loss nor metrics, for a plan with a loss, which it
-    has already, and for an unknown name.
+    has already, for an unknown name, and for batches that are none.
 
     >>> import mip, torch; from toolz import pipe
     >>> net, mse = torch.nn.Linear(2, 1), torch.nn.functional.mse_loss
@@ -58,6 +60,9 @@ def validate(
     """
     evaluate: Callable[[State], dict[str, float]]
     names: Callable[[], list[str]]
+    check_batches(batches, "validate")
+    for batch in batches[:1] if isinstance(batches, (tuple, list)) else ():
+        check_batch(batch)
     functions = metrics_by_name(metrics)
     split_metrics(functions)
     if isinstance(model, Plan):

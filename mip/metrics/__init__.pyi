@@ -31,6 +31,7 @@ from .protocol import row_mean as row_mean
 from .ranking import HIGHER_IS_BETTER as HIGHER_IS_BETTER
 from .ranking import Mode as Mode
 from .ranking import check_metric as check_metric
+from .ranking import check_mode as check_mode
 from .ranking import direction as direction
 from .ranking import format_metric as format_metric
 from .regression import in_target_unit as in_target_unit

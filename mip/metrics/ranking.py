@@ -54,9 +54,13 @@ def _base_name(metric: str) -> str:
     return metric.split("/")[-1].split(".")[-1]
 
 
-def check_metric(epochs: Sequence[Mapping[str, float]], metric: str, mode: str | None) -> None:
-    """Raise ValueError for an unknown mode, and MipError if none of the epochs has the metric."""
+def check_mode(mode: str | None) -> None:
+    """Raise ValueError for anything but "min", "max" and None, the metric's own direction."""
     if mode not in {None, "min", "max"}:
         raise ValueError(f"'mode' must be 'min' or 'max', not {mode!r}")
+
+
+def check_metric(epochs: Sequence[Mapping[str, float]], metric: str) -> None:
+    """Raise MipError if there are epochs and none of them has the metric."""
     if epochs and metric not in epochs[-1] and not any(metric in row for row in epochs):
         raise MipError(f"the epochs have no '{metric}'{hint(metric, epochs[-1])}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mip.optim.protocol import Optimizer, Params, Rates, Update
-from mip.optim.schedules import Hyper, value_at
+from mip.optim.schedules import Hyper, check_hyper, value_at
 from mip.optim.weight_decay import DecayParams, with_weight_decay
 from mip.tree import Tree
 
@@ -76,9 +76,13 @@ REPORTED = ("lr", "momentum", "weight_decay")
 def rates_of(hypers: Mapping[str, Hyper]) -> Rates:
     """Report the `REPORTED` ones of some hyper-parameters, except those that are always 0.
 
+    Raises MipError for one that is neither a number nor a schedule.
+
     >>> rates_of({"lr": lambda step: 0.1 * step, "momentum": 0.9, "weight_decay": 0.0})((), 2)
     {'lr': 0.2, 'momentum': 0.9}
     """
+    for name, hyper in hypers.items():
+        check_hyper(name, hyper)
     reported = {name: hypers[name] for name in REPORTED if hypers.get(name)}
     return lambda state, step: {name: value_at(hyper, step) for name, hyper in reported.items()}
 

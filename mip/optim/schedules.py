@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import define
 
@@ -28,6 +28,19 @@ def value_at(hyper: Hyper, step: int) -> float:
     (0.1, 0.7)
     """
     return hyper(step) if callable(hyper) else hyper
+
+
+def check_hyper(name: str, hyper: Any) -> None:
+    """Raise MipError for a hyper-parameter that is neither a number nor a function of the step.
+
+    >>> check_hyper("lr", "0.1")
+    Traceback (most recent call last):
+    mip.errors.MipError: lr must be a number or a schedule, a function of the step, not '0.1'
+    """
+    is_number = hasattr(hyper, "__float__")
+    if isinstance(hyper, type) or not (is_number or callable(hyper)):
+        wanted = "a number or a schedule, a function of the step"
+        raise MipError(f"{name} must be {wanted}, not {hyper!r}")
 
 
 class RunStep(int):
@@ -235,7 +248,8 @@ def sequential(
     """Follow one schedule after another. A part is its share of `steps` (default: the run) and a
     function that makes its schedule from its number of steps; each counts its steps from 0.
 
-    Raises ValueError if the shares do not add up to 1.
+    Raises ValueError if the shares do not add up to 1, and MipError for a part that is something
+    else.
 
     >>> from functools import partial
     >>> up, down = partial(cosine, 0.4, end=2.0), partial(cosine, 2.0, end=0.4)
@@ -243,6 +257,10 @@ def sequential(
     >>> [round(both(step), 3) for step in range(0, 10, 2)]
     [0.4, 0.953, 1.847, 1.847, 0.953]
     """
+    for share, make in parts:
+        if not callable(make) or callable(share):
+            cure = "(0.5, lambda steps: mip.optim.cosine(0.1, steps))"
+            raise MipError(f"sequential: a part is a share and a function of its steps: {cure}")
     shares = [share for share, _ in parts]
     if abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares must add up to 1: {shares}")
@@ -251,7 +269,7 @@ def sequential(
         ends = [round(total * steps) for total in accumulate(shares)]
         starts = [0, *ends[:-1]]
         schedules = [
-            make(max(end - start, 1))
+            _made(make, max(end - start, 1))
             for (_, make), start, end in zip(parts, starts, ends, strict=True)
         ]
 
@@ -262,6 +280,14 @@ def sequential(
         return schedule
 
     return _spanning("sequential", over, steps)
+
+
+def _made(make: Callable[[int], Schedule], steps: int) -> Schedule:
+    schedule = make(steps)
+    if not callable(schedule):
+        cure = "wrap a schedule that is made already: lambda steps: schedule"
+        raise MipError(f"sequential: a part makes a schedule from its number of steps; {cure}")
+    return schedule
 
 
 @define

@@ -238,6 +238,9 @@ def inject_lr_factor(build: Callable[[float], Optimizer]) -> Optimizer:
     >>> opt.update({"w": torch.ones(1)}, state, params, 0)[2]
     {'w': tensor([0.9500])}
     """
+    if not callable(build):
+        cure = "inject_lr_factor(lambda factor: mip.adamw(factor * 1e-3))"
+        raise MipError(f"inject_lr_factor takes a function that makes an optimizer: {cure}")
     build = cache(build)
 
     def init(params: Params) -> Tree:

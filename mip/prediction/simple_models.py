@@ -49,7 +49,8 @@ def baselines(plan: Plan, parts: Parts[Table], trees: int = N_TREES) -> dict[str
     read what `features` returns, and learn a number on the head's scale, each with its own loss.
     The forest's seed is derived from `train.seed`. Without features there is only the first model.
 
-    Raises SpecError for a head that is not one of `HEADS`, MipError without the extra `baseline`.
+    Raises SpecError for a head that is not one of `HEADS`, MipError without the extra `baseline`
+    and for other arguments.
 
     >>> import mip
     >>> spec = mip.parse('''
@@ -63,6 +64,10 @@ def baselines(plan: Plan, parts: Parts[Table], trees: int = N_TREES) -> dict[str
     >>> [round(scores[name]["train"]["mae"], 4) for name in ("mean", "linear regression")]
     [10.0, 0.0]
     """
+    if not isinstance(plan, Plan) or not isinstance(parts, Parts):
+        given = f"{type(plan).__name__} and {type(parts).__name__}"
+        cure = "mip.adapt(spec, parts.train) and parts = mip.parts(spec, rows)"
+        raise MipError(f"baselines take a Plan and Parts, {cure}, not {given}")
     head, facts, metrics = plan.spec.head, plan.facts["head"], _metrics(plan)
     if not isinstance(head, HEADS):
         kinds = ", ".join(kind.kind for kind in HEADS)

@@ -15,7 +15,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from mip.data import mean_and_std, read, stream
-from mip.errors import FileError, SpecError
+from mip.errors import FileError, MipError, SpecError
 from mip.files import is_run
 from mip.model import clean, fingerprint, parts
 from mip.prediction import Ensemble, Predictor, load
@@ -83,10 +83,11 @@ def sweep(
     called with each outcome as it comes. Paths in the spec are relative to its file. For the
     device see `run_trials`.
 
-    Raises SpecError before any run for a combination that is not a spec, and for a spec without
-    valid rows. A folder with a run of another spec or other rows is an error in the outcome,
-    unless `overwrite` is set.
+    Raises SpecError before any run for a combination that is not a spec and for a spec without
+    valid rows, and MipError for values that are not lists. A folder with a run of another spec or
+    other rows is an error in the outcome, unless `overwrite` is set.
     """
+    _check_arguments(path, values)
     path, out = Path(path), Path(out)
     context = evolve(on_cpu(context), base=path.parent)
     changes = combinations_of(values)
@@ -107,6 +108,16 @@ def sweep(
         folders = tuple(out / outcome.name for outcome in of_change)
         combinations.append(Combination(change, of_change, folders))
     return combinations
+
+
+def _check_arguments(path: Any, values: Any) -> None:
+    if isinstance(path, Spec):
+        raise MipError("sweep takes the path of a spec file; run_trials takes specs")
+    if not isinstance(values, Mapping):
+        raise MipError('sweep takes a dict of values to try, {"train.batch_size": [16, 32]}')
+    for name, choices in values.items():
+        if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
+            raise MipError(f"sweep takes a list of values for {name}, not {choices!r}")
 
 
 def _seeds(

@@ -14,7 +14,7 @@ from mip.data import mean_and_std
 from mip.metrics import format_metric
 from mip.model import Node, format_bytes, format_shape
 from mip.output import write
-from mip.runs.sweeps import Combination
+from mip.runs.sweeps import Combination, best_combination
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,10 +140,11 @@ def _metrics(folds: Iterable[Scores]) -> list[str]:
     return list(dict.fromkeys(metric for scores in folds for metric in scores))
 
 
-def sweep_table(title: str, combinations: Sequence[Combination], best: Combination | None) -> Table:
+def sweep_table(title: str, combinations: Sequence[Combination]) -> Table:
     """Lay out a row for each combination of a sweep: its changes, the loss and the first metric of
     each part as mean ± standard deviation, and a mark at the best.
     """
+    best = best_combination(combinations)
     shown = [pair for pairs in metrics_by_part(combinations).values() for pair in pairs[:2]]
     rows = [
         [
@@ -177,14 +178,12 @@ def metrics_by_part(combinations: Sequence[Combination]) -> dict[str, list[tuple
     return {part: list(of_part) for part, of_part in pairs.items()}
 
 
-def sweep_json(
-    combinations: Sequence[Combination], best: Combination | None
-) -> list[dict[str, Any]]:
+def sweep_json(combinations: Sequence[Combination]) -> list[dict[str, Any]]:
     """Return a sweep as plain values: for each combination its changes, whether it is the best, the
     mean of each metric by part over the seeds in which it is defined, its standard deviation under
     `spread`, the number of these seeds under `defined`, and the folders and errors of its runs.
     """
-    metrics = metrics_by_part(combinations)
+    best, metrics = best_combination(combinations), metrics_by_part(combinations)
     rows = []
     for combination in combinations:
         means, spread, defined = (
@@ -208,14 +207,14 @@ def sweep_json(
     return rows
 
 
-def sweep_frame(combinations: Sequence[Combination], best: Combination | None) -> pd.DataFrame:
-    """Return a sweep as a data frame: a row for each combination, with a column
-    `<part>/<metric>` for each metric, followed by its standard deviation over seeds,
-    `<part>/<metric> std`, and the number of these seeds, `<part>/<metric> n`.
+def sweep_frame(combinations: Sequence[Combination]) -> pd.DataFrame:
+    """Return a sweep as a data frame: a row for each combination, with its changes, whether it is
+    the `best`, and a column `<part>/<metric>` for each metric, followed by its standard deviation
+    over seeds, `<part>/<metric> std`, and the number of these seeds, `<part>/<metric> n`.
     """
     import pandas as pd
 
-    rows = []
+    rows, best = [], best_combination(combinations)
     for combination in combinations:
         row = {**combination.changes, "best": combination is best}
         for part, metric in chain(*metrics_by_part(combinations).values()):

@@ -1,3 +1,5 @@
+from .arguments import check_batch as check_batch
+from .arguments import check_batches as check_batches
 from .arguments import check_logits as check_logits
 from .arguments import check_loss as check_loss
 from .arguments import check_net as check_net

@@ -100,7 +100,7 @@ def check_step(step: Any) -> None:
         raise MipError("the step is a net: make one, mip.train_step(net, loss, optimizer)")
     if not callable(step):
         kind = type(step).__name__
-        raise MipError(f"the step must be callable, not {kind}: mip.train_step makes one")
+        raise MipError(f"the step is a {kind}: the order is fit(step, batches, state)")
 
 
 def holds_batches(value: Any) -> bool:
@@ -112,6 +112,20 @@ def holds_batches(value: Any) -> bool:
     """
     holds_rows = isinstance(value, (torch.Tensor, Mapping, str)) or hasattr(value, "iloc")
     return hasattr(value, "__iter__") and not holds_rows
+
+
+def check_batches(batches: Any, where: str) -> None:
+    """Raise MipError unless a value can be an iterable of batches, (inputs, target, …) each.
+
+    >>> check_batches(torch.ones(2, 1), "fit")
+    Traceback (most recent call last):
+    mip.errors.MipError: fit: Tensor is not an iterable of batches: batch rows with \
+pipe(rows, mip.batch(32)), a Dataset too
+    """
+    if not holds_batches(batches):
+        cure = "batch rows with pipe(rows, mip.batch(32)), a Dataset too"
+        kind = type(batches).__name__
+        raise MipError(f"{where}: {kind} is not an iterable of batches: {cure}")
 
 
 def check_batch(batch: Any) -> None:

@@ -240,6 +240,24 @@ def with_names(hook: Hook, reads: Iterable[str], adds: Names | None) -> Hook:
     return hook
 
 
+def check_hooks(hooks: Any) -> None:
+    """Raise MipError for a hook that is not in a list, and for what is not a hook.
+
+    >>> from mip.hooks import timing
+    >>> check_hooks([timing])
+    Traceback (most recent call last):
+    mip.errors.MipError: timing makes a hook: call it, as in hooks=[timing(…)]
+    """
+    if not isinstance(hooks, Sequence) or isinstance(hooks, str):
+        raise MipError(f"hooks must be a list, hooks=[…], not a {type(hooks).__name__}")
+    for hook in hooks:
+        if not callable(hook):
+            raise MipError(f"a hook must be a function of an event, not a {type(hook).__name__}")
+        if getattr(hook, "__annotations__", {}).get("return") in ("Hook", Hook):
+            name = hook.__name__
+            raise MipError(f"{name} makes a hook: call it, as in hooks=[{name}(…)]")
+
+
 def check_names(hooks: Sequence[Hook], measured: Iterable[str]) -> None:
     """Raise MipError if a hook reads a metric that neither the step measures nor a hook adds.
 

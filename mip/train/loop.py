@@ -15,13 +15,14 @@ from torch import Tensor
 
 from mip.errors import DataError, MipError, list_rows
 from mip.optim import REPORTED
-from mip.train.arguments import check_step, holds_batches
+from mip.train.arguments import check_batches, check_step
 from mip.train.events import (
     ROW_EVENTS,
     Event,
     Hook,
     Progress,
     Reply,
+    check_hooks,
     check_names,
     hook_label,
 )
@@ -68,6 +69,7 @@ def fit(
         raise MipError("fit() needs epochs= or steps=")
     check_step(step)
     check_state(state)
+    check_hooks(hooks)
     progress = Progress.start(state, hooks, history or History())
     taken = _run(step, pipe, progress, epochs, steps)
     deque(taken, maxlen=0)  # a loop variable would hold on to the batch before
@@ -111,9 +113,7 @@ class Stream:
     @classmethod
     def of(cls, pipe: Any) -> Stream:
         """Make a stream of a Pipe, or of any iterable of batches."""
-        if not holds_batches(pipe):
-            cure = "batch rows with pipe(rows, mip.batch(32)), a Dataset too"
-            raise MipError(f"fit: {type(pipe).__name__} is not an iterable of batches: {cure}")
+        check_batches(pipe, "fit")
         if not hasattr(pipe, "iter_from"):
             return cls(None, lambda step: iter(pipe), pipe)
         if not len(pipe):

@@ -66,7 +66,9 @@ and fit returns the last
         return
     if getattr(state, "__name__", "") == "init":
         raise MipError("the state is the function init: call it, as in step.init(seed=0)")
-    cure = "step.init() makes the first one, and fit returns the last"
+    is_checkpoint = isinstance(getattr(state, "state", None), State)
+    made = "step.init() makes the first one, and fit returns the last"
+    cure = "it has one as .state" if is_checkpoint else made
     raise MipError(f"the state must be a State, not {type(state).__name__}: {cure}")
 
 
@@ -202,8 +204,8 @@ def load_state(net: nn.Module, state: State) -> None:
     """
     check_net(net)
     check_state(state)
-    tensors = state.params | averaged_params(state) | state.buffers
     check_tensors(net, state)
+    tensors = state.params | averaged_params(state) | state.buffers
     with torch.no_grad():
         for store, name, path in tensor_slots(net):
             store[name].copy_(tensors[path])

@@ -250,7 +250,7 @@ def _explaining(
             return evolve(state, step=state.step + 1), measured
         except DataError as error:  # shapes that would be broadcast
             raise StepError(state.step + 1, str(error)) from error
-        except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             reason = why(state, batch, error)
             if reason is None:
                 raise

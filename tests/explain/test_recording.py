@@ -93,6 +93,7 @@ def test_layers_are_chosen_by_pattern_and_type():
         ({"match": "2.*"}, ["2.0", "2.1"]),
         ({"types": nn.ReLU}, ["1", "2.1"]),
         ({"match": "2.*", "types": (nn.ReLU, nn.Tanh)}, ["2.1"]),
+        ({"types": [nn.Linear]}, ["0", "2.0"]),
         ({"types": nn.Sequential, "containers": True}, ["2", ""]),
         ({"match": "2", "containers": True}, ["2"]),
     ]:
@@ -136,6 +137,17 @@ def test_patterns_speak_of_layers_as_the_groups_of_a_spec_do(table):
             "no layer is a Sequential; modules that hold others need "
             "containers=True (known: Linear, ReLU)",
         ),
+        ({"types": "ReLU"}, "types are classes, such as types=nn.ReLU, and not 'ReLU'"),
+        ({"types": [nn.ReLU()]}, "types are classes, such as types=nn.ReLU, and not 'ReLU'"),
+        (
+            {"match": nn.ReLU},
+            f"match is a pattern of paths as text, not {nn.ReLU}: classes are given by types=",
+        ),
+        (
+            {"match": ["0"]},
+            "match is a pattern of paths as text, not ['0']: one of `layers`, or '*.relu'",
+        ),
+        ({"record": "mean"}, "record is a function of a layer's output, not 'mean'"),
         (
             {"bins": 0},
             "bins must be >= 1 and span low < high, not 0 and (0.0, 10.0)",

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler as T
 
 import mip
 from mip import optim as S
-from mip.errors import MipWarning, SpecError
+from mip.errors import MipError, MipWarning, SpecError
 from mip.optim import Phase, ScheduleSpec
 from mip.spec.kinds import plays
 
@@ -278,6 +278,26 @@ OLD_NAMES = {
         'kind = "warm_restarts", cycle_mul = 2, end_factor = 0.1'
     ),
 }
+PART_OF_ONES_OWN = r"sequential: a part is a share and a function of its steps: \(0.5, lambda"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: S.sequential([(S.constant, 1.0)]), PART_OF_ONES_OWN),
+        (lambda: S.sequential([(1.0, 0.1)]), PART_OF_ONES_OWN),
+        (lambda: S.sequential([(1.0, S.constant(0.1))], 4), "wrap a schedule that is made already"),
+        (lambda: S.inject_lr_factor(S.sgd(0.1)), "takes a function that makes an optimizer"),
+        (lambda: S.adam("0.1"), "lr must be a number or a schedule, .* not '0.1'"),
+        (lambda: S.sgd(T.StepLR), "lr must be a number or a schedule, .* not <class"),
+        (lambda: S.sgd(0.1, momentum=None), "momentum must be a number or a schedule"),
+    ],
+)
+def test_what_is_no_rate_is_said_when_it_is_made(make, message):
+    with pytest.raises(MipError, match=message):
+        make()
+
+
 OLD_PART = 'kind = "joined", part = [{{ share = 1.0, peak = 0.5, schedule = {{ {} }} }}]'
 PART = 'kind = "sequential", part = [{{ share = 1.0, lr_scale = 0.5, schedule = {{ {} }} }}]'
 

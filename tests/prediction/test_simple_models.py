@@ -93,6 +93,11 @@ def test_least_squares_of_the_cars(columns, mse, scale, cars):
     assert scores["mean"]["train"]["rmse"] ** 2 == pytest.approx(60.7627, abs=1e-4)
 
 
+def test_arguments_of_another_kind_are_named(cars):
+    with pytest.raises(MipError, match=r"take a Plan and Parts, .* not Spec and Table"):
+        baselines(mip.parse(PATIENTS), cars)
+
+
 # The same rows, the same metrics.
 
 

@@ -120,10 +120,10 @@ def test_a_loss_that_is_not_defined_never_wins_a_sweep():
     assert best_combination([lost, failed, kept]) is kept
     assert best_combination([lost, failed]) is None
     assert kept.average("valid", "auc")[::2] == (0.9, 1)
-    text = text_of(mip.runs.sweep_table("t", [lost, kept], kept))
+    text = text_of(mip.runs.sweep_table("t", [lost, kept]))
     assert "0.1 (1 of 2)" in text
     assert "0.9 (1 of 2)" in text
-    frame = mip.runs.sweep_frame([lost, kept], kept)
+    frame = mip.runs.sweep_frame([lost, kept])
     assert frame["valid/auc n"].tolist() == [0, 1]
     assert frame["valid/loss n"].tolist() == [1, 2]
 
@@ -131,8 +131,8 @@ def test_a_loss_that_is_not_defined_never_wins_a_sweep():
 def test_runs_of_a_sweep_may_have_other_metrics():
     one = Combination({"k": 1}, (outcome(0.5, auc=0.9),), (Path(),))
     two = Combination({"k": 2}, (outcome(0.5, mae=2.0),), (Path(),))
-    assert set(mip.runs.sweep_json([one, two], one)[0]["valid"]) == {"loss", "auc", "mae"}
-    assert "n/a" in text_of(mip.runs.sweep_table("t", [one, two], one))
+    assert set(mip.runs.sweep_json([one, two])[0]["valid"]) == {"loss", "auc", "mae"}
+    assert "n/a" in text_of(mip.runs.sweep_table("t", [one, two]))
 
 
 def test_json_has_null_for_what_is_no_number(tmp_path):

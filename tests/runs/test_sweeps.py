@@ -254,6 +254,21 @@ def test_sweeps_that_cannot_be(folder, tmp_path, values, seeds, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "values", "message"),
+    [
+        (mip.parse(TEXT), RATES, "sweep takes the path of a spec file; run_trials takes specs"),
+        ("a.toml", [1, 2], r'a dict of values to try, {"train.batch_size": \[16, 32\]}'),
+        ("a.toml", {"train.epochs": 3}, "sweep takes a list of values for train.epochs, not 3"),
+        ("a.toml", {"head.kind": "binary"}, "a list of values for head.kind, not 'binary'"),
+        ("a.toml", {"train.epochs": []}, r"a list of values for train.epochs, not \[\]"),
+    ],
+)
+def test_arguments_that_are_no_sweep(tmp_path, path, values, message):
+    with pytest.raises(MipError, match=message):
+        sweep(path, values, tmp_path)
+
+
 def test_names_of_folders_are_harmless_and_apart():
     one, two = name_of({"a": "../../etc"}), name_of({"a": "..\\..\\etc"})
     assert "/" not in one

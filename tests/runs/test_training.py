@@ -213,7 +213,9 @@ def test_a_plain_function_is_a_step():
 
 def test_a_hook_that_was_not_called_is_named():
     step, batches, state = line(mip.sgd(1e-3))
-    with pytest.raises(mip.MipError, match=r"call it, as in hooks=\[mip.progress\(\)\]"):
+    with pytest.raises(
+        mip.MipError, match=r"progress makes a hook: call it, as in hooks=\[progress\(…\)\]"
+    ):
         mip.fit(step, batches, state, epochs=1, hooks=[mip.progress])
 
 

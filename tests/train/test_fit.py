@@ -387,6 +387,51 @@ def test_a_stop_after_something_was_skipped_ends_the_fit(name):
     assert ended.step == 2
 
 
+@pytest.mark.parametrize(
+    "swap",
+    [
+        lambda step, batches, start: (batches, step, start),
+        lambda step, batches, start: (step, batches, step.net),
+        lambda step, batches, start: (step, batches, None),
+    ],
+)
+def test_arguments_in_another_order_are_named(swap):
+    with pytest.raises(
+        mip.MipError,
+        match=r"the order is fit\(step, batches, state\)|and no State: step.init\(\) makes one",
+    ):
+        mip.fit(*swap(*line()), epochs=1)
+
+
+def test_a_state_is_not_a_net_or_a_checkpoint(tmp_path):
+    step, batches, start = line()
+    mip.fit(step, batches, start, epochs=1, hooks=[mip.checkpoint(tmp_path)])
+    path = tmp_path / "last.safetensors"
+    with pytest.raises(
+        mip.MipError, match=r"the state is a Sequential and no State: step.init\(\)"
+    ):
+        mip.load_checkpoint(path, step.net)
+    with pytest.raises(mip.MipError, match=r"the state is a Checkpoint and no State: .* \.state"):
+        mip.module(step.net, mip.load_checkpoint(path, start))
+    with pytest.raises(mip.MipError, match=r"the net must be an nn\.Module, not State"):
+        mip.module(start, step.net)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "message"),
+    [
+        (mip.hooks.timing(), r"hooks must be a list, hooks=\[…\], not a function"),
+        ("log", "hooks must be a list"),
+        ([None], "a hook must be a function of an event, not a NoneType"),
+        ([mip.log], r"log makes a hook: call it, as in hooks=\[log\(…\)\]"),
+    ],
+)
+def test_what_is_no_list_of_hooks_is_said_before_the_first_step(hooks, message):
+    step, batches, start = line()
+    with pytest.raises(mip.MipError, match=message):
+        mip.fit(step, batches, start, epochs=1, hooks=hooks)
+
+
 def test_an_unexpected_reply_is_named_with_its_hook():
     step, batches, state = line()
     expected = "expected None, Stop, Skip.EPOCH, a State or a mapping of numbers"
