@@ -101,11 +101,13 @@ def split_rows(spec: mip.spec.Spec, table: Any, path: Path) -> mip.model.Parts:
     return parts
 
 
-def load_model(path: Path, tta: int) -> mip.prediction.Predictor | mip.prediction.Ensemble:
+def load_model(
+    path: Path, tta: int = 0, device: str | None = None
+) -> mip.prediction.Predictor | mip.prediction.Ensemble:
     """Load a model, with test-time augmentation if `tta` is not 0."""
     if tta < 0:
         raise MipError(f"--tta {tta}: give a number of views, or 0 for none")
-    model = mip.load(path)
+    model = mip.load(path, device=device or "cpu")
     return mip.prediction.tta(model, tta) if tta else model
 
 

@@ -36,6 +36,14 @@ Cache = Annotated[
 ]
 
 
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Where the network computes: cpu, cuda, mps or auto (the GPU, if any)."
+    ),
+]
+
+
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the metrics as JSON.")
 ]

@@ -19,7 +19,7 @@ from mip.cli.inputs import (
     split_rows,
     table_path,
 )
-from mip.cli.options import Cache, Changes, Force, Json, SpecFile
+from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
 from mip.cli.signals import NOTHING_KEPT, on_stop
 from mip.cli.terminal import echo, note, progress_bar
 from mip.errors import FileError, MipError, SpecError
@@ -31,12 +31,13 @@ def lr(
     set_: Changes = None,
     steps: Annotated[int, typer.Option(min=3, help="How many rates to try.")] = 100,
     cache: Cache = None,
+    device: Device = None,
     force: Force = False,
 ) -> None:
     """Run a learning-rate range test; nothing is saved."""
+    context = mip.Context(base=spec.parent, cache=cache, device=device)
     read_spec, table = open_spec(spec, set_, [out], force)
     parts = split_rows(read_spec, table, spec)
-    context = mip.Context(base=spec.parent, cache=cache)
     curve = mip.runs.lr_range_test(read_spec, parts, steps, context=context)
     if out:
         mip.plots.plot_lr_curve(out, curve, overwrite=force)
@@ -55,12 +56,14 @@ def fit(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.")] = False,
     cache: Cache = None,
+    device: Device = None,
     board: Annotated[
         Path | None,
         typer.Option("--tensorboard", metavar="DIR", help="Write TensorBoard logs too."),
     ] = None,
 ) -> None:
     """Train a model into a run folder, or resume one."""
+    context = mip.Context(base=spec.parent, cache=cache, device=device)
     out = out or Path("runs") / spec.stem
     last = out / "checkpoints" / "last.safetensors"
     # A new run cannot continue from the checkpoint of an earlier one.
@@ -70,7 +73,8 @@ def fit(
         if _modified(last) == before:
             return NOTHING_KEPT
         sets = [word for text in set_ or () for word in ("--set", text)]
-        words = ["mip", "fit", str(spec), "--out", str(out), *sets, "--resume"]
+        on = ["--device", device] if device else []
+        words = ["mip", "fit", str(spec), "--out", str(out), *sets, *on, "--resume"]
         return f"resume with: {shlex.join(words)}"
 
     with on_stop(what_is_kept), mip.files.locked(out):
@@ -85,7 +89,7 @@ def fit(
             resume=resume,
             overwrite=force,
             make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
-            context=mip.Context(base=spec.parent, cache=cache),
+            context=context,
         )
         _report(ended, parts, out)
 
@@ -144,9 +148,11 @@ def sweep(
     workers: Annotated[int, typer.Option(min=1, help="Runs at once, on the CPU.")] = 1,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: sweeps/NAME.")] = None,
     cache: Cache = None,
+    device: Device = None,
     force: Force = False,
 ) -> None:
     """Train every combination of values and compare them."""
+    context = mip.Context(cache=cache, device=device)
     out = out or Path("sweeps") / spec.stem
     as_json, as_csv = out / "sweep.json", out / "sweep.csv"
     check_outputs([as_json, as_csv], force, [spec], table_path(spec, None))
@@ -159,7 +165,7 @@ def sweep(
             workers=workers,
             overwrite=force,
             on_outcome=_print_outcome,
-            context=mip.Context(cache=cache),
+            context=context,
         )
     best = mip.runs.best_combination(combinations)
     mip.runs.write_json(as_json, mip.runs.sweep_json(combinations, best), overwrite=force)
@@ -189,10 +195,12 @@ def crossval(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Predictions, as CSV.")] = None,
     json: Json = None,
     cache: Cache = None,
+    device: Device = None,
     workers: Annotated[int, typer.Option(min=1, help="Folds at once.")] = 1,
     force: Force = False,
 ) -> None:
     """Train on all folds but one and predict it, for each fold."""
+    context = mip.Context(base=spec.parent, cache=cache, device=device)
     read_spec, table = open_spec(spec, set_, [out, json], force, [folds])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
@@ -203,7 +211,7 @@ def crossval(
         # Bars of several processes would overwrite each other.
         make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
         workers=workers,
-        context=mip.Context(base=spec.parent, cache=cache),
+        context=context,
     )
     errors = {fold: str(error) for fold, error in done.errors.items()}
     scores = dict(zip(done.folds, done.scores, strict=True))

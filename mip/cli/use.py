@@ -17,7 +17,7 @@ from mip.cli.inputs import (
     print_remarks,
     select_parts,
 )
-from mip.cli.options import Force, Json, ModelFile, TableFile, Tta
+from mip.cli.options import Device, Force, Json, ModelFile, TableFile, Tta
 from mip.cli.terminal import echo, note, write_stdout
 from mip.errors import DataError, FileError
 
@@ -30,11 +30,12 @@ def evaluate(
     ] = "all",
     json: Json = None,
     tta: Tta = 0,
+    device: Device = None,
     force: Force = False,
 ) -> None:
     """Score a model on a table that has its targets."""
     check_outputs([json], force, model_files(model), table)
-    predict = load_model(model, tta)
+    predict = load_model(model, tta, device)
     rows = open_table_for(predict.plan, table)
     check_no_photo([json], rows)
     parts = select_parts(predict.plans, rows, split)
@@ -57,13 +58,14 @@ def predict(
         Path | None, typer.Option(metavar="FILE", help="A .csv or .parquet file.")
     ] = None,
     tta: Tta = 0,
+    device: Device = None,
     force: Force = False,
 ) -> None:
     """Predict every row of a table."""
     if out and out.suffix.lower() not in {".csv", ".parquet"}:
         raise FileError(f"{out}: predictions are written to a .csv or .parquet file")
     check_outputs([out], force, model_files(model), table)
-    predictor = load_model(model, tta)
+    predictor = load_model(model, tta, device)
     rows = open_table_for(predictor.plan, table)
     predictions = predictor(rows).rename_axis("row")
     errors = predictions["error"].dropna() if "error" in predictions else None

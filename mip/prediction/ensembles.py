@@ -76,6 +76,10 @@ class Ensemble:
         first_errors = [next(filter(None, row), None) for row in zip(*errors, strict=True)]
         return prediction_frame(decoded, frames[0].index, first_errors)
 
+    def to(self, device: str) -> Ensemble:
+        """Return this ensemble on another device: a copy, with modules of its own."""
+        return Ensemble(tuple(member.to(device) for member in self.members))
+
     def logits_and_target(self, table: Table) -> tuple[Tree, Tree]:
         """Return the logits of the mean, float32, and the target, of rows that have all that the
         models need.

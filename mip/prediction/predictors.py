@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 from attrs import evolve, frozen
 
 from mip.data import Table
+from mip.devices import find_device
 from mip.errors import DataError, FileError, SpecError
 from mip.model import Batch, Net, Plan, build
 from mip.prediction.inputs import AnyRows, as_table, batches_of, select_inputs
@@ -56,6 +58,11 @@ class Predictor:
         if errors and errors[0] and None not in errors:
             raise DataError(errors[0])
         return prediction_frame(self.plan.decode(concat(logits)), inputs.index, errors)
+
+    def to(self, device: str) -> Predictor:
+        """Return this model on another device: a copy, with a module of its own."""
+        device = find_device(device)
+        return evolve(self, net=deepcopy(self.net).to(device), device=device)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -115,7 +122,11 @@ def prediction_frame(
 
 
 def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:
-    """Make a predictor of a plan and a state; it has a module of its own and copies the weights."""
+    """Make a predictor of a plan and a state; it has a module of its own and copies the weights.
+
+    Raises MipError for a device that this machine lacks; "auto" is the GPU if there is one.
+    """
+    device = find_device(device)
     net = build(plan, pretrain=False)
     try:
         net.load_state_dict({**with_averaged_params(state).params, **state.buffers})
