@@ -33,7 +33,7 @@ def find_device(name: str | torch.device) -> str:
     """
     known = available_devices()
     if name == "auto":
-        return known[-1 if len(known) == 1 else 1].partition(":")[0]
+        return (known[1:] or known)[0].partition(":")[0]
     try:
         device = torch.device(name)
         found = device.type in {"cpu", "meta"} or f"{device.type}:{device.index or 0}" in known

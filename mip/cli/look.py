@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import mip
-from mip.cli.inputs import load_model, open_spec, split_rows
+from mip.cli.inputs import open_spec, split_rows
 from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
 from mip.cli.terminal import echo
 from mip.errors import SpecError
@@ -48,10 +48,10 @@ def replay(
     device: Device = None,
 ) -> None:
     """Repeat one step of a past run and compare it."""
-    context = mip.Context(base=run, cache=cache, device=device)
     spec_file = run / "spec.toml"
     spec, table = open_spec(spec_file, set_)
     parts = split_rows(spec, table, spec_file)
+    context = mip.Context(base=run, cache=cache, device=device)
     again = mip.runs.replay(spec, parts, run, step, context=context)
     origin = f"{again.file.name}, after step {again.start}" if again.file else "the spec"
     echo(f"{run}: step {step}, in epoch {again.epoch + 1}, from {origin}")
@@ -80,14 +80,14 @@ def baseline(
     force: Force = False,
 ) -> None:
     """Score simple models on the rows of a spec, to compare."""
-    network = load_model(model, device=device) if model else None
     read_spec, table = open_spec(spec, set_, [json], force, [model])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: baseline needs all rows in memory: --set data.stream=false")
     parts = split_rows(read_spec, table, spec)
     plan = mip.adapt(read_spec, parts.train)
     trained = {}
-    if network:
+    if model:
+        network = mip.load(model, device=device or "cpu")
         trained["network"] = mip.prediction.score_by_part(network, plan, parts)
     scores = {**mip.prediction.baselines(plan, parts), **trained}
     if json:

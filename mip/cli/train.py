@@ -35,9 +35,9 @@ def lr(
     force: Force = False,
 ) -> None:
     """Run a learning-rate range test; nothing is saved."""
-    context = mip.Context(base=spec.parent, cache=cache, device=device)
     read_spec, table = open_spec(spec, set_, [out], force)
     parts = split_rows(read_spec, table, spec)
+    context = mip.Context(base=spec.parent, cache=cache, device=device)
     curve = mip.runs.lr_range_test(read_spec, parts, steps, context=context)
     if out:
         mip.plots.plot_lr_curve(out, curve, overwrite=force)
@@ -63,7 +63,6 @@ def fit(
     ] = None,
 ) -> None:
     """Train a model into a run folder, or resume one."""
-    context = mip.Context(base=spec.parent, cache=cache, device=device)
     out = out or Path("runs") / spec.stem
     last = out / "checkpoints" / "last.safetensors"
     # A new run cannot continue from the checkpoint of an earlier one.
@@ -89,7 +88,7 @@ def fit(
             resume=resume,
             overwrite=force,
             make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
-            context=context,
+            context=mip.Context(base=spec.parent, cache=cache, device=device),
         )
         _report(ended, parts, out)
 
@@ -152,7 +151,6 @@ def sweep(
     force: Force = False,
 ) -> None:
     """Train every combination of values and compare them."""
-    context = mip.Context(cache=cache, device=device)
     out = out or Path("sweeps") / spec.stem
     as_json, as_csv = out / "sweep.json", out / "sweep.csv"
     check_outputs([as_json, as_csv], force, [spec], table_path(spec, None))
@@ -165,7 +163,7 @@ def sweep(
             workers=workers,
             overwrite=force,
             on_outcome=_print_outcome,
-            context=context,
+            context=mip.Context(cache=cache, device=device),
         )
     best = mip.runs.best_combination(combinations)
     mip.runs.write_json(as_json, mip.runs.sweep_json(combinations, best), overwrite=force)
@@ -200,7 +198,6 @@ def crossval(
     force: Force = False,
 ) -> None:
     """Train on all folds but one and predict it, for each fold."""
-    context = mip.Context(base=spec.parent, cache=cache, device=device)
     read_spec, table = open_spec(spec, set_, [out, json], force, [folds])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
@@ -211,7 +208,7 @@ def crossval(
         # Bars of several processes would overwrite each other.
         make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
         workers=workers,
-        context=context,
+        context=mip.Context(base=spec.parent, cache=cache, device=device),
     )
     errors = {fold: str(error) for fold, error in done.errors.items()}
     scores = dict(zip(done.folds, done.scores, strict=True))

@@ -9,6 +9,7 @@ from .events import Reply as Reply
 from .events import stateful as stateful
 from .events import with_names as with_names
 from .failures import StepError as StepError
+from .failures import explain_forward as explain_forward
 from .finder import LRCurve as LRCurve
 from .finder import find_lr as find_lr
 from .gradient import Grads as Grads

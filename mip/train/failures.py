@@ -59,6 +59,19 @@ def explain_failure(
     return None
 
 
+def explain_forward(net: nn.Module, inputs: Any) -> str | None:
+    """Say in a line which layer of a module cannot take its input; None if all can."""
+    calls = list[tuple[str, nn.Module, Any]]()
+    try:
+        with torch.no_grad():
+            _forward(net, inputs, calls)
+    except torch.OutOfMemoryError:
+        return None
+    except Exception as failure:
+        return _layer_text(calls, failure, net)
+    return None
+
+
 def check_optimizer_state(optimizer: Optimizer, state: State) -> None:
     """Raise MipError if the state of an optimizer is that of another one."""
     params = {path: torch.empty_like(param, device="meta") for path, param in state.params.items()}
