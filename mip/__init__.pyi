@@ -2,6 +2,7 @@ from . import branches as branches
 from . import cli as cli
 from . import data as data
 from . import demo as demo
+from . import devices as devices
 from . import errors as errors
 from . import explain as explain
 from . import files as files

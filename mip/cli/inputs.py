@@ -101,11 +101,13 @@ def split_rows(spec: mip.spec.Spec, table: Any, path: Path) -> mip.model.Parts:
     return parts
 
 
-def load_model(path: Path, tta: int) -> mip.prediction.Predictor | mip.prediction.Ensemble:
+def load_model(
+    path: Path, tta: int, device: str | None
+) -> mip.prediction.Predictor | mip.prediction.Ensemble:
     """Load a model, with test-time augmentation if `tta` is not 0."""
     if tta < 0:
         raise MipError(f"--tta {tta}: give a number of views, or 0 for none")
-    model = mip.load(path)
+    model = mip.load(path, device=device or "cpu")
     return mip.prediction.tta(model, tta) if tta else model
 
 
@@ -114,6 +116,14 @@ def open_table_for(plan: mip.model.Plan, path: Path) -> Rows:
     # A model of shards splits and reads them as they are; other formats are read whole.
     is_parquet = path.is_dir() or path.suffix.lower() == ".parquet"
     return _open_table(path, plan.spec.data.stream and is_parquet)
+
+
+def open_rows(plans: Sequence[mip.model.Plan], paths: Sequence[Path]) -> Rows:
+    """Open what is to be predicted: a table as `open_table_for` does, or photos."""
+    given = paths[0] if len(paths) == 1 else list(paths)
+    if mip.prediction.find_photos(given):
+        return mip.prediction.rows_to_predict(given, plans)
+    return open_table_for(plans[0], paths[0])
 
 
 def _open_table(path: Path, streamed: bool) -> Rows:

@@ -10,7 +10,7 @@ import typer
 
 import mip
 from mip.cli.inputs import open_spec, split_rows
-from mip.cli.options import Cache, Changes, Force, Json, SpecFile
+from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
 from mip.cli.terminal import echo
 from mip.errors import SpecError
 from mip.output import write
@@ -45,12 +45,13 @@ def replay(
     step: Annotated[int, typer.Argument(metavar="STEP", help="Counted from 1.")],
     set_: Changes = None,
     cache: Cache = None,
+    device: Device = None,
 ) -> None:
     """Repeat one step of a past run and compare it."""
     spec_file = run / "spec.toml"
     spec, table = open_spec(spec_file, set_)
     parts = split_rows(spec, table, spec_file)
-    context = mip.Context(base=run, cache=cache)
+    context = mip.Context(base=run, cache=cache, device=device)
     again = mip.runs.replay(spec, parts, run, step, context=context)
     origin = f"{again.file.name}, after step {again.start}" if again.file else "the spec"
     echo(f"{run}: step {step}, in epoch {again.epoch + 1}, from {origin}")
@@ -75,6 +76,7 @@ def baseline(
         Path | None, typer.Option("--model", metavar="MODEL", help="A model of the same rows.")
     ] = None,
     json: Json = None,
+    device: Device = None,
     force: Force = False,
 ) -> None:
     """Score simple models on the rows of a spec, to compare."""
@@ -83,9 +85,10 @@ def baseline(
         raise SpecError(f"{spec}: baseline needs all rows in memory: --set data.stream=false")
     parts = split_rows(read_spec, table, spec)
     plan = mip.adapt(read_spec, parts.train)
-    trained = (
-        {"network": mip.prediction.score_by_part(mip.load(model), plan, parts)} if model else {}
-    )
+    trained = {}
+    if model:
+        network = mip.load(model, device=device or "cpu")
+        trained["network"] = mip.prediction.score_by_part(network, plan, parts)
     scores = {**mip.prediction.baselines(plan, parts), **trained}
     if json:
         mip.runs.write_json(json, scores, overwrite=force)

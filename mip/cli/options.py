@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+import mip
+
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file (TOML).")]
 
 
@@ -33,6 +35,23 @@ Changes = Annotated[
 
 Cache = Annotated[
     Path | None, typer.Option("--cache", metavar="DIR", help="Cache decoded photos in DIR.")
+]
+
+
+def _check_device(name: str | None) -> str | None:
+    # Here it is checked before any work, by every verb.
+    if name is not None:
+        mip.devices.find_device(name)
+    return name
+
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where the network computes: cpu, cuda, mps or auto (the GPU, if any).",
+        callback=_check_device,
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ import typer
 
 import mip
 from mip.cli.inputs import check_no_photo, check_outputs, open_spec, split_rows
-from mip.cli.options import Changes, Force, SpecFile, TableFile
+from mip.cli.options import Changes, Device, Force, SpecFile, TableFile
 from mip.cli.terminal import echo, progress_bar, write_stdout
 from mip.errors import FileError, MipError, hint
 from mip.output import write
@@ -92,6 +92,7 @@ def demo_data(
 
 def demo(
     specs: Annotated[Path, typer.Argument(metavar="SPECS", help="A folder of specs.")],
+    device: Device = None,
     force: Force = False,
 ) -> None:
     """Generate demo data, train the demo's specs, compare them."""
@@ -104,7 +105,7 @@ def demo(
     if not (folder / "houses.csv").is_file():
         mip.demo.draw(folder)
     runs = folder / "runs"
-    rows = mip.demo.compare(paths, runs, progress_bar("demo"), overwrite=force)
+    rows = mip.demo.compare(paths, runs, progress_bar("demo"), overwrite=force, device=device)
     echo(mip.demo.results_table(rows))
     for row in rows:
         echo(f"{row.files[0].parent}: {', '.join(path.name for path in row.files)}")

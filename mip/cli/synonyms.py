@@ -53,8 +53,8 @@ OPTIONS: Mapping[str, str] = {
 ADVICE: Mapping[str, str] = {
     "the first argument is the spec": "--config --config-file --spec -c",
     "the first argument is the model": "--model --checkpoint --ckpt --weights -m",
-    "mip takes the GPU if there is one; CUDA_VISIBLE_DEVICES='' hides it": (
-        "--device --gpu --gpus --cuda --cpu --accelerator"
+    "verbs that compute have --device: cpu, cuda, mps or auto": (
+        "--gpu --gpus --cuda --cpu --mps --accelerator"
     ),
 }
 """What to say of options that mip has no option for."""

@@ -19,7 +19,7 @@ from mip.cli.inputs import (
     split_rows,
     table_path,
 )
-from mip.cli.options import Cache, Changes, Force, Json, SpecFile
+from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
 from mip.cli.signals import NOTHING_KEPT, on_stop
 from mip.cli.terminal import echo, note, progress_bar
 from mip.errors import MipError, SpecError
@@ -31,6 +31,7 @@ def lr(
     set_: Changes = None,
     steps: Annotated[int, typer.Option(min=3, help="How many rates to try.")] = 100,
     cache: Cache = None,
+    device: Device = None,
     force: Force = False,
 ) -> None:
     """Run a learning-rate range test; nothing is saved."""
@@ -38,7 +39,7 @@ def lr(
     if out:
         mip.plots.format_of(out)
     parts = split_rows(read_spec, table, spec)
-    context = mip.Context(base=spec.parent, cache=cache)
+    context = mip.Context(base=spec.parent, cache=cache, device=device)
     curve = mip.runs.lr_range_test(read_spec, parts, steps, context=context)
     if out:
         mip.plots.lr_range(curve, path=out, overwrite=force)
@@ -57,6 +58,7 @@ def fit(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.")] = False,
     cache: Cache = None,
+    device: Device = None,
     board: Annotated[
         Path | None,
         typer.Option("--tensorboard", metavar="DIR", help="Write TensorBoard logs too."),
@@ -72,7 +74,8 @@ def fit(
         if _modified(last) == before:
             return NOTHING_KEPT
         sets = [word for text in set_ or () for word in ("--set", text)]
-        words = ["mip", "fit", str(spec), "--out", str(out), *sets, "--resume"]
+        on = ["--device", device] if device else []
+        words = ["mip", "fit", str(spec), "--out", str(out), *sets, *on, "--resume"]
         return f"resume with: {shlex.join(words)}"
 
     with on_stop(what_is_kept), mip.files.locked(out):
@@ -87,7 +90,7 @@ def fit(
             resume=resume,
             overwrite=force,
             make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
-            context=mip.Context(base=spec.parent, cache=cache),
+            context=mip.Context(base=spec.parent, cache=cache, device=device),
         )
         _report(ended, parts, out)
 
@@ -148,6 +151,7 @@ def sweep(
     workers: Annotated[int, typer.Option(min=1, help="Runs at once, on the CPU.")] = 1,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: sweeps/NAME.")] = None,
     cache: Cache = None,
+    device: Device = None,
     force: Force = False,
 ) -> None:
     """Train every combination of values and compare them."""
@@ -163,7 +167,7 @@ def sweep(
             workers=workers,
             overwrite=force,
             on_outcome=_print_outcome,
-            context=mip.Context(cache=cache),
+            context=mip.Context(cache=cache, device=device),
         )
     mip.runs.write_json(as_json, mip.runs.sweep_json(combinations), overwrite=force)
     mip.runs.write_table(as_csv, mip.runs.sweep_frame(combinations), overwrite=force)
@@ -192,6 +196,7 @@ def crossval(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Predictions, as CSV.")] = None,
     json: Json = None,
     cache: Cache = None,
+    device: Device = None,
     workers: Annotated[int, typer.Option(min=1, help="Folds at once.")] = 1,
     force: Force = False,
 ) -> None:
@@ -206,7 +211,7 @@ def crossval(
         # Bars of several processes would overwrite each other.
         make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
         workers=workers,
-        context=mip.Context(base=spec.parent, cache=cache),
+        context=mip.Context(base=spec.parent, cache=cache, device=device),
     )
     errors = {fold: str(error) for fold, error in done.errors.items()}
     scores = dict(zip(done.folds, done.scores, strict=True))

@@ -13,11 +13,12 @@ from mip.cli.inputs import (
     check_outputs,
     load_model,
     model_files,
+    open_rows,
     open_table_for,
     print_remarks,
     select_parts,
 )
-from mip.cli.options import Force, Json, ModelFile, TableFile, Tta
+from mip.cli.options import Device, Force, Json, ModelFile, TableFile, Tta
 from mip.cli.terminal import echo, note, write_stdout
 from mip.errors import DataError, FileError
 
@@ -30,11 +31,12 @@ def evaluate(
     ] = "all",
     json: Json = None,
     tta: Tta = 0,
+    device: Device = None,
     force: Force = False,
 ) -> None:
     """Score a model on a table that has its targets."""
     check_outputs([json], force, model_files(model), table)
-    predict = load_model(model, tta)
+    predict = load_model(model, tta, device)
     rows = open_table_for(predict.plan, table)
     check_no_photo([json], rows)
     parts = select_parts(predict.plans, rows, split)
@@ -52,24 +54,37 @@ def evaluate(
 
 def predict(
     model: ModelFile,
-    table: TableFile,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TABLE_OR_PHOTOS...",
+            help="A table, as for evaluate; or photos; or a folder of photos.",
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .csv or .parquet file.")
     ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, help="The K most probable classes and their chances."),
+    ] = None,
     tta: Tta = 0,
+    device: Device = None,
     force: Force = False,
 ) -> None:
-    """Predict every row of a table."""
+    """Predict every row of a table, or photos."""
     if out and out.suffix.lower() not in {".csv", ".parquet"}:
         raise FileError(f"{out}: predictions are written to a .csv or .parquet file")
-    check_outputs([out], force, model_files(model), table)
-    predictor = load_model(model, tta)
-    rows = open_table_for(predictor.plan, table)
-    predictions = predictor(rows).rename_axis("row")
-    errors = predictions["error"].dropna() if "error" in predictions else None
-    print_remarks(predictor.plans, rows if errors is None else rows.without(errors.index))
-    if errors is not None and len(errors):
-        note(f"{len(errors)} of {len(predictions)} rows have no prediction: {errors.iloc[0]}")
+    check_outputs([out], force, [*model_files(model), *paths], paths[0])
+    predictor = load_model(model, tta, device)
+    rows = open_rows(predictor.plans, paths)
+    predictions = predictor(rows, top=top).rename_axis("row")
+    errors = predictions.get("error")
+    failed: list[int] = [] if errors is None else errors.notna().to_numpy().nonzero()[0].tolist()
+    print_remarks(predictor.plans, rows.without(failed) if failed else rows)
+    if errors is not None:
+        reason = errors.iloc[failed[0]]
+        note(f"{len(failed)} of {len(predictions)} rows have no prediction: {reason}")
     if out is None:
         write_stdout(predictions.to_csv())
     else:

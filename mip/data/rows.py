@@ -35,8 +35,8 @@ AnyRows: TypeAlias = "Table | Shards | TableLike"
 
 
 _ROWS = (
-    "a DataFrame, a Table, a file's path, an Arrow table, a dict of columns, a list of dicts, or a "
-    "Dataset"
+    "a DataFrame, a Table, a path, an Arrow table, a dict of columns or of one row's cells, a list "
+    "of such rows, or a Dataset"
 )
 
 
@@ -50,7 +50,9 @@ def as_table(rows: AnyTable | TableLike, name: str = "table") -> AnyTable:
     """Convert anything that holds rows to a table; a table is returned as it is. `name` stands in
     errors for what comes from memory.
 
-    Raises DataError for anything else, saying what to write instead.
+    A dict is one row if one of its cells is no sequence, and columns otherwise. In dicts of rows, a
+    photo may be anywhere if its cell is a `Path`; a string names a file below the current folder,
+    as in a table. Raises DataError for anything else, saying what to write instead.
 
     >>> as_table([{"area": 70, "town": "Ulm"}])
     Table(table: 1 rows, columns area, town)
@@ -58,8 +60,8 @@ def as_table(rows: AnyTable | TableLike, name: str = "table") -> AnyTable:
     Table(houses: 2 rows, columns area)
     >>> as_table(None)
     Traceback (most recent call last):
-    mip.errors.DataError: rows are a DataFrame, a Table, a file's path, an Arrow table, a dict of
-    columns, a list of dicts, or a Dataset, not NoneType
+    mip.errors.DataError: rows are a DataFrame, a Table, a path, an Arrow table, a dict of columns
+    or of one row's cells, a list of such rows, or a Dataset, not NoneType
     """
     return _as_table(rows, name)
 
@@ -74,9 +76,11 @@ def _as_table(rows: Any, name: str) -> Any:
     if isinstance(rows, pd.DataFrame):
         return from_frame(rows, name=name)
     if isinstance(rows, Mapping):
-        return from_columns(rows, name=name)
+        are_columns = all(map(_is_sequence, rows.values()))
+        return from_columns(rows, name=name) if are_columns else _as_table([rows], name)
     if isinstance(rows, (list, tuple)):
-        return from_rows(rows, name=name)
+        cells = [_with_photos(row) if isinstance(row, Mapping) else row for row in rows]
+        return from_rows(cells, name=name)
     if _is_dataset(rows):
         return from_dataset(rows, name=name)
     if hasattr(rows, "__arrow_c_stream__") and not isinstance(rows, pd.Series):
@@ -90,3 +94,18 @@ def _is_dataset(rows: Any) -> bool:
     # Without importing torch, which is there if somebody has a Dataset.
     torch_data = sys.modules.get("torch.utils.data")
     return isinstance(rows, getattr(torch_data, "Dataset", ()))
+
+
+def _is_sequence(cells: Any) -> bool:
+    is_cell = isinstance(cells, (str, bytes, Mapping)) or getattr(cells, "ndim", 1) == 0
+    return hasattr(cells, "__len__") and not is_cell
+
+
+def _with_photos(row: Mapping[str, Any]) -> dict[str, Any]:
+    # Only who wrote the program can give a Path, so it may leave the current folder.
+    return {
+        column: Path(cell).read_bytes()
+        if isinstance(cell, os.PathLike) and os.path.isfile(cell)
+        else cell
+        for column, cell in row.items()
+    }

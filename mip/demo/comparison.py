@@ -79,13 +79,15 @@ def compare(
     make_hooks: Callable[[Job], Sequence[Hook]] = lambda job: (),
     *,
     overwrite: bool = False,
+    device: str | None = None,
 ) -> list[Result]:
     """Fit the specs one after another and score each on its test part.
 
     Each has a run folder in `out`, named like its file, with `model.safetensors`, `history.jsonl`
     and `predictions.csv` of the test rows; `losses.png` shows their losses. The tables are those
-    that `draw` makes. `make_hooks` is called for every run, as in `run`. What an earlier comparison
-    left in `out` is replaced; raises FileError for other files, unless `overwrite` is set.
+    that `draw` makes. `make_hooks` is called for every run, as in `run`, and `device` is that of
+    `Context`. What an earlier comparison left in `out` is replaced; raises FileError for other
+    files, unless `overwrite` is set.
     """
     out, specs = Path(out), [Path(path) for path in specs]
     if len({path.stem for path in specs}) < len(specs):
@@ -94,16 +96,23 @@ def compare(
     check_output(out / "losses.png", any(replaces.values()))
     for path in specs:
         check_output(out / path.stem / "predictions.csv", replaces[path])
-    pairs = [_fit(path, out / path.stem, make_hooks, replaces[path]) for path in specs]
+    contexts = {path: Context(base=path.parent, device=device) for path in specs}
+    pairs = [
+        _fit(path, out / path.stem, make_hooks, replaces[path], contexts[path]) for path in specs
+    ]
     histories = {result.name: History(history.epochs) for result, history in pairs}
     plot_history(histories, metrics=["loss"], scale="log", path=out / "losses.png", overwrite=True)
     return [result for result, _ in pairs]
 
 
 def _fit(
-    path: Path, out: Path, make_hooks: Callable[[Job], Sequence[Hook]], overwrite: bool
+    path: Path,
+    out: Path,
+    make_hooks: Callable[[Job], Sequence[Hook]],
+    overwrite: bool,
+    context: Context,
 ) -> tuple[Result, History]:
-    spec, context = load_spec(path), Context(base=path.parent)
+    spec = load_spec(path)
     source = path.parent / spec.data.table
     table, _ = clean(spec, read(source))
     split = parts(spec, table, base=path.parent)

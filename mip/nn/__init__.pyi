@@ -28,3 +28,5 @@ from .layers import check_num_heads as check_num_heads
 from .members import Members as Members
 from .members import member_layers as member_layers
 from .members import run_members as run_members
+from .timing import Timing as Timing
+from .timing import time_forward as time_forward

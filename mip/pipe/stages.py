@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import ge, gt
 from torch import Tensor
 
+from mip.devices import find_device
 from mip.errors import DataError
 from mip.pipe.nodes import Item, map_node, run_threaded
 from mip.pipe.recipe import Pipe, Stage, Subset
@@ -207,8 +208,11 @@ def prefetch(batches: int) -> AddToPipe:
 
 
 def to(device: torch.device | str) -> AddToPipe:
-    """Move every batch's tensors to a device; to a GPU asynchronously, from pinned memory."""
-    target = torch.device(device)
+    """Move every batch's tensors to a device; to a GPU asynchronously, from pinned memory.
+
+    "auto" is the GPU if there is one. Raises MipError for a device that this machine lacks.
+    """
+    target = torch.device(find_device(device))
     return _add(Transform(partial(map_tree, partial(_move, device=target))))
 
 

@@ -4,12 +4,15 @@ from .ensembles import load as load
 from .ensembles import save_ensemble as save_ensemble
 from .evaluation import evaluate as evaluate
 from .evaluation import prediction_warnings as prediction_warnings
+from .inputs import find_photos as find_photos
+from .inputs import rows_to_predict as rows_to_predict
 from .nets import evaluating as evaluating
 from .nets import predict_net as predict_net
 from .predicting import predict as predict
 from .predictors import Predictor as Predictor
 from .predictors import predictor as predictor
 from .predictors import tta as tta
+from .rankings import top_classes as top_classes
 from .simple_models import baselines as baselines
 from .simple_models import branches_without_baseline as branches_without_baseline
 from .simple_models import score_by_part as score_by_part

@@ -13,12 +13,14 @@ from attrs import Attribute, field, frozen
 
 from mip.branches import Facts
 from mip.compare import differences
-from mip.data import AnyRows, Table, as_table
+from mip.data import Table
 from mip.errors import FileError, SpecError
 from mip.files import load_models, save_models
 from mip.heads import Head, predictions_to_logits
 from mip.model import Plan
+from mip.prediction.inputs import PhotosOrRows, rows_to_predict
 from mip.prediction.predictors import Predictor, prediction_frame, predictor
+from mip.prediction.rankings import check_top, top_classes
 from mip.spec import KINDS, to_dict
 from mip.train import State
 from mip.tree import Tree, map_tree
@@ -66,14 +68,21 @@ class Ensemble:
         """The rows that models see together."""
         return self.members[0].batch_size
 
-    def __call__(self, rows: AnyRows) -> pd.DataFrame:
-        table = as_table(rows)
+    def __call__(self, rows: PhotosOrRows, *, top: int | None = None) -> pd.DataFrame:
+        if top is not None:
+            check_top(self.plan, top)
+        table = rows_to_predict(rows, self.plans)
         frames = [member(table) for member in self.members]
         errors = [frame.pop("error").tolist() for frame in frames if "error" in frame]
         columns = _mean_columns([{str(name): frame[name] for name in frame} for frame in frames])
         decoded = {**self.plan.decode(self._logits(columns)), **columns}
         first_errors = [next(filter(None, row), None) for row in zip(*errors, strict=True)]
-        return prediction_frame(decoded, frames[0].index, first_errors)
+        frame = prediction_frame(decoded, frames[0].index, first_errors)
+        return frame if top is None else top_classes(self.plan, frame, top)
+
+    def to(self, device: str) -> Ensemble:
+        """Return this ensemble on another device: a copy, with modules of its own."""
+        return Ensemble(tuple(member.to(device) for member in self.members))
 
     def logits_and_target(self, table: Table) -> tuple[Tree, Tree]:
         """Return the logits of the mean, float32, and the target, of rows that have all that the

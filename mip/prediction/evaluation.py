@@ -14,7 +14,7 @@ from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows
 from mip.prediction.ensembles import Ensemble
 from mip.prediction.inputs import batches_of, check_inputs
-from mip.prediction.nets import batches_in, evaluating, on_device
+from mip.prediction.nets import batches_in, copy_to, evaluating, on_device
 from mip.prediction.predictors import Predictor
 from mip.train import check_logits, score
 from mip.tree import concat, get_in
@@ -26,15 +26,17 @@ def evaluate(
     metrics: MetricSet = NO_METRICS,
     *,
     loss: Callable[[Any, Any], Any] | None = None,
+    device: str | None = None,
 ) -> dict[str, float]:
     """Score a model: the loss, the head's metrics and your own `metrics` on rows with targets; of
     a plain module `loss` and `metrics` on batches (inputs, target, …), in evaluation mode, which
     is set back afterwards. Metrics are a dict, or a list of names in `mip.metrics.NAMED`, which of
     a model of a spec are in the target's unit.
 
-    Rows without a target or a photo are treated as the spec says, as in training. Raises MipError
-    for a module with neither a loss nor metrics, for another model with a loss, and for an unknown
-    name.
+    Rows without a target or a photo are treated as the spec says, as in training. `device` is where
+    a copy of the model computes; by default it computes where it is. Raises MipError for a module
+    with neither a loss nor metrics, for another model with a loss, for an unknown name, and for a
+    device that this machine lacks.
 
     >>> import torch
     >>> batches = [(torch.tensor([[1.0]]), torch.tensor([3.0]))]
@@ -44,6 +46,8 @@ def evaluate(
     {'mae': 2.0, 'percent_close': 0.0}
     """
     functions = metrics_by_name(metrics)
+    if device:
+        model = copy_to(model, device) if isinstance(model, nn.Module) else model.to(device)
     if isinstance(model, nn.Module):
         check_logits(functions, model, loss)
         with evaluating(model):

@@ -2,19 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from mip.data import Rows, Shards, Table
-from mip.errors import DataError, SpecError
-from mip.model import Plan, check_columns, columns_of, target_columns
+from mip.branches import leaf_branches
+from mip.data import (
+    IMAGE_SUFFIXES,
+    AnyRows,
+    Rows,
+    Shards,
+    Table,
+    as_table,
+    from_frame,
+)
+from mip.errors import DataError, hint, quote
+from mip.images import is_photos
+from mip.model import Plan, branch_columns, columns_of, target_columns
+from mip.tree import get_in
+
+PhotosOrRows: TypeAlias = "AnyRows | Sequence[str] | Sequence[Path]"
+"""Whatever holds rows, or photos by their paths."""
+
+
+def rows_to_predict(rows: PhotosOrRows, plans: Sequence[Plan]) -> Table | Shards:
+    """Convert rows, or the photos that `find_photos` finds, to a table for models.
+
+    Raises DataError for what is neither, and for photos if there is not one column of photos.
+    """
+    photos = find_photos(rows)
+    return photo_table(photos, photo_column(plans)) if photos else as_table(rows)
+
+
+def find_photos(rows: Any) -> list[tuple[str, Path]]:
+    """Find the photos that are named by a path, by a list of paths, or by a folder in which some
+    lie loosely, outside of class folders: names and paths. Other rows have none.
+
+    Raises DataError for a list of paths that are not all those of photos.
+
+    >>> [name for name, path in find_photos(["a.jpg", Path("b/c.PNG")])]
+    ['a.jpg', 'b/c.PNG']
+    >>> find_photos("houses.csv"), find_photos([{"photo": "a.jpg"}])
+    ([], [])
+    """
+    if isinstance(rows, (str, os.PathLike)):
+        path = Path(rows)
+        if path.is_dir():
+            return _loose_photos(path)
+        return [(str(path), path)] if _is_photo(path) else []
+    listed = rows if isinstance(rows, (list, tuple)) else []
+    paths = [Path(row) for row in listed if isinstance(row, (str, os.PathLike))]
+    if len(paths) < len(listed):
+        return []
+    for path in paths:
+        if not _is_photo(path):
+            kinds = ", ".join(IMAGE_SUFFIXES)
+            raise DataError(f"{path}: a list of paths is one of photos ({kinds}); give one table")
+    return [(str(path), path) for path in paths]
+
+
+def _loose_photos(folder: Path) -> list[tuple[str, Path]]:
+    files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+    if not any(map(_is_photo, files)) or any(path.suffix == ".parquet" for path in files):
+        return []
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    shown = [name for name in names if not any(part[0] == "." for part in name.parts)]
+    return [(name.as_posix(), folder / name) for name in filter(_is_photo, shown)]
+
+
+def _is_photo(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def photo_table(photos: Sequence[tuple[str, Path]], column: str) -> Table:
+    """Make a table with a row for each photo, labeled with its name.
+
+    Raises DataError for a photo that is not there.
+    """
+    import pandas as pd
+
+    for name, path in photos:
+        if not path.is_file():
+            near = (other.name for other in path.parent.glob("*") if _is_photo(other))
+            raise DataError(f"{name}: there is no such photo{hint(path.name, near)}")
+    paths = [os.path.realpath(path) for _, path in photos]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    cells = [os.path.relpath(path, root) for path in paths]
+    frame = pd.DataFrame({column: cells}, index=[name for name, _ in photos])
+    return from_frame(frame, root, "photos")
+
+
+def photo_column(plans: Sequence[Plan]) -> str:
+    """Return the column from which models read photos. Raises DataError unless there is one."""
+    columns = sorted(
+        {
+            column
+            for plan in plans
+            for path, branch in leaf_branches(plan.spec.root)
+            if is_photos(get_in(plan.example(), path.split(".")))
+            for column in branch_columns(branch)
+        }
+    )
+    if not columns:
+        reads = _columns_text(input_columns(plans[0]))
+        raise DataError(f"photos: the model reads no photos, but {reads}")
+    if len(columns) > 1:
+        row = ", ".join(f"{column!r}: PATH" for column in columns)
+        raise DataError(f"the model reads photos from several columns: give a row as {{{row}}}")
+    return columns[0]
 
 
 def check_inputs(plan: Plan, table: Rows) -> None:
-    """Raise DataError for an input column that the table lacks."""
-    try:
-        check_columns(plan.spec, table, target=False)
-    except SpecError as error:
-        raise DataError(str(error)) from error
+    """Raise DataError for input columns that the table lacks, naming all that the model reads."""
+    reads = input_columns(plan)
+    missing = [column for column in reads if column not in table.columns]
+    if missing:
+        others = [column for column in table.columns if column not in reads]
+        near = chain.from_iterable(get_close_matches(name, others, 1, 0.5) for name in missing)
+        lacks = f"there {'are' if missing[1:] else 'is'} no {_columns_text(missing)}"
+        known = hint(missing[0], table.columns, list(dict.fromkeys(near)))
+        raise DataError(f"{table.name}: {lacks}{known}; the model reads {_columns_text(reads)}")
+
+
+def input_columns(plan: Plan) -> list[str]:
+    """Return the columns that a model reads, sorted, without its targets."""
+    return sorted(set(columns_of(plan.spec)) - set(target_columns(plan.spec)))
+
+
+def _columns_text(columns: Sequence[str]) -> str:
+    names = ", ".join(map(quote, columns[:12])) + (", …" if len(columns) > 12 else "")
+    return f"column{'s' if columns[1:] else ''} {names}"
 
 
 def select_inputs(plan: Plan, table: Table | Shards) -> Table | Shards:
@@ -23,7 +143,7 @@ def select_inputs(plan: Plan, table: Table | Shards) -> Table | Shards:
     Raises DataError for a column that the table lacks.
     """
     check_inputs(plan, table)
-    return table.select(set(columns_of(plan.spec)) - set(target_columns(plan.spec)))
+    return table.select(input_columns(plan))
 
 
 def batches_of(rows: Rows, batch_size: int) -> Iterator[Table]:

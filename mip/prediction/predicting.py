@@ -7,21 +7,39 @@ from typing import Any
 
 from torch import nn
 
+from mip.errors import MipError
 from mip.prediction.ensembles import Ensemble, load
-from mip.prediction.nets import predict_net
+from mip.prediction.nets import copy_to, predict_net
 from mip.prediction.predictors import Predictor
 
 
-def predict(model: str | Path | Predictor | Ensemble | nn.Module, rows: Any) -> Any:
+def predict(
+    model: str | Path | Predictor | Ensemble | nn.Module,
+    rows: Any,
+    *,
+    top: int | None = None,
+    device: str | None = None,
+) -> Any:
     """Predict rows: a DataFrame with a row for each, or the outputs of a plain module.
 
-    A model is a Predictor or an Ensemble, or the path of a file that holds one; its rows are
-    anything that it reads. Those of a plain module are batches: see `mip.prediction.predict_net`.
+    A model is a Predictor or an Ensemble, or the path of a file that holds one. Its rows are a
+    table, a DataFrame, the path of a file, columns, a dict of one row's cells or a list of such
+    dicts; or photos: the path of one, a list of paths, or a folder. Those of a plain module are
+    batches: see `mip.prediction.predict_net`. With `top`, the columns are the names and the
+    probabilities of so many classes: see `mip.prediction.top_classes`.
+
+    `device` ("cpu", "cuda", "mps", "auto" …) is where a copy of the model computes; by default it
+    computes where it is, a file's on the CPU. Raises MipError for rows that the model cannot
+    predict, for a device that this machine lacks, and for `top` of a model without classes.
 
     >>> import torch
     >>> predict(nn.Flatten(), [torch.ones(2, 1, 2), torch.zeros(1, 1, 2)]).shape
     torch.Size([3, 2])
     """
     if isinstance(model, nn.Module):
-        return predict_net(model, rows)
-    return (load(model) if isinstance(model, (str, Path)) else model)(rows)
+        if top is not None:
+            raise MipError("predict: a plain module has no classes; torch.topk ranks its outputs")
+        return predict_net(copy_to(model, device) if device else model, rows)
+    if isinstance(model, (str, Path)):
+        return load(model, device=device or "cpu")(rows, top=top)
+    return (model.to(device) if device else model)(rows, top=top)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import torch
 from attrs import evolve, frozen
 
-from mip.data import AnyRows, Table, as_table
+from mip.data import Table
+from mip.devices import find_device
 from mip.errors import DataError, FileError, SpecError
 from mip.model import Batch, Net, Plan, build
-from mip.prediction.inputs import batches_of, select_inputs
+from mip.prediction.inputs import PhotosOrRows, batches_of, rows_to_predict, select_inputs
+from mip.prediction.rankings import check_top, top_classes
 from mip.rng import derive
 from mip.train import State, with_averaged_params
 from mip.tree import Tree, concat, leaves, map_tree, mean, slice_rows
@@ -27,13 +30,13 @@ if TYPE_CHECKING:
 @frozen
 class Predictor:
     """A model that predicts rows: a DataFrame with a row for each, in their order and with their
-    index; the rows of a file are numbered from 0.
+    index; the rows of a file are numbered from 0, and photos are labeled with their paths.
 
     The columns are `value`, with `q<level>` for every learned quantile, or `label` and a
-    probability `p_<class>` for every class. A row whose photo is missing or broken, if the spec's
-    policy is not "learn", gets the reason in a column `error` and no prediction; other rows are
-    not affected. With `augmentations`, the logits are averaged over the encoded rows and each
-    augmentation of them; see `tta`.
+    probability `p_<class>` for every class; with `top`, those of `top_classes`. A row whose photo
+    is missing or broken, if the spec's policy is not "learn", gets the reason in a column `error`
+    and no prediction; other rows are not affected. With `augmentations`, the logits are averaged
+    over the encoded rows and each augmentation of them; see `tta`.
 
     On one machine and with one number of threads, the same rows give the same numbers bit for bit.
     In another order, among other rows, or with another `batch_size`, each is within 1e-5 of the
@@ -46,8 +49,10 @@ class Predictor:
     batch_size: int = 256
     augmentations: tuple[Callable[[Batch], Batch], ...] = ()
 
-    def __call__(self, rows: AnyRows) -> pd.DataFrame:
-        inputs = select_inputs(self.plan, as_table(rows))
+    def __call__(self, rows: PhotosOrRows, *, top: int | None = None) -> pd.DataFrame:
+        if top is not None:
+            check_top(self.plan, top)
+        inputs = select_inputs(self.plan, rows_to_predict(rows, self.plans))
         logits, errors = list[Tree](), list[str | None]()
         for table in batches_of(inputs, self.batch_size):
             batch, batch_errors = _encode(self.plan, table)
@@ -55,7 +60,13 @@ class Predictor:
             errors += batch_errors
         if errors and errors[0] and None not in errors:
             raise DataError(errors[0])
-        return prediction_frame(self.plan.decode(concat(logits)), inputs.index, errors)
+        frame = prediction_frame(self.plan.decode(concat(logits)), inputs.index, errors)
+        return frame if top is None else top_classes(self.plan, frame, top)
+
+    def to(self, device: str) -> Predictor:
+        """Return this model on another device: a copy, with a module of its own."""
+        device = find_device(device)
+        return evolve(self, net=deepcopy(self.net).to(device), device=device)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -115,7 +126,11 @@ def prediction_frame(
 
 
 def predictor(plan: Plan, state: State, device: str = "cpu") -> Predictor:
-    """Make a predictor of a plan and a state; it has a module of its own and copies the weights."""
+    """Make a predictor of a plan and a state; it has a module of its own and copies the weights.
+
+    Raises MipError for a device that this machine lacks; "auto" is the GPU if there is one.
+    """
+    device = find_device(device)
     net = build(plan, pretrain=False)
     try:
         net.load_state_dict({**with_averaged_params(state).params, **state.buffers})

@@ -9,6 +9,7 @@ import torch
 from attrs import field, frozen
 from attrs.converters import optional
 
+from mip.devices import find_device
 from mip.spec import KINDS
 
 
@@ -18,13 +19,14 @@ class Context:
 
     `base` is the folder that the spec's paths are relative to. Decoded photos are cached in the
     folder `cache`; without one they are cached in the user's cache folder, and only if the encoded
-    rows do not fit in memory. `device` is a torch device, by default the GPU if there is one.
+    rows do not fit in memory. `device` is a torch device or "auto" (see
+    `mip.devices.find_device`), by default the GPU if there is one.
     `kinds` are the kinds that a spec or a file may name.
     """
 
     base: Path = field(default=Path(), converter=Path)
     cache: Path | None = field(default=None, converter=optional(Path))
-    device: str | None = None
+    device: str | None = field(default=None, converter=optional(find_device))
     # A copy, because the mapping proxy KINDS cannot be sent to a worker process.
     kinds: Mapping[str, type] = field(default=KINDS, converter=dict)
 

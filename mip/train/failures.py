@@ -87,6 +87,8 @@ and mat2 shapes cannot be multiplied (2x3 and 4x1)"
     calls = list[tuple[str, nn.Module, Any]]()
     try:
         _forward(net, inputs, calls)
+    except torch.OutOfMemoryError:
+        return None
     except Exception as failure:
         return _layer_text(calls, failure, net)
     return None

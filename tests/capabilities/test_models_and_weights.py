@@ -136,7 +136,7 @@ epochs = 1
 
 
 def test_W19_a_branch_is_trained_alone_and_goes_into_the_mixed_tree(tmp_path):
-    alone = mip.run(mip.parse(TABLE), mip.model.Parts(ROWS, ROWS, ROWS), tmp_path / "alone")
+    alone = mip.run(mip.parse(TABLE), mip.model.Parts(ROWS, ROWS, ROWS), out=tmp_path / "alone")
     start = f'[warm_start]\ntable = "{tmp_path}/alone/model.safetensors"\n'
     stub = '[branch.later]\nkind = "stub"\n'
     spec = mip.parse(TABLE + stub + start)

@@ -524,7 +524,10 @@ def test_column_missing_at_prediction(folder, model, run):
     pd.read_csv("houses.csv").rename(columns={"area": "aria"}).to_csv("other.csv", index=False)
     text = refused(run("predict", model, "other.csv", "--out", "guess.csv"))
     assert text.startswith(
-        "branch.size.columns: 'area' is not a column of other.csv; did you mean 'aria'?"
+        "other.csv: there is no column 'area'; did you mean 'aria'? (known: age, aria, "
+    )
+    assert text.endswith(
+        "; the model reads columns 'age', 'area', 'district', 'front', 'garden', 'rooms'"
     )
     assert not Path("guess.csv").exists()
 

@@ -33,14 +33,13 @@ MISTAKES = {
     "fit a.toml -o b": "'mip fit' has no option '-o'; use '--out b'",
     "fit a.toml --overwrite": "'mip fit' has no option '--overwrite'; use '--force'",
     "fit --config a.toml": ("'mip fit' has no option '--config'; the first argument is the spec"),
-    "fit a.toml --device cpu": (
-        "'mip fit' has no option '--device'; mip takes the GPU if there is one; "
-        "CUDA_VISIBLE_DEVICES='' hides it"
+    "fit a.toml --gpu": (
+        "'mip fit' has no option '--gpu'; verbs that compute have --device: cpu, cuda, mps or auto"
     ),
     "fit a.toml --jobs 2": "'mip fit' has no option '--jobs'; use '--set train.workers=2'",
     "sweep a.toml --jobs 2": "'mip sweep' has no option '--jobs'; use '--workers 2'",
     "predict m.st a.csv --views 3": "'mip predict' has no option '--views'; use '--tta 3'",
-    "predict m.st a.csv --epochs 3": "'mip predict' has no option '--epochs' (known: --force",
+    "predict m.st a.csv --epochs 3": "'mip predict' has no option '--epochs' (known: --device,",
     "fit a.toml --resmue": "'mip fit' has no option '--resmue'; did you mean '--resume'? (known: ",
     "fit -h": "'mip fit' has no option '-h'; use '--help'",
 }

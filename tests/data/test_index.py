@@ -241,8 +241,8 @@ def test_tables_of_every_form_are_predicted_alike(predict):
 
 
 ROWS_ARE = (
-    "rows are a DataFrame, a Table, a file's path, an Arrow table, a dict of columns, a list of "
-    "dicts, or a Dataset, not "
+    "rows are a DataFrame, a Table, a path, an Arrow table, a dict of columns or of one row's "
+    "cells, a list of such rows, or a Dataset, not "
 )
 REFUSED = {
     "one row": (lambda f: f.iloc[0], f"{ROWS_ARE}Series; one row is series.to_frame().T"),
@@ -254,11 +254,11 @@ REFUSED = {
     "number": (lambda f: 7, f"{ROWS_ARE}int"),
     "Arrow column": (lambda f: pa.chunked_array([[1]]), f"{ROWS_ARE}ChunkedArray"),
     "list of numbers": (lambda f: [1, 2], "table row 0: int is not a dict of cells"),
-    "cells": (
-        lambda f: {"area": 70, "rooms": 3, "town": "Ulm"},
-        "table: column 'area' is int, not a sequence of cells",
+    "cells of other columns": (
+        lambda f: {"twon": "Ulm"},
+        "table: there are no columns 'area', 'rooms', 'town'; did you mean 'twon'? (known: twon); "
+        "the model reads columns 'area', 'rooms', 'town'",
     ),
-    "text": (lambda f: {"town": "Ulm"}, "table: column 'town' is str, not a sequence of cells"),
     "two indexes": (
         lambda f: {"area": f["area"], "rooms": f["rooms"][::-1]},
         "table: column 'rooms' and column 'area' have different indexes; "

@@ -398,7 +398,7 @@ def test_a_stop_after_something_was_skipped_ends_the_fit(name):
 def test_arguments_in_another_order_are_named(swap):
     with pytest.raises(
         mip.MipError,
-        match=r"the order is fit\(step, batches, state\)|and no State: step.init\(\) makes one",
+        match=r"the order is fit\(step, batches, state\)|the state must be a State",
     ):
         mip.fit(*swap(*line()), epochs=1)
 
@@ -408,10 +408,12 @@ def test_a_state_is_not_a_net_or_a_checkpoint(tmp_path):
     mip.fit(step, batches, start, epochs=1, hooks=[mip.checkpoint(tmp_path)])
     path = tmp_path / "last.safetensors"
     with pytest.raises(
-        mip.MipError, match=r"the state is a Sequential and no State: step.init\(\)"
+        mip.MipError, match=r"the state must be a State, not Sequential: step.init\(\)"
     ):
         mip.load_checkpoint(path, step.net)
-    with pytest.raises(mip.MipError, match=r"the state is a Checkpoint and no State: .* \.state"):
+    with pytest.raises(
+        mip.MipError, match=r"the state must be a State, not Checkpoint: it has one as .state"
+    ):
         mip.module(step.net, mip.load_checkpoint(path, start))
     with pytest.raises(mip.MipError, match=r"the net must be an nn\.Module, not State"):
         mip.module(start, step.net)
