@@ -12,6 +12,7 @@ from .cells import digest_texts as digest_texts
 from .cells import is_image as is_image
 from .cells import is_list as is_list
 from .cells import parse_number as parse_number
+from .column_format import ColumnFormat as ColumnFormat
 from .datasets import from_dataset as from_dataset
 from .formats.idx import read_idx as read_idx
 from .formats.image_folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES

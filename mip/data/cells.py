@@ -85,6 +85,19 @@ def parse_number(cell: Any) -> float | None:
         return math.inf if math.floor(cell) > 0 else -math.inf
 
 
+def parse_numbers(cells: Sequence[Any]) -> list[float | None]:
+    """Parse cells as `parse_number` does, faster where all are texts of numbers.
+
+    >>> parse_numbers(["1e3", "-0.5"]), parse_numbers(["1", None, "1_000"])
+    ([1000.0, -0.5], [1.0, nan, None])
+    """
+    with suppress(TypeError, ValueError):  # not all are texts, or numbers
+        texts = "".join(cells)
+        if texts.isascii() and "_" not in texts and "n" not in texts.lower():  # nan and its kin
+            return [*map(float, cells)]
+    return [*map(parse_number, cells)]
+
+
 def _parse_text(text: str) -> float | None:
     try:
         value = float(text) if text.isascii() and "_" not in text else math.nan
@@ -142,15 +155,25 @@ def as_date_text(cell: Any) -> str:
     return as_text(cell)
 
 
-def parse_dates(texts: Sequence[str]) -> np.ndarray:
-    """Parse ISO dates and times of the years 0 to 9999 as datetime64[us] in UTC, [n]: NaT for other
-    texts.
+def parse_dates(texts: Sequence[str], date_format: str = "") -> np.ndarray:
+    """Parse dates and times of the years 0 to 9999 as datetime64[us] in UTC, [n]: NaT for other
+    texts. They are ISO dates, or of the form `date_format` (see `ColumnFormat`).
 
+    >>> parse_dates(["31/12/2024", "2024-12-31"], "%d/%m/%Y").astype("datetime64[D]").tolist()
+    [datetime.date(2024, 12, 31), None]
     >>> parse_dates(["2024-01-01T12:00+02:00", "9999-12-31", "now"]).astype(str).tolist()
     ['2024-01-01T10:00:00.000000', '9999-12-31T00:00:00.000000', 'NaT']
     """
     import pandas as pd
 
+    if date_format in {"s", "ms"}:
+        numbers = pd.Series([parse_number(text) for text in texts], dtype=np.float64)
+        microseconds = numbers * (1e6 if date_format == "s" else 1e3)
+        in_range = microseconds.abs() < 2.5e17  # the year 9892
+        return microseconds.where(in_range).to_numpy().astype("datetime64[us]")
+    if date_format:
+        dates = pd.to_datetime(pd.Series(texts), format=date_format, errors="coerce", utc=True)
+        return dates.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
     # Years are shifted by multiples of 400 to near 1970, since not every pandas parses far ones.
     cycles = [(int(text[:4]) - 1700) // 400 if _YEAR.match(text) else None for text in texts]
     shifted = [

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mip.data.arrow import from_arrow, import_pyarrow
+from mip.data.column_format import ColumnFormat
 from mip.data.datasets import from_dataset
 from mip.data.memory import from_columns, from_frame, from_rows
 from mip.data.reading import read
@@ -46,9 +48,13 @@ _CURES = {
 }
 
 
-def as_table(rows: AnyTable | TableLike, name: str = "table") -> AnyTable:
-    """Convert anything that holds rows to a table; a table is returned as it is. `name` stands in
-    errors for what comes from memory.
+def as_table(
+    rows: AnyTable | TableLike,
+    name: str = "table",
+    formats: Mapping[str, ColumnFormat] = MappingProxyType({}),
+) -> AnyTable:
+    """Convert anything that holds rows to a table; a table is returned as it is, but for the
+    formats of its columns, if some are given. `name` stands in errors for what comes from memory.
 
     A dict is one row if one of its cells is no sequence, and columns otherwise. In dicts of rows, a
     photo may be anywhere if its cell is a `Path`; a string names a file below the current folder,
@@ -63,7 +69,8 @@ def as_table(rows: AnyTable | TableLike, name: str = "table") -> AnyTable:
     mip.errors.DataError: rows are a DataFrame, a Table, a path, an Arrow table, a dict of columns
     or of one row's cells, a list of such rows, or a Dataset, not NoneType
     """
-    return _as_table(rows, name)
+    table: AnyTable = _as_table(rows, name)
+    return table.with_formats(formats) if formats else table
 
 
 def _as_table(rows: Any, name: str) -> Any:

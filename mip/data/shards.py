@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, final
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from mip.data.arrow import from_arrow, import_pyarrow
 from mip.data.checks import check_same_columns, check_unique
+from mip.data.column_format import ColumnFormat
 from mip.data.formats.parquet import open_parquet
 from mip.data.paths import display_name, table_files
 from mip.data.table import Table
@@ -93,6 +95,7 @@ class Shards:
     groups: tuple[RowGroup, ...]
     window: int = field(default=WINDOW_ROWS, validator=gt(0))
     encode: Callable[[Any], Any] = identity
+    formats: Mapping[str, ColumnFormat] = field(default=MappingProxyType({}), kw_only=True)
     begins: list[int] = field(init=False)
     """The position, among the used rows, of each row group's first row."""
 
@@ -129,6 +132,10 @@ class Shards:
         """Read only some of the columns."""
         return evolve(self, schema=_select(self.schema, columns))
 
+    def with_formats(self, formats: Mapping[str, ColumnFormat]) -> Self:
+        """Read columns as they are written."""
+        return evolve(self, formats=formats)
+
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Table]:
         """Read all rows in order, up to 32,768 at a time, with only these columns."""
         return chain.from_iterable(self.chunks_of(group, columns) for group in self.groups)
@@ -141,7 +148,9 @@ class Shards:
             inside = positions[slice(*np.searchsorted(positions, [begin, begin + len(part)]))]
             frame = from_arrow(part, self.root, self.name).frame.iloc[inside - begin]
             row_ids = group.first + inside
-            yield Table(frame.set_axis(row_ids), self.name, self.root, row_ids)
+            yield Table(
+                frame.set_axis(row_ids), self.name, self.root, row_ids, formats=self.formats
+            )
             begin += len(part)
 
     def take(self, positions: Sequence[int] | Tensor | np.ndarray) -> Any:

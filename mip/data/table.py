@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self, final, overload
 
 import numpy as np
@@ -21,9 +22,10 @@ from mip.data.cells import (
     is_list,
     is_missing,
     parse_dates,
-    parse_number,
+    parse_numbers,
     to_days,
 )
+from mip.data.column_format import ColumnFormat
 from mip.errors import DataError, hint, quote
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ class Table:
     name: str = "table"
     root: Path | None = None
     row_ids: np.ndarray = field()
+    formats: Mapping[str, ColumnFormat] = field(default=MappingProxyType({}), kw_only=True)
+    """How cells are written, of the columns where that is not the plain form."""
 
     @row_ids.default
     def _count_rows(self) -> np.ndarray:
@@ -136,6 +140,19 @@ class Table:
         """Keep only some of the columns."""
         return evolve(self, frame=self.frame[[name for name in self.columns if name in columns]])
 
+    def with_formats(self, formats: Mapping[str, ColumnFormat]) -> Self:
+        """Read columns as they are written.
+
+        >>> from mip.data import from_columns
+        >>> rows = from_columns({"price": ["1.234,50 €", "-"], "sold": ["31/12/2024", "n/a"]})
+        >>> euros = ColumnFormat(decimal=",", thousands=".", unit="€")
+        >>> rows.with_formats({"price": euros}).numbers("price")
+        array([1234.5,    nan])
+        >>> rows.with_formats({"sold": ColumnFormat(date_format="%d/%m/%Y")}).timestamps("sold")
+        array([20088.,    nan])
+        """
+        return self if formats == self.formats else evolve(self, formats=formats)
+
     def concat(self, others: Sequence[Table]) -> Table:
         """Append the rows of other tables; all keep their ids and labels."""
         import pandas as pd
@@ -184,12 +201,16 @@ class Table:
         >>> from_columns({"photo": ["a.png", "", ["b.png", "c.png"], b"GIF89a"]}).cells("photo")
         ['a.png', None, ['b.png', 'c.png'], b'GIF89a']
         """
-        cells = self[column]
-        pairs = zip(cells, _is_missing(cells), strict=True)
-        return [
-            None if missing or (isinstance(cell, str) and not cell) else cell
-            for cell, missing in pairs
-        ]
+        cells, form = self._known(column), self.formats.get(column)
+        if _holds_text(cells):
+            values = [cell or None for cell in cells.fillna("").tolist()]
+        else:
+            pairs = zip(cells, _is_missing(cells), strict=True)
+            values = [
+                None if missing or (isinstance(cell, str) and not cell) else cell
+                for cell, missing in pairs
+            ]
+        return values if form is None else [form.values(cell) for cell in values]
 
     def numbers(self, column: str) -> np.ndarray:
         """Read a column as float64 [n]: NaN for blanks and for what float32 cannot hold (1e39,
@@ -214,7 +235,10 @@ class Table:
         if is_numeric_dtype(cells.dtype):
             with np.errstate(over="ignore"):  # of long doubles
                 return cells.to_numpy(dtype=np.float64, na_value=np.nan)
-        values = [parse_number(cell) for cell in cells.to_numpy(dtype=object)]
+        form, objects = self.formats.get(column), cells.to_numpy(dtype=object).tolist()
+        if form is not None and form.writes_numbers:
+            objects = [form.plain_number(c) if isinstance(c, str) else c for c in objects]
+        values = parse_numbers(objects)
         if None in values:
             position = values.index(None)
             where = self.cell_name(position, column)
@@ -253,12 +277,15 @@ class Table:
             zoned = isinstance(cells.dtype, pd.DatetimeTZDtype)
             return to_days((cells.dt.tz_convert(None) if zoned else cells).to_numpy())
         codes, texts = _factorize(cells, as_date_text)
-        dates = parse_dates([*texts, ""])
+        form = self.formats.get(column)
+        date_format = form.date_format if form else ""
+        dates = parse_dates([*texts, ""], date_format)
         for position in np.flatnonzero(np.isnat(dates[codes]) & (codes >= 0)).tolist():
             text = texts[codes[position]]
             if text.lower() not in BLANKS:
                 where = self.cell_name(position, column)
-                raise DataError(f"{where}: {quote(text)} is not an ISO date")
+                kind = f"a date of the form {date_format}" if date_format else "an ISO date"
+                raise DataError(f"{where}: {quote(text)} is not {kind}")
         return to_days(dates)[codes]
 
     def texts(self, column: str) -> np.ndarray:
@@ -282,8 +309,17 @@ class Table:
         """
         return _factorize(self._without_images(column, "text"), as_text)
 
+    def _known(self, column: str) -> pd.Series:
+        """Return a column in which the `na_values` of its format are missing."""
+        cells, form = self[column], self.formats.get(column)
+        if form is None or not form.na_values:
+            return cells
+        codes, texts = _factorize(cells, as_text)
+        is_na = np.array([*(text in form.na_values for text in texts), False])
+        return cells.mask(is_na[codes])
+
     def _without_images(self, column: str, wanted: str) -> pd.Series:
-        cells = self[column]
+        cells = self._known(column)
         if cells.dtype == object:
             for position in (k for k, cell in enumerate(cells) if is_image(cell)):
                 image = f"an image ({type(cells.iloc[position]).__name__})"
@@ -298,6 +334,12 @@ def format_row_label(label: object) -> str:
     ("'h17'", '17', "('a', 1)")
     """
     return repr(label) if isinstance(label, (str, tuple)) else str(label)
+
+
+def _holds_text(cells: pd.Series) -> bool:
+    import pandas as pd
+
+    return isinstance(cells.dtype, pd.StringDtype)
 
 
 def _is_missing(cells: pd.Series) -> np.ndarray:

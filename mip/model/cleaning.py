@@ -74,7 +74,7 @@ def clean(spec: Spec, rows: AnyTable | TableLike) -> tuple[AnyTable, Report]:
     (`branch.*.missing`). Each path is looked up once, here. Warns with MipWarning when more than a
     tenth of the rows are dropped.
     """
-    table: AnyTable = as_table(rows)
+    table: AnyTable = as_table(rows, formats=spec.data.columns)
     check_columns(spec, table)
     findings = _unusable(spec, table)
     report = Report(len(table), _by_reason(findings), filled_rows(spec, table))

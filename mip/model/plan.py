@@ -52,6 +52,7 @@ class Plan:
         column with a missing cell, and for a photo that cannot be read if the spec's policy is
         "error" or "drop".
         """
+        table = table.with_formats(self.spec.data.columns)
         has_target = set(target_columns(self.spec)) <= set(table.columns)
         target = self._target(table) if has_target else None
         inputs = self.spec.root.encode(self.facts["branch"], table)
@@ -118,7 +119,7 @@ def adapt(spec: Spec, train: AnyRows) -> Plan:
 
     Raises SpecError or DataError for columns that are missing or do not suit their kind.
     """
-    train = as_table(train)
+    train = as_table(train, formats=spec.data.columns)
     check_columns(spec, train)
     if not len(train):
         raise DataError(f"{train.name}: there are no training rows")

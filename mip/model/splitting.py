@@ -62,7 +62,7 @@ def as_parts(
 
 def parts(spec: Spec, rows: AnyTable | TableLike, base: str | Path = ".") -> Parts[AnyTable]:
     """Split rows as `data.split` says; paths of files are relative to `base`."""
-    table: AnyTable = as_table(rows)
+    table: AnyTable = as_table(rows, formats=spec.data.columns)
     config = spec.data.split
     if config.folds:
         if isinstance(table, Shards):

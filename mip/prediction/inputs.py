@@ -34,7 +34,11 @@ def rows_to_predict(rows: PhotosOrRows, plans: Sequence[Plan]) -> Table | Shards
     Raises DataError for what is neither, and for photos if there is not one column of photos.
     """
     photos = find_photos(rows)
-    return photo_table(photos, photo_column(plans)) if photos else as_table(rows)
+    return (
+        photo_table(photos, photo_column(plans))
+        if photos
+        else as_table(rows, formats=plans[0].spec.data.columns)
+    )
 
 
 def find_photos(rows: Any) -> list[tuple[str, Path]]:
