@@ -632,7 +632,7 @@ def test_a_bad_change_is_named(folder, run):
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_bytes(folder, run):
-    fit = ["fit", "houses.toml", "--set", "train.epochs=15"]
+    fit = ["fit", "houses.toml", "--set", "train.epochs=40"]
     command = [sys.executable, "-m", "mip", *fit, "--out", "broken"]
     broken = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     last = Path("broken/checkpoints/last.safetensors")
@@ -642,7 +642,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_bytes(folder, run):
     broken.send_signal(signal.SIGINT)
     _, err = broken.communicate(timeout=60)
     assert broken.returncode == 130
-    words = "fit houses.toml --out broken --set train.epochs=15 --resume"
+    words = "fit houses.toml --out broken --set train.epochs=40 --resume"
     assert err == f"mip: stopped; resume with: mip {words}\n"
     assert run(*words.split())[0] == 0
     assert run(*fit, "--out", "whole")[0] == 0
