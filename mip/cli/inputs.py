@@ -79,7 +79,7 @@ def open_spec(
     files = [path, *mip.files.input_files(spec, path.parent), *inputs]
     check_outputs(outputs, force, files, table_path)
     try:
-        rows = _open_table(table_path, spec.data.stream)
+        rows = _open_table(table_path, spec, spec.data.stream)
         check_no_photo(outputs, rows)
         table, report = mip.clean(spec, rows)
     except SpecError as error:
@@ -115,7 +115,7 @@ def open_table_for(plan: mip.model.Plan, path: Path) -> Rows:
     """Open a table for a model: streamed if its spec says so."""
     # A model of shards splits and reads them as they are; other formats are read whole.
     is_parquet = path.is_dir() or path.suffix.lower() == ".parquet"
-    return _open_table(path, plan.spec.data.stream and is_parquet)
+    return _open_table(path, plan.spec, plan.spec.data.stream and is_parquet)
 
 
 def open_rows(plans: Sequence[mip.model.Plan], paths: Sequence[Path]) -> Rows:
@@ -126,8 +126,8 @@ def open_rows(plans: Sequence[mip.model.Plan], paths: Sequence[Path]) -> Rows:
     return open_table_for(plans[0], paths[0])
 
 
-def _open_table(path: Path, streamed: bool) -> Rows:
-    return mip.stream(path) if streamed else mip.read(path)
+def _open_table(path: Path, spec: mip.spec.Spec, streamed: bool) -> Rows:
+    return mip.stream(path) if streamed else mip.read(path, spec.data.csv)
 
 
 def select_parts(plans: Sequence[mip.model.Plan], table: Rows, part: str) -> dict[str, Rows]:

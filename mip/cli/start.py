@@ -24,17 +24,26 @@ def new(
         typer.Option(metavar="COLUMN", help="The column to predict. Default: label, of images."),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="SPEC", help="Default: TABLE's name.")] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="The names of the columns of a CSV without a header."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write a commented spec inferred from a table."""
     out = out or _spec_beside(table)
     check_outputs([out], force, table=table)
-    rows = mip.read(table)
+    csv = mip.data.sniff_csv(table, names.split(",") if names else ())
+    rows = mip.read(table, csv)
     check_no_photo([out], rows)
+    if not names:
+        mip.data.check_header(rows)
+    for remark in mip.data.csv_remarks(csv, table):
+        echo(remark)
     target = target or _label_of_images(rows)
     path, folder = table.absolute(), out.parent.absolute()
     path = path.relative_to(folder) if path.is_relative_to(folder) else path
-    write(out, mip.spec.draft(rows, target, path.as_posix()).encode(), overwrite=force)
+    write(out, mip.spec.draft(rows, target, path.as_posix(), csv).encode(), overwrite=force)
     echo(f"wrote {out}; next: mip check {out}")
 
 

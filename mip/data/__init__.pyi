@@ -13,6 +13,11 @@ from .cells import is_image as is_image
 from .cells import is_list as is_list
 from .cells import parse_number as parse_number
 from .column_format import ColumnFormat as ColumnFormat
+from .csv_format import PLAIN as PLAIN
+from .csv_format import CsvFormat as CsvFormat
+from .csv_format import check_header as check_header
+from .csv_format import csv_remarks as csv_remarks
+from .csv_format import sniff_csv as sniff_csv
 from .datasets import from_dataset as from_dataset
 from .formats.idx import read_idx as read_idx
 from .formats.image_folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES

@@ -5,38 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 
 from mip.data.checks import check_filled
+from mip.data.csv_format import PLAIN, CsvFormat
 from mip.data.formats import FORMATS
+from mip.data.formats.csv_files import read_csv
 from mip.data.formats.image_folder import read_image_folder
+from mip.data.formats.metadata_folder import metadata_files, read_metadata
 from mip.data.memory import from_frame
 from mip.data.paths import display_name, table_files
 from mip.data.table import Table
 from mip.errors import DataError
 
 
-def read(path: str | Path) -> Table:
+def read(path: str | Path, csv: CsvFormat = PLAIN) -> Table:
     """Read a table from a file, a folder, or the files that match a pattern.
 
-    A file is `.csv`, `.tsv`, `.jsonl` (or `.ndjson`) or `.parquet`. A pattern such as
-    "data/part-*.parquet", with wildcards (`*`, `?`, `[…]`) in its last part, names shards: they are
-    concatenated in the order of their names, and row ids continue from file to file. A folder holds
-    Parquet shards, or else images (`read_image_folder`): loose, in class folders, or in class
-    folders below train, valid and test. Image paths are relative to the folder that the files are
-    in.
+    A file is `.csv`, `.tsv`, `.jsonl` (or `.ndjson`), `.parquet` or, with the extra `excel`,
+    `.xlsx`. A pattern such as "data/part-*.parquet", with wildcards (`*`, `?`, `[…]`) in its last
+    part, names shards: they are concatenated in the order of their names, and row ids continue from
+    file to file. A folder holds images and a table `metadata.csv`, `.jsonl` or `.parquet` whose
+    column `file_name` names them (also one in each of train, valid and test), or Parquet shards, or
+    else images alone (`read_image_folder`): loose, in class folders, or in class folders below
+    train, valid and test. Image paths are relative to the folder that the files are in.
 
-    The cells of a CSV are text, and the spec says what each column means: "00123" stays as it is,
-    and whether "NA" is a category or a missing number depends on the kind that reads it. The cells
-    of JSON lines keep their types, lists included; a key that an object lacks is a missing cell.
+    `csv` says how CSV files are written; `sniff_csv` recognises it. Their cells are text, and the
+    spec says what each column means: "00123" stays as it is, and whether "NA" is a category or a
+    missing number depends on the kind that reads it. The cells of JSON lines keep their types,
+    lists included; a key that an object lacks is a missing cell.
 
     Raises DataError if there is no such file, it has no rows, it cannot be read as a table, or its
     shards have different columns.
     """
     path = Path(path)
     try:
+        metadata = metadata_files(path, FORMATS) if path.is_dir() else []
+        if metadata:
+            frame = read_metadata(path, metadata, FORMATS)
+            return check_filled(from_frame(frame, path, display_name(path)))
         files = table_files(path)
         if not files:
             return read_image_folder(path)
         name, root = display_name(path), path if path.is_dir() else path.parent
-        frame = FORMATS[files[0].suffix.lower()](files, name)
+        read_files = FORMATS[files[0].suffix.lower()]
+        frame = read_files(files, name, csv) if read_files is read_csv else read_files(files, name)
         return check_filled(from_frame(frame, root, name))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mip.data.arrow import from_arrow, import_pyarrow
 from mip.data.column_format import ColumnFormat
+from mip.data.csv_format import PLAIN, CsvFormat
 from mip.data.datasets import from_dataset
 from mip.data.memory import from_columns, from_frame, from_rows
 from mip.data.reading import read
@@ -52,9 +53,11 @@ def as_table(
     rows: AnyTable | TableLike,
     name: str = "table",
     formats: Mapping[str, ColumnFormat] = MappingProxyType({}),
+    csv: CsvFormat = PLAIN,
 ) -> AnyTable:
     """Convert anything that holds rows to a table; a table is returned as it is, but for the
-    formats of its columns, if some are given. `name` stands in errors for what comes from memory.
+    formats of its columns, if some are given. `name` stands in errors for what comes from memory;
+    `csv` says how a CSV file is written.
 
     A dict is one row if one of its cells is no sequence, and columns otherwise. In dicts of rows, a
     photo may be anywhere if its cell is a `Path`; a string names a file below the current folder,
@@ -69,22 +72,22 @@ def as_table(
     mip.errors.DataError: rows are a DataFrame, a Table, a path, an Arrow table, a dict of columns
     or of one row's cells, a list of such rows, or a Dataset, not NoneType
     """
-    table: AnyTable = _as_table(rows, name)
+    table: AnyTable = _as_table(rows, name, csv)
     return table.with_formats(formats) if formats else table
 
 
-def _as_table(rows: Any, name: str) -> Any:
+def _as_table(rows: Any, name: str, csv: CsvFormat) -> Any:
     import pandas as pd
 
     if isinstance(rows, (Table, Shards)):
         return rows
     if isinstance(rows, (str, os.PathLike)):
-        return read(Path(rows))
+        return read(Path(rows), csv)
     if isinstance(rows, pd.DataFrame):
         return from_frame(rows, name=name)
     if isinstance(rows, Mapping):
         are_columns = all(map(_is_sequence, rows.values()))
-        return from_columns(rows, name=name) if are_columns else _as_table([rows], name)
+        return from_columns(rows, name=name) if are_columns else _as_table([rows], name, csv)
     if isinstance(rows, (list, tuple)):
         cells = [_with_photos(row) if isinstance(row, Mapping) else row for row in rows]
         return from_rows(cells, name=name)

@@ -21,10 +21,10 @@ from mip.branches import (
     path_in_spec,
     problems,
 )
-from mip.data import AnyTable, Rows, Table, TableLike, as_table, format_row_label
+from mip.data import AnyTable, Rows, Table, TableLike, format_row_label
 from mip.errors import DataError, MipWarning
 from mip.heads import column_heads
-from mip.model.columns import branch_columns, check_columns, columns_of, target_columns
+from mip.model.columns import branch_columns, check_columns, columns_of, table_of, target_columns
 from mip.spec import Spec
 
 Labels = dict[str, list[Any]]
@@ -74,7 +74,7 @@ def clean(spec: Spec, rows: AnyTable | TableLike) -> tuple[AnyTable, Report]:
     (`branch.*.missing`). Each path is looked up once, here. Warns with MipWarning when more than a
     tenth of the rows are dropped.
     """
-    table: AnyTable = as_table(rows, formats=spec.data.columns)
+    table: AnyTable = table_of(spec, rows)
     check_columns(spec, table)
     findings = _unusable(spec, table)
     report = Report(len(table), _by_reason(findings), filled_rows(spec, table))

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from mip.branches import leaf_branches, path_in_spec
-from mip.data import Rows, digest_texts
+from mip.data import AnyTable, Rows, TableLike, as_table, digest_texts
 from mip.errors import SpecError, hint
 from mip.heads import column_heads
 from mip.spec import Spec
+
+
+def table_of(spec: Spec, rows: AnyTable | TableLike) -> AnyTable:
+    """Convert rows to a table whose file and cells are read as the spec says (`data.csv` and
+    `data.columns`).
+    """
+    return as_table(rows, formats=spec.data.columns, csv=spec.data.csv)
 
 
 def target_columns(spec: Spec) -> list[str]:

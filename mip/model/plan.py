@@ -14,11 +14,11 @@ from toolz import dissoc
 from torch import Tensor
 
 from mip.branches import Facts
-from mip.data import AnyRows, Table, as_table
+from mip.data import AnyRows, Table
 from mip.errors import DataError, SpecError
 from mip.heads import CheckedLoss, Criterion, check_metric_inputs, scores, training_loss
 from mip.metrics import NO_METRICS, MetricSet, compute_metrics, metrics_by_name
-from mip.model.columns import check_columns, fingerprint, target_columns
+from mip.model.columns import check_columns, fingerprint, table_of, target_columns
 from mip.spec import KINDS, Kinds, Spec, from_dict, to_dict
 from mip.tree import Tree, leaves, map_tree
 
@@ -119,7 +119,7 @@ def adapt(spec: Spec, train: AnyRows) -> Plan:
 
     Raises SpecError or DataError for columns that are missing or do not suit their kind.
     """
-    train = as_table(train, formats=spec.data.columns)
+    train = table_of(spec, train)
     check_columns(spec, train)
     if not len(train):
         raise DataError(f"{train.name}: there are no training rows")

@@ -20,6 +20,7 @@ from mip.data import (
     with_folds,
 )
 from mip.errors import DataError, SpecError, hint
+from mip.model.columns import table_of
 from mip.spec import Spec
 
 
@@ -62,7 +63,7 @@ def as_parts(
 
 def parts(spec: Spec, rows: AnyTable | TableLike, base: str | Path = ".") -> Parts[AnyTable]:
     """Split rows as `data.split` says; paths of files are relative to `base`."""
-    table: AnyTable = as_table(rows, formats=spec.data.columns)
+    table: AnyTable = table_of(spec, rows)
     config = spec.data.split
     if config.folds:
         if isinstance(table, Shards):

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from mip.branches import FindsUnseen, having
-from mip.data import Rows, as_table, category_codes
+from mip.data import Rows, category_codes
 from mip.errors import MipError, quote
 from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
-from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows
+from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows, table_of
 from mip.prediction.ensembles import Ensemble
 from mip.prediction.inputs import batches_of, check_inputs
 from mip.prediction.nets import batches_in, copy_to, evaluating, on_device
@@ -54,7 +54,7 @@ def evaluate(
             return score(on_device(model), batches_in(rows), loss, functions)
     if loss is not None:
         raise MipError("evaluate: the model has a loss; `loss` is for a plain module")
-    table = as_table(rows)
+    table = table_of(model.plan.spec, rows)
     for plan in model.plans:
         check_inputs(plan, table)
         table = clean(plan.spec, table)[0]

@@ -16,12 +16,11 @@ from mip.data import (
     Rows,
     Shards,
     Table,
-    as_table,
     from_frame,
 )
 from mip.errors import DataError, hint, quote
 from mip.images import is_photos
-from mip.model import Plan, branch_columns, columns_of, target_columns
+from mip.model import Plan, branch_columns, columns_of, table_of, target_columns
 from mip.tree import get_in
 
 PhotosOrRows: TypeAlias = "AnyRows | Sequence[str] | Sequence[Path]"
@@ -34,11 +33,7 @@ def rows_to_predict(rows: PhotosOrRows, plans: Sequence[Plan]) -> Table | Shards
     Raises DataError for what is neither, and for photos if there is not one column of photos.
     """
     photos = find_photos(rows)
-    return (
-        photo_table(photos, photo_column(plans))
-        if photos
-        else as_table(rows, formats=plans[0].spec.data.columns)
-    )
+    return photo_table(photos, photo_column(plans)) if photos else table_of(plans[0].spec, rows)
 
 
 def find_photos(rows: Any) -> list[tuple[str, Path]]:

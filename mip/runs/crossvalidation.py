@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from attrs import field, frozen
 
-from mip.data import AnyRows, Shards, Table, as_table, split
+from mip.data import AnyRows, Shards, Table, split
 from mip.errors import DataError, MipError, MipWarning, SpecError
 from mip.heads import column_heads
-from mip.model import Parts
+from mip.model import Parts, table_of
 from mip.prediction import evaluate
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job
@@ -66,7 +66,7 @@ def crossval(
     """
     import pandas as pd
 
-    began, table = time.monotonic(), as_table(rows)
+    began, table = time.monotonic(), table_of(spec, rows)
     if isinstance(table, Shards):
         raise DataError("crossval: shards must be read into memory: mip.read")
     fold_of_row = table.texts(column)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import tomli_w
-from attrs import evolve
+from attrs import asdict, evolve
 
 from mip import branches, data, heads
-from mip.data import PARTS, Table, part_name
+from mip.data import PARTS, PLAIN, CsvFormat, Table, part_name
 from mip.errors import DataError, hint, one_line
 from mip.spec.inference import Guess, TargetGuess, guess, guess_target, is_writable
 
@@ -42,9 +42,9 @@ _BRANCHES = {
 }
 
 
-def draft(table: Table, target: str, path: str) -> str:
+def draft(table: Table, target: str, path: str, csv: CsvFormat = PLAIN) -> str:
     """Write a commented spec for a table, one that `mip check` accepts; `path` is that of the
-    table's file, relative to the spec.
+    table's file, relative to the spec, and `csv` says how that is written.
 
     Raises DataError if there is no column `target`, naming the nearest, if it cannot be predicted
     or no other column can be read, and for a name that no spec can hold.
@@ -73,7 +73,7 @@ def draft(table: Table, target: str, path: str) -> str:
         if found.role not in _BRANCHES
     ]
     texts = [
-        _data(table, rows, path, target_guess, has_parts),
+        _data(table, rows, path, csv, target_guess, has_parts),
         *blocks,
         _lines(left_out),
         _head(rows, target_guess),
@@ -152,12 +152,15 @@ def _image_options(columns: Sequence[str], table: Table) -> list[str]:
     ]
 
 
-def _data(table: Table, rows: Table, path: str, target: TargetGuess, has_parts: bool) -> str:
+def _data(
+    table: Table, rows: Table, path: str, csv: CsvFormat, target: TargetGuess, has_parts: bool
+) -> str:
     with_target = f", {len(rows)} of them with a target" * (len(rows) < len(table))
     lines = [
         _comment(f"{table.name}: {len(table)} rows{with_target}"),
         "[data]",
         f"table = {_quoted(path)}",
+        *_csv(csv),
     ]
     if has_parts:
         return _lines([*lines, 'split = { column = "part" }     # train, valid or test'])
@@ -179,6 +182,15 @@ def _check_labels(parts: Sequence[Table], target: TargetGuess) -> None:
     for label in sorted((valid | test) - train)[:1]:
         text = f"'{label:.40}' is in no row of the part train, so it cannot be learned"
         raise DataError(f"{parts[0].name}: column '{target.column}': {text}")
+
+
+def _csv(csv: CsvFormat) -> list[str]:
+    given = {name: value for name, value in asdict(csv).items() if value != getattr(PLAIN, name)}
+    texts = [
+        f"{name} = {_list(value) if isinstance(value, tuple) else _quoted(value)}"
+        for name, value in given.items()
+    ]
+    return [f"csv = {{ {', '.join(texts)} }}"] if texts else []
 
 
 def _seed(table: Table, column: str) -> int:

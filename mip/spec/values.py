@@ -12,7 +12,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le, lt, optional
 
 from mip.branches import Branch, Fuse, Fusion, branches, sorted_by_name
-from mip.data import ColumnFormat
+from mip.data import ColumnFormat, CsvFormat
 from mip.errors import FieldError, hint
 from mip.fields import MinLength, choice
 from mip.heads import Head
@@ -64,12 +64,14 @@ class Split:
 class Data:
     """Where the rows are (a path that `read` takes, relative to the spec file) and how they are
     split. With `stream` they stay in their Parquet files and are read a window at a time.
-    `columns` says how cells are written, of columns where that is not the plain form.
+    `csv` says how a CSV file is written, and `columns` how the cells of columns are, where that is
+    not the plain form.
     """
 
     table: str = ""
     split: Split = Split()
     stream: bool = False
+    csv: CsvFormat = CsvFormat()
     columns: Mapping[str, ColumnFormat] = field(factory=dict)
 
 

@@ -1,0 +1,136 @@
+"""How a CSV file is written: its separator, its encoding, the names of its columns."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from attrs import field, frozen
+
+from mip.data.cells import parse_number
+from mip.data.table import Table
+from mip.errors import DataError, FieldError
+
+SEPARATORS = (",", ";", "\t", "|")
+"""The separators that are recognised, the likeliest first."""
+
+
+SAMPLE_LINES = 1000
+"""The lines by which the separator is recognised, and by which names are told from cells."""
+
+
+def _as_tuple(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(names)
+
+
+@frozen
+class CsvFormat:
+    """How a CSV file is written: the separator `sep` (one character; "" is a tab in a `.tsv` file
+    and a comma in others), the `encoding`, which is a name of Python's codecs, and the `names` of
+    the columns if its first line is a row. UTF-8 may begin with a byte order mark.
+    """
+
+    sep: str = ""
+    encoding: str = "utf-8"
+    names: tuple[str, ...] = field(default=(), converter=_as_tuple)
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.sep) > 1 or self.sep in {'"', "\n", "\r"}:
+            raise FieldError("sep", f"must be one character, and no quote: {self.sep!r}")
+        try:
+            codecs.lookup(self.encoding)
+        except (LookupError, ValueError) as error:
+            raise FieldError("encoding", f"= '{self.encoding}' is no encoding of Python") from error
+
+    def separator(self, path: Path) -> str:
+        """Return the separator of a file."""
+        return self.sep or ("\t" if path.suffix.lower() == ".tsv" else ",")
+
+
+PLAIN = CsvFormat()
+"""Commas, or tabs in a `.tsv` file, in UTF-8, with a header."""
+
+
+def sniff_csv(path: str | Path, names: Sequence[str] = ()) -> CsvFormat:
+    """Recognise how a CSV file is written; any other file, and several, are of the plain form.
+
+    The encoding is UTF-8 or UTF-16, by its mark or its bytes, or else cp1252, that of Western
+    Windows. The separator is the one of `SEPARATORS` that divides each of the first lines into
+    equally many cells, two at least: the most if several do. `names` are passed on.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in {".csv", ".tsv"} or not path.is_file():
+        return CsvFormat(names=names)
+    data = path.read_bytes()
+    encoding = _encoding(data)
+    text = data.decode(encoding, errors="replace")
+    default = PLAIN.separator(path)
+    likely = sorted(SEPARATORS, key=lambda sep: sep != default)
+    widths = {sep: _width(text, sep) for sep in likely}
+    best = max(likely, key=lambda sep: widths[sep])  # the first of equals
+    return CsvFormat("" if best == default else best, encoding, names)
+
+
+def _encoding(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    sample = data[:10_000]
+    if b"\0" in sample:  # ASCII in UTF-16 has a zero in every second place
+        return "utf-16-le" if sample[1::2].count(0) > sample[::2].count(0) else "utf-16-be"
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return "cp1252"
+    return PLAIN.encoding
+
+
+def _width(text: str, sep: str) -> int:
+    """Return into how many cells a separator divides the first lines; 1 if into different ones."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=sep)
+    try:
+        widths = {len(line) for line in islice(lines, SAMPLE_LINES) if line}
+    except csv.Error:
+        return 1
+    return widths.pop() if len(widths) == 1 else 1
+
+
+def csv_remarks(form: CsvFormat, path: Path) -> list[str]:
+    """Describe how a file is written, in a line, if it is not the plain form.
+
+    >>> csv_remarks(CsvFormat(";", "cp1252"), Path("t.csv"))
+    ["t.csv: read with sep = ';', encoding = 'cp1252'"]
+    """
+    parts = [f"sep = {form.sep!r}"] if form.sep else []
+    parts += [f"encoding = {form.encoding!r}"] if form.encoding != PLAIN.encoding else []
+    return [f"{path.name}: read with {', '.join(parts)}"] if parts else []
+
+
+def check_header(table: Table) -> None:
+    """Raise DataError if the names of a table's columns look like a row: one is a number with a
+    fraction, and every word among them is also found in its own column.
+
+    >>> from mip.data import from_columns
+    >>> check_header(from_columns({"5.1": ["4.9"], "iris": ["iris"]}))
+    Traceback (most recent call last):
+    mip.errors.DataError: table: the first line looks like a row: 5.1, iris; give the names of the \
+columns: --names A,B
+    >>> check_header(from_columns({"2019": ["4.9"], "2020": ["5.1"], "iris": ["iris"]}))
+    """
+    rows = table.take(range(min(len(table), SAMPLE_LINES)))
+    numbers = [name for name in table.columns if _is_number(name)]
+    words = [name for name in table.columns if name not in numbers]
+    has_fraction = any(not name.strip().isdecimal() for name in numbers)
+    if has_fraction and all(name in rows.texts(name) for name in words):
+        names = ", ".join(table.columns[:8]) + (", …" if len(table.columns) > 8 else "")
+        letters = ",".join("ABCDEFGH"[: len(table.columns)])
+        cure = f"give the names of the columns: --names {letters}"
+        raise DataError(f"{table.name}: the first line looks like a row: {names}; {cure}")
+
+
+def _is_number(text: str) -> bool:
+    value = parse_number(text)
+    return value is not None and value == value

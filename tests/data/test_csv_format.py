@@ -1,0 +1,121 @@
+"""CSV files as people have them: what is recognised is written down, and read as it was meant."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import mip
+from mip.data import CsvFormat, check_header, sniff_csv
+from mip.errors import DataError, FieldError
+
+words = st.text(st.characters(codec="cp1252", exclude_categories=["Cc", "Zl", "Zp"]), min_size=1)
+cells = words.map(str.strip).filter(bool)
+
+
+@given(
+    rows=st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=5),
+    sep=st.sampled_from([",", ";", "\t", "|"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"]),
+    suffix=st.sampled_from([".csv", ".tsv"]),
+)
+def test_what_is_written_in_any_form_is_read_as_it_was(
+    tmp_path_factory, rows, sep, encoding, suffix
+):
+    path = tmp_path_factory.mktemp("csv") / f"t{suffix}"
+    frame = pd.DataFrame(rows, columns=["a", "é" if encoding != "utf-8" else "b", "c"])
+    frame.to_csv(path, sep=sep, encoding=encoding, index=False, quoting=1)
+    table = mip.read(path, CsvFormat(sep, encoding))
+    assert table.frame.astype(object).equals(frame.astype(object))
+
+
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_form_is_recognised(tmp_path, sep, encoding, suffix):
+    path, frame = tmp_path / f"t{suffix}", pd.DataFrame({"ä": ["1", "2"], "b": ["x, y", "z|; y"]})
+    frame.to_csv(path, sep=sep, encoding=encoding, index=False)
+    assert mip.read(path, sniff_csv(path)).frame.astype(object).equals(frame.astype(object))
+
+
+def test_a_file_that_is_read_wrongly_says_how_to_read_it(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n1;2\n1;3,5\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"it seems to be separated by ';': data.csv.sep"):
+        mip.read(path)
+    path.write_text("a,b\n1,Köln\n", encoding="cp1252")
+    with pytest.raises(DataError, match=r"it seems to be cp1252: data.csv.encoding = 'cp1252'"):
+        mip.read(path)
+
+
+def test_blanks_around_names_are_no_part_of_them(tmp_path):
+    (tmp_path / "t.csv").write_text(" a ,b\n1,2\n")
+    assert mip.read(tmp_path / "t.csv").columns == ["a", "b"]
+
+
+def test_a_row_in_the_place_of_names_is_asked_about(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("5.1,3.5,setosa\n4.9,3.0,setosa\n")
+    with pytest.raises(DataError, match=r"looks like a row: 5.1, 3.5, setosa; .* --names A,B,C"):
+        check_header(mip.read(path))
+    named = mip.read(path, CsvFormat(names=["long", "wide", "kind"]))
+    assert named[0] == {"long": "5.1", "wide": "3.5", "kind": "setosa"}
+
+
+@pytest.mark.parametrize(("field", "value"), [("sep", ";;"), ("sep", '"'), ("encoding", "utf9")])
+def test_a_form_that_no_file_has_is_refused(field, value):
+    with pytest.raises(FieldError, match=field):
+        CsvFormat(**{field: value})
+
+
+def write_folder(folder, suffix, parts):
+    rows = [{"file_name": f"{k}.png", "size": k} for k in range(3)]
+    for part in parts:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for row in rows:
+            Image.new("RGB", (4, 4), (80 * row["size"], 0, 0)).save(
+                folder / part / row["file_name"]
+            )
+        path = folder / part / f"metadata{suffix}"
+        if suffix == ".csv":
+            pd.DataFrame(rows).to_csv(path, index=False)
+        elif suffix == ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            pd.DataFrame(rows).to_parquet(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_folder_of_images_with_metadata_is_a_table(tmp_path, suffix):
+    write_folder(tmp_path, suffix, ["."])
+    table = mip.read(tmp_path)
+    assert table.columns == ["file_name", "size"]
+    assert table.texts("file_name").tolist() == ["0.png", "1.png", "2.png"]
+    assert (table.root / table[2]["file_name"]).is_file()
+
+
+def test_folders_of_parts_with_metadata_are_parts(tmp_path):
+    write_folder(tmp_path, ".csv", ["train", "validation", "test"])
+    train, valid, test = mip.split(tmp_path, column="part")
+    assert [len(train), len(valid), len(test)] == [3, 3, 3]
+    assert valid[0]["file_name"] == "validation/0.png"
+    (tmp_path / "test/metadata.csv").write_text("image,size\n0.png,1\n")
+    with pytest.raises(DataError, match=r"there is no column 'file_name', which names images"):
+        mip.read(tmp_path)
+
+
+def test_the_first_sheet_of_a_workbook_is_a_table(tmp_path):
+    frame = pd.DataFrame({"area": [70.5, None], "town": ["Ulm", "NA"]})
+    frame.assign(sold=pd.Timestamp("2024-12-31")).to_excel(tmp_path / "t.xlsx", index=False)
+    table = mip.read(tmp_path / "t.xlsx")
+    assert table.numbers("area")[0] == 70.5
+    assert table.texts("town").tolist() == ["Ulm", "NA"]
+    assert table.timestamps("sold").tolist() == [20088.0] * 2
+    (tmp_path / "no.xlsx").write_text("area\n1\n")
+    with pytest.raises(DataError, match=r"no.xlsx: not a readable workbook"):
+        mip.read(tmp_path / "no.xlsx")
