@@ -127,7 +127,7 @@ def open_rows(plans: Sequence[mip.model.Plan], paths: Sequence[Path]) -> Rows:
 
 
 def _open_table(path: Path, spec: mip.spec.Spec, streamed: bool) -> Rows:
-    return mip.stream(path) if streamed else mip.read(path, spec.data.csv)
+    return mip.stream(path) if streamed else mip.read(path, spec.data.format)
 
 
 def select_parts(plans: Sequence[mip.model.Plan], table: Rows, part: str) -> dict[str, Rows]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, final
 
 import numpy as np
@@ -95,7 +94,7 @@ class Shards:
     groups: tuple[RowGroup, ...]
     window: int = field(default=WINDOW_ROWS, validator=gt(0))
     encode: Callable[[Any], Any] = identity
-    formats: Mapping[str, ColumnFormat] = field(default=MappingProxyType({}), kw_only=True)
+    formats: Mapping[str, ColumnFormat] = field(factory=dict, kw_only=True)
     begins: list[int] = field(init=False)
     """The position, among the used rows, of each row group's first row."""
 

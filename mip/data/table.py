@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self, final, overload
 
 import numpy as np
@@ -88,7 +87,7 @@ class Table:
     name: str = "table"
     root: Path | None = None
     row_ids: np.ndarray = field()
-    formats: Mapping[str, ColumnFormat] = field(default=MappingProxyType({}), kw_only=True)
+    formats: Mapping[str, ColumnFormat] = field(factory=dict, kw_only=True)
     """How cells are written, of the columns where that is not the plain form."""
 
     @row_ids.default

@@ -10,10 +10,10 @@ from mip.spec import Spec
 
 
 def table_of(spec: Spec, rows: AnyTable | TableLike) -> AnyTable:
-    """Convert rows to a table whose file and cells are read as the spec says (`data.csv` and
+    """Convert rows to a table whose file and cells are read as the spec says (`data.format` and
     `data.columns`).
     """
-    return as_table(rows, formats=spec.data.columns, csv=spec.data.csv)
+    return as_table(rows, formats=spec.data.columns, csv=spec.data.format)
 
 
 def target_columns(spec: Spec) -> list[str]:

@@ -190,7 +190,7 @@ def _csv(csv: CsvFormat) -> list[str]:
         f"{name} = {_list(value) if isinstance(value, tuple) else _quoted(value)}"
         for name, value in given.items()
     ]
-    return [f"csv = {{ {', '.join(texts)} }}"] if texts else []
+    return [f"format = {{ {', '.join(texts)} }}"] if texts else []
 
 
 def _seed(table: Table, column: str) -> int:

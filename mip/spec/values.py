@@ -64,14 +64,14 @@ class Split:
 class Data:
     """Where the rows are (a path that `read` takes, relative to the spec file) and how they are
     split. With `stream` they stay in their Parquet files and are read a window at a time.
-    `csv` says how a CSV file is written, and `columns` how the cells of columns are, where that is
-    not the plain form.
+    `format` says how a CSV file is written, and `columns` how the cells of columns are, where that
+    is not the plain form.
     """
 
     table: str = ""
     split: Split = Split()
     stream: bool = False
-    csv: CsvFormat = CsvFormat()
+    format: CsvFormat = CsvFormat()
     columns: Mapping[str, ColumnFormat] = field(factory=dict)
 
 

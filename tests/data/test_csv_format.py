@@ -46,10 +46,10 @@ def test_a_form_is_recognised(tmp_path, sep, encoding, suffix):
 def test_a_file_that_is_read_wrongly_says_how_to_read_it(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a;b\n1;2\n1;3,5\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"it seems to be separated by ';': data.csv.sep"):
+    with pytest.raises(DataError, match=r"it seems to be separated by ';': data.format.sep"):
         mip.read(path)
     path.write_text("a,b\n1,Köln\n", encoding="cp1252")
-    with pytest.raises(DataError, match=r"it seems to be cp1252: data.csv.encoding = 'cp1252'"):
+    with pytest.raises(DataError, match=r"it seems to be cp1252: data.format.encoding = 'cp1252'"):
         mip.read(path)
 
 

@@ -59,9 +59,9 @@ def _cure(path: Path, form: CsvFormat, error: ValueError) -> str:
     # What the file is like is only looked at when it cannot be read as it should be.
     found = sniff_csv(path)
     if isinstance(error, UnicodeError) and found.encoding != form.encoding:
-        return f"; it seems to be {found.encoding}: data.csv.encoding = '{found.encoding}'"
+        return f"; it seems to be {found.encoding}: data.format.encoding = '{found.encoding}'"
     if found.separator(path) != form.separator(path):
-        return f"; it seems to be separated by {found.separator(path)!r}: data.csv.sep"
+        return f"; it seems to be separated by {found.separator(path)!r}: data.format.sep"
     return ""
 
 
