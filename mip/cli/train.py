@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,7 @@ from mip.cli.inputs import (
     check_outputs,
     check_outside_table,
     open_spec,
+    parse_changes,
     parse_choices,
     split_rows,
     table_path,
@@ -46,7 +47,24 @@ def lr(
         echo(f"drew {out}")
     minimum = f"{curve.minimum:.2g}"
     echo(f"the smoothed loss is lowest at {minimum}; a tenth of that is a safe choice")
-    echo(f"try: mip fit {spec} --set train.optimizer.lr={curve.suggestion:.2g}")
+    sets = [text for text in set_ or () if text.partition("=")[0] != "train.optimizer.lr"]
+    sets.append(f"train.optimizer.lr={curve.suggestion:.2g}")
+    try:
+        mip.load_spec(spec, changes=parse_changes(sets))
+    except SpecError:  # a rate needs an optimizer, which a spec may leave out
+        sets.insert(-1, f"train.optimizer.kind={read_spec.train.optimizer.kind}")
+    echo(f"try: {_fit_command(spec, sets, device)}")
+
+
+def _fit_command(
+    spec: Path, sets: Sequence[str] | None, device: str | None, resumed: Path | None = None
+) -> str:
+    """Return the command that trains a spec with these changes, or resumes its run."""
+    out = ["--out", str(resumed)] if resumed else []
+    changes = [word for text in sets or () for word in ("--set", text)]
+    on = ["--device", device] if device else []
+    resume = ["--resume"] if resumed else []
+    return shlex.join(["mip", "fit", str(spec), *out, *changes, *on, *resume])
 
 
 def fit(
@@ -73,10 +91,7 @@ def fit(
     def what_is_kept() -> str:
         if _modified(last) == before:
             return NOTHING_KEPT
-        sets = [word for text in set_ or () for word in ("--set", text)]
-        on = ["--device", device] if device else []
-        words = ["mip", "fit", str(spec), "--out", str(out), *sets, *on, "--resume"]
-        return f"resume with: {shlex.join(words)}"
+        return f"resume with: {_fit_command(spec, set_, device, resumed=out)}"
 
     with on_stop(what_is_kept), mip.files.locked(out):
         mip.files.check_run_folder(out, resume, force, [spec])
@@ -174,9 +189,10 @@ def sweep(
     echo(mip.runs.sweep_table(f"{spec.name}, seeds {seeds}", combinations))
     echo(f"wrote sweep.csv, sweep.json in {out}")
     outcomes = [outcome for combination in combinations for outcome in combination.outcomes]
-    n_failed = sum(outcome.error is not None for outcome in outcomes)
-    if n_failed:
-        raise MipError(f"{n_failed} of {len(outcomes)} runs failed; the others are kept")
+    failed = [outcome.name for outcome in outcomes if outcome.error]
+    if failed:
+        n_failed = f"{len(failed)} of {len(outcomes)} runs failed"
+        raise MipError(f"{n_failed}: {'; '.join(failed)}; the others are kept")
 
 
 def _print_outcome(outcome: mip.runs.Outcome) -> None:

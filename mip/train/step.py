@@ -51,7 +51,7 @@ from mip.train.precision import (
 )
 from mip.train.replies import Skip
 from mip.train.shapes import match_target
-from mip.train.state import State, averaged_params, copy, init
+from mip.train.state import State, averaged_params, check_state, copy, init
 from mip.tree import Tree
 
 Metrics = dict[str, Any]
@@ -331,13 +331,15 @@ def eval_step(net: nn.Module) -> Callable[[State, Any], Tree]:
     """Make a pure function (state, inputs) -> logits, in evaluation mode and without gradients,
     with the averaged parameters if the state has any.
 
-    The module must not be that of a training step, which may be in use.
+    The module must not be that of a training step, which may be in use. Raises MipError when it is
+    called with anything but a state.
     """
     check_not_distributed(net)
     slots = tensor_slots(net)
 
     @torch.no_grad()
     def logits(state: State, inputs: Any) -> Tree:
+        check_state(state)
         net.eval()
         with bound_tensors(slots, state.params | averaged_params(state) | state.buffers):
             return net(inputs)

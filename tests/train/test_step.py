@@ -490,3 +490,9 @@ def test_arguments_in_another_order_are_named(call, message):
     step = mip.train_step(net, nn.functional.mse_loss, mip.sgd(0.1))
     with pytest.raises(MipError, match=message):
         call(net, step, [(torch.ones(3, 2), torch.ones(3))])
+
+
+def test_what_is_no_state_is_said_by_the_evaluation_step():
+    net = nn.Linear(1, 1)
+    with pytest.raises(MipError, match="the state must be a State, not Linear"):
+        mip.train.eval_step(net)(net, torch.ones(1, 1))
