@@ -68,7 +68,9 @@ def _fit_command(
 
 
 def fit(
-    spec: SpecFile,
+    spec: Annotated[
+        Path, typer.Argument(metavar="SPEC", help="A spec file (TOML), or a run folder.")
+    ],
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="Default: runs/NAME.")] = None,
     set_: Changes = None,
     resume: Annotated[
@@ -83,6 +85,8 @@ def fit(
     ] = None,
 ) -> None:
     """Train a model into a run folder, or resume one."""
+    if mip.files.is_run(spec):
+        out, spec = out or spec, spec / "spec.toml"
     out = out or Path("runs") / spec.stem
     last = out / "checkpoints" / "last.safetensors"
     # A new run cannot continue from the checkpoint of an earlier one.
@@ -121,7 +125,11 @@ def _fit_hooks(
     if resume:
         epoch = min(step * train.epochs // job.steps + 1, train.epochs)
         position = f"after step {step} of {job.steps}, in epoch {epoch} of {train.epochs}"
-        echo(f"{out}: resuming {position}; same spec, same rows, the checkpoint is intact")
+        if step == job.steps and not job.start.history.unfinished.any():
+            more = f"to train on: --resume --set train.epochs={2 * train.epochs}"
+            echo(f"{out}: finished {position}; {more}")
+        else:
+            echo(f"{out}: resuming {position}; same spec, same rows, the checkpoint is intact")
     if not train.epochs:
         echo(mip.runs.UNTRAINED)
     hooks = [*progress_bar(out.name)(job), mip.hooks.console(echo, epochs=train.epochs)]

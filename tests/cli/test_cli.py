@@ -582,10 +582,26 @@ def test_resume_says_what_it_goes_on_from(folder, run):
     assert run(*few)[0] == 0
     same = "same spec, same rows, the checkpoint is intact"
     out = run(*few, "--resume")[1]
-    assert f"run: resuming after step 6 of 6, in epoch 2 of 2; {same}\n" in out
+    more = "to train on: --resume --set train.epochs=4"
+    assert f"run: finished after step 6 of 6, in epoch 2 of 2; {more}\n" in out
     shutil.copy("run/checkpoints/epoch-0000.safetensors", "run/checkpoints/last.safetensors")
     out = run(*few, "--resume")[1]
     assert f"run: resuming after step 3 of 6, in epoch 2 of 2; {same}\n" in out
+
+
+def test_a_run_folder_is_trained_on_with_more_epochs(folder, run):
+    flat = ("--set", 'train.schedule.kind="constant"')
+    assert run("fit", "houses.toml", *flat, "--out", "run")[0] == 0
+    code, out, err = run("fit", "run", "--resume", "--set", "train.epochs=4")
+    assert (code, err) == (0, "")
+    assert "run: resuming after step 6 of 12, in epoch 3 of 4; " in out
+    assert run("fit", "houses.toml", *flat, "--set", "train.epochs=4", "--out", "whole")[0] == 0
+    one, two = (load_file(f"{name}/model.safetensors") for name in ("run", "whole"))
+    assert all(one[path].equal(tensor) for path, tensor in two.items())
+    assert mip.load_spec("run/spec.toml").train.epochs == 4
+    text = refused(run("fit", "run", "--resume", "--set", "train.epochs=3"))
+    assert text == ("run: train.epochs = 3: the run has taken 12 steps, and 3 epochs are 9")
+    assert refused(run("fit", "run")).startswith("run: holds a run already; use --resume")
 
 
 def test_replay_shows_a_step_and_holds_it_against_the_history(folder, run):
