@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from mip.cli.inputs import (
 from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
 from mip.cli.signals import NOTHING_KEPT, on_stop
 from mip.cli.terminal import echo, note, progress_bar
-from mip.errors import MipError, SpecError
+from mip.errors import DataError, MipError, SpecError, hint
 
 
 def lr(
@@ -215,7 +216,10 @@ def crossval(
     folds: Annotated[
         Path, typer.Option(metavar="FILE", help="A table with a row column and folds.")
     ],
-    column: Annotated[str, typer.Option(metavar="NAME", help="The column of folds.")] = "fold",
+    column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The column of folds. Default: fold, or all fold_0 …."),
+    ] = None,
     set_: Changes = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Predictions, as CSV.")] = None,
     json: Json = None,
@@ -225,28 +229,51 @@ def crossval(
     force: Force = False,
 ) -> None:
     """Train on all folds but one and predict it, for each fold."""
+    import pandas as pd
+
     read_spec, table = open_spec(spec, set_, [out, json], force, [folds])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
-    done = mip.crossval(
-        read_spec,
-        mip.data.with_folds(table, mip.read(folds), column),
-        column,
-        # Bars of several processes would overwrite each other.
-        make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
-        workers=workers,
-        context=mip.Context(base=spec.parent, cache=cache, device=device),
-    )
-    errors = {fold: str(error) for fold, error in done.errors.items()}
-    scores = dict(zip(done.folds, done.scores, strict=True))
+    file = mip.read(folds)
+    columns = [column] if column else _fold_columns(file)
+    scores, errors = dict[str, Mapping[str, float]](), dict[str, str]()
+    predictions, seconds = [], 0.0
+    for repeat in columns:
+        done = mip.crossval(
+            read_spec,
+            mip.data.with_folds(table, file, repeat),
+            repeat,
+            # Bars of several processes would overwrite each other.
+            make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
+            workers=workers,
+            context=mip.Context(base=spec.parent, cache=cache, device=device),
+        )
+        mark = f"{repeat}: " if len(columns) > 1 else ""
+        scores |= {mark + fold: each for fold, each in zip(done.folds, done.scores, strict=True)}
+        errors |= {mark + fold: str(error) for fold, error in done.errors.items()}
+        of_repeat = {"repeat": repeat} if mark else {}
+        predictions.append(done.predictions.assign(**of_repeat))
+        seconds += done.seconds
     try:
         if out:
-            mip.runs.write_table(out, done.predictions.rename_axis("row"), overwrite=force)
+            frame = predictions[0] if len(predictions) == 1 else pd.concat(predictions)
+            mip.runs.write_table(out, frame.rename_axis("row"), overwrite=force)
         if json:
-            summary = {**mip.runs.fold_averages(done.scores), "errors": errors}
+            summary = {**mip.runs.fold_averages([*scores.values()]), "errors": errors}
             mip.runs.write_json(json, summary, overwrite=force)
     finally:
-        echo(mip.runs.folds_table(f"{spec.name}, {column}, {done.seconds:.0f} s", scores))
+        title = f"{spec.name}, {', '.join(columns)}, {seconds:.0f} s"
+        echo(mip.runs.folds_table(title, scores))
     if errors:
         total = len(errors) + len(scores)
         raise MipError(f"{len(errors)} of {total} folds failed; the scores are those of the others")
+
+
+def _fold_columns(folds: mip.Table) -> list[str]:
+    """Return the column `fold`, or those that `mip.folds` makes, one for each repeat."""
+    names = [name for name in folds.columns if re.fullmatch(r"fold_\d+", name)]
+    names = ["fold"] if "fold" in folds.columns else names
+    if not names:
+        known = hint("", [name for name in folds.columns if name != "row"])
+        raise DataError(f"{folds.name}: say which column has the folds: --column{known}")
+    return names
