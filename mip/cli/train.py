@@ -229,40 +229,34 @@ def crossval(
     force: Force = False,
 ) -> None:
     """Train on all folds but one and predict it, for each fold."""
-    import pandas as pd
-
     read_spec, table = open_spec(spec, set_, [out, json], force, [folds])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
     file = mip.read(folds)
     columns = [column] if column else _fold_columns(file)
-    scores, errors = dict[str, Mapping[str, float]](), dict[str, str]()
-    predictions, seconds = [], 0.0
-    for repeat in columns:
-        done = mip.crossval(
+    repeats = {
+        name: mip.crossval(
             read_spec,
-            mip.data.with_folds(table, file, repeat),
-            repeat,
+            mip.data.with_folds(table, file, name),
+            name,
             # Bars of several processes would overwrite each other.
             make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
             workers=workers,
             context=mip.Context(base=spec.parent, cache=cache, device=device),
         )
-        mark = f"{repeat}: " if len(columns) > 1 else ""
-        scores |= {mark + fold: each for fold, each in zip(done.folds, done.scores, strict=True)}
-        errors |= {mark + fold: str(error) for fold, error in done.errors.items()}
-        of_repeat = {"repeat": repeat} if mark else {}
-        predictions.append(done.predictions.assign(**of_repeat))
-        seconds += done.seconds
+        for name in columns
+    }
+    done = mip.runs.join_repeats(repeats)
+    errors = {fold: str(error) for fold, error in done.errors.items()}
+    scores = dict(zip(done.folds, done.scores, strict=True))
     try:
         if out:
-            frame = predictions[0] if len(predictions) == 1 else pd.concat(predictions)
-            mip.runs.write_table(out, frame.rename_axis("row"), overwrite=force)
+            mip.runs.write_table(out, done.predictions.rename_axis("row"), overwrite=force)
         if json:
-            summary = {**mip.runs.fold_averages([*scores.values()]), "errors": errors}
+            summary = {**mip.runs.fold_averages(done.scores), "errors": errors}
             mip.runs.write_json(json, summary, overwrite=force)
     finally:
-        title = f"{spec.name}, {', '.join(columns)}, {seconds:.0f} s"
+        title = f"{spec.name}, {', '.join(columns)}, {done.seconds:.0f} s"
         echo(mip.runs.folds_table(title, scores))
     if errors:
         total = len(errors) + len(scores)
