@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 
 import numpy as np
@@ -44,7 +43,9 @@ def _make_trials() -> list[Trial]:
 
 
 def _run_all(trials: list[Trial], workers: int) -> None:
-    deque(run_trials(trials, workers), maxlen=0)  # keeps no outcome
+    for outcome in run_trials(trials, workers):
+        if outcome.error:  # a run that fails early would make the others look fast
+            raise outcome.error
 
 
 def _pair() -> tuple[Contender, Contender]:

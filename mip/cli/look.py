@@ -10,7 +10,7 @@ import typer
 
 import mip
 from mip.cli.inputs import open_spec, split_rows
-from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
+from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile, model_file
 from mip.cli.terminal import echo
 from mip.errors import SpecError
 from mip.output import write
@@ -73,7 +73,12 @@ def baseline(
     spec: SpecFile,
     set_: Changes = None,
     model: Annotated[
-        Path | None, typer.Option("--model", metavar="MODEL", help="A model of the same rows.")
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model file or a run folder of the same rows.",
+            callback=model_file,
+        ),
     ] = None,
     json: Json = None,
     device: Device = None,

@@ -12,7 +12,15 @@ import mip
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file (TOML).")]
 
 
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors file.")]
+def model_file(path: Path | None) -> Path | None:
+    """Return the file of a model, which may be given as its run folder."""
+    return path / "model.safetensors" if path and mip.files.is_run(path) else path
+
+
+ModelFile = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A model file, or a run folder.", callback=model_file),
+]
 
 
 TableFile = Annotated[

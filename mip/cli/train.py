@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from mip.cli.inputs import (
     check_outputs,
     check_outside_table,
     open_spec,
+    parse_changes,
     parse_choices,
     split_rows,
     table_path,
@@ -22,7 +24,7 @@ from mip.cli.inputs import (
 from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
 from mip.cli.signals import NOTHING_KEPT, on_stop
 from mip.cli.terminal import echo, note, progress_bar
-from mip.errors import MipError, SpecError
+from mip.errors import DataError, MipError, SpecError, hint
 
 
 def lr(
@@ -46,11 +48,30 @@ def lr(
         echo(f"drew {out}")
     minimum = f"{curve.minimum:.2g}"
     echo(f"the smoothed loss is lowest at {minimum}; a tenth of that is a safe choice")
-    echo(f"try: mip fit {spec} --set train.optimizer.lr={curve.suggestion:.2g}")
+    sets = [text for text in set_ or () if text.partition("=")[0] != "train.optimizer.lr"]
+    sets.append(f"train.optimizer.lr={curve.suggestion:.2g}")
+    try:
+        mip.load_spec(spec, changes=parse_changes(sets))
+    except SpecError:  # a rate needs an optimizer, which a spec may leave out
+        sets.insert(-1, f"train.optimizer.kind={read_spec.train.optimizer.kind}")
+    echo(f"try: {_fit_command(spec, sets, device)}")
+
+
+def _fit_command(
+    spec: Path, sets: Sequence[str] | None, device: str | None, resumed: Path | None = None
+) -> str:
+    """Return the command that trains a spec with these changes, or resumes its run."""
+    out = ["--out", str(resumed)] if resumed else []
+    changes = [word for text in sets or () for word in ("--set", text)]
+    on = ["--device", device] if device else []
+    resume = ["--resume"] if resumed else []
+    return shlex.join(["mip", "fit", str(spec), *out, *changes, *on, *resume])
 
 
 def fit(
-    spec: SpecFile,
+    spec: Annotated[
+        Path, typer.Argument(metavar="SPEC", help="A spec file (TOML), or a run folder.")
+    ],
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="Default: runs/NAME.")] = None,
     set_: Changes = None,
     resume: Annotated[
@@ -65,6 +86,8 @@ def fit(
     ] = None,
 ) -> None:
     """Train a model into a run folder, or resume one."""
+    if mip.files.is_run(spec):
+        out, spec = out or spec, spec / "spec.toml"
     out = out or Path("runs") / spec.stem
     last = out / "checkpoints" / "last.safetensors"
     # A new run cannot continue from the checkpoint of an earlier one.
@@ -73,10 +96,7 @@ def fit(
     def what_is_kept() -> str:
         if _modified(last) == before:
             return NOTHING_KEPT
-        sets = [word for text in set_ or () for word in ("--set", text)]
-        on = ["--device", device] if device else []
-        words = ["mip", "fit", str(spec), "--out", str(out), *sets, *on, "--resume"]
-        return f"resume with: {shlex.join(words)}"
+        return f"resume with: {_fit_command(spec, set_, device, resumed=out)}"
 
     with on_stop(what_is_kept), mip.files.locked(out):
         mip.files.check_run_folder(out, resume, force, [spec])
@@ -106,7 +126,11 @@ def _fit_hooks(
     if resume:
         epoch = min(step * train.epochs // job.steps + 1, train.epochs)
         position = f"after step {step} of {job.steps}, in epoch {epoch} of {train.epochs}"
-        echo(f"{out}: resuming {position}; same spec, same rows, the checkpoint is intact")
+        if step == job.steps and not job.start.history.unfinished.any():
+            more = f"to train on: --resume --set train.epochs={2 * train.epochs}"
+            echo(f"{out}: finished {position}; {more}")
+        else:
+            echo(f"{out}: resuming {position}; same spec, same rows, the checkpoint is intact")
     if not train.epochs:
         echo(mip.runs.UNTRAINED)
     hooks = [*progress_bar(out.name)(job), mip.hooks.console(echo, epochs=train.epochs)]
@@ -174,9 +198,10 @@ def sweep(
     echo(mip.runs.sweep_table(f"{spec.name}, seeds {seeds}", combinations))
     echo(f"wrote sweep.csv, sweep.json in {out}")
     outcomes = [outcome for combination in combinations for outcome in combination.outcomes]
-    n_failed = sum(outcome.error is not None for outcome in outcomes)
-    if n_failed:
-        raise MipError(f"{n_failed} of {len(outcomes)} runs failed; the others are kept")
+    failed = [outcome.name for outcome in outcomes if outcome.error]
+    if failed:
+        n_failed = f"{len(failed)} of {len(outcomes)} runs failed"
+        raise MipError(f"{n_failed}: {'; '.join(failed)}; the others are kept")
 
 
 def _print_outcome(outcome: mip.runs.Outcome) -> None:
@@ -191,7 +216,10 @@ def crossval(
     folds: Annotated[
         Path, typer.Option(metavar="FILE", help="A table with a row column and folds.")
     ],
-    column: Annotated[str, typer.Option(metavar="NAME", help="The column of folds.")] = "fold",
+    column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The column of folds. Default: fold, or all fold_0 …."),
+    ] = None,
     set_: Changes = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Predictions, as CSV.")] = None,
     json: Json = None,
@@ -204,15 +232,21 @@ def crossval(
     read_spec, table = open_spec(spec, set_, [out, json], force, [folds])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
-    done = mip.crossval(
-        read_spec,
-        mip.data.with_folds(table, mip.read(folds), column),
-        column,
-        # Bars of several processes would overwrite each other.
-        make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
-        workers=workers,
-        context=mip.Context(base=spec.parent, cache=cache, device=device),
-    )
+    file = mip.read(folds)
+    columns = [column] if column else _fold_columns(file)
+    repeats = {
+        name: mip.crossval(
+            read_spec,
+            mip.data.with_folds(table, file, name),
+            name,
+            # Bars of several processes would overwrite each other.
+            make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
+            workers=workers,
+            context=mip.Context(base=spec.parent, cache=cache, device=device),
+        )
+        for name in columns
+    }
+    done = mip.runs.join_repeats(repeats)
     errors = {fold: str(error) for fold, error in done.errors.items()}
     scores = dict(zip(done.folds, done.scores, strict=True))
     try:
@@ -222,7 +256,18 @@ def crossval(
             summary = {**mip.runs.fold_averages(done.scores), "errors": errors}
             mip.runs.write_json(json, summary, overwrite=force)
     finally:
-        echo(mip.runs.folds_table(f"{spec.name}, {column}, {done.seconds:.0f} s", scores))
+        title = f"{spec.name}, {', '.join(columns)}, {done.seconds:.0f} s"
+        echo(mip.runs.folds_table(title, scores))
     if errors:
         total = len(errors) + len(scores)
         raise MipError(f"{len(errors)} of {total} folds failed; the scores are those of the others")
+
+
+def _fold_columns(folds: mip.Table) -> list[str]:
+    """Return the column `fold`, or those that `mip.folds` makes, one for each repeat."""
+    names = [name for name in folds.columns if re.fullmatch(r"fold_\d+", name)]
+    names = ["fold"] if "fold" in folds.columns else names
+    if not names:
+        known = hint("", [name for name in folds.columns if name != "row"])
+        raise DataError(f"{folds.name}: say which column has the folds: --column{known}")
+    return names

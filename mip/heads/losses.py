@@ -125,8 +125,11 @@ def weighted_cross_entropy(
 
     Each class has a weight (1 if the list is empty), and its surprise counts
     (1 - p) ** `focal_gamma` times (Lin et al. 2017); `label_smoothing` spreads that share of the
-    target over all classes (Szegedy et al. 2016). The mean is over rows, not weights, so that a
-    row's contribution does not depend on the other rows of its batch.
+    target over all classes (Szegedy et al. 2016). The mean is over rows, as in Keras. With class
+    weights `torch.nn.CrossEntropyLoss` and scikit-learn's `log_loss` divide by the sum of the
+    weights instead, so that the share of a row depends on which others are in its batch: the mean
+    over batches is then not that of all rows, nor an accumulated gradient that of one large batch.
+    With balanced weights, whose mean over the training rows is 1, both agree there.
 
     >>> log_probs, target = torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[1.0, 0.0]])
     >>> weighted_cross_entropy(log_probs, target, [], focal_gamma=2.0, label_smoothing=0.0)

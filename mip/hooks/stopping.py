@@ -7,11 +7,12 @@ import time
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from attrs import define, evolve, field
 
-from mip.errors import MipWarning
+from mip.errors import MipError, MipWarning
 from mip.metrics import BestEpoch, Mode, check_metric, check_mode, direction
 from mip.optim import Plateau, set_lr_factor
 from mip.train import Event, Hook, Reply, Skip, State, Stop, stateful
@@ -24,8 +25,11 @@ def limit(
 
     For a first look at a long run.
 
-    Raises ValueError for less than one epoch or batch, or for a negative time.
+    Raises ValueError for less than one epoch or batch, or for a negative time, and MipError for
+    what is no number.
     """
+    for name, value in (("epochs", epochs), ("batches", batches), ("seconds", seconds)):
+        _check_number("limit", name, value, Real if name == "seconds" else Integral)
     if min(epochs or 1, batches or 1) < 1 or (seconds or 0) < 0 or 0 in (epochs, batches):
         raise ValueError(f"'epochs' and 'batches' must be 1 or more: {epochs}, {batches}")
 
@@ -43,6 +47,12 @@ def limit(
         return None
 
     return stateful(_Count, hook, adds=())
+
+
+def _check_number(hook: str, name: str, value: object, kind: type = Integral) -> None:
+    if value is not None and not isinstance(value, kind):
+        what = "whole number" if kind is Integral else "number"
+        raise MipError(f"{hook}: {name} must be a {what}, not {value!r}")
 
 
 @define
@@ -120,7 +130,7 @@ def reduce_lr_on_plateau(
         memory.seen, now = len(event.epochs), memory.plateau.lr_factor
         if event.name == "before_epoch" and now == before:
             return None
-        state = event.state
+        state = event.peek()  # the fit copies what a hook returns
         return evolve(state, optimizer=set_lr_factor(state.optimizer, now))
 
     return stateful(lambda: _PlateauMemory(make()), hook, reads=[metric], adds=())
@@ -171,9 +181,14 @@ def early_stop(metric: str, patience: int, mode: Mode | None = None) -> Hook:
     """Stop after `patience` epochs without improvement of a metric.
 
     A function of the history alone, so that a run that has been stopped stays stopped when it is
-    resumed. Raises ValueError for a patience of less than one epoch.
+    resumed. Raises ValueError for a patience of less than one epoch, and MipError for a patience
+    that is no number and a metric that is no name.
     """
     check_mode(mode)
+    if not isinstance(metric, str):
+        cure = f"early_stop({patience!r}, {metric!r})" if isinstance(patience, str) else "by name"
+        raise MipError(f"early_stop: the metric comes first: {cure}")
+    _check_number("early_stop", "patience", patience)
     if patience < 1:
         raise ValueError(f"'patience' must be 1 or more: {patience}")
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from attrs import define, field
 
+from mip.errors import MipError
 from mip.metrics import format_metric
 from mip.optim import REPORTED
 from mip.plots import in_notebook, updating_output
@@ -23,7 +24,8 @@ from mip.tree import count_rows
 
 def progress(total: int | None = None, label: str = "fit") -> Hook:
     """Show a progress bar with the step, its first metric (the loss) and the time left: on standard
-    error while the fit lasts, or in a notebook below the cell, where it stays.
+    error, if that is a terminal, while the fit lasts; or in a notebook below the cell, where it
+    stays.
 
     `total` is the number of steps at the end of the fit; by default the fit says it, if it knows.
     """
@@ -67,14 +69,16 @@ def _bar(label: str) -> _Bar:
 
     show_below = updating_output() if in_notebook() else None
     text = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
+    terminal = Console(stderr=True)
     bar = rich.Progress(
         "{task.description}",
         rich.BarColumn(),
         rich.MofNCompleteColumn(),
         rich.TimeRemainingColumn(elapsed_when_finished=True),
-        console=text if show_below else Console(stderr=True),
+        console=text if show_below else terminal,
         transient=True,
-        disable=bool(show_below),
+        # Into a file there is nothing to update, and rich would leave an empty line.
+        disable=bool(show_below) or not terminal.is_interactive,
     )
     task = bar.add_task(label, total=None)
 
@@ -100,8 +104,11 @@ def console(
     epoch's row that fit into the terminal, and its seconds, which include validation unless
     `timing` has measured them.
 
-    The header is printed again whenever the columns change.
+    The header is printed again whenever the columns change. Raises MipError if `show` is no
+    function.
     """
+    if not callable(show):
+        raise MipError(f"console: show must be a function of a line, such as print, not {show!r}")
 
     def hook(table: _Table, event: Event) -> Reply:
         if event.name == "before_epoch":

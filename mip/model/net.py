@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mip.branches import Branch, Fuse
 from mip.errors import MipError, SpecError, hint
 from mip.heads import tower
+from mip.model.limits import MAX_BYTES, LimitBytes, TooLargeError
 from mip.model.plan import Plan
 from mip.nn import LSUV, InitRule, lsuv, reinit, scalable_weights
 from mip.rng import derive, seeded
@@ -35,16 +36,18 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
     """Build the module that a plan describes; its initial values are a function of the seed.
 
     With `pretrain` they are those of `initialize`; without it the module is one whose weights are
-    loaded afterwards. Raises SpecError naming the branch that cannot take its input, and the rule
-    that cannot be applied. `mip.runs.build_warm` builds a plan with `[warm_start]`, or with the
-    initializer "lsuv".
+    loaded afterwards. `mip.runs.build_warm` builds a plan with `[warm_start]`, or with the
+    initializer "lsuv". Raises SpecError naming the branch that cannot take its input, and the rule
+    that cannot be applied, and for a model of more than 8 GiB of parameters.
     """
     if pretrain:
         _check_needs_nothing(plan)
     root, head, facts = plan.spec.root, plan.spec.head, plan.facts
-    with seeded(derive("build", seed)):
+    with seeded(derive("build", seed)), LimitBytes(MAX_BYTES):
         try:
             body = root.module(facts["branch"])
+        except TooLargeError:
+            raise
         except SpecError as error:
             raise SpecError(f"branch.{error}") from error
         # Lazy layers find their widths in this pass, so that no spec has to state them.
@@ -90,6 +93,8 @@ def _try(module: nn.Module, inputs: Tree, path: str) -> Any:
     try:
         with torch.no_grad():
             return module.eval()(inputs)
+    except TooLargeError:
+        raise
     except SpecError as error:  # of a layer, whose path below this one it begins with
         raise SpecError(f"{path}.{error}") from error
     except Exception as error:  # whatever a backbone raises, the user needs the path

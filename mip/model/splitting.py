@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
@@ -15,13 +16,14 @@ from mip.data import (
     Table,
     TableLike,
     as_table,
+    part_name,
     read,
     split,
     with_folds,
 )
 from mip.errors import DataError, SpecError, hint
 from mip.model.columns import table_of
-from mip.spec import Spec
+from mip.spec import Spec, Split
 
 
 class Parts(NamedTuple, Generic[AnyTable]):
@@ -62,9 +64,18 @@ def as_parts(
 
 
 def parts(spec: Spec, rows: AnyTable | TableLike, base: str | Path = ".") -> Parts[AnyTable]:
-    """Split rows as `data.split` says; paths of files are relative to `base`."""
+    """Split rows as `data.split` says; paths of files are relative to `base`.
+
+    Raises SpecError for rows with a column `part` of part names, as those of a folder with the
+    folders train and test have, if the spec does not say how they are split.
+    """
     table: AnyTable = table_of(spec, rows)
     config = spec.data.split
+    if config == Split() and _has_parts(table):
+        raise SpecError(
+            f"data.split is missing, and {table.name} is in parts already, which would be mixed: "
+            'write split = { column = "part" } in [data], or a split with another seed'
+        )
     if config.folds:
         if isinstance(table, Shards):
             raise SpecError("data.split.folds needs a table in memory; leave out data.stream")
@@ -80,6 +91,15 @@ def parts(spec: Spec, rows: AnyTable | TableLike, base: str | Path = ".") -> Par
         column=config.column,
     )
     return Parts(*divided)
+
+
+def _has_parts(table: Table | Shards) -> bool:
+    words = set[str]()
+    with suppress(DataError):  # of a column of images
+        for chunk in table.chunks(["part"]) if "part" in table.columns else ():
+            words |= set(chunk.texts("part"))
+    names = {part_name(word) for word in words}
+    return len(names) > 1 and None not in names
 
 
 def _by_fold(spec: Spec, table: Table, folds: Table) -> Parts[Table]:

@@ -72,4 +72,5 @@ from .transforms import set_lr_factor as set_lr_factor
 from .transforms import stack_optimizers as stack_optimizers
 from .transforms import swa as swa
 from .weight_decay import is_matrix as is_matrix
+from .weight_decay import matrices_of as matrices_of
 from .weight_decay import with_decay_mask as with_decay_mask

@@ -198,7 +198,8 @@ def swa(start: int = 0, every: int = 1) -> Optimizer:
 
     def update_(grads: Params, state: Average, params: Params, step: int) -> Update:
         if step < start:
-            return grads, Average(state.steps, clone(params)), params
+            # A longer run starts later than the shorter one that it continues.
+            return grads, Average(torch.zeros_like(state.steps), clone(params)), params
         if (step - start) % every == 0:
             state = _add_to_average(state, params, 1 / (float(state.steps) + 1))
         return grads, state, params

@@ -42,4 +42,7 @@ def predict(
         return predict_net(copy_to(model, device) if device else model, rows)
     if isinstance(model, (str, Path)):
         return load(model, device=device or "cpu")(rows, top=top)
+    if not isinstance(model, (Predictor, Ensemble)):
+        kind = f"not {type(model).__name__}"
+        raise MipError(f"predict: the model comes first, predict(model, rows), {kind}")
     return (model.to(device) if device else model)(rows, top=top)

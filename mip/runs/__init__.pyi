@@ -2,6 +2,7 @@ from .checks import UNTRAINED as UNTRAINED
 from .context import Context as Context
 from .crossvalidation import CrossValidation as CrossValidation
 from .crossvalidation import crossval as crossval
+from .crossvalidation import join_repeats as join_repeats
 from .jobs import Job as Job
 from .jobs import lr_range_test as lr_range_test
 from .jobs import prepare_job as prepare_job

@@ -88,6 +88,29 @@ def crossval(
     return CrossValidation(in_order, scores, time.monotonic() - began, tuple(folds), errors)
 
 
+def join_repeats(repeats: Mapping[str, CrossValidation]) -> CrossValidation:
+    """Join the cross-validations over several columns of folds, which are named by these columns:
+    the predictions have the column in `repeat`, and a fold is called `fold_0: 3`. A single one
+    stays as it is.
+    """
+    import pandas as pd
+
+    if len(repeats) == 1:
+        return next(iter(repeats.values()))
+    predictions = [done.predictions.assign(repeat=name) for name, done in repeats.items()]
+    return CrossValidation(
+        pd.concat(predictions),
+        tuple(scores for done in repeats.values() for scores in done.scores),
+        sum(done.seconds for done in repeats.values()),
+        tuple(f"{name}: {fold}" for name, done in repeats.items() for fold in done.folds),
+        {
+            f"{name}: {k}": error
+            for name, done in repeats.items()
+            for k, error in done.errors.items()
+        },
+    )
+
+
 def _run_folds(
     run_fold: Callable[[str], _Fold], names: Sequence[str], workers: int
 ) -> dict[str, _Fold | MipError]:

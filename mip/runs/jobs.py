@@ -14,7 +14,7 @@ from mip.pipe import Pipe
 from mip.runs.checks import check_batch_norm, check_groups, check_targets
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.feeding import rows_pipe, train_pipe
-from mip.runs.optimizers import clipped, grouped_optimizer, make_optimizer
+from mip.runs.optimizers import make_optimizer, make_optimizer_at
 from mip.runs.resuming import origin
 from mip.runs.training import make_step, training_hooks
 from mip.runs.warm_starts import Sources, adopt_facts, build_warm, load_sources
@@ -28,7 +28,6 @@ from mip.train import (
     find_lr,
     init,
     measure_nothing,
-    train_step,
 )
 
 
@@ -93,8 +92,8 @@ def lr_range_test(
 ) -> LRCurve:
     """Run a learning-rate range test on a spec's model and training rows; see `find_lr`.
 
-    Nothing is saved. A parameter group is trained at its multiple of each rate, from its
-    `start_epoch` on.
+    It trains as a run does, with its accumulation, precision and rule of gradients. Nothing is
+    saved. A parameter group is trained at its multiple of each rate, from its `start_epoch` on.
     """
     train = spec.train
     sources = load_sources(spec, context)
@@ -102,12 +101,12 @@ def lr_range_test(
     net = build_warm(plan, sources, train.seed, parts.train).to(context.resolved_device())
     check_batch_norm(plan, net, len(parts.train))
     batches = train_pipe(plan, parts.train, context)
-    check_groups(train, net, train.epochs * len(batches))
+    n_batches = train.epochs * len(batches)
+    check_groups(train, net, n_batches)
 
     def optimizer(lr: Schedule) -> Optimizer:
-        scaled = lambda scale: lambda step: scale * lr(step)  # noqa: E731
-        return clipped(train, grouped_optimizer(train, scaled, len(batches)))
+        return make_optimizer_at(train, n_batches, lambda scale: lambda step: scale * lr(step))
 
-    state = init(net, optimizer(lambda step: 0.0), train.seed)
-    step_at = lambda lr: train_step(net, plan.loss, optimizer(lr))  # noqa: E731
-    return find_lr(step_at, batches, state, steps=steps)
+    state = init(net, optimizer(lambda step: 0.0), train.seed, precision=train.precision)
+    step_at = lambda lr: make_step(plan, net, optimizer(lr))  # noqa: E731
+    return find_lr(step_at, batches, state, steps=steps, accumulate=train.accumulate)

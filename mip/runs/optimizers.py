@@ -23,17 +23,27 @@ from mip.spec import ParamGroup, Train
 def make_optimizer(train: Train, batches: int) -> Optimizer:
     """Build the optimizer of a run of `batches` batches."""
     steps = _steps(train, batches)
-    steps_per_epoch = steps / max(train.epochs, 1)
 
     def build(factor: float) -> Optimizer:
-        schedule = lambda scale: _schedule(train, steps, scale * factor)  # noqa: E731
-        optimizer = grouped_optimizer(train, schedule, steps_per_epoch)
-        if train.lookahead:
-            optimizer = lookahead(optimizer, train.lookahead)
-        optimizer = chain(*_clipping(train), optimizer, *_averaging(train, steps))
-        return accumulate(optimizer, train.accumulate) if train.accumulate > 1 else optimizer
+        return make_optimizer_at(
+            train, batches, lambda scale: _schedule(train, steps, scale * factor)
+        )
 
     return inject_lr_factor(build) if train.plateau else build(1.0)
+
+
+def make_optimizer_at(
+    train: Train, batches: int, schedule: Callable[[float], Schedule]
+) -> Optimizer:
+    """Build the optimizer of a run of `batches` batches with other learning rates: `schedule` makes
+    that of a parameter group from its `lr_scale`.
+    """
+    steps = _steps(train, batches)
+    optimizer = _grouped(train, schedule, steps / max(train.epochs, 1))
+    if train.lookahead:
+        optimizer = lookahead(optimizer, train.lookahead)
+    optimizer = chain(*_clipping(train), optimizer, *_averaging(train, steps))
+    return accumulate(optimizer, train.accumulate) if train.accumulate > 1 else optimizer
 
 
 def lr_schedule(train: Train, batches: int) -> Schedule:
@@ -60,21 +70,13 @@ def _averaging(train: Train, steps: int) -> list[Optimizer]:
     return [ema(lambda step: min(train.ema, (1 + step) / (10 + step)))] if train.ema else []
 
 
-def clipped(train: Train, optimizer: Optimizer) -> Optimizer:
-    """Put the gradient clipping of `[train]` in front of an optimizer."""
-    return chain(*_clipping(train), optimizer)
-
-
 def _clipping(train: Train) -> list[Optimizer]:
     return [clip_norm(train.clip_norm)] if train.clip_norm else []
 
 
-def grouped_optimizer(
+def _grouped(
     train: Train, schedule: Callable[[float], Schedule], steps_per_epoch: float
 ) -> Optimizer:
-    """Build an optimizer for each parameter group, joined into one; `schedule` makes the learning
-    rate of a group from its `lr_scale`.
-    """
     groups = {str(k): group for k, group in enumerate(train.group)} | {"others": ParamGroup("*")}
     optimizers = {}
     for name, group in groups.items():

@@ -6,18 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from mip.compare import differences
+from mip.data import Shards
 from mip.errors import FileError, SpecError
 from mip.files import Checkpoint, intact_checkpoints, load_checkpoint, load_model, read_file
 from mip.model import Parts
 from mip.runs.warm_starts import Sources
 from mip.spec import KINDS, Spec, from_dict, to_dict
 
+WINDOW = "window of the train rows"
+"""The name of a window of shards in what describes a run."""
+
 
 def origin(spec: Spec, parts: Parts) -> dict[str, Any]:
-    """Describe what a run is made of: its spec, and digests of its rows."""
+    """Describe what a run is made of: its spec, digests of its rows and, of shards, their window,
+    on which the order of an epoch depends.
+    """
     rows = {f"{name} rows": part.digest() for name, part in zip(parts._fields, parts, strict=True)}
-    return {"spec": to_dict(spec), **rows}
+    window = parts.train.window if isinstance(parts.train, Shards) else None
+    return {"spec": to_dict(spec), **rows, WINDOW: window}
 
 
 def load_run_checkpoint(
@@ -25,12 +34,19 @@ def load_run_checkpoint(
 ) -> Checkpoint:
     """Read a checkpoint of the run that begins at `start`.
 
-    Raises FileError if it is damaged, naming the newest other one that is intact, and SpecError
+    It describes the run as `start` does: fields that may differ have their new values. Raises
+    FileError if it is damaged, naming the newest other one that is intact, and SpecError
     naming the first difference if it belongs to another run.
     """
     # Origins are compared first, because other rows or layers make other tensors too.
-    _check_same_run(path, _origin_in(path, kinds), start.extra)
-    return load_checkpoint(path, start.state)
+    before = {WINDOW: start.extra.get(WINDOW), **_origin_in(path, kinds)}  # older files lack it
+    _check_same_run(path, before, start.extra)
+    return evolve(load_checkpoint(path, start.state), extra=start.extra)
+
+
+def epochs_before(path: Path, kinds: Mapping[str, type] = KINDS) -> int:
+    """Return the number of epochs that the run of a checkpoint was to have."""
+    return int(_origin_in(path, kinds)["spec"]["train"]["epochs"])
 
 
 def sources_of_run(spec: Spec, path: Path, kinds: Mapping[str, type] = KINDS) -> Sources:
@@ -73,10 +89,13 @@ def _intact_alternative(damaged: Path) -> str:
 MAY_DIFFER = (
     "spec.data.table",
     "spec.data.split.folds",
+    "spec.train.epochs",
     "spec.train.workers",
     "spec.warm_start.*",
 )
-"""Fields that may differ in a resumed run: where files are, and how many processes read them."""
+"""Fields that may differ in a resumed run: where files are, how many processes read them, and how
+long the run is.
+"""
 
 
 def _check_same_run(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,7 @@ from tempfile import TemporaryDirectory
 from attrs import evolve, frozen
 
 from mip.data import AnyRows
-from mip.errors import FileError
+from mip.errors import FileError, MipWarning, SpecError
 from mip.files import (
     Checkpoint,
     check_run_folder,
@@ -33,7 +35,8 @@ from mip.prediction import Predictor, predictor
 from mip.runs.checks import check_finite
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job, prepare_job
-from mip.runs.resuming import load_run_checkpoint, sources_of_run
+from mip.runs.optimizers import lr_schedule
+from mip.runs.resuming import epochs_before, load_run_checkpoint, sources_of_run
 from mip.spec import Spec
 from mip.train import History, Hook, State, fit, update_bn, with_averaged_params
 
@@ -82,7 +85,10 @@ def run(
     `history.jsonl` and `model.safetensors`; without it nothing is kept. `make_hooks` is called
     with the job before it is trained. With `resume` the run continues from
     `checkpoints/last.safetensors`, which also holds warm-started branches, so that their source
-    models are not read again; SpecError if the spec or the rows have changed since.
+    models are not read again; SpecError if the spec or the rows have changed since. It may have
+    another `train.epochs`: with more of them a finished run is trained on, with its optimizer's
+    state. Schedules span the whole run, the longer one too; a MipWarning says where the learning
+    rate goes on if that is not where it was.
 
     Raises FileError for a folder that already holds a run, or other files with the names that a
     run writes, unless `overwrite` is set, which replaces them. The folder is locked meanwhile: a
@@ -100,6 +106,7 @@ def run(
         job = prepare_job(spec, parts, context, sources=sources)
         if last:
             job = evolve(job, start=load_run_checkpoint(last, job.start, context.kinds))
+            _check_length(job, out, epochs_before(last, context.kinds))
             _check_best_checkpoint(job, out)
         hooks = make_hooks(job)
         if not resume:
@@ -117,6 +124,22 @@ def run(
 
 def _usable(spec: Spec, parts: Parts) -> Parts:
     return Parts(*(clean(spec, rows)[0] if len(rows) else rows for rows in parts))
+
+
+def _check_length(job: Job, out: Path, before: int) -> None:
+    train, step = job.plan.spec.train, job.start.state.step
+    if job.steps < step:
+        taken = f"{step} steps, and {train.epochs} epochs are {job.steps}"
+        raise SpecError(f"{out}: train.epochs = {train.epochs}: the run has taken {taken}")
+    was, now = (lr_schedule(train, n * len(job.batches))(step) for n in (before, train.epochs))
+    if 0 < step < job.steps and not math.isclose(was, now, rel_tol=1e-6):
+        text = "schedules span the run, so that the learning rate goes on at"
+        warnings.warn(
+            f"{out}: train.epochs was {before} and is {train.epochs}: {text} {now:.3g} instead of "
+            f"{was:.3g}",
+            MipWarning,
+            stacklevel=3,
+        )
 
 
 def _check_best_checkpoint(job: Job, out: Path) -> None:

@@ -11,7 +11,8 @@ initializer "lsuv" comes last, for it measures what the warm branches compute.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ from torch import Tensor
 from mip.branches import branches, path_in_spec
 from mip.compare import differences
 from mip.data import Rows
-from mip.errors import FileError, SpecError, hint
+from mip.errors import FileError, MipWarning, SpecError, hint
 from mip.files import load_model
-from mip.model import Net, Plan, apply_lsuv, build, columns_of, initialize
+from mip.model import Net, Plan, apply_lsuv, build, columns_of, initialize, matches_pattern
 from mip.nn import LSUV
 from mip.rng import derive, uniform
 from mip.runs.context import DEFAULT_CONTEXT, Context
@@ -100,7 +101,9 @@ def build_warm(plan: Plan, sources: Sources, seed: int = 0, rows: Rows | None = 
     """Build the module of a plan from `adopt_facts`, with the weights and buffers of its sources.
 
     All other parameters are initialized as `build` does, as a function of the seed, or by "lsuv"
-    from training rows: up to `LSUV_ROWS` of the first chunk, drawn by the seed.
+    from training rows: up to `LSUV_ROWS` of the first chunk, drawn by the seed. Warns (MipWarning)
+    of a rule of `[[init]]` that matches only parameters of warm-started branches, which it leaves
+    as they are.
     """
     net = build(plan, seed, pretrain=False)
     initialize(net, plan, seed)
@@ -114,9 +117,18 @@ def build_warm(plan: Plan, sources: Sources, seed: int = 0, rows: Rows | None = 
             for name, tensor in fresh.items():
                 tensor.copy_(trained[name])
         warm |= fresh.keys()
+    _warn_of_init(net, plan, warm)
     if any(init.initializer == LSUV for init in plan.spec.init):
         apply_lsuv(net, plan, _drawn_inputs(plan, seed, rows), seed, keep=warm)
     return net
+
+
+def _warn_of_init(net: Net, plan: Plan, warm: Collection[str]) -> None:
+    params = [path for path, _ in net.named_parameters()]
+    for k, init in enumerate(plan.spec.init if warm else ()):
+        if not any(matches_pattern(path, init.match) for path in params if path not in warm):
+            text = f"init[{k}]: '{init.match}' changes nothing: all that it matches is warm-started"
+            warnings.warn(text, MipWarning, stacklevel=3)
 
 
 def _drawn_inputs(plan: Plan, seed: int, rows: Rows | None) -> Tree:

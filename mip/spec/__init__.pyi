@@ -7,6 +7,7 @@ from .reading import load_spec as load_spec
 from .reading import parse as parse
 from .values import ParamGroup as ParamGroup
 from .values import Spec as Spec
+from .values import Split as Split
 from .values import Train as Train
 from .writing import dump as dump
 from .writing import to_dict as to_dict

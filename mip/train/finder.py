@@ -55,11 +55,15 @@ def find_lr(
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 100,
+    *,
+    accumulate: int = 1,
 ) -> LRCurve:
     """Train from a state with learning rates that rise geometrically from `low` to `high`, and stop
     early when the loss has diverged (Smith 2017).
 
-    `make_step` makes a training step from a schedule. State, module and global random state are not
+    `make_step` makes a training step from a schedule. If its optimizer accumulates the gradients of
+    several batches (`mip.optim.accumulate`), as many have each rate, whose loss is the mean of
+    theirs. State, module and global random state are not
     changed. Losses are smoothed by an exponential moving average with bias correction. Raises
     ValueError for rates that do not rise and for fewer than 3 steps, and MipError if the loss is
     not finite from the start.
@@ -75,19 +79,21 @@ def find_lr(
     """
     if not (0 < low < high and steps > 2):
         raise ValueError(f"need 0 < low < high and steps >= 3, not {low}, {high} and {steps}")
-    growth, start = (high / low) ** (1 / (steps - 1)), state.step
+    growth, start = (high / low) ** (1 / (steps - 1)), state.step // accumulate
     schedule = lambda step: low * growth ** (step - start)  # noqa: E731
     losses: list[float] = []
     step = make_step(schedule)
     alone = Step(getattr(step, "donate", step))  # without the module, which is to stay as it is
-    fit(alone, pipe, state, steps=steps, hooks=[_record_smoothed(losses)])
+    hooks = [_record_smoothed(losses, accumulate)]
+    fit(alone, pipe, state, steps=steps * accumulate, hooks=hooks)
     if len(losses) < 3:
         raise MipError(f"the loss is not finite after {len(losses)} steps with lr from {low:g}")
     return LRCurve(tuple(schedule(start + k) for k in range(len(losses))), tuple(losses))
 
 
-def _record_smoothed(losses: list[float]) -> Callable[[Event], Reply]:
+def _record_smoothed(losses: list[float], accumulate: int) -> Callable[[Event], Reply]:
     weighted_sum = weights = 0.0
+    batches: list[float] = []
 
     def hook(event: Event) -> Reply:
         nonlocal weighted_sum, weights
@@ -96,6 +102,11 @@ def _record_smoothed(losses: list[float]) -> Callable[[Event], Reply]:
         loss = float(event.metrics["loss"])
         if not math.isfinite(loss):
             return Stop("the loss is not finite")
+        batches.append(loss)
+        if len(batches) < accumulate:
+            return None
+        loss = sum(batches) / len(batches)
+        batches.clear()
         weighted_sum, weights = SMOOTHING * weighted_sum + loss, SMOOTHING * weights + 1.0
         losses.append(weighted_sum / weights)
         lowest = min(losses)

@@ -23,13 +23,15 @@ from mip.tree import clone, map_tree
 
 class Grads(NamedTuple):
     """The loss, its gradients by path, the buffers as the forward pass left them, and the
-    predictions, (logits, target), if metrics are computed from them, or ().
+    predictions, (logits, target), if metrics are computed from them, or (). `unused` are the paths
+    of parameters that the loss does not depend on, as far as an engine knows them.
     """
 
     loss: Tensor
     grads: Params
     buffers: Params
     predictions: Any = ()
+    unused: tuple[str, ...] = ()
 
 
 GradientFunction = Callable[[Params], Grads]
@@ -190,9 +192,13 @@ def eager(net: nn.Module, objective: Objective) -> Backward:
         buffers = copy_buffers(buffers)
         with bound_tensors(slots, leaves | buffers):
             loss, predictions = objective(net, batch)
-            grads = _gradients(loss if scale is None else loss * scale, leaves)
+            scaled = loss if scale is None else loss * scale
+            found = torch.autograd.grad(scaled, list(leaves.values()), allow_unused=True)
             after = {path: store[name] for store, name, path in slots if path in buffers}
-        return Grads(loss.detach(), grads, after, map_tree(Tensor.detach, predictions))
+        grads = dict(zip(leaves, found, strict=True))
+        unused = tuple(path for path, grad in grads.items() if grad is None)
+        grads |= {path: torch.zeros_like(params[path]) for path in unused}
+        return Grads(loss.detach(), grads, after, map_tree(Tensor.detach, predictions), unused)
 
     return backward
 
@@ -202,12 +208,6 @@ def _buffer_copier(net: nn.Module) -> Callable[[Params], Params]:
     # The frozen parameters among them are never written to.
     written = {path_of(name) for name, _ in net.named_buffers()}
     return lambda buffers: {k: t.clone() if k in written else t for k, t in buffers.items()}
-
-
-def _gradients(loss: Tensor, leaves: Params) -> Params:
-    grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    pairs = zip(leaves.items(), grads, strict=True)
-    return {path: torch.zeros_like(leaf) if grad is None else grad for (path, leaf), grad in pairs}
 
 
 def functional(net: nn.Module, objective: Objective) -> Backward:

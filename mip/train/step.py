@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from attrs import evolve, field, frozen
 from toolz import identity
 from torch import Tensor, nn
 
-from mip.errors import DataError, MipError
+from mip.errors import DataError, MipError, MipWarning
 from mip.metrics import (
     NO_METRICS,
     MetricFunction,
@@ -51,7 +52,7 @@ from mip.train.precision import (
 )
 from mip.train.replies import Skip
 from mip.train.shapes import match_target
-from mip.train.state import State, averaged_params, copy, init
+from mip.train.state import State, averaged_params, check_state, copy, init
 from mip.tree import Tree
 
 Metrics = dict[str, Any]
@@ -145,7 +146,8 @@ def train_step(
     target [n], or the other way round, are made one shape; shapes that the loss would broadcast
     are an error. The module is scratch space while a step runs: only one step, in one thread at a
     time, may use it. A parameter with `requires_grad=False` is never changed; one that the loss
-    does not depend on has gradient 0.
+    does not depend on has gradient 0, and the first step of a training names it in a MipWarning
+    (with the gradient engine `eager`).
 
     Raises MipError for a class in the place of a loss, an optimizer of torch, and the like; and
     when it is called, for a state of another module or optimizer, and for inputs, targets and
@@ -214,7 +216,10 @@ def train_step(
                 made = backward(params, state.buffers, batch, scale)
             return made._replace(grads=map_grads(_unscale(made.grads, scale)))
 
-        value, grads, buffers, predictions = gradient_rule(gradient, state.params)
+        made = gradient_rule(gradient, state.params)
+        value, grads, buffers, predictions = made[:4]
+        if made.unused and not state.step:
+            _warn_of_unused([path for path in made.unused if state.params[path].numel()])
         with torch.no_grad():
             # Measured before the optimizer runs, which may clip in place.
             scores = _scores(functions, predictions, value.dim())
@@ -257,6 +262,16 @@ def _explaining(
             raise StepError(state.step + 1, reason) from error
 
     return explained
+
+
+def _warn_of_unused(paths: Sequence[str]) -> None:
+    if not paths:
+        return
+    named = ", ".join(map(repr, paths[:8])) + (", …" if len(paths) > 8 else "")
+    what = "a parameter that the loss does not depend on"
+    if len(paths) > 1:
+        what = f"{len(paths)} parameters that the loss does not depend on"
+    warnings.warn(f"the net has {what}: {named}", MipWarning, stacklevel=2)
 
 
 _SKIPPED = {"skipped": 1.0}
@@ -331,13 +346,15 @@ def eval_step(net: nn.Module) -> Callable[[State, Any], Tree]:
     """Make a pure function (state, inputs) -> logits, in evaluation mode and without gradients,
     with the averaged parameters if the state has any.
 
-    The module must not be that of a training step, which may be in use.
+    The module must not be that of a training step, which may be in use. Raises MipError when it is
+    called with anything but a state.
     """
     check_not_distributed(net)
     slots = tensor_slots(net)
 
     @torch.no_grad()
     def logits(state: State, inputs: Any) -> Tree:
+        check_state(state)
         net.eval()
         with bound_tensors(slots, state.params | averaged_params(state) | state.buffers):
             return net(inputs)

@@ -270,6 +270,26 @@ def test_crossval_gives_spread_and_predictions(folder, run):
     assert set(frame["fold"]) == {0, 1}
 
 
+def test_crossval_runs_every_repeat_of_a_file_of_folds(folder, run):
+    folds = mip.folds(mip.read("houses.csv"), k=2, repeats=2).frame[["fold_0", "fold_1"]]
+    folds.to_csv("f.csv", index_label="row")
+    folds[["fold_0"]].to_csv("one.csv", index_label="row")
+    words = ["crossval", "houses.toml", "--set", "train.epochs=1", "--folds"]
+    for name, *column in (["f"], ["first", "--column", "fold_0"], ["one"]):
+        path = name if name == "one" else "f"
+        outs = ["--json", f"{name}.json", "--out", f"out-{name}.csv"]
+        code, _, err = run(*words, f"{path}.csv", *column, *outs)
+        assert code == 0, err
+    both, first, one = (json.loads(Path(f"{n}.json").read_text()) for n in ("f", "first", "one"))
+    assert first == one
+    assert both["folds"][:2] == first["folds"] != both["folds"][2:]
+    frame = pd.read_csv("out-f.csv")
+    assert frame.groupby("repeat")["row"].nunique().to_dict() == {"fold_0": 40, "fold_1": 40}
+    folds.rename(columns=lambda name: f"my_{name}").to_csv("f.csv", index_label="row")
+    text = refused(run(*words, "f.csv"))
+    assert text == ("f.csv: say which column has the folds: --column (known: my_fold_0, my_fold_1)")
+
+
 def test_set_takes_a_table_from_the_current_folder(folder, run):
     shutil.move("houses.csv", "images/moved.csv")
     frame = pd.read_csv("images/moved.csv", dtype=str, keep_default_na=False)
@@ -508,8 +528,23 @@ def test_predictions_are_written_to_a_table(folder, model, run):
 
 
 def test_a_folder_for_a_model_names_what_lies_in_it(folder, model, run):
-    text = refused(run("predict", model.parent, "houses.csv"))
+    shutil.copytree(model.parent, "copy")
+    Path("copy/spec.toml").unlink()
+    shutil.rmtree("copy/checkpoints")
+    text = refused(run("predict", "copy", "houses.csv"))
     assert text.endswith("cannot be read (Is a directory) (known: model.safetensors)")
+
+
+def test_a_run_folder_is_its_model(folder, model, run):
+    for words in (["predict"], ["evaluate"]):
+        by_file, by_folder = (run(*words, path, "houses.csv") for path in (model, model.parent))
+        assert by_file[0] == 0
+        assert by_folder == by_file
+    spec = ["baseline", "houses.toml", "--model"]
+    by_file, by_folder = (run(*spec, path) for path in (model, model.parent))
+    assert by_file[0] == 0
+    assert "network" in by_file[1]
+    assert by_folder == by_file
 
 
 def test_unseen_category_is_predicted_and_said(folder, model, run):
@@ -582,10 +617,26 @@ def test_resume_says_what_it_goes_on_from(folder, run):
     assert run(*few)[0] == 0
     same = "same spec, same rows, the checkpoint is intact"
     out = run(*few, "--resume")[1]
-    assert f"run: resuming after step 6 of 6, in epoch 2 of 2; {same}\n" in out
+    more = "to train on: --resume --set train.epochs=4"
+    assert f"run: finished after step 6 of 6, in epoch 2 of 2; {more}\n" in out
     shutil.copy("run/checkpoints/epoch-0000.safetensors", "run/checkpoints/last.safetensors")
     out = run(*few, "--resume")[1]
     assert f"run: resuming after step 3 of 6, in epoch 2 of 2; {same}\n" in out
+
+
+def test_a_run_folder_is_trained_on_with_more_epochs(folder, run):
+    flat = ("--set", 'train.schedule.kind="constant"')
+    assert run("fit", "houses.toml", *flat, "--out", "run")[0] == 0
+    code, out, err = run("fit", "run", "--resume", "--set", "train.epochs=4")
+    assert (code, err) == (0, "")
+    assert "run: resuming after step 6 of 12, in epoch 3 of 4; " in out
+    assert run("fit", "houses.toml", *flat, "--set", "train.epochs=4", "--out", "whole")[0] == 0
+    one, two = (load_file(f"{name}/model.safetensors") for name in ("run", "whole"))
+    assert all(one[path].equal(tensor) for path, tensor in two.items())
+    assert mip.load_spec("run/spec.toml").train.epochs == 4
+    text = refused(run("fit", "run", "--resume", "--set", "train.epochs=3"))
+    assert text == ("run: train.epochs = 3: the run has taken 12 steps, and 3 epochs are 9")
+    assert refused(run("fit", "run")).startswith("run: holds a run already; use --resume")
 
 
 def test_replay_shows_a_step_and_holds_it_against_the_history(folder, run):

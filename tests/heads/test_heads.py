@@ -791,3 +791,16 @@ def test_a_joint_head_is_walked_to_its_columns():
     head = Joint({"a": Count("x"), "b": Joint({"c": Count("y")})})
     columns = {path: child.column for path, child in column_heads(head)}
     assert columns == {"head.head.a": "x", "head.head.b.head.c": "y"}
+
+
+def test_a_weighted_loss_is_that_of_torch_over_all_rows_and_a_mean_in_each_batch():
+    rows = mip.from_columns({"y": ["a"] * 6 + ["b"] * 2})
+    head = mip.heads.Multiclass("y", class_weight="balanced")
+    facts = head.adapt(rows)
+    loss, target = mip.heads.training_loss(head, facts), head.encode(facts, rows)
+    logits = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor(facts["weights"])
+    whole = loss(logits, target)
+    torch.testing.assert_close(whole, F.cross_entropy(logits, target, weight))
+    halves = [loss(logits[part], target[part]) for part in (slice(4), slice(4, 8))]
+    torch.testing.assert_close(sum(halves) / 2, whole)

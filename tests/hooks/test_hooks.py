@@ -529,3 +529,55 @@ def test_a_best_epoch_before_the_fit_is_told():
 def test_early_stop_waits_for_one_epoch_at_least(patience):
     with pytest.raises(ValueError, match="'patience' must be 1 or more"):
         mip.early_stop("loss", patience)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: limit("2"), "limit: epochs must be a whole number, not '2'"),
+        (lambda: limit(batches=1.5), "limit: batches must be a whole number, not 1.5"),
+        (lambda: limit(seconds="1m"), "limit: seconds must be a number, not '1m'"),
+        (
+            lambda: console("x"),
+            "console: show must be a function of a line, such as print, not 'x'",
+        ),
+        (
+            lambda: mip.early_stop(3, "loss"),
+            "early_stop: the metric comes first: early_stop('loss', 3)",
+        ),
+        (
+            lambda: mip.early_stop("loss", "3"),
+            "early_stop: patience must be a whole number, not '3'",
+        ),
+    ],
+)
+def test_arguments_of_another_type_are_one_error(make, text):
+    with pytest.raises(MipError) as caught:
+        make()
+    assert str(caught.value) == text
+
+
+def test_numbers_of_numpy_are_numbers():
+    step, batches, state = line()
+    hooks = [limit(epochs=np.int64(1), seconds=np.float32(99)), mip.early_stop("loss", np.int64(9))]
+    assert len(mip.fit(step, batches, state, epochs=3, hooks=hooks).history.epochs) == 1
+
+
+def test_a_progress_bar_writes_nothing_into_a_file(capfd):
+    step, batches, state = line()
+    mip.fit(step, batches, state, epochs=2, hooks=[mip.progress()])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_plateau_copies_the_state_only_when_the_rate_changes(monkeypatch):
+    copies, copy_state = [], mip.train.loop.copy
+    for module in (mip.train.loop, mip.train.events):
+        monkeypatch.setattr(module, "copy", lambda s, *_: copies.append(s.step) or copy_state(s))
+    net, batches = nn.Linear(2, 1), [(torch.ones(4, 2), torch.ones(4, 1))]
+    optimizer = mip.optim.inject_lr_factor(lambda factor: mip.sgd(factor * 0.1))
+    step = mip.train_step(net, F.mse_loss, optimizer)
+    hook = mip.hooks.reduce_lr_on_plateau("m", patience=0, mode="min")
+    flat = lambda event: {"m": 1.0} if event.name == "validate" else None  # noqa: E731
+    _, history = mip.fit(step, batches, step.init(), epochs=3, hooks=[flat, hook])
+    assert [row["lr"] for row in history.epochs] == pytest.approx([0.1, 0.1, 0.01])
+    assert copies == [0, 0, 2]  # the fit's, and two that the hook returned

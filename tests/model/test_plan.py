@@ -384,3 +384,55 @@ def test_a_column_in_which_no_photo_can_be_had_is_worth_a_warning():
     rows = mip.from_columns({"brand": ["Ford", "Fiat", "Opel"], "y": [1.0, 2.0, 3.0]})
     with pytest.warns(mip.errors.MipWarning, match="image file missing in 'brand' in every row$"):
         mip.clean(spec, rows)
+
+
+# What a model may cost.
+
+WIDE = """
+branch.a.kind = "fuse"
+branch.a.layers = BRANCH
+branch.a.branch.sizes = { kind = "continuous", columns = ["area"] }
+head = { kind = "regression", column = "price", layers = HEAD }
+"""
+
+
+@pytest.mark.parametrize(("branch", "head"), [([256] * 9, []), ([], [256] * 9)])
+def test_layers_are_bounded_together(table, branch, head, monkeypatch):
+    spec = mip.parse(WIDE.replace("BRANCH", str(branch)).replace("HEAD", str(head)))
+    plan = mip.adapt(spec, table)
+    mip.build(plan)
+    monkeypatch.setattr(mip.model.net, "MAX_BYTES", 1 << 20)
+    with pytest.raises(SpecError) as caught:
+        mip.build(plan)
+    text = "the model is too large: a tensor of 256 × 256 makes it more than 1 MiB"
+    assert str(caught.value) == f"{text}; choose smaller layers"
+
+
+def test_a_layer_that_is_too_large_is_refused_before_it_gets_memory(table):
+    spec = mip.parse(WIDE.replace("BRANCH", "[]").replace("HEAD", "[65536, 65536]"))
+    with pytest.raises(SpecError, match="a tensor of 65536 × 65536 makes it more than 8,192 MiB"):
+        mip.build(mip.adapt(spec, table))
+
+
+# Rows that are in parts already.
+
+
+@pytest.mark.parametrize("words", [["train", "test"], ["Training", "val", "testing"]])
+def test_parts_are_not_split_at_random_by_accident(words, tmp_path):
+    text = NUMBERS + HEADS["regression"]
+    frame = frame_of(12).assign(part=np.resize(words, 12))
+    frame.to_parquet(tmp_path / "t.parquet")
+    for rows in (mip.from_frame(frame), mip.stream(tmp_path / "t.parquet")):
+        with pytest.raises(SpecError, match=r'write split = \{ column = "part" \} in \[data\]'):
+            mip.parts(mip.parse(text), rows)
+        by_column = mip.parse(text + '[data]\nsplit = { column = "part" }\n')
+        assert len(mip.parts(by_column, rows).test) == 12 // len(words)
+        at_random = mip.parse(text + "[data]\nsplit = { seed = 1 }\n")
+        assert sum(map(len, mip.parts(at_random, rows))) == 12
+
+
+@pytest.mark.parametrize("words", [["train"], ["wheel", "train"]])
+def test_a_column_of_other_words_is_no_split(words):
+    frame = frame_of(12).assign(part=np.resize(words, 12))
+    cut = mip.parts(mip.parse(NUMBERS + HEADS["regression"]), mip.from_frame(frame))
+    assert [*map(len, cut)] == [8, 2, 2]

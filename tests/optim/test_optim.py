@@ -597,14 +597,16 @@ def test_weights_decay_only_where_they_should():
     assert torch.equal(after["weight"], params["weight"] * (1 - 0.1 * 0.5))
 
 
-def test_what_decays_of_a_whole_model(table):
-    spec = mip.parse("""
+WHOLE = """
         branch.rooms = { kind = "continuous", columns = ["area"], embedding = "piecewise" }
         branch.place = { kind = "categorical", columns = ["town"] }
         branch.photos = { kind = "image", columns = ["front"], size = 16, missing = "learn" }
         head = { kind = "regression", column = "price", layers = [4] }
-    """)
-    params = dict(mip.build(mip.adapt(spec, table)).named_parameters())
+"""
+
+
+def test_what_decays_of_a_whole_model(table):
+    params = dict(mip.build(mip.adapt(mip.parse(WHOLE), table)).named_parameters())
     chosen = {path for path, param in params.items() if is_matrix(path, param.shape)}
     assert {path for path in params if path.startswith("head.")} & chosen
     assert any("photos.backbone" in path for path in chosen)
@@ -867,3 +869,32 @@ def test_a_spec_of_version_1_has_other_names(old):
     train = 'train.schedule.kind = "constant"\ntrain.optimizer = '
     expected = mip.parse(f"{train}{{ {OLD_NAMES[old]} }}\n{TEXT}")
     assert mip.parse(f"version = 1\n{train}{{ {old} }}\n{TEXT}") == expected
+
+
+class Named(torch.nn.Module):
+    """Layers under names that say nothing, or the wrong thing."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = torch.nn.Embedding(5, 3)
+        self.table = torch.nn.Linear(3, 3)
+        self.norm = torch.nn.LayerNorm([2, 3])
+        self.rnn = torch.nn.GRU(3, 3, bidirectional=True)
+        self.attention = torch.nn.MultiheadAttention(4, 2)
+        self.position = torch.nn.Parameter(torch.zeros(2, 3))
+
+
+def test_what_decays_goes_by_what_the_modules_are():
+    net = Named()
+    mask = optim.matrices_of(net)
+    chosen = {path for path, param in net.named_parameters() if mask(path, param.shape)}
+    rnn = {f"rnn.weight_{kind}_l0{way}" for kind in ("ih", "hh") for way in ("", "_reverse")}
+    assert chosen == {"table.weight", "attention.in_proj_weight", "attention.out_proj.weight", *rnn}
+    assert all(is_matrix(path, torch.Size([3, 3])) for path in rnn)
+
+
+def test_names_and_modules_agree_on_a_whole_model(table):
+    net = mip.build(mip.adapt(mip.parse(WHOLE), table))
+    mask = optim.matrices_of(net)
+    for path, param in net.named_parameters():
+        assert mask(path, param.shape) == is_matrix(path, param.shape), path

@@ -412,3 +412,9 @@ def test_any_augmentation_makes_views(table, augmentation):
     plan = mip.adapt(spec, table)
     predict = mip.predictor(plan, mip.init(mip.build(plan), mip.adamw(1e-3)))
     assert len(tta(predict, 3).augmentations) == 3
+
+
+def test_a_model_and_rows_in_the_other_order_are_one_error():
+    with pytest.raises(mip.MipError) as caught:
+        mip.predict([torch.ones(2, 1)], torch.nn.Linear(1, 1))
+    assert str(caught.value) == "predict: the model comes first, predict(model, rows), not list"

@@ -149,8 +149,8 @@ def test_resume_of_a_finished_run_changes_nothing(cut, tmp_path):
 
 def test_resume_names_what_has_changed(cut, tmp_path):
     mip.run(spec(), cut, out=tmp_path)
-    with pytest.raises(mip.MipError, match=r"spec\.train\.epochs was 6 and is 7"):
-        mip.run(spec(epochs=7), cut, out=tmp_path, resume=True)
+    with pytest.raises(mip.MipError, match=r"spec\.train\.mixup was 0.0 and is 0.5"):
+        mip.run(spec(mixup=0.5), cut, out=tmp_path, resume=True)
     frame = cut.train.frame.copy()
     frame.iloc[0, 0] += 1
     other = cut._replace(train=evolve(cut.train, frame=frame))
@@ -378,3 +378,61 @@ def test_a_pattern_may_name_what_holds_a_parameter(match):
     assert matches_pattern("body.branch.numbers.fill.value", match)
     assert not matches_pattern("body.branch.others.fill.value", match)
     assert not matches_pattern("head.numbers.weight", match)
+
+
+# Longer runs.
+
+
+FLAT = {"schedule": {"kind": "constant"}}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"ema": 0.9}, {"accumulate": 2}, {"restore_best": True}, {"swa": 0.75}]
+)
+def test_a_run_with_more_epochs_is_the_run_that_had_them_at_once(cut, tmp_path, more):
+    mip.run(spec(**FLAT, **more), cut, out=tmp_path / "run")
+    longer = spec(**FLAT, **more, epochs=12)
+    mip.run(longer, cut, out=tmp_path / "run", resume=True)
+    mip.run(longer, cut, out=tmp_path / "whole")
+    # Until it was resumed the shorter run had averaged other epochs, and was validated with them.
+    others = () if "swa" in more else ("history.jsonl", "checkpoints/last.safetensors")
+    for name in ("model.safetensors", *others):
+        one, two = (tmp_path / run / name for run in ("run", "whole"))
+        assert one.read_bytes() == two.read_bytes()
+    assert mip.load_spec(tmp_path / "run" / "spec.toml").train.epochs == 12
+
+
+def test_a_schedule_that_spans_the_run_spans_the_longer_one(cut, tmp_path):
+    short = mip.run(spec(), cut, out=tmp_path)
+    with pytest.warns(mip.errors.MipWarning) as warned:
+        ended = mip.run(spec(epochs=12), cut, out=tmp_path, resume=True)
+    rate = ended.history.steps["lr"][36]
+    assert str(warned[0].message).startswith(
+        f"{tmp_path}: train.epochs was 6 and is 12: schedules span the run, so that the learning "
+        f"rate goes on at {rate:.3g} instead of "
+    )
+    assert rate > 1000 * short.history.steps["lr"][-1]
+    rates = mip.run(spec(epochs=12), cut).history.steps["lr"]
+    assert ended.history.steps["lr"][36:].equal(rates[36:])
+
+
+def test_fewer_epochs_than_a_run_has_taken_are_refused(cut, tmp_path):
+    mip.run(spec(), cut, out=tmp_path)
+    before = (tmp_path / "spec.toml").read_bytes()
+    with pytest.raises(SpecError) as caught:
+        mip.run(spec(epochs=5), cut, out=tmp_path, resume=True)
+    assert str(caught.value) == (
+        f"{tmp_path}: train.epochs = 5: the run has taken 36 steps, and 5 epochs are 30"
+    )
+    assert (tmp_path / "spec.toml").read_bytes() == before
+
+
+def test_another_window_of_shards_is_another_run(cut, tmp_path):
+    cut.train.frame.to_parquet(tmp_path / "rows.parquet", row_group_size=10, index=False)
+    rows, other = (mip.stream(tmp_path / "rows.parquet", window) for window in (20, 40))
+    mip.run(spec(epochs=1), rows, out=tmp_path / "run")
+    again = mip.run(spec(epochs=1), rows, out=tmp_path / "run", resume=True)
+    assert len(again.history.epochs) == 1
+    for another, window in ((other, "40"), (mip.read(tmp_path / "rows.parquet"), "None")):
+        with pytest.raises(SpecError, match=f"window of the train rows was 20 and is {window};"):
+            mip.run(spec(epochs=1), another, out=tmp_path / "run", resume=True)

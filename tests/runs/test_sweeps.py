@@ -315,9 +315,14 @@ def test_the_command_line_names_runs_that_fail(folder, tmp_path, run):
     assert err == (
         "mip: error: train.cutmix=1.0,train.seed=0: train.cutmix = 1 pastes photos, but no branch "
         "reads any; use train.mixup for numbers\n"
-        "mip: error: 1 of 2 runs failed; the others are kept\n"
+        "mip: error: 1 of 2 runs failed: train.cutmix=1.0,train.seed=0; the others are kept\n"
     )
-    rows = json.loads((tmp_path / "sweep.json").read_text())
+    before = (tmp_path / "sweep.json").read_bytes()
+    rows = json.loads(before)
     assert [row["best"] for row in rows] == [True, False]
     assert rows[1]["valid"]["loss"] is None
     assert len(rows[1]["errors"]) == 1
+    code, _, err = run("sweep", folder / "houses.toml", *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "sweep.json: exists already" in err
+    assert (tmp_path / "sweep.json").read_bytes() == before

@@ -14,7 +14,7 @@ from torch import nn
 
 import mip
 from mip.cli.app import main
-from mip.errors import FileError, SpecError
+from mip.errors import FileError, MipWarning, SpecError
 from mip.files import load_model, read_file
 from mip.files.format import pack
 from mip.model import Parts
@@ -415,3 +415,14 @@ def test_a_spec_without_warm_starts_is_built_as_ever(table):
     assert adopt_facts(plan, {}) == plan
     assert bits(build_warm(plan, {}, 3).state_dict()) == bits(mip.build(plan, 3).state_dict())
     assert evolve(spec, warm_start={}) == spec
+
+
+@pytest.mark.parametrize("fill", ["zeros", "lsuv"])
+def test_a_rule_that_matches_only_warm_parameters_is_told(alone, others, fill):
+    rule = f'[[init]]\nmatch = "{{}}"\ninitializer = "{fill}"\n'
+    with pytest.warns(MipWarning) as warned:
+        setup(mip.parse(text(more=WARM + rule.format("rooms.*weight"))), others, alone)
+    assert [str(each.message) for each in warned] == [
+        "init[0]: 'rooms.*weight' changes nothing: all that it matches is warm-started"
+    ]
+    setup(mip.parse(text(more=WARM + rule.format("*.weight"))), others, alone)

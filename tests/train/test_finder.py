@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -118,13 +119,24 @@ def test_the_command_says_a_rate_that_trains(tmp_path, monkeypatch):
     (tmp_path / "s.toml").write_text(SPEC)
     done = CliRunner().invoke(make_app(), ["lr", "s.toml", "--out", "lr.png", "--steps", "60"])
     assert done.exit_code == 0, done.output
+    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "s.toml", "lr.png"}
     assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
     spec = mip.load_spec("s.toml")
     rate = lr_range_test(spec, mip.parts(spec, mip.read("t.csv")), steps=60).suggestion
     assert f"the smoothed loss is lowest at {10 * rate:.2g}; a tenth" in done.stderr + done.output
     assert f"--set train.optimizer.lr={rate:.2g}\n" in done.stderr + done.output
+    sets = ["--set", "train.epochs=1", "--set", "head.layers=[8, 8]"]
+    done = CliRunner().invoke(make_app(), ["lr", "s.toml", *sets, "--device", "cpu"])
+    lr = done.output.split("train.optimizer.lr=")[1].split()[0]
+    command = (
+        "mip fit s.toml --set train.epochs=1 --set 'head.layers=[8, 8]' "
+        f"--set train.optimizer.kind=adamw --set train.optimizer.lr={lr} --device cpu"
+    )
+    assert done.output.endswith(f"try: {command}\n")
+    words = [*shlex.split(command)[1:], "--out", "run"]
+    assert CliRunner().invoke(make_app(), words).exit_code == 0
+    assert mip.load_spec("run/spec.toml").train.optimizer.lr == float(lr)
     assert 1e-4 < rate < 1
-    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "s.toml", "lr.png"}
 
 
 # Groups of parameters.
@@ -161,6 +173,28 @@ def test_a_group_that_starts_later_stands_still_until_then():
     # The loss of the fifth step, the second epoch's first, is the last of the first weights.
     assert still[:5] == late[:5] != now[:5]
     assert still[5] != late[5]
+
+
+@pytest.mark.parametrize("line", ["sam = 0.5", 'precision = "bfloat16"'])
+def test_a_range_test_trains_as_the_spec_says(line):
+    spec, cut = grouped(line)
+    job, plain = prepare_job(spec, cut), grouped("")
+    curve, other = lr_range_test(spec, cut, steps=8), lr_range_test(*plain, steps=8)
+    first = job.step(job.start.state, next(job.batches.iter_from(0)))[1]["loss"]
+    assert curve.losses[0] == float(first)
+    assert curve.losses != other.losses
+
+
+def test_batches_that_are_accumulated_share_a_rate():
+    spec, cut = grouped("accumulate = 2")
+    job, curve = prepare_job(spec, cut), lr_range_test(spec, cut, steps=8)
+    assert np.diff(np.log(curve.lrs)) == pytest.approx(math.log(1e7) / 7)
+    # Before the first step of the optimizer both batches see the weights as they begin.
+    batches, state, losses = job.batches.iter_from(0), job.start.state, []
+    for _ in range(2):
+        state, metrics = job.step(state, next(batches))
+        losses.append(float(metrics["loss"]))
+    assert curve.losses[0] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
 def test_a_group_that_fits_nothing_is_named():

@@ -254,6 +254,7 @@ def test_two_losses_train_one_encoder_and_are_measured_apart(rows, tmp_path):
     assert both_last == pytest.approx(float(both(run(ended, rows[0]), rows[1])))
 
 
+@pytest.mark.filterwarnings("ignore:the net has 2 parameters that the loss does not depend on")
 def test_the_encoder_gets_the_gradients_of_both(rows):
     torch.manual_seed(0)
     net, opt = Both(), mip.sgd(1.0)

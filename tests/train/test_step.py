@@ -13,9 +13,12 @@ from conftest import bits, fold, set_up, spec_of
 from torch import nn
 
 import mip
-from mip.errors import MipError
+from mip.errors import MipError, MipWarning
 from mip.train import eval_step, update_bn, with_averaged_params
 from mip.train.step import copy
+
+# Several nets here have a layer that nothing uses.
+pytestmark = pytest.mark.filterwarnings("ignore:the net has 2 parameters that the loss does not")
 
 
 class Tied(nn.Module):
@@ -490,3 +493,34 @@ def test_arguments_in_another_order_are_named(call, message):
     step = mip.train_step(net, nn.functional.mse_loss, mip.sgd(0.1))
     with pytest.raises(MipError, match=message):
         call(net, step, [(torch.ones(3, 2), torch.ones(3))])
+
+
+def test_what_is_no_state_is_said_by_the_evaluation_step():
+    net = nn.Linear(1, 1)
+    with pytest.raises(MipError, match="the state must be a State, not Linear"):
+        mip.train.eval_step(net)(net, torch.ones(1, 1))
+
+
+class Detour(nn.Module):
+    """A net of which one layer is never used."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused, self.frozen = (nn.Linear(1, 1) for _ in range(3))
+        self.frozen.requires_grad_(False)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+@pytest.mark.parametrize("rule", [mip.train.standard_gradient, mip.train.sharpness_aware(0.1)])
+def test_parameters_that_the_loss_does_not_depend_on_are_named_once(rule):
+    net, batches = Detour(), [(torch.ones(2, 1), torch.ones(2, 1))] * 3
+    step = mip.train_step(net, F.mse_loss, mip.sgd(0.1), gradient_rule=rule)
+    with pytest.warns(MipWarning) as warned:
+        state, _ = mip.fit(step, batches, step.init(), epochs=2)
+    assert [str(each.message) for each in warned] == [
+        "the net has 2 parameters that the loss does not depend on: 'unused.weight', 'unused.bias'"
+    ]
+    assert state.params["unused.weight"].equal(step.init().params["unused.weight"])
+    mip.fit(step, batches, state, epochs=1)  # goes on in silence
