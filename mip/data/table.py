@@ -17,6 +17,7 @@ from mip.data.cells import (
     as_text,
     content_key,
     digest_texts,
+    float_texts,
     is_image,
     is_list,
     is_missing,
@@ -354,6 +355,8 @@ def _factorize(cells: pd.Series, read: Callable[[Any], str]) -> tuple[np.ndarray
     if cells.dtype == object:  # equal keys can have different texts here: True, 1 and 1.0
         return np.where(_is_missing(cells), -1, np.arange(len(cells))), [*map(read, cells)]
     codes, uniques = pd.factorize(cells, use_na_sentinel=True)
+    if uniques.dtype == np.float64:  # eight times as fast, and there may be one for each row
+        return codes, float_texts(np.asarray(uniques))
     return codes, [*map(read, uniques)]
 
 
@@ -368,6 +371,8 @@ def content_keys(table: Table, column: str) -> list[str]:
     True
     """
     cells = table[column]
+    if cells.dtype == np.float64:
+        return float_texts(cells.to_numpy(dtype=np.float64))
     if cells.dtype == object and any(is_image(c) or is_list(c) for c in cells):
         return ["" if cell is None else content_key(cell) for cell in table.cells(column)]
     return table.texts(column).tolist()
