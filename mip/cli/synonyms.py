@@ -29,6 +29,7 @@ VERBS: Mapping[str, str] = {
 OPTIONS: Mapping[str, str] = {
     "--force": "--overwrite --exist-ok --yes -f -y",
     "--help": "-h -?",
+    "--id": "--id-column --id-col --index --index-col --key",
     "--json": "--metrics",
     "--out": "--output --output-dir --out-dir --output-file --save --save-dir --run-dir -o",
     "--split": "--part --subset",

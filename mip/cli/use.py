@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,12 @@ from mip.cli.inputs import (
 from mip.cli.options import Device, Force, Json, ModelFile, TableFile, Tta
 from mip.cli.terminal import echo, note, write_stdout
 from mip.errors import DataError, FileError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SOME_ROWS_FAILED = 3
+"""The exit code of `predict` if it has written predictions, but not for every row."""
 
 
 def evaluate(
@@ -68,16 +74,23 @@ def predict(
         int | None,
         typer.Option(metavar="K", min=1, help="The K most probable classes and their chances."),
     ] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option(
+            "--id", metavar="COLUMN", help="Name the rows by a column of the table, not by numbers."
+        ),
+    ] = None,
     tta: Tta = 0,
     device: Device = None,
     force: Force = False,
 ) -> None:
-    """Predict every row of a table, or photos."""
+    """Predict every row of a table, or photos. Exit code 3: some rows have no prediction."""
     if out and out.suffix.lower() not in {".csv", ".parquet"}:
         raise FileError(f"{out}: predictions are written to a .csv or .parquet file")
     check_outputs([out], force, [*model_files(model), *paths], paths[0])
     predictor = load_model(model, tta, device)
     rows = open_rows(predictor.plans, paths)
+    ids = row_ids(rows, id_) if id_ else None
     predictions = predictor(rows, top=top).rename_axis("row")
     errors = predictions.get("error")
     failed: list[int] = [] if errors is None else errors.notna().to_numpy().nonzero()[0].tolist()
@@ -85,11 +98,30 @@ def predict(
     if errors is not None:
         reason = errors.iloc[failed[0]]
         note(f"{len(failed)} of {len(predictions)} rows have no prediction: {reason}")
+    if ids is not None:
+        predictions = with_ids(predictions, ids)
     if out is None:
         write_stdout(predictions.to_csv())
     else:
         mip.runs.write_table(out, predictions, overwrite=force)
-        echo(f"wrote {len(predictions)} predictions to {out}")
+        echo(f"wrote {len(predictions) - len(failed)} predictions to {out}")
+    if failed:
+        raise typer.Exit(SOME_ROWS_FAILED)
+
+
+def row_ids(rows: mip.Table | mip.data.Shards, column: str) -> pd.Index:
+    """Return a column of a table as an index of that name; its cells stay as they are."""
+    import pandas as pd
+
+    cells = [chunk[column] for chunk in rows.chunks([column])]
+    return pd.Index(pd.concat(cells), name=column)
+
+
+def with_ids(predictions: pd.DataFrame, ids: pd.Index) -> pd.DataFrame:
+    """Name predictions by ids. Raises DataError if a column of theirs has the name of the ids."""
+    if ids.name in predictions.columns:
+        raise DataError(f"--id {ids.name}: the predictions have a column of this name")
+    return predictions.set_axis(ids)
 
 
 def ensemble(

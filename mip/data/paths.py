@@ -27,7 +27,7 @@ def table_files(path: Path) -> list[Path]:
 
 def includes_file(path: Path, file: Path) -> bool:
     """Whether a table's path, if a folder or a pattern, includes this file: as one of its shards,
-    or anywhere inside a folder of images.
+    or anywhere inside a folder of images, which skips only CSV and JSON.
 
     >>> includes_file(Path("data/part-*.csv"), Path("data/part-2.csv"))
     True
@@ -35,7 +35,8 @@ def includes_file(path: Path, file: Path) -> bool:
     folder, pattern = (path, "*.parquet") if path.is_dir() else (path.parent, path.name)
     inside, base = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
     if path.is_dir() and not table_files(path):
-        return inside.is_relative_to(base)
+        # Of any other name a folder may be made, and images in it.
+        return inside.is_relative_to(base) and file.suffix.lower() not in {".csv", ".json"}
     return inside.parent == base and not path.is_file() and fnmatchcase(file.name, pattern)
 
 

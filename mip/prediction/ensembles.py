@@ -19,7 +19,13 @@ from mip.files import load_models, save_models
 from mip.heads import Head, predictions_to_logits
 from mip.model import Plan
 from mip.prediction.inputs import PhotosOrRows, rows_to_predict
-from mip.prediction.predictors import Predictor, prediction_frame, predictor
+from mip.prediction.predictors import (
+    Errors,
+    Predictor,
+    check_errors,
+    prediction_frame,
+    predictor,
+)
 from mip.prediction.rankings import check_top, top_classes
 from mip.spec import KINDS, to_dict
 from mip.train import State
@@ -68,16 +74,19 @@ class Ensemble:
         """The rows that models see together."""
         return self.members[0].batch_size
 
-    def __call__(self, rows: PhotosOrRows, *, top: int | None = None) -> pd.DataFrame:
+    def __call__(
+        self, rows: PhotosOrRows, *, top: int | None = None, errors: Errors = "coerce"
+    ) -> pd.DataFrame:
+        check_errors(errors)
         if top is not None:
             check_top(self.plan, top)
         table = rows_to_predict(rows, self.plans)
-        frames = [member(table) for member in self.members]
-        errors = [frame.pop("error").tolist() for frame in frames if "error" in frame]
+        frames = [member(table, errors=errors) for member in self.members]
+        reasons = [frame.pop("error").tolist() for frame in frames if "error" in frame]
         columns = _mean_columns([{str(name): frame[name] for name in frame} for frame in frames])
         decoded = {**self.plan.decode(self._logits(columns)), **columns}
-        first_errors = [next(filter(None, row), None) for row in zip(*errors, strict=True)]
-        frame = prediction_frame(decoded, frames[0].index, first_errors)
+        first_reasons = [next(filter(None, row), None) for row in zip(*reasons, strict=True)]
+        frame = prediction_frame(decoded, frames[0].index, first_reasons)
         return frame if top is None else top_classes(self.plan, frame, top)
 
     def to(self, device: str) -> Ensemble:

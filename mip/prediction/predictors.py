@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from mip.data import Table
 from mip.devices import find_device
-from mip.errors import DataError, FileError, SpecError
+from mip.errors import DataError, FileError, MipError, SpecError, quote
 from mip.model import Batch, Net, Plan, build
 from mip.prediction.inputs import PhotosOrRows, batches_of, rows_to_predict, select_inputs
 from mip.prediction.rankings import check_top, top_classes
@@ -27,16 +27,23 @@ if TYPE_CHECKING:
     from mip.prediction.ensembles import Ensemble
 
 
+Errors = Literal["coerce", "raise"]
+"""What happens to a row that cannot be predicted: it is missing, with the reason in a column
+`error`, or it raises.
+"""
+
+
 @frozen
 class Predictor:
     """A model that predicts rows: a DataFrame with a row for each, in their order and with their
     index; the rows of a file are numbered from 0, and photos are labeled with their paths.
 
     The columns are `value`, with `q<level>` for every learned quantile, or `label` and a
-    probability `p_<class>` for every class; with `top`, those of `top_classes`. A row whose photo
-    is missing or broken, if the spec's policy is not "learn", gets the reason in a column `error`
-    and no prediction; other rows are not affected. With `augmentations`, the logits are averaged
-    over the encoded rows and each augmentation of them; see `tta`.
+    probability `p_<class>` for every class; with `top`, those of `top_classes`. A row with a word
+    among its numbers, or whose photo is missing or broken, if the spec's policy is not "learn",
+    gets the reason in a column `error` and no prediction, alone and among others, which are not
+    affected; with `errors="raise"` the first such row raises DataError. With `augmentations`, the
+    logits are averaged over the encoded rows and each augmentation of them; see `tta`.
 
     On one machine and with one number of threads, the same rows give the same numbers bit for bit.
     In another order, among other rows, or with another `batch_size`, each is within 1e-5 of the
@@ -49,18 +56,21 @@ class Predictor:
     batch_size: int = 256
     augmentations: tuple[Callable[[Batch], Batch], ...] = ()
 
-    def __call__(self, rows: PhotosOrRows, *, top: int | None = None) -> pd.DataFrame:
+    def __call__(
+        self, rows: PhotosOrRows, *, top: int | None = None, errors: Errors = "coerce"
+    ) -> pd.DataFrame:
+        check_errors(errors)
         if top is not None:
             check_top(self.plan, top)
         inputs = select_inputs(self.plan, rows_to_predict(rows, self.plans))
-        logits, errors = list[Tree](), list[str | None]()
+        logits, reasons = list[Tree](), list[str | None]()
         for table in batches_of(inputs, self.batch_size):
-            batch, batch_errors = _encode(self.plan, table)
+            batch, of_batch = _encode(self.plan, table)
+            if errors == "raise":
+                raise_first(of_batch)
             logits.append(self.forward(batch))
-            errors += batch_errors
-        if errors and errors[0] and None not in errors:
-            raise DataError(errors[0])
-        frame = prediction_frame(self.plan.decode(concat(logits)), inputs.index, errors)
+            reasons += of_batch
+        frame = prediction_frame(self.plan.decode(concat(logits)), inputs.index, reasons)
         return frame if top is None else top_classes(self.plan, frame, top)
 
     def to(self, device: str) -> Predictor:
@@ -97,19 +107,26 @@ class Predictor:
 def _encode(plan: Plan, table: Table) -> tuple[Batch, list[str | None]]:
     try:
         return plan.encode(table), [None] * len(table)
-    except DataError:
-        # One by one. A bad row is encoded as zeros: in a batch of another size the bits of the
-        # other rows would differ.
-        batches, errors = list[Batch](), list[str | None]()
-        for position in range(len(table)):
-            row = table.take([position])
-            try:
-                batches.append(plan.encode(row))
-                errors.append(None)
-            except DataError as error:
-                batches.append(Batch(plan.example(), None, torch.tensor(row.row_ids)))
-                errors.append(str(error))
-        return concat(batches), errors
+    except DataError as error:
+        if len(table) == 1:
+            # As zeros: in a batch of another size the bits of the other rows would differ.
+            return Batch(plan.example(), None, torch.tensor(table.row_ids)), [str(error)]
+    middle = len(table) // 2
+    halves = [table.take(range(middle)), table.take(range(middle, len(table)))]
+    batches, errors = zip(*(_encode(plan, half) for half in halves), strict=True)
+    return concat(list(batches)), [*errors[0], *errors[1]]
+
+
+def check_errors(errors: str) -> None:
+    """Raise MipError for a word that is not one of `Errors`."""
+    if errors not in get_args(Errors):
+        raise MipError(f"errors must be 'coerce' or 'raise', not {quote(errors)}")
+
+
+def raise_first(errors: Sequence[str | None]) -> None:
+    """Raise DataError with the first of the rows' errors, if there is one."""
+    for error in filter(None, errors):
+        raise DataError(error)
 
 
 def prediction_frame(

@@ -109,7 +109,9 @@ def test_C11_one_row_is_a_dict_and_several_are_a_list(mixed, table, folder):
 def test_C11_a_row_keeps_to_the_current_folder_unless_it_names_a_path(mixed, table, monkeypatch):
     monkeypatch.chdir(table.root)
     nearly(mixed(table[0]), mixed(table.take([0])))
-    text = error_of(mixed, {**table[0], "front": str(table.root / "photos/0.png")})
+    row = {**table[0], "front": str(table.root / "photos/0.png")}
+    text = error_of(mixed, row, errors="raise")
+    assert mixed(row)["error"].tolist() == [text]
     assert text.endswith("leaves the table's folder")
 
 
@@ -126,9 +128,10 @@ def test_C11_what_a_model_cannot_predict_is_one_line(mixed, photos, numbers, tab
     assert error_of(numbers, photo) == (
         "photos: the model reads no photos, but columns 'area', 'rooms', 'town'"
     )
-    assert error_of(mixed, {"area": [80, 90], "rooms": 1, "town": "Ulm", "front": Path(photo)}) == (
-        "table row 0, column 'area': '[80, 90]' is not a number"
-    )
+    row = {"area": [80, 90], "rooms": 1, "town": "Ulm", "front": Path(photo)}
+    text = "table row 0, column 'area': '[80, 90]' is not a number"
+    assert error_of(mixed, row, errors="raise") == text
+    assert mixed(row)["error"].tolist() == [text]
     two = untrained(table, PHOTO.replace('["front"]', '["front", "back"]'))
     assert error_of(two, photo) == (
         "the model reads photos from several columns: give a row as {'back': PATH, 'front': PATH}"

@@ -34,6 +34,7 @@ def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("views")
     draw_photos(folder)
     frame_of().to_csv(folder / "houses.csv", index=False)
+    frame_of().assign(value=1).to_csv(folder / "values.csv", index=False)
     table = mip.read(folder / "houses.csv")
     for name, head, branches in [
         ("photo", "multiclass", PHOTO),
@@ -81,10 +82,57 @@ def test_a_broken_photo_costs_its_row(folder, run, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(Path("photos/0.png").read_bytes()[:60])
     code, out, err = run("predict", "photo.safetensors", "photos/0.png", broken)
-    assert code == 0
+    assert code == 3
     assert frame(out)["label"].isna().tolist() == [False, True]
     assert err.startswith("mip: 1 of 2 rows have no prediction: photos row '")
     assert err.count("\n") == 1
+
+
+def test_rows_without_a_prediction_are_counted_and_an_exit_code(folder, run, tmp_path):
+    rows = pd.read_csv("houses.csv").astype({"rooms": object})
+    rows.loc[2:, "rooms"] = "many"
+    rows.assign(front=[f"photos/{k}.png" for k in range(len(rows))]).to_csv("bad.csv", index=False)
+    guess, n = tmp_path / "guess.csv", len(rows)
+    code, out, err = run("predict", "mixed.safetensors", "bad.csv", "--out", guess)
+    assert (code, out) == (3, f"wrote 2 predictions to {guess}\n")
+    assert err == (
+        f"mip: {n - 2} of {n} rows have no prediction: bad.csv row 2, column 'rooms': 'many' is "
+        "not a number\n"
+    )
+    assert pd.read_csv(guess, index_col="row")["error"].notna().tolist() == [False] * 2 + [True] * (
+        n - 2
+    )
+    rows.iloc[2:].to_csv("bad.csv", index=False)
+    code, out, err = run("predict", "mixed.safetensors", "bad.csv", "--out", guess, "--force")
+    assert (code, out) == (3, f"wrote 0 predictions to {guess}\n")
+    assert err.startswith(f"mip: {n - 2} of {n - 2} rows have no prediction: bad.csv row 0, ")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_predictions_are_named_by_a_column_of_ids(suffix, folder, run, tmp_path):
+    ids = [f"00{k}" for k in range(10)] + ["000"]
+    pd.read_csv("houses.csv").assign(house=ids).to_csv("named.csv", index=False)
+    words = ["predict", "mixed.safetensors", "named.csv", "--id", "house", "--out"]
+    assert run(*words, tmp_path / f"guess.{suffix}")[0] == 0
+    if suffix == "csv":
+        guess = pd.read_csv(tmp_path / "guess.csv", dtype={"house": str}).set_index("house")
+    else:
+        guess = pd.read_parquet(tmp_path / "guess.parquet")
+    assert (guess.index.name, guess.index.tolist()) == ("house", ids)
+    numbered = frame(run("predict", "mixed.safetensors", "houses.csv")[1])
+    assert guess["label"].tolist() == numbered["label"].tolist()
+
+
+def test_predictions_lie_beside_the_photos(folder, run):
+    (folder / "shots").mkdir()
+    (folder / "shots" / "a.png").write_bytes(Path("photos/0.png").read_bytes())
+    words = ["predict", "photo.safetensors", "shots", "--out"]
+    for _ in range(2):
+        assert run(*words, "shots/guess.csv", "--force")[0] == 0
+    for name in ("guess.parquet", "guess"):
+        code, _, err = run(*words, f"shots/{name}")
+        assert code == 2
+        assert err.startswith(f"mip: error: shots/{name}: ")
 
 
 def test_the_most_probable_classes_are_columns(folder, run):
@@ -109,6 +157,12 @@ MISTAKES = {
     ),
     "predict price.safetensors photos/0.png --top 3": (
         "top 3: a model with head.kind = 'regression' has no classes"
+    ),
+    "predict mixed.safetensors houses.csv --id twon": (
+        "houses.csv: there is no column 'twon'; did you mean 'town'?"
+    ),
+    "predict price.safetensors values.csv --id value": (
+        "--id value: the predictions have a column of this name"
     ),
     "evaluate photo.safetensors photos": "photos: there is no column 'front' (known: image)",
 }

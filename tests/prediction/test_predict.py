@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,11 +12,13 @@ from attrs import evolve
 from conftest import NUMBERS, ROWS, draw_photos, exactly, frame_of, nearly, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import mip
-from mip.errors import DataError, SpecError
+from mip.errors import DataError, MipError, SpecError
 from mip.heads import Binary
-from mip.prediction import prediction_warnings, tta
+from mip.model import Plan
+from mip.prediction import ensemble, prediction_warnings, tta
 
 COLUMNS = {
     "regression": ["value"],
@@ -172,11 +176,49 @@ def test_without_a_bad_row_there_is_no_column_of_errors(shots):
     assert list(predict(table).columns) == ["value"]
 
 
-def test_rows_that_are_all_bad_are_an_error(shots):
+@pytest.mark.parametrize("positions", [[3], [3, 4], range(11)])
+def test_a_bad_row_is_the_same_alone_and_in_any_company(positions, shots):
     predict, table = shots
     broken = mip.from_frame(table.frame.assign(front="photos/gone.png"), table.root, "shots.csv")
-    with pytest.raises(DataError, match=r"^shots\.csv row 0, column 'front': photos/gone\.png is"):
-        predict(broken)
+    frame = predict(broken.take(positions))
+    reason = "shots.csv row {}, column 'front': photos/gone.png is missing"
+    assert frame["error"].tolist() == [reason.format(row) for row in positions]
+    assert frame["value"].isna().all()
+
+
+def test_the_first_bad_row_raises_if_asked_to(shots):
+    predict, table = shots
+    broken = mip.from_frame(table.frame.copy(), table.root, "shots.csv")
+    broken.frame.loc[[4, 7], "front"] = "photos/gone.png"
+    two = ensemble([predict, predict])
+    for model in (predict, evolve(predict, batch_size=3), two):
+        for function in (model, partial(mip.predict, model)):
+            with pytest.raises(DataError, match=r"^shots\.csv row 4, column 'front'"):
+                function(broken, errors="raise")
+    exactly(predict(table, errors="raise"), predict(table))
+
+
+def test_errors_is_one_of_two_words(numbers):
+    for model in (numbers, ensemble([numbers, numbers])):
+        with pytest.raises(MipError, match=r"^errors must be 'coerce' or 'raise', not 'ignore'$"):
+            model(frame_of(), errors="ignore")
+    with pytest.raises(MipError, match="a plain module reads no cells"):
+        mip.predict(nn.Linear(1, 1), [torch.ones(2, 1)], errors="raise")
+
+
+@pytest.mark.parametrize("bad", [[0], [63], [17], [2, 3, 40], range(1, 64), range(64)])
+def test_bad_rows_are_found_in_few_halves_of_a_batch(bad, numbers, monkeypatch):
+    frame = pd.concat([frame_of()] * 6, ignore_index=True).iloc[:64].astype({"rooms": object})
+    whole, sizes = numbers(frame), []
+    encode = Plan.encode
+    monkeypatch.setattr(Plan, "encode", lambda plan, t: (sizes.append(len(t)), encode(plan, t))[1])
+    frame.loc[list(bad), "rooms"] = "many"
+    predictions = numbers(frame)
+    assert predictions.index[predictions["error"].notna()].tolist() == list(bad)
+    good = [row for row in range(64) if row not in set(bad)]
+    exactly(predictions.loc[good, ["value"]], whole.loc[good])
+    assert len(sizes) <= 1 + 2 * 6 * len(bad)
+    assert sum(sizes) <= 64 * 7
 
 
 def test_a_photo_that_may_be_missing_is_predicted(predict, table):
@@ -206,9 +248,9 @@ def test_a_word_among_numbers_costs_its_row(numbers, table):
     nearly(predictions.loc[others, ["value"]], numbers(table.take(others)))
 
 
-def test_a_column_that_has_turned_to_words_is_an_error(numbers):
-    with pytest.raises(DataError, match=r"^table row 0, column 'rooms': 'many' is not a number"):
-        numbers(frame_of().assign(rooms="many"))
+def test_a_column_that_has_turned_to_words_is_an_error_in_every_row(numbers):
+    frame = numbers(frame_of().assign(rooms="many"))
+    assert frame["error"].str.endswith("column 'rooms': 'many' is not a number").all()
 
 
 def test_numbers_as_words_are_numbers(numbers):
