@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import accumulate
+
+LISTED_WIDTH = 200
+"""The most characters of a list of known names."""
+
+
+LISTED_NEAR = 6
+"""The most names that come first in a list because of their spelling."""
 
 
 class MipError(Exception):
@@ -53,6 +61,19 @@ class MipWarning(UserWarning):
     """Something that works, and that the user should know."""
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an error that does not have it yet: one that is raised again, by a hook or by
+    the next pass over a pipe, comes by the same places.
+
+    >>> error = ValueError("no number")
+    >>> for _ in range(2): add_note(error, "in row 3")
+    >>> error.__notes__
+    ['in row 3']
+    """
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
 def one_line(text: str) -> str:
     r"""Escape what cannot be printed, so that a text which quotes anything fits on one line.
 
@@ -64,22 +85,29 @@ def one_line(text: str) -> str:
 
 def hint(name: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
     """Suggest the intended names `meant` (the first two), or else the known name with the nearest
-    spelling, and list the known names (the first twelve).
+    spelling, and list the known names: all if they fit, or else as many as fit, the nearest first.
 
     >>> hint("imgae", ["categorical", "continuous", "image"])
     "; did you mean 'image'? (known: categorical, continuous, image)"
     >>> hint("classifier", ["binary", "count", "multiclass"], meant=["multiclass", "binary"])
     "; did you mean 'multiclass' or 'binary'? (known: binary, count, multiclass)"
+    >>> hint("layer9", [f"layer{k}" for k in range(1000)])[:64]
+    "; did you mean 'layer9'? (known: layer9, layer99, layer98, layer"
     >>> hint("x", [])
     ''
     """
     names = [quote(name)[1:-1] for name in sorted(map(str, known))]
     if not names:
         return ""
-    near = meant[:2] or get_close_matches(str(name)[:80], names, n=1, cutoff=0.5)
-    guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-    return f"{guess} (known: {listed})"
+    near = get_close_matches(str(name)[:80], names, n=LISTED_NEAR, cutoff=0.5)
+    likely = list(meant[:2] or near[:1])
+    guess = f"; did you mean {' or '.join(map(repr, likely))}?" if likely else ""
+    if len(", ".join(names)) <= LISTED_WIDTH:
+        return f"{guess} (known: {', '.join(names)})"
+    ordered = dict.fromkeys([*(each for each in likely if each in names), *near, *names])
+    ends = accumulate(len(each) + 2 for each in ordered)
+    listed = [each for each, end in zip(ordered, ends, strict=True) if end <= LISTED_WIDTH]
+    return f"{guess} (known: {', '.join(listed)}, …)"
 
 
 def list_rows(rows: Sequence[int], limit: int = 8) -> str:

@@ -18,7 +18,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor, nn
 
-from mip.errors import MipError, hint
+from mip.errors import MipError, add_note, hint
 from mip.model import short_path
 from mip.rng import generators, seeded
 from mip.train import check_net
@@ -289,7 +289,7 @@ class _Log:
         try:
             pairs = self.summarize(output)
         except Exception as error:
-            error.add_note(f"while recording {path or 'the module'}")
+            add_note(error, f"while recording {path or 'the module'}")
             raise
         for leaf, value in pairs:
             name = f"{path}/{leaf}" if leaf else path

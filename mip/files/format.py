@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mip.data import IMAGE_SUFFIXES
 from mip.errors import FileError, hint
 from mip.output import flush, replacing
 
@@ -33,6 +34,21 @@ Metadata = dict[str, Any]
 
 FORMAT_VERSION = 1
 """The version of model files and checkpoints; a later mip reads earlier ones."""
+
+
+WANTED = "where a model file (.safetensors) is wanted"
+
+
+OTHER_FILES: Mapping[str, str] = {
+    ".toml": f"a spec, {WANTED}; mip fit SPEC trains one",
+    **dict.fromkeys((".csv", ".jsonl", ".ndjson", ".parquet", ".tsv"), f"a table, {WANTED}"),
+    **dict.fromkeys(IMAGE_SUFFIXES, f"a photo, {WANTED}"),
+    **dict.fromkeys(
+        (".bin", ".ckpt", ".pt", ".pth"),
+        f"a checkpoint of torch, {WANTED}; mip.load_weights(net, path) reads its weights",
+    ),
+}
+"""What files with these suffixes are, unless they are mip's."""
 
 
 _NO_DIGEST = b"0" * 64
@@ -153,8 +169,9 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], Metadata]:
         cure = f"this mip reads files up to format {FORMAT_VERSION}; upgrade mip"
         raise FileError(f"{name}: format = {version}: {cure}")
     digest = str(meta.get("sha256"))
-    zeroed = data.replace(digest.encode(errors="replace"), _NO_DIGEST, 1)
-    if hashlib.sha256(zeroed).hexdigest() != digest:
+    begin = 8 + int.from_bytes(data[:8], "little")  # of the tensors, which are not copied
+    header = data[:begin].replace(digest.encode(errors="replace"), _NO_DIGEST, 1)
+    if _digest([header, memoryview(data)[begin:]]) != digest.encode(errors="replace"):
         raise FileError(f"{name}: the file is damaged (its checksum does not match)")
     if version not in range(1, FORMAT_VERSION + 1):
         raise FileError(f"{name}: format = {version} is not one of mip's")
@@ -165,14 +182,15 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], Metadata]:
 
 
 def _metadata(data: bytes, name: str) -> Metadata:
+    known = OTHER_FILES.get(Path(name).suffix.lower())
     try:
         (length,) = struct.unpack("<Q", data[:8])
         if length > len(data) - 8:
-            raise FileError(f"{name}: the file is truncated, or not a mip file")
+            raise FileError(f"{name}: {known or 'the file is truncated, or not a mip file'}")
         text = json.loads(data[8 : 8 + length])["__metadata__"]["mip"]
         return dict(json.loads(text))
     except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
-        raise FileError(f"{name}: the file is damaged, or not a mip file") from error
+        raise FileError(f"{name}: {known or 'the file is damaged, or not a mip file'}") from error
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Tensor], Metadata]:

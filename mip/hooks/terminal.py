@@ -6,7 +6,7 @@ import io
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -104,8 +104,9 @@ def console(
     epoch's row that fit into the terminal, and its seconds, which include validation unless
     `timing` has measured them.
 
-    The header is printed again whenever the columns change. Raises MipError if `show` is no
-    function.
+    The header is printed again when a metric comes up for the first time, and when the terminal's
+    width changes the columns; a metric that an epoch does not have is blank. Raises MipError if
+    `show` is no function.
     """
     if not callable(show):
         raise MipError(f"console: show must be a function of a line, such as print, not {show!r}")
@@ -118,7 +119,9 @@ def console(
             every = max(1, (total or 0) // lines)
             if (event.epoch + 1) % every == 0 or event.epoch + 1 in {1, total}:
                 seconds = time.monotonic() - table.began
-                header, line = _lines({"seconds": seconds, **event.metrics})
+                row = {"seconds": seconds, **event.metrics}
+                table.names = list(dict.fromkeys([*table.names, *row]))
+                header, line = _lines(table.names, row)
                 if header != table.header:
                     show(header)
                 table.header = header
@@ -134,18 +137,20 @@ def console(
 class _Table:
     began: float = field(factory=time.monotonic)
     header: str = ""
+    names: list[str] = field(factory=list)
 
 
-def _lines(row: Mapping[str, float]) -> tuple[str, str]:
+def _lines(names: Sequence[str], row: Mapping[str, float]) -> tuple[str, str]:
     # As many metrics as there is room for between epoch and seconds; the log has them all.
-    names = [name for name in row if name not in {"epoch", "step", "seconds"}]
+    names = [name for name in names if name not in {"epoch", "step", "seconds"}]
     names.sort(key=lambda name: name.split(".")[0] in REPORTED)  # rates of the optimizer come last
     widths = {name: max(len(name), 9) for name in names}
     ends = accumulate(width + 2 for width in widths.values())
     room = shutil.get_terminal_size().columns - len("epoch  seconds")
     shown = names[: sum(end <= room for end in ends)]
     header = "".join(f"  {name:>{widths[name]}}" for name in shown)
-    values = "".join(f"  {format_metric(name, row[name]):>{widths[name]}}" for name in shown)
+    texts = {name: format_metric(name, row[name]) if name in row else "" for name in shown}
+    values = "".join(f"  {texts[name]:>{widths[name]}}" for name in shown)
     return f"epoch{header}  seconds", f"{row['epoch'] + 1:>5}{values}  {row['seconds']:>7.2f}"
 
 

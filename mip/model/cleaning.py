@@ -163,9 +163,9 @@ def _problem_reasons(
     for path, branch in screens:
         for row, column, reason, summary in problems(branch, table):
             if missing_policy(branch) == "error":
-                cure = "leave the row out of the table"
+                cure = "leave the row out"
                 if hasattr(branch, "missing"):
-                    cure = f'set {path_in_spec(path)}.missing to "drop" or "learn"'
+                    cure += f', or train with {path_in_spec(path)}.missing = "drop" or "learn"'
                 raise DataError(f"{table.cell_name(row, column)}: {reason} ({cure})")
             yield row, f"{summary or reason} in '{column}'"
 

@@ -12,7 +12,7 @@ from attrs.validators import gt
 from torch import Tensor
 
 from mip.data import Shards, Table
-from mip.errors import DataError, list_rows
+from mip.errors import DataError, add_note, list_rows
 from mip.pipe.nodes import Item, capture_error, run_threaded
 from mip.pipe.samplers import Sampler, WithoutReplacement
 from mip.pipe.sources import as_source
@@ -199,7 +199,7 @@ def _with_rows(error: BaseException, item: Item, source: Any) -> BaseException:
         where = f"in rows {rows} of epoch {item.epoch}"
     if isinstance(error, StopIteration):  # would end the iteration without a word
         return DataError(f"a stage raised StopIteration {where}")
-    error.add_note(where)
+    add_note(error, where)
     return error
 
 

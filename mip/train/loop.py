@@ -13,7 +13,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from mip.errors import DataError, MipError, list_rows
+from mip.errors import DataError, MipError, add_note, list_rows
 from mip.optim import REPORTED
 from mip.train.arguments import check_batches, check_step
 from mip.train.events import (
@@ -180,7 +180,8 @@ def _run(
             try:
                 _emit(progress, name, error=error)
             except Exception as other:  # what fails because of the error must not hide it
-                error.add_note(f"then {type(other).__name__}: {other}")
+                if other is not error:
+                    add_note(error, f"then {type(other).__name__}: {other}")
         raise
     _emit(progress, "after_fit")
 
@@ -332,7 +333,7 @@ def _emit(
         try:
             reply = _checked(hook(event), name)
         except BaseException as raised:
-            raised.add_note(f"in the hook {hook_label(hook)} at {name}, step {event.step}")
+            add_note(raised, f"in the hook {hook_label(hook)} at {name}, step {event.step}")
             raise
         if isinstance(reply, Mapping):
             event = evolve(event, metrics={**event.metrics, **reply})

@@ -150,7 +150,7 @@ def test_a_row_with_a_problem_is_dropped_and_reported(depth):
 
 def test_a_row_with_a_problem_is_an_error(depth):
     where = depth[1].replace(".", r"\.")
-    cure = rf'\(set {where}\.missing to "drop" or "learn"\)$'
+    cure = rf'\(leave the row out, or train with {where}\.missing = "drop" or "learn"\)$'
     with pytest.raises(DataError, match=r"row 1, column 'mass': 0 is no mass " + cure):
         mip.clean(spec(depth, missing="error"), masses(1, 0, 3))
 
@@ -175,7 +175,7 @@ def test_a_row_with_a_problem_has_no_prediction(depth):
 
 
 def test_without_a_policy_a_problem_is_an_error(depth):
-    cure = r"\(leave the row out of the table\)$"
+    cure = r"\(leave the row out\)$"
     with pytest.raises(DataError, match=r"row 2, column 'mass': a reason that is long " + cure):
         mip.clean(spec(depth, "summed", missing=None), masses(1, 2, 101))
 

@@ -611,7 +611,7 @@ def test_rows_that_cannot_be_used_are_those_of_the_table(houses):
     for rows in (mip.stream(houses), mip.read(houses)):
         with pytest.raises(DataError) as caught:
             clean(spec_of(branches=BRANCHES.replace('"learn"', '"error"')), rows)
-        cure = '(set branch.photos.missing to "drop" or "learn")'
+        cure = '(leave the row out, or train with branch.photos.missing = "drop" or "learn")'
         message = f"{houses.name} row 0, column 'back': no image is named {cure}"
         other = f"{houses.name} row 6, column 'front': photos/none.png is missing {cure}"
         assert str(caught.value) in (message, other)

@@ -286,7 +286,8 @@ def test_learned_photos_stay_and_are_counted(ten):
 
 def test_a_missing_photo_is_an_error_by_default(ten):
     expected = (
-        "table row 2, column 'front': photos/missing.png is missing (set branch.photo.missing to"
+        "table row 2, column 'front': photos/missing.png is missing (leave the row out, or "
+        "train with branch.photo.missing ="
     )
     with pytest.raises(DataError, match=re.escape(expected)):
         mip.clean(with_photo("error"), ten)

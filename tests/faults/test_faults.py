@@ -254,7 +254,8 @@ LOOKED_AT = ("is missing", "is empty", "leaves", "has a character", "no image is
 
 @pytest.mark.parametrize("cell", BAD, ids=lambda cell: repr(cell)[1:-1] or "blank")
 def test_policy_error_names_file_row_column_and_cure(cell, shots):
-    row, cure = place_of(shots, cell), ' (set branch.views.missing to "drop" or "learn")'
+    row = place_of(shots, cell)
+    cure = ' (leave the row out, or train with branch.views.missing = "drop" or "learn")'
     early = BAD[cell][1].startswith(LOOKED_AT)
     plan = mip.adapt(seeing("error"), shots.take([0]))
     with pytest.raises(DataError) as caught:
@@ -471,7 +472,7 @@ def test_a_number_column_that_turns_to_text_is_named_with_its_file(word, tmp_pat
     setup = set_up(spec_of("regression", NUMBERS), mip.from_frame(frame_of()))
     frame_of(3).assign(rooms=word).to_csv(tmp_path / "new.csv", index=False)
     with pytest.raises(DataError) as caught:
-        mip.predictor(setup.plan, setup.state)(tmp_path / "new.csv")
+        mip.predictor(setup.plan, setup.state)(tmp_path / "new.csv", errors="raise")
     assert str(caught.value) == f"new.csv row 0, column 'rooms': {word!r} is not a number"
 
 

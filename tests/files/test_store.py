@@ -219,6 +219,44 @@ def test_every_truncation_is_refused():
             unpack(data[:length], "memory")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cars.toml", "a spec, where a model file (.safetensors) is wanted; mip fit SPEC"),
+        ("cars.csv", "a table, where a model file (.safetensors) is wanted"),
+        ("cars.PARQUET", "a table, where a model file (.safetensors) is wanted"),
+        ("car.jpg", "a photo, where a model file (.safetensors) is wanted"),
+        ("car.pt", "a checkpoint of torch, where a model file (.safetensors) is wanted; "),
+    ],
+)
+@pytest.mark.parametrize("data", [b"", b"a,b\n1,2\n", b"\2\0\0\0\0\0\0\0{}", b"\xff\xd8" * 50])
+def test_a_file_of_another_kind_is_named(name, text, data, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(FileError) as caught:
+        mip.load(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: {text}")
+
+
+def test_a_model_may_have_any_name(tmp_path):
+    write_packed(tmp_path / "cars.csv", {"w": torch.ones(2)}, {"note": "x"})
+    assert mip.files.read_file(tmp_path / "cars.csv")[1]["note"] == "x"
+
+
+def test_a_file_is_verified_without_a_copy_of_its_tensors():
+    data = pack({"w": torch.zeros(4 << 20)}, {})
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileError, match="checksum"):
+            unpack(data[:-1] + b"\1", "memory")
+        broken = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        unpack(data, "memory")
+        peak = tracemalloc.get_traced_memory()[1] - broken
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * len(data)  # the tensors themselves
+
+
 def test_flipped_bits_are_refused(small):
     _, data = small
     rng = random.Random(0)

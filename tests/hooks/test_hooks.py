@@ -257,7 +257,25 @@ def test_the_console_tells_some_epochs_of_many(monkeypatch):
     assert [text.split()[0] for text in lines] == ["epoch", "1", "2", "4", "5"]
 
 
-def test_a_row_with_other_columns_has_a_header_of_its_own():
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_metric_that_comes_and_goes_is_blank_below_one_header(every):
+    said = []
+    step, batches, state = line()
+    skip = lambda event: (  # noqa: E731
+        Skip.VALIDATION if event.name == "before_validate" and event.epoch % every else None
+    )
+    hooks = [skip, scored([1.0, 2.0, 3.0, 4.0]), console(said.append)]
+    mip.fit(step, batches, state, epochs=7, hooks=hooks)
+    header, *lines = said
+    assert "valid/loss" in header
+    assert [text.split()[0] for text in lines] == list("1234567")
+    assert {len(text) for text in lines} == {len(header)}
+    counts = [len(text.split()) for text in lines]
+    whole = len(header.split())
+    assert counts == [whole if epoch % every == 0 else whole - 1 for epoch in range(7)]
+
+
+def test_a_metric_that_is_new_has_a_header_of_its_own():
     said = []
     step, batches, state = line()
     skip = lambda event: (  # noqa: E731

@@ -396,7 +396,7 @@ def test_an_error_names_file_row_and_column(row, reason, shots):
 
 
 def test_the_error_suggests_a_cure(shots):
-    cure = r"gone\.png is missing \(set branch\.photo\.missing to \"drop\" or \"learn\"\)$"
+    cure = r"gone\.png is missing \(leave the row out, or train with branch\.photo\.missing = "
     with pytest.raises(DataError, match=cure):
         mip.clean(seeing("error"), shots)
 

@@ -218,6 +218,19 @@ def test_an_error_in_a_stage_is_raised_at_its_batch_with_its_rows(workers, ahead
     assert caught.value.__notes__ == ["in rows 4, 5 of epoch 0"]
 
 
+def test_an_error_that_is_raised_again_names_its_rows_once():
+    error = ValueError("no such thing")
+
+    def transform(rows):
+        raise error
+
+    batches = pipe(torch.arange(4), mip.batch(2), mip.transform(transform))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no such thing"):
+            list(batches)
+    assert error.__notes__ == ["in rows 0, 1 of epoch 0"]
+
+
 @every_way
 def test_a_stage_that_raises_stop_iteration_does_not_end_the_epoch(workers, ahead):
     with pytest.raises(mip.errors.DataError, match="StopIteration in rows 4, 5 of epoch 0"):

@@ -543,6 +543,20 @@ def test_the_note_names_the_hook():
     assert caught.value.__notes__[-1] == "in the hook broken_hook at before_fit, step 0"
 
 
+def test_a_hook_that_raises_the_error_again_is_named_once_at_each_event():
+    def stubborn(event):
+        if event.name == "before_epoch":
+            raise ValueError("no")
+        if event.error:
+            raise event.error
+
+    step, batches, state = line()
+    with pytest.raises(ValueError, match="no") as caught:
+        mip.fit(step, batches, state, epochs=1, hooks=[stubborn])
+    places = [note.partition(" at ")[2] for note in caught.value.__notes__]
+    assert places == [f"{name}, step 0" for name in ("before_epoch", "on_error", "after_fit")]
+
+
 def test_a_step_that_raises_is_told_and_raised():
     def loss(logits, target):
         raise ZeroDivisionError("broken loss")
