@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import accumulate
+from typing import Any
 
 LISTED_WIDTH = 200
 """The most characters of a list of known names."""
@@ -59,6 +62,27 @@ class FieldError(ValueError):
 
 class MipWarning(UserWarning):
     """Something that works, and that the user should know."""
+
+
+@contextmanager
+def warnings_shown_once() -> Iterator[None]:
+    """Show each MipWarning once while a block runs, in whatever thread. Python by itself shows it
+    again whenever somebody has changed the filters of warnings meanwhile, as torch does.
+    """
+    show, seen = warnings.showwarning, set[str]()
+
+    def show_new(
+        message: Warning | str, category: type[Warning], *args: Any, **options: Any
+    ) -> None:
+        if not issubclass(category, MipWarning) or str(message) not in seen:
+            seen.add(str(message))
+            show(message, category, *args, **options)
+
+    warnings.showwarning = show_new
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -34,11 +34,11 @@ from mip.images import (
     LazyRows,
     MissingImageError,
     Photos,
+    check_photo,
     decode,
     decoder_version,
     open_cache,
     photo_conversions,
-    resolve_path,
 )
 from mip.nn import (
     BUILT_IN,
@@ -282,8 +282,8 @@ class Image:
         backbone.load_state_dict({name: weights[theirs] for name, theirs in names.items()})
 
     def problems(self, table: Table) -> Iterator[Problem]:
-        """Yield every photo that is missing, and under policy "drop" every one that cannot be
-        decoded.
+        """Yield every photo that is missing, is no image or ends too early (`check_photo`), and
+        under policy "drop" every one that cannot be decoded.
         """
         for column in self.columns:
             for row, cell in enumerate(table.cells(column)):
@@ -295,10 +295,10 @@ class Image:
 
     def _error(self, root: Path | None, photo: Any) -> DataError | None:
         try:
-            if isinstance(photo, str):
-                resolve_path(root, photo)
             if self.missing == "drop":
                 decode(root, photo, 8)
+            else:
+                check_photo(root, photo)
         except DataError as error:
             return error
         return None

@@ -7,6 +7,7 @@ from .cache import default_cache_folder as default_cache_folder
 from .cache import list_caches as list_caches
 from .cache import open_cache as open_cache
 from .decoding import MissingImageError as MissingImageError
+from .decoding import check_photo as check_photo
 from .decoding import decode as decode
 from .decoding import decoder_version as decoder_version
 from .decoding import photo_conversions as photo_conversions

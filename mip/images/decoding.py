@@ -14,7 +14,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,18 @@ JPEGS = ("JPEG", "MPO")
 
 MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """A marker that ends the coded pixels of a JPEG, which only restart markers do not."""
+
+
+ENDS: Mapping[bytes, bytes] = {
+    b"\xff\xd8\xff": b"\xff\xd9",
+    b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82",
+    b"GIF8": b"\x00;",
+}
+"""How files of a JPEG, a PNG and a GIF begin and end."""
+
+
+END_BYTES = 32
+"""The bytes at either end of a file in which these are looked for."""
 
 
 ORIENTATION = 0x0112
@@ -248,6 +260,42 @@ def _buffer(size: int) -> np.ndarray | None:
     if len(getattr(_BUFFERS, "buffer", ())) < size:
         _BUFFERS.buffer = np.empty(size, dtype=np.uint8)
     return _BUFFERS.buffer
+
+
+def check_photo(root: Path | None, cell: Cell) -> None:
+    """Raise DataError as `decode` does for a photo that is missing, is no image or ends too early.
+
+    Of a file that begins and ends as its format says, only these bytes are read, a small part of
+    the time of decoding it; damage between them, and the missing end of a TIFF, are found when it
+    is decoded.
+
+    >>> check_photo(None, b"GIF89a and no more")
+    Traceback (most recent call last):
+    mip.errors.DataError: the image is not an image (BMP, GIF, JPEG, PNG, TIFF, WEBP)
+    """
+    cell = as_photo(cell)
+    if isinstance(cell, str):
+        path = resolve_path(root, cell)
+        with suppress(OSError), path.open("rb") as file:  # `decode` says what is wrong
+            start, size = file.read(END_BYTES), os.fstat(file.fileno()).st_size
+            file.seek(max(size - END_BYTES, 0))
+            if _has_both_ends(start, file.read(), size):
+                return
+    elif not isinstance(cell, bytes) or _has_both_ends(cell, cell[-END_BYTES:], len(cell)):
+        return
+    decode(root, cell, 8, scaled=True)
+
+
+def _has_both_ends(start: bytes, end: bytes, size: int) -> bool:
+    # Without an end mark there is a length, or in a TIFF the place of its directory. A JPEG with
+    # something behind it, such as a second picture, has no mark at its end: it is decoded.
+    if start.startswith(b"RIFF"):
+        return int.from_bytes(start[4:8], "little") + 8 <= size
+    if start.startswith(b"BM"):
+        return int.from_bytes(start[2:6], "little") <= size
+    if start.startswith((b"II*\0", b"MM\0*")):
+        return int.from_bytes(start[4:8], "little" if start[:1] == b"I" else "big") + 2 <= size
+    return any(start.startswith(first) and last in end for first, last in ENDS.items())
 
 
 def photo_conversions(root: Path | None, cell: Cell) -> list[str]:

@@ -49,10 +49,8 @@ def predict(
             raise MipError("predict: a plain module reads no cells, and has no `errors`")
         return predict_net(copy_to(model, device) if device else model, rows)
     if isinstance(model, (str, Path)):
-        return load(model, device=device or "cpu")(rows, top=top)
+        return load(model, device=device or "cpu")(rows, top=top, errors=errors)
     if not isinstance(model, (Predictor, Ensemble)):
         kind = f"not {type(model).__name__}"
         raise MipError(f"predict: the model comes first, predict(model, rows), {kind}")
-    return (model.to(device) if device else model)(rows, top=top)
-        return load(model, device=device or "cpu")(rows, top=top, errors=errors)
     return (model.to(device) if device else model)(rows, top=top, errors=errors)

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from attrs import evolve, frozen
 
 from mip.data import AnyRows
-from mip.errors import FileError, MipWarning, SpecError
+from mip.errors import FileError, MipWarning, SpecError, warnings_shown_once
 from mip.files import (
     Checkpoint,
     check_run_folder,
@@ -98,7 +98,7 @@ def run(
         with TemporaryDirectory() as folder:
             return run(spec, train, valid, test, out=folder, make_hooks=make_hooks, context=context)
     began, out = time.monotonic(), Path(out)
-    with locked(out):
+    with locked(out), warnings_shown_once():
         check_run_folder(out, resume, overwrite, input_files(spec, context.base))
         parts = _usable(spec, as_parts(train, valid, test))
         last = last_checkpoint(out) if resume else None
