@@ -7,6 +7,7 @@ for the names that it knows.
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -114,6 +115,10 @@ class Torchvision:
         return known[name] if name != "DEFAULT" else known.DEFAULT
 
 
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""The usual names of timm's weights on the Hugging Face hub."""
+
+
 @frozen
 class Timm:
     """A model of timm, by its name after "timm/"; weights are its tags."""
@@ -142,11 +147,27 @@ class Timm:
 
     def state_dict(self, weights: str, size: int) -> dict[str, Tensor]:
         """Return the weights, from the cache or download of the Hugging Face hub. Those that belong
-        to positions in the image are fitted to its size, as timm does it.
+        to positions in the image are fitted to its size, as timm does it. If the cache has none
+        and the hub does not answer, the error comes at once.
         """
+        self._ask_hub(weights)
         # timm loads strictly into a model with as many classes as the weights have.
         with seeded(0):  # whatever is drawn here is overwritten
             return self._create(weights, size, {"pretrained": True}).state_dict()
+
+    def _ask_hub(self, weights: str | None) -> None:
+        # The hub's library repeats a download that fails for 25 s, and timm has it do so for two
+        # files; a request without a download fails after one attempt.
+        import timm
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+        from huggingface_hub.utils import HfHubHTTPError
+
+        preset: Any = timm.get_pretrained_cfg(self._tagged(weights))
+        source = preset and preset.hf_hub_id
+        cached = (try_to_load_from_cache(source, name) for name in HUB_FILES) if source else ()
+        if source and not any(isinstance(path, str) for path in cached):
+            with suppress(HfHubHTTPError):  # an answer
+                get_hf_file_metadata(hf_hub_url(source, "config.json"))
 
     def _create(self, weights: str | None, size: int, options: dict[str, Any]) -> nn.Module:
         import timm

@@ -229,3 +229,27 @@ def test_a_model_without_weights_has_none(photos):
     with pytest.raises(DataError) as caught:
         mip.adapt(spec(none, pretrained="DEFAULT"), photos)
     assert str(caught.value) == f"{none} has no weights 'DEFAULT'"
+
+
+@pytest.mark.parametrize("weights", ["DEFAULT", "lamb_in1k"])
+def test_weights_that_are_nowhere_are_an_error_after_one_request(weights, photos, monkeypatch):
+    from huggingface_hub import constants
+
+    tries = []
+
+    def unreachable(url):
+        tries.append(url)
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    text = f"the weights '{weights}' cannot be had: no route to the hub"
+    with pytest.raises(DataError, match=text):
+        mip.build(mip.adapt(spec(SMALL, pretrained=weights), photos))
+    assert len(tries) == 1
+
+
+def test_weights_in_the_cache_need_no_request(hub, photos, monkeypatch):
+    put(hub, "mobilenetv3_small_050.lamb_in1k")
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", None)
+    mip.build(mip.adapt(spec(SMALL, pretrained="lamb_in1k"), photos))
