@@ -98,6 +98,15 @@ class Shards:
     begins: list[int] = field(init=False)
     """The position, among the used rows, of each row group's first row."""
 
+    files: dict[int, str] = field(init=False)
+    """The name of each file by the id of its first row, if there are several."""
+
+    @files.default
+    def _name_files(self) -> dict[int, str]:
+        firsts = {group.path: group.first for group in reversed(self.groups)}
+        names = {first: path.name for path, first in reversed(firsts.items())}
+        return names if len(names) > 1 else {}
+
     @begins.default
     def _count_begins(self) -> list[int]:
         return [0, *np.cumsum([group.size for group in self.groups], dtype=int).tolist()][:-1]
@@ -148,7 +157,12 @@ class Shards:
             frame = from_arrow(part, self.root, self.name).frame.iloc[inside - begin]
             row_ids = group.first + inside
             yield Table(
-                frame.set_axis(row_ids), self.name, self.root, row_ids, formats=self.formats
+                frame.set_axis(row_ids),
+                self.name,
+                self.root,
+                row_ids,
+                formats=self.formats,
+                files=self.files,
             )
             begin += len(part)
 

@@ -90,6 +90,10 @@ class Table:
     row_ids: np.ndarray = field()
     formats: Mapping[str, ColumnFormat] = field(factory=dict, kw_only=True)
     """How cells are written, of the columns where that is not the plain form."""
+    files: Mapping[int, str] = field(default=MappingProxyType({}), kw_only=True)
+    """The names of the files that hold the rows, if there are several, by the id of their first
+    row, in order.
+    """
 
     @row_ids.default
     def _count_rows(self) -> np.ndarray:
@@ -184,7 +188,7 @@ class Table:
 
     def cell_name(self, position: int, column: str) -> str:
         """Describe a cell in an error text: table, row and column. The row is named by its label;
-        if several rows share that label, by its id too.
+        if several rows share that label, by its id too, and of several files, by its file.
 
         >>> import pandas as pd; from mip.data import from_frame
         >>> from_frame(pd.DataFrame({"x": [1, 2]}, index=["h17", "h4"])).cell_name(1, "x")
@@ -192,7 +196,12 @@ class Table:
         """
         row = format_row_label(self.index[[position]].tolist()[0])
         row_id = "" if self.index.is_unique else f" (number {self.row_ids[position]})"
-        return f"{self.name} row {row}{row_id}, column '{column}'"
+        return f"{self.name} row {row}{row_id or self._place(position)}, column '{column}'"
+
+    def _place(self, position: int) -> str:
+        row_id = int(self.row_ids[position])
+        firsts = [first for first in self.files if first <= row_id]
+        return f" (row {row_id - firsts[-1]} of {self.files[firsts[-1]]})" if firsts else ""
 
     def cells(self, column: str) -> list[Any]:
         """Return a column's cells unchanged, with None for missing ones (None, NaN, NaT or "").

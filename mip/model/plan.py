@@ -13,8 +13,8 @@ from attrs import frozen
 from toolz import dissoc
 from torch import Tensor
 
-from mip.branches import Facts
-from mip.data import AnyRows, Table
+from mip.branches import Facts, leaf_branches, path_in_spec
+from mip.data import AnyRows, Rows, Table
 from mip.errors import DataError, SpecError
 from mip.heads import CheckedLoss, Criterion, check_metric_inputs, scores, training_loss
 from mip.metrics import NO_METRICS, MetricSet, compute_metrics, metrics_by_name
@@ -124,7 +124,7 @@ def adapt(spec: Spec, train: AnyRows) -> Plan:
     if not len(train):
         raise DataError(f"{train.name}: there are no training rows")
     facts = {
-        "branch": spec.root.adapt(train),
+        "branch": _adapt_branches(spec, train),
         "head": spec.head.adapt(train),
         "rows": fingerprint(spec, train),
     }
@@ -135,6 +135,18 @@ def adapt(spec: Spec, train: AnyRows) -> Plan:
     no_rows = next(train.chunks()).take([])
     shapes = map_tree(_shape, spec.root.encode(facts["branch"], no_rows))
     return Plan(spec, facts, shapes)
+
+
+def _adapt_branches(spec: Spec, train: Rows) -> Facts:
+    try:
+        return spec.root.adapt(train)
+    except DataError:
+        for path, branch in leaf_branches(spec.root):  # again, to name the one that fails
+            try:
+                branch.adapt(train)
+            except DataError as error:
+                raise type(error)(f"{error} ({path_in_spec(path)})") from error
+        raise
 
 
 def _shape(leaf: Tensor) -> list[Any]:

@@ -160,7 +160,7 @@ class Timm:
         # files; a request without a download fails after one attempt.
         import timm
         from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-        from huggingface_hub.utils import HfHubHTTPError
+        from huggingface_hub.errors import HfHubHTTPError
 
         preset: Any = timm.get_pretrained_cfg(self._tagged(weights))
         source = preset and preset.hf_hub_id
