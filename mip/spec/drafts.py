@@ -136,7 +136,7 @@ def _branch(role: str, guesses: Sequence[Guess], table: Table, small: bool) -> s
 
 
 def _image_options(columns: Sequence[str], table: Table) -> list[str]:
-    # Under the policy "learn" problems are looked up, and nothing is decoded.
+    # Under the policy "learn" problems are looked up, and only the ends of files are read.
     branch = branches.Image(tuple(columns), missing="learn")
     problems = [f"row {table.row_ids[p.row]}: {p.reason}" for p in branch.problems(table)]
     lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']

@@ -672,3 +672,25 @@ def test_a_process_that_is_killed_ends_the_epoch_with_an_error():
     with pytest.raises((RuntimeError, OSError, EOFError)):  # as torch meets it first
         within(30, run)
     assert seen == [[0, 1], [2, 3]][: len(seen)]
+
+
+# A bad cell in training names the branch that reads it.
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_bad_cell_names_its_branch_in_training_and_not_in_predictions(depth):
+    inner = '{ kind = "continuous", columns = ["rooms"] }'
+    branch, path = f"[branch]\nb = {inner}\n", "branch.b"
+    if depth == 2:
+        branch = f'[branch.a]\nkind = "fuse"\n[branch.a.branch]\nb = {inner}\n'
+        path = "branch.a.branch.b"
+    spec = spec_of("regression", branch)
+    frame = frame_of().astype({"rooms": object})
+    plan = mip.adapt(spec, frame)
+    frame.loc[2, "rooms"] = "many"
+    cell = "table row 2, column 'rooms': 'many' is not a number"
+    with pytest.raises(DataError) as caught:
+        mip.adapt(spec, frame)
+    assert str(caught.value) == f"{cell} ({path})"
+    predict = mip.predictor(plan, mip.init(mip.build(plan), mip.sgd(0.1)))
+    assert predict(frame)["error"][2] == cell

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import mip
 from mip.data import from_columns, from_frame
@@ -171,8 +172,8 @@ def test_lists_of_words_are_left_out(table):
 
 def test_photos_that_are_not_there_are_counted_and_the_first_is_named(tmp_path):
     cells = ["a.png", "b.png", "", "c.png"] * 5
-    (tmp_path / "a.png").write_bytes(b"x")
-    (tmp_path / "c.png").write_bytes(b"x")
+    for name in ("a.png", "c.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
     frame = pd.DataFrame({"photo": cells, "price": np.arange(20.0)})
     text = draft(from_frame(frame, root=tmp_path), "price", "t.csv")
     assert "# 10 of 20 photos are missing or broken\n" in text

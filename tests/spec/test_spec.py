@@ -552,7 +552,8 @@ ERRORS = {
     PLACE + HEAD + '[[init]]\nmatch = "*"\ninitializer = "kaiming_nromal"\n': (
         "init[0].initializer = 'kaiming_nromal' is not an initializer; did you mean "
         "'kaiming_normal'? (known: constant, dirac, eye, kaiming_normal, kaiming_uniform, lsuv, "
-        "normal, ones, orthogonal, sparse, trunc_normal, uniform, …)"
+        "normal, ones, orthogonal, sparse, trunc_normal, uniform, xavier_normal, xavier_uniform, "
+        "zeros)"
     ),
     PLACE + HEAD + "[[init]]\ninitializer = 'ones'\n": "init[0].match is missing",
     PLACE + HEAD + "init = { match = '*', initializer = 'ones' }\n": "head.init is not a field",
