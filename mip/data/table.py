@@ -90,7 +90,7 @@ class Table:
     row_ids: np.ndarray = field()
     formats: Mapping[str, ColumnFormat] = field(factory=dict, kw_only=True)
     """How cells are written, of the columns where that is not the plain form."""
-    files: Mapping[int, str] = field(default=MappingProxyType({}), kw_only=True)
+    files: Mapping[int, str] = field(factory=dict, kw_only=True)
     """The names of the files that hold the rows, if there are several, by the id of their first
     row, in order.
     """

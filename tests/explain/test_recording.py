@@ -15,6 +15,7 @@ from mixed_model import mixed
 from torch import nn
 
 import mip
+from mip.branches.categorical import Embeddings
 from mip.errors import MipError
 from mip.explain import (
     histograms,
@@ -514,3 +515,15 @@ def test_what_cannot_be_drawn_is_said(plot):
         "head.0: the record holds a value of your own (float) and no statistics: "
         "record_activations without record="
     )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_tables_that_training_joins_are_recorded_one_by_one(training):
+    net = Embeddings([3, 4], [2, 2], 0.0).train(training)
+    codes = torch.tensor([[0, 3], [2, 1], [1, 1]])
+    assert net.joined
+    expected = net(codes)
+    with record_activations(net, types=nn.Embedding, record=lambda output: output) as records:
+        assert torch.equal(net(codes), expected)
+    assert [each.path for each in records] == ["tables.0", "tables.1"]
+    assert torch.equal(torch.cat([each.value for each in records], dim=1), expected)

@@ -26,7 +26,7 @@ import mip
 from mip.errors import FileError, MipError, MipWarning
 from mip.files import save_checkpoint
 from mip.hooks import console, limit, nan_guard, record, restore_best, tensorboard, timing
-from mip.metrics import HIGHER_IS_BETTER, direction
+from mip.metrics import HIGHER_IS_BETTER, direction, format_metric
 from mip.train import History, Skip, norms
 from mip.train.events import EVENTS
 
@@ -599,3 +599,9 @@ def test_a_plateau_copies_the_state_only_when_the_rate_changes(monkeypatch):
     _, history = mip.fit(step, batches, step.init(), epochs=3, hooks=[flat, hook])
     assert [row["lr"] for row in history.epochs] == pytest.approx([0.1, 0.1, 0.01])
     assert copies == [0, 0, 2]  # the fit's, and two that the hook returned
+
+
+@pytest.mark.parametrize("prefix", ["", "valid/", "price.", "valid/price."])
+def test_a_metric_is_printed_alike_alone_and_under_several_heads(prefix):
+    for metric, text in {"mape": "25.0%", "median_ape": "25.0%", "top2": "25.0%"}.items():
+        assert format_metric(f"{prefix}{metric}", 0.25) == text
