@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 LISTED_WIDTH = 200
 """The most characters of a list of known names."""
@@ -76,9 +76,9 @@ def warnings_shown_once() -> Iterator[None]:
     ) -> None:
         if not issubclass(category, MipWarning) or str(message) not in seen:
             seen.add(str(message))
-            show(message, category, *args, **options)
+            show(message, category, *where)
 
-    warnings.showwarning = show_new
+    warnings.showwarning = cast(Any, show_new)
     try:
         yield
     finally:
