@@ -71,9 +71,7 @@ def warnings_shown_once() -> Iterator[None]:
     """
     show, seen = warnings.showwarning, set[str]()
 
-    def show_new(
-        message: Warning | str, category: type[Warning], *args: Any, **options: Any
-    ) -> None:
+    def show_new(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if not issubclass(category, MipWarning) or str(message) not in seen:
             seen.add(str(message))
             show(message, category, *where)

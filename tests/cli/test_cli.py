@@ -469,7 +469,7 @@ def test_one_bad_photo_costs_one_prediction(strict, run):
     run("predict", "run/model.safetensors", "houses.csv", "--out", "whole.csv")
     break_photo(strict, "truncated")
     code, _, err = run("predict", "run/model.safetensors", "houses.csv", "--out", "holed.csv")
-    assert code == 0
+    assert code == 3
     assert "1 of " in err
     assert "row 5, column 'front'" in err
     whole, holed = pd.read_csv("whole.csv"), pd.read_csv("holed.csv")
