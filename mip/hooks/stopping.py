@@ -13,7 +13,7 @@ from typing import Any, Literal
 from attrs import define, evolve, field
 
 from mip.errors import MipError, MipWarning
-from mip.metrics import BestEpoch, Mode, check_metric, check_mode, direction
+from mip.metrics import BestEpoch, Mode, check_metric, check_mode, mode_of
 from mip.optim import Plateau, set_lr_factor
 from mip.train import Event, Hook, Reply, Skip, State, Stop, stateful
 
@@ -117,7 +117,7 @@ def reduce_lr_on_plateau(
     A function of the history alone, so that a resumed run continues with the same rate.
     """
     check_mode(mode)
-    make = partial(Plateau, factor, patience, mode or direction(metric), threshold)
+    make = lambda: Plateau(factor, patience, mode_of(metric, mode), threshold)  # noqa: E731
 
     def hook(memory: _PlateauMemory, event: Event) -> Reply:
         if event.name not in {"before_fit", "before_epoch"}:

@@ -34,6 +34,7 @@ from .ranking import check_metric as check_metric
 from .ranking import check_mode as check_mode
 from .ranking import direction as direction
 from .ranking import format_metric as format_metric
+from .ranking import mode_of as mode_of
 from .regression import in_target_unit as in_target_unit
 from .regression import mae as mae
 from .regression import mape as mape
