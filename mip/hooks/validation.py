@@ -25,6 +25,7 @@ from mip.train import (
     check_loss,
     check_net,
     eval_step,
+    match_shapes,
     score,
     with_names,
 )
@@ -80,6 +81,7 @@ def validate(
         if loss is not None:
             check_loss(loss)
         check_logits(functions, model, loss)
+        loss = match_shapes(loss) if loss else None
         predict = eval_step(deepcopy(model))
         evaluate = lambda state: score(partial(predict, state), batches, loss, functions)  # noqa: E731
         names = lambda: [*["loss"] * (loss is not None), *metrics]  # noqa: E731

@@ -10,7 +10,7 @@ import torch
 from mip.errors import DataError, MipError
 from mip.metrics import NO_METRICS, Metric, compute_metrics, row_mean
 from mip.train.arguments import check_batch
-from mip.train.shapes import match_target
+from mip.train.shapes import match_metrics, match_shapes
 
 Loss = Callable[[Any, Any], Any]
 """(predictions, targets) to their mean loss."""
@@ -38,16 +38,16 @@ def score(
     """
     if loss is None and not metrics:
         raise MipError("there is nothing to compute: give loss= or metrics=")
-    losses = {} if loss is None else {"loss": row_mean(loss)}
-    return compute_metrics({**losses, **metrics}, _predictions(forward, batches, loss))
+    losses = {} if loss is None else {"loss": row_mean(match_shapes(loss))}
+    return compute_metrics({**losses, **match_metrics(metrics)}, _predictions(forward, batches))
 
 
 def _predictions(
-    forward: Callable[[Any], Any], batches: Iterable[Any], loss: Loss | None
+    forward: Callable[[Any], Any], batches: Iterable[Any]
 ) -> Iterator[tuple[Any, Any]]:
     batch = None
     for batch in batches:
         check_batch(batch)
-        yield match_target(forward(batch[0]), batch[1], loss)
+        yield forward(batch[0]), batch[1]
     if batch is None:
         raise DataError("no batches to validate on; they must be iterable once per epoch")

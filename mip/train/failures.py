@@ -13,7 +13,6 @@ from mip.compare import differences
 from mip.errors import DataError, MipError
 from mip.optim import Optimizer
 from mip.train.gradient import bound_tensors, tensor_slots
-from mip.train.shapes import match_target
 from mip.train.state import State, check_tensors
 from mip.tree import leaves, shapes_text
 
@@ -52,7 +51,7 @@ def explain_failure(
         except Exception as failure:
             return _layer_text(calls, failure, net)
     try:
-        loss(*match_target(logits, batch[1], loss))
+        loss(logits, batch[1])
     except Exception as failure:
         parts = f"predictions {shapes_text(logits)} and targets {shapes_text(batch[1])}"
         return f"the loss cannot be computed from {parts}: {_message(failure)}"

@@ -51,7 +51,7 @@ from mip.train.precision import (
     with_loss_scale,
 )
 from mip.train.replies import Skip
-from mip.train.shapes import match_target
+from mip.train.shapes import match_metrics, match_shapes
 from mip.train.state import State, averaged_params, check_state, copy, init
 from mip.tree import Tree
 
@@ -199,7 +199,8 @@ def train_step(
     rngs = generators(device)
     metrics = metrics_by_name(metrics)
     check_logits(metrics, net, loss)
-    functions, streaming = split_metrics(metrics)
+    functions, streaming = split_metrics(match_metrics(metrics))
+    loss = match_shapes(loss)
 
     objective = _objective(loss, map_logits, map_loss, keep_predictions=bool(metrics))
     backward = gradient_engine(net, with_autocast(objective, precision, device))
@@ -296,12 +297,11 @@ def _objective(
         logits = map_logits(forward(batch[0]))
         if logits is Skip.BATCH:
             raise _SkippedBatchError(torch.full((), torch.nan))
-        logits, target = match_target(logits, batch[1], loss)
-        unmapped = loss(logits, target)
+        unmapped = loss(logits, batch[1])
         value = map_loss(unmapped)
         if value is Skip.BATCH:
             raise _SkippedBatchError(unmapped.detach())
-        return value, (logits, target) if keep_predictions else ()
+        return value, (logits, batch[1]) if keep_predictions else ()
 
     return objective
 

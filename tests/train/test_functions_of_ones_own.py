@@ -70,3 +70,143 @@ def test_what_others_call_a_metric_has_its_direction():
 def test_the_best_epoch_of_acc_is_the_one_with_the_highest():
     rows = [{"valid/acc": 0.5}, {"valid/acc": 0.9}, {"valid/acc": 0.7}]
     assert mip.metrics.best_epoch(rows, "valid/acc") == 1
+
+
+# Shapes that a function compares.
+
+
+def torch_value(function, net=None, target=Y):
+    with torch.no_grad():
+        return float(function((net or net_of(4, 1))(X), target))
+
+
+RIGHT = {
+    "target unsqueezed": lambda p, y: mse_loss(p, y.unsqueeze(1)),
+    "target as column": lambda p, y: ((p - y[:, None]) ** 2).mean(),
+    "predictions squeezed": lambda p, y: mse_loss(p.squeeze(1), y),
+    "first column": lambda p, y: (p[:, 0] - y).abs().mean(),
+    "flattened": lambda p, y: (p.flatten() - y).abs().mean(),
+    "statistics": lambda p, y: (p[:, 0].std() / y.std() - p.mean() / y.mean()).abs(),
+    "pairs of rows": lambda p, y: ((p - p.T) * (y[:, None] - y[None])).mean(),
+    "all pairs": lambda p, y: torch.cdist(p, y[:, None]).mean(),
+    "smooth l1": lambda p, y: nn.SmoothL1Loss()(p, y[:, None]),
+}
+
+
+@pytest.mark.parametrize("function", RIGHT.values(), ids=RIGHT)
+@pytest.mark.parametrize("target", [Y, (Y > 0.1).long()], ids=["numbers", "whole numbers"])
+def test_a_function_that_is_right_in_torch_gives_the_same_here(function, target):
+    expected = torch_value(lambda p, y: function(p, y.float()), target=target)
+    cast = lambda p, y: function(p, y.float())  # noqa: E731
+    whole, net = [(X, target)], net_of(4, 1)
+    scores = mip.evaluate(net, whole, {"m": cast, "fold": folded(cast)}, loss=cast)
+    assert {name: pytest.approx(value) for name, value in scores.items()} == dict.fromkeys(
+        ["loss", "m", "fold"], expected
+    )
+    hooks = [mip.validate(net, whole, metrics={"m": cast}, loss=cast)]
+    row = trained(whole, net, cast, 1, hooks, metrics={"m": cast}).history.epochs[0]
+    assert (row["loss"], row["m"]) == (pytest.approx(expected), pytest.approx(expected))
+    assert row["valid/loss"] == row["valid/m"]
+
+
+def folded(function):
+    """A fold that keeps its batches, as some of torchmetrics do."""
+    keep = lambda so_far, p, y: (*so_far, (p, y))  # noqa: E731
+    whole = lambda so_far: function(*(torch.cat(part) for part in zip(*so_far, strict=True)))  # noqa: E731
+    return tuple, keep, whole
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda p, y: ((p - y) ** 2).mean(),
+        mse_loss,
+        lambda p, y: torch.dot(p - y, p - y) / len(p),
+        lambda p, y: mse_loss(p, y) + 0 * p.squeeze(-1).mean(),
+        lambda p, y: mse_loss(p, y) + 0 * p[..., :1].mean(),
+    ],
+    ids=["difference", "mse", "dot", "squeezed too", "sliced too"],
+)
+@pytest.mark.parametrize("column", ["predictions", "targets"])
+def test_a_function_that_would_broadcast_compares_row_by_row(function, column):
+    net = net_of(4, 1) if column == "predictions" else nn.Sequential(*net_of(4, 1), nn.Flatten(0))
+    target = Y if column == "predictions" else Y[:, None]
+    expected = torch_value(lambda p, y: mse_loss(p.flatten(), y.flatten()))
+    scores = mip.evaluate(
+        net, [(X, target)], {"m": function, "fold": folded(function)}, loss=function
+    )
+    assert scores == pytest.approx(dict.fromkeys(["loss", "m", "fold"], expected))
+
+
+def test_a_compiled_step_takes_the_same_shapes():
+    for loss in (RIGHT["target as column"], mse_loss, RIGHT["predictions squeezed"]):
+        engine = lambda net, objective: mip.train.compiled(net, objective, "aot_eager")  # noqa: E731
+        compiled = trained(loss=loss, epochs=1, gradient_engine=engine)
+        torch.testing.assert_close(compiled.params, trained(loss=loss, epochs=1).params)
+
+
+class Two(nn.Module):
+    """Two outputs by name or in order."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.net, self.kind = net_of(4, 4), kind
+
+    def forward(self, x):
+        out = self.net(x)
+        parts = out[:, :1], out[:, 1:]
+        return parts if self.kind is tuple else dict(zip("rc", parts, strict=True))
+
+
+@pytest.mark.parametrize("kind", [dict, tuple])
+def test_outputs_in_dicts_and_tuples_do_not_broadcast(kind):
+    first, second = ("r", "c") if kind is dict else (0, 1)
+    classes = (Y > 0.1).long()
+    target = {"r": Y, "c": classes} if kind is dict else (Y, classes)
+    cross_entropy = nn.CrossEntropyLoss()
+    loose = lambda p, y: ((p[first] - y[first]) ** 2).mean() + cross_entropy(p[second], y[second])  # noqa: E731
+    right = lambda p, y: mse_loss(p[first][:, 0], y[first]) + cross_entropy(p[second], y[second])  # noqa: E731
+    expected = torch_value(right, Two(kind), target)
+    assert torch_value(loose, Two(kind), target) != pytest.approx(expected)
+    for loss in (loose, right):
+        scores = mip.evaluate(Two(kind), [(X, target)], {"m": loss}, loss=loss)
+        assert scores == pytest.approx({"loss": expected, "m": expected})
+        assert trained([(X, target)], Two(kind), loss).history.epochs[0]["loss"] == pytest.approx(
+            expected
+        )
+
+
+def test_two_outputs_for_one_target_do_not_broadcast():
+    loss = lambda p, y: nn.functional.gaussian_nll_loss(p[0], y, p[1][:, :1].exp())  # noqa: E731
+    right = lambda p, y: loss(p, y[:, None])  # noqa: E731
+    expected = torch_value(right, Two(tuple))
+    for each in (loss, right):
+        assert mip.evaluate(Two(tuple), [(X, Y)], loss=each)["loss"] == pytest.approx(expected)
+
+
+def test_weights_in_a_column_of_the_target_are_no_broadcast():
+    target = torch.stack([Y, torch.rand(20)], dim=1)
+    weighted = [
+        lambda p, y: (y[:, 1:] * (p - y[:, :1]) ** 2).mean(),
+        lambda p, y: (y[:, 1] * (p.squeeze(1) - y[:, 0]) ** 2).mean(),
+        lambda p, y: mse_loss(p, y[:, :1]),
+        lambda p, y: mse_loss(p[:, 0], y[:, 0]),
+    ]
+    for loss in weighted:
+        found = mip.evaluate(net_of(4, 1), [(X, target)], loss=loss)["loss"]
+        assert found == pytest.approx(torch_value(loss, target=target))
+
+
+def test_a_function_is_tried_once_for_each_shape_and_draws_nothing():
+    shapes = []
+
+    def noisy(p, y):
+        shapes.append((tuple(p.shape), tuple(y.shape)))
+        return mse_loss(p[:, 0] + torch.rand(len(p)), y)
+
+    step = mip.train_step(net_of(4, 1), noisy, mip.sgd(0.01))
+    start = step.init()
+    first, second = step(start, (X, Y)), step(start, (X, Y))
+    assert torch.equal(first[1]["loss"], second[1]["loss"])
+    assert len(shapes) > 2
+    assert shapes[-2:] == [((20, 1), (20,))] * 2
