@@ -15,7 +15,7 @@ from mip.hooks import reduce_lr_on_plateau, restore_best
 from mip.metrics import direction
 
 X = torch.linspace(-1, 1, 80).reshape(20, 4)
-Y = X.sum(1) ** 2
+Y = (X.sum(1) + 2) ** 2 / 10
 BATCHES = pipe((X, Y), mip.batch(5))
 
 
@@ -94,7 +94,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("function", RIGHT.values(), ids=RIGHT)
-@pytest.mark.parametrize("target", [Y, (Y > 0.1).long()], ids=["numbers", "whole numbers"])
+@pytest.mark.parametrize("target", [Y, (Y > 0.5).long()], ids=["numbers", "whole numbers"])
 def test_a_function_that_is_right_in_torch_gives_the_same_here(function, target):
     expected = torch_value(lambda p, y: function(p, y.float()), target=target)
     cast = lambda p, y: function(p, y.float())  # noqa: E731
@@ -161,7 +161,7 @@ class Two(nn.Module):
 @pytest.mark.parametrize("kind", [dict, tuple])
 def test_outputs_in_dicts_and_tuples_do_not_broadcast(kind):
     first, second = ("r", "c") if kind is dict else (0, 1)
-    classes = (Y > 0.1).long()
+    classes = (Y > 0.5).long()
     target = {"r": Y, "c": classes} if kind is dict else (Y, classes)
     cross_entropy = nn.CrossEntropyLoss()
     loose = lambda p, y: ((p[first] - y[first]) ** 2).mean() + cross_entropy(p[second], y[second])  # noqa: E731
