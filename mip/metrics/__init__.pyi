@@ -8,6 +8,8 @@ from .classification import precision as precision
 from .classification import quadratic_kappa as quadratic_kappa
 from .classification import recall as recall
 from .classification import top_k_accuracy as top_k_accuracy
+from .computing import as_number as as_number
+from .computing import check_metric_names as check_metric_names
 from .computing import compute_metrics as compute_metrics
 from .computing import split_metrics as split_metrics
 from .inputs import as_classes as as_classes

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 from attrs import frozen
+from toolz import identity
 from torch import Tensor
 
 from mip.errors import DataError
@@ -101,7 +102,7 @@ def _matcher(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Pair]:
         return forms[key]
 
     def form_of_trees(pair: Pair) -> str:
-        key = tuple((leaf.shape, leaf.dtype) for _, leaf in leaves(pair))
+        key = tuple((path, leaf.shape, leaf.dtype) for path, leaf in leaves(pair))
         if key not in forms:
             forms[key] = _form_of_trees(function, pair)
         return forms[key]
@@ -116,13 +117,54 @@ def _matcher(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Pair]:
             return predictions, targets
         shapes = tuple(predictions.shape), tuple(targets.shape)
         form = form_of_tensors(*shapes, predictions.dtype, targets.dtype, predictions.device)
-        if form == _BROADCAST:
-            one, other = map(list, shapes)
-            text = f"predictions of shape {one} and targets of shape {other} would be broadcast"
-            raise DataError(text)
-        return _FORMS[form]((predictions, targets))
+        if form in _REFUSED:
+            _refuse(form, function, predictions, targets)
+        return _FORMS.get(form, identity)((predictions, targets))
 
     return match
+
+
+def _refuse(
+    form: str, function: Callable[[Any, Any], Any], predictions: Tensor, targets: Tensor
+) -> None:
+    one, other = (list(each.shape) for each in (predictions, targets))
+    shapes = f"predictions of shape {one} and targets of shape {other}"
+    if form == "broadcast":
+        raise DataError(f"{shapes} would be broadcast")
+    if torch.compiler.is_compiling():
+        return
+    # The made-up rows may have failed for another reason.
+    failure = failure_of(function, predictions, targets)
+    if isinstance(failure, (RuntimeError, ValueError)):
+        cure = cast_text(function, predictions, targets)
+        raise DataError(f"{shapes} cannot be compared: {failure}{cure}") from failure
+
+
+def failure_of(
+    function: Callable[[Any, Any], Any], predictions: Any, targets: Any
+) -> Exception | None:
+    """Return what a function of predictions and targets raises, without the warnings of torch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            function(predictions, targets)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as failure:
+            return failure
+    return None
+
+
+def cast_text(function: Callable[[Any, Any], Any], predictions: Any, targets: Any) -> str:
+    """Say which dtype of the targets a function can take, if another one is all that it needs."""
+    casts = {
+        "floating-point": (Tensor.float, 'y.float() or y.astype("float32")'),
+        "int64": (Tensor.long, 'y.long() or y.astype("int64")'),
+    }
+    for name, (convert, code) in casts.items():
+        if failure_of(function, predictions, map_tree(convert, targets)) is None:
+            return f"; it takes {name} targets: convert the rows once, {code}"
+    return ""
 
 
 def _flat(pair: Pair) -> Pair:
@@ -148,15 +190,15 @@ def _shapes(pair: Pair) -> set[torch.Size]:
     return {leaf.shape for _, leaf in leaves(pair) if leaf.dim()}
 
 
+_REFUSED = frozenset({"broadcast", "mismatch"})
+"""In the place of a form: the function would broadcast, or can probably not take such shapes."""
+
+
 _FORMS: Mapping[str, Callable[[Pair], Pair]] = {
-    "as given": lambda pair: pair,
+    "as given": identity,
     "flat": _flat,
     "columns": _columns,
 }
-
-
-_BROADCAST = "broadcast"
-"""In the place of a form: there is none in which the function would not broadcast."""
 
 
 def _form_of_tensors(
@@ -175,13 +217,15 @@ def _form_of_tensors(
     if _shapes(_flat(pair)) != _shapes(pair):
         return _best_form(function, pair)
     is_class = not target_dtype.is_floating_point and len(predicted) > len(true)
-    if is_class or not predicted or not true or not _can_broadcast(predicted, true):
+    if is_class or not predicted or not true:
         return "as given"
+    if not _can_broadcast(predicted, true):
+        return "as given" if _accepts(function, *pair) else "mismatch"
     # With another number of rows [n, n] beside [n] cannot be computed by accident.
     intended = (
         _accepts(function, *pair) if len(predicted) != len(true) else _slices(function, *pair)
     )
-    return "as given" if intended else _BROADCAST
+    return "as given" if intended else "broadcast"
 
 
 def _form_of_trees(function: Callable[[Any, Any], Any], pair: Pair) -> str:
@@ -244,13 +288,8 @@ def _slices(function: Callable[[Any, Any], Any], predictions: Tensor, targets: T
 def _accepts(function: Callable[[Any, Any], Any], predictions: Any, targets: Any) -> bool:
     devices = {leaf.device for _, leaf in leaves((predictions, targets)) if leaf.is_cuda}
     # What a step draws does not depend on whether its loss has been tried before.
-    with torch.random.fork_rng([*devices]), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            function(predictions, targets)
-        except Exception:
-            return False
-    return True
+    with torch.random.fork_rng([*devices]), torch.no_grad():
+        return failure_of(function, predictions, targets) is None
 
 
 def _free_size(sizes: Iterable[int]) -> int:

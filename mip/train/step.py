@@ -19,12 +19,22 @@ from mip.metrics import (
     MetricFunction,
     MetricSet,
     StreamingMetric,
+    as_number,
+    check_metric_names,
     metrics_by_name,
     split_metrics,
 )
-from mip.optim import Optimizer, Params
+from mip.optim import REPORTED, Optimizer, Params
 from mip.rng import derive, generators, seeded
-from mip.train.arguments import check_batch, check_logits, check_loss, check_net, check_optimizer
+from mip.train.arguments import (
+    check_batch,
+    check_logits,
+    check_loss,
+    check_loss_value,
+    check_optimizer,
+    check_trainable,
+    scalar,
+)
 from mip.train.failures import StepError, explain_failure
 from mip.train.gradient import (
     Forward,
@@ -39,6 +49,7 @@ from mip.train.gradient import (
     standard_gradient,
     tensor_slots,
 )
+from mip.train.history import STEP_INFO
 from mip.train.precision import (
     Float16,
     Precision,
@@ -188,7 +199,7 @@ def train_step(
     >>> float(metrics["loss"]), float(after.params["weight"]), float(state.params["weight"])
     (1.0, 1.0, 0.0)
     """
-    check_net(net)
+    check_trainable(net)
     check_loss(loss)
     check_optimizer(optimizer)
     check_not_distributed(net)
@@ -199,6 +210,7 @@ def train_step(
     rngs = generators(device)
     metrics = metrics_by_name(metrics)
     check_logits(metrics, net, loss)
+    check_metric_names(metrics, {*STEP_INFO, *REPORTED, "loss", "loss_scale", "epoch"})
     functions, streaming = split_metrics(match_metrics(metrics))
     loss = match_shapes(loss)
 
@@ -297,11 +309,15 @@ def _objective(
         logits = map_logits(forward(batch[0]))
         if logits is Skip.BATCH:
             raise _SkippedBatchError(torch.full((), torch.nan))
-        unmapped = loss(logits, batch[1])
+        if logits is None:
+            raise DataError("map_logits returned None: it must return the logits")
+        unmapped = check_loss_value(loss(logits, batch[1]), "the loss")
         value = map_loss(unmapped)
         if value is Skip.BATCH:
             raise _SkippedBatchError(unmapped.detach())
-        return value, (logits, batch[1]) if keep_predictions else ()
+        if value is not unmapped:
+            value = check_loss_value(value, "map_loss")
+        return scalar(value), (logits, batch[1]) if keep_predictions else ()
 
     return objective
 
@@ -321,11 +337,13 @@ def _unscale(grads: Params, scale: Tensor | None) -> Params:
 
 def _scores(functions: Mapping[str, MetricFunction], predictions: Any, stacked: int) -> Metrics:
     if not stacked:
-        return {name: function(*predictions) for name, function in functions.items()}
+        return {
+            name: as_number(name, function(*predictions)) for name, function in functions.items()
+        }
     # Stacked models have predictions of their own.
     models = list(zip(*predictions, strict=True)) if functions else []
     return {
-        f"{name}.{k}": function(*pair)
+        f"{name}.{k}": as_number(name, function(*pair))
         for name, function in functions.items()
         for k, pair in enumerate(models)
     }

@@ -123,7 +123,8 @@ def test_a_loss_that_is_nan_stops_the_fit_and_says_where():
     reasons = []
     step, batches, state = line(**spoiled(2))
     hooks = [nan_guard(), lambda event: reasons.append(event.reason)]
-    assert mip.fit(step, batches, state, epochs=3, hooks=hooks).step == 3
+    with pytest.warns(MipWarning, match=r"nan_guard stopped the fit: the loss is nan at step 3; "):
+        assert mip.fit(step, batches, state, epochs=3, hooks=hooks).step == 3
     assert "the loss is nan at step 3" in reasons
 
 

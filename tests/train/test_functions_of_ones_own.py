@@ -1,6 +1,7 @@
 """Losses, metrics and nets of the user's: what is right in torch is right here, and what is not is
 named."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -210,3 +211,212 @@ def test_a_function_is_tried_once_for_each_shape_and_draws_nothing():
     assert torch.equal(first[1]["loss"], second[1]["loss"])
     assert len(shapes) > 2
     assert shapes[-2:] == [((20, 1), (20,))] * 2
+
+
+def test_shapes_that_cannot_be_compared_are_named_without_warnings_of_torch():
+    for target in (Y, torch.rand(20, 3)):
+        shapes = (
+            rf"predictions of shape \[5, 2\] and targets of shape \[5{', 3' * (target.dim() - 1)}\]"
+        )
+        with pytest.raises(MipError, match=f"step 1, rows 0, .*{shapes} cannot be compared"):
+            trained(pipe((X, target), mip.batch(5)), net_of(4, 2))
+        with pytest.raises(MipError, match="cannot be compared"):
+            mip.evaluate(net_of(4, 2), [(X, target)], {"m": nn.L1Loss()})
+
+
+# What a loss returns.
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (nn.MSELoss(reduction="none"), r"the loss has the shape \[5\] and .* take the mean"),
+        (lambda p, y: mse_loss(p, y).item(), r"the loss returned a float .* leave out item\(\)"),
+        (lambda p, y: None, "the loss returned None: it must return the loss"),
+        (
+            lambda p, y: mse_loss(p, y).detach(),
+            r"the loss has no gradient, .* out detach\(\)",
+        ),
+        (lambda p, y: p.detach().numpy().mean(), "the loss returned a float"),
+    ],
+    ids=["none", "item", "None", "detached", "numpy"],
+)
+def test_what_a_loss_must_not_return_is_named(loss, message):
+    with pytest.raises(MipError, match=f"^step 1, rows 0, 1, 2, 3, 4: {message}"):
+        trained(loss=loss)
+
+
+def test_what_map_loss_and_map_logits_must_not_return_is_named():
+    with pytest.raises(MipError, match=r"step 1, .*: map_loss returned None"):
+        trained(map_loss=lambda loss: None)
+    with pytest.raises(MipError, match=r"step 1, .*: map_logits returned None"):
+        trained(map_logits=lambda logits: None)
+
+
+def test_a_loss_of_one_number_in_a_dimension_is_that_number():
+    one = trained(loss=lambda p, y: mse_loss(p, y[:, None])[None])
+    torch.testing.assert_close(one.params, trained().params)
+    rows = nn.MSELoss(reduction="none")
+    torch.testing.assert_close(trained(loss=rows, map_loss=torch.mean).params, trained().params)
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(reduction="sum"), partial(mse_loss, reduction="sum")])
+def test_a_sum_over_rows_is_no_loss(loss):
+    for use in (
+        lambda: trained(loss=loss),
+        lambda: mip.validate(net_of(4, 1), BATCHES, loss=loss),
+        lambda: mip.evaluate(net_of(4, 1), BATCHES, loss=loss),
+    ):
+        with pytest.raises(MipError, match=r"a sum over rows .*: take reduction='mean'"):
+            use()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2])),
+        nn.CrossEntropyLoss(ignore_index=1, label_smoothing=0.1),
+        partial(nn.functional.cross_entropy, weight=torch.tensor([1.0, 5.0, 0.2]), ignore_index=0),
+        nn.functional.cross_entropy,
+    ],
+)
+def test_cross_entropy_of_batches_is_that_of_all_rows(loss):
+    classes = torch.tensor([1] * 7 + [0, 2, 1, 0, 0, 2, 2, 0, 1, 1, 2, 0, 2])
+    batches, net = pipe((X, classes), mip.batch(7)), net_of(4, 3)
+    expected = torch_value(loss, net, classes)  # a batch of ignored rows alone would be NaN
+    assert mip.evaluate(net, batches, loss=loss)["loss"] == pytest.approx(expected)
+    hook = mip.validate(net, batches, loss=loss)
+    frozen = mip.train_step(net, lambda p, y: 0 * p.sum(), mip.sgd(0.01))
+    row = mip.fit(frozen, batches, frozen.init(), epochs=1, hooks=[hook]).history.epochs[0]
+    assert row["valid/loss"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "cure"),
+    [
+        (
+            nn.BCEWithLogitsLoss(),
+            (Y > 0.5).long(),
+            r'floating-point .* y.float\(\) or y.astype\("float32',
+        ),
+        (nn.BCEWithLogitsLoss(), Y > 0.5, r"floating-point .* y.float\(\)"),
+        (nn.CrossEntropyLoss(), (Y > 0.5).float(), r"int64 .* y.long\(\)"),
+    ],
+    ids=["bce of int", "bce of bool", "cross entropy of float"],
+)
+@pytest.mark.parametrize("column", [False, True])
+def test_targets_of_another_dtype_are_named_with_the_cure(loss, target, cure, column):
+    if isinstance(loss, nn.CrossEntropyLoss):
+        net = net_of(4, 3)
+    else:
+        net, target = net_of(4, 1), target[:, None] if column else target
+    with pytest.raises(MipError, match=f"^step 1, rows .* and targets .*; it takes {cure}"):
+        trained(pipe((X, target), mip.batch(5)), net, loss)
+
+
+# Nets without parameters to train.
+
+
+class Hidden(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Linear(4, 1)]
+
+    def forward(self, x):
+        return self.layers[0](x)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.Flatten(0), "the net has no parameters that require a gradient$"),
+        (net_of(4, 1).requires_grad_(False), "no parameters that require a gradient$"),
+        (
+            Hidden(),
+            "no parameters .*: torch finds no layers in a list, make 'layers' an",
+        ),
+        (
+            nn.Sequential(nn.LazyLinear(1)),
+            r"'0.weight' of the net has no shape yet: run the net",
+        ),
+    ],
+    ids=["none", "frozen", "in a list", "lazy"],
+)
+def test_a_net_that_cannot_be_trained_is_named(net, message):
+    with pytest.raises(MipError, match=message):
+        mip.train_step(net, mse_loss, mip.sgd(0.1))
+
+
+# What a metric is and returns.
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (
+            lambda p, y: (p - y[:, None]).abs().flatten(),
+            r"'m' returned float32 \[\d+\] and not one number",
+        ),
+        (lambda p, y: {"a": 1.0}, "'m' returned {a: 1.0} and not one number: make each number a"),
+        (lambda p, y: (p - y[:, None]).numpy(), "'m' returned a ndarray and not one number"),
+        (lambda p, y: None, "'m' returned None and not one number"),
+    ],
+    ids=["tensor", "dict", "array", "None"],
+)
+def test_what_a_metric_must_not_return_is_named(metric, message):
+    net = net_of(4, 1)
+    for use in (
+        lambda: mip.evaluate(net, BATCHES, {"m": metric}),
+        lambda: mip.evaluate(net, BATCHES, {"m": folded(metric)}),
+        lambda: trained(metrics={"m": metric}),
+        lambda: trained(hooks=[mip.validate(net, BATCHES, metrics={"m": metric})]),
+    ):
+        with pytest.raises(MipError, match=message):
+            use()
+
+
+def test_a_metric_of_one_number_in_any_form_is_that_number():
+    for one in (
+        2,
+        2.0,
+        torch.tensor([2.0]),
+        torch.tensor(2),
+        X.new_tensor(2).numpy(),
+        Y.sum().numpy() * 0 + 2,
+    ):
+        assert mip.evaluate(net_of(4, 1), BATCHES, {"m": lambda p, y, one=one: one}) == {"m": 2.0}
+        assert trained(metrics={"m": lambda p, y, one=one: one}).history.epochs[0]["m"] == 2.0
+
+
+def test_a_class_of_torchmetrics_is_refused():
+    torchmetrics = pytest.importorskip("torchmetrics")
+    with pytest.raises(MipError, match=r"MeanSquaredError is a class: make a metric of it"):
+        mip.metrics.from_torchmetrics(torchmetrics.MeanSquaredError)
+    with pytest.raises(MipError, match="a function is no metric, it has no update and compute"):
+        mip.metrics.from_torchmetrics(mse_loss)
+
+
+def test_a_name_is_measured_once():
+    net, own = net_of(4, 1), {"loss": mse_loss}
+    for use in (
+        lambda: mip.evaluate(net, BATCHES, own, loss=mse_loss),
+        lambda: mip.validate(net, BATCHES, metrics=own, loss=mse_loss),
+        *(
+            lambda name=name: trained(metrics={name: mse_loss})
+            for name in ("loss", "lr", "rows", "step")
+        ),
+    ):
+        with pytest.raises(MipError, match=r"a metric cannot be called '.*', which is"):
+            use()
+    assert mip.evaluate(net, BATCHES, own).keys() == {"loss"}
+    twice = [mip.validate(net, BATCHES, loss=mse_loss) for _ in range(2)]
+    with pytest.raises(MipError, match="2 hooks add 'valid/loss' to the epochs: give"):
+        trained(net=net, hooks=twice)
+    halves = [
+        mip.validate(net, BATCHES, loss=mse_loss),
+        mip.validate(net, BATCHES, metrics=["mae"]),
+    ]
+    row = trained(
+        net=net, hooks=[*halves, mip.validate(net, BATCHES, "test", loss=mse_loss)]
+    ).history.epochs[0]
+    assert {"valid/loss", "valid/mae", "test/loss"} <= row.keys()
