@@ -269,7 +269,7 @@ def check_names(hooks: Sequence[Hook], measured: Iterable[str]) -> None:
     added = [adds for hook in hooks if (adds := getattr(hook, "adds", None)) is not None]
     if not reads and sum(map(callable, added)) < 2:
         return
-    names = [name for adds in added for name in (adds() if callable(adds) else adds)]
+    names = [name for adds in added for name in dict.fromkeys(adds() if callable(adds) else adds)]
     for name, times in Counter(names).items():
         if times > 1:
             raise MipError(f"{times} hooks add '{name}' to the epochs: give each another name=")

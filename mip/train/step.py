@@ -153,12 +153,15 @@ def train_step(
 ) -> Step:
     """Make a training step of a module, a loss and an optimizer.
 
-    A batch begins with (inputs, target); the loss is a mean over its rows. Logits [n, 1] and a
-    target [n], or the other way round, are made one shape; shapes that the loss would broadcast
-    are an error. The module is scratch space while a step runs: only one step, in one thread at a
-    time, may use it. A parameter with `requires_grad=False` is never changed; one that the loss
-    does not depend on has gradient 0, and the first step of a training names it in a MipWarning
-    (with the gradient engine `eager`).
+    A batch begins with (inputs, target); the loss is a mean over its rows. Loss and metrics are
+    given logits and target as they are; where a function would broadcast [n, 1] and [n], or cannot
+    take them, it is given both in one shape. Other shapes that the loss would broadcast are an
+    error. To find out, a function is tried on made-up rows of each new shape.
+
+    The module is scratch space while a step runs: only one step, in one thread at a time, may use
+    it. A parameter with `requires_grad=False` is never changed; one that the loss does not depend
+    on has gradient 0, and the first step of a training names it in a MipWarning (with the gradient
+    engine `eager`).
 
     Raises MipError for a class in the place of a loss, an optimizer of torch, and the like; and
     when it is called, for a state of another module or optimizer, and for inputs, targets and
@@ -167,7 +170,8 @@ def train_step(
     Args:
         net: The module to train; `torch.compile` may have wrapped it, but nothing that spreads it
             over processes or devices.
-        loss: (logits, target) to a tensor without dimensions, the mean over the rows.
+        loss: (logits, target) to one number, the mean over the rows, as a tensor. The loss of an
+            epoch is the mean of those of its batches, weighted by their rows.
         optimizer: The rule by which parameters change.
         metrics: Computed from (logits, target) of training batches: a list of names in
             `mip.metrics.NAMED`, or a dict. A function is computed at every step, with the mean over

@@ -420,3 +420,25 @@ def test_a_name_is_measured_once():
         net=net, hooks=[*halves, mip.validate(net, BATCHES, "test", loss=mse_loss)]
     ).history.epochs[0]
     assert {"valid/loss", "valid/mae", "test/loss"} <= row.keys()
+
+
+def test_named_metrics_score_every_position_of_a_row():
+    scores, classes = torch.randn(6, 3, 4, 5), torch.randint(0, 3, (6, 4, 5))
+    flat = scores.movedim(1, -1).reshape(-1, 3)
+    names = ["accuracy", "f1", "log_loss", "auc", "top2"]
+    batches = [(scores[:4], classes[:4]), (scores[4:], classes[4:])]
+    found = mip.evaluate(nn.Identity(), batches, names)
+    assert found == pytest.approx(mip.evaluate(nn.Identity(), [(flat, classes.flatten())], names))
+    last = [(inputs.movedim(1, -1), target) for inputs, target in batches]
+    assert mip.evaluate(nn.Identity(), last, names) == pytest.approx(found)
+    with pytest.raises(MipError, match=r"\[2, 3, 3\] and targets \[2, 3\] the classes can be dim"):
+        mip.metrics.accuracy(torch.zeros(2, 3, 3), torch.zeros(2, 3))
+
+
+def test_named_metrics_of_several_labels_say_what_to_do():
+    scores, labels = torch.randn(6, 3), torch.randint(0, 2, (6, 3))
+    with pytest.raises(MipError, match=r"if a row has several labels, give flatten\(\) of both"):
+        mip.evaluate(nn.Identity(), [(scores, labels)], ["accuracy"])
+    own = {"accuracy": lambda p, y: mip.metrics.accuracy(p.flatten(), y.flatten())}
+    right = ((scores > 0) == labels).float().mean()
+    assert mip.evaluate(nn.Identity(), [(scores, labels)], own)["accuracy"] == pytest.approx(right)
