@@ -21,7 +21,7 @@ from mip.metrics import (
     row_mean,
 )
 from mip.train.arguments import check_batch, check_loss
-from mip.train.shapes import match_metrics, match_shapes
+from mip.train.shapes import Matched, match_metrics, match_shapes
 from mip.tree import count_rows
 
 Loss = Callable[[Any, Any], Any]
@@ -67,12 +67,11 @@ def _batch_weight(loss: Loss) -> Callable[[Any], float]:
     """Return what a batch counts in the mean of a loss, by its targets: the number of its rows, or
     what cross entropy divides by, the weights of the classes that are not ignored.
     """
-    function = getattr(loss, "function", loss)
+    function: Any = loss.function if isinstance(loss, Matched) else loss
     options = function.keywords if isinstance(function, partial) else {}
-    name = getattr(function, "func", function)
     if isinstance(function, (nn.CrossEntropyLoss, nn.NLLLoss)):
         options = {"weight": function.weight, "ignore_index": function.ignore_index}
-    elif name not in (cross_entropy, nll_loss):
+    elif getattr(function, "func", function) not in (cross_entropy, nll_loss):
         return count_rows
     weight, ignored = options.get("weight"), options.get("ignore_index", -100)
 
