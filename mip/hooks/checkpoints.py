@@ -66,7 +66,7 @@ def checkpoint(
         if writer.task and (is_end or writer.task.done()):
             writer.finish()
         if _is_due(event, every):
-            names = _names(event, writer.best, metric, mode, keep_last)
+            names = _names(event, writer.best, keep_last)
             if not set(writer.waiting_names) <= set(names):
                 writer.write()  # what waits is not replaced by what comes now
             writer.add(event, names, save)
@@ -79,7 +79,7 @@ def checkpoint(
         return None
 
     def make_writer() -> _Writer:
-        return _Writer(BestEpoch(metric or "", mode))
+        return _Writer(BestEpoch(metric, mode) if metric else None)
 
     return stateful(make_writer, hook, reads=[metric] if metric else (), adds=())
 
@@ -88,7 +88,7 @@ def checkpoint(
 class _Writer:
     """What is being written, and what waits to be: each a copy of the state with its history."""
 
-    best: BestEpoch
+    best: BestEpoch | None
     task: Future[float] | None = None
     written: State | None = None  # the copy that the task writes; its memory is reused
     waiting: State | None = None
@@ -157,13 +157,11 @@ def _is_due(event: Event, every: int | None) -> bool:
     return event.name == "after_epoch"
 
 
-def _names(
-    event: Event, best: BestEpoch, metric: str | None, mode: Mode | None, keep_last: int
-) -> list[str]:
+def _names(event: Event, best: BestEpoch | None, keep_last: int) -> list[str]:
     names = []
     if event.name == "after_epoch":
-        if metric:
-            check_metric(event.epochs, metric)
+        if best:
+            check_metric(event.epochs, best.metric)
             if best.update(event.epochs) == len(event.epochs) - 1:
                 names.append("best")
         if keep_last:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from attrs import define, evolve, field
 
 from mip.errors import MipError, MipWarning
-from mip.metrics import BestEpoch, Mode, check_metric, check_mode, direction
+from mip.metrics import BestEpoch, Mode, check_metric, check_mode, mode_of
 from mip.optim import Plateau, set_lr_factor
 from mip.train import Event, Hook, Reply, Skip, State, Stop, stateful
 
@@ -71,20 +71,36 @@ def nan_guard(action: Literal["stop", "roll_back"] = "stop") -> Hook:
     Gradients are watched if the step is made with `skip_nonfinite`, which alone is enough to
     continue from the state before such a step. While the loss scale of float16 is still warming
     up, a step skipped with a finite loss does not count as a failure.
-    Reads the loss at every step, which makes a GPU wait.
+    A fit that is stopped warns (MipWarning) where; its state is the one after the step. Reads the
+    loss at every step, which makes a GPU wait.
     """
     if action not in {"stop", "roll_back"}:
         cure = "to skip, make the step with skip_nonfinite=True and leave the hook out"
         raise ValueError(f"'action' must be 'stop' or 'roll_back', not {action!r}; {cure}")
 
-    def hook(start_of_epoch: list[State], event: Event) -> Reply:
+    def hook(guard: _Guard, event: Event) -> Reply:
         if event.name == "before_epoch" and action == "roll_back":
-            start_of_epoch[:] = [event.state]
+            guard.start_of_epoch = event.state
+        if event.name == "after_cancel_fit" and guard.failure:
+            message = f"nan_guard stopped the fit: {guard.failure}{guard.cure}"
+            warnings.warn(message, MipWarning, stacklevel=2)
         if event.name != "after_batch" or _is_finite(event.metrics):
             return None
-        return start_of_epoch[0] if start_of_epoch else Stop(_failure_message(event))
+        if guard.start_of_epoch is not None:
+            return guard.start_of_epoch
+        guard.failure = _failure_message(event)
+        if "skipped" not in event.metrics:
+            guard.cure = "; train_step(…, skip_nonfinite=True) keeps the weights from before that"
+        return Stop(guard.failure)
 
-    return stateful(list, hook, adds=())
+    return stateful(_Guard, hook, adds=())
+
+
+@define
+class _Guard:
+    start_of_epoch: State | None = None
+    failure: str | None = None
+    cure: str = ""
 
 
 def _is_finite(metrics: Mapping[str, Any]) -> bool:
@@ -117,7 +133,7 @@ def reduce_lr_on_plateau(
     A function of the history alone, so that a resumed run continues with the same rate.
     """
     check_mode(mode)
-    make = partial(Plateau, factor, patience, mode or direction(metric), threshold)
+    make = lambda: Plateau(factor, patience, mode_of(metric, mode), threshold)  # noqa: E731
 
     def hook(memory: _PlateauMemory, event: Event) -> Reply:
         if event.name not in {"before_fit", "before_epoch"}:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mip.errors import DataError, MipError
 from mip.heads import check_metric_inputs
-from mip.metrics import NO_METRICS, MetricSet, metrics_by_name, split_metrics
+from mip.metrics import NO_METRICS, MetricSet, check_metric_names, metrics_by_name, split_metrics
 from mip.model import Net, Plan, build
 from mip.train import (
     Event,
@@ -25,6 +25,7 @@ from mip.train import (
     check_loss,
     check_net,
     eval_step,
+    match_shapes,
     score,
     with_names,
 )
@@ -65,6 +66,8 @@ def validate(
         check_batch(batch)
     functions = metrics_by_name(metrics)
     split_metrics(functions)
+    has_loss = loss is not None or isinstance(model, Plan)
+    check_metric_names(functions, {"loss"} if has_loss else ())
     if isinstance(model, Plan):
         if loss is not None:
             raise MipError("validate: a plan has a loss; `loss` is for a module")
@@ -77,9 +80,10 @@ def validate(
         check_net(model)
         if loss is None and not metrics:
             raise MipError("validate: a module needs loss= or metrics=")
+        check_logits(functions, model, loss)
         if loss is not None:
             check_loss(loss)
-        check_logits(functions, model, loss)
+            loss = match_shapes(loss)
         predict = eval_step(deepcopy(model))
         evaluate = lambda state: score(partial(predict, state), batches, loss, functions)  # noqa: E731
         names = lambda: [*["loss"] * (loss is not None), *metrics]  # noqa: E731

@@ -8,6 +8,8 @@ from .classification import precision as precision
 from .classification import quadratic_kappa as quadratic_kappa
 from .classification import recall as recall
 from .classification import top_k_accuracy as top_k_accuracy
+from .computing import as_number as as_number
+from .computing import check_metric_names as check_metric_names
 from .computing import compute_metrics as compute_metrics
 from .computing import split_metrics as split_metrics
 from .inputs import as_classes as as_classes
@@ -34,6 +36,7 @@ from .ranking import check_metric as check_metric
 from .ranking import check_mode as check_mode
 from .ranking import direction as direction
 from .ranking import format_metric as format_metric
+from .ranking import mode_of as mode_of
 from .regression import in_target_unit as in_target_unit
 from .regression import mae as mae
 from .regression import mape as mape

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from attrs import define
 
-from mip.metrics.ranking import Mode, direction
+from mip.metrics.ranking import Mode, mode_of
 
 
 @define
 class BestEpoch:
     """Which of the epochs so far is the best by a metric: the first with the best value, or -1 if
-    none has one. Only epochs that are new since the last `update` are looked at.
+    none has one. Only epochs that are new since the last `update` are looked at. Raises MipError
+    without a mode if the metric's name does not say which end is better.
 
     >>> best = BestEpoch("valid/loss")
     >>> rows = [{"valid/loss": 2.0}, {"valid/loss": 1.0}]
@@ -27,9 +28,12 @@ class BestEpoch:
     value: float = math.inf
     seen: int = 0
 
+    def __attrs_post_init__(self) -> None:
+        self.mode = mode_of(self.metric, self.mode)
+
     def update(self, epochs: Sequence[Mapping[str, float]]) -> int:
         """Look at the new ones of all epochs so far, and return the index of the best."""
-        sign = 1 if (self.mode or direction(self.metric)) == "min" else -1
+        sign = 1 if self.mode == "min" else -1
         for index in range(self.seen, len(epochs)):
             value = sign * epochs[index].get(self.metric, math.nan)
             if value < self.value or (self.index < 0 and not math.isnan(value)):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
 
-from mip.errors import MipError
+from mip.errors import DataError, MipError
 from mip.metrics.named import fold_of, is_row_mean
 from mip.metrics.protocol import Metric, MetricFunction, StreamingMetric
-from mip.tree import concat, map_tree
+from mip.tree import concat, map_tree, shapes_text
 
 
 def split_metrics(
@@ -50,6 +51,42 @@ triple (init, update, compute), not float
     return functions, streaming
 
 
+def as_number(name: str, value: Any) -> Any:
+    """Return what a metric has returned, a number or a tensor without dimensions.
+
+    Raises DataError for anything but one number.
+
+    >>> import torch
+    >>> as_number("mae", torch.tensor([0.5]))
+    tensor(0.5000)
+    >>> as_number("by_class", torch.ones(3))
+    Traceback (most recent call last):
+    mip.errors.DataError: the metric 'by_class' returned float32 [3] and not one number: make each \
+number a metric with a name
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.reshape(())
+    if isinstance(value, (Tensor, Mapping, list, tuple)):
+        kind = shapes_text(value)
+    else:
+        with suppress(TypeError, ValueError):
+            return value if isinstance(value, (int, float)) else float(value)
+        kind = "None" if value is None else f"a {type(value).__name__}"
+    cure = "make each number a metric with a name"
+    raise DataError(f"the metric '{name}' returned {kind} and not one number: {cure}")
+
+
+def check_metric_names(names: Iterable[str], reserved: Iterable[str]) -> None:
+    """Raise MipError for a metric with the name of something else.
+
+    >>> check_metric_names(["loss"], {"loss"})
+    Traceback (most recent call last):
+    mip.errors.MipError: a metric cannot be called 'loss', which is measured anyway
+    """
+    for name in {*names} & {*reserved}:
+        raise MipError(f"a metric cannot be called '{name}', which is measured anyway")
+
+
 def compute_metrics(
     metrics: Mapping[str, Metric], predictions: Iterable[tuple[Any, Any]]
 ) -> dict[str, float]:
@@ -74,4 +111,4 @@ def compute_metrics(
     whole = concat(kept) if kept else ()
     values = {name: function(*whole) for name, function in functions.items()}
     values |= {name: metric.compute(folds[name]) for name, metric in streaming.items()}
-    return {name: float(values[name]) for name in metrics}
+    return {name: float(as_number(name, values[name])) for name in metrics}

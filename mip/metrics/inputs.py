@@ -43,11 +43,12 @@ def as_classes(predictions: Any, targets: Any, from_logits: bool = True) -> Clas
     - floats [n] or [n, 1], for the classes 0 and 1: logits, or probabilities of class 1 with
       `from_logits=False`; 1 is predicted above 0, or above 0.5.
     - floats [n, k], a logit or a probability for each class: the largest is predicted.
+    - floats [n, k, …] or [n, …, k]: the same for several positions of a row; see `as_scores`.
     - integers or booleans [n] or [n, 1]: classes.
 
-    Targets are classes [n] or [n, 1], from 0 to k - 1, of any dtype. A prediction of NaN is wrong,
-    whatever the target. Raises DataError for anything else, such as one-hot targets, of which
-    nobody knows whether they are several labels.
+    Targets are classes [n], [n, 1] or [n, …], from 0 to k - 1, of any dtype. A prediction of NaN
+    is wrong, whatever the target. Raises DataError for anything else, such as one-hot targets, of
+    which nobody knows whether they are several labels.
 
     >>> as_classes(torch.tensor([[0.1, 0.9], [2.0, 1.0]]), [1, 1]).predicted
     tensor([1, 0])
@@ -73,14 +74,39 @@ def as_classes(predictions: Any, targets: Any, from_logits: bool = True) -> Clas
 def as_scores(predictions: Any, targets: Any) -> tuple[Tensor, Tensor]:
     """Return a score for each row and class, [n] or [n, k], and the targets [n].
 
-    Raises DataError for other shapes.
+    Where each row has classes at several positions, the pixels of a segmentation or the elements
+    of a sequence, all of these count: scores [n, k, …], as torch's cross entropy takes them, or
+    [n, …, k], with targets [n, …]. Raises DataError for other shapes, and if both could be meant.
+
+    >>> scores, targets = as_scores(torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8))
+    >>> scores.shape, targets.shape
+    (torch.Size([128, 3]), torch.Size([128]))
     """
-    scores, targets = _without_column(_tensor(predictions)), _without_column(_tensor(targets))
+    scores, targets = _by_position(_tensor(predictions), _tensor(targets))
+    scores, targets = _without_column(scores), _without_column(targets)
     is_table = scores.dim() == 2 and scores.is_floating_point()
     if targets.dim() != 1 or not (scores.dim() == 1 or is_table) or len(scores) != len(targets):
         wanted = "predictions [n] or [n, classes] and classes [n]"
-        raise DataError(f"{_shapes(scores, targets)} are not {wanted}")
+        cure = "; if a row has several labels, give flatten() of both, in a function of your own"
+        text = f"{_shapes(scores, targets)} are not {wanted}"
+        raise DataError(text + cure * (scores.shape == targets.shape))
     return scores, targets
+
+
+def _by_position(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Flatten the positions of a row into rows: [n, k, …] or [n, …, k] becomes [n', k]."""
+    if scores.dim() < 3 or not scores.is_floating_point():
+        return scores, targets
+    is_first = scores.shape[:1] + scores.shape[2:] == targets.shape
+    is_last = scores.shape[:-1] == targets.shape
+    if is_first and is_last:
+        what = f"of {_shapes(scores, targets)} the classes can be dimension 1 or the last"
+        raise DataError(f"{what}: give predictions [n, classes] and classes [n]")
+    if is_first:
+        scores = scores.movedim(1, -1)
+    if not is_first and not is_last:
+        return scores, targets
+    return scores.flatten(0, -2), targets.flatten()
 
 
 def check_classes(classes: Tensor, count: int) -> Tensor:

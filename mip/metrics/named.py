@@ -66,11 +66,13 @@ Fold = Callable[[MetricFunction], StreamingMetric]
 
 @frozen
 class NamedMetric:
-    """A function of all rows, its fold over batches, and whether a higher value is better."""
+    """A function of all rows, its fold over batches, and whether a higher value is better; None if
+    neither end is.
+    """
 
     function: MetricFunction
     fold: Fold = row_mean
-    higher_is_better: bool = False
+    higher_is_better: bool | None = False
 
 
 def _rooted(function: MetricFunction) -> StreamingMetric:
@@ -112,7 +114,7 @@ NAMED: Mapping[str, NamedMetric] = MappingProxyType(
         "log_loss": NamedMetric(log_loss),
         "mae": NamedMetric(mae),
         "mape": NamedMetric(mape),
-        "mean_pred": NamedMetric(mean_pred),
+        "mean_pred": NamedMetric(mean_pred, higher_is_better=None),
         "median_ape": NamedMetric(median_ape, all_rows),
         "mse": NamedMetric(mse),
         "msle": NamedMetric(msle),

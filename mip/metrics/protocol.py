@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from mip.errors import MipError
 from mip.tree import concat, count_rows, map_tree
 
 MetricFunction = Callable[[Any, Any], Any]
@@ -43,8 +45,11 @@ MetricSet = Mapping[str, Metric] | Sequence[str]
 NO_METRICS: Mapping[str, MetricFunction] = MappingProxyType({})
 
 
-def row_mean(function: MetricFunction) -> StreamingMetric:
-    """Fold a mean over rows, such as a loss, to the mean over the rows of all batches.
+def row_mean(
+    function: MetricFunction, weight: Callable[[Any], float] = count_rows
+) -> StreamingMetric:
+    """Fold a mean over rows, such as a loss, to the mean over the rows of all batches. `weight` is
+    what a batch with these targets counts; a batch that counts 0 is left out.
 
     >>> import torch
     >>> mse = row_mean(torch.nn.functional.mse_loss)
@@ -53,11 +58,19 @@ def row_mean(function: MetricFunction) -> StreamingMetric:
     0.25
     """
 
-    def update(so_far: tuple[float, int], logits: Any, target: Any) -> tuple[float, int]:
-        n_rows = count_rows(target)
-        return so_far[0] + float(function(logits, target)) * n_rows, so_far[1] + n_rows
+    def update(so_far: tuple[float, float], logits: Any, target: Any) -> tuple[float, float]:
+        total, weights = so_far
+        count = weight(target)
+        if not count:
+            return so_far
+        return total + float(function(logits, target)) * count, weights + count
 
-    return StreamingMetric(lambda: (0.0, 0), update, lambda so_far: so_far[0] / so_far[1])
+    return StreamingMetric(lambda: (0.0, 0), update, _ratio)
+
+
+def _ratio(so_far: tuple[float, float]) -> float:
+    total, weights = so_far
+    return total / weights if weights else math.nan
 
 
 def all_rows(function: MetricFunction) -> StreamingMetric:
@@ -82,7 +95,7 @@ def _kept(leaf: Tensor) -> Tensor:
 
 def from_torchmetrics(metric: Any) -> StreamingMetric:
     """Fold a metric of torchmetrics over batches, without changing it: each accumulator is a copy.
-    It must be on the device of the predictions.
+    It must be on the device of the predictions. Raises MipError for a class and for a function.
 
     >>> import torch, torchmetrics
     >>> fold = from_torchmetrics(torchmetrics.MeanSquaredError())
@@ -90,6 +103,12 @@ def from_torchmetrics(metric: Any) -> StreamingMetric:
     >>> fold.compute(fold.update(so_far, torch.zeros(3), torch.zeros(3)))
     tensor(0.2500)
     """
+    if isinstance(metric, type):
+        name = metric.__name__
+        raise MipError(f"from_torchmetrics: {name} is a class: make a metric of it, {name}(…)")
+    if not (hasattr(metric, "update") and hasattr(metric, "compute")):
+        kind = type(metric).__name__
+        raise MipError(f"from_torchmetrics: a {kind} is no metric, it has no update and compute")
 
     def update(so_far: Any, predictions: Any, targets: Any) -> Any:
         latest = deepcopy(so_far)

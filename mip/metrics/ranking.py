@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from mip.errors import MipError, hint
-from mip.metrics.named import find_metric
+from mip.errors import MipError, hint, quote
+from mip.metrics.named import SYNONYMS, find_metric
 
 Mode = Literal["min", "max"]
 """Whether a lower or a higher value of a metric is better."""
@@ -19,6 +19,10 @@ PERCENT = frozenset({"accuracy", "mape", "median_ape"})
 
 HIGHER_IS_BETTER = frozenset({"coverage", "kappa"})
 """Metrics of heads of which a higher value is better, besides those in `NAMED`."""
+
+
+LOWER_IS_BETTER = frozenset({"grad_norm", "pinball"})
+"""Measurements of which a lower value is better, besides those in `NAMED`."""
 
 
 def format_metric(metric: str, value: float) -> str:
@@ -37,21 +41,53 @@ def format_metric(metric: str, value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
-def direction(metric: str) -> Mode:
-    """Return which end of a metric is better, by the last part of its name; "min" if it is not a
-    metric of this library.
+def direction(metric: str) -> Mode | None:
+    """Return which end of a metric is better, by the last part of its name; None if the name does
+    not say.
 
-    >>> direction("valid/loss"), direction("valid/auc"), direction("valid/style.top3")
+    Known are the metrics of this library and what others call them, and the endings that
+    scikit-learn uses: "score" of what is to be maximized, "loss", "error" and "deviance" of what
+    is to be minimized.
+
+    >>> direction("valid/loss"), direction("valid/acc"), direction("valid/style.top3")
     ('min', 'max', 'max')
+    >>> direction("valid/f1_score"), direction("valid/mine")
+    ('max', None)
     """
-    base = _base_name(metric)
-    known = find_metric(base)
-    is_higher = known.higher_is_better if known else base in HIGHER_IS_BETTER
-    return "max" if is_higher else "min"
+    base = _base_name(metric).lower()
+    known = find_metric(SYNONYMS.get(base, base))
+    if known:
+        higher = known.higher_is_better
+        return None if higher is None else "max" if higher else "min"
+    if base in HIGHER_IS_BETTER or base.endswith("score"):
+        return "max"
+    is_lower = base in LOWER_IS_BETTER or base.endswith(("loss", "error", "deviance"))
+    return "min" if is_lower else None
+
+
+def mode_of(metric: str, mode: Mode | None = None) -> Mode:
+    """Return the mode that was asked for, or else the metric's own direction.
+
+    Raises MipError if neither says which end of the metric is better.
+
+    >>> mode_of("valid/auc"), mode_of("valid/auc", "min")
+    ('max', 'min')
+    >>> mode_of("valid/mine")
+    Traceback (most recent call last):
+    mip.errors.MipError: the name '\
+valid/mine' does not say whether lower or higher values are better: give mode='min' or mode='max'
+    """
+    found = mode or direction(metric)
+    if found is None:
+        why = f"the name {quote(metric)} does not say whether lower or higher values are better"
+        raise MipError(f"{why}: give mode='min' or mode='max'")
+    return found
 
 
 def _base_name(metric: str) -> str:
-    return metric.split("/")[-1].split(".")[-1]
+    parts = metric.split("/")[-1].split(".")
+    is_stacked = len(parts) > 1 and parts[-1].isdecimal()  # "loss.0", of the first model
+    return parts[-2] if is_stacked else parts[-1]
 
 
 def check_mode(mode: str | None) -> None:

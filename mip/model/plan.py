@@ -17,7 +17,7 @@ from mip.branches import Facts, leaf_branches, path_in_spec
 from mip.data import AnyRows, Rows, Table
 from mip.errors import DataError, SpecError
 from mip.heads import CheckedLoss, Criterion, check_metric_inputs, scores, training_loss
-from mip.metrics import NO_METRICS, MetricSet, compute_metrics, metrics_by_name
+from mip.metrics import NO_METRICS, MetricSet, check_metric_names, compute_metrics, metrics_by_name
 from mip.model.columns import check_columns, fingerprint, table_of, target_columns
 from mip.spec import KINDS, Kinds, Spec, from_dict, to_dict
 from mip.tree import Tree, leaves, map_tree
@@ -103,6 +103,7 @@ class Plan:
         """
         head, facts = self.spec.head, self.facts["head"]
         measured = scores(head, facts, logits, target)
+        check_metric_names(metrics, {"loss"})
         if isinstance(metrics, Mapping):
             return measured | compute_metrics(metrics, [(logits, target)])
         named = dissoc(metrics_by_name(metrics), *measured)

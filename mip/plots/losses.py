@@ -16,7 +16,7 @@ from torch.func import functional_call
 from mip.errors import MipError, hint
 from mip.plots.figures import NUMBER, check_path, finish, single
 from mip.prediction import evaluating
-from mip.train import LRCurve, State, check_loss, score
+from mip.train import LRCurve, State, check_loss, match_shapes, score
 from mip.tree import map_tree
 
 if TYPE_CHECKING:
@@ -196,6 +196,8 @@ def _losses(
     batches: Sequence[Any],
     loss: Callable[[Any, Any], Any],
 ) -> np.ndarray:
+    loss = match_shapes(loss)
+
     def at(forward: Callable[[Any], Any]) -> float:
         return score(forward, batches, loss)["loss"]
 

@@ -32,6 +32,7 @@ from .precision import Precision as Precision
 from .replies import NewBatch as NewBatch
 from .replies import Skip as Skip
 from .replies import Stop as Stop
+from .shapes import match_shapes as match_shapes
 from .state import State as State
 from .state import check_state as check_state
 from .state import init as init

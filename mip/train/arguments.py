@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
-from mip.errors import MipError
+from mip.errors import DataError, MipError
 from mip.metrics import Metric, assumes_logits
 from mip.optim import Optimizer
 
@@ -20,6 +21,30 @@ def check_net(net: Any) -> None:
         raise MipError(f"the net is the class {net.__name__}: make one, {net.__name__}(…)")
     if not isinstance(net, nn.Module):
         raise MipError(f"the net must be an nn.Module, not {type(net).__name__}")
+
+
+def check_trainable(net: Any) -> None:
+    """Raise MipError for anything but a module with parameters to train.
+
+    >>> check_trainable(nn.ReLU())
+    Traceback (most recent call last):
+    mip.errors.MipError: the net has no parameters that require a gradient
+    """
+    check_net(net)
+    for path, param in net.named_parameters():
+        if isinstance(param, nn.parameter.UninitializedParameter):
+            cure = "run the net on a few rows first, net(inputs)"
+            raise MipError(f"the parameter '{path}' of the net has no shape yet: {cure}")
+    if any(param.requires_grad for param in net.parameters()):
+        return
+    lists = [
+        name
+        for module in net.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, (list, tuple)) and any(isinstance(each, nn.Module) for each in value)
+    ]
+    cure = f": torch finds no layers in a list, make '{lists[0]}' an nn.ModuleList" if lists else ""
+    raise MipError(f"the net has no parameters that require a gradient{cure}")
 
 
 def check_loss(loss: Any) -> None:
@@ -38,6 +63,39 @@ def check_loss(loss: Any) -> None:
     if not callable(loss):
         cure = "pass a function of (logits, target), such as torch.nn.functional.mse_loss"
         raise MipError(f"the loss must be callable, not {type(loss).__name__}: {cure}")
+    options = loss.keywords if isinstance(loss, partial) else getattr(loss, "__dict__", {})
+    if options.get("reduction") == "sum":
+        cure = "take reduction='mean', with which the learning rate suits every batch size"
+        raise MipError(f"the loss is a sum over rows and not their mean: {cure}")
+
+
+def check_loss_value(value: Any, source: str) -> Tensor:
+    """Return what a loss has returned; raise DataError unless it is a tensor.
+
+    >>> check_loss_value(0.5, "the loss")
+    Traceback (most recent call last):
+    mip.errors.DataError: the loss returned a float and not a tensor: leave out item() and float()
+    """
+    if isinstance(value, Tensor):
+        return value
+    if value is None:
+        raise DataError(f"{source} returned None: it must return the loss")
+    cure = "leave out item() and float()" if isinstance(value, float) else "return one number"
+    raise DataError(f"{source} returned a {type(value).__name__} and not a tensor: {cure}")
+
+
+def scalar(loss: Tensor) -> Tensor:
+    """Return a loss of one number as a tensor without dimensions; raise DataError for several.
+
+    >>> scalar(torch.ones(16))
+    Traceback (most recent call last):
+    mip.errors.DataError: the loss has the shape [16] and is not one number: take the mean, as \
+reduction='mean' does
+    """
+    if loss.numel() != 1:
+        cure = "take the mean, as reduction='mean' does"
+        raise DataError(f"the loss has the shape {list(loss.shape)} and is not one number: {cure}")
+    return loss.reshape(())
 
 
 def check_logits(metrics: Mapping[str, Metric], net: nn.Module, loss: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from itertools import islice
@@ -261,13 +262,19 @@ def check_hooks(hooks: Any) -> None:
 def check_names(hooks: Sequence[Hook], measured: Iterable[str]) -> None:
     """Raise MipError if a hook reads a metric that neither the step measures nor a hook adds.
 
-    Nothing is checked if one of the hooks may add any metric.
+    Nothing of this is checked if one of the hooks may add any metric. Raises MipError as well if
+    two hooks add the same metric.
     """
     reads = [(hook, name) for hook in hooks for name in getattr(hook, "reads", ())]
-    if not reads or any(getattr(hook, "adds", None) is None for hook in hooks):
+    added = [adds for hook in hooks if (adds := getattr(hook, "adds", None)) is not None]
+    if not reads and sum(map(callable, added)) < 2:
         return
-    added = [hook.__dict__["adds"] for hook in hooks]
-    names = [name for adds in added for name in (adds() if callable(adds) else adds)]
+    names = [name for adds in added for name in dict.fromkeys(adds() if callable(adds) else adds)]
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise MipError(f"{times} hooks add '{name}' to the epochs: give each another name=")
+    if len(added) < len(hooks):
+        return
     known = {"epoch", "step", *measured, *names}
     for hook, name in reads:
         if name not in known:

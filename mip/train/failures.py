@@ -13,7 +13,7 @@ from mip.compare import differences
 from mip.errors import DataError, MipError
 from mip.optim import Optimizer
 from mip.train.gradient import bound_tensors, tensor_slots
-from mip.train.shapes import match_target
+from mip.train.shapes import cast_text, failure_of
 from mip.train.state import State, check_tensors
 from mip.tree import leaves, shapes_text
 
@@ -43,20 +43,21 @@ def explain_failure(
     try:
         check_tensors(net, state)
         check_optimizer_state(optimizer, state)
-    except MipError as mistake:
-        return str(mistake)
+    except MipError as other_state:
+        return str(other_state)
     with torch.no_grad(), bound_tensors(tensor_slots(net), state.params | state.buffers):
         calls = list[tuple[str, nn.Module, Any]]()
         try:
             logits = _forward(net, batch[:1], calls)
-        except Exception as failure:
-            return _layer_text(calls, failure, net)
-    try:
-        loss(*match_target(logits, batch[1], loss))
-    except Exception as failure:
-        parts = f"predictions {shapes_text(logits)} and targets {shapes_text(batch[1])}"
-        return f"the loss cannot be computed from {parts}: {_message(failure)}"
-    return None
+        except Exception as mistake:
+            return _layer_text(calls, mistake, net)
+    with torch.no_grad():
+        failure = failure_of(loss, logits, batch[1])
+    if failure is None:
+        return None
+    parts = f"predictions {shapes_text(logits)} and targets {shapes_text(batch[1])}"
+    cure = cast_text(loss, logits, batch[1])
+    return f"the loss cannot be computed from {parts}: {_message(failure)}{cure}"
 
 
 def check_optimizer_state(optimizer: Optimizer, state: State) -> None:

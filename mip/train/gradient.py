@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mip.errors import MipError
+from mip.errors import DataError, MipError
 from mip.optim import Params
 from mip.tree import clone, map_tree
 
@@ -192,6 +192,9 @@ def eager(net: nn.Module, objective: Objective) -> Backward:
         buffers = copy_buffers(buffers)
         with bound_tensors(slots, leaves | buffers):
             loss, predictions = objective(net, batch)
+            if not loss.requires_grad:
+                cure = "leave out detach(), item(), numpy() and torch.no_grad()"
+                raise DataError(f"the loss has no gradient, it was cut off from the net: {cure}")
             scaled = loss if scale is None else loss * scale
             found = torch.autograd.grad(scaled, list(leaves.values()), allow_unused=True)
             after = {path: store[name] for store, name, path in slots if path in buffers}

@@ -19,12 +19,22 @@ from mip.metrics import (
     MetricFunction,
     MetricSet,
     StreamingMetric,
+    as_number,
+    check_metric_names,
     metrics_by_name,
     split_metrics,
 )
-from mip.optim import Optimizer, Params
+from mip.optim import REPORTED, Optimizer, Params
 from mip.rng import derive, generators, seeded
-from mip.train.arguments import check_batch, check_logits, check_loss, check_net, check_optimizer
+from mip.train.arguments import (
+    check_batch,
+    check_logits,
+    check_loss,
+    check_loss_value,
+    check_optimizer,
+    check_trainable,
+    scalar,
+)
 from mip.train.failures import StepError, explain_failure
 from mip.train.gradient import (
     Forward,
@@ -39,6 +49,7 @@ from mip.train.gradient import (
     standard_gradient,
     tensor_slots,
 )
+from mip.train.history import STEP_INFO
 from mip.train.precision import (
     Float16,
     Precision,
@@ -51,7 +62,7 @@ from mip.train.precision import (
     with_loss_scale,
 )
 from mip.train.replies import Skip
-from mip.train.shapes import match_target
+from mip.train.shapes import match_metrics, match_shapes
 from mip.train.state import State, averaged_params, check_state, copy, init
 from mip.tree import Tree
 
@@ -142,12 +153,15 @@ def train_step(
 ) -> Step:
     """Make a training step of a module, a loss and an optimizer.
 
-    A batch begins with (inputs, target); the loss is a mean over its rows. Logits [n, 1] and a
-    target [n], or the other way round, are made one shape; shapes that the loss would broadcast
-    are an error. The module is scratch space while a step runs: only one step, in one thread at a
-    time, may use it. A parameter with `requires_grad=False` is never changed; one that the loss
-    does not depend on has gradient 0, and the first step of a training names it in a MipWarning
-    (with the gradient engine `eager`).
+    A batch begins with (inputs, target); the loss is a mean over its rows. Loss and metrics are
+    given logits and target as they are; where a function would broadcast [n, 1] and [n], or cannot
+    take them, it is given both in one shape. Other shapes that the loss would broadcast are an
+    error. To find out, a function is tried on made-up rows of each new shape.
+
+    The module is scratch space while a step runs: only one step, in one thread at a time, may use
+    it. A parameter with `requires_grad=False` is never changed; one that the loss does not depend
+    on has gradient 0, and the first step of a training names it in a MipWarning (with the gradient
+    engine `eager`).
 
     Raises MipError for a class in the place of a loss, an optimizer of torch, and the like; and
     when it is called, for a state of another module or optimizer, and for inputs, targets and
@@ -156,7 +170,8 @@ def train_step(
     Args:
         net: The module to train; `torch.compile` may have wrapped it, but nothing that spreads it
             over processes or devices.
-        loss: (logits, target) to a tensor without dimensions, the mean over the rows.
+        loss: (logits, target) to one number, the mean over the rows, as a tensor. The loss of an
+            epoch is the mean of those of its batches, weighted by their rows.
         optimizer: The rule by which parameters change.
         metrics: Computed from (logits, target) of training batches: a list of names in
             `mip.metrics.NAMED`, or a dict. A function is computed at every step, with the mean over
@@ -188,7 +203,7 @@ def train_step(
     >>> float(metrics["loss"]), float(after.params["weight"]), float(state.params["weight"])
     (1.0, 1.0, 0.0)
     """
-    check_net(net)
+    check_trainable(net)
     check_loss(loss)
     check_optimizer(optimizer)
     check_not_distributed(net)
@@ -199,7 +214,9 @@ def train_step(
     rngs = generators(device)
     metrics = metrics_by_name(metrics)
     check_logits(metrics, net, loss)
-    functions, streaming = split_metrics(metrics)
+    check_metric_names(metrics, {*STEP_INFO, *REPORTED, "loss", "loss_scale", "epoch"})
+    functions, streaming = split_metrics(match_metrics(metrics))
+    loss = match_shapes(loss)
 
     objective = _objective(loss, map_logits, map_loss, keep_predictions=bool(metrics))
     backward = gradient_engine(net, with_autocast(objective, precision, device))
@@ -296,12 +313,15 @@ def _objective(
         logits = map_logits(forward(batch[0]))
         if logits is Skip.BATCH:
             raise _SkippedBatchError(torch.full((), torch.nan))
-        logits, target = match_target(logits, batch[1], loss)
-        unmapped = loss(logits, target)
+        if logits is None:
+            raise DataError("map_logits returned None: it must return the logits")
+        unmapped = check_loss_value(loss(logits, batch[1]), "the loss")
         value = map_loss(unmapped)
         if value is Skip.BATCH:
             raise _SkippedBatchError(unmapped.detach())
-        return value, (logits, target) if keep_predictions else ()
+        if value is not unmapped:
+            value = check_loss_value(value, "map_loss")
+        return scalar(value), (logits, batch[1]) if keep_predictions else ()
 
     return objective
 
@@ -321,11 +341,13 @@ def _unscale(grads: Params, scale: Tensor | None) -> Params:
 
 def _scores(functions: Mapping[str, MetricFunction], predictions: Any, stacked: int) -> Metrics:
     if not stacked:
-        return {name: function(*predictions) for name, function in functions.items()}
+        return {
+            name: as_number(name, function(*predictions)) for name, function in functions.items()
+        }
     # Stacked models have predictions of their own.
     models = list(zip(*predictions, strict=True)) if functions else []
     return {
-        f"{name}.{k}": function(*pair)
+        f"{name}.{k}": as_number(name, function(*pair))
         for name, function in functions.items()
         for k, pair in enumerate(models)
     }

@@ -342,7 +342,10 @@ def test_a_metric_of_ones_own_is_not_called_before_the_first_epoch():
     steps = []
     own = {"own": lambda logits, target: steps.append(len(target)) or 0.0}
     valid = [plan.encode(rows)]
-    hooks = [mip.validate(plan, valid, metrics=own), mip.early_stop("valid/own", patience=9)]
+    hooks = [
+        mip.validate(plan, valid, metrics=own),
+        mip.early_stop("valid/own", patience=9, mode="min"),
+    ]
     step = mip.train_step(mip.build(plan), plan.loss, mip.sgd(0.01))
     mip.fit(step, valid, step.init(), epochs=2, hooks=hooks)
     assert steps == [20, 20]

@@ -123,7 +123,8 @@ def test_a_loss_that_is_nan_stops_the_fit_and_says_where():
     reasons = []
     step, batches, state = line(**spoiled(2))
     hooks = [nan_guard(), lambda event: reasons.append(event.reason)]
-    assert mip.fit(step, batches, state, epochs=3, hooks=hooks).step == 3
+    with pytest.warns(MipWarning, match=r"nan_guard stopped the fit: the loss is nan at step 3; "):
+        assert mip.fit(step, batches, state, epochs=3, hooks=hooks).step == 3
     assert "the loss is nan at step 3" in reasons
 
 
@@ -458,7 +459,7 @@ def test_every_metric_of_every_head_knows_its_direction():
     seen = {name for head in HEADS.values() for name in metrics_of(head)}
     assert {name for name in seen if direction(f"valid/{name}") == "max"} == seen - falling
     assert {direction(f"valid/it.{name}") for name in HIGHER_IS_BETTER} == {"max"}
-    assert {direction(name) for name in ("loss", "valid/loss", "grad_norm")} == {"min"}
+    assert {direction(name) for name in ("loss", "valid/loss", "loss.0", "grad_norm")} == {"min"}
 
 
 def metrics_of(head):
@@ -538,7 +539,7 @@ def test_a_best_epoch_before_the_fit_is_told():
     step, batches, state = line()
     rising = lambda event: {"m": event.epoch} if event.name == "validate" else None  # noqa: E731
     first = {"epoch": 0, "step": 4, "loss": 1.0, "m": -1.0}
-    hooks = [rising, mip.hooks.restore_best("m")]
+    hooks = [rising, mip.hooks.restore_best("m", mode="min")]
     with pytest.warns(MipWarning, match="epoch 1 was the best and came before this fit"):
         mip.fit(step, batches, state, epochs=1, history=History((first,)), hooks=hooks)
 

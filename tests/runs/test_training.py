@@ -150,7 +150,11 @@ def test_a_plateau_lowers_the_rate_in_the_epoch_after_it():
         if event.name == "after_batch":
             seen.append(float(next(find(event.state.optimizer, LrFactor)).value))
 
-    hooks = [scored([3.0, 2.0, 2.0, 2.0, 1.0]), reduce_lr_on_plateau("score", 0.5, 1), look]
+    hooks = [
+        scored([3.0, 2.0, 2.0, 2.0, 1.0]),
+        reduce_lr_on_plateau("score", 0.5, 1, mode="min"),
+        look,
+    ]
     mip.fit(step, batches, state, epochs=5, hooks=hooks)
     assert seen == [1.0, 1.0, 1.0, 1.0, 0.5]
 
@@ -170,7 +174,7 @@ def test_a_plateau_of_a_metric_that_is_not_measured_is_refused():
 )
 def test_a_metric_that_is_not_measured_is_refused(hook, tmp_path):
     step, batches, state = line(mip.sgd(1e-3))
-    hooks = [hook, mip.checkpoint(tmp_path, metric="los")]
+    hooks = [hook, mip.checkpoint(tmp_path, metric="los", mode="min")]
     with pytest.raises(
         mip.MipError, match=r"the epochs (will )?have no 'los'; did you mean 'loss'\?"
     ):

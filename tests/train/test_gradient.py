@@ -14,6 +14,7 @@ from torch import nn
 
 import mip
 import mip.hooks
+from mip.errors import MipWarning
 from mip.hooks import nan_guard
 from mip.nn import SmallResNet
 from mip.optim import adamw, chain, clip_norm, sgd, stack_optimizers
@@ -351,7 +352,8 @@ def test_a_guarded_step_that_is_not_finite_stops_a_fit_and_says_why():
     root = lambda logits, target: (logits - logits.detach()).abs().sqrt().mean()  # noqa: E731
     step = mip.train_step(net, root, opt, skip_nonfinite=True)
     hooks = [nan_guard(), lambda event: reasons.append(event.reason)]
-    mip.fit(step, [data()], mip.init(net, opt), epochs=3, hooks=hooks)
+    with pytest.warns(MipWarning, match=r"a gradient is not finite at step 1$"):
+        mip.fit(step, [data()], mip.init(net, opt), epochs=3, hooks=hooks)
     assert "a gradient is not finite at step 1" in reasons
 
 

@@ -156,12 +156,12 @@ def test_the_hooks_are_those_of_any_fit(play, tmp_path, capsys):
         mip.progress(total=80),
         mip.hooks.console(),
         mip.log(tmp_path / "history.jsonl"),
-        mip.checkpoint(tmp_path, metric="generator", keep_last=1),
-        mip.early_stop("discriminator", patience=3),
+        mip.checkpoint(tmp_path, metric="generator", mode="min", keep_last=1),
+        mip.early_stop("discriminator", patience=3, mode="min"),
         mip.hooks.record(rows),
         timing(),
         limit(epochs=15),
-        restore_best("generator"),
+        restore_best("generator", mode="min"),
         keep,
     ]
     ended = mip.fit(play.step, play.batches, play.start, epochs=20, hooks=hooks)
@@ -170,13 +170,13 @@ def test_the_hooks_are_those_of_any_fit(play, tmp_path, capsys):
     assert history[0].steps.keys() == names | {"rows", "step"}
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["generator"] for line in lines] == [row["generator"] for row in rows]
-    epoch = mip.metrics.best_epoch(history[0].epochs, "generator")
+    epoch = mip.metrics.best_epoch(history[0].epochs, "generator", "min")
     assert bits(ended.params) == bits(
         fold(play.step, play.batches, play.start, 4 * epoch + 4).params
     )
     best = mip.load_checkpoint(tmp_path / "best.safetensors", play.start)
     assert bits(best.state.params) == bits(ended.params)
-    last = mip.metrics.best_epoch(history[0].epochs, "discriminator")
+    last = mip.metrics.best_epoch(history[0].epochs, "discriminator", "min")
     assert len(rows) == min(15, last + 4)
     assert "generator" in capsys.readouterr().out
 
@@ -244,7 +244,11 @@ def test_two_losses_train_one_encoder_and_are_measured_apart(rows, tmp_path):
             return {f"valid/{name}": float(loss) for name, loss in losses.items()}
         return None
 
-    hooks = [measured, mip.hooks.record(seen), mip.early_stop("valid/label", patience=9)]
+    hooks = [
+        measured,
+        mip.hooks.record(seen),
+        mip.early_stop("valid/label", patience=9, mode="min"),
+    ]
     ended = mip.fit(step, batches, start, epochs=15, hooks=hooks)
     assert bits(ended) == bits(fold(step, batches, start, ended.step))
     assert all(
