@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
+from numbers import Real
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from mip.train.events import (
 from mip.train.failures import StepError
 from mip.train.history import STEP_INFO, Fitted, History, with_history
 from mip.train.replies import NewBatch, Skip, Stop
-from mip.train.state import State, check_state, copy, is_stacked, load_state
+from mip.train.state import State, check_frozen, check_state, copy, is_stacked, load_state
 from mip.train.step import Metrics, Step, StepFunction
 from mip.tree import count_rows
 
@@ -48,13 +49,17 @@ def fit(
     steps, whichever comes first, with the history of the run: `state, history = fit(…)`.
 
     Equal to the plain fold of `step`, bit for bit on the CPU; the given state is not changed. The
-    module of a step that `train_step` made holds the last state afterwards.
+    module of a step that `train_step` made holds the last state afterwards, and what it held before
+    is lost: `step.init()` makes a state of the weights that it has. After an exception or Ctrl-C,
+    too, the module holds what was learned, if a step was taken; an interrupt in the middle of an
+    optimizer's update can leave a part of that step in it.
     An epoch that the state is in the middle of is finished first and counts as one. `pipe` is a
     Pipe, which can resume at any step, or any iterable of batches, which starts over each epoch.
     Schedules without `steps` span the run: from step 0 to the last step of this fit.
     Hooks are called in their order at each of EVENTS; an exception in a hook ends the fit, with
     the hook's name in a note. Raises MipError before the first step for a hook that reads a metric
-    which nobody measures.
+    which nobody measures, for a state that trains other parameters than require a gradient in the
+    module, and for a generator of batches that several epochs would need.
 
     >>> import mip
     >>> from toolz import pipe
@@ -70,10 +75,20 @@ def fit(
     check_step(step)
     check_state(state)
     check_hooks(hooks)
+    net = getattr(step, "net", None)
+    if net is not None:
+        check_frozen(net, state)
     progress = Progress.start(state, hooks, history or History())
     taken = _run(step, pipe, progress, epochs, steps)
-    deque(taken, maxlen=0)  # a loop variable would hold on to the batch before
-    net = getattr(step, "net", None)
+    try:
+        deque(taken, maxlen=0)  # a loop variable would hold on to the batch before
+    except BaseException as error:
+        last = progress.state
+        if last.step > state.step and net is not None and not is_stacked(net, last):
+            with suppress(MipError):  # a hook may have put in the state of another module
+                load_state(net, last)
+                add_note(error, f"the net holds what it learned up to step {last.step}")
+        raise
     if net is not None and not is_stacked(net, progress.state):
         load_state(net, progress.state)
     return with_history(progress.state, progress.history)
@@ -156,9 +171,7 @@ def _run(
     step: StepFunction, pipe: Any, progress: Progress, epochs: int | None, steps: int | None
 ) -> Taken:
     stream, start = Stream.of(pipe), progress.state.step
-    for name, value in (("epochs", epochs), ("steps", steps)):
-        if value is not None and not (value >= 0 and value % 1 == 0):
-            raise MipError(f"fit: {name} must be a whole number, 0 or more: {value}")
+    _check_length(stream, epochs, steps)
     max_epochs = math.inf if epochs is None else epochs
     max_step = math.inf if steps is None else start + steps
     last = min(max_step, stream.last_step(start, max_epochs) or math.inf)
@@ -180,10 +193,24 @@ def _run(
             try:
                 _emit(progress, name, error=error)
             except Exception as other:  # what fails because of the error must not hide it
-                if other is not error:
+                if (type(other), str(other)) != (type(error), str(error)):
                     add_note(error, f"then {type(other).__name__}: {other}")
         raise
     _emit(progress, "after_fit")
+
+
+def _check_length(stream: Stream, epochs: Any, steps: Any) -> None:
+    for name, value in (("epochs", epochs), ("steps", steps)):
+        is_number = value is None or isinstance(value, Real)
+        if not is_number or (value is not None and not (value >= 0 and value % 1 == 0)):
+            raise MipError(f"fit: {name} must be a whole number, 0 or more: {value!r}")
+    kind = type(stream.batches)  # a generator, map, zip, …: other iterators may start again
+    runs_dry = kind.__module__ in ("builtins", "itertools") and hasattr(kind, "__next__")
+    if epochs is not None and epochs > 1 and steps is None and runs_dry:
+        raise MipError(
+            f"fit: a {kind.__name__} yields its batches once, and {epochs} epochs need them again: "
+            "pass a list, a loader, or rows with mip.batch(32)"
+        )
 
 
 def _epochs(

@@ -18,6 +18,7 @@ from mip.train.arguments import check_net, check_optimizer
 from mip.train.gradient import (
     bound_tensors,
     check_not_distributed,
+    path_of,
     saved_buffers,
     tensor_slots,
     trainable_params,
@@ -79,7 +80,9 @@ def init(
     *,
     precision: Precision | Float16 = "float32",
 ) -> State:
-    """Make the state before the first step from copies of a module's parameters and buffers.
+    """Make the state before the first step from copies of a module's parameters and buffers, as
+    they are: `seed` is that of the random choices in training, and changes no weights. What is
+    loaded into the module, edited or frozen later does not reach the state: do it before.
 
     `precision` must be that of `train_step`. Raises MipError, as `train_step` does, for what is no
     module or no optimizer, and for a module that is wrapped for several processes or devices.
@@ -209,6 +212,31 @@ def load_state(net: nn.Module, state: State) -> None:
     with torch.no_grad():
         for store, name, path in tensor_slots(net):
             store[name].copy_(tensors[path])
+
+
+def check_frozen(net: nn.Module, state: State) -> None:
+    """Raise MipError if a state trains a parameter that requires no gradient in a module, or holds
+    one fixed that requires it: it was made before these were frozen.
+
+    >>> from mip.optim import sgd
+    >>> net = nn.Linear(1, 1); state = init(net, sgd(0.1))
+    >>> check_frozen(net.requires_grad_(False), state)
+    Traceback (most recent call last):
+    mip.errors.MipError: the state trains 'weight' and 1 more, which the net has frozen since \
+(requires_grad=False): step.init() makes a state of the net as it is now
+    """
+    since = {True: "the net trains now (requires_grad=True)"}
+    since[False] = "the net has frozen since (requires_grad=False)"
+    for requires, held in ((False, state.params), (True, state.buffers)):
+        params = {path_of(name): param for name, param in net.named_parameters()}
+        changed = [k for k, p in params.items() if p.requires_grad is requires and k in held]
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            holds = "holds fixed" if requires else "trains"
+            raise MipError(
+                f"the state {holds} '{changed[0]}'{more}, which {since[requires]}: step.init() "
+                "makes a state of the net as it is now"
+            )
 
 
 def is_stacked(net: nn.Module, state: State) -> bool:

@@ -439,7 +439,7 @@ def test_an_unexpected_reply_is_named_with_its_hook():
     expected = "expected None, Stop, Skip.EPOCH, a State or a mapping of numbers"
     with pytest.raises(mip.MipError, match=f"returned 3 from after_batch; {expected}") as caught:
         mip.fit(step, batches, state, epochs=1, hooks=[when("after_batch", 3)])
-    assert caught.value.__notes__ == ["in the hook when at after_batch, step 1"]
+    assert caught.value.__notes__[0] == "in the hook when at after_batch, step 1"
 
 
 @pytest.mark.parametrize("name", ["before_epoch", "before_batch"])
@@ -524,7 +524,7 @@ def test_a_hook_that_raises_is_named_and_the_fit_is_told(name):
 
     with pytest.raises(ZeroDivisionError, match="broken hook") as caught:
         mip.fit(step, batches, state, epochs=1, hooks=[names(seen), hook, broken])
-    note = caught.value.__notes__[-1]
+    note = caught.value.__notes__[0]
     assert "hook" in note
     assert f"at {name}, step" in note
     assert seen[-2:] == ["on_error", "after_fit"]
@@ -766,8 +766,20 @@ def test_an_iterable_ends_at_the_step_asked_for():
 
 def test_a_generator_that_is_used_up_is_an_error():
     step, batches, state = line()
-    with pytest.raises(mip.errors.DataError, match="must be iterable again for every epoch"):
+    with pytest.raises(mip.MipError, match="a generator yields its batches once, and 2 epochs"):
         mip.fit(step, (batch for batch in batches), state, epochs=2)
+    assert mip.fit(step, (batch for batch in batches), state, epochs=2, steps=1).step == 1
+    assert mip.fit(step, (batch for batch in batches), state, epochs=1).step == len(batches)
+
+
+def test_an_iterator_of_another_class_may_start_again_and_says_when_it_does_not():
+    class Once(list):
+        def __iter__(self):
+            yield from [self.pop() for _ in range(len(self))]
+
+    step, batches, state = line()
+    with pytest.raises(mip.errors.DataError, match="must be iterable again for every epoch"):
+        mip.fit(step, Once(batches), state, epochs=2)
 
 
 @pytest.mark.parametrize("empty", [[], pipe(torch.empty(0, 2), mip.batch(3))])
