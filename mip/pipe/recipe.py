@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from attrs import field, frozen
-from attrs.validators import gt
+from attrs.validators import gt, instance_of, optional
 from torch import Tensor
 
 from mip.data import Shards, Table
 from mip.errors import DataError, add_note, list_rows
 from mip.pipe.nodes import Item, capture_error, run_threaded
-from mip.pipe.samplers import Sampler, WithoutReplacement
+from mip.pipe.samplers import CustomOrder, Sampler, WithoutReplacement
 from mip.pipe.sources import as_source
 from mip.tree import concat, count_rows, map_tree, shapes_text, slice_rows, taker
 
@@ -53,7 +53,7 @@ class Pipe:
 
     source: Any = field(converter=as_source)
     sampler: Sampler = WithoutReplacement()
-    batch_size: int = field(default=1, validator=gt(0))
+    batch_size: int | None = field(default=None, validator=optional([instance_of(int), gt(0)]))
     drop_last: bool = False
     stages: tuple[Stage, ...] = ()
     ranks: int = field(default=1, validator=gt(0))
@@ -63,6 +63,19 @@ class Pipe:
     def _check_rank(self, _: Any, rank: int) -> None:
         if not 0 <= rank < self.ranks:
             raise ValueError(f"'rank' must be from 0 to {self.ranks - 1}: {rank}")
+
+    @property
+    def rows_per_batch(self) -> int:
+        """The size of a batch: without a `batch_size` one row, which `fit` refuses."""
+        return self.batch_size or 1
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether the rows are drawn at random, in another order than that of the source."""
+        in_order = isinstance(self.sampler, CustomOrder) or (
+            isinstance(self.sampler, WithoutReplacement) and not self.sampler.shuffle
+        )
+        return not in_order
 
     def __len__(self) -> int:
         return _count_batches(self, _epoch_size(self))
@@ -79,7 +92,8 @@ class Pipe:
         source = self.source if isinstance(self.source, Subset) else _rows_text(self.source)
         last = ", drop_last=True" if self.drop_last else ""
         shard = [f"shard({self.rank}, {self.ranks})"] if self.ranks > 1 else []
-        parts = [source, self.sampler, f"batch({self.batch_size}{last})", *shard, *self.stages]
+        batch = [f"batch({self.batch_size}{last})"] if self.batch_size else []
+        parts = [source, self.sampler, *batch, *shard, *self.stages]
         return " | ".join(map(str, parts))
 
     def row(self, position: int) -> Any:
@@ -117,8 +131,8 @@ class Pipe:
             raise DataError("rows_at: shards are read in order; the batches hold their row numbers")
         epoch, position = divmod(step, len(self))
         indices = self.sampler(count_rows(self.source), epoch)
-        start = position * self.batch_size
-        return _row_numbers(self.source, indices[start : start + self.batch_size])
+        start = position * self.rows_per_batch
+        return _row_numbers(self.source, indices[start : start + self.rows_per_batch])
 
     def iter_from(self, step: int) -> Iterator[Any]:
         """Yield the batch of a step and those after it, epoch after epoch, without an end.
@@ -212,13 +226,13 @@ def _epoch_size(pipe: Pipe) -> int:
 
 
 def _count_batches(pipe: Pipe, size: int) -> int:
-    return size // pipe.batch_size if pipe.drop_last else -(-size // pipe.batch_size)
+    return size // pipe.rows_per_batch if pipe.drop_last else -(-size // pipe.rows_per_batch)
 
 
 def _why_empty(pipe: Pipe, size: int) -> str:
     if not size:
         return "its source has no rows"
-    return f"{size} rows are fewer than batch({pipe.batch_size}, drop_last=True)"
+    return f"{size} rows are fewer than batch({pipe.rows_per_batch}, drop_last=True)"
 
 
 def iter_items(pipe: Pipe, step: int = 0, one_epoch: bool = False) -> Iterator[Item]:
@@ -232,14 +246,14 @@ def iter_items(pipe: Pipe, step: int = 0, one_epoch: bool = False) -> Iterator[I
     first, done = divmod(step, n_batches)
     epochs = [first] if one_epoch else itertools.count(first)
     if isinstance(pipe.source, Shards):
-        return _iter_shards(pipe, pipe.source, epochs, done * pipe.batch_size)
-    return _iter_memory(pipe, size, epochs, done * pipe.batch_size)
+        return _iter_shards(pipe, pipe.source, epochs, done * pipe.rows_per_batch)
+    return _iter_memory(pipe, size, epochs, done * pipe.rows_per_batch)
 
 
 def _iter_memory(pipe: Pipe, size: int, epochs: Iterable[int], skip: int) -> Iterator[Item]:
     gather = taker(pipe.source)
     n_rows = count_rows(pipe.source)
-    stop = _count_batches(pipe, size) * pipe.batch_size
+    stop = _count_batches(pipe, size) * pipe.rows_per_batch
 
     def draw(epoch: int) -> Tensor:
         indices = pipe.sampler(n_rows, epoch)
@@ -252,7 +266,7 @@ def _iter_memory(pipe: Pipe, size: int, epochs: Iterable[int], skip: int) -> Ite
         if drawn.error is not None:
             yield drawn
             return
-        for indices in _split(drawn.result[skip:stop], pipe.batch_size):
+        for indices in _split(drawn.result[skip:stop], pipe.rows_per_batch):
             if pipe.ranks > 1:
                 indices = indices.tensor_split(pipe.ranks)[pipe.rank]
             if pipe.stages:
@@ -298,11 +312,11 @@ def _rebatch(windows: Iterator[Item], pipe: Pipe) -> Iterator[Item]:
             continue
         start = 0
         while start < len(window.indices):
-            wanted = pipe.batch_size - (len(rest.indices) if rest else 0)
+            wanted = pipe.rows_per_batch - (len(rest.indices) if rest else 0)
             part = _slice(window, start, start + wanted)
             start += len(part.indices)
             rest = _concat(rest, part) if rest else part
-            if len(rest.indices) == pipe.batch_size:
+            if len(rest.indices) == pipe.rows_per_batch:
                 yield _take_rank(rest, pipe)
                 rest = None
     if rest and not pipe.drop_last:

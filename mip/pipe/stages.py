@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -182,7 +183,13 @@ def shard(rank: int, ranks: int) -> AddToPipe:
 
 
 def batch(size: int, drop_last: bool = False) -> AddToPipe:
-    """Set the number of rows in a batch; `drop_last` leaves out a last batch that is smaller."""
+    """Set the number of rows in a batch; `drop_last` leaves out a last batch that is smaller.
+
+    Raises DataError for a size that is no whole number above 0.
+    """
+    if not isinstance(size, Integral) or size < 1:
+        raise DataError(f"batch: the size must be a whole number, 1 or more: {size!r}")
+    size = int(size)
     return lambda source: evolve(_as_pipe(source), batch_size=size, drop_last=drop_last)
 
 

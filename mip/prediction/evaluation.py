@@ -14,7 +14,7 @@ from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows, table_of
 from mip.prediction.ensembles import Ensemble
 from mip.prediction.inputs import batches_of, check_inputs
-from mip.prediction.nets import batches_in, copy_to, evaluating, on_device
+from mip.prediction.nets import batches_in, check_model, copy_to, evaluating, on_device
 from mip.prediction.predictors import Predictor
 from mip.train import check_logits, score
 from mip.tree import concat, get_in
@@ -45,6 +45,7 @@ def evaluate(
     >>> evaluate(torch.nn.Identity(), batches, ["mae", "percent_close"])
     {'mae': 2.0, 'percent_close': 0.0}
     """
+    check_model(model, rows, "evaluate")
     functions = metrics_by_name(metrics)
     if device:
         model = copy_to(model, device) if isinstance(model, nn.Module) else model.to(device)

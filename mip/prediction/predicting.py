@@ -9,7 +9,7 @@ from torch import nn
 
 from mip.errors import MipError
 from mip.prediction.ensembles import Ensemble, load
-from mip.prediction.nets import copy_to, predict_net
+from mip.prediction.nets import check_model, copy_to, predict_net
 from mip.prediction.predictors import Errors, Predictor
 
 
@@ -42,6 +42,8 @@ def predict(
     >>> predict(nn.Flatten(), [torch.ones(2, 1, 2), torch.zeros(1, 1, 2)]).shape
     torch.Size([3, 2])
     """
+    if not isinstance(model, (str, Path)):
+        check_model(model, rows, "predict")
     if isinstance(model, nn.Module):
         if top is not None:
             raise MipError("predict: a plain module has no classes; torch.topk ranks its outputs")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
@@ -162,13 +163,16 @@ def check_step(step: Any) -> None:
 
 
 def holds_batches(value: Any) -> bool:
-    """Return whether a value can be an iterable of batches; a tensor, a dict and a DataFrame hold
-    rows.
+    """Return whether a value can be an iterable of batches; a tensor, a dict, a DataFrame and a
+    tuple of tensors hold rows.
 
     >>> holds_batches([(torch.ones(2, 1), torch.ones(2))]), holds_batches(torch.ones(2, 1))
     (True, False)
     """
-    holds_rows = isinstance(value, (torch.Tensor, Mapping, str)) or hasattr(value, "iloc")
+    holds_rows = isinstance(value, (torch.Tensor, np.ndarray, Mapping, str))
+    holds_rows = holds_rows or hasattr(value, "iloc")
+    if isinstance(value, tuple) and value and not isinstance(value[0], (tuple, list)):
+        holds_rows = True
     return hasattr(value, "__iter__") and not holds_rows
 
 
@@ -187,13 +191,26 @@ pipe(rows, mip.batch(32)), a Dataset too
 
 
 def check_batch(batch: Any) -> None:
-    """Raise MipError unless a batch begins with (inputs, target).
+    """Raise MipError unless a batch is (inputs, target), or a named tuple that begins with these.
 
-    >>> check_batch(torch.ones(3))
+    >>> check_batch({"image": torch.ones(3), "label": torch.ones(3)})
     Traceback (most recent call last):
-    mip.errors.MipError: a batch must be (inputs, target), not Tensor
+    mip.errors.MipError: a batch must be (inputs, target), not a dict: make it one, \
+mip.transform(lambda batch: (batch["image"], batch["label"]))
     """
+    if isinstance(batch, Mapping):
+        first, second = [*batch, "inputs", "target"][:2] if len(batch) > 1 else ["inputs", "target"]
+        cure = f'mip.transform(lambda batch: (batch["{first}"], batch["{second}"]))'
+        raise MipError(f"a batch must be (inputs, target), not a dict: make it one, {cure}")
     if not isinstance(batch, (tuple, list)):
-        raise MipError(f"a batch must be (inputs, target), not {type(batch).__name__}")
+        kind = type(batch).__name__
+        cure = "rows go in a tuple, pipe((inputs, target), mip.batch(32))"
+        raise MipError(f"a batch must be (inputs, target), not {kind}: {cure}")
     if len(batch) < 2:
         raise MipError("a batch must be (inputs, target), but has only one part")
+    if len(batch) > 2 and not hasattr(batch, "_fields"):
+        raise MipError(
+            f"a batch must be (inputs, target), but has {len(batch)} parts, and nobody reads the "
+            "rest: weights of rows go to the loss in the target, (inputs, (target, weights)); "
+            "mip.transform(lambda batch: batch[:2]) leaves the rest out"
+        )

@@ -67,6 +67,9 @@ class Fitted(State):
     def __iter__(self) -> Iterator[State | History]:
         return iter((_plain(self), self.history))
 
+    def __getitem__(self, position: int) -> State | History:
+        return (_plain(self), self.history)[position]
+
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, {self.history!r})"
 

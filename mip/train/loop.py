@@ -131,6 +131,8 @@ class Stream:
         check_batches(pipe, "fit")
         if not hasattr(pipe, "iter_from"):
             return cls(None, lambda step: iter(pipe), pipe)
+        if getattr(pipe, "batch_size", 1) is None:
+            raise DataError("fit: the pipe has no batch size: add mip.batch(32)")
         if not len(pipe):
             raise DataError("fit: the pipe has no batches")
         return cls(len(pipe), pipe.iter_from, pipe)

@@ -357,10 +357,19 @@ def test_a_recipe_is_a_value():
     assert "10 rows" in repr(batches)
 
 
-@pytest.mark.parametrize("wrong", [lambda: mip.batch(0), lambda: mip.prefetch(0)])
-def test_sizes_are_positive(wrong):
+@pytest.mark.parametrize("size", [0, -1, 16.0, "3", None])
+def test_the_size_of_a_batch_is_checked_at_once(size):
+    with pytest.raises(DataError, match=f"a whole number, 1 or more: {size!r}"):
+        mip.batch(size)
+
+
+def test_as_many_batches_are_prefetched_as_there_can_be():
     with pytest.raises(ValueError, match="must be > 0"):
-        wrong()(torch.arange(3))
+        mip.prefetch(0)
+
+
+def test_numbers_of_numpy_are_sizes():
+    assert [len(rows) for rows in pipe(torch.arange(5), mip.batch(np.int64(2)))] == [2, 2, 1]
 
 
 SCRIPT = """

@@ -272,13 +272,19 @@ REFUSED = {
     "a tensor": (X, "Tensor is not an iterable of batches"),
     "a table": (mip.from_columns({"a": [1]}), "Table is not an iterable of batches"),
     "a number": (3, "int is not an iterable of batches"),
-    "a pair of tensors": ((X, Y), r"a batch must be \(inputs, target\), not Tensor"),
+    "a pair of tensors": ((X, Y), r"tuple is not an iterable of batches: .*pipe\(rows, mip.batch"),
     "tensors": ([X, X], r"a batch must be \(inputs, target\), not Tensor"),
-    "dicts": ([{"x": X, "y": Y}], r"a batch must be \(inputs, target\), not dict"),
+    "dicts": (
+        [{"x": X, "y": Y}],
+        r"a batch must be \(inputs, target\), not a dict: make it one, "
+        r'mip.transform\(lambda batch: \(batch\["x"\], batch\["y"\]\)\)',
+    ),
     "no batches": ([], "the pipe yielded no batches"),
     "no rows": (pipe((X[:0], Y[:0]), mip.batch(2)), "the pipe has no batches"),
     "no whole batch": (pipe((X, Y), mip.batch(9, drop_last=True)), "the pipe has no batches"),
-    "an exhausted generator": ((batch for batch in [(X, Y)]), "it must be iterable again"),
+    "three parts": ([(X, Y, Y)], r"has 3 parts, and nobody reads the rest: .*\(inputs, \(target, "),
+    "rows without a batch size": (mip.sample(shuffle=True)((X, Y)), r"add mip\.batch\(32\)"),
+    "an exhausted generator": ((batch for batch in [(X, Y)]), "yields its batches once"),
 }
 
 

@@ -125,3 +125,11 @@ def test_a_length_that_is_no_whole_number_is_refused(epochs):
     _, step = small()
     with pytest.raises(mip.MipError, match="epochs must be a whole number, 0 or more"):
         mip.fit(step, BATCHES, step.init(), epochs=epochs)
+
+
+def test_what_fit_returns_is_read_as_a_pair():
+    _, step = small()
+    fitted = mip.fit(step, BATCHES, step.init(), epochs=1)
+    state, history = fitted
+    assert fitted[0] == state
+    assert fitted[1] is fitted[-1] is fitted.history is history
