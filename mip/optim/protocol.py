@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Literal
 
 import torch
 from attrs import evolve, frozen
 from toolz import merge
 from torch import Tensor
 
+from mip.errors import MipError, hint
 from mip.tree import Tree, clone
 
 Params = dict[str, Tensor]
@@ -41,7 +43,8 @@ class Optimizer:
     `update_` may write into the tensors it is passed, as its name says; `update` never does. A
     link of a chain may change the gradients, the parameters, or both. `rates(state, step)` says
     which learning rate, momentum and weight decay a step uses, for the history of a fit; those of
-    a group of parameters end with its name, `lr.head`. One of your own:
+    a group of parameters end with its name, `lr.head`. `changes` is what a link changes: those that
+    only clip gradients or keep averages train nothing by themselves. One of your own:
 
     >>> def halve(grads, state, params, step):
     ...     return grads, state, {path: param / 2 for path, param in params.items()}
@@ -53,6 +56,7 @@ class Optimizer:
     init: Callable[[Params], Tree]
     update_: Callable[[Params, Tree, Params, int], Update]
     rates: Rates = no_rates
+    changes: Literal["gradients", "parameters", "averages"] = "parameters"
 
     def update(self, grads: Params, state: Tree, params: Params, step: int) -> Update:
         """Take one step on copies of the arguments."""
@@ -71,11 +75,15 @@ def zeros(params: Params) -> Params:
 def chain(*links: Optimizer) -> Optimizer:
     """Apply optimizers one after another, each to the result of the one before it.
 
+    Raises MipError if gradients are clipped after the last link that changes the parameters, or
+    averages kept before the first.
+
     >>> half = Optimizer(lambda params: (), lambda g, s, p, step: ({"w": g["w"] / 2}, s, p))
     >>> opt = chain(half, half)
     >>> opt.update({"w": torch.ones(1)}, opt.init({}), {}, 0)[0]
     {'w': tensor([0.2500])}
     """
+    _check_order(links)
 
     def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
         new_states = []
@@ -88,13 +96,32 @@ def chain(*links: Optimizer) -> Optimizer:
         pairs = zip(links, state, strict=True)
         return merge([link.rates(link_state, step) for link, link_state in pairs])
 
-    return Optimizer(lambda params: tuple(link.init(params) for link in links), update_, rates)
+    changes = {link.changes for link in links}
+    return Optimizer(
+        lambda params: tuple(link.init(params) for link in links),
+        update_,
+        rates,
+        next(
+            what for what in ("parameters", "averages", "gradients") if what in changes or not links
+        ),
+    )
+
+
+def _check_order(links: Sequence[Optimizer]) -> None:
+    for k, link in enumerate(links):
+        before, after = ([each.changes for each in part] for part in (links[:k], links[k:]))
+        if link.changes == "gradients" and "parameters" in before and "parameters" not in after:
+            cure = "chain(clip_norm(1.0), adamw(1e-3))"
+            raise MipError(f"chain: gradients are clipped before the parameters change: {cure}")
+        if link.changes == "averages" and "parameters" in after and "parameters" not in before:
+            cure = "chain(adamw(1e-3), ema())"
+            raise MipError(f"chain: averages are kept after the parameters change: {cure}")
 
 
 def partition(optimizers: Mapping[str, Optimizer], label: Callable[[str], str]) -> Optimizer:
     """Update each parameter by the optimizer whose name its path is labelled with.
 
-    Raises KeyError for a label without an optimizer.
+    Raises MipError for a label without an optimizer.
 
     >>> keep = Optimizer(lambda params: (), lambda g, s, p, step: (g, s, p))
     >>> clear = Optimizer(lambda params: (), lambda g, s, p, step: (g, s, zeros(p)))
@@ -140,7 +167,12 @@ def _partition(
 
     def init(params: Params) -> Tree:
         for path, param in params.items():
-            optimizers[label(path, param.shape)]
+            name = label(path, param.shape)
+            if name not in optimizers:
+                near = hint(name, optimizers)
+                raise MipError(
+                    f"partition: '{path}' has the label {name!r}, but no optimizer{near}"
+                )
         return {name: opt.init(select(params, params, name)) for name, opt in optimizers.items()}
 
     def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:

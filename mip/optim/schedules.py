@@ -21,6 +21,14 @@ Hyper = float | Schedule
 """A hyper-parameter: a number, or a function of the step."""
 
 
+FRACTIONS = frozenset({"momentum", "beta1", "beta2", "decay"})
+"""The hyper-parameters that are fractions, from 0 to below 1."""
+
+
+NOT_NEGATIVE = frozenset({"lr", "weight_decay", "eps"})
+"""The hyper-parameters that are 0 or more."""
+
+
 def value_at(hyper: Hyper, step: int) -> float:
     """Return the value of a hyper-parameter at a step.
 
@@ -31,7 +39,8 @@ def value_at(hyper: Hyper, step: int) -> float:
 
 
 def check_hyper(name: str, hyper: Any) -> None:
-    """Raise MipError for a hyper-parameter that is neither a number nor a function of the step.
+    """Raise MipError for a hyper-parameter that is neither a number nor a function of the step, and
+    for a number that is negative or, if it is a fraction, not below 1.
 
     >>> check_hyper("lr", "0.1")
     Traceback (most recent call last):
@@ -41,6 +50,24 @@ def check_hyper(name: str, hyper: Any) -> None:
     if isinstance(hyper, type) or not (is_number or callable(hyper)):
         wanted = "a number or a schedule, a function of the step"
         raise MipError(f"{name} must be {wanted}, not {hyper!r}")
+    if name in FRACTIONS and is_number and not 0 <= float(hyper) < 1:
+        raise MipError(f"{name} must be from 0 to below 1, not {hyper}")
+    if name in NOT_NEGATIVE and is_number and not 0 <= float(hyper) < math.inf:
+        raise MipError(f"{name} must be 0 or more, not {hyper}")
+
+
+def check_betas(betas: Any) -> tuple[Hyper, Hyper]:
+    """Return the two betas of an optimizer; raise MipError for anything else.
+
+    >>> check_betas(0.9)
+    Traceback (most recent call last):
+    mip.errors.MipError: betas must be two, such as (0.9, 0.999), not 0.9
+    """
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise MipError(f"betas must be two, such as (0.9, 0.999), not {betas!r}")
+    for name, beta in zip(("beta1", "beta2"), betas, strict=True):
+        check_hyper(name, beta)
+    return betas[0], betas[1]
 
 
 class RunStep(int):
@@ -143,9 +170,15 @@ def multi_step(start: float, milestones: Sequence[int], gamma: float = 0.1) -> S
     """Multiply by `gamma` at each of the steps `milestones`; equal to
     `torch.optim.lr_scheduler.MultiStepLR`.
 
+    A fraction of the run is `round(0.5 * epochs * len(batches))`; raises MipError for one as it is.
+
     >>> [multi_step(1.0, milestones=[1, 3], gamma=0.5)(step) for step in range(5)]
     [1.0, 0.5, 0.5, 0.25, 0.25]
     """
+    for milestone in milestones:
+        if milestone < 0 or milestone % 1:
+            cure = f": round({milestone} * epochs * len(batches))" if 0 < milestone < 1 else ""
+            raise MipError(f"multi_step: milestones are numbers of steps, not {milestone}{cure}")
     ordered = sorted(milestones)
     return lambda step: start * gamma ** bisect_right(ordered, step)
 

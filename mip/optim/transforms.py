@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mip.errors import MipError
 from mip.optim.protocol import Optimizer, Params, Update, zeros
-from mip.optim.schedules import Hyper, rescaled, value_at
+from mip.optim.schedules import Hyper, check_hyper, rescaled, value_at
 from mip.tree import Tree, clone, find, map_tree
 
 
@@ -33,7 +33,7 @@ def clip_norm(max_norm: float) -> Optimizer:
             torch._foreach_mul_(list(grads.values()), scale)
         return grads, state, params
 
-    return Optimizer(lambda params: (), update_)
+    return Optimizer(lambda params: (), update_, changes="gradients")
 
 
 def clip_value(limit: float) -> Optimizer:
@@ -47,7 +47,7 @@ def clip_value(limit: float) -> Optimizer:
     def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
         return {path: grad.clamp_(-limit, limit) for path, grad in grads.items()}, state, params
 
-    return Optimizer(lambda params: (), update_)
+    return Optimizer(lambda params: (), update_, changes="gradients")
 
 
 def accumulate(optimizer: Optimizer, every: int) -> Optimizer:
@@ -166,21 +166,29 @@ def ema(decay: Hyper = 0.999) -> Optimizer:
     """Keep an exponential moving average of the parameters (Polyak and Juditsky 1992), starting
     with those after the first step; for a chain, after the optimizer.
 
+    While it is smaller, (1 + step) / (10 + step) takes the place of a number, so that the average
+    of a short run is not mostly of its first weights; a schedule (`constant(0.999)`) is taken as it
+    is.
+
     `mip.train.with_averaged_params(state)` returns the state with the averages as its parameters,
     and `mip.train.update_bn` recomputes the batch norm statistics for them.
 
-    >>> opt = ema(0.5); state = opt.init({"w": torch.zeros(1)})
+    >>> opt = ema(lambda step: 0.5); state = opt.init({"w": torch.zeros(1)})
     >>> for step in range(3):
     ...     _, state, _ = opt.update({}, state, {"w": torch.ones(1) * step}, step)
     >>> state.mean
     {'w': tensor([1.2500])}
     """
+    check_hyper("decay", decay)
+    if not callable(decay):
+        largest = decay
+        decay = lambda step: min(largest, (1 + step) / (10 + step))  # noqa: E731
 
     def update_(grads: Params, state: Average, params: Params, step: int) -> Update:
         weight = 1 - value_at(decay, step) if state.steps else 1.0
         return grads, _add_to_average(state, params, weight), params
 
-    return Optimizer(init_average, update_)
+    return Optimizer(init_average, update_, changes="averages")
 
 
 def swa(start: int = 0, every: int = 1) -> Optimizer:
@@ -204,7 +212,7 @@ def swa(start: int = 0, every: int = 1) -> Optimizer:
             state = _add_to_average(state, params, 1 / (float(state.steps) + 1))
         return grads, state, params
 
-    return Optimizer(init_average, update_)
+    return Optimizer(init_average, update_, changes="averages")
 
 
 def _add_to_average(average: Average, params: Params, weight: float) -> Average:

@@ -66,8 +66,7 @@ def _schedule(train: Train, steps: int, scale: float) -> Schedule:
 def _averaging(train: Train, steps: int) -> list[Optimizer]:
     if train.swa:
         return [swa(round(train.swa * steps))]
-    # With a constant decay the average of a short run would be mostly its initial weights.
-    return [ema(lambda step: min(train.ema, (1 + step) / (10 + step)))] if train.ema else []
+    return [ema(train.ema)] if train.ema else []
 
 
 def _clipping(train: Train) -> list[Optimizer]:

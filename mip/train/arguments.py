@@ -134,6 +134,9 @@ def check_optimizer(optimizer: Any) -> None:
 1e-3})
     """
     if isinstance(optimizer, Optimizer):
+        if optimizer.changes != "parameters":
+            cure = "chain an optimizer with it, mip.chain(mip.clip_norm(1.0), mip.adamw(1e-3))"
+            raise MipError(f"the optimizer trains nothing, it changes {optimizer.changes}: {cure}")
         return
     kind = optimizer if isinstance(optimizer, type) else type(optimizer)
     if issubclass(kind, torch.optim.Optimizer):

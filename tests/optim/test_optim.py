@@ -483,7 +483,8 @@ def test_averages_equal_torchs(first):
 
     torch.manual_seed(0)
     net = nn.Linear(3, 2)
-    ways = {"ema": (optim.ema(0.9), get_ema_multi_avg_fn(0.9)), "swa": (optim.swa(first), None)}
+    ema = optim.ema(optim.constant(0.9)), get_ema_multi_avg_fn(0.9)
+    ways = {"ema": ema, "swa": (optim.swa(first), None)}
     for name, (link, how) in ways.items():
         torchs, state = AveragedModel(net, multi_avg_fn=how), link.init(initial())
         params = dict(clone(dict(net.state_dict())))

@@ -10,7 +10,7 @@ import torch
 from mip.optim.kernels import rates_of
 from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
 from mip.optim.protocol import Optimizer, Params, Update, zeros
-from mip.optim.schedules import Hyper, value_at
+from mip.optim.schedules import Hyper, check_betas, value_at
 from mip.optim.weight_decay import DecayParams, with_weight_decay
 from mip.tree import Tree
 
@@ -49,6 +49,8 @@ def _fused(
 ) -> Optimizer:
     # Not by `from_kernel`: torch.optim's function sorts the tensors by device before it calls the
     # kernel, which costs as much again, and one addition counts the steps of all parameters.
+    beta1, beta2 = check_betas(betas)
+
     def init(params: Params) -> Tree:
         # The fused kernel reads the counts on the device of the parameters.
         device = next((param.device for param in params.values()), None)
@@ -66,8 +68,8 @@ def _fused(
                 state_steps=list(state["count"].add_(1).unbind()),
                 amsgrad=False,
                 lr=value_at(lr, step),
-                beta1=value_at(betas[0], step),
-                beta2=value_at(betas[1], step),
+                beta1=value_at(beta1, step),
+                beta2=value_at(beta2, step),
                 eps=value_at(eps, step),
                 weight_decay=value_at(decay, step),
                 maximize=False,

@@ -8,6 +8,7 @@ from torch import Tensor
 from mip.optim.kernels import Slots, from_kernel, update_second_moment_
 from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
 from mip.optim.protocol import Optimizer, zeros
+from mip.optim.schedules import check_betas
 from mip.optim.weight_decay import DecayParams
 
 
@@ -25,7 +26,7 @@ def lamb(
     {'w': tensor([2.6464, 3.6464])}
     """
     slots: Slots = {"count": lambda params: torch.zeros(()), "mean": zeros, "square": zeros}
-    beta1, beta2 = betas
+    beta1, beta2 = check_betas(betas)
     hypers = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
     return from_kernel(_kernel, slots, hypers, {}, decay_params)
 

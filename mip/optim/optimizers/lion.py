@@ -7,6 +7,7 @@ from torch import Tensor
 from mip.optim.kernels import from_kernel
 from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
 from mip.optim.protocol import Optimizer, zeros
+from mip.optim.schedules import check_betas
 from mip.optim.weight_decay import DecayParams
 
 
@@ -23,7 +24,7 @@ def lion(
     >>> opt.update({"w": torch.tensor([5.0, -0.1])}, opt.init(params), params, 0)[2]
     {'w': tensor([0.9000, 1.1000])}
     """
-    beta1, beta2 = betas
+    beta1, beta2 = check_betas(betas)
     hypers = {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": weight_decay}
     return from_kernel(_kernel, zeros, hypers, {}, decay_params)
 

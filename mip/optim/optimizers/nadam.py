@@ -7,6 +7,7 @@ from torch.optim.nadam import nadam as kernel
 from mip.optim.kernels import Slots, from_kernel, zero_step_counts
 from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
 from mip.optim.protocol import Optimizer, zeros
+from mip.optim.schedules import check_betas
 from mip.optim.weight_decay import DecayParams
 
 
@@ -28,10 +29,11 @@ def nadam(
     """
     ones = lambda params: zero_step_counts(params) + 1  # noqa: E731
     slots: Slots = {"mean": zeros, "square": zeros, "product": ones, "count": zero_step_counts}
+    beta1, beta2 = check_betas(betas)
     hypers = {
         "lr": lr,
-        "beta1": betas[0],
-        "beta2": betas[1],
+        "beta1": beta1,
+        "beta2": beta2,
         "eps": eps,
         "weight_decay": weight_decay,
         "momentum_decay": momentum_decay,

@@ -7,6 +7,7 @@ from torch.optim.radam import radam as kernel
 from mip.optim.kernels import Slots, from_kernel, zero_step_counts
 from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
 from mip.optim.protocol import Optimizer, zeros
+from mip.optim.schedules import check_betas
 from mip.optim.weight_decay import DecayParams
 
 
@@ -26,7 +27,7 @@ def radam(
     {'w': tensor([0.9000])}
     """
     slots: Slots = {"mean": zeros, "square": zeros, "count": zero_step_counts}
-    beta1, beta2 = betas
+    beta1, beta2 = check_betas(betas)
     hypers = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
     options = {"decoupled_weight_decay": decoupled_weight_decay}
     return from_kernel(kernel, slots, hypers, options, decay_params)

@@ -10,7 +10,7 @@ from torch import Tensor
 from mip.optim.kernels import rates_of, update_second_moment_
 from mip.optim.optimizer_kinds import Betas, NonNegative, Positive, optimizer_kind
 from mip.optim.protocol import Optimizer, Params, Update, zeros
-from mip.optim.schedules import Hyper, value_at
+from mip.optim.schedules import Hyper, check_betas, value_at
 from mip.optim.transforms import init_average
 from mip.optim.weight_decay import DecayParams, with_weight_decay
 from mip.tree import Tree, clone
@@ -36,6 +36,8 @@ def schedule_free(
 
 
 def _adamw(lr: Hyper, betas: tuple[Hyper, Hyper], eps: Hyper, decay: Hyper) -> Optimizer:
+    betas = check_betas(betas)
+
     def init(params: Params) -> Tree:
         return {
             "sums": torch.zeros(2, dtype=torch.float64),  # see _average_weight
