@@ -20,10 +20,11 @@ NUMBER = (bool, int, float, complex, np.bool_, np.number)
 @frozen
 class DatasetRows:
     """The items of a map-style Dataset as rows; those of a batch are read when it is made, and
-    collated by `torch.utils.data.default_collate`, whose lists become tuples.
+    collated by `torch.utils.data.default_collate`, whose lists become tuples. As in other sources
+    float64 becomes the default dtype, unless it is that of a tensor.
 
     >>> DatasetRows([(1, 2.0), (3, 4.0), (5, 6.0)]).take([2, 0])
-    (tensor([5, 1]), tensor([6., 2.], dtype=torch.float64))
+    (tensor([5, 1]), tensor([6., 2.]))
     """
 
     dataset: Any = field(repr=lambda dataset: type(dataset).__name__)
@@ -38,13 +39,19 @@ class DatasetRows:
             items = self.dataset.__getitems__(positions)
         else:
             items = [self.dataset[position] for position in positions]
-        return _with_tuples(default_collate(items))
+        return _collated(default_collate(items), items[0]) if items else default_collate(items)
 
 
-def _with_tuples(batch: Any) -> Any:
+def _collated(batch: Any, item: Any) -> Any:
+    """Make tuples of lists, and the default dtype of a float64 that is not that of a tensor."""
     if isinstance(batch, dict):
-        return {name: _with_tuples(part) for name, part in batch.items()}
-    return tuple(map(_with_tuples, batch)) if isinstance(batch, list) else batch
+        return {name: _collated(part, item[name]) for name, part in batch.items()}
+    if isinstance(batch, (list, tuple)) and len(batch) == len(item):
+        parts = [_collated(part, each) for part, each in zip(batch, item, strict=True)]
+        return batch._make(parts) if hasattr(batch, "_make") else tuple(parts)
+    if isinstance(batch, Tensor) and batch.dtype == torch.float64 and not isinstance(item, Tensor):
+        return _in_default_dtype(batch, "")
+    return tuple(batch) if isinstance(batch, list) else batch
 
 
 def as_source(value: Any) -> Any:
@@ -121,16 +128,16 @@ def _names(row: Any) -> list[Any] | int | None:
 
 def _as_rows(value: Any, path: str) -> Any:
     if isinstance(value, Tensor):
-        return value if value.dim() else None
+        return value if value.dim() and value.layout == torch.strided else None
     if isinstance(value, list):
         return _stack(value, path) if value else None
     if isinstance(value, IterableDataset):
         return None
     if isinstance(value, Dataset) or hasattr(value, "__getitems__"):
-        return DatasetRows(value)
-    if hasattr(value, "to_pandas") or isinstance(value, (str, bytes)):
+        return DatasetRows(value) if hasattr(value, "__len__") else None
+    if hasattr(value, "to_pandas") or hasattr(value, "tocsr") or isinstance(value, (str, bytes)):
         return None
-    array = value.to_numpy() if hasattr(value, "to_numpy") else value
+    array = _frame_array(value) if hasattr(value, "to_numpy") else value
     if isinstance(array, np.ndarray):
         return _as_tensor(array, path) if array.ndim else None
     if not hasattr(value, "__len__"):
@@ -138,6 +145,15 @@ def _as_rows(value: Any, path: str) -> Any:
     if hasattr(value, "take"):
         return value
     return DatasetRows(value) if hasattr(value, "__getitem__") else None
+
+
+def _frame_array(frame: Any) -> np.ndarray:
+    """Return the array of a DataFrame, Series or the like; numbers and bools together as floats."""
+    array = frame.to_numpy()
+    kinds = [getattr(dtype, "kind", "O") for dtype in frame.dtypes] if array.ndim == 2 else ["O"]
+    if array.dtype == object and set(kinds) <= set("biuf"):
+        return frame.to_numpy(dtype=np.float64)
+    return array
 
 
 def _stack(rows: list[Any], path: str) -> Tensor | None:
@@ -187,22 +203,34 @@ def _describe(value: Any, path: str) -> str:
     return f"{kind} {value!r:.40}{where}" if isinstance(value, (*NUMBER, str)) else kind + where
 
 
+_CODES = "text becomes numbers by pandas.factorize(labels)[0], one for each class"
+
+
 def _cure(value: Any) -> str:
+    if isinstance(value, Tensor) and value.layout != torch.strided:
+        return "a sparse tensor has no rows to take: pass x.to_dense()"
+    if hasattr(value, "tocsr"):
+        return "a sparse matrix has no rows to take: pass x.toarray()"
+    if isinstance(value, Dataset) and not isinstance(value, IterableDataset):
+        return "a Dataset needs the method __len__, the number of its rows"
+    return _cure_of_table(value)
+
+
+def _cure_of_table(value: Any) -> str:
     if isinstance(value, list):
-        return (
-            "a list holds a row in each place, all numbers or all tensors of one shape; "
-            "mip.from_columns makes a table of columns of text"
-        )
+        texts = value and isinstance(value[0], str)
+        rows = "a list holds a row in each place, all numbers or all tensors of one shape"
+        return f"{_CODES if texts else rows}; mip.from_columns makes a table of columns of text"
     if isinstance(value, str):
         return "mip.read reads a table from a file, mip.from_columns makes one of columns of text"
     if isinstance(value, NUMBER):
         return "make a tensor of a list of numbers with torch.tensor"
     if isinstance(value, np.ndarray):
-        return "mip.from_columns makes a table of columns"
+        return f"{_CODES}; mip.from_columns makes a table of columns"
     if hasattr(value, "to_pandas"):
         return "mip.from_frame(table.to_pandas()) makes a table"
     if hasattr(value, "iloc"):
-        return "mip.from_frame makes a table of a DataFrame"
+        return f"{_CODES}; for a model of a spec, mip.from_frame makes a table of a DataFrame"
     if hasattr(value, "__iter__"):
         return "an iterable of batches can be passed to fit as it is"
     return "pass a table, a Dataset, or tensors, arrays and lists, alone or in dicts and tuples"
