@@ -8,15 +8,19 @@ Each row is first given the number of its part; only then are rows taken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from attrs import evolve
 
+from mip.data.array_splits import are_arrays, count_array_rows, is_dataset, take_array_rows
 from mip.data.cells import as_text, parse_dates, parse_number
+from mip.data.datasets import from_dataset
+from mip.data.memory import from_columns
 from mip.data.parts import PARTS, part_name
-from mip.data.rows import AnyRows, TableLike, as_table
+from mip.data.rows import AnyRows, as_table
 from mip.data.shards import AnyTable, RowGroup, Shards
 from mip.data.table import Table, format_row_label
 from mip.errors import DataError, quote
@@ -24,18 +28,22 @@ from mip.rng import derive, generator, uniform
 
 
 def split(
-    rows: AnyTable | TableLike,
+    rows: Any,
     fractions: Sequence[float] = (),
     seed: int = 0,
-    stratify: str | None = None,
-    group: str | None = None,
-    time: str | None = None,
-    key: str | None = None,
-    column: str | None = None,
-) -> tuple[AnyTable, ...]:
+    stratify: Any = None,
+    group: Any = None,
+    time: Any = None,
+    key: Any = None,
+    column: Any = None,
+) -> tuple[Any, ...]:
     """Split a table, or what `as_table` makes one of, into disjoint parts that cover it: as a
     function of its rows and the seed, or into the train, valid and test that a `column` names
     (`part_name`: val, Testing, …), of which valid and test may be empty.
+
+    Arrays, tensors, Datasets, and tuples and dicts of these, such as (x, y), come out as what they
+    are (of a Dataset, `Subset`s), with the rows that a table would have. For them a column is an
+    array of its cells, one for each row; for a Dataset it may have a name too.
 
     Sizes are exact (the largest remainders get the odd rows). At most one column can be given:
 
@@ -67,9 +75,31 @@ def split(
     >>> rows = from_frame(pd.DataFrame({"x": range(3), "part": ["train", "val", "train"]}))
     >>> [len(part) for part in split(rows, column="part")]
     [2, 1, 0]
+    >>> x, y = np.arange(12).reshape(6, 2), np.array([0, 1, 0, 1, 0, 1])
+    >>> train, valid = split((x, y), (2 / 3, 1 / 3), stratify=y)
+    >>> train[0].shape, valid[1]
+    ((4, 2), array([1, 0]))
     """
-    table: AnyTable = as_table(rows)
-    _check_exclusive("split", stratify=stratify, group=group, time=time, key=key, column=column)
+    columns = {"stratify": stratify, "group": group, "time": time, "key": key, "column": column}
+    _check_exclusive("split", **columns)
+    if are_arrays(rows):
+        return _split_arrays(rows, fractions, seed, columns)
+    for name, cells in columns.items():
+        if not isinstance(cells, str | None):
+            raise DataError(f"split: {name} is the name of a column, not {type(cells).__name__}")
+    return _split_table(as_table(rows), fractions, seed, stratify, group, time, key, column)
+
+
+def _split_table(
+    table: AnyTable,
+    fractions: Sequence[float],
+    seed: int,
+    stratify: str | None,
+    group: str | None,
+    time: str | None,
+    key: str | None,
+    column: str | None,
+) -> tuple[AnyTable, ...]:
     if column is not None:
         _check_exclusive("split", fractions=fractions or None, column=column)
         return _split_by_names(table, column)
@@ -94,6 +124,26 @@ def split(
     else:
         parts = _assign(order, _round_sizes(fractions, len(table)))
     return tuple(table.take(np.flatnonzero(parts == k)) for k in range(len(fractions)))
+
+
+def _split_arrays(
+    rows: Any, fractions: Sequence[float], seed: int, columns: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    # By way of a table, so that the same rows are in a part whatever holds them.
+    given = {name: cells for name, cells in columns.items() if cells is not None}
+    if is_dataset(rows) and any(isinstance(cells, str) for cells in given.values()):
+        table, names = from_dataset(rows), given
+    else:
+        numbers = {"row": np.arange(count_array_rows(rows))}
+        for name, cells in given.items():
+            if isinstance(cells, str) or not hasattr(cells, "__len__"):
+                raise DataError(f"split: {name} of arrays is an array, one cell for each row")
+            if len(cells) != len(numbers["row"]):
+                raise DataError(f"split: {len(cells)} cells of {name}, {len(numbers['row'])} rows")
+            given[name] = cells.cpu().numpy() if isinstance(cells, torch.Tensor) else cells
+        table, names = from_columns({**numbers, **given}), {name: name for name in given}
+    parts = split(table, fractions, seed, **names)
+    return tuple(take_array_rows(rows, np.asarray(part.row_ids)) for part in parts)
 
 
 def folds(
