@@ -3,8 +3,8 @@
 Names load what they need when they are first used, so that `import mip` costs nothing.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
 __version__ = "0.2.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -9,6 +9,6 @@ To add a kind of column:
 3. Give it a line in `tests/branches/test_kinds.py` and a section in `docs/models.md`.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

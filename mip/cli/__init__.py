@@ -8,6 +8,6 @@ To add a verb:
 3. Describe it in the table of `README.md` and test it in `tests/cli`.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

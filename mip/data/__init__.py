@@ -1,5 +1,5 @@
 """Data: from files and memory to the rows of a Table; what a cell means, splits, statistics."""
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -83,7 +83,8 @@ def save_weights(path: str | Path, net: nn.Module | State, *, overwrite: bool = 
 
     Other tools read it: `net.load_state_dict(safetensors.torch.load_file(path))`. A tensor that
     several layers share is stored once, under the first of its names, as safetensors' `save_model`
-    does it. Raises FileError as `save` does.
+    does it. Raises FileError as `save` does, and for the suffix of a pickle of torch (.pt, .pth,
+    .bin, .ckpt), which this is not.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "net.safetensors")
@@ -99,6 +100,12 @@ def save_weights(path: str | Path, net: nn.Module | State, *, overwrite: bool = 
     else:
         order = "the order is save_weights(path, net)"
         raise MipError(f"save_weights: not a net or a state, but {type(net).__name__}; {order}")
+    if Path(path).suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        name = Path(path).with_suffix(".safetensors").name
+        raise FileError(
+            f"{path}: save_weights writes a safetensors file, which torch.load cannot read: name "
+            f"it {name}, or use torch.save(net.state_dict(), path)"
+        )
     # By this entry transformers and others recognize tensors of torch.
     write_packed(path, tensors, {}, overwrite=overwrite, labels={"format": "pt"})
 
@@ -142,6 +149,10 @@ def load_weights(
         raise MipError("load_weights: mip.train.load_state(net, state) writes a state into a net")
     if isinstance(source, Mapping):
         label, stored = "state dict", source
+        for name, each in source.items():
+            if not isinstance(each, Tensor):
+                kind, cure = type(each).__name__, "torch.as_tensor makes one"
+                raise MipError(f"load_weights: '{name}' is no tensor, but {kind}: {cure}")
     else:
         label, stored = str(source), read_weights(source)
     state_dict = net.state_dict(keep_vars=True)

@@ -12,6 +12,6 @@ What kinds share is in `targets/` (cells to tensors), `losses.py` and `fields.py
 in `mip/metrics`; `protocol.py` has the verbs.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -4,6 +4,6 @@ To add a hook: write a function that returns one in the file of its purpose; sho
 `__init__.pyi`; describe it in `docs/hooks.md`; list it in `tests/hooks/test_reused_hooks.py`.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -3,6 +3,6 @@
 To add a decoder, see `decoding.py`; to add a change of pixels in training, `augmentation.py`.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

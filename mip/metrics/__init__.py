@@ -7,6 +7,6 @@ To add one, write the function of (predictions, targets) in the file of its topi
 They are not torchmetrics', which takes longer to import than torch and sums in float32.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

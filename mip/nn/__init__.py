@@ -1,5 +1,5 @@
 """Modules, backbones, and the initial values of parameters."""
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

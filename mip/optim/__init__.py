@@ -8,6 +8,6 @@ The docstring of `optimizers/` says how to add an optimizer. To add a schedule:
 3. Add it to `tests/optim/test_schedules.py` and to the table of schedules in `docs/training.md`.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -6,6 +6,6 @@ in `docs/data.md`. To add a sampler: write its class in `samplers.py` and an opt
 `stages.py`; list it in `tests/pipe/test_samplers.py`.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

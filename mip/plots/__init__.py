@@ -10,6 +10,6 @@ To add a plot: write such a function, which ends with `finish`, and show it in `
 it in `PLOTS` of `tests/plots/test_plots.py`.
 """
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

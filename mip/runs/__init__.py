@@ -1,5 +1,5 @@
 """Whole runs from a spec: training, resuming, cross-validation, sweeps, replays."""
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

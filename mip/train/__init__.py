@@ -1,5 +1,5 @@
 """Training: gradients, the pure step, and `fit`, which folds it over a pipe."""
 
-import lazy_loader
+from mip.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from mip.errors import MipError
 from mip.optim import Schedule
+from mip.train.arguments import check_step
 from mip.train.events import Event, Reply
 from mip.train.loop import fit
 from mip.train.replies import Stop
@@ -66,7 +67,7 @@ def find_lr(
     theirs. State, module and global random state are not
     changed. Losses are smoothed by an exponential moving average with bias correction. Raises
     ValueError for rates that do not rise and for fewer than 3 steps, and MipError if the loss is
-    not finite from the start.
+    not finite from the start, or for a step in the place of `make_step`.
 
     >>> import mip, torch; from toolz import pipe
     >>> net = torch.nn.Linear(2, 1)
@@ -79,10 +80,14 @@ def find_lr(
     """
     if not (0 < low < high and steps > 2):
         raise ValueError(f"need 0 < low < high and steps >= 3, not {low}, {high} and {steps}")
+    if isinstance(make_step, Step) or not callable(make_step):
+        cure = "lambda lr: mip.train_step(net, loss, mip.adamw(lr))"
+        raise MipError(f"find_lr: a function makes a step for each learning rate: {cure}")
     growth, start = (high / low) ** (1 / (steps - 1)), state.step // accumulate
     schedule = lambda step: low * growth ** (step - start)  # noqa: E731
     losses: list[float] = []
     step = make_step(schedule)
+    check_step(step)
     alone = Step(getattr(step, "donate", step))  # without the module, which is to stay as it is
     hooks = [_record_smoothed(losses, accumulate)]
     fit(alone, pipe, state, steps=steps * accumulate, hooks=hooks)

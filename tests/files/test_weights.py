@@ -251,3 +251,17 @@ def test_a_file_of_weights_is_no_model_and_says_what_reads_it(tmp_path):
     save_weights(tmp_path / "a.safetensors", small())
     with pytest.raises(FileError, match=r"holds no model; mip\.load_weights\(net, path\)"):
         mip.load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.bin", "w.ckpt"])
+def test_weights_are_not_given_the_name_of_a_pickle(name, tmp_path):
+    with pytest.raises(FileError, match=r"cannot read: name it w\.safetensors, or use torch\.save"):
+        mip.save_weights(tmp_path / name, nn.Linear(1, 1))
+    assert not [*tmp_path.iterdir()]
+
+
+def test_weights_that_are_no_tensors_are_named():
+    net = nn.Linear(1, 1)
+    arrays = {name: tensor.detach().numpy() for name, tensor in net.named_parameters()}
+    with pytest.raises(MipError, match=r"'weight' is no tensor, but ndarray: torch\.as_tensor"):
+        mip.load_weights(net, arrays)

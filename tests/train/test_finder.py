@@ -202,3 +202,13 @@ def test_a_group_that_fits_nothing_is_named():
         SpecError, match=r"train\.group\[0\]\.match = 'sise\.\*' matches no parameter"
     ):
         lr_range_test(*grouped('[[train.group]]\nmatch = "sise.*"\n'))
+
+
+def test_a_step_in_the_place_of_its_maker_is_refused():
+    net = torch.nn.Linear(1, 1)
+    step = mip.train_step(net, torch.nn.functional.mse_loss, mip.sgd())
+    for wrong in (step, None):
+        with pytest.raises(mip.MipError, match="a function makes a step for each learning rate"):
+            mip.train.find_lr(wrong, [], step.init())
+    with pytest.raises(mip.MipError, match="the step is a net: make one"):
+        mip.train.find_lr(lambda lr: net, [], step.init())
