@@ -133,6 +133,8 @@ def shapes_text(tree: Tree, rows: bool = True) -> str:
         return f"{{{', '.join(children)}}}"
     if isinstance(tree, (tuple, list)):
         return f"({', '.join(shapes_text(child, rows) for child in tree)})"
+    if hasattr(tree, "dtype") and hasattr(tree, "shape"):  # an array
+        return f"{type(tree).__name__} {tree.dtype} {list(tree.shape[0 if rows else 1 :])}"
     return str(tree)
 
 

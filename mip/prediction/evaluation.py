@@ -45,7 +45,7 @@ def evaluate(
     >>> evaluate(torch.nn.Identity(), batches, ["mae", "percent_close"])
     {'mae': 2.0, 'percent_close': 0.0}
     """
-    check_model(model, rows, "evaluate")
+    check_model(model, "evaluate")
     functions = metrics_by_name(metrics)
     if device:
         model = copy_to(model, device) if isinstance(model, nn.Module) else model.to(device)

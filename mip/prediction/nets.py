@@ -105,23 +105,23 @@ their order: leave sample(…) out
         )
 
 
-def check_model(model: Any, rows: Any, where: str) -> None:
+def check_model(model: Any, where: str) -> None:
     """Raise MipError for what makes no predictions, with what to pass in its place.
 
     >>> from mip.train import State
-    >>> check_model(State({}, {}, ()), [], "predict")
+    >>> check_model(State({}, {}, ()), "predict")
     Traceback (most recent call last):
     mip.errors.MipError: predict: the model is a State: pass the net, which holds the state of the \
 last fit, or mip.module(net, state)
     """
     kind = type(model).__name__
-    if isinstance(rows, (nn.Module, State, Step)) and not isinstance(model, nn.Module):
-        raise MipError(f"{where}: the model is a {kind}: the order is {where}(model, rows)")
     if isinstance(model, State):
         cure = "pass the net, which holds the state of the last fit, or mip.module(net, state)"
         raise MipError(f"{where}: the model is a {kind}: {cure}")
-    if isinstance(model, Step) or not callable(model):
-        raise MipError(f"{where}: the model is a {kind}: pass a net, or a model of a spec")
+    if isinstance(model, Step):
+        raise MipError(f"{where}: the model is a {kind}: pass its net")
+    if not callable(model):
+        raise MipError(f"{where}: the model comes first, {where}(model, rows), not {kind}")
 
 
 def on_device(net: nn.Module) -> Callable[[Any], Any]:

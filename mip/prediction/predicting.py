@@ -43,7 +43,7 @@ def predict(
     torch.Size([3, 2])
     """
     if not isinstance(model, (str, Path)):
-        check_model(model, rows, "predict")
+        check_model(model, "predict")
     if isinstance(model, nn.Module):
         if top is not None:
             raise MipError("predict: a plain module has no classes; torch.topk ranks its outputs")
@@ -52,7 +52,4 @@ def predict(
         return predict_net(copy_to(model, device) if device else model, rows)
     if isinstance(model, (str, Path)):
         return load(model, device=device or "cpu")(rows, top=top, errors=errors)
-    if not isinstance(model, (Predictor, Ensemble)):
-        kind = f"not {type(model).__name__}"
-        raise MipError(f"predict: the model comes first, predict(model, rows), {kind}")
     return (model.to(device) if device else model)(rows, top=top, errors=errors)

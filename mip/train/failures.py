@@ -122,7 +122,15 @@ def _layer_text(calls: list[tuple[str, nn.Module, Any]], failure: Exception, net
         name += f" with a weight {shapes_text(weight)}"
     text = f"{name} cannot take an input {shapes_text(given)}: {_message(failure)}"
     if isinstance(weight, Tensor) and isinstance(given, Tensor) and "dtype" in str(failure):
-        text += f"; convert the rows once, x.to({weight.dtype})"
+        text += f"; convert the rows once, x.to({weight.dtype}), from numpy by torch.as_tensor(x)"
+    if "must be Tensor, not" in str(failure):
+        text += (
+            "; a batch holds tensors: torch.as_tensor, or rows of arrays in a pipe, mip.batch(32)"
+        )
+    unpacked = "**inputs" if isinstance(given, dict) else "*inputs"
+    if isinstance(given, (dict, tuple, list)) and "positional argument" in str(failure):
+        text += "; inputs come as one argument, and a subclass makes several of it: "
+        text += f"def forward(self, inputs): return super().forward({unpacked})"
     return text
 
 

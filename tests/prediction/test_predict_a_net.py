@@ -79,10 +79,10 @@ BATCHES = pipe((X, Y), mip.batch(4))
     ("model", "rows", "error"),
     [
         (STEP.init(), BATCHES, r"the model is a State: pass the net, .* mip\.module\(net, state\)"),
-        (STEP, BATCHES, "the model is a Step: pass a net"),
-        (BATCHES, NET, r"the model is a Pipe: the order is (predict|evaluate)\(model, rows\)"),
-        (X, X, "the model is a Tensor: pass a net"),
-        (None, X, "the model is a NoneType: pass a net"),
+        (STEP, BATCHES, "the model is a Step: pass its net"),
+        (BATCHES, NET, r"the model comes first, (predict|evaluate)\(model, rows\), not Pipe"),
+        (X, X, r"the model comes first, .*, not Tensor"),
+        (None, X, r"the model comes first, .*, not NoneType"),
     ],
 )
 def test_what_makes_no_predictions_is_named(call, model, rows, error):

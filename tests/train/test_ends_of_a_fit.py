@@ -133,3 +133,37 @@ def test_what_fit_returns_is_read_as_a_pair():
     state, history = fitted
     assert fitted[0] == state
     assert fitted[1] is fitted[-1] is fitted.history is history
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 1), nn.Linear(3, 1)
+
+    def forward(self, a, b):
+        return self.a(a) + self.b(b)
+
+
+class Unpacked(Two):
+    def forward(self, inputs):
+        return super().forward(**inputs) if isinstance(inputs, dict) else super().forward(*inputs)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "unpacked"), [((X, X), r"\*inputs"), ({"a": X, "b": X}, r"\*\*inputs")]
+)
+def test_a_net_of_several_arguments_takes_them_by_two_lines(inputs, unpacked):
+    rows = pipe((inputs, Y), mip.batch(8))
+    cure = (
+        rf"as one argument, .*def forward\(self, inputs\): return super\(\)\.forward\({unpacked}\)"
+    )
+    step = mip.train_step(Two(), mse_loss, mip.adamw(1e-2))
+    with pytest.raises(mip.MipError, match=cure):
+        mip.fit(step, rows, step.init(), epochs=1)
+    with pytest.raises(mip.MipError, match=cure):
+        mip.predict(step.net, rows)
+    net = Unpacked()
+    step = mip.train_step(net, mse_loss, mip.adamw(1e-2))
+    assert mip.fit(step, rows, step.init(), epochs=1).step == 3
+    assert mip.predict(net, rows).shape == (24, 1)
+    assert net.state_dict().keys() == Two().state_dict().keys()
