@@ -167,3 +167,10 @@ def test_a_net_of_several_arguments_takes_them_by_two_lines(inputs, unpacked):
     assert mip.fit(step, rows, step.init(), epochs=1).step == 3
     assert mip.predict(net, rows).shape == (24, 1)
     assert net.state_dict().keys() == Two().state_dict().keys()
+
+
+def test_batches_of_arrays_are_named_by_their_shape():
+    _, step = small()
+    error = r"an input ndarray float32 \[24, 3\]: .*; a batch holds tensors: torch\.as_tensor"
+    with pytest.raises(mip.MipError, match=error):
+        mip.fit(step, [(X.numpy(), Y.numpy())], step.init(), epochs=1)
