@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from mip.errors import FileError, MipError, SpecError
+from mip.errors import FileError, MipError, SpecError, hint
 from mip.files.format import Tensors, read_file, write_packed
 from mip.model import Plan, plan_from_dict, plan_to_dict
 from mip.spec import KINDS
@@ -112,7 +112,8 @@ def model_file(path: str | Path) -> Path:
     """Return the file of a model, which in the folder of a finished run is `model.safetensors`."""
     path = Path(path)
     if path.is_dir() and not (path / "model.safetensors").exists():
-        raise FileError(f"{path}: a folder without the model.safetensors of a finished run")
+        near = hint("", (file.name for file in path.glob("*.safetensors")))
+        raise FileError(f"{path}: a folder without the model.safetensors of a finished run{near}")
     return path / "model.safetensors" if path.is_dir() else path
 
 

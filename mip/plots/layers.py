@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,15 +29,24 @@ MAX_TITLE = 34
 """Letters of a path that fit above a panel."""
 
 
+@runtime_checkable
+class HasState(Protocol):
+    """What `mip.run` and `mip.load_checkpoint` return."""
+
+    @property
+    def state(self) -> State: ...
+
+
 def weights(
-    model: nn.Module | State | Mapping[str, Tensor],
+    model: nn.Module | State | Mapping[str, Tensor] | HasState,
     bins: int = 40,
     *,
     title: str | None = None,
     path: str | Path | None = None,
     overwrite: bool = False,
 ) -> Figure:
-    """Draw a histogram of the numbers in each parameter of a net, a state, or a dict of tensors.
+    """Draw a histogram of the numbers in each parameter of a net, a state, a dict of tensors, or
+    of what has a state: a run or a checkpoint.
 
     Each panel has its own scales; its title has the mean and the standard deviation. Numbers that
     are not finite are counted there and not drawn. Raises MipError if there are no parameters.
@@ -56,7 +65,9 @@ def weights(
     return finish(fig, title, path, overwrite)
 
 
-def _params(model: nn.Module | State | Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _params(model: nn.Module | State | Mapping[str, Tensor] | HasState) -> dict[str, Tensor]:
+    if isinstance(model, HasState) and not isinstance(model, nn.Module):
+        model = model.state
     if isinstance(model, nn.Module):
         return dict(model.named_parameters())
     params = model.params if isinstance(model, State) else model
