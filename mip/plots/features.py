@@ -165,9 +165,12 @@ def decision_boundary(
 def _threshold(model: Any, predicted: np.ndarray, threshold: float | None) -> float:
     if threshold is not None:
         return threshold
-    if isinstance(model, nn.Sequential) and len(model) and isinstance(model[-1], nn.Sigmoid):
+    last = model
+    while isinstance(last, nn.Sequential) and len(last):
+        last = last[-1]
+    if isinstance(last, nn.Sigmoid):
         return 0.5
-    if are_unclear(predicted):
+    if are_unclear(predicted) and not isinstance(last, nn.Linear):
         cure = "threshold=0.5 for probabilities, threshold=0 for logits"
         raise DataError(f"the model returns numbers from 0 to 1: give {cure}")
     return 0.0

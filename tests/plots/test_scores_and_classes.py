@@ -24,10 +24,13 @@ def areas(*arguments, **options):
 
 
 def test_a_net_that_ends_in_sigmoid_has_the_boundary_of_its_logits():
-    linear = nn.Linear(2, 1)
-    logits = areas(linear, POINTS, SIDE)
-    assert areas(nn.Sequential(linear, nn.Sigmoid()), POINTS, SIDE) == logits
-    assert {0, 1} == set(logits)
+    for bias in (0.0, 0.5):  # with 0.5 the logits are from 0 to 1
+        linear = nn.Linear(2, 1)
+        with torch.no_grad():
+            linear.weight[:], linear.bias[:] = torch.tensor([[0.4, 0.0]]), bias
+        logits = areas(linear, POINTS, SIDE)
+        assert areas(nn.Sequential(linear, nn.Sigmoid()), POINTS, SIDE) == logits
+        assert set(logits) == ({1} if bias else {0, 1})
 
 
 def test_numbers_from_0_to_1_need_a_threshold():
