@@ -12,6 +12,7 @@ from torch import nn
 
 from mip.data import as_array
 from mip.errors import DataError, MipError
+from mip.metrics import r2, rmse
 from mip.plots.figures import finish, shorten, single
 from mip.plots.labels import (
     all_names,
@@ -41,8 +42,8 @@ def predictions(
     """Draw predictions against the truth: a point for each row, and the line where both are equal.
 
     Both are numbers [n] or [n, 1]: tensors, arrays, lists or Series; the DataFrame that a predictor
-    returns has them as `value`. Rows without a number are left out. Raises DataError if the
-    lengths differ, or if no row has both.
+    returns has them as `value`. Rows without a number are left out. The title has R² and the root
+    mean squared error of the others. Raises DataError if the lengths differ, or if no row has both.
 
     >>> fig = predictions([1.0, 2.0, 4.0], [1.0, 2.5, 3.0])
     >>> fig.axes[0].collections[0].get_offsets().tolist()
@@ -62,7 +63,9 @@ def predictions(
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel(_label(target, "truth"), fontsize=9)
     axes.set_ylabel("predicted", fontsize=9)
-    return finish(fig, title, path, overwrite)
+    spread = f"R² {r2(guess, truth):.3g}, " if np.ptp(truth) > 0 else ""
+    scores = f"{spread}RMSE {rmse(guess, truth):.4g} ({len(truth):,} rows)"
+    return finish(fig, scores if title is None else f"{title}: {scores}", path, overwrite)
 
 
 def fitted_line(
