@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -100,6 +101,7 @@ def run(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    hooks: Sequence[Hook] = (),
     make_hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
     context: Context = DEFAULT_CONTEXT,
 ) -> Run:
@@ -112,8 +114,8 @@ def run(
     Paths in the spec are relative to `context.base`, by default to the folder of the spec's file.
 
     The folder `out` gets `spec.toml`, whose paths are relative to it, `checkpoints/`,
-    `history.jsonl` and `model.safetensors`; without it nothing is kept. `make_hooks` is called
-    with the job before it is trained. With `resume` the run continues from
+    `history.jsonl` and `model.safetensors`; without it nothing is kept. `hooks` watch the fit;
+    those that need the job are made by `make_hooks`. With `resume` the run continues from
     `checkpoints/last.safetensors`, which also holds warm-started branches, so that their source
     models are not read again; SpecError if the spec or the rows have changed since. It may have
     another `train.epochs`: with more of them a finished run is trained on, with its optimizer's
@@ -128,8 +130,9 @@ def run(
         base = context.base if context.base != Path() else Path(spec).parent
         spec, context = load_spec(spec, context.kinds), evolve(context, base=base)
     if out is None:
+        every = partial(_all_hooks, hooks, make_hooks)
         with TemporaryDirectory() as folder:
-            return run(spec, train, valid, test, out=folder, make_hooks=make_hooks, context=context)
+            return run(spec, train, valid, test, out=folder, make_hooks=every, context=context)
     began, out = time.monotonic(), Path(out)
     with locked(out), warnings_shown_once():
         check_run_folder(out, resume, overwrite, input_files(spec, context.base))
@@ -141,7 +144,7 @@ def run(
             job = evolve(job, start=load_run_checkpoint(last, job.start, context.kinds))
             _check_length(job, out, epochs_before(last, context.kinds))
             _check_best_checkpoint(job, out)
-        hooks = make_hooks(job)
+        hooks = _all_hooks(hooks, make_hooks, job)
         if not resume:
             clear_run(out)
         write_spec(out, _relocated(spec, context.base, out))
@@ -153,6 +156,12 @@ def run(
         save(out / "model.safetensors", job.plan, state, overwrite=True)
     seconds = time.monotonic() - began
     return Run(job.plan, state, ended.history, seconds, context.resolved_device())
+
+
+def _all_hooks(
+    hooks: Sequence[Hook], make_hooks: Callable[[Job], Sequence[Hook]], job: Job
+) -> Sequence[Hook]:
+    return [*hooks, *make_hooks(job)]
 
 
 def _parts(spec: Spec, train: Any, valid: Any, test: Any, base: Path) -> Parts:

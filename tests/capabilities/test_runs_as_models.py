@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 import pandas as pd
 import pytest
 
@@ -109,3 +112,47 @@ def test_a_run_folder_is_the_file_of_a_model(tmp_path, run):
 def test_a_series_as_target_is_refused_with_the_right_advice():
     with pytest.raises(DataError, match=r"the target is a column of the rows: rows\.assign"):
         mip.run(mip.parse(SPEC), ROWS[["x"]], ROWS["y"])
+
+
+def test_hooks_watch_a_run_with_and_without_a_folder(tmp_path):
+    spec = mip.parse(SPEC)
+    for out in (None, tmp_path / "run"):
+        rows, made = [], []
+        run = mip.run(
+            spec,
+            ROWS,
+            out=out,
+            hooks=[mip.hooks.record(rows)],
+            make_hooks=lambda job, made=made: [mip.hooks.record(made)],
+            context=CPU,
+        )
+        assert rows == made == [*run.history.epochs]
+
+
+def test_a_notebook_shows_specs_and_models_as_text_of_a_spec(ended):
+    text = f"<pre>{html.escape(mip.dump(ended.plan.spec))}</pre>"
+    for value in (ended.plan.spec, ended.plan, ended.predict):
+        assert value._repr_html_() == text
+
+
+def test_a_notebook_counts_epochs_from_1_and_leaves_out_fixed_rates():
+    rows = [{"epoch": k, "step": k, "loss": k, "lr": 0.1 * k, "weight_decay": 0.01} for k in (0, 1)]
+    shown = mip.train.History(tuple(rows))._repr_html_()
+    assert re.findall("<th>(.*?)</th>", shown) == ["epoch", "step", "loss", "lr"]
+    assert re.findall("<tr>\\s*<td>(.*?)</td>", shown) == ["1", "2"]
+    assert mip.train.History()._repr_html_()
+
+
+def test_crossval_takes_a_number_of_folds(tmp_path, run):
+    ROWS.to_csv(tmp_path / "rows.csv", index=False)
+    text = SPEC.replace("seed = 3", 'seed = 3, stratify = "y"').replace(
+        "[data]", '[data]\ntable = "rows.csv"'
+    )
+    (tmp_path / "a.toml").write_text(text)
+    by_file = tmp_path / "folds.csv"
+    mip.folds(ROWS, 4, seed=3, stratify="y").frame[["fold_0"]].rename_axis("row").to_csv(by_file)
+    outputs = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for folds, out in zip((4, by_file), outputs, strict=True):
+        code, _, err = run("crossval", tmp_path / "a.toml", "--folds", folds, "--out", out)
+        assert code == 0, err
+    assert outputs[0].read_text() == outputs[1].read_text()
