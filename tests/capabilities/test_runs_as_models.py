@@ -7,9 +7,11 @@ import re
 
 import pandas as pd
 import pytest
+import toolz
+import torch
 
 import mip
-from mip.errors import DataError, FileError
+from mip.errors import DataError, FileError, MipError
 
 CPU = mip.Context(device="cpu")
 ROWS = pd.DataFrame({"x": range(40), "y": [k % 2 for k in range(40)]})
@@ -156,3 +158,13 @@ def test_crossval_takes_a_number_of_folds(tmp_path, run):
         code, _, err = run("crossval", tmp_path / "a.toml", "--folds", folds, "--out", out)
         assert code == 0, err
     assert outputs[0].read_text() == outputs[1].read_text()
+
+
+def test_a_summary_takes_the_pipe_that_a_net_trains_on():
+    x, net = torch.zeros(6, 3), torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
+    batches = toolz.pipe((x, torch.zeros(6)), mip.batch(4))
+    assert repr(mip.model.summary(net, batches)) == repr(mip.model.summary(net, x[:4]))
+    with pytest.raises(
+        MipError, match=r"of a batch \(inputs, target\) give the inputs: batch\[0\]"
+    ):
+        mip.model.summary(net, batches[0])
