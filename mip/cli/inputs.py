@@ -212,4 +212,7 @@ def check_no_photo(outputs: Sequence[Path | None], table: Rows) -> None:
 def model_files(model: Path) -> list[Path]:
     """List a model's file and, if it is in a run's folder, the other files of the run."""
     folder = model.parent
-    return [model, *(mip.files.run_files(folder) if mip.files.is_run(folder) else [])]
+    return [
+        mip.files.model_file(model),
+        *(mip.files.run_files(folder) if mip.files.is_run(folder) else []),
+    ]

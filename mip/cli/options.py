@@ -14,7 +14,7 @@ SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file (TOM
 
 def model_file(path: Path | None) -> Path | None:
     """Return the file of a model, which may be given as its run folder."""
-    return path / "model.safetensors" if path and mip.files.is_run(path) else path
+    return mip.files.model_file(path) if path else path
 
 
 ModelFile = Annotated[

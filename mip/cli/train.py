@@ -214,7 +214,10 @@ def _print_outcome(outcome: mip.runs.Outcome) -> None:
 def crossval(
     spec: SpecFile,
     folds: Annotated[
-        Path, typer.Option(metavar="FILE", help="A table with a row column and folds.")
+        Path,
+        typer.Option(
+            metavar="K|FILE", help="So many folds, or a table with a row column and folds."
+        ),
     ],
     column: Annotated[
         str | None,
@@ -232,7 +235,7 @@ def crossval(
     read_spec, table = open_spec(spec, set_, [out, json], force, [folds])
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
-    file = mip.read(folds)
+    file = _read_folds(folds, read_spec, table)
     columns = [column] if column else _fold_columns(file)
     repeats = {
         name: mip.crossval(
@@ -261,6 +264,15 @@ def crossval(
     if errors:
         total = len(errors) + len(scores)
         raise MipError(f"{len(errors)} of {total} folds failed; the scores are those of the others")
+
+
+def _read_folds(folds: Path, spec: mip.spec.Spec, table: mip.Table) -> mip.Table:
+    """Read a file of folds, or make as many as a number says, grouped as the spec splits."""
+    if folds.exists() or not str(folds).isdigit():
+        return mip.read(folds)
+    split = spec.data.split
+    made = mip.folds(table, int(str(folds)), 1, split.seed, split.stratify, split.group)
+    return mip.from_columns({"row": made.index.tolist(), "fold": made.texts("fold_0").tolist()})
 
 
 def _fold_columns(folds: mip.Table) -> list[str]:

@@ -132,7 +132,7 @@ def ensemble(
     force: Force = False,
 ) -> None:
     """Combine models into one file that predicts their mean."""
-    paths = [path / "model.safetensors" if path.is_dir() else path for path in models]
+    paths = [mip.files.model_file(path) for path in models]
     check_outputs([out], force, [file for path in paths for file in model_files(path)])
     made = mip.prediction.ensemble([mip.load(path) for path in paths])
     mip.prediction.save_ensemble(out, made, overwrite=force)

@@ -44,7 +44,10 @@ _ROWS = (
 
 
 _CURES = {
-    "Series": "; one row is series.to_frame().T",
+    "Series": (
+        "; the target is a column of the rows: rows.assign(price=series); one row is "
+        "series.to_frame().T"
+    ),
     "ndarray": "; name its columns: pandas.DataFrame(array, columns=[…])",
 }
 

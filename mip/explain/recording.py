@@ -49,7 +49,8 @@ _EXACT = 2**24
 
 @frozen(eq=False)
 class Statistics:
-    """The summary of one tensor: `numbers`, float32 or float64 [4], and `counts`, int64 [bins].
+    """The summary of one tensor of `size` numbers: `numbers`, float32 or float64 [4], and `counts`,
+    int64 [bins].
 
     Both stay on the tensor's device; reading a property waits for it. The bins have equal width
     over `span`, both ends included; values outside of it, and NaN, are in no bin.
@@ -58,6 +59,7 @@ class Statistics:
     numbers: Tensor
     counts: Tensor
     span: tuple[float, float]
+    size: int = 0
 
     @property
     def mean(self) -> float:
@@ -98,7 +100,7 @@ def statistics(
     """
     values = torch.atleast_1d(output.detach())
     values = values.to(torch.promote_types(values.dtype, torch.float32))
-    return Statistics(_numbers(values), _counts(values.flatten(), bins, span), span)
+    return Statistics(_numbers(values), _counts(values.flatten(), bins, span), span, values.numel())
 
 
 def _numbers(values: Tensor) -> Tensor:
@@ -134,7 +136,8 @@ def _nondeterministic_allowed() -> Iterator[None]:
 @frozen(eq=False)
 class Record:
     """One call of a layer: its path, the pass and the call within it, both counted from 0, whether
-    the layer was in training mode, and the value: Statistics, or what your function returned.
+    the layer was in training mode, the value (Statistics, or what your function returned), and the
+    layer's type, such as "Linear".
 
     If a layer outputs several tensors, there is a record for each, whose path ends with that of the
     tensor: "head/price". A pass is a forward of the probed module; for a layer that was called
@@ -146,6 +149,7 @@ class Record:
     call: int
     training: bool
     value: Any
+    layer: str = ""
 
 
 def layers(
@@ -291,9 +295,12 @@ class _Log:
         except Exception as error:
             add_note(error, f"while recording {path or 'the module'}")
             raise
+        kind = type(layer).__name__
         for leaf, value in pairs:
             name = f"{path}/{leaf}" if leaf else path
-            self.records.append(Record(name, self.current, calls[path], layer.training, value))
+            self.records.append(
+                Record(name, self.current, calls[path], layer.training, value, kind)
+            )
 
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:

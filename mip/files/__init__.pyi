@@ -9,6 +9,7 @@ from .lock import LOCK as LOCK
 from .lock import locked as locked
 from .models import load_model as load_model
 from .models import load_models as load_models
+from .models import model_file as model_file
 from .models import save as save
 from .models import save_models as save_models
 from .run_folder import check_run_folder as check_run_folder

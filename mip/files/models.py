@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from mip.errors import FileError, MipError, SpecError
+from mip.errors import FileError, MipError, SpecError, hint
 from mip.files.format import Tensors, read_file, write_packed
 from mip.model import Plan, plan_from_dict, plan_to_dict
 from mip.spec import KINDS
@@ -16,22 +16,44 @@ from mip.train import State, with_averaged_params
 from mip.tree import Tree, leaves
 
 
-def save(path: str | Path, plan: Plan, state: State, *, overwrite: bool = False) -> None:
-    """Write a model into one safetensors file: spec, facts, and the weights (their averages, if the
-    state keeps averages). Equal models give equal bytes.
+class HasPlanAndState(Protocol):
+    """What `mip.run` returns."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def state(self) -> State: ...
+
+
+def save(
+    path: str | Path,
+    plan: Plan | HasPlanAndState,
+    state: State | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a model, or that of a finished run, into one safetensors file: spec, facts, and the
+    weights (their averages, if the state keeps averages). Equal models give equal bytes.
 
     Raises FileError if the file exists, unless `overwrite` allows to replace it. Raises MipError
     for a net without a plan, whose weights `save_weights` writes.
 
     >>> from torch import nn
-    >>> save("net.safetensors", nn.Linear(2, 1), None)
+    >>> save("net.safetensors", nn.Linear(2, 1))
     Traceback (most recent call last):
     mip.errors.MipError: mip.save(path, plan, state) writes the model of a spec: plan is a Linear; \
 mip.save_weights(path, net) writes the weights of a net of your own
     """
-    _check_arguments(path=path, plan=plan, state=state)
-    meta = {"plan": plan_to_dict(plan), "step": state.step}
-    write_packed(path, dict(leaves(_weights(state))), meta, overwrite=overwrite)
+    model = _plan_and_state(plan, state)
+    _check_arguments(path=path, plan=model[0], state=model[1])
+    meta = {"plan": plan_to_dict(model[0]), "step": model[1].step}
+    write_packed(path, dict(leaves(_weights(model[1]))), meta, overwrite=overwrite)
+
+
+def _plan_and_state(plan: Any, state: Any) -> tuple[Plan, State]:
+    is_run = state is None and hasattr(plan, "plan") and hasattr(plan, "state")
+    return (plan.plan, plan.state) if is_run else (plan, state)
 
 
 def _check_arguments(**given: Any) -> None:
@@ -72,7 +94,8 @@ def save_models(
 def load_models(
     path: str | Path, kinds: Mapping[str, type] = KINDS
 ) -> tuple[tuple[Plan, State], ...]:
-    """Read the models of a file: one, or those of an ensemble."""
+    """Read the models of a file, one or those of an ensemble, or the model in a run folder."""
+    path = model_file(path)
     tensors, meta = read_file(path)
     plans = meta.get("models")
     if plans is None:
@@ -83,6 +106,15 @@ def load_models(
         _model(path, subtree(tensors, str(k)), {"plan": plan}, kinds)
         for k, plan in enumerate(plans)
     )
+
+
+def model_file(path: str | Path) -> Path:
+    """Return the file of a model, which in the folder of a finished run is `model.safetensors`."""
+    path = Path(path)
+    if path.is_dir() and not (path / "model.safetensors").exists():
+        near = hint("", (file.name for file in path.glob("*.safetensors")))
+        raise FileError(f"{path}: a folder without the model.safetensors of a finished run{near}")
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 def _model(

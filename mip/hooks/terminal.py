@@ -105,8 +105,9 @@ def console(
     `timing` has measured them.
 
     The header is printed again when a metric comes up for the first time, and when the terminal's
-    width changes the columns; a metric that an epoch does not have is blank. Raises MipError if
-    `show` is no function.
+    width changes the columns; a metric that an epoch does not have is blank. A fit that ends before
+    its last epoch has the line of the last one that it finished. Raises MipError if `show` is no
+    function.
     """
     if not callable(show):
         raise MipError(f"console: show must be a function of a line, such as print, not {show!r}")
@@ -117,17 +118,13 @@ def console(
         elif event.name == "after_epoch":
             total = epochs or event.total_epochs
             every = max(1, (total or 0) // lines)
+            table.waiting = {"seconds": time.monotonic() - table.began, **event.metrics}
             if (event.epoch + 1) % every == 0 or event.epoch + 1 in {1, total}:
-                seconds = time.monotonic() - table.began
-                row = {"seconds": seconds, **event.metrics}
-                table.names = list(dict.fromkeys([*table.names, *row]))
-                header, line = _lines(table.names, row)
-                if header != table.header:
-                    show(header)
-                table.header = header
-                show(line)
-        elif event.name == "after_cancel_fit":
-            show(f"stopped: {event.reason}")
+                table.print(show)
+        elif event.name in {"after_cancel_fit", "after_fit"}:
+            table.print(show)
+            if event.name == "after_cancel_fit":
+                show(f"stopped: {event.reason}")
         return None
 
     return stateful(_Table, hook, adds=())
@@ -138,6 +135,18 @@ class _Table:
     began: float = field(factory=time.monotonic)
     header: str = ""
     names: list[str] = field(factory=list)
+    waiting: Mapping[str, float] | None = None
+
+    def print(self, show: Callable[[str], None]) -> None:
+        """Print the row that waits, if one does, below its header."""
+        if self.waiting is None:
+            return
+        self.names = list(dict.fromkeys([*self.names, *self.waiting]))
+        header, line = _lines(self.names, self.waiting)
+        if header != self.header:
+            show(header)
+        show(line)
+        self.header, self.waiting = header, None
 
 
 def _lines(names: Sequence[str], row: Mapping[str, float]) -> tuple[str, str]:
@@ -149,9 +158,15 @@ def _lines(names: Sequence[str], row: Mapping[str, float]) -> tuple[str, str]:
     room = shutil.get_terminal_size().columns - len("epoch  seconds")
     shown = names[: sum(end <= room for end in ends)]
     header = "".join(f"  {name:>{widths[name]}}" for name in shown)
-    texts = {name: format_metric(name, row[name]) if name in row else "" for name in shown}
+    texts = {name: _text(name, row[name]) if name in row else "" for name in shown}
     values = "".join(f"  {texts[name]:>{widths[name]}}" for name in shown)
     return f"epoch{header}  seconds", f"{row['epoch'] + 1:>5}{values}  {row['seconds']:>7.2f}"
+
+
+def _text(name: str, value: float) -> str:
+    # A loss that is not a number shows that training has failed; a metric may be undefined.
+    is_loss = name.split("/")[-1].split(".")[-1] == "loss"
+    return "nan" if is_loss and math.isnan(value) else format_metric(name, value)
 
 
 def timing() -> Hook:

@@ -139,11 +139,18 @@ SYNONYMS: Mapping[str, str] = MappingProxyType(
         "brier_score": "brier",
         "calibration_error": "ece",
         "cross_entropy": "log_loss",
+        "error_rate": "accuracy",
+        "f1_score": "f1",
         "l1": "mae",
         "mean_absolute_error": "mae",
         "mean_squared_error": "mse",
         "nll": "log_loss",
+        "precision_score": "precision",
+        "r2_score": "r2",
+        "recall_score": "recall",
         "roc_auc": "auc",
+        "roc_auc_score": "auc",
+        "root_mean_squared_error": "rmse",
     }
 )
 """What others call them."""
@@ -184,7 +191,8 @@ auc, average_precision, brier, ece, f1, log_loss, mae, mape, mean_pred, median_a
 def _function(name: str) -> MetricFunction:
     metric = find_metric(name)
     if metric is None:
-        meant = [SYNONYMS[name.lower()]] if name.lower() in SYNONYMS else []
+        lower = name.lower()
+        meant = [SYNONYMS.get(lower, lower)] if lower in {*SYNONYMS, *NAMED} else []
         raise MipError(f"there is no metric {quote(name)}{hint(name, NAMED, meant)}")
     return metric.function
 

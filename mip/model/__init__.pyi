@@ -32,6 +32,7 @@ from .size import format_shape as format_shape
 from .size import plan_nodes as plan_nodes
 from .size import profile as profile
 from .splitting import Parts as Parts
+from .splitting import are_parts as are_parts
 from .splitting import as_parts as as_parts
 from .splitting import parts as parts
 from .summaries import Summary as Summary

@@ -45,6 +45,9 @@ class Plan:
     facts: Facts
     shapes: Facts
 
+    def _repr_html_(self) -> str:
+        return self.spec._repr_html_()
+
     def encode(self, table: Table) -> Batch:
         """Turn rows into tensors, each row by itself: selecting rows before or after is the same.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def as_parts(
     >>> [len(rows) for rows in as_parts(split({"x": range(10)}, (0.8, 0.2)))]
     [8, 2, 0]
     """
-    if isinstance(train, (tuple, list)) and train and not isinstance(train[0], Mapping):
+    if are_parts(train):
         if valid is not None or test is not None or len(train) > 3:
             raise DataError(
                 "parts are (train, valid, test), of which the last two may be left out; beside "
@@ -61,6 +61,15 @@ def as_parts(
         empty if valid is None else as_table(valid, "valid"),
         empty if test is None else as_table(test, "test"),
     )
+
+
+def are_parts(rows: Any) -> TypeGuard[Sequence[AnyRows]]:
+    """Return whether rows are a tuple or list of parts, and not the rows of one.
+
+    >>> are_parts(split({"x": range(4)}, (0.5, 0.5))), are_parts([{"x": 1}, {"x": 2}])
+    (True, False)
+    """
+    return isinstance(rows, (tuple, list)) and bool(rows) and not isinstance(rows[0], Mapping)
 
 
 def parts(spec: Spec, rows: AnyTable | TableLike, base: str | Path = ".") -> Parts[AnyTable]:

@@ -11,6 +11,7 @@ from torch import nn
 from mip.errors import MipError
 from mip.model.plan import Plan
 from mip.model.size import Node, count_layers, format_layer_counts, format_shape, profile
+from mip.pipe import Pipe
 from mip.train import check_net, failing_layer
 from mip.tree import Tree, leaves, map_tree, shapes_text
 
@@ -68,8 +69,9 @@ class Summary:
 def summary(net: nn.Module, *inputs: Tree) -> Summary:
     """Measure a net on inputs of any values: each layer's shapes, parameters and multiply-adds.
 
-    `inputs` are the arguments of the net: tensors, or tuples and dicts of these. The net does not
-    change. Raises MipError without inputs, and for inputs that a layer cannot take.
+    `inputs` are the arguments of the net: tensors, or tuples and dicts of these; or a pipe, whose
+    first batch has them. The net does not change. Raises MipError without inputs, and for inputs
+    that a layer cannot take.
 
     >>> net = nn.Sequential(nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10))
     >>> summary(net, torch.zeros(1, 784)).parameters
@@ -83,6 +85,8 @@ torch.zeros(1, 784))
         cure = "summary(net, plan.example()), or plan_nodes(plan, net) for its branches and head"
         raise MipError(f"a summary is that of a net, not of a plan: {cure}")
     check_net(net)
+    if len(inputs) == 1 and isinstance(inputs[0], Pipe):
+        inputs = (_first_inputs(inputs[0]),)
     if not inputs or not all(any(True for _ in leaves(tree)) for tree in inputs):
         what = "inputs to see the shapes of layers" if not inputs else "tensors as inputs"
         raise MipError(f"a summary needs {what}: summary(net, {_example_input(net)})")
@@ -92,8 +96,15 @@ torch.zeros(1, 784))
         nodes = profile(net, *moved)
     except Exception as error:
         why = failing_layer(deepcopy(net).eval(), moved)
-        raise MipError(f"summary: {why or error}") from error
+        is_batch = len(inputs) == 1 and isinstance(inputs[0], tuple) and len(inputs[0]) == 2
+        cure = "; of a batch (inputs, target) give the inputs: batch[0]" if is_batch else ""
+        raise MipError(f"summary: {why or error}{cure}") from error
     return Summary(", ".join(map(shapes_text, inputs)), tuple(nodes))
+
+
+def _first_inputs(batches: Pipe) -> Tree:
+    batch = batches[0]
+    return batch[0] if isinstance(batch, tuple) else batch
 
 
 def _example_input(net: nn.Module) -> str:

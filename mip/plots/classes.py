@@ -11,8 +11,8 @@ import numpy as np
 from mip.data import as_array
 from mip.errors import DataError
 from mip.metrics import confusion_matrix as count_pairs
-from mip.plots.features import class_codes, class_labels, class_names
 from mip.plots.figures import figure, finish, shorten, single
+from mip.plots.labels import all_names, are_unclear, class_codes, class_labels, predicted_classes
 from mip.plots.pictures import read_picture, show_picture
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def confusion_matrix(
     classes: Sequence[str] | None = None,
     normalize: bool = False,
     *,
-    from_logits: bool = True,
+    from_logits: bool | None = None,
     title: str | None = None,
     path: str | Path | None = None,
     overwrite: bool = False,
@@ -39,28 +39,30 @@ def confusion_matrix(
 
     Predictions are a class for each row, the DataFrame that a predictor returns, or floats as
     `mip.metrics.confusion_matrix` reads them: logits or probabilities [n, k], or of the second of
-    two classes [n] (probabilities with `from_logits=False`). Targets are classes. A class is a
+    two classes [n] (probabilities with `from_logits=False`, which must be given if all numbers are
+    from 0 to 1). Targets are classes. A class is a
     name, or a number from 0 that counts the `classes` (default: the sorted names of both, or all
     numbers up to the largest).
 
     With `normalize` the numbers are shares of their row, in percent. The title has the accuracy,
-    which is the diagonal's share of all rows. Raises DataError for other lengths, and for an
-    unknown class.
+    which is the diagonal's share of all rows. Raises DataError for other lengths, another number
+    of classes, an unknown class, and numbers that may be logits or probabilities.
 
     >>> fig = confusion_matrix(["cat", "dog", "dog"], ["cat", "cat", "dog"])
     >>> [text.get_text() for text in fig.axes[0].texts], fig.get_suptitle()
     (['1', '1', '0', '1'], 'accuracy 66.7% (2 of 3 rows)')
     """
-    guess, truth = _answers(predicted), class_labels(target)
+    guess, truth = predicted_classes(predicted), class_labels(target)
     if len(guess) != len(truth) or not len(truth):
         raise DataError(f"there are {len(guess)} predictions for {len(truth)} targets")
-    names = _names(truth, guess) if classes is None else [str(name) for name in classes]
+    if from_logits is None and are_unclear(guess):
+        cure = "from_logits=False if they are probabilities, from_logits=True if not"
+        raise DataError(f"the predictions are numbers from 0 to 1: give {cure}")
+    names = all_names(truth, guess, classes)
     if guess.dtype.kind != "f":
         guess = class_codes(guess, names)
-    elif guess.ndim == 2 and guess.shape[1] > len(names):
-        raise DataError(f"predictions of {guess.shape[1]} classes, but there are {len(names)}")
     true = class_codes(truth, names)
-    counts = count_pairs(guess, true, from_logits, len(names)).numpy()
+    counts = count_pairs(guess, true, from_logits is not False, len(names)).numpy()
     size = 2.6 + min(0.38 * len(names), 9)
     fig, axes = single(size + 0.6, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -75,22 +77,6 @@ def confusion_matrix(
     right, total = int(np.trace(counts)), int(counts.sum())
     accuracy = f"accuracy {right / total:.1%} ({right:,} of {total:,} rows)"
     return finish(fig, accuracy if title is None else f"{title}: {accuracy}", path, overwrite)
-
-
-def _answers(predicted: Any) -> np.ndarray:
-    # Classes [n], or numbers of each class: [n, k], or [n] for the second of two.
-    if hasattr(predicted, "columns"):
-        predicted = predicted["label"]
-    answers = np.asarray(as_array(predicted))
-    is_column = answers.ndim == 2 and answers.shape[1] == 1
-    return answers[:, 0] if is_column else answers
-
-
-def _names(truth: np.ndarray, guess: np.ndarray) -> list[str]:
-    if guess.dtype.kind != "f":
-        return class_names(truth, guess)
-    highest = 1 if guess.ndim == 1 else guess.shape[1] - 1
-    return class_names(truth, np.array([highest]))
 
 
 def _label_classes(axes: Axes, names: Sequence[str], note: str) -> None:
@@ -129,7 +115,7 @@ def top_classes(
     k: int = 5,
     *,
     classes: Sequence[str] | None = None,
-    target: str | None = None,
+    target: str | int | None = None,
     title: str | None = None,
     path: str | Path | None = None,
     overwrite: bool = False,
@@ -139,7 +125,7 @@ def top_classes(
     `chances` are probabilities: a dict by class, what a predictor returns for one row (its columns
     `p_<class>`), or numbers [k] or [1, k] in the order of `classes`. The image is a path, a Pillow
     image, a file's bytes, or pixels [h, w], [h, w, 3] or [3, h, w]. The true class, `target`, is
-    green.
+    green, and follows if it is not among them; a number counts the classes.
 
     >>> fig = top_classes(np.zeros((2, 2)), {"cat": 0.2, "dog": 0.7, "owl": 0.1}, k=2)
     >>> [label.get_text() for label in fig.axes[1].get_yticklabels()]
@@ -147,12 +133,15 @@ def top_classes(
     >>> [float(bar.get_width()) for bar in fig.axes[1].patches]
     [0.7, 0.2]
     """
-    pairs = sorted(by_class(chances, classes).items(), key=lambda pair: -pair[1])[:k]
+    all_chances = by_class(chances, classes)
+    ranked = sorted(all_chances.items(), key=lambda pair: -pair[1])
+    true = None if target is None else _true_class(target, list(all_chances))
+    pairs = [*ranked[:k], *(pair for pair in ranked[k:] if pair[0] == true)]
     fig = figure(6.4, max(2.6, 0.9 + 0.32 * len(pairs)))
     left, right = fig.subplots(1, 2, width_ratios=(1, 1.15))
     show_picture(left, read_picture(image))
     names, values = [name for name, _ in pairs], [value for _, value in pairs]
-    colours = ["#3a9a5b" if name == target else "#2f6db3" for name in names]
+    colours = ["#3a9a5b" if name == true else "#2f6db3" for name in names]
     bars = right.barh(range(len(names)), values, color=colours, height=0.65)
     right.bar_label(bars, [f"{value:.1%}" for value in values], padding=3, fontsize=8)
     right.set_yticks(range(len(names)), [shorten(name, 26) for name in names], fontsize=8)
@@ -162,6 +151,11 @@ def top_classes(
     right.spines[["top", "right", "bottom"]].set_visible(False)
     right.tick_params(length=0)
     return finish(fig, title, path, overwrite)
+
+
+def _true_class(target: Any, names: Sequence[str]) -> str:
+    [code] = class_codes(class_labels([target]), names) if target not in names else [None]
+    return target if code is None else names[code]
 
 
 def by_class(chances: Any, classes: Sequence[str] | None = None) -> dict[str, float]:

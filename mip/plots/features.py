@@ -12,8 +12,18 @@ from torch import nn
 
 from mip.data import as_array
 from mip.errors import DataError, MipError
+from mip.metrics import r2, rmse
 from mip.plots.figures import finish, shorten, single
-from mip.prediction import Ensemble, Predictor, predict_net
+from mip.plots.labels import (
+    all_names,
+    are_unclear,
+    class_codes,
+    class_colours,
+    class_labels,
+    column_of,
+    predicted_classes,
+)
+from mip.prediction import Ensemble, Predictor, as_model, predict_net
 from mip.prediction import load as load_model
 
 if TYPE_CHECKING:
@@ -32,8 +42,8 @@ def predictions(
     """Draw predictions against the truth: a point for each row, and the line where both are equal.
 
     Both are numbers [n] or [n, 1]: tensors, arrays, lists or Series; the DataFrame that a predictor
-    returns has them as `value`. Rows without a number are left out. Raises DataError if the
-    lengths differ, or if no row has both.
+    returns has them as `value`. Rows without a number are left out. The title has R² and the root
+    mean squared error of the others. Raises DataError if the lengths differ, or if no row has both.
 
     >>> fig = predictions([1.0, 2.0, 4.0], [1.0, 2.5, 3.0])
     >>> fig.axes[0].collections[0].get_offsets().tolist()
@@ -53,7 +63,9 @@ def predictions(
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel(_label(target, "truth"), fontsize=9)
     axes.set_ylabel("predicted", fontsize=9)
-    return finish(fig, title, path, overwrite)
+    spread = f"R² {r2(guess, truth):.3g}, " if np.ptp(truth) > 0 else ""
+    scores = f"{spread}RMSE {rmse(guess, truth):.4g} ({len(truth):,} rows)"
+    return finish(fig, scores if title is None else f"{title}: {scores}", path, overwrite)
 
 
 def fitted_line(
@@ -68,9 +80,9 @@ def fitted_line(
 ) -> Figure:
     """Draw a model of one feature over its data: a point for each row, and the line of predictions.
 
-    `x` and `target` are numbers [n] or [n, 1]; the names of Series label the axes. A net takes
-    float32 [size, 1] and returns [size] or [size, 1]; a predictor takes the column that `x` is
-    named after; any other function takes and returns arrays like a net.
+    `x` and `target` are numbers [n] or [n, 1]; the names of Series and columns label the axes. A
+    net takes float32 [size, 1] and returns [size] or [size, 1]; a predictor takes the column that
+    `x` is named after; any other function takes and returns arrays like a net.
 
     >>> fig = fitted_line(lambda x: 2 * x, [0.0, 1.0], [0.1, 1.9], size=3)
     >>> fig.axes[0].lines[0].get_xydata().tolist()
@@ -100,7 +112,7 @@ def decision_boundary(
     target: Any,
     *,
     classes: Sequence[str] | None = None,
-    threshold: float = 0.0,
+    threshold: float | None = None,
     size: int = 100,
     title: str | None = None,
     path: str | Path | None = None,
@@ -112,9 +124,11 @@ def decision_boundary(
     `features` are numbers [n, 2], or two columns of a DataFrame, whose names label the axes;
     `target` is a class for each row: its name or, as a number, its position in `classes` (default:
     the sorted classes of the target). A net takes float32 [m, 2] and returns logits [m, k], or one
-    number a row, which means the second class above the `threshold` (0 for logits, 0.5 for
-    probabilities). A predictor takes a DataFrame of the two columns; any other function takes an
-    array and returns what a net does, or classes.
+    number a row, which means the second class above the `threshold` (default: 0.5 for a net that
+    ends with Sigmoid, otherwise 0, for logits). A predictor takes a DataFrame of the two columns;
+    any other function takes an array and returns what a net does, or classes. Raises DataError
+    without a threshold for numbers from 0 to 1, which may be probabilities, and for predictions of
+    another number of classes.
 
     >>> points = np.array([[0.0, 0.0], [1.0, 1.0]])
     >>> fig = decision_boundary(lambda x: x[:, 0] - 0.5, points, ["left", "right"], size=4)
@@ -132,8 +146,9 @@ def decision_boundary(
     margin = np.where(high > low, 0.05 * (high - low), 1.0)
     xs, ys = np.linspace(low - margin, high + margin, size).T
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    known = class_names(labels) if classes is None else [str(name) for name in classes]
-    answers = _classes(_predict(model, grid, names), known, threshold).reshape(size, size)
+    predicted = predicted_classes(_predict(model, grid, names))
+    known = all_names(labels, predicted, classes)
+    answers = _areas(predicted, known, _threshold(model, predicted, threshold)).reshape(size, size)
     rows = class_codes(labels, known)
     shown = [shorten(name, 30) for name in known]
     columns = -(-len(known) // 20)
@@ -148,6 +163,28 @@ def decision_boundary(
     axes.set_ylabel(names[1], fontsize=9)
     fig.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=columns)
     return finish(fig, title, path, overwrite)
+
+
+def _threshold(model: Any, predicted: np.ndarray, threshold: float | None) -> float:
+    if threshold is not None:
+        return threshold
+    last = model
+    while isinstance(last, nn.Sequential) and len(last):
+        last = last[-1]
+    if isinstance(last, nn.Sigmoid):
+        return 0.5
+    if are_unclear(predicted) and not isinstance(last, nn.Linear):
+        cure = "threshold=0.5 for probabilities, threshold=0 for logits"
+        raise DataError(f"the model returns numbers from 0 to 1: give {cure}")
+    return 0.0
+
+
+def _areas(predicted: np.ndarray, names: Sequence[str], threshold: float) -> np.ndarray:
+    if predicted.ndim == 2:
+        predicted = predicted.argmax(axis=1)
+    elif predicted.dtype.kind == "f":
+        predicted = (predicted > threshold).astype(np.int64)
+    return class_codes(predicted, names)
 
 
 def _draw_areas(
@@ -172,8 +209,8 @@ def _draw_areas(
 
 
 def _numbers(values: Any) -> np.ndarray:
-    if hasattr(values, "columns"):
-        values = values["value"]
+    is_one = hasattr(values, "columns") and len(values.columns) == 1
+    values = values.iloc[:, 0] if is_one else column_of(values, "value")
     numbers = np.asarray(as_array(values), dtype=float)
     if numbers.ndim == 2 and numbers.shape[1] == 1:
         numbers = numbers[:, 0]
@@ -183,7 +220,8 @@ def _numbers(values: Any) -> np.ndarray:
 
 
 def _label(values: Any, default: str) -> str:
-    name = getattr(values, "name", None)
+    names = [*getattr(values, "columns", [])]
+    name = names[0] if len(names) == 1 else getattr(values, "name", None)
     return str(name) if name is not None else default
 
 
@@ -196,6 +234,7 @@ def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
 def _predict(model: Any, points: np.ndarray, names: Sequence[str]) -> Any:
     if isinstance(model, (str, Path)):
         model = load_model(model)
+    model = as_model(model)
     if isinstance(model, (Predictor, Ensemble)):
         import pandas as pd
 
@@ -207,64 +246,3 @@ def _predict(model: Any, points: np.ndarray, names: Sequence[str]) -> Any:
         kind = type(model).__name__
         raise MipError(f"a model is a net, a predictor, its file or a function, not {kind}")
     return model(points)
-
-
-def class_labels(values: Any) -> np.ndarray:
-    """Return the classes of rows as an array [n] of texts or, also for whole floats, integers."""
-    labels = np.asarray(as_array(values)).reshape(-1)
-    if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == labels.round()).all():
-        return labels.astype(np.int64)
-    return labels
-
-
-def class_names(target: np.ndarray, predicted: np.ndarray | None = None) -> list[str]:
-    """Return the names of all classes: 0, 1, … for numbers, otherwise sorted.
-
-    Predicted numbers beside texts count the sorted texts of the target.
-    """
-    both = [target] if predicted is None else [target, predicted]
-    if target.dtype.kind in "biu":
-        numbers = [labels for labels in both if labels.dtype.kind in "biu"]
-        return [str(k) for k in range(1 + max(int(each.max(initial=0)) for each in numbers))]
-    texts = [labels for labels in both if labels.dtype.kind not in "biu"]
-    return sorted({str(label) for labels in texts for label in labels.tolist()})
-
-
-def class_codes(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return the position of each row's class: int64 [n]. Raises DataError for other classes."""
-    if labels.dtype.kind in "biu":
-        codes = labels.astype(np.int64)
-        unknown = codes[(codes < 0) | (codes >= len(names))]
-    else:
-        position = {name: k for k, name in enumerate(names)}
-        codes = np.array(
-            [position.get(str(label), -1) for label in labels.tolist()], dtype=np.int64
-        )
-        unknown = labels[codes < 0]
-    if len(unknown):
-        first, known = unknown.tolist()[0], ", ".join(names)
-        raise DataError(f"{first!r} is none of the {len(names)} classes: {known}; give classes=")
-    return codes
-
-
-def _classes(predicted: Any, names: Sequence[str], threshold: float) -> np.ndarray:
-    if hasattr(predicted, "columns"):
-        predicted = predicted["label"]
-    answers = np.asarray(as_array(predicted))
-    if answers.ndim == 2 and answers.shape[1] == 1:
-        answers = answers[:, 0]
-    if answers.ndim == 2:
-        answers = answers.argmax(axis=1)
-    elif answers.dtype.kind == "f":
-        answers = (answers > threshold).astype(np.int64)
-    return class_codes(answers, names)
-
-
-def class_colours(count: int) -> list[Any]:
-    """Return a colour for each class: the usual ten, twenty, or a walk around the circle."""
-    from matplotlib import colormaps
-
-    if count <= 20:
-        name = "tab10" if count <= 10 else "tab20"
-        return [colormaps[name](k) for k in range(count)]
-    return [colormaps["hsv"](k / count) for k in range(count)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.errors import MipError, hint
-from mip.optim import Schedule
+from mip.optim import REPORTED, Schedule
 from mip.plots.figures import finish, legend, panels, place_legend, shorten
 from mip.plots.sources import HistorySource, as_history
 from mip.train import STEP_INFO, History
@@ -74,15 +74,17 @@ def history(
 
     A history is what `mip.fit`, `mip.run` or `mip.load_checkpoint` returns, a History, rows of
     epochs, the file of the hook `log`, or a run folder. `metrics` selects panels, such as
-    `["loss"]`. `scale` is that of losses, if all values are above 0. A schedule is drawn as
-    learning rate if the history has none. Raises MipError for a metric that no history has.
+    `["loss"]`, or single lines: `["valid/loss"]`. Rates of the optimizer that never change have a
+    panel only if they are selected. `scale` is that of losses, if all values are above 0. A
+    schedule is drawn as learning rate if the history has none. Raises MipError for a metric that no
+    history has.
 
     >>> rows = ({"epoch": 0, "step": 2, "loss": 1.5, "valid/loss": 1.8, "valid/mae": 1.1},)
     >>> [axes.get_title("left") for axes in history(History(rows)).axes]
     ['loss', 'mae']
     """
     runs = _read(histories)
-    curves = _select(_by_metric(runs), metrics)
+    curves = _select(_by_metric(runs), metrics, runs.values())
     rates = _rates(runs, schedule) if schedule is not None and "lr" not in curves else {}
     titles = [*(shorten(name, 34) for name in curves), *["learning rate"] * bool(rates)]
     if not titles:
@@ -97,7 +99,8 @@ def history(
             panel.set_yscale(scale)
         for curve in lines:
             _plot_epochs(panel, curve, styles[curve.run, curve.part])
-        _plot_steps(panel, metric, runs, steps, styles)
+        if metrics is None or metric in metrics:
+            _plot_steps(panel, metric, runs, steps, styles)
     for name, values in rates.items():
         axes[-1].plot(steps[name], values, color="C7", linewidth=1.5)
     for panel in axes:
@@ -119,7 +122,8 @@ def history_by_metric(
     ['loss', 'mae']
     """
     runs = _read(histories)
-    return {name: history(runs, metrics=[name], scale=scale) for name in _by_metric(runs)}
+    names = _select(_by_metric(runs), None, runs.values())
+    return {name: history(runs, metrics=[name], scale=scale) for name in names}
 
 
 def _read(histories: HistorySource | Mapping[str, HistorySource]) -> dict[str, History]:
@@ -148,12 +152,31 @@ def _by_metric(runs: Mapping[str, History]) -> dict[str, list[Curve]]:
 
 
 def _select(
-    curves: dict[str, list[Curve]], metrics: Sequence[str] | None
+    curves: dict[str, list[Curve]], metrics: Sequence[str] | None, runs: Iterable[History]
 ) -> dict[str, list[Curve]]:
-    for metric in metrics or ():
-        if metric not in curves:
-            raise MipError(f"no history has the metric '{metric}'{hint(metric, curves)}")
-    return curves if metrics is None else {metric: curves[metric] for metric in metrics}
+    if metrics is None:
+        return {name: lines for name, lines in curves.items() if not _is_fixed(name, lines, runs)}
+    selected: dict[str, list[Curve]] = {}
+    for name in metrics:
+        part, _, metric = name.rpartition("/")
+        lines = [curve for curve in curves.get(metric, []) if part in ("", curve.part)]
+        if metric not in curves or (part and not lines):
+            raise MipError(f"no history has the metric '{name}'{hint(name, _all_names(curves))}")
+        selected.setdefault(metric, []).extend(lines)
+    return selected
+
+
+def _is_fixed(metric: str, lines: Sequence[Curve], runs: Iterable[History]) -> bool:
+    # A rate other than the learning rate, such as the weight decay, that no run changes.
+    if metric == "lr" or metric.split(".")[0] not in REPORTED:
+        return False
+    by_step = [run.steps[metric].tolist() for run in runs if metric in run.steps]
+    return all(len({*values}) == 1 for values in [*by_step, *(curve.values for curve in lines)])
+
+
+def _all_names(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
+    parts = [f"{c.part}/{metric}" for metric, lines in curves.items() for c in lines if c.part]
+    return [*dict.fromkeys([*curves, *parts])]
 
 
 def _is_positive(metric: str, lines: Sequence[Curve], runs: Sequence[History]) -> bool:
@@ -179,12 +202,14 @@ def _steps_in_epochs(measured: History) -> np.ndarray:
 def _styles(
     metrics: Mapping[str, Sequence[Curve]], runs: Sequence[str]
 ) -> dict[tuple[str, str], Style]:
-    # A single run has a colour for each part; several have one each, and a line for each part.
+    # A single run has a colour for each part; several have one each, and a line for each part, the
+    # plain one if there is only one.
     parts = dict.fromkeys(["", *(curve.part for curves in metrics.values() for curve in curves)])
+    lines = LINES if len(parts) > 1 else ("-",)
     own = "train, mean of its steps" if "train" in parts else "train"
     return {
         (run, part): Style(
-            f"{run}, {part or own}", part or own, f"C{k % 10}", LINES[j % len(LINES)]
+            f"{run}, {part or own}", part or own, f"C{k % 10}", lines[j % len(lines)]
         )
         if len(runs) > 1
         else Style(part or own, part or own, COLOURS[j % len(COLOURS)], "-")

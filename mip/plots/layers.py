@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,15 +29,24 @@ MAX_TITLE = 34
 """Letters of a path that fit above a panel."""
 
 
+@runtime_checkable
+class HasState(Protocol):
+    """What `mip.run` and `mip.load_checkpoint` return."""
+
+    @property
+    def state(self) -> State: ...
+
+
 def weights(
-    model: nn.Module | State | Mapping[str, Tensor],
+    model: nn.Module | State | Mapping[str, Tensor] | HasState,
     bins: int = 40,
     *,
     title: str | None = None,
     path: str | Path | None = None,
     overwrite: bool = False,
 ) -> Figure:
-    """Draw a histogram of the numbers in each parameter of a net, a state, or a dict of tensors.
+    """Draw a histogram of the numbers in each parameter of a net, a state, a dict of tensors, or
+    of what has a state: a run or a checkpoint.
 
     Each panel has its own scales; its title has the mean and the standard deviation. Numbers that
     are not finite are counted there and not drawn. Raises MipError if there are no parameters.
@@ -56,7 +65,9 @@ def weights(
     return finish(fig, title, path, overwrite)
 
 
-def _params(model: nn.Module | State | Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _params(model: nn.Module | State | Mapping[str, Tensor] | HasState) -> dict[str, Tensor]:
+    if isinstance(model, HasState) and not isinstance(model, nn.Module):
+        model = model.state
     if isinstance(model, nn.Module):
         return dict(model.named_parameters())
     params = model.params if isinstance(model, State) else model
@@ -90,7 +101,7 @@ def activations(
     """
     passes = _passes(records)
     rows = {str(name): group for name, group in to_frame(records).groupby("path", sort=False)}
-    fig, axes = _panels(list(rows), passes)
+    fig, axes = _panels(_titles(records), passes)
     for panel, group in zip(axes, rows.values(), strict=True):
         _plot_calls(panel, group)
         panel.spines[["top", "right"]].set_visible(False)
@@ -125,14 +136,21 @@ def activation_histograms(
     overwrite: bool = False,
 ) -> Figure:
     """Draw the histograms of each layer as an image: a column for each pass, a row for each bin,
-    log(1 + count), with a colour scale for each layer.
+    log(1 + count), with a colour scale for each layer. Bins cover the `span` of
+    `record_activations`, by default 0 to 10; a panel's title has the share of what lies outside.
 
     Raises MipError if there are no records or they hold no statistics.
     """
     passes, images = _passes(records), histograms(records)
-    fig, axes = _panels(list(images), passes, sharey=True)
+    fig, axes = _panels(_titles(records), passes, sharey=True)
     extent = (passes[0] - 0.5, passes[-1] + 0.5, *statistics_of(records[0]).span)
-    for panel, counts in zip(axes, images.values(), strict=True):
+    for panel, (name, counts) in zip(axes, images.items(), strict=True):
+        total = sum(statistics_of(record).size for record in records if record.path == name)
+        outside = 1 - int(counts.sum()) / max(total, 1)
+        if outside > 0 and total:
+            panel.set_title(
+                f"{panel.get_title('left')}\n{outside:.0%} outside", fontsize=7, loc="left"
+            )
         image = _image(counts, passes)
         panel.imshow(
             image.numpy(), origin="lower", aspect="auto", extent=extent, interpolation="nearest"
@@ -147,6 +165,12 @@ def _image(counts: Tensor, passes: Sequence[int]) -> Tensor:
     return image
 
 
+def _titles(records: Sequence[Record]) -> list[str]:
+    # The path of each layer and its type.
+    layers = {record.path: record.layer for record in records}
+    return [f"{shorten_path(path)}  {layer}".rstrip() for path, layer in layers.items()]
+
+
 def _passes(records: Sequence[Record]) -> list[int]:
     if not records:
         raise MipError("no records to draw: nothing ran inside the block")
@@ -156,9 +180,9 @@ def _passes(records: Sequence[Record]) -> list[int]:
 
 
 def _panels(
-    names: Sequence[str], passes: Sequence[int], sharey: bool = False
+    titles: Sequence[str], passes: Sequence[int], sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    fig, axes = panels([shorten_path(name) for name in names], MAX_COLUMNS, 1.7, sharey=sharey)
+    fig, axes = panels(titles, MAX_COLUMNS, 1.7, sharey=sharey)
     # All passes are on the axis: where a layer's output was NaN, its line has a gap.
     axes[0].set_xlim(min(passes) - 0.5, max(passes) + 0.5)
     fig.supxlabel("pass", fontsize=9)

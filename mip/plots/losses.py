@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -57,7 +58,7 @@ def loss_surface(
     model: nn.Module | Callable[[float, float, Any], Any],
     batches: Iterable[Any],
     loss: Callable[[Any, Any], Any],
-    parameters: tuple[Parameter, Parameter] = ("weight", "bias"),
+    parameters: tuple[Parameter, Parameter] | None = None,
     *,
     ranges: tuple[tuple[float, float], tuple[float, float]] | None = None,
     size: int = 41,
@@ -69,10 +70,13 @@ def loss_surface(
     """Draw the loss on batches over two numbers of a net's parameters, all others as they are.
 
     A parameter is the name of one that holds a single number, or a name and an index:
-    `("0.weight", (0, 1))`. Instead of a net a function of both numbers and the inputs may compute
-    the predictions; it needs `ranges`. These are the lowest and highest values (default: around the
-    present ones, and around `steps`); the loss is computed at `size` values in each. `steps` is
-    where a fit was: states, parameters, or pairs of numbers, drawn as a line.
+    `("0.weight", (0, 1))`; a net of two numbers in all needs none. Instead of a net a function of
+    both numbers and the inputs may compute the predictions; it needs `ranges`. These are the lowest
+    and highest values (default: around the present ones, and around `steps`); the loss is computed
+    at `size` values in each: a larger `size` has smoother contours. `steps` is where a fit was:
+    states, parameters, or pairs of numbers, drawn as a line from a square. A hook collects them:
+    `lambda event: path.append(event.state) if event.name == "after_batch" else None` with
+    `path = []`.
 
     The net runs in evaluation mode and keeps its parameters. Raises MipError for a parameter that
     the net does not have, ranges that are empty, and a loss that is nowhere finite.
@@ -85,7 +89,11 @@ def loss_surface(
     """
     check_path(path, overwrite)
     check_loss(loss)
+    parameters = parameters or _only_numbers(model)
     places = _places(model, parameters)
+    if not isinstance(steps, Sequence):
+        kind = type(steps).__name__
+        raise MipError(f"loss_surface: steps are states, such as a hook collects, not a {kind}")
     points = [_point(step, places) for step in steps]
     present = [(places[0].number, places[1].number)] if places else []
     xs, ys = _axes(ranges, [*points, *present], size)
@@ -97,13 +105,14 @@ def loss_surface(
     if points:
         line = np.array(points)
         axes.plot(*line.T, color="#ff5a36", marker=".", markersize=4, linewidth=1.2, label="fit")
+        axes.plot(*line[0], "s", color="#ff5a36", markeredgecolor="black", label="start")
     if present:
         axes.plot(*present[0], "o", color="white", markeredgecolor="black", label="present value")
     axes.set(xlim=(xs[0], xs[-1]), ylim=(ys[0], ys[-1]))
     axes.set_xlabel(_name(parameters[0]), fontsize=9)
     axes.set_ylabel(_name(parameters[1]), fontsize=9)
     if points or present:
-        fig.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+        fig.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=8)
     return finish(fig, title, path, overwrite)
 
 
@@ -133,6 +142,21 @@ class _Place:
 
     def read(self, params: Mapping[str, Tensor]) -> float:
         return float(params[self.name][self.index])
+
+
+def _only_numbers(model: Any) -> tuple[Parameter, Parameter]:
+    # The numbers of a net that has two; a function has a weight and a bias, if nobody names them.
+    if not isinstance(model, nn.Module):
+        return "weight", "bias"
+    numbers: list[Parameter] = [
+        name if param.numel() == 1 else (name, index)
+        for name, param in model.named_parameters()
+        for index in islice(np.ndindex(*param.shape), 3)
+    ]
+    if len(numbers) == 2:
+        return numbers[0], numbers[1]
+    example = f": parameters={(*numbers[:2],)}" if len(numbers) > 2 else ", which has fewer"
+    raise MipError(f"loss_surface: choose two numbers of the net{example}")
 
 
 def _places(model: Any, parameters: Sequence[Parameter]) -> list[_Place]:

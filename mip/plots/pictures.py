@@ -35,7 +35,7 @@ def images(
     labels: Sequence[Any] | None = None,
     *,
     column: str | None = None,
-    predicted: Sequence[Any] | None = None,
+    predicted: Any = None,
     chances: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
     limit: int = 24,
@@ -54,8 +54,9 @@ def images(
 
     `labels` are texts, numbers, or the name of another column of the table; batches and Datasets
     have their own. A number counts the `classes`, if they are given. With `predicted` the
-    prediction follows the label, green if it is right and red if it is wrong, and `chances` are
-    the probabilities of the predictions.
+    prediction follows the label, green if it is right and red if it is wrong: labels like these,
+    scores of the classes [n, k], of which the largest counts, or the DataFrame that a predictor
+    returns. `chances` are the probabilities of the predictions.
 
     >>> fig = images(np.zeros((3, 8, 8), np.uint8), [0, 1, 1], classes=["cat", "dog"])
     >>> [axes.get_title() for axes in fig.axes]
@@ -215,10 +216,20 @@ def _side_by_side(pixels: Tensor, present: Tensor) -> np.ndarray:
 def _texts(values: Any, classes: Sequence[str] | None, count: int, what: str) -> list[str] | None:
     if values is None:
         return None
+    if hasattr(values, "columns"):
+        values = values["label" if "label" in values else "value"]
+    if getattr(values, "ndim", 1) == 2:  # scores of classes, or a column
+        _check_count(values.shape[1], classes)
+        values = values.argmax(1) if values.shape[1] > 1 else values[:, 0]
     cells = values.tolist() if hasattr(values, "tolist") else list(values)
     if len(cells) < count:
         raise DataError(f"there are {len(cells)} {what} for {count} images")
     return [_text(cell, classes) for cell in cells[:count]]
+
+
+def _check_count(count: int, classes: Sequence[str] | None) -> None:
+    if classes is not None and count not in {1, len(classes)}:
+        raise DataError(f"predictions of {count} classes, but there are {len(classes)}")
 
 
 def _percents(chances: Sequence[float] | None, count: int) -> list[str]:
@@ -232,7 +243,7 @@ def _percents(chances: Sequence[float] | None, count: int) -> list[str]:
 def _text(cell: Any, classes: Sequence[str] | None) -> str:
     cell = cell.item() if hasattr(cell, "item") else cell
     if classes is not None and isinstance(cell, (int, float)):
-        if not 0 <= cell < len(classes):
+        if not 0 <= cell < len(classes) or cell != int(cell):
             raise DataError(f"{cell} is none of the {len(classes)} classes")
         return str(classes[int(cell)])
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

@@ -1,4 +1,6 @@
 from .ensembles import Ensemble as Ensemble
+from .ensembles import HasModel as HasModel
+from .ensembles import as_model as as_model
 from .ensembles import ensemble as ensemble
 from .ensembles import load as load
 from .ensembles import save_ensemble as save_ensemble

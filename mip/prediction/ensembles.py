@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -158,10 +158,24 @@ def save_ensemble(path: str | Path, models: Ensemble, *, overwrite: bool = False
     save_models(path, list(zip(models.plans, states, strict=True)), overwrite=overwrite)
 
 
+class HasModel(Protocol):
+    """What `mip.run` returns."""
+
+    @property
+    def predict(self) -> Predictor: ...
+
+
+def as_model(model: Any) -> Any:
+    """Return the Predictor of a finished run; any other model as it is."""
+    predict = getattr(model, "predict", None)
+    return predict if isinstance(predict, Predictor) else model
+
+
 def load(
     path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu"
 ) -> Predictor | Ensemble:
-    """Load the file of a model or an ensemble: a function from rows to a DataFrame.
+    """Load the file of a model or an ensemble, or the model in a run folder: a function from rows
+    to a DataFrame.
 
     It needs nothing else, and nothing in the file is executed. Raises FileError for a file that is
     damaged or not a model file, or that names a kind that is not in `kinds`.

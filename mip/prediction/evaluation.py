@@ -12,7 +12,7 @@ from mip.data import Rows, category_codes
 from mip.errors import MipError, quote
 from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows, table_of
-from mip.prediction.ensembles import Ensemble
+from mip.prediction.ensembles import Ensemble, HasModel, as_model
 from mip.prediction.inputs import batches_of, check_inputs
 from mip.prediction.nets import batches_in, check_model, copy_to, evaluating, on_device
 from mip.prediction.predictors import Predictor
@@ -21,17 +21,17 @@ from mip.tree import concat, get_in
 
 
 def evaluate(
-    model: Predictor | Ensemble | nn.Module,
+    model: Predictor | Ensemble | HasModel | nn.Module,
     rows: Any,
     metrics: MetricSet = NO_METRICS,
     *,
     loss: Callable[[Any, Any], Any] | None = None,
     device: str | None = None,
 ) -> dict[str, float]:
-    """Score a model: the loss, the head's metrics and your own `metrics` on rows with targets; of
-    a plain module `loss` and `metrics` on batches (inputs, target, …), in evaluation mode, which
-    is set back afterwards. Metrics are a dict, or a list of names in `mip.metrics.NAMED`, which of
-    a model of a spec are in the target's unit.
+    """Score a model, or that of a finished run: the loss, the head's metrics and your own `metrics`
+    on rows with targets; of a plain module `loss` and `metrics` on batches (inputs, target, …), in
+    evaluation mode, which is set back afterwards. Metrics are a dict, or a list of names in
+    `mip.metrics.NAMED`, which of a model of a spec are in the target's unit.
 
     Rows without a target or a photo are treated as the spec says, as in training. `device` is where
     a copy of the model computes; by default it computes where it is. Raises MipError for a module
@@ -47,22 +47,22 @@ def evaluate(
     """
     check_model(model, "evaluate")
     functions = metrics_by_name(metrics)
-    if device:
-        model = copy_to(model, device) if isinstance(model, nn.Module) else model.to(device)
     if isinstance(model, nn.Module):
-        check_logits(functions, model, loss)
-        with evaluating(model):
-            return score(on_device(model), batches_in(rows), loss, functions)
+        net = copy_to(model, device) if device else model
+        check_logits(functions, net, loss)
+        with evaluating(net):
+            return score(on_device(net), batches_in(rows), loss, functions)
     if loss is not None:
         raise MipError("evaluate: the model has a loss; `loss` is for a plain module")
-    table = table_of(model.plan.spec, rows)
-    for plan in model.plans:
+    predict = as_model(model).to(device) if device else as_model(model)
+    table = table_of(predict.plan.spec, rows)
+    for plan in predict.plans:
         check_inputs(plan, table)
         table = clean(plan.spec, table)[0]
-    table = table.select({name for plan in model.plans for name in columns_of(plan.spec)})
-    batches = batches_of(table, model.batch_size)
-    logits, target = concat([model.logits_and_target(batch) for batch in batches])
-    return model.plan.score(logits, target, metrics)
+    table = table.select({name for plan in predict.plans for name in columns_of(plan.spec)})
+    batches = batches_of(table, predict.batch_size)
+    logits, target = concat([predict.logits_and_target(batch) for batch in batches])
+    return predict.plan.score(logits, target, metrics)
 
 
 def prediction_warnings(plan: Plan, table: Rows) -> list[str]:

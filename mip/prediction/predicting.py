@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 
 from mip.errors import MipError
-from mip.prediction.ensembles import Ensemble, load
+from mip.prediction.ensembles import Ensemble, HasModel, as_model, load
 from mip.prediction.nets import check_model, copy_to, predict_net
 from mip.prediction.predictors import Errors, Predictor
 
 
 def predict(
-    model: str | Path | Predictor | Ensemble | nn.Module,
+    model: str | Path | Predictor | Ensemble | HasModel | nn.Module,
     rows: Any,
     *,
     top: int | None = None,
@@ -23,11 +23,11 @@ def predict(
 ) -> Any:
     """Predict rows: a DataFrame with a row for each, or the outputs of a plain module.
 
-    A model is a Predictor or an Ensemble, or the path of a file that holds one. Its rows are a
-    table, a DataFrame, the path of a file, columns, a dict of one row's cells or a list of such
-    dicts; or photos: the path of one, a list of paths, or a folder. Those of a plain module are
-    batches: see `mip.prediction.predict_net`. With `top`, the columns are the names and the
-    probabilities of so many classes: see `mip.prediction.top_classes`.
+    A model is a Predictor, an Ensemble, the path of a file that holds one, or a finished run or its
+    folder. Its rows are a table, a DataFrame, the path of a file, columns, a dict of one row's
+    cells or a list of such dicts; or photos: the path of one, a list of paths, or a folder. Those
+    of a plain module are batches: see `mip.prediction.predict_net`. With `top`, the columns are the
+    names and the probabilities of so many classes: see `mip.prediction.top_classes`.
 
     A row with a cell that cannot be read, or without a photo that the model needs, is missing, with
     the reason in a column `error`, whether it is alone, among others, or all are so. With
@@ -42,6 +42,7 @@ def predict(
     >>> predict(nn.Flatten(), [torch.ones(2, 1, 2), torch.zeros(1, 1, 2)]).shape
     torch.Size([3, 2])
     """
+    model = as_model(model)
     if not isinstance(model, (str, Path)):
         check_model(model, "predict")
     if isinstance(model, nn.Module):
@@ -52,4 +53,7 @@ def predict(
         return predict_net(copy_to(model, device) if device else model, rows)
     if isinstance(model, (str, Path)):
         return load(model, device=device or "cpu")(rows, top=top, errors=errors)
+    if not isinstance(model, (Predictor, Ensemble)):
+        kind = f"not {type(model).__name__}"
+        raise MipError(f"predict: the model comes first, predict(model, rows), {kind}")
     return (model.to(device) if device else model)(rows, top=top, errors=errors)

@@ -56,6 +56,9 @@ class Predictor:
     batch_size: int = 256
     augmentations: tuple[Callable[[Batch], Batch], ...] = ()
 
+    def _repr_html_(self) -> str:
+        return self.plan._repr_html_()
+
     def __call__(
         self, rows: PhotosOrRows, *, top: int | None = None, errors: Errors = "coerce"
     ) -> pd.DataFrame:

@@ -7,9 +7,12 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
+from html import escape
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -29,21 +32,26 @@ from mip.files import (
     write_spec,
 )
 from mip.hooks import checkpoint, log
-from mip.metrics import best_epoch
-from mip.model import Parts, Plan, as_parts, build, clean
+from mip.metrics import best_epoch, format_metric
+from mip.model import Parts, Plan, are_parts, as_parts, build, clean, parts, target_columns
+from mip.optim import REPORTED
 from mip.prediction import Predictor, predictor
 from mip.runs.checks import check_finite
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job, prepare_job
 from mip.runs.optimizers import lr_schedule
 from mip.runs.resuming import epochs_before, load_run_checkpoint, sources_of_run
-from mip.spec import Spec
+from mip.spec import Spec, load_spec
 from mip.train import History, Hook, State, fit, update_bn, with_averaged_params
 
 
-@frozen
+@frozen(repr=False)
 class Run:
-    """A finished run: its plan, the state that became the model, and the history."""
+    """A finished run: its plan, the state that became the model, and the history.
+
+    It is a model wherever one is expected: `mip.predict(run, rows)`, `mip.evaluate(run, rows)`,
+    `mip.plots`. A notebook shows its scores and a table of the epochs.
+    """
 
     plan: Plan
     state: State
@@ -56,6 +64,28 @@ class Run:
         """The trained model as a function of rows."""
         return predictor(self.plan, self.state, self.device)
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """The measurements of the epoch that became the model: with `restore_best` the best one,
+        otherwise the last. Empty without epochs.
+        """
+        epochs = self.history.epochs
+        best = best_epoch(epochs, "valid/loss") if self.plan.spec.train.restore_best else -1
+        row = next((row for row in epochs if row["epoch"] == best), epochs[-1]) if epochs else {}
+        return {name: value for name, value in row.items() if name not in _NO_SCORES}
+
+    def __repr__(self) -> str:
+        spec, count = self.plan.spec, len(self.history.epochs)
+        heads = ", ".join(f"'{column}'" for column in target_columns(spec))
+        scores = ", ".join(f"{k} {format_metric(k, v)}" for k, v in self.scores.items())
+        return f"Run({heads}, {count} epochs in {self.seconds:.1f} s; {scores or 'no scores'})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>{self.history._repr_html_()}"
+
+
+_NO_SCORES = {"epoch", "step", "seconds", *REPORTED}
+
 
 def no_hooks(job: Job) -> tuple[Hook, ...]:
     """Return no hooks, the default. Unlike a lambda, this can be sent to a worker process."""
@@ -63,7 +93,7 @@ def no_hooks(job: Job) -> tuple[Hook, ...]:
 
 
 def run(
-    spec: Spec,
+    spec: Spec | str | Path,
     train: AnyRows | Sequence[AnyRows],
     valid: AnyRows | None = None,
     test: AnyRows | None = None,
@@ -71,19 +101,21 @@ def run(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    hooks: Sequence[Hook] = (),
     make_hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
     context: Context = DEFAULT_CONTEXT,
 ) -> Run:
-    """Train a spec on rows and save the model.
+    """Train a spec, or the file of one, on rows and save the model.
 
-    The rows are tables, or what `mip.data.as_table` makes one of: `train` alone, with `valid`, with
-    both, or as a tuple of these, such as `mip.split` and `mip.parts` return. `[data] split` is only
-    read by `mip.parts`. Rows that lack their target or a photo are treated as the spec says
-    (`clean`).
+    The rows are tables, or what `mip.data.as_table` makes one of. One table is split as
+    `[data] split` says, as by `mip fit`. Parts are taken as they are: `train` with `valid`, `test`
+    or both, or a tuple of these, such as `mip.split` and `mip.parts` return; `(train,)` trains on
+    all its rows. Rows that lack their target or a photo are treated as the spec says (`clean`).
+    Paths in the spec are relative to `context.base`, by default to the folder of the spec's file.
 
     The folder `out` gets `spec.toml`, whose paths are relative to it, `checkpoints/`,
-    `history.jsonl` and `model.safetensors`; without it nothing is kept. `make_hooks` is called
-    with the job before it is trained. With `resume` the run continues from
+    `history.jsonl` and `model.safetensors`; without it nothing is kept. `hooks` watch the fit;
+    those that need the job are made by `make_hooks`. With `resume` the run continues from
     `checkpoints/last.safetensors`, which also holds warm-started branches, so that their source
     models are not read again; SpecError if the spec or the rows have changed since. It may have
     another `train.epochs`: with more of them a finished run is trained on, with its optimizer's
@@ -94,21 +126,25 @@ def run(
     run writes, unless `overwrite` is set, which replaces them. The folder is locked meanwhile: a
     second run gets a FileError that names the process.
     """
+    if not isinstance(spec, Spec):
+        base = context.base if context.base != Path() else Path(spec).parent
+        spec, context = load_spec(spec, context.kinds), evolve(context, base=base)
     if out is None:
+        every = partial(_all_hooks, hooks, make_hooks)
         with TemporaryDirectory() as folder:
-            return run(spec, train, valid, test, out=folder, make_hooks=make_hooks, context=context)
+            return run(spec, train, valid, test, out=folder, make_hooks=every, context=context)
     began, out = time.monotonic(), Path(out)
     with locked(out), warnings_shown_once():
         check_run_folder(out, resume, overwrite, input_files(spec, context.base))
-        parts = _usable(spec, as_parts(train, valid, test))
+        rows = _usable(spec, _parts(spec, train, valid, test, context.base))
         last = last_checkpoint(out) if resume else None
         sources = sources_of_run(spec, last, context.kinds) if last else None
-        job = prepare_job(spec, parts, context, sources=sources)
+        job = prepare_job(spec, rows, context, sources=sources)
         if last:
             job = evolve(job, start=load_run_checkpoint(last, job.start, context.kinds))
             _check_length(job, out, epochs_before(last, context.kinds))
             _check_best_checkpoint(job, out)
-        hooks = make_hooks(job)
+        hooks = _all_hooks(hooks, make_hooks, job)
         if not resume:
             clear_run(out)
         write_spec(out, _relocated(spec, context.base, out))
@@ -120,6 +156,18 @@ def run(
         save(out / "model.safetensors", job.plan, state, overwrite=True)
     seconds = time.monotonic() - began
     return Run(job.plan, state, ended.history, seconds, context.resolved_device())
+
+
+def _all_hooks(
+    hooks: Sequence[Hook], make_hooks: Callable[[Job], Sequence[Hook]], job: Job
+) -> Sequence[Hook]:
+    return [*hooks, *make_hooks(job)]
+
+
+def _parts(spec: Spec, train: Any, valid: Any, test: Any, base: Path) -> Parts:
+    if valid is None and test is None and not are_parts(train):
+        return parts(spec, train, base)
+    return as_parts(train, valid, test)
 
 
 def _usable(spec: Spec, parts: Parts) -> Parts:

@@ -11,6 +11,7 @@ import re
 import tomllib
 import traceback
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -109,6 +110,11 @@ def from_dict(tree: Mapping[str, Any], kinds: Kinds = KINDS) -> Spec:
         raise SpecError("branches are nested too deep") from error
 
 
+_NO_FIELDS = {
+    "metrics": "; the head computes its metrics, and mip.evaluate(run, rows, ['f1']) others",
+}
+
+
 @attrs.frozen
 class _Reader:
     """Builds values of annotated types from plain ones; kinds must be in the table."""
@@ -144,7 +150,7 @@ class _Reader:
         for name in value:
             if name not in own and name not in inner:
                 known = [*own, *inner]
-                names = hint(name, known, fields_meant(name, role, known))
+                names = _NO_FIELDS.get(name) or hint(name, known, fields_meant(name, role, known))
                 raise SpecError(f"{_join(path, name)} is not a field{names}")
         for name, field in own.items():
             if field.default is attrs.NOTHING and name not in value:
@@ -161,10 +167,17 @@ class _Reader:
 
     def choice(self, role: Any, value: Any, path: str) -> Any:
         """Build an instance of the kind that a table names."""
-        _expect(dict, value, path)
         known = {name: kind for name, kind in self.kinds.items() if plays(kind, role)}
         where = _join(path, "kind")
+        if isinstance(value, str):
+            near = kinds_meant(value, role.__name__, known) or get_close_matches(value, known)
+            name = value if value in known else next(iter(near), "…")
+            cure = f'must be a table: {{ kind = "{name}" }}'
+            raise SpecError(f"{path} = {_show(value)} {cure}{hint('', known)}")
+        _expect(dict, value, path)
         if "kind" not in value:
+            for name in get_close_matches("kind", value, n=1, cutoff=0.7):
+                raise SpecError(f"{_join(path, name)} is not a field; did you mean 'kind'?")
             raise SpecError(f"{where} is missing{hint('', known)}")
         name = value["kind"]
         if not isinstance(name, str) or name not in known:

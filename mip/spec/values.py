@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
+from html import escape
 from typing import Any, Literal
 
 import attrs
@@ -213,6 +214,11 @@ class Spec:
             parents = [other for other in files if name.startswith(f"{other}.")]
             if parents:
                 raise FieldError("warm_start", f"has '{name}' twice: '{parents[0]}' contains it")
+
+    def _repr_html_(self) -> str:
+        from mip.spec.writing import dump  # which reads this module
+
+        return f"<pre>{escape(dump(self))}</pre>"
 
     @cached_property
     def root(self) -> Fuse:

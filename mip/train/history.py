@@ -9,6 +9,7 @@ import torch
 from attrs import field, fields_dict, frozen
 from torch import Tensor
 
+from mip.optim import REPORTED
 from mip.train.state import State
 
 STEP_INFO = frozenset({"rows", "skipped", "step"})
@@ -25,7 +26,8 @@ class History:
 
     `steps` holds a tensor [steps] for each of the step's metrics, for the rates of the optimizer
     (`lr`, …), for `step`, the number of steps taken by then, and for `rows`, the number of rows in
-    its batch. A notebook shows a table of the epochs.
+    its batch. Epochs count from 0. A notebook shows a table of the epochs, which counts them from 1
+    and leaves out rates that never change.
 
     >>> History(({"epoch": 0, "step": 4, "loss": 0.5}, {"epoch": 1, "step": 8, "loss": 0.25}))
     History(2 epochs, 0 steps; last epoch: loss 0.25)
@@ -49,7 +51,10 @@ class History:
     def _repr_html_(self) -> str:
         import pandas as pd
 
-        return str(pd.DataFrame(self.epochs).to_html(index=False, max_rows=20))
+        # As people count epochs, and without rates that never change.
+        epochs = pd.DataFrame([{**row, "epoch": row["epoch"] + 1} for row in self.epochs])
+        fixed = [rate for rate in REPORTED if rate in epochs and epochs[rate].nunique() == 1]
+        return str(epochs.drop(columns=fixed).to_html(index=False, max_rows=20))
 
 
 @frozen(repr=False)

@@ -104,7 +104,7 @@ def scan(
 ) -> Iterator[Event]:
     """Yield an `after_batch` event after every step: `fit` as an iterator, for loops of your own.
 
-    Without `epochs` or `steps` it never ends. Read `event.state` before the next event.
+    **Without `epochs` or `steps` it never ends.** Read `event.state` before the next event.
     """
     check_step(step)
     check_state(state)

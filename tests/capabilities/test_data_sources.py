@@ -123,8 +123,8 @@ def test_W05_stages_are_composed():
 
 def test_W10_run_takes_train_and_optionally_valid_and_test(tmp_path):
     train, valid, test = parts = mip.split(CARS, (0.7, 0.2, 0.1))
-    forms = [(train,), (train, valid), (train, valid, test), (parts,), (parts[:2],)]
-    forms += [(CARS,), (train.frame, valid.frame), ({**train.frame}, {**valid.frame})]
+    forms = [((train,),), (train, valid), (train, valid, test), (parts,), (parts[:2],)]
+    forms += [((CARS,),), (train.frame, valid.frame), ({**train.frame}, {**valid.frame})]
     runs = [mip.run(NUMBERS, *rows, context=CPU) for rows in forms]
     assert ["valid/loss" in run.history.epochs[0] for run in runs] == [
         *(False, True, True, True, True),
@@ -142,8 +142,8 @@ def test_W10_run_takes_train_and_optionally_valid_and_test(tmp_path):
 def test_W10_run_drops_what_the_spec_drops():
     frame = mip.read(CARS).frame.head(20)
     frame.loc[3, "MPG"] = ""
-    with_hole = mip.run(NUMBERS, frame, context=CPU)
-    without = mip.run(NUMBERS, frame.drop(3), context=CPU)
+    with_hole = mip.run(NUMBERS, (frame,), context=CPU)
+    without = mip.run(NUMBERS, (frame.drop(3),), context=CPU)
     assert with_hole.plan.facts["branch"] == without.plan.facts["branch"]
 
 

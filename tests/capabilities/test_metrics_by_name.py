@@ -540,3 +540,13 @@ def _imported_by(code):
     code = f"import sys; {code}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("r2_score", "r2"), ("f1_score", "f1"), ("roc_auc_score", "auc"), ("AUC", "auc"),
+     ("error_rate", "accuracy"), ("recall_score", "recall"), ("Precision", "precision")],
+)  # fmt: skip
+def test_the_names_of_others_are_recognized(name, meant):
+    with pytest.raises(MipError, match=f"did you mean '{meant}'"):
+        mip.metrics.metrics_by_name([name])

@@ -529,10 +529,12 @@ def test_predictions_are_written_to_a_table(folder, model, run):
 
 def test_a_folder_for_a_model_names_what_lies_in_it(folder, model, run):
     shutil.copytree(model.parent, "copy")
-    Path("copy/spec.toml").unlink()
-    shutil.rmtree("copy/checkpoints")
+    assert run("predict", "copy", "houses.csv")[0] == 0
+    Path("copy", model.name).rename("copy/first.safetensors")
     text = refused(run("predict", "copy", "houses.csv"))
-    assert text.endswith("cannot be read (Is a directory) (known: model.safetensors)")
+    assert text.endswith(
+        "without the model.safetensors of a finished run (known: first.safetensors)"
+    )
 
 
 def test_a_run_folder_is_its_model(folder, model, run):

@@ -245,7 +245,11 @@ ROWS_ARE = (
     "cells, a list of such rows, or a Dataset, not "
 )
 REFUSED = {
-    "one row": (lambda f: f.iloc[0], f"{ROWS_ARE}Series; one row is series.to_frame().T"),
+    "one row": (
+        lambda f: f.iloc[0],
+        f"{ROWS_ARE}Series; the target is a column of the rows: rows.assign(price=series); "
+        "one row is series.to_frame().T",
+    ),
     "array": (
         lambda f: f.to_numpy(),
         f"{ROWS_ARE}ndarray; name its columns: pandas.DataFrame(array, columns=[…])",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 import re
 import signal
 import sys
@@ -302,6 +303,35 @@ def test_the_console_says_why_a_fit_stopped():
     step, batches, state = line()
     mip.fit(step, batches, state, epochs=9, hooks=[limit(epochs=1), console(said.append)])
     assert said[-1] == "stopped: limit(epochs=1)"
+
+
+@pytest.mark.parametrize("console_first", [True, False])
+def test_the_console_has_the_last_epoch_of_a_fit_that_ends_early(console_first):
+    said = []
+    step, batches, state = line()
+    hooks = [scored([3.0, 1.0, 2.0, 2.0, 2.0, 2.0]), console(said.append, lines=2)]
+    hooks.insert(2 if console_first else 1, mip.early_stop("valid/loss", patience=2))
+    mip.fit(step, batches, state, epochs=90, hooks=hooks)
+    assert [text.split()[0] for text in said] == ["epoch", "1", "4", "stopped:"]
+
+    def fails(event):
+        if (event.name, event.epoch) == ("before_epoch", 3):
+            raise ValueError("broken")
+
+    said.clear()
+    with pytest.raises(ValueError, match="broken"):
+        mip.fit(step, batches, state, epochs=90, hooks=[fails, console(said.append, lines=2)])
+    assert [text.split()[0] for text in said] == ["epoch", "1", "3"]
+
+
+def test_the_console_says_nan_of_a_loss_that_diverged():
+    said = []
+    step, batches, state = line(map_loss=lambda loss: loss * math.nan)
+    undefined = lambda event: {"valid/auc": math.nan} if event.name == "validate" else None  # noqa: E731
+    mip.fit(step, batches, state, epochs=1, hooks=[undefined, console(said.append)])
+    assert dict(zip(said[0].split(), said[1].split(), strict=True)).items() >= {
+        "loss": "nan", "valid/auc": "n/a",
+    }.items()  # fmt: skip
 
 
 @pytest.fixture

@@ -97,6 +97,39 @@ def test_a_history_without_steps_is_drawn():
     assert titles(plots.history(measured, lambda step: 0.1)) == ["loss", "learning rate"]
 
 
+def rated(decay=0.01):
+    rows = [{"loss": 1.0 / k, "lr": 0.1, "weight_decay": decay, "valid/loss": 2.0 / k}
+            for k in (1, 2)]  # fmt: skip
+    steps = {name: torch.tensor([row[name] for row in rows]) for name in ("loss", "weight_decay")}
+    epochs = tuple({"epoch": k, "step": k + 1, **row} for k, row in enumerate(rows))
+    return History(epochs, {**steps, "step": torch.tensor([1, 2])})
+
+
+def test_a_rate_that_never_changes_has_a_panel_only_on_request():
+    assert titles(plots.history(rated())) == ["loss", "lr"]
+    assert titles(plots.history({"a": rated(), "b": rated(0.1)})) == ["loss", "lr"]
+    assert titles(plots.history(rated(), metrics=["weight_decay"])) == ["weight_decay"]
+    changing = History(rated().epochs, {**rated().steps, "weight_decay": torch.tensor([0.1, 0.2])})
+    assert {*titles(plots.history(changing))} == {"loss", "lr", "weight_decay"}
+    assert list(plots.history_by_metric(rated())) == ["loss", "lr"]
+
+
+def test_a_line_is_selected_by_its_name_in_the_history():
+    measured = rated()
+    [panel] = plots.history(measured, metrics=["valid/loss"]).axes
+    assert set(drawn(panel)) == {"valid"}
+    [panel] = plots.history(measured, metrics=["loss", "valid/loss"]).axes
+    assert {"train", "valid", "each step"} == set(drawn(panel))
+    with pytest.raises(MipError, match=r"no history has the metric 'valid/los'.*'valid/loss'"):
+        plots.history(measured, metrics=["valid/los"])
+
+
+def test_several_runs_without_other_parts_have_plain_lines():
+    rows = ({"epoch": 0, "step": 1, "loss": 2.0}, {"epoch": 1, "step": 2, "loss": 1.0})
+    [panel] = plots.history({"a": History(rows), "b": History(rows)}).axes
+    assert {line.get_linestyle() for line in panel.get_lines()} == {"-"}
+
+
 # The hook.
 
 

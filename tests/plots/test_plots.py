@@ -273,13 +273,29 @@ def test_the_path_of_a_fit_is_drawn_over_the_surface():
     fitted = mip.fit(step, BATCHES, step.init(), epochs=3, hooks=[follow])
     fig = plots.loss_surface(net, BATCHES, mse_loss, steps=[*states[:-1], fitted], size=3)
     again = plots.loss_surface(net, BATCHES, mse_loss, steps=points, size=3)
-    path, present = fig.axes[0].get_lines()
+    path, start, present = fig.axes[0].get_lines()
+    assert start.get_xydata().tolist() == [list(points[0])]
     assert path.get_xydata().tolist() == [list(point) for point in points]
     assert again.axes[0].get_lines()[0].get_xydata().tolist() == path.get_xydata().tolist()
     assert len({*points}) == 4
     assert present.get_xydata().tolist() == [[net.weight.item(), net.bias.item()]]
     (low, high), (left, right) = fig.axes[0].get_ylim(), fig.axes[0].get_xlim()
     assert all(left <= x <= right and low <= y <= high for x, y in points)
+
+
+def test_a_loss_surface_needs_no_names_of_the_only_two_numbers():
+    at = {"ranges": ((-1, 1), (-2, 2)), "size": 3}
+    bare, nested = nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1))
+    for net, names in ((bare, ["weight", "bias"]), (nested, ["0.weight", "0.bias"])):
+        axes = plots.loss_surface(net, BATCHES, mse_loss, **at).axes[0]
+        assert [axes.get_xlabel(), axes.get_ylabel()] == names
+    larger = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
+    with pytest.raises(
+        MipError, match=r"parameters=\(\('0.weight', \(0, 0\)\), \('0.weight', \(1, 0\)\)\)"
+    ):
+        plots.loss_surface(larger, BATCHES, mse_loss)
+    with pytest.raises(MipError, match=r"steps are states, such as a hook collects, not a History"):
+        plots.loss_surface(bare, BATCHES, mse_loss, steps=History())
 
 
 def test_a_loss_surface_of_a_function_needs_ranges():
@@ -317,6 +333,9 @@ def test_a_loss_that_is_not_finite_anywhere_is_an_error():
 
 
 def test_rows_without_a_number_are_left_out():
+    fig = plots.predictions([1.0, 2.0, 3.0, np.nan], [1.5, 2.0, 2.5, 9.0])
+    assert fig.get_suptitle() == "R² 0, RMSE 0.4082 (3 rows)"
+    assert plots.predictions([1.0], [2.0], title="one").get_suptitle() == "one: RMSE 1 (1 rows)"
     fig = plots.predictions(pd.DataFrame({"value": [1.0, np.nan, 3.0]}), [1.5, 2.0, np.nan])
     assert fig.axes[0].collections[0].get_offsets().tolist() == [[1.5, 1.0]]
     with pytest.raises(DataError, match="2 predictions for 3 targets"):
@@ -441,6 +460,16 @@ def test_chances_of_one_row_only():
         plots.top_classes(SQUARES[0], pd.DataFrame({"p_a": [1.0, 0.0]}))
     with pytest.raises(DataError, match=r"shape \[2\] for 3 classes"):
         plots.top_classes(SQUARES[0], [0.5, 0.5], classes=["a", "b", "c"])
+
+
+def test_layers_have_their_types_and_what_their_bins_leave_out():
+    net = nn.Sequential(nn.Identity(), nn.ReLU())
+    with record_activations(net) as records:
+        net(torch.tensor([[-1.0, 1.0, -2.0, 3.0]]))
+    titles = [axes.get_title("left") for axes in plots.activation_histograms(records).axes]
+    assert titles == ["0  Identity\n50% outside", "1  ReLU"]
+    titles = [axes.get_title("left") for axes in plots.activations(records).axes]
+    assert titles == ["0  Identity", "1  ReLU"]
 
 
 # Images.

@@ -939,3 +939,30 @@ def test_a_class_that_is_no_kind_says_what_it_lacks():
         with pytest.raises(SpecError) as caught:
             mip.parse(f'[branch.a]\nkind = "own"\n{HEAD}', {**mip.KINDS, "own": kind})
         assert str(caught.value) == f"branch.a.kind = {message}"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('optimizer = "adam"', "train.optimizer = 'adam' must be a table: { kind = \"adam\" }"),
+        ('optimizer = "admw"', "train.optimizer = 'admw' must be a table: { kind = \"adamw\" }"),
+        ('schedule = "sgdr"', "schedule = 'sgdr' must be a table: { kind = \"warm_restarts\" }"),
+        ('optimizer = "x"', "train.optimizer = 'x' must be a table: { kind = \"…\" } (known: ada"),
+        ('optimizer.knd = "adam"', "train.optimizer.knd is not a field; did you mean 'kind'?"),
+        ("optimizer.lr = 0.1", "train.optimizer.kind is missing (known: adafactor"),
+        (
+            'metrics = ["f1"]',
+            "train.metrics is not a field; the head computes its metrics, and mip.",
+        ),
+    ],
+)
+def test_a_kind_that_is_written_otherwise_is_recognized(line, message):
+    with pytest.raises(SpecError, match=re.escape(message)):
+        mip.parse(f"""
+        [branch]
+        [head]
+        kind = "regression"
+        column = "y"
+        [train]
+        {line}
+        """)
