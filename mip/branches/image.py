@@ -25,7 +25,7 @@ from mip.branches.protocol import (
     layers_field,
     lazy_layers,
 )
-from mip.data import Rows, Table, as_photos
+from mip.data import Rows, Table
 from mip.errors import DataError, FieldError, MipWarning
 from mip.fields import MinLength, choice
 from mip.images import (
@@ -177,8 +177,7 @@ class Image:
         present = torch.full((n, k), -1, dtype=torch.int8)
         begin = 0
         for column, most in zip(self.columns, facts["most"], strict=True):
-            for row, cell in enumerate(table.cells(column)):
-                photos = as_photos(cell)
+            for row, photos in enumerate(table.photos(column)):
                 if len(photos) > most:
                     text = f"{len(photos)} photos, of which the first {most} count"
                     warnings.warn(
@@ -286,8 +285,8 @@ class Image:
         under policy "drop" every one that cannot be decoded.
         """
         for column in self.columns:
-            for row, cell in enumerate(table.cells(column)):
-                for photo in as_photos(cell):
+            for row, photos in enumerate(table.photos(column)):
+                for photo in photos:
                     if photo is None:
                         yield Problem(row, column, UNNAMED, Absence.UNNAMED.value)
                     elif error := self._error(table.root, photo):
@@ -306,13 +305,13 @@ class Image:
     def conversions(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for every photo whose pixels are not used exactly as stored."""
         for column in self.columns:
-            for row, cell in enumerate(table.cells(column)):
-                for photo in as_photos(cell):
+            for row, photos in enumerate(table.photos(column)):
+                for photo in photos:
                     with suppress(DataError):  # `problems` names a photo that cannot be read
                         changes = [] if photo is None else photo_conversions(table.root, photo)
                         yield from ((row, f"'{column}' {change}") for change in changes)
 
 
 def _most_photos(table: Rows, column: str) -> int:
-    cells = (cell for chunk in table.chunks([column]) for cell in chunk.cells(column))
-    return max(len(as_photos(cell)) for cell in cells)
+    rows = (photos for chunk in table.chunks([column]) for photos in chunk.photos(column))
+    return max(map(len, rows))

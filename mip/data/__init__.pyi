@@ -7,6 +7,7 @@ from .cells import FLOAT32_MAX as FLOAT32_MAX
 from .cells import as_array as as_array
 from .cells import as_photo as as_photo
 from .cells import as_photos as as_photos
+from .cells import as_text as as_text
 from .cells import content_key as content_key
 from .cells import digest_texts as digest_texts
 from .cells import is_image as is_image
@@ -28,6 +29,13 @@ from .parts import PARTS as PARTS
 from .parts import part_name as part_name
 from .paths import includes_file as includes_file
 from .paths import table_files as table_files
+from .photo_names import PhotoName as PhotoName
+from .photo_names import cuts_folders as cuts_folders
+from .photo_names import is_address as is_address
+from .photo_names import path_parts as path_parts
+from .photo_names import photo_name as photo_name
+from .photo_names import split_template as split_template
+from .photo_names import tidy as tidy
 from .reading import read as read
 from .rows import AnyRows as AnyRows
 from .rows import TableLike as TableLike

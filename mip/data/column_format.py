@@ -9,6 +9,7 @@ from typing import Any
 from attrs import field, frozen
 from attrs.validators import in_
 
+from mip.data.photo_names import template_error
 from mip.errors import FieldError
 
 
@@ -22,7 +23,8 @@ class ColumnFormat:
     in brackets is negative. `na_values` are texts that mean a missing cell, besides the usual ones.
     `date_format` is that of `datetime.strptime` ("%d/%m/%Y"), or "s" or "ms": seconds or
     milliseconds since 1970. `sep` stands between the values of a cell that has several: photos, or
-    labels. `path` turns a cell into the path of a photo: "images/{}.jpg".
+    labels. `path` turns a cell into the path of a photo, "images/{}.jpg" (see `photo_name`); the
+    folder that it names is the one that photos may lie in, besides the table's.
 
     >>> euros = ColumnFormat(decimal=",", thousands=".", unit="€")
     >>> [euros.plain_number(text) for text in ("1.234,50 €", "(€ 7)", "1.23,5", "n/a")]
@@ -40,21 +42,20 @@ class ColumnFormat:
     def __attrs_post_init__(self) -> None:
         if self.thousands == self.decimal:
             raise FieldError("thousands", f"and 'decimal' are both '{self.decimal}'")
-        if self.path and self.path.count("{}") != 1:
-            raise FieldError("path", f"must have {{}} once, in the place of the cell: {self.path}")
+        if self.path and (mistake := template_error(self.path)):
+            raise FieldError("path", f"= '{self.path}' {mistake}")
 
     def values(self, cell: Any) -> Any:
         """Return a cell as photos or labels: a list if `sep` divides it.
 
-        >>> form = ColumnFormat(sep=";", path="img/{}.jpg")
-        >>> form.values("a; b"), form.values("c"), form.values(["d.png"])
-        (['img/a.jpg', 'img/b.jpg'], 'img/c.jpg', ['d.png'])
+        >>> form = ColumnFormat(sep=";")
+        >>> form.values("a.png; b.png"), form.values("c.png"), form.values(["d.png"])
+        (['a.png', 'b.png'], 'c.png', ['d.png'])
         """
-        if not isinstance(cell, str):
+        if not isinstance(cell, str) or not self.sep or cell.startswith("data:"):
             return cell
-        parts = [part.strip() for part in cell.split(self.sep)] if self.sep else [cell]
-        made = [self.path.replace("{}", part) if self.path else part for part in parts if part]
-        return made[0] if len(made) == 1 else made or None
+        parts = [part.strip() for part in cell.split(self.sep) if part.strip()]
+        return parts[0] if len(parts) == 1 else parts or None
 
     @property
     def writes_numbers(self) -> bool:

@@ -26,6 +26,7 @@ from mip.data.cells import (
     to_days,
 )
 from mip.data.column_format import ColumnFormat
+from mip.data.photo_names import photos_in
 from mip.errors import DataError, hint, quote
 
 if TYPE_CHECKING:
@@ -220,6 +221,19 @@ class Table:
                 for cell, missing in pairs
             ]
         return values if form is None else [form.values(cell) for cell in values]
+
+    def photos(self, column: str) -> list[list[Any]]:
+        """Read a column as photos, one or several a row: names of files (`PhotoName`), the bytes of
+        files, pixels, or None for a missing photo.
+
+        >>> from mip.data import from_columns
+        >>> rows = from_columns({"photo": ["a.png", "NA", b"GIF89a"]}).photos("photo")
+        >>> [[str(photo) for photo in photos] for photos in rows]
+        [['a.png'], ['None'], ["b'GIF89a'"]]
+        """
+        form = self.formats.get(column)
+        template = form.path if form and form.path else "{}"
+        return [photos_in(cell, self.root, template) for cell in self.cells(column)]
 
     def numbers(self, column: str) -> np.ndarray:
         """Read a column as float64 [n]: NaN for blanks and for what float32 cannot hold (1e39,

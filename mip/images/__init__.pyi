@@ -6,11 +6,13 @@ from .cache import clear_caches as clear_caches
 from .cache import default_cache_folder as default_cache_folder
 from .cache import list_caches as list_caches
 from .cache import open_cache as open_cache
-from .decoding import MissingImageError as MissingImageError
 from .decoding import check_photo as check_photo
 from .decoding import decode as decode
 from .decoding import decoder_version as decoder_version
 from .decoding import photo_conversions as photo_conversions
-from .decoding import resolve_path as resolve_path
+from .photo_files import MissingImageError as MissingImageError
+from .photo_files import find_photo as find_photo
+from .photo_files import printable as printable
+from .photo_files import resolve_path as resolve_path
 from .photos import Photos as Photos
 from .photos import is_photos as is_photos

@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from mip.data import Table, as_photos, content_key
-from mip.errors import MipWarning
+from mip.data import PhotoName, Table, content_key
+from mip.errors import DataError, MipWarning
+from mip.images.photo_files import find_photo
 from mip.tree import Tree
 
 FORMAT = 1
@@ -164,28 +165,27 @@ def open_cache(
 
 
 def _digests(table: Table, columns: Sequence[str]) -> Tensor:
-    rows = zip(*(table.cells(column) for column in columns), strict=True)
-    root = table.root or Path(".")
-    return torch.tensor([_digest(cells, root) for cells in rows], dtype=torch.int64)
+    rows = zip(*(table.photos(column) for column in columns), strict=True)
+    return torch.tensor([_digest(photos) for photos in rows], dtype=torch.int64)
 
 
-def _digest(cells: Sequence[Any], root: Path) -> int:
+def _digest(columns: Sequence[Sequence[Any]]) -> int:
     digest = hashlib.blake2b(digest_size=8)
-    for cell in cells:
+    for photos in columns:
         digest.update(b"|")
-        for photo in as_photos(cell):
-            digest.update(_version_of(photo, root).encode(errors="surrogatepass"))
+        for photo in photos:
+            digest.update(_version_of(photo).encode(errors="surrogatepass"))
     return int.from_bytes(digest.digest(), "little", signed=True) or 1  # an empty record has 0
 
 
-def _version_of(photo: Any, root: Path) -> str:
-    if not isinstance(photo, str):
+def _version_of(photo: Any) -> str:
+    if not isinstance(photo, PhotoName):
         return content_key(photo)
     try:
-        stat = os.stat(root / photo)
-        return f"{photo!r} {stat.st_size} {stat.st_mtime_ns}"
-    except (OSError, ValueError):
-        return f"{photo!r} absent"
+        stat = find_photo(photo).stat()
+        return f"{photo.text!r} {photo.template} {stat.st_size} {stat.st_mtime_ns}"
+    except (DataError, OSError):
+        return f"{photo.text!r} absent"
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,8 +23,9 @@ import torch.nn.functional as F
 from toolz import identity
 from torch import Tensor
 
-from mip.data import as_array, as_photo
-from mip.errors import DataError, quote
+from mip.data import PhotoName, as_array, as_photo
+from mip.errors import DataError
+from mip.images.photo_files import find_photo, printable, read_photo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,48 +80,6 @@ TRANSFORMS: Mapping[int, Callable[[Tensor], Tensor]] = {
 """What puts an image upright that the camera stored with this EXIF orientation."""
 
 
-class MissingImageError(DataError):
-    """The image file does not exist; anything wrong with an existing file is a plain DataError."""
-
-
-def resolve_path(root: Path | None, cell: str) -> Path:
-    """Return the path of the file that an image cell names, inside the table's folder.
-
-    Raises DataError if the path is absolute, leaves the folder ('..', a link), or contains a NUL or
-    a backslash, and MissingImageError if it is not a file.
-
-    >>> resolve_path(Path("."), "../secret.png")
-    Traceback (most recent call last):
-    mip.errors.DataError: ../secret.png leaves the table's folder
-    """
-    if "\0" in cell or "\\" in cell:
-        raise DataError(f"{quote(cell, 80)} has a character that no image path may have")
-    try:
-        return _inside(os.path.realpath(root or "."), cell)
-    except (OSError, ValueError) as error:  # too long, a loop of links, no access
-        raise DataError(f"{quote(cell, 80)} cannot be looked up ({error})"[:200]) from error
-
-
-def _inside(base: str, cell: str) -> Path:
-    # With strings instead of Paths, which would cost time for every photo.
-    path = os.path.realpath(os.path.join(base, cell))
-    if os.path.isabs(cell) or not f"{path}{os.sep}".startswith(f"{base.rstrip(os.sep)}{os.sep}"):
-        raise DataError(f"{_printable(cell)} leaves the table's folder")
-    try:
-        stat = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingImageError(f"{_printable(cell)} is missing") from error
-    if not S_ISREG(stat.st_mode):
-        raise MissingImageError(f"{_printable(cell)} is missing")
-    if not stat.st_size:
-        raise DataError(f"{_printable(cell)} is empty (0 bytes)")
-    return Path(path)
-
-
-def _printable(path: str) -> str:
-    return path if path.isprintable() and len(path) <= 200 else quote(path, 200)
-
-
 def decode(root: Path | None, cell: Cell, size: int, scaled: bool = False) -> Tensor:
     """Decode one image to uint8 [3, size, size], resized to a square (bilinear, antialiased).
 
@@ -151,9 +109,10 @@ def _open(root: Path | None, cell: Cell) -> Iterator[tuple[Image.Image, Any]]:
     from PIL import Image, UnidentifiedImageError
 
     cell = as_photo(cell)
-    name = _printable(cell) if isinstance(cell, str) else "the image"
+    cell = PhotoName(cell, root) if isinstance(cell, str) else cell
+    name = printable(cell.text) if isinstance(cell, PhotoName) else "the image"
     try:
-        data = resolve_path(root, cell).read_bytes() if isinstance(cell, str) else cell
+        data = read_photo(cell) if isinstance(cell, PhotoName) else cell
         with _to_pillow(data) as image:
             yield image, data
     except DataError:
@@ -274,8 +233,9 @@ def check_photo(root: Path | None, cell: Cell) -> None:
     mip.errors.DataError: the image is not an image (BMP, GIF, JPEG, PNG, TIFF, WEBP)
     """
     cell = as_photo(cell)
-    if isinstance(cell, str):
-        path = resolve_path(root, cell)
+    cell = PhotoName(cell, root) if isinstance(cell, str) else cell
+    if isinstance(cell, PhotoName):
+        path = find_photo(cell)
         with suppress(OSError), path.open("rb") as file:  # `decode` says what is wrong
             start, size = file.read(END_BYTES), os.fstat(file.fileno()).st_size
             file.seek(max(size - END_BYTES, 0))

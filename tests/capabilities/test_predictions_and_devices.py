@@ -109,7 +109,9 @@ def test_C11_one_row_is_a_dict_and_several_are_a_list(mixed, table, folder):
 def test_C11_a_row_keeps_to_the_current_folder_unless_it_names_a_path(mixed, table, monkeypatch):
     monkeypatch.chdir(table.root)
     nearly(mixed(table[0]), mixed(table.take([0])))
-    row = {**table[0], "front": str(table.root / "photos/0.png")}
+    nearly(mixed({**table[0], "front": str(table.root / "photos/0.png")}), mixed(table.take([0])))
+    monkeypatch.chdir(table.root / "photos")
+    row = {**table[0], "front": str(table.root / "photos/../photos.png")}
     text = error_of(mixed, row, errors="raise")
     assert mixed(row)["error"].tolist() == [text]
     assert text.endswith("leaves the table's folder")

@@ -147,7 +147,7 @@ BAD = {
     "/secret.png": (None, "leaves the table's folder"),
     "link.png": ("link", "leaves the table's folder"),
     "nul\0.png": (None, "has a character that no image path may have"),
-    "back\\slash.png": (None, "has a character that no image path may have"),
+    "..\\secret.png": (None, "leaves the table's folder"),
     "": (None, "no image is named"),
 }
 """By cell: what the file holds, and what the error says."""
@@ -327,7 +327,7 @@ def test_policy_learn_puts_one_vector_for_every_bad_photo(shots):
     branch = mip.build(plan).eval().body.branch["views"]
     torch.nn.init.constant_(branch.missing, 7.0)
     vectors = branch(plan.encode(shots).inputs["views"])
-    assert (vectors == 7).all(dim=1).tolist() == [False, True] * 26
+    assert (vectors == 7).all(dim=1).tolist() == [False, True] * (len(shots) // 2)
 
 
 def test_a_fault_within_a_list_of_photos_is_its_rows_alone(shots):

@@ -58,7 +58,7 @@ def decoded(monkeypatch):
     seen, decode = [], mip.images.decode
 
     def watched(root, cell, *rest):
-        seen.append(cell)
+        seen.append(str(cell))
         return decode(root, cell, *rest)
 
     monkeypatch.setattr("mip.branches.image.decode", watched)

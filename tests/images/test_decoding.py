@@ -273,6 +273,7 @@ def inside(tmp_path):
 
 
 OUTSIDE = ["../secret.png", "photos/../../secret.png", "link.png", "out/secret.png", "/etc/passwd"]
+OUTSIDE += ["..\\secret.png", " '../secret.png'", "file:///etc/passwd"]
 
 
 @pytest.mark.parametrize("cell", OUTSIDE)
@@ -282,16 +283,16 @@ def test_a_path_that_leaves_the_folder_is_refused(cell, inside):
     assert str(caught.value) == f"{cell} leaves the table's folder"
 
 
-def test_an_absolute_path_is_refused_even_inside(inside):
-    with pytest.raises(DataError, match="leaves the table's folder"):
-        resolve_path(inside, str(inside / "photos" / "a.png"))
+def test_an_absolute_path_inside_is_a_path_inside(inside):
+    expected = (inside / "photos" / "a.png").resolve()
+    assert resolve_path(inside, str(inside / "photos" / "a.png")) == expected
+    assert resolve_path(inside, str(inside / "out" / "base" / "photos" / "a.png")) == expected
 
 
-@pytest.mark.parametrize("cell", ["a\0.png", "photos\\a.png", "..\\secret.png"])
-def test_some_characters_are_refused(cell, inside):
+def test_a_nul_is_refused(inside):
     with pytest.raises(DataError) as caught:
-        resolve_path(inside, cell)
-    assert str(caught.value) == f"{cell!r} has a character that no image path may have"
+        resolve_path(inside, "a\0.png")
+    assert str(caught.value) == "'a\\x00.png' has a character that no image path may have"
 
 
 @pytest.mark.parametrize("cell", ["x" * 300, "x/" * 3000, "loop.png", "loop.png/a", "\ud800.png"])

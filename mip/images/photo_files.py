@@ -1,0 +1,168 @@
+"""From what a cell says to the file that it means, inside the folders that it may lie in."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from glob import escape
+from pathlib import Path
+from stat import S_ISREG
+
+from toolz import groupby
+
+from mip.data import (
+    IMAGE_SUFFIXES,
+    PhotoName,
+    as_text,
+    cuts_folders,
+    is_address,
+    photo_name,
+    split_template,
+    tidy,
+)
+from mip.errors import DataError, quote
+
+ANY = "\0"
+"""A wildcard of the template, which no cell can have."""
+
+
+RECENT = 2.0
+"""Seconds in which a folder may change without a change of its time, on some file systems."""
+
+
+class MissingImageError(DataError):
+    """The image file does not exist; anything wrong with an existing file is a plain DataError."""
+
+
+def resolve_path(root: Path | None, cell: str, template: str = "{}") -> Path:
+    """Return the path of the file that an image cell names, inside the table's folder or the one
+    that the template names.
+
+    `template` says which path a cell means (`mip.data.photo_name`). A `*` in it stands for any
+    folder, or after a point for the ending of any image. A path is tried as it is written, then
+    without quotes and blanks around it and with slashes for backslashes (`mip.data.tidy`), then in
+    other case. An absolute path must lie in the folder too.
+
+    Raises DataError if the path leaves the folder ('..', a link), contains a NUL, is an address, or
+    means several files, and MissingImageError if it means none.
+
+    >>> resolve_path(Path("."), "../secret.png")
+    Traceback (most recent call last):
+    mip.errors.DataError: ../secret.png leaves the table's folder
+    """
+    if "\0" in cell:
+        raise DataError(f"{quote(cell, 80)} has a character that no image path may have")
+    if is_address(cell) and not cuts_folders(template):
+        cure = "which is not followed: download the photos"
+        raise DataError(f"{printable(cell)} is an address, {cure}")
+    try:
+        return _find(os.path.realpath(root or "."), cell, template)
+    except (OSError, ValueError) as error:  # too long, a loop of links, no access
+        raise DataError(f"{quote(cell, 80)} cannot be looked up ({error})"[:200]) from error
+
+
+def find_photo(photo: PhotoName) -> Path:
+    """Return the path of the file of a photo; raises as `resolve_path` does."""
+    return resolve_path(photo.root, photo.text, photo.template)
+
+
+def read_photo(photo: PhotoName) -> bytes:
+    """Read the file of a photo; raises as `resolve_path` does."""
+    return find_photo(photo).read_bytes()
+
+
+def printable(path: str) -> str:
+    """Write a path in an error: quoted if it is long or has letters that cannot be printed."""
+    return path if path.isprintable() and len(path) <= 200 else quote(path, 200)
+
+
+def _find(root: str, cell: str, template: str) -> Path:
+    # With strings instead of Paths, which would cost time for every photo.
+    folder, rest = split_template(template)
+    start = os.path.realpath(os.path.join(root, folder)) if folder else root
+    allowed = dict.fromkeys((root, start))
+    names = [photo_name(rest.replace("*", ANY), text) for text in _spellings(cell, template)]
+    paths = [os.path.realpath(os.path.join(start, name)) for name in names if ANY not in name]
+    inside = [path for path in paths if _is_inside(path, allowed)]
+    shown = printable(folder + names[0].replace(ANY, "*"))
+    found = next(filter(_is_file, inside), None) or _only(_search_all(start, names, allowed), shown)
+    if found is None:
+        if len(inside) < len(paths):
+            raise DataError(f"{printable(cell)} leaves the table's folder")
+        raise MissingImageError(f"{shown} is missing")
+    if not os.path.getsize(found):
+        raise DataError(f"{shown} is empty (0 bytes)")
+    return Path(found)
+
+
+def _spellings(cell: str, template: str) -> Iterator[str]:
+    yield cell
+    if (text := tidy(cell)) != cell:
+        yield text
+    if template != "{}" and (number := as_text(text)) != text:  # 7.0, of a column with gaps
+        yield number
+
+
+def _is_inside(path: str, folders: Iterable[str]) -> bool:
+    path = f"{path}{os.sep}"
+    return any(path.startswith(f"{folder.rstrip(os.sep)}{os.sep}") for folder in folders)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _only(paths: Collection[str], shown: str) -> str | None:
+    if len(paths) > 1:
+        both = " and ".join(sorted(paths)[:2])
+        raise DataError(f"{shown} may be {both}: which of them?")
+    return next(iter(paths), None)
+
+
+def _search_all(start: str, names: Iterable[str], allowed: Iterable[str]) -> set[str]:
+    """Find the files that names mean in other case, or whose names have wildcards."""
+    parts = [os.path.normpath(name).split(os.sep) for name in names if not os.path.isabs(name)]
+    return {path for each in parts for path in _search(start, each, allowed)}
+
+
+def _search(folder: str, parts: Sequence[str], allowed: Iterable[str]) -> Iterator[str]:
+    for name in _matching(folder, parts[0]):
+        path = os.path.realpath(os.path.join(folder, name))
+        if not _is_inside(path, allowed):
+            continue
+        if parts[1:]:
+            yield from _search(path, parts[1:], allowed)
+        elif _is_file(path):
+            yield path
+
+
+def _matching(folder: str, part: str) -> Iterable[str]:
+    """Return the names in a folder that are like a part of a path."""
+    try:
+        changed = os.stat(folder).st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    is_recent = time.time_ns() - changed < RECENT * 1e9
+    names = (_listing.__wrapped__ if is_recent else _listing)(folder, changed)
+    part = part.casefold()
+    if ANY not in part:
+        return names.get(part, ())
+    stem, _, ending = part.rpartition(".")
+    if ending == ANY and ANY not in stem:
+        return [name for suffix in IMAGE_SUFFIXES for name in names.get(stem + suffix, ())]
+    pattern = escape(part).replace(ANY, "*")
+    return [name for key in names if fnmatchcase(key, pattern) for name in names[key]]
+
+
+@lru_cache(maxsize=256)
+def _listing(folder: str, changed: int) -> Mapping[str, list[str]]:
+    try:
+        return groupby(str.casefold, sorted(os.listdir(folder)))
+    except NotADirectoryError:
+        return {}
