@@ -34,6 +34,7 @@ from .photo_names import cuts_folders as cuts_folders
 from .photo_names import is_address as is_address
 from .photo_names import path_parts as path_parts
 from .photo_names import photo_name as photo_name
+from .photo_names import photos_in as photos_in
 from .photo_names import split_template as split_template
 from .photo_names import tidy as tidy
 from .reading import read as read

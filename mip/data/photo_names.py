@@ -151,11 +151,11 @@ def photos_in(cell: Any, root: Path | None, template: str) -> list[Any]:
     [PhotoName(text='a.png', root=None, template='{}'), PhotoName(text='b.png', root=None, \
 template='{}')]
     """
-    cells = cell if is_list(cell) else _listed(cell)
+    cells = cell if is_list(cell) else _listed(cell, (str,) if template == "{}" else (str, int))
     return [_photo(photo, root, template) for photo in as_photos(cells)]
 
 
-def _listed(cell: Any) -> Any:
+def _listed(cell: Any, kinds: tuple[type, ...]) -> Any:
     if not isinstance(cell, str) or not re.fullmatch(r"\s*\[.*\]\s*", cell, re.DOTALL):
         return cell
     for read in (json.loads, ast.literal_eval):
@@ -163,7 +163,7 @@ def _listed(cell: Any) -> Any:
             found = read(cell.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        if isinstance(found, list) and all(isinstance(x, (str, int)) for x in found):
+        if isinstance(found, list) and all(isinstance(x, kinds) for x in found):
             return found
     return cell
 

@@ -11,7 +11,9 @@ from .decoding import decode as decode
 from .decoding import decoder_version as decoder_version
 from .decoding import photo_conversions as photo_conversions
 from .photo_files import MissingImageError as MissingImageError
+from .photo_files import describe_folder as describe_folder
 from .photo_files import find_photo as find_photo
+from .photo_files import list_images as list_images
 from .photo_files import printable as printable
 from .photo_files import resolve_path as resolve_path
 from .photos import Photos as Photos

@@ -166,3 +166,52 @@ def _listing(folder: str, changed: int) -> Mapping[str, list[str]]:
         return groupby(str.casefold, sorted(os.listdir(folder)))
     except NotADirectoryError:
         return {}
+
+
+def list_images(root: Path | None, limit: int = 500_000) -> Iterator[str]:
+    """Iterate over the images below a folder, by their paths relative to it, with slashes. Hidden
+    and linked folders are skipped, and all after `limit` files.
+    """
+    seen = 0
+    for folder, folders, files in os.walk(root or "."):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        seen += len(files)
+        for name in sorted(files):
+            if name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES):
+                path = os.path.relpath(os.path.join(folder, name), root or ".")
+                yield path.replace(os.sep, "/")
+        if seen > limit:
+            return
+
+
+def describe_folder(root: Path | None, names: Sequence[str], table: str, column: str) -> str:
+    """Say what names of photos look like that are not there, what the folder has instead, and what
+    to do.
+    """
+    first = next(iter(names), "")
+    if is_address(first):
+        cure = f"which are not followed; download them: {_download(table, column)}"
+        return f"the cells are addresses, such as {quote(first, 80)}, {cure}"
+    found = list(list_images(root))
+    has = f"{len(found)} images, such as {printable(found[0])}" if found else "no images"
+    return f"{_reason(root, first)}, and the table's folder has {has}"
+
+
+def _reason(root: Path | None, name: str) -> str:
+    try:
+        resolve_path(root, name)
+    except MissingImageError:
+        pass
+    except DataError as error:
+        named = os.path.dirname(tidy(name)) or "FOLDER"
+        return f'{error}; only a spec that names the folder allows that (path = "{named}/{{name}}")'
+    return f"{quote(name, 80)} is not there"
+
+
+def _download(table: str, column: str) -> str:
+    code = (
+        "import os, pandas, urllib.request as u; os.makedirs('photos', exist_ok=True); "
+        "[u.urlretrieve(a, 'photos/' + a.split('?')[0].split('/')[-1]) for a in "
+        f"pandas.read_csv({table!r})[{column!r}].dropna()]"
+    )
+    return f'python -c "{code}"'

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tomli_w
-from attrs import asdict, evolve
+from attrs import asdict, evolve, frozen
 
 from mip import branches, data, heads
-from mip.data import PARTS, PLAIN, CsvFormat, Table, part_name
-from mip.errors import DataError, hint, one_line
+from mip.data import PARTS, PLAIN, ColumnFormat, CsvFormat, Table, part_name
+from mip.errors import DataError, hint, one_line, quote
+from mip.spec.guess_photos import PhotoGuess, guess_photos, has_name_of_photos, photo_blocks
 from mip.spec.inference import Guess, TargetGuess, guess, guess_target, is_writable
 
 WIDTH = 200
@@ -29,6 +30,18 @@ FRACTIONS = (0.7, 0.15, 0.15)
 """The shares of the rows that train, choose and test."""
 
 
+MAX_LINES = 10
+"""The number of columns left out that are printed."""
+
+
+# What to do about a column of a role that is left out.
+_CURES = {
+    "names": '; read it by kind = "text" if its words matter',
+    "rare text": '; kind = "text" reads it',
+    "row name": '; kind = "continuous" reads it if it is an amount',
+}
+
+
 # The name of the branch that reads the columns of a role, and its kind.
 _BRANCHES = {
     "number": ("numbers", "continuous"),
@@ -42,15 +55,37 @@ _BRANCHES = {
 }
 
 
+@frozen
+class Draft:
+    """A first spec, as TOML with comments, and what the user should know of it, in lines."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
 def draft(table: Table, target: str, path: str, csv: CsvFormat = PLAIN) -> str:
+    """Write a commented spec for a table: the text of `make_draft`."""
+    return make_draft(table, target, path, csv).text
+
+
+def make_draft(
+    table: Table,
+    target: str,
+    path: str,
+    csv: CsvFormat = PLAIN,
+    without: Sequence[str] = (),
+) -> Draft:
     """Write a commented spec for a table, one that `mip check` accepts; `path` is that of the
-    table's file, relative to the spec, and `csv` says how that is written.
+    table's file, relative to the spec, and `csv` says how that is written. The columns `without`
+    are left out.
 
     Raises DataError if there is no column `target`, naming the nearest, if it cannot be predicted
-    or no other column can be read, and for a name that no spec can hold.
+    or no other column can be read, for photos that cannot be found, and for a name that no spec can
+    hold.
     """
-    if target not in table.columns:
-        raise DataError(f"{table.name}: there is no column '{target}'{hint(target, table.columns)}")
+    for name in (target, *without):
+        if name not in table.columns:
+            raise DataError(f"{table.name}: there is no column '{name}'{hint(name, table.columns)}")
     for what, name in (("name of the table's file", path), ("name of the target", target)):
         if not is_writable(name):
             raise DataError(f"{table.name}: the {what} cannot be written in a spec: rename it")
@@ -60,26 +95,69 @@ def draft(table: Table, target: str, path: str, csv: CsvFormat = PLAIN) -> str:
     parts = data.split(rows, column="part") if has_parts else data.split(rows, FRACTIONS)
     if has_parts:
         _check_labels(parts, target_guess)
-    read = [name for name in table.columns if name != target and not (has_parts and name == "part")]
-    guesses = [_adjust(guess(rows, name), rows) for name in read]
+    others = {target, *without, *["part"] * has_parts}
+    read = [name for name in table.columns if name not in others]
+    photos = guess_photos(table, read)
+    rows = rows.with_formats({**rows.formats, **_photo_formats(photos)})
+    guesses = [_adjust(_guess(rows, name, photos), rows) for name in read]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     small = len(rows) < MANY_ROWS and any(by_role[role] for role in by_role if role != "image")
     blocks = [_branch(role, by_role[role], rows, small) for role in by_role if by_role[role]]
     if not blocks:
         raise DataError(f"{table.name}: no column besides '{target}' can be read")
-    left_out = [
-        _comment(f"left out: {_shorten(found.column)} ({found.role}: {found.reason})")
-        for found in guesses
-        if found.role not in _BRANCHES
-    ]
+    unread = sorted(
+        filter(_is_unread, guesses), key=lambda found: not has_name_of_photos(found.column)
+    )
+    left_out = [f"left out: {_shorten(name)} (by --without)" for name in without]
+    left_out += [_left_out(found) for found in unread]
     texts = [
         _data(table, rows, path, csv, target_guess, has_parts),
+        *photo_blocks(photos),
         *blocks,
-        _lines(left_out),
+        _lines([*map(_comment, left_out)]),
         _head(rows, target_guess),
         _train(*map(len, parts)),
     ]
-    return "\n".join(filter(None, texts))
+    notes = [f"{name}: {found.note}" for name, found in photos.items() if found.note]
+    return Draft("\n".join(filter(None, texts)), (*map(one_line, notes), *_shorten_list(left_out)))
+
+
+def _photo_formats(photos: Mapping[str, PhotoGuess]) -> dict[str, ColumnFormat]:
+    return {name: found.form for name, found in photos.items() if found.form != ColumnFormat()}
+
+
+def _guess(table: Table, column: str, photos: Mapping[str, PhotoGuess]) -> Guess:
+    """Guess the role of a column. Raises DataError for photos of which most cannot be found, unless
+    the cells make sense as something else.
+    """
+    found = guess(table, column)
+    if column not in photos or found.role == "odd name":
+        return found
+    if not photos[column].problem:
+        n_known = sum(cell is not None for cell in table.cells(column))
+        missing = f", {len(table) - n_known} missing" if n_known < len(table) else ""
+        return Guess(column, "image", f"{n_known} photos{missing}")
+    many = found.role == "category" and len(set(table.texts(column))) > len(table) / 2
+    if _is_unread(found) or many or found.role == "image":
+        cure = f"leave it out by --without {quote(column)}"
+        problem = f"seems to name photos, but {photos[column].problem}; or {cure}"
+        raise DataError(f"{table.name}: column '{column}' {problem}")
+    return found
+
+
+def _is_unread(found: Guess) -> bool:
+    return found.role not in _BRANCHES
+
+
+def _left_out(found: Guess) -> str:
+    cure = _CURES.get(found.role, "")
+    return f"left out: {_shorten(found.column)} ({found.role}: {found.reason}){cure}"
+
+
+def _shorten_list(lines: Sequence[str]) -> tuple[str, ...]:
+    more = len(lines) - MAX_LINES
+    last = [f"left out: {more} more columns, which the spec names"] if more > 0 else []
+    return (*map(one_line, lines[:MAX_LINES]), *last)
 
 
 def _has_target(table: Table, target: TargetGuess) -> np.ndarray:

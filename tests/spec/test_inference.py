@@ -10,7 +10,7 @@ from PIL import Image
 import mip
 from mip.data import from_columns, from_frame
 from mip.errors import DataError
-from mip.spec import draft
+from mip.spec import draft, make_draft
 from mip.spec.inference import guess
 
 
@@ -190,7 +190,12 @@ def test_names_of_files_that_are_not_there_are_left_out(tmp_path):
         "lost files",
         "2 different values: none of these files exists",
     )
-    assert "# left out: photo (lost files" in draft(from_frame(frame, root=tmp_path), "y", "t.csv")
+    rows = from_frame(frame, root=tmp_path)
+    with pytest.raises(DataError, match=r"'a\.png' is not there, and the table's folder has no im"):
+        draft(rows, "y", "t.csv")
+    made = make_draft(rows, "y", "t.csv", without=["photo"])
+    assert made.notes == ("left out: photo (by --without)",)
+    assert list(mip.parse(made.text).branch) == ["numbers"]
 
 
 @pytest.mark.parametrize("target", ["id", "note", "sold"])
