@@ -184,28 +184,30 @@ def list_images(root: Path | None, limit: int = 500_000) -> Iterator[str]:
             return
 
 
-def describe_folder(root: Path | None, names: Sequence[str], table: str, column: str) -> str:
-    """Say what names of photos look like that are not there, what the folder has instead, and what
-    to do.
+def describe_folder(photos: Sequence[PhotoName], table: str, column: str) -> str:
+    """Say what photos are called that cannot be found, what their folder has instead, and what to
+    do.
     """
-    first = next(iter(names), "")
-    if is_address(first):
+    if not photos:
+        return "no cell names one"
+    first = photos[0]
+    if is_address(first.text) and not cuts_folders(first.template):
         cure = f"which are not followed; download them: {_download(table, column)}"
-        return f"the cells are addresses, such as {quote(first, 80)}, {cure}"
-    found = list(list_images(root))
+        return f"the cells are addresses, such as {quote(first.text, 80)}, {cure}"
+    found = list(list_images(first.root))
     has = f"{len(found)} images, such as {printable(found[0])}" if found else "no images"
-    return f"{_reason(root, first)}, and the table's folder has {has}"
+    return f"{_reason(first)}, and the table's folder has {has}"
 
 
-def _reason(root: Path | None, name: str) -> str:
+def _reason(photo: PhotoName) -> str:
     try:
-        resolve_path(root, name)
-    except MissingImageError:
-        pass
+        find_photo(photo)
     except DataError as error:
-        named = os.path.dirname(tidy(name)) or "FOLDER"
+        if "leaves" not in str(error):
+            return str(error)
+        named = os.path.dirname(tidy(photo.text)) or "FOLDER"
         return f'{error}; only a spec that names the folder allows that (path = "{named}/{{name}}")'
-    return f"{quote(name, 80)} is not there"
+    return f"{printable(photo.text)} is there"
 
 
 def _download(table: str, column: str) -> str:

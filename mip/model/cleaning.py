@@ -25,6 +25,7 @@ from mip.data import AnyTable, Rows, Table, TableLike, format_row_label
 from mip.errors import DataError, MipWarning
 from mip.heads import column_heads
 from mip.model.columns import branch_columns, check_columns, columns_of, table_of, target_columns
+from mip.model.lost_photos import check_most_found
 from mip.spec import Spec
 
 Labels = dict[str, list[Any]]
@@ -76,8 +77,14 @@ def clean(spec: Spec, rows: AnyTable | TableLike) -> tuple[AnyTable, Report]:
     """
     table: AnyTable = table_of(spec, rows)
     check_columns(spec, table)
-    findings = _unusable(spec, table)
+    try:
+        findings = _unusable(spec, table)
+    except DataError:
+        check_most_found(spec, table)  # says more than the first photo of all that are lost
+        raise
     report = Report(len(table), _by_reason(findings), filled_rows(spec, table))
+    if report.dropped or report.filled:
+        check_most_found(spec, table)
     for reason, labels in report.filled.items():
         if len(labels) == len(table):
             warnings.warn(f"{table.name}: {reason} in every row", MipWarning, stacklevel=2)

@@ -102,7 +102,10 @@ def make_draft(
     guesses = [_adjust(_guess(rows, name, photos), rows) for name in read]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     small = len(rows) < MANY_ROWS and any(by_role[role] for role in by_role if role != "image")
-    blocks = [_branch(role, by_role[role], rows, small) for role in by_role if by_role[role]]
+    absent = _absent_photos([found.column for found in by_role["image"]], rows)
+    blocks = [
+        _branch(role, by_role[role], rows, small, absent) for role in by_role if by_role[role]
+    ]
     if not blocks:
         raise DataError(f"{table.name}: no column besides '{target}' can be read")
     unread = sorted(
@@ -119,6 +122,7 @@ def make_draft(
         _train(*map(len, parts)),
     ]
     notes = [f"{name}: {found.note}" for name, found in photos.items() if found.note]
+    notes += [" ".join(absent)] if absent else []
     return Draft("\n".join(filter(None, texts)), (*map(one_line, notes), *_shorten_list(left_out)))
 
 
@@ -183,7 +187,9 @@ def _adjust(found: Guess, table: Table) -> Guess:
     return found
 
 
-def _branch(role: str, guesses: Sequence[Guess], table: Table, small: bool) -> str:
+def _branch(
+    role: str, guesses: Sequence[Guess], table: Table, small: bool, absent: Sequence[str]
+) -> str:
     name, kind = _BRANCHES[role]
     columns = [found.column for found in guesses]
     lines = [f"[branch.{name}]"]
@@ -200,7 +206,7 @@ def _branch(role: str, guesses: Sequence[Guess], table: Table, small: bool) -> s
     lines += [f'kind = "{kind}"', f"columns = {_list(columns)}"]
     lines += [_comment(f"{_shorten(found.column)}: {found.reason}") for found in guesses]
     if role == "image":
-        lines += _image_options(columns, table)
+        lines += _image_options(absent)
     if role == "log number":
         lines += ['scale = "log"']
     if role == "number" and len(table) >= MANY_ROWS:
@@ -213,19 +219,24 @@ def _branch(role: str, guesses: Sequence[Guess], table: Table, small: bool) -> s
     return _lines(lines)
 
 
-def _image_options(columns: Sequence[str], table: Table) -> list[str]:
+def _absent_photos(columns: Sequence[str], table: Table) -> list[str]:
+    """Say in two lines how many photos are missing, if any are."""
+    if not columns:
+        return []
     # Under the policy "learn" problems are looked up, and only the ends of files are read.
     branch = branches.Image(tuple(columns), missing="learn")
     problems = [f"row {table.row_ids[p.row]}: {p.reason}" for p in branch.problems(table)]
-    lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']
-    if problems:
-        lines += [
-            f"# {len(problems)} of {len(table) * len(columns)} photos are missing or broken",
-            _comment(f"(the first: {problems[0]:.99}); a learned vector replaces them"),
-        ]
+    count = f"{len(problems)} of {len(table) * len(columns)} photos are missing or broken"
+    first = f"(the first: {(problems or [''])[0]:.99}); a learned vector replaces them"
+    return [count, first] if problems else []
+
+
+def _image_options(absent: Sequence[str]) -> list[str]:
     return [
-        *lines,
-        f'missing = "{"learn" if problems else "error"}"',
+        "size = 64",
+        'backbone = "small"      # or a torchvision model such as "resnet18"',
+        *map(_comment, absent),
+        f'missing = "{"learn" if absent else "error"}"',
         "augmentation = { shift = 0.05 }",
     ]
 

@@ -172,8 +172,9 @@ def _guess(
             break
     if form:
         return _explain(cells, folder.root, form)
-    names = [str(name) for name in _names(cells, folder.root, ColumnFormat())]
-    return PhotoGuess(problem=describe_folder(folder.root, names, table.name, column))
+    photos = _names(cells, folder.root, ColumnFormat())
+    lost = [photo for photo in photos if isinstance(photo, PhotoName) and not _path_of(photo)]
+    return PhotoGuess(problem=describe_folder(lost, table.name, column))
 
 
 def _trials(cells: Sequence[Any], folder: _Folder) -> Iterator[ColumnFormat]:
