@@ -15,6 +15,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,14 @@ Cell = Any
 """A path, a file's bytes, a dict with either, a PIL image, or pixels uint8 [h, w] or [h, w, 3]."""
 
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""The only formats that are ever tried, whatever the file's ending."""
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
+"""The only formats that are ever tried, whatever the file's ending, as far as Pillow knows them:
+HEIF with the extra `heif`, AVIF from Pillow 11.3 on.
+"""
+
+
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""What stands in bytes 8 to 12 of a HEIF file, behind "ftyp"."""
 
 
 MAX_PIXELS = 89_478_485
@@ -118,7 +125,10 @@ def _open(root: Path | None, cell: Cell) -> Iterator[tuple[Image.Image, Any]]:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{name} is not an image ({', '.join(FORMATS)})") from error
+        if isinstance(data, bytes) and data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+            cure = "pip install 'mixed-input-pipelines[heif]'"
+            raise DataError(f"{name} is HEIC, which the extra heif reads: {cure}") from error
+        raise DataError(f"{name} is not an image ({', '.join(known_formats())})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name} has more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # decoders may raise anything for a broken file
@@ -127,13 +137,26 @@ def _open(root: Path | None, cell: Cell) -> Iterator[tuple[Image.Image, Any]]:
         raise DataError(f"{name} is {reason}") from error
 
 
+@cache
+def known_formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that can be read here."""
+    from PIL import Image
+
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _to_pillow(data: Any) -> Image.Image:
     from PIL import Image
 
     if isinstance(data, Image.Image):
         return data.copy()
     is_file = isinstance(data, bytes)
-    image = Image.open(io.BytesIO(data), formats=FORMATS) if is_file else _from_pixels(data)
+    image = Image.open(io.BytesIO(data), formats=known_formats()) if is_file else _from_pixels(data)
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError
     return image
@@ -191,7 +214,9 @@ def _wants_more(data: bytes, scan: int) -> bool:
     marker = MARKER.search(data, scan)
     end = marker.start() if marker else len(data)
     longer = data[:end] + bytes(range(1, 255)) + data[end:]
-    before, after = (Image.open(io.BytesIO(file), formats=FORMATS) for file in (data, longer))
+    before, after = (
+        Image.open(io.BytesIO(file), formats=known_formats()) for file in (data, longer)
+    )
     return before.tobytes() != after.tobytes()
 
 
@@ -228,9 +253,9 @@ def check_photo(root: Path | None, cell: Cell) -> None:
     the time of decoding it; damage between them, and the missing end of a TIFF, are found when it
     is decoded.
 
-    >>> check_photo(None, b"GIF89a and no more")
+    >>> check_photo(None, b"GIF89a and no more")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    mip.errors.DataError: the image is not an image (BMP, GIF, JPEG, PNG, TIFF, WEBP)
+    mip.errors.DataError: the image is not an image (AVIF, BMP, ...)
     """
     cell = as_photo(cell)
     cell = PhotoName(cell, root) if isinstance(cell, str) else cell

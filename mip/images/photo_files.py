@@ -153,8 +153,8 @@ def _matching(folder: str, part: str) -> Iterable[str]:
     part = part.casefold()
     if ANY not in part:
         return names.get(part, ())
-    stem, _, ending = part.rpartition(".")
-    if ending == ANY and ANY not in stem:
+    stem, point, ending = part.rpartition(".")
+    if point and ending == ANY and ANY not in stem:
         return [name for suffix in IMAGE_SUFFIXES for name in names.get(stem + suffix, ())]
     pattern = escape(part).replace(ANY, "*")
     return [name for key in names if fnmatchcase(key, pattern) for name in names[key]]

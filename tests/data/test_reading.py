@@ -391,7 +391,7 @@ def test_a_folder_without_a_table_is_refused(tmp_path):
 
 
 def test_the_endings_of_images_are_those_of_the_decoders():
-    known = Image.registered_extensions()
+    known = {".heic": "HEIF", ".heif": "HEIF", **Image.registered_extensions()}
     assert {known[ending] for ending in IMAGE_SUFFIXES} == set(decoding.FORMATS)
 
 

@@ -28,12 +28,12 @@ from torch.utils.data import DataLoader
 import mip
 from mip.errors import DataError, MipWarning
 from mip.images import decode, photo_conversions
-from mip.images.decoding import FORMATS
+from mip.images.decoding import known_formats
 from mip.model import Parts, conversions
 from mip.pipe import Datapipe
 from mip.prediction import prediction_warnings
 
-NO_IMAGE = f"is not an image ({', '.join(FORMATS)})"
+NO_IMAGE = f"is not an image ({', '.join(known_formats())})"
 
 
 # Files of every fault, among photos of one colour each.

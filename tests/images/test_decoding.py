@@ -21,7 +21,7 @@ import mip
 from mip.branches import Image as PhotoBranch
 from mip.errors import DataError, SpecError
 from mip.images import decode, resolve_path
-from mip.images.decoding import FORMATS, MAX_PIXELS
+from mip.images.decoding import MAX_PIXELS, known_formats
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -190,7 +190,7 @@ def jpeg(size: int = 64) -> bytes:
 
 BROKEN = {
     "empty": (b"", "is empty (0 bytes)"),
-    "a text": (b"not a picture at all", f"is not an image ({', '.join(FORMATS)})"),
+    "a text": (b"not a picture at all", f"is not an image ({', '.join(known_formats())})"),
     "a vector image": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not an image"),
     "a postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "is not an image"),
     "half a photo": (jpeg()[: len(jpeg()) // 2], "is truncated"),
