@@ -143,7 +143,7 @@ def test_C11_what_a_model_cannot_predict_is_one_line(mixed, photos, numbers, tab
         f"{gone}: there is no such photo; did you mean '3.png'? (known: 3.png)"
     )
     assert error_of(photos, [photo, loose / "notes.txt"]).startswith(
-        f"{loose / 'notes.txt'}: a list of paths is one of photos (.bmp, "
+        f"{loose / 'notes.txt'}: a list of paths is one of photos (.avif, "
     )
 
 

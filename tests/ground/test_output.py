@@ -350,7 +350,7 @@ def command(monkeypatch, capsys):
 
 MODEL = "a/model.safetensors"
 VERBS = {
-    "new houses.csv --target price --without front --out {}": ["houses.csv"],
+    "new houses.csv --target price --without front --without back --out {}": ["houses.csv"],
     "show houses.toml --svg {}": ["houses.toml", "houses.csv"],
     "schema --out {}": [],
     "lr houses.toml --steps 3 --out {}": ["houses.toml", "houses.csv"],
