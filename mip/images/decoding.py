@@ -60,6 +60,7 @@ MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 
 ENDS: Mapping[bytes, bytes] = {
+    b"\0\0\0\x0cjP  ": b"\xff\xd9",  # JPEG 2000
     b"\xff\xd8\xff": b"\xff\xd9",
     b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82",
     b"GIF8": b"\x00;",
