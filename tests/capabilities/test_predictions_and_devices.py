@@ -115,6 +115,24 @@ def test_C11_a_row_keeps_to_the_current_folder_unless_it_names_a_path(mixed, tab
     assert text.endswith("leaves the table's folder")
 
 
+def test_C11_a_row_of_a_table_is_predicted_as_in_the_table(mixed, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = mixed(table.take(range(3)))
+    nearly(mixed(table[0]), expected.iloc[[0]])
+    nearly(mixed([table[k] for k in range(3)]), expected)
+    nearly(mixed(table[0:3]), expected)
+    both = mip.data.from_columns({"front": [["photos/0.png", "../x.png"], "gone.png"]}, table.root)
+    assert both[0] == {"front": [table.root.resolve() / "photos/0.png", "../x.png"]}
+    assert both[1] == {"front": "gone.png"}
+
+
+def test_C11_a_path_that_is_no_file_is_named(mixed, table, tmp_path):
+    gone = tmp_path / "gone.png"
+    rows = [table[0], {**table[1], "front": gone}]
+    want = f"table row 1, column 'front': there is no file {gone}"
+    assert error_of(mixed, rows) == error_of(mixed, [rows[0], {**rows[1], "front": [gone]}]) == want
+
+
 def test_C11_what_a_model_cannot_predict_is_one_line(mixed, photos, numbers, table, loose):
     photo = str(loose / "0.png")
     reads = "the model reads columns 'area', 'front', 'rooms', 'town'"
