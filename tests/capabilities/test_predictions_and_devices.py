@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 import mip
-from mip.errors import MipError
+from mip.errors import MipError, MipWarning
 from mip.nn import time_forward
 from mip.prediction import ensemble
 
@@ -131,6 +131,31 @@ def test_C11_a_path_that_is_no_file_is_named(mixed, table, tmp_path):
     rows = [table[0], {**table[1], "front": gone}]
     want = f"table row 1, column 'front': there is no file {gone}"
     assert error_of(mixed, rows) == error_of(mixed, [rows[0], {**rows[1], "front": [gone]}]) == want
+
+
+def test_C11_photos_that_are_not_found_are_named(table, tmp_path, monkeypatch):
+    learn = untrained(table, PHOTO + 'missing = "learn"\n' + NUMBERS)
+    monkeypatch.chdir(tmp_path)
+    lost = f"table row 0, column 'front': photos/0.png is missing from {tmp_path.resolve()}"
+    for rows in (table.frame[:1], {**table[0], "front": "photos/0.png"}):
+        with pytest.warns(MipWarning) as caught:
+            learn(rows)
+        text = f"table: 1 photo is not found ({lost}), and learned vectors replace"
+        assert str(caught[0].message).startswith(text)
+    nearly(learn(mip.from_frame(table.frame[:1], table.root)), learn(table.take([0])))
+    with pytest.warns(MipWarning, match="3 photos are not found"):
+        learn(mip.from_frame(table.frame[:3]))
+    learn(table.frame[:1].assign(front=None))  # none is named
+
+
+def test_C11_pixels_in_a_dict_are_one_row(photos, mixed, table):
+    pixels = np.asarray(Image.open(table[1]["front"]))
+    grey = np.zeros((4, 5, 6), dtype=np.uint8)
+    for one in (pixels, torch.tensor(pixels), grey[0]):
+        assert len(photos({"front": one})) == len(mixed({**table[1], "front": one})) == 1
+    nearly(photos({"front": pixels}), photos(table.take([1])).set_axis([0]))
+    assert len(photos({"front": grey})) == 4
+    assert len(photos({"front": [pixels, grey[0]]})) == 2
 
 
 def test_C11_what_a_model_cannot_predict_is_one_line(mixed, photos, numbers, table, loose):

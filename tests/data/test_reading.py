@@ -399,7 +399,7 @@ def test_what_may_be_a_photo_and_is_not_read_is_named(tmp_path):
     with pytest.warns(MipWarning, match=f"{re.escape(text)} followed: dog$"):
         assert len(mip.read(tmp_path / "a")) == 1
     (tmp_path / "a/cat/1.png").unlink()
-    with pytest.raises(DataError, match="nor images; files that are not read: 2 .xyz"):
+    with pytest.raises(DataError, match=r"nor images; files that are not read: 2 \.xyz"):
         mip.read(tmp_path / "a")
 
 
@@ -407,7 +407,7 @@ def test_two_class_folders_of_one_text_are_refused(tmp_path):
     drawn(tmp_path, "train/1/a.png", "test/1/a.png", "test/2/a.png")
     assert mip.read(tmp_path).texts("label").tolist() == ["1", "2", "1"]
     drawn(tmp_path, "test/1.0/a.png")
-    want = "the class folders '1.0' and '1' would be one class, '1': rename one of them"
+    want = "the class folders '1' and '1.0' would be one class, '1': rename one of them"
     refused(f"{tmp_path}: {want}", mip.read, tmp_path)
 
 

@@ -95,7 +95,7 @@ def _has_parts(tops: set[str], folder: Path) -> bool:
 
 def _check_distinct(labels: Iterable[str], folder: Path) -> None:
     names: dict[str, str] = {}
-    for label in labels:
+    for label in sorted(labels):
         if (other := names.setdefault(as_text(label), label)) != label:
             raise DataError(
                 f"{folder}: the class folders {other!r} and {label!r} would be one class, "
