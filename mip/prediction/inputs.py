@@ -49,7 +49,8 @@ def rows_to_predict(rows: PhotosOrRows, plans: Sequence[Plan]) -> Table | Shards
     if isinstance(rows, Mapping) and any(_is_pixels(rows.get(column)) for column in columns):
         rows = [rows]
     table = table_of(plans[0].spec, rows)
-    _warn_of_lost_photos(plans[0], table, at_least=len(table) if table is rows else 1)
+    is_table = isinstance(rows, (Table, Shards))
+    _warn_of_lost_photos(plans[0], table, at_least=len(table) if is_table else 1)
     return table
 
 
