@@ -141,7 +141,7 @@ def _image_options(columns: Sequence[str], table: Table, alone: bool) -> list[st
     problems = [f"row {table.row_ids[p.row]}: {p.reason}" for p in branch.problems(table)]
     lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']
     # A row that is nothing but its photo has nothing to predict from without it.
-    drop = alone and len(columns) == 1
+    drop = alone and len(columns) == 1 and len(problems) < len(table)
     what = "their rows are left out" if drop else "a learned vector replaces them"
     if problems:
         lines += [
