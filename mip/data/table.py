@@ -73,7 +73,7 @@ class Table:
     A table is a value: taking rows makes a new one. `row_ids`, int64 [n], count from 0 in the data
     as it was read; whatever is drawn at random for a row depends on its id. The frame's index holds
     the labels that errors and predictions show: those of the original DataFrame, or the row ids
-    where the data came from a file.
+    where the data came from a file, or the paths of images from a folder of them.
 
     >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"area": [70, 95, 40], "town": ["Ulm", "Bonn", "Ulm"]}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,7 +13,7 @@ from mip.data import Rows, category_codes
 from mip.errors import MipError, quote
 from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows, table_of
-from mip.prediction.ensembles import Ensemble
+from mip.prediction.ensembles import Ensemble, load
 from mip.prediction.inputs import batches_of, check_inputs
 from mip.prediction.nets import batches_in, check_model, copy_to, evaluating, on_device
 from mip.prediction.predictors import Predictor
@@ -21,17 +22,17 @@ from mip.tree import concat, get_in
 
 
 def evaluate(
-    model: Predictor | Ensemble | nn.Module,
+    model: str | Path | Predictor | Ensemble | nn.Module,
     rows: Any,
     metrics: MetricSet = NO_METRICS,
     *,
     loss: Callable[[Any, Any], Any] | None = None,
     device: str | None = None,
 ) -> dict[str, float]:
-    """Score a model: the loss, the head's metrics and your own `metrics` on rows with targets; of
-    a plain module `loss` and `metrics` on batches (inputs, target, …), in evaluation mode, which
-    is set back afterwards. Metrics are a dict, or a list of names in `mip.metrics.NAMED`, which of
-    a model of a spec are in the target's unit.
+    """Score a model or its file: the loss, the head's metrics and your own `metrics` on rows with
+    targets; of a plain module `loss` and `metrics` on batches (inputs, target, …), in evaluation
+    mode, which is set back afterwards. Metrics are a dict, or a list of names in
+    `mip.metrics.NAMED`, which of a model of a spec are in the target's unit.
 
     Rows without a target or a photo are treated as the spec says, as in training. `device` is where
     a copy of the model computes; by default it computes where it is. Raises MipError for a module
@@ -47,6 +48,8 @@ def evaluate(
     """
     check_model(model, "evaluate")
     functions = metrics_by_name(metrics)
+    if isinstance(model, (str, Path)):
+        model = load(model)
     if device:
         model = copy_to(model, device) if isinstance(model, nn.Module) else model.to(device)
     if isinstance(model, nn.Module):

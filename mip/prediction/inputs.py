@@ -25,6 +25,7 @@ from mip.data import (
     Shards,
     Table,
     from_frame,
+    is_image,
 )
 from mip.errors import DataError, MipWarning, hint, quote
 from mip.images import is_photos
@@ -32,13 +33,14 @@ from mip.model import Plan, branch_columns, columns_of, table_of, target_columns
 from mip.tree import get_in
 
 PhotosOrRows: TypeAlias = "AnyRows | Sequence[str] | Sequence[Path]"
-"""Whatever holds rows, or photos by their paths."""
+"""Whatever holds rows, or photos: by their paths or as images."""
 
 
 def rows_to_predict(rows: PhotosOrRows, plans: Sequence[Plan]) -> Table | Shards:
     """Convert rows, or the photos that `find_photos` finds, to a table for models.
 
-    In a dict, pixels [h, w] or [h, w, 3] of a column of photos are a cell, so the dict is one row.
+    Photos are paths, as `find_photos` finds them, or pixels, bytes and Pillow images. In a dict,
+    pixels [h, w] or [h, w, 3] of a column of photos are a cell, so the dict is one row.
     Warns with MipWarning of photos that are not found where learned vectors replace them: of any in
     rows that a table is made of, of all in a table. Raises DataError for what is neither rows nor
     photos, and for photos if there is not one column of photos.
@@ -46,12 +48,19 @@ def rows_to_predict(rows: PhotosOrRows, plans: Sequence[Plan]) -> Table | Shards
     if photos := find_photos(rows):
         return photo_table(photos, photo_column(plans))
     columns = photo_columns(plans)
+    if columns and _are_images(rows):
+        rows = {photo_column(plans): rows}
     if isinstance(rows, Mapping) and any(_is_pixels(rows.get(column)) for column in columns):
         rows = [rows]
     table = table_of(plans[0].spec, rows)
     is_table = isinstance(rows, (Table, Shards))
     _warn_of_lost_photos(plans[0], table, at_least=len(table) if is_table else 1)
     return table
+
+
+def _are_images(rows: Any) -> bool:
+    each = rows if isinstance(rows, (list, tuple)) else [rows]
+    return bool(each) and all(is_image(one) and not isinstance(one, Mapping) for one in each)
 
 
 def _is_pixels(cell: Any) -> bool:

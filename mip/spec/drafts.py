@@ -168,6 +168,10 @@ def _data(
     ]
     if has_parts:
         return _lines([*lines, 'split = { column = "part" }     # train, valid or test'])
+    if "part" in table.columns and target.column != "part":
+        lines.append(
+            "# the column part is not used: the rows with a target are not train and others"
+        )
     options = "seed = 0"
     if target.kind in {"binary", "multiclass"}:
         options = f"seed = 0, stratify = {_quoted(target.column)}"

@@ -158,6 +158,23 @@ def test_C11_pixels_in_a_dict_are_one_row(photos, mixed, table):
     assert len(photos({"front": [pixels, grey[0]]})) == 2
 
 
+def test_C11_images_need_no_column(photos, mixed, numbers, table):
+    expected = photos(table.take([1, 2])).reset_index(drop=True)
+    images = [Image.open(table[k]["front"]) for k in (1, 2)]
+    files = [table[k]["front"].read_bytes() for k in (1, 2)]
+    for rows in (images, files, [*map(np.asarray, images)], tuple(images)):
+        nearly(photos(rows), expected)
+        nearly(photos(rows[0]), expected.iloc[[0]])
+    assert error_of(mixed, images[0]).startswith("table: there are no columns 'area', 'rooms'")
+    assert "not ndarray; name its columns" in error_of(numbers, np.zeros((3, 3)))
+
+
+def test_C11_a_file_is_scored_as_its_model(photos, table, tmp_path):
+    mip.save(tmp_path / "m.safetensors", photos.plan, mip.init(photos.net, mip.sgd(0.1)))
+    expected = mip.evaluate(photos, table)
+    assert mip.evaluate(tmp_path / "m.safetensors", table) == pytest.approx(expected, nan_ok=True)
+
+
 def test_C11_what_a_model_cannot_predict_is_one_line(mixed, photos, numbers, table, loose):
     photo = str(loose / "0.png")
     reads = "the model reads columns 'area', 'front', 'rooms', 'town'"

@@ -403,6 +403,16 @@ def test_what_may_be_a_photo_and_is_not_read_is_named(tmp_path):
         mip.read(tmp_path / "a")
 
 
+def test_classes_that_are_a_folder_deeper_are_found(tmp_path):
+    drawn(tmp_path, "images/cat/1.png", "images/dog/1.png")
+    text = f"2 images; all are in 'images': if its folders are the classes, read {tmp_path}/images"
+    with pytest.warns(MipWarning, match=f"{re.escape(text)}$"):
+        assert mip.read(tmp_path).texts("label").tolist() == ["images", "images"]
+    assert mip.read(tmp_path / "images").texts("label").tolist() == ["cat", "dog"]
+    drawn(tmp_path, "more/1.png")
+    assert len(mip.read(tmp_path)) == 3
+
+
 def test_two_class_folders_of_one_text_are_refused(tmp_path):
     drawn(tmp_path, "train/1/a.png", "test/1/a.png", "test/2/a.png")
     assert mip.read(tmp_path).texts("label").tolist() == ["1", "2", "1"]

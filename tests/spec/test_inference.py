@@ -192,6 +192,13 @@ def test_a_class_that_is_not_in_train_names_its_rows():
         draft(rows, "y", "t.csv")
 
 
+def test_a_column_of_parts_that_is_not_used_is_explained():
+    rows = {"x": np.arange(12) % 7 + 0.5, "y": [*"ab" * 5, None, None]}
+    text = draft(from_columns(rows | {"part": ["train"] * 10 + ["test"] * 2}), "y", "t.csv")
+    assert "# the column part is not used: the rows with a target are not" in text
+    assert "column part" not in draft(from_columns(rows), "y", "t.csv")
+
+
 def test_names_of_files_that_are_not_there_are_left_out(tmp_path):
     frame = pd.DataFrame(
         {"photo": ["a.png", "b.png"] * 9, "size": np.arange(18) % 7, "y": range(18)}

@@ -47,7 +47,7 @@ def read_image_folder(folder: str | Path) -> Table:
         raise DataError(f"{folder}: there is no such folder")
     paths = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path, folder)]
     images = [path.relative_to(folder) for path in paths if _is_image(path)]
-    ignored = _ignored(paths)
+    ignored = _ignored(paths) + _deeper(images, folder)
     if not images:
         raise DataError(f"{folder}: holds neither .parquet files nor images{ignored}")
     if ignored:
@@ -80,6 +80,16 @@ def _ignored(paths: Sequence[Path]) -> str:
     files = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
     text = f"; files that are not read: {files}" if files else ""
     return text + (f"; links to folders are not followed: {', '.join(links[:8])}" if links else "")
+
+
+def _deeper(images: Sequence[PurePath], folder: Path) -> str:
+    """Say that the classes may be a folder deeper, if there is one folder, and it holds several."""
+    tops = {path.parts[:-1][:1] for path in images}
+    inside = {path.parts[:2] for path in images if len(path.parts) > 2}
+    if len(tops) > 1 or len(inside) < 2:
+        return ""
+    top = min(inside)[0]
+    return f"; all are in {top!r}: if its folders are the classes, read {folder / top}"
 
 
 def _has_parts(tops: set[str], folder: Path) -> bool:
