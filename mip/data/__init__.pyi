@@ -4,6 +4,7 @@ from .cells import BLANKS as BLANKS
 from .cells import BOOLEAN_WORDS as BOOLEAN_WORDS
 from .cells import DATE_YEARS as DATE_YEARS
 from .cells import FLOAT32_MAX as FLOAT32_MAX
+from .cells import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .cells import as_array as as_array
 from .cells import as_photo as as_photo
 from .cells import as_photos as as_photos
@@ -20,7 +21,6 @@ from .csv_format import csv_remarks as csv_remarks
 from .csv_format import sniff_csv as sniff_csv
 from .datasets import from_dataset as from_dataset
 from .formats.idx import read_idx as read_idx
-from .formats.image_folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .memory import from_columns as from_columns
 from .memory import from_frame as from_frame
 from .memory import from_rows as from_rows

@@ -63,8 +63,8 @@ def draft(table: Table, target: str, path: str, csv: CsvFormat = PLAIN) -> str:
     read = [name for name in table.columns if name != target and not (has_parts and name == "part")]
     guesses = [_adjust(guess(rows, name), rows) for name in read]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
-    small = len(rows) < MANY_ROWS and any(by_role[role] for role in by_role if role != "image")
-    blocks = [_branch(role, by_role[role], rows, small) for role in by_role if by_role[role]]
+    roles = [role for role in by_role if by_role[role]]
+    blocks = [_branch(role, by_role[role], rows, alone=len(roles) == 1) for role in roles]
     if not blocks:
         raise DataError(f"{table.name}: no column besides '{target}' can be read")
     left_out = [
@@ -105,11 +105,11 @@ def _adjust(found: Guess, table: Table) -> Guess:
     return found
 
 
-def _branch(role: str, guesses: Sequence[Guess], table: Table, small: bool) -> str:
+def _branch(role: str, guesses: Sequence[Guess], table: Table, alone: bool) -> str:
     name, kind = _BRANCHES[role]
     columns = [found.column for found in guesses]
     lines = [f"[branch.{name}]"]
-    if small and role == "image":
+    if role == "image" and len(table) < MANY_ROWS and not alone:
         # Few photos beside a table would drown it in numbers.
         lines = [
             "[branch.looks]",
@@ -122,7 +122,7 @@ def _branch(role: str, guesses: Sequence[Guess], table: Table, small: bool) -> s
     lines += [f'kind = "{kind}"', f"columns = {_list(columns)}"]
     lines += [_comment(f"{_shorten(found.column)}: {found.reason}") for found in guesses]
     if role == "image":
-        lines += _image_options(columns, table)
+        lines += _image_options(columns, table, alone)
     if role == "log number":
         lines += ['scale = "log"']
     if role == "number" and len(table) >= MANY_ROWS:
@@ -135,19 +135,23 @@ def _branch(role: str, guesses: Sequence[Guess], table: Table, small: bool) -> s
     return _lines(lines)
 
 
-def _image_options(columns: Sequence[str], table: Table) -> list[str]:
+def _image_options(columns: Sequence[str], table: Table, alone: bool) -> list[str]:
     # Under the policy "learn" problems are looked up, and only the ends of files are read.
     branch = branches.Image(tuple(columns), missing="learn")
     problems = [f"row {table.row_ids[p.row]}: {p.reason}" for p in branch.problems(table)]
     lines = ["size = 64", 'backbone = "small"      # or a torchvision model such as "resnet18"']
+    # A row that is nothing but its photo has nothing to predict from without it.
+    drop = alone and len(columns) == 1 and len(problems) < len(table)
+    what = "their rows are left out" if drop else "a learned vector replaces them"
     if problems:
         lines += [
             f"# {len(problems)} of {len(table) * len(columns)} photos are missing or broken",
-            _comment(f"(the first: {problems[0]:.99}); a learned vector replaces them"),
+            _comment(f"(the first: {problems[0]:.99}); {what}"),
         ]
+    policy = "error" if not problems else "drop" if drop else "learn"
     return [
         *lines,
-        f'missing = "{"learn" if problems else "error"}"',
+        f'missing = "{policy}"',
         "augmentation = { shift = 0.05 }",
     ]
 
@@ -164,6 +168,10 @@ def _data(
     ]
     if has_parts:
         return _lines([*lines, 'split = { column = "part" }     # train, valid or test'])
+    if "part" in table.columns and target.column != "part":
+        lines.append(
+            "# the column part is not used: the rows with a target are not train and others"
+        )
     options = "seed = 0"
     if target.kind in {"binary", "multiclass"}:
         options = f"seed = 0, stratify = {_quoted(target.column)}"
@@ -181,7 +189,16 @@ def _check_labels(parts: Sequence[Table], target: TargetGuess) -> None:
     train, valid, test = ({*labels(part, target.column)} for part in parts)
     for label in sorted((valid | test) - train)[:1]:
         text = f"'{label:.40}' is in no row of the part train, so it cannot be learned"
-        raise DataError(f"{parts[0].name}: column '{target.column}': {text}")
+        cure = f"leave out its rows{_rows_of(parts[1:], target, label)}, or move some to train"
+        raise DataError(f"{parts[0].name}: column '{target.column}': {text}; {cure}")
+
+
+def _rows_of(parts: Sequence[Table], target: TargetGuess, label: str) -> str:
+    if target.kind == "multilabel":
+        return ""
+    rows = [row for part in parts for row in part.index[part.texts(target.column) == label]]
+    listed = ", ".join(map(data.format_row_label, rows[:3]))
+    return f" ({listed}{', …' if rows[3:] else ''})"
 
 
 def _csv(csv: CsvFormat) -> list[str]:

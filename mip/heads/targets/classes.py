@@ -48,7 +48,7 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
         raise DataError(
             f"{rows.cell_name(unseen[0], column)}: {quote(word)} is not a class of the training "
             f"rows{more * (len(unseen) > 1)}{hint(word, classes)}; remove such rows, or train on "
-            f"some of them (data.split.stratify = '{column}')"
+            f"some of them: where rows are drawn, by data.split.stratify = '{column}'"
         )
     return codes
 
