@@ -48,7 +48,8 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
         raise DataError(
             f"{rows.cell_name(unseen[0], column)}: {quote(word)} is not a class of the training "
             f"rows{more * (len(unseen) > 1)}{hint(word, classes)}; remove such rows, or train on "
-            f"some of them (data.split.stratify = '{column}')"
+            f"some of them (data.split.stratify = '{column}'), or leave the class out "
+            f"(data.columns.{column}.na_values = [{word!r}])"
         )
     return codes
 
