@@ -21,17 +21,18 @@ def leave_out_headers(
     formats: Mapping[str, FormatGuess], table: Table, target: str
 ) -> dict[str, FormatGuess]:
     """Let the target be missing in rows that repeat the header, so that they are left out."""
-    if len(table.columns) < 2 or target not in formats or target not in table[target].tolist():
+    if len(table.columns) < 2 or target not in formats:
         return dict(formats)
+    repeats = [
+        [isinstance(cell, str) and cell == name for cell in table[name].tolist()]
+        for name in table.columns
+    ]
+    rows = np.flatnonzero(np.all(repeats, axis=0)).tolist()
     found = formats[target]
-    repeats = [table[name].astype(object).to_numpy() == name for name in table.columns]
-    rows = np.flatnonzero(np.all(repeats, axis=0))
-    if not len(rows) or target in found.form.na_values:
+    if not rows or target in found.form.na_values:
         return dict(formats)
     form = evolve(found.form, na_values=(*found.form.na_values, target))
-    note = (
-        f"{quote(target)} in the rows that repeat the header ({list_rows(rows.tolist())}): missing"
-    )
+    note = f"{quote(target)} in the rows that repeat the header ({list_rows(rows)}): missing"
     return {**formats, target: evolve(found, form=form, notes=(*found.notes, note))}
 
 
