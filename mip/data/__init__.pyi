@@ -12,6 +12,7 @@ from .cells import content_key as content_key
 from .cells import digest_texts as digest_texts
 from .cells import is_image as is_image
 from .cells import is_list as is_list
+from .cells import parse_dates as parse_dates
 from .cells import parse_number as parse_number
 from .column_format import ColumnFormat as ColumnFormat
 from .csv_format import PLAIN as PLAIN

@@ -21,7 +21,11 @@ from typing import Any
 
 import numpy as np
 
-BLANKS = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "<na>"})
+BLANKS = frozenset(
+    {"", "na", "n/a", "n.a.", "nan", "null", "none", "<na>", "\\n", "1.#ind", "1.#qnan"}
+    | {"#n/a", "#na", "#n/a n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
+    | {"?", "-", "--", "---", "–", "—", ".", "..", "..."}
+)
 """Texts that mean a missing number, in lower case. Categories are kept as they are, "NA" too."""
 
 
@@ -104,6 +108,7 @@ def parse_numbers(cells: Sequence[Any]) -> list[float | None]:
 
 
 def _parse_text(text: str) -> float | None:
+    text = text if text.isascii() else text.strip().replace("−", "-")
     try:
         value = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:

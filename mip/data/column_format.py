@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from attrs import field, frozen
 from attrs.validators import in_
 
+from mip.data.cells import parse_number
 from mip.errors import FieldError
+
+
+def _as_tuple(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(texts)
 
 
 @frozen
@@ -18,21 +24,23 @@ class ColumnFormat:
     DataFrame, are read as they are.
 
     Numbers have `decimal` before their fraction, may have `thousands` between groups of three
-    digits, and may have `unit` before or after them ("$", "m2", "%"), which is left out. A number
-    in brackets is negative. `na_values` are texts that mean a missing cell, besides the usual ones.
-    `date_format` is that of `datetime.strptime` ("%d/%m/%Y"), or "s" or "ms": seconds or
-    milliseconds since 1970. `sep` stands between the values of a cell that has several: photos, or
-    labels. `path` turns a cell into the path of a photo: "images/{}.jpg".
+    digits, and may have `unit` before or after them ("$", "m2", "%"), which is left out; "|"
+    divides several units ("year|years"). A number in brackets, or with a minus after it, is
+    negative; "5,-" is 5 where the comma is decimal.
+    `na_values` are texts that mean a missing cell, besides the usual ones. `date_format` is that of
+    `datetime.strptime` ("%d/%m/%Y"), or "s" or "ms": seconds or milliseconds since 1970. `sep`
+    stands between the values of a cell that has several: photos, or labels. `path` turns a cell
+    into the path of a photo: "images/{}.jpg".
 
     >>> euros = ColumnFormat(decimal=",", thousands=".", unit="€")
-    >>> [euros.plain_number(text) for text in ("1.234,50 €", "(€ 7)", "1.23,5", "n/a")]
-    ['1234.50', '-7.0', '1.23,5', 'n/a']
+    >>> [euros.parse_number(text) for text in ("1.234,50 €", "(€ 7)", "1.23,5", "n/a")]
+    [1234.5, -7.0, None, nan]
     """
 
     decimal: str = field(default=".", validator=in_((".", ",")))
     thousands: str = field(default="", validator=in_(("", ",", ".", " ", "'", "_")))
     unit: str = ""
-    na_values: tuple[str, ...] = field(default=(), converter=tuple)
+    na_values: tuple[str, ...] = field(default=(), converter=_as_tuple)
     date_format: str = ""
     sep: str = ""
     path: str = ""
@@ -44,15 +52,18 @@ class ColumnFormat:
             raise FieldError("path", f"must have {{}} once, in the place of the cell: {self.path}")
 
     def values(self, cell: Any) -> Any:
-        """Return a cell as photos or labels: a list if `sep` divides it.
+        """Return a cell as photos or labels: a list if `sep` divides it, without the brackets and
+        quotes of a list in Python or JSON.
 
         >>> form = ColumnFormat(sep=";", path="img/{}.jpg")
         >>> form.values("a; b"), form.values("c"), form.values(["d.png"])
         (['img/a.jpg', 'img/b.jpg'], 'img/c.jpg', ['d.png'])
+        >>> ColumnFormat(sep=",").values("['sea', 'sun']")
+        ['sea', 'sun']
         """
         if not isinstance(cell, str):
             return cell
-        parts = [part.strip() for part in cell.split(self.sep)] if self.sep else [cell]
+        parts = _split_list(cell, self.sep) if self.sep else [cell]
         made = [self.path.replace("{}", part) if self.path else part for part in parts if part]
         return made[0] if len(made) == 1 else made or None
 
@@ -61,24 +72,38 @@ class ColumnFormat:
         """Whether numbers are written otherwise than Python writes them."""
         return (self.decimal, self.thousands, self.unit) != (".", "", "")
 
-    def plain_number(self, text: str) -> str:
-        """Write the number of a cell as Python does; other texts are returned as they are."""
+    def parse_number(self, text: str) -> float | None:
+        """Parse a text as a number: NaN if it is blank, None if it is not a number of this format.
+
+        >>> [ColumnFormat(decimal=",").parse_number(text) for text in ("2,5", "-", "2.5")]
+        [2.5, nan, None]
+        """
         found = _number_pattern(self.decimal, self.thousands, self.unit).fullmatch(text)
         if found is None or not (found["whole"] or found["fraction"]):
-            return text
-        sign = "-" if found["open"] or found["minus"] or found["inner_minus"] else ""
+            has_digits = any(map(str.isdigit, text))
+            return None if has_digits else parse_number(text)
+        minuses = (found[name] for name in ("open", "minus", "inner_minus", "last_minus"))
+        sign = "-" if any(minuses) else ""
         whole = re.sub("[^0-9]", "", found["whole"])
-        return f"{sign}{whole}.{found['fraction'] or 0}{found['exponent'] or ''}"
+        return float(f"{sign}{whole}.{found['fraction'] or 0}{found['exponent'] or ''}")
+
+
+def _split_list(cell: str, sep: str) -> list[str]:
+    cell = cell.strip()
+    inner = cell[1:-1] if cell[:1] + cell[-1:] in {"[]", "()", "{}"} else cell
+    return [part.strip().strip("'\"") for part in inner.split(sep)]
 
 
 @lru_cache
 def _number_pattern(decimal: str, thousands: str, unit: str) -> re.Pattern[str]:
     # A blank between thousands may be any, such as a narrow one that does not break a line.
     between = {" ": r"\s", "'": "['’]"}.get(thousands, re.escape(thousands))
-    grouped = rf"[0-9]{{1,3}}(?:{between}[0-9]{{3}})+|" if thousands else ""
-    beside = rf"\s*(?:{re.escape(unit)})?\s*" if unit else r"\s*"
+    grouped = rf"[1-9][0-9]{{0,2}}(?:{between}[0-9]{{3}})+|" if thousands else ""
+    units = "|".join(map(re.escape, sorted(unit.split("|"), key=len, reverse=True)))
+    beside = rf"\s*(?:{units})?\s*" if unit else r"\s*"
     return re.compile(
         rf"\s*(?:(?P<minus>[-−])|\+|(?P<open>\())?{beside}(?P<inner_minus>-)?"
-        rf"(?P<whole>{grouped}[0-9]*)(?:{re.escape(decimal)}(?P<fraction>[0-9]*))?"
-        rf"(?P<exponent>[eE][-+]?[0-9]+)?{beside}(?(open)\))\s*"
+        rf"(?P<whole>{grouped}[0-9]*)(?:{re.escape(decimal)}"
+        rf"(?:(?P<fraction>[0-9]+)|[-–—]{{1,2}})?)?(?P<exponent>[eE][-+]?[0-9]+)?(?P<last_minus>\s*[-−])?{beside}"
+        r"(?(open)\))\s*"
     )

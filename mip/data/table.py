@@ -22,6 +22,7 @@ from mip.data.cells import (
     is_list,
     is_missing,
     parse_dates,
+    parse_number,
     parse_numbers,
     to_days,
     with_paths,
@@ -61,6 +62,10 @@ class Rows(Protocol):
 
     def select(self, columns: Collection[str]) -> Self:
         """Keep only some of the columns."""
+        ...
+
+    def with_formats(self, formats: Mapping[str, ColumnFormat]) -> Self:
+        """Read columns as they are written."""
         ...
 
 
@@ -253,9 +258,14 @@ class Table:
             with np.errstate(over="ignore"):  # of long doubles
                 return cells.to_numpy(dtype=np.float64, na_value=np.nan)
         form, objects = self.formats.get(column), cells.to_numpy(dtype=object).tolist()
-        if form is not None and form.writes_numbers:
-            objects = [form.plain_number(c) if isinstance(c, str) else c for c in objects]
-        values = parse_numbers(objects)
+        values = (
+            parse_numbers(objects)
+            if form is None
+            else [
+                form.parse_number(cell) if isinstance(cell, str) else parse_number(cell)
+                for cell in objects
+            ]
+        )
         if None in values:
             position = values.index(None)
             where = self.cell_name(position, column)

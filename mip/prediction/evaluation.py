@@ -72,6 +72,7 @@ def prediction_warnings(plan: Plan, table: Rows) -> list[str]:
     categories not seen in training, missing photos and whatever else a branch finds missing, and
     numbers and dates that count as missing.
     """
+    table = table.with_formats(plan.spec.data.columns)
     missing = {**filled_rows(plan.spec, table), **conversions(plan.spec, table, photos=False)}
     lines = [summarize_rows(reason, rows) for reason, rows in missing.items()]
     return [f"{table.name}: {line}" for line in [*_unseen(plan, table), *lines]]

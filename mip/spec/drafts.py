@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import tomli_w
-from attrs import asdict, evolve
+from attrs import asdict, evolve, frozen
 
 from mip import branches, data, heads
 from mip.data import PARTS, PLAIN, CsvFormat, Table, part_name
 from mip.errors import DataError, hint, one_line
-from mip.spec.inference import Guess, TargetGuess, guess, guess_target, is_writable
+from mip.spec.format_blocks import format_blocks, propose_for_rare_classes
+from mip.spec.guess_formats import FormatGuess, guess_formats
+from mip.spec.guess_rows import find_totals, leave_out_headers
+from mip.spec.guess_targets import TargetGuess, describe_set, guess_set, guess_target
+from mip.spec.inference import Guess, guess, is_writable
 
 WIDTH = 200
 """The length of the longest comment."""
@@ -42,44 +47,113 @@ _BRANCHES = {
 }
 
 
-def draft(table: Table, target: str, path: str, csv: CsvFormat = PLAIN) -> str:
+@frozen
+class Draft:
+    """A first spec, as TOML with comments, and what the user should know of it, in lines."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def draft(
+    table: Table, target: str, path: str, csv: CsvFormat = PLAIN, day_first: bool | None = None
+) -> str:
+    """Write a commented spec for a table: the text of `make_draft`."""
+    return make_draft(table, target, path, csv, day_first).text
+
+
+def make_draft(
+    table: Table, target: str, path: str, csv: CsvFormat = PLAIN, day_first: bool | None = None
+) -> Draft:
     """Write a commented spec for a table, one that `mip check` accepts; `path` is that of the
-    table's file, relative to the spec, and `csv` says how that is written.
+    table's file, relative to the spec, and `csv` says how that is written. `day_first` says which
+    of the two numbers of a date is its day, where both may be.
 
     Raises DataError if there is no column `target`, naming the nearest, if it cannot be predicted
-    or no other column can be read, and for a name that no spec can hold.
+    or no other column can be read, for dates that can be read in two ways, and for a name that no
+    spec can hold.
     """
     if target not in table.columns:
         raise DataError(f"{table.name}: there is no column '{target}'{hint(target, table.columns)}")
     for what, name in (("name of the table's file", path), ("name of the target", target)):
         if not is_writable(name):
             raise DataError(f"{table.name}: the {what} cannot be written in a spec: rename it")
-    target_guess = guess_target(table, target)
+    table, formats = _with_formats(table, target, day_first)
+    target_guess = _guess_target(table, target, formats)
     rows = table.take(np.flatnonzero(_has_target(table, target_guess)))
     has_parts = target != "part" and _has_parts(rows)
     parts = data.split(rows, column="part") if has_parts else data.split(rows, FRACTIONS)
     if has_parts:
         _check_labels(parts, target_guess)
     read = [name for name in table.columns if name != target and not (has_parts and name == "part")]
-    guesses = [_adjust(guess(rows, name), rows) for name in read]
+    guesses = [_explain(_adjust(guess(rows, name), rows), formats) for name in read]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     roles = [role for role in by_role if by_role[role]]
     blocks = [_branch(role, by_role[role], rows, alone=len(roles) == 1) for role in roles]
     if not blocks:
         raise DataError(f"{table.name}: no column besides '{target}' can be read")
     left_out = [
-        _comment(f"left out: {_shorten(found.column)} ({found.role}: {found.reason})")
+        f"left out: {_shorten(found.column)} ({found.role}: {found.reason})"
         for found in guesses
         if found.role not in _BRANCHES
     ]
+    formats = propose_for_rare_classes(formats, rows, target_guess)
     texts = [
         _data(table, rows, path, csv, target_guess, has_parts),
+        *format_blocks(formats),
         *blocks,
-        _lines(left_out),
+        _lines([*map(_comment, left_out)]),
         _head(rows, target_guess),
         _train(*map(len, parts)),
     ]
-    return "\n".join(filter(None, texts))
+    notes = [
+        f"{target}: {target_guess.kind}, {target_guess.reason}",
+        *(f"{target}: {remark}" for remark in target_guess.remarks),
+        *_rows_without_target(table, rows, target_guess),
+        *chain.from_iterable(_format_notes(found) for found in formats.values()),
+        *(
+            f"{_shorten(found.column)}: a {found.role}, though {formats[found.column].problem}"
+            for found in guesses
+            if found.role in _BRANCHES and formats[found.column].problem
+        ),
+        *left_out,
+        *find_totals(table),
+    ]
+    return Draft("\n".join(filter(None, texts)), tuple(map(one_line, notes)))
+
+
+def _rows_without_target(table: Table, rows: Table, target: TargetGuess) -> list[str]:
+    n_missing = len(table) - len(rows)
+    count = "1 row has" if n_missing == 1 else f"{n_missing} rows have"
+    return [f"{target.column}: {count} no target, and will be left out"] if n_missing else []
+
+
+def _format_notes(found: FormatGuess) -> list[str]:
+    notes = filter(None, [*found.notes, found.blanks])
+    return [f"{_shorten(found.column)}: {note}" for note in notes]
+
+
+def _with_formats(
+    table: Table, target: str, day_first: bool | None
+) -> tuple[Table, dict[str, FormatGuess]]:
+    """Guess how the columns are written, and read them so."""
+    formats = guess_formats(table, day_first)
+    if form := guess_set(table, target):
+        formats[target] = FormatGuess(target, form, (describe_set(table, target, form),))
+    formats = leave_out_headers(formats, table, target)
+    forms = {name: found.form for name, found in formats.items() if not found.is_plain}
+    return table.with_formats({**forms, **table.formats}), formats
+
+
+def _guess_target(table: Table, target: str, formats: Mapping[str, FormatGuess]) -> TargetGuess:
+    try:
+        return guess_target(table, target)
+    except DataError as error:
+        if target in formats and formats[target].problem:
+            raise DataError(
+                f"{table.name}: column '{target}' is {formats[target].problem}"
+            ) from error
+        raise
 
 
 def _has_target(table: Table, target: TargetGuess) -> np.ndarray:
@@ -103,6 +177,12 @@ def _adjust(found: Guess, table: Table) -> Guess:
         conclusion = f"{found.conclusion}, and {len(table)} rows are too few to learn words from"
         return evolve(found, role="rare text", conclusion=conclusion)
     return found
+
+
+def _explain(found: Guess, formats: Mapping[str, FormatGuess]) -> Guess:
+    """Say why a column that is nearly one of numbers is left out."""
+    problem = formats[found.column].problem if found.column in formats else ""
+    return evolve(found, conclusion=problem) if problem and found.role not in _BRANCHES else found
 
 
 def _branch(role: str, guesses: Sequence[Guess], table: Table, alone: bool) -> str:
@@ -234,6 +314,7 @@ def _labels(table: Table, column: str) -> list[str]:
 def _head(table: Table, target: TargetGuess) -> str:
     lines = [
         _comment(target.reason),
+        *map(_comment, target.remarks),
         "[head]",
         f'kind = "{target.kind}"',
         f"column = {_quoted(target.column)}",
