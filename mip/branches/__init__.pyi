@@ -5,6 +5,7 @@ from .datetime import Datetime as Datetime
 from .ft_transformer import FtTransformer as FtTransformer
 from .fuse import Fuse as Fuse
 from .fuse import Fusion as Fusion
+from .image import Absence as Absence
 from .image import Image as Image
 from .mlp import Mlp as Mlp
 from .protocol import Augments as Augments

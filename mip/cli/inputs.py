@@ -152,9 +152,19 @@ def _same_parts(plan: mip.model.Plan, table: Any) -> dict[str, Rows]:
     if mip.model.fingerprint(plan.spec, parts.train) != plan.facts["rows"]:
         raise DataError(
             f"{table.name}: not the table that this model was trained on, so that its split would "
-            "mix in rows that the model has seen; leave out --split"
+            "mix in rows that the model has seen; without --split all rows are scored, these too"
         )
     return parts._asdict()
+
+
+def print_seen(plans: Sequence[mip.model.Plan], table: Rows) -> None:
+    """Print how many of all the rows have trained the models, if it is their table."""
+    with suppress(MipError):
+        seen = max(len(_same_parts(plan, table)["train"]) for plan in plans)
+        note(
+            f"{table.name}: the model was trained on {seen} of these {len(table)} rows; "
+            "--split test scores those that were held out"
+        )
 
 
 def print_remarks(plans: Sequence[mip.model.Plan], rows: Rows) -> None:

@@ -28,6 +28,12 @@ def new(
         str | None,
         typer.Option(metavar="A,B,C", help="The names of the columns of a CSV without a header."),
     ] = None,
+    day_first: Annotated[
+        bool | None,
+        typer.Option(
+            "--day-first/--month-first", help="How dates are read that can be read in both ways."
+        ),
+    ] = None,
     without: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="A column to leave out.")
     ] = None,
@@ -46,7 +52,7 @@ def new(
     target = target or _label_of_images(rows)
     path, folder = table.absolute(), out.parent.absolute()
     path = path.relative_to(folder) if path.is_relative_to(folder) else path
-    made = mip.spec.make_draft(rows, target, path.as_posix(), csv, without or ())
+    made = mip.spec.make_draft(rows, target, path.as_posix(), csv, day_first, without or ())
     write(out, made.text.encode(), overwrite=force)
     for note in made.notes:
         echo(note)

@@ -16,6 +16,7 @@ from mip.cli.inputs import (
     open_rows,
     open_table_for,
     print_remarks,
+    print_seen,
     select_parts,
 )
 from mip.cli.options import Device, Force, Json, ModelFile, TableFile, Tta
@@ -50,6 +51,8 @@ def evaluate(
     scores = {name: mip.evaluate(predict, part) for name, part in parts.items() if len(part)}
     if not scores:
         raise DataError(f"{table}: there are no rows in the part '{split}'")
+    if split == "all":
+        print_seen(predict.plans, rows)
     if json:
         mip.runs.write_json(json, scores if split == "each" else scores[split], overwrite=force)
     report = mip.clean(predict.plan.spec, rows)[1]

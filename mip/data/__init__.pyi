@@ -4,6 +4,7 @@ from .cells import BLANKS as BLANKS
 from .cells import BOOLEAN_WORDS as BOOLEAN_WORDS
 from .cells import DATE_YEARS as DATE_YEARS
 from .cells import FLOAT32_MAX as FLOAT32_MAX
+from .cells import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .cells import as_array as as_array
 from .cells import as_photo as as_photo
 from .cells import as_photos as as_photos
@@ -12,6 +13,7 @@ from .cells import content_key as content_key
 from .cells import digest_texts as digest_texts
 from .cells import is_image as is_image
 from .cells import is_list as is_list
+from .cells import parse_dates as parse_dates
 from .cells import parse_number as parse_number
 from .column_format import ColumnFormat as ColumnFormat
 from .csv_format import PLAIN as PLAIN
@@ -21,7 +23,6 @@ from .csv_format import csv_remarks as csv_remarks
 from .csv_format import sniff_csv as sniff_csv
 from .datasets import from_dataset as from_dataset
 from .formats.idx import read_idx as read_idx
-from .formats.image_folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .memory import from_columns as from_columns
 from .memory import from_frame as from_frame
 from .memory import from_rows as from_rows

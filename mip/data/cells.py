@@ -16,11 +16,16 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-BLANKS = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "<na>"})
+BLANKS = frozenset(
+    {"", "na", "n/a", "n.a.", "nan", "null", "none", "<na>", "\\n", "1.#ind", "1.#qnan"}
+    | {"#n/a", "#na", "#n/a n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
+    | {"?", "-", "--", "---", "–", "—", ".", "..", "..."}
+)
 """Texts that mean a missing number, in lower case. Categories are kept as they are, "NA" too."""
 
 
@@ -29,6 +34,13 @@ BOOLEAN_WORDS: Mapping[str, float] = {
     **dict.fromkeys(("0", "f", "false", "n", "no", "off"), -1.0),
 }
 """The texts that mean true (1) and false (-1), in lower case."""
+
+
+IMAGE_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jp2", ".jpeg", ".jpg", ".png", ".tif"),
+    *(".tiff", ".webp"),
+)
+"""The suffixes, in lower case, of the files that are images."""
 
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -99,6 +111,7 @@ def parse_numbers(cells: Sequence[Any]) -> list[float | None]:
 
 
 def _parse_text(text: str) -> float | None:
+    text = text if text.isascii() else text.strip().replace("−", "-")
     try:
         value = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
@@ -271,6 +284,28 @@ def as_photo(cell: Any) -> Any:
     if isinstance(cell, (bytearray, memoryview)):
         return bytes(cell)
     return None if is_missing(cell) else cell
+
+
+def with_paths(cell: Any, root: str | Path | None) -> Any:
+    """Replace the names of photos in a cell by their absolute paths, if they are files inside
+    `root`; what else a cell holds is left as it is.
+
+    >>> with_paths("Ulm", None), with_paths("no-such-photo.png", None)
+    ('Ulm', 'no-such-photo.png')
+    """
+    if is_list(cell):
+        each = [_photo_path(part, root) for part in cell]
+        return each if any(isinstance(part, Path) for part in each) else cell
+    return _photo_path(cell, root)
+
+
+def _photo_path(cell: Any, root: str | Path | None) -> Any:
+    if isinstance(cell, str) and cell.lower().endswith(IMAGE_SUFFIXES):
+        with suppress(OSError, ValueError):  # what cannot be looked up stays a text
+            base = os.path.realpath(root or ".")
+            path = Path(os.path.realpath(os.path.join(base, cell)))
+            return path if path.is_relative_to(base) and path.is_file() else cell
+    return cell
 
 
 def as_photos(cell: Any) -> list[Any]:

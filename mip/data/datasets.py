@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mip.data.cells import as_array, is_image, is_list, is_missing, is_tensor
-from mip.data.formats.image_folder import IMAGE_SUFFIXES
+from mip.data.cells import IMAGE_SUFFIXES, as_array, is_image, is_list, is_missing, is_tensor
 from mip.data.memory import from_columns
 from mip.data.table import Table
 from mip.errors import DataError, hint

@@ -64,7 +64,8 @@ def as_table(
 
     A dict is one row if one of its cells is no sequence, and columns otherwise. In dicts of rows, a
     photo may be anywhere if its cell is a `Path`; a string names a file below the current folder,
-    as in a table. Raises DataError for anything else, saying what to write instead.
+    as in a table. Raises DataError for a `Path` that is no file, and for anything that holds no
+    rows, saying what to write instead.
 
     >>> as_table([{"area": 70, "town": "Ulm"}])
     Table(table: 1 rows, columns area, town)
@@ -92,7 +93,10 @@ def _as_table(rows: Any, name: str, csv: CsvFormat) -> Any:
         are_columns = all(map(_is_sequence, rows.values()))
         return from_columns(rows, name=name) if are_columns else _as_table([rows], name, csv)
     if isinstance(rows, (list, tuple)):
-        cells = [_with_photos(row) if isinstance(row, Mapping) else row for row in rows]
+        cells = [
+            _with_photos(row, f"{name} row {k}") if isinstance(row, Mapping) else row
+            for k, row in enumerate(rows)
+        ]
         return from_rows(cells, name=name)
     if _is_dataset(rows):
         return from_dataset(rows, name=name)
@@ -114,11 +118,16 @@ def _is_sequence(cells: Any) -> bool:
     return hasattr(cells, "__len__") and not is_cell
 
 
-def _with_photos(row: Mapping[str, Any]) -> dict[str, Any]:
+def _with_photos(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     # Only who wrote the program can give a Path, so it may leave the current folder.
-    return {
-        column: Path(cell).read_bytes()
-        if isinstance(cell, os.PathLike) and os.path.isfile(cell)
-        else cell
-        for column, cell in row.items()
-    }
+    return {column: _read_paths(cell, f"{name}, column '{column}'") for column, cell in row.items()}
+
+
+def _read_paths(cell: Any, name: str) -> Any:
+    if isinstance(cell, (list, tuple)) and any(isinstance(part, os.PathLike) for part in cell):
+        return [_read_paths(part, name) for part in cell]
+    if not isinstance(cell, os.PathLike):
+        return cell
+    if not os.path.isfile(cell):
+        raise DataError(f"{name}: there is no file {os.fsdecode(cell)}")
+    return Path(cell).read_bytes()

@@ -22,8 +22,10 @@ from mip.data.cells import (
     is_list,
     is_missing,
     parse_dates,
+    parse_number,
     parse_numbers,
     to_days,
+    with_paths,
 )
 from mip.data.column_format import ColumnFormat
 from mip.data.photo_names import photos_in
@@ -63,6 +65,10 @@ class Rows(Protocol):
         """Keep only some of the columns."""
         ...
 
+    def with_formats(self, formats: Mapping[str, ColumnFormat]) -> Self:
+        """Read columns as they are written."""
+        ...
+
 
 @final
 @frozen(eq=False, repr=False)
@@ -73,7 +79,7 @@ class Table:
     A table is a value: taking rows makes a new one. `row_ids`, int64 [n], count from 0 in the data
     as it was read; whatever is drawn at random for a row depends on its id. The frame's index holds
     the labels that errors and predictions show: those of the original DataFrame, or the row ids
-    where the data came from a file.
+    where the data came from a file, or the paths of images from a folder of them.
 
     >>> import pandas as pd; from mip.data import from_frame
     >>> rows = from_frame(pd.DataFrame({"area": [70, 95, 40], "town": ["Ulm", "Bonn", "Ulm"]}))
@@ -115,11 +121,18 @@ class Table:
     def __getitem__(self, key: str) -> pd.Series: ...
     @overload
     def __getitem__(self, key: int) -> dict[str, Any]: ...
-    def __getitem__(self, key: str | int) -> pd.Series | dict[str, Any]:
-        """Return a column by its name, or a row by its position: a dict of its cells."""
+    @overload
+    def __getitem__(self, key: slice) -> Table: ...
+    def __getitem__(self, key: str | int | slice) -> pd.Series | dict[str, Any] | Table:
+        """Return a column by its name, a row by its position, or the rows of a slice. A row is a
+        dict of its cells, in which photos that are in the table's folder are absolute paths, so
+        that it can be predicted in any folder.
+        """
+        if isinstance(key, slice):
+            return self.take(range(len(self))[key])
         if isinstance(key, (int, np.integer)):
             [cells] = self.frame.iloc[[key]].to_dict("records")
-            return {str(column): cell for column, cell in cells.items()}
+            return {str(column): with_paths(cell, self.root) for column, cell in cells.items()}
         column = key
         if column not in self.frame.columns:
             known = hint(column, self.columns)
@@ -259,9 +272,14 @@ class Table:
             with np.errstate(over="ignore"):  # of long doubles
                 return cells.to_numpy(dtype=np.float64, na_value=np.nan)
         form, objects = self.formats.get(column), cells.to_numpy(dtype=object).tolist()
-        if form is not None and form.writes_numbers:
-            objects = [form.plain_number(c) if isinstance(c, str) else c for c in objects]
-        values = parse_numbers(objects)
+        values = (
+            parse_numbers(objects)
+            if form is None
+            else [
+                form.parse_number(cell) if isinstance(cell, str) else parse_number(cell)
+                for cell in objects
+            ]
+        )
         if None in values:
             position = values.index(None)
             where = self.cell_name(position, column)

@@ -3,7 +3,7 @@
 To add a faster decoder: write a function like `_decode_simplejpeg`, which returns None for images
 that it leaves to Pillow, call it in `_decode_pixels`, and name its version in `decoder_version`. To
 add a format: list it in `FORMATS`, and its suffixes in `IMAGE_SUFFIXES` of
-`mip/data/formats/image_folder.py`; one that an extra package decodes must be registered with
+`mip/data/cells.py`; one that an extra package decodes must be registered with
 Pillow first, because Pillow fails for every image if it does not know a format of the list.
 """
 

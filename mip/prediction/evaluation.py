@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,7 +13,7 @@ from mip.data import Rows, category_codes
 from mip.errors import MipError, quote
 from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows, table_of
-from mip.prediction.ensembles import Ensemble, HasModel, as_model
+from mip.prediction.ensembles import Ensemble, HasModel, as_model, load
 from mip.prediction.inputs import batches_of, check_inputs
 from mip.prediction.nets import batches_in, check_model, copy_to, evaluating, on_device
 from mip.prediction.predictors import Predictor
@@ -21,16 +22,16 @@ from mip.tree import concat, get_in
 
 
 def evaluate(
-    model: Predictor | Ensemble | HasModel | nn.Module,
+    model: str | Path | Predictor | Ensemble | HasModel | nn.Module,
     rows: Any,
     metrics: MetricSet = NO_METRICS,
     *,
     loss: Callable[[Any, Any], Any] | None = None,
     device: str | None = None,
 ) -> dict[str, float]:
-    """Score a model, or that of a finished run: the loss, the head's metrics and your own `metrics`
-    on rows with targets; of a plain module `loss` and `metrics` on batches (inputs, target, …), in
-    evaluation mode, which is set back afterwards. Metrics are a dict, or a list of names in
+    """Score a model, its file, or a finished run: the loss, the head's metrics and your own
+    `metrics` on rows with targets; of a plain module `loss` and `metrics` on batches (inputs,
+    target, …), in evaluation mode, which is set back afterwards. Metrics are a dict, or names in
     `mip.metrics.NAMED`, which of a model of a spec are in the target's unit.
 
     Rows without a target or a photo are treated as the spec says, as in training. `device` is where
@@ -45,6 +46,7 @@ def evaluate(
     >>> evaluate(torch.nn.Identity(), batches, ["mae", "percent_close"])
     {'mae': 2.0, 'percent_close': 0.0}
     """
+    model = load(model) if isinstance(model, (str, Path)) else as_model(model)
     check_model(model, "evaluate")
     functions = metrics_by_name(metrics)
     if isinstance(model, nn.Module):
@@ -54,7 +56,7 @@ def evaluate(
             return score(on_device(net), batches_in(rows), loss, functions)
     if loss is not None:
         raise MipError("evaluate: the model has a loss; `loss` is for a plain module")
-    predict = as_model(model).to(device) if device else as_model(model)
+    predict = model.to(device) if device else model
     table = table_of(predict.plan.spec, rows)
     for plan in predict.plans:
         check_inputs(plan, table)
@@ -70,6 +72,7 @@ def prediction_warnings(plan: Plan, table: Rows) -> list[str]:
     categories not seen in training, missing photos and whatever else a branch finds missing, and
     numbers and dates that count as missing.
     """
+    table = table.with_formats(plan.spec.data.columns)
     missing = {**filled_rows(plan.spec, table), **conversions(plan.spec, table, photos=False)}
     lines = [summarize_rows(reason, rows) for reason, rows in missing.items()]
     return [f"{table.name}: {line}" for line in [*_unseen(plan, table), *lines]]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mip.branches import leaf_branches
+from mip.branches import (
+    Absence,
+    FindsProblems,
+    having,
+    leaf_branches,
+    missing_policy,
+    problems,
+)
 from mip.data import (
     IMAGE_SUFFIXES,
     AnyRows,
@@ -17,23 +25,70 @@ from mip.data import (
     Shards,
     Table,
     from_frame,
+    is_image,
 )
-from mip.errors import DataError, hint, quote
+from mip.errors import DataError, MipWarning, hint, quote
 from mip.images import is_photos
 from mip.model import Plan, branch_columns, columns_of, table_of, target_columns
 from mip.tree import get_in
 
 PhotosOrRows: TypeAlias = "AnyRows | Sequence[str] | Sequence[Path]"
-"""Whatever holds rows, or photos by their paths."""
+"""Whatever holds rows, or photos: by their paths or as images."""
 
 
 def rows_to_predict(rows: PhotosOrRows, plans: Sequence[Plan]) -> Table | Shards:
     """Convert rows, or the photos that `find_photos` finds, to a table for models.
 
-    Raises DataError for what is neither, and for photos if there is not one column of photos.
+    Photos are paths, as `find_photos` finds them, or pixels, bytes and Pillow images. In a dict,
+    pixels [h, w] or [h, w, 3] of a column of photos are a cell, so the dict is one row.
+    Warns with MipWarning of photos that are not found where learned vectors replace them: of any in
+    rows that a table is made of, of all in a table. Raises DataError for what is neither rows nor
+    photos, and for photos if there is not one column of photos.
     """
-    photos = find_photos(rows)
-    return photo_table(photos, photo_column(plans)) if photos else table_of(plans[0].spec, rows)
+    if photos := find_photos(rows):
+        return photo_table(photos, photo_column(plans))
+    columns = photo_columns(plans)
+    if columns and _are_images(rows):
+        rows = {photo_column(plans): rows}
+    if isinstance(rows, Mapping) and any(_is_pixels(rows.get(column)) for column in columns):
+        rows = [rows]
+    table = table_of(plans[0].spec, rows)
+    is_table = isinstance(rows, (Table, Shards))
+    _warn_of_lost_photos(plans[0], table, at_least=len(table) if is_table else 1)
+    return table
+
+
+def _are_images(rows: Any) -> bool:
+    each = rows if isinstance(rows, (list, tuple)) else [rows]
+    return bool(each) and all(is_image(one) and not isinstance(one, Mapping) for one in each)
+
+
+def _is_pixels(cell: Any) -> bool:
+    shape = tuple(getattr(cell, "shape", ()))
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+
+
+def _warn_of_lost_photos(plan: Plan, table: Rows, at_least: int) -> None:
+    lost = list(_lost_photos(plan, table))
+    if lost and len(lost) >= at_least:
+        count = f"{len(lost)} photo{'s are' if lost[1:] else ' is'} not found"
+        cure = "mip.from_frame(frame, root=FOLDER) names another folder"
+        text = f"{table.name}: {count} ({lost[0]}), and learned vectors replace them; {cure}"
+        warnings.warn(text, MipWarning, stacklevel=4)
+
+
+def _lost_photos(plan: Plan, table: Rows) -> Iterator[str]:
+    """Describe the photos that are named, not found, and replaced by learned vectors."""
+    for _, branch in having(plan.spec.root, FindsProblems):
+        columns = branch_columns(branch)
+        if missing_policy(branch) in ("error", "drop") or not {*columns} <= {*table.columns}:
+            continue
+        for chunk in table.chunks(columns):
+            for problem in problems(branch, chunk):
+                if problem.summary == Absence.LOST.value:
+                    where = chunk.cell_name(problem.row, problem.column)
+                    folder = os.path.realpath(chunk.root or ".")
+                    yield f"{where}: {problem.reason} from {folder}"
 
 
 def find_photos(rows: Any) -> list[tuple[str, Path]]:
@@ -94,9 +149,9 @@ def photo_table(photos: Sequence[tuple[str, Path]], column: str) -> Table:
     return from_frame(frame, root, "photos")
 
 
-def photo_column(plans: Sequence[Plan]) -> str:
-    """Return the column from which models read photos. Raises DataError unless there is one."""
-    columns = sorted(
+def photo_columns(plans: Sequence[Plan]) -> list[str]:
+    """Return the columns from which models read photos, sorted."""
+    return sorted(
         {
             column
             for plan in plans
@@ -105,6 +160,11 @@ def photo_column(plans: Sequence[Plan]) -> str:
             for column in branch_columns(branch)
         }
     )
+
+
+def photo_column(plans: Sequence[Plan]) -> str:
+    """Return the column from which models read photos. Raises DataError unless there is one."""
+    columns = photo_columns(plans)
     if not columns:
         reads = _columns_text(input_columns(plans[0]))
         raise DataError(f"photos: the model reads no photos, but {reads}")

@@ -66,6 +66,9 @@ def crossval(
     """
     import pandas as pd
 
+    if not isinstance(column, str):
+        cure = "mip.folds(rows, k=5) makes 'fold_0'"
+        raise SpecError(f"crossval: name a column of folds, not {column!r}; {cure}")
     began, table = time.monotonic(), table_of(spec, rows)
     if isinstance(table, Shards):
         raise DataError("crossval: shards must be read into memory: mip.read")

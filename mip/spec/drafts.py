@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import tomli_w
@@ -11,8 +13,12 @@ from attrs import asdict, evolve, frozen
 from mip import branches, data, heads
 from mip.data import PARTS, PLAIN, ColumnFormat, CsvFormat, Table, part_name
 from mip.errors import DataError, hint, one_line, quote
+from mip.spec.format_blocks import format_blocks, propose_for_rare_classes
+from mip.spec.guess_formats import FormatGuess, guess_formats
 from mip.spec.guess_photos import PhotoGuess, guess_photos, has_name_of_photos, photo_blocks
-from mip.spec.inference import Guess, TargetGuess, guess, guess_target, is_writable
+from mip.spec.guess_rows import find_totals, leave_out_headers
+from mip.spec.guess_targets import TargetGuess, describe_set, guess_set, guess_target
+from mip.spec.inference import Guess, guess, is_writable
 
 WIDTH = 200
 """The length of the longest comment."""
@@ -63,9 +69,11 @@ class Draft:
     notes: tuple[str, ...]
 
 
-def draft(table: Table, target: str, path: str, csv: CsvFormat = PLAIN) -> str:
+def draft(
+    table: Table, target: str, path: str, csv: CsvFormat = PLAIN, day_first: bool | None = None
+) -> str:
     """Write a commented spec for a table: the text of `make_draft`."""
-    return make_draft(table, target, path, csv).text
+    return make_draft(table, target, path, csv, day_first).text
 
 
 def make_draft(
@@ -73,15 +81,16 @@ def make_draft(
     target: str,
     path: str,
     csv: CsvFormat = PLAIN,
+    day_first: bool | None = None,
     without: Sequence[str] = (),
 ) -> Draft:
     """Write a commented spec for a table, one that `mip check` accepts; `path` is that of the
-    table's file, relative to the spec, and `csv` says how that is written. The columns `without`
-    are left out.
+    table's file, relative to the spec, and `csv` says how that is written. `day_first` says which
+    of the two numbers of a date is its day, where both may be. The columns `without` are left out.
 
     Raises DataError if there is no column `target`, naming the nearest, if it cannot be predicted
-    or no other column can be read, for photos that cannot be found, and for a name that no spec can
-    hold.
+    or no other column can be read, for dates that can be read in two ways, for photos that cannot
+    be found, and for a name that no spec can hold.
     """
     for name in (target, *without):
         if name not in table.columns:
@@ -89,23 +98,22 @@ def make_draft(
     for what, name in (("name of the table's file", path), ("name of the target", target)):
         if not is_writable(name):
             raise DataError(f"{table.name}: the {what} cannot be written in a spec: rename it")
-    target_guess = guess_target(table, target)
+    table = table.select([name for name in table.columns if name not in without])
+    photos = guess_photos(table, [name for name in table.columns if name not in {target, "part"}])
+    table, formats = _with_formats(table, target, day_first, photos)
+    target_guess = _guess_target(table, target, formats)
     rows = table.take(np.flatnonzero(_has_target(table, target_guess)))
     has_parts = target != "part" and _has_parts(rows)
     parts = data.split(rows, column="part") if has_parts else data.split(rows, FRACTIONS)
     if has_parts:
         _check_labels(parts, target_guess)
-    others = {target, *without, *["part"] * has_parts}
+    others = {target, *["part"] * has_parts}
     read = [name for name in table.columns if name not in others]
-    photos = guess_photos(table, read)
-    rows = rows.with_formats({**rows.formats, **_photo_formats(photos)})
-    guesses = [_adjust(_guess(rows, name, photos), rows) for name in read]
+    guesses = [_explain(_adjust(_guess(rows, name, photos), rows), formats) for name in read]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
-    small = len(rows) < MANY_ROWS and any(by_role[role] for role in by_role if role != "image")
-    absent = _absent_photos([found.column for found in by_role["image"]], rows)
-    blocks = [
-        _branch(role, by_role[role], rows, small, absent) for role in by_role if by_role[role]
-    ]
+    roles = [role for role in by_role if by_role[role]]
+    absent = _absent_photos([found.column for found in by_role["image"]], rows, len(roles) == 1)
+    blocks = [_branch(role, by_role[role], rows, absent, len(roles) == 1) for role in roles]
     if not blocks:
         raise DataError(f"{table.name}: no column besides '{target}' can be read")
     unread = sorted(
@@ -113,17 +121,68 @@ def make_draft(
     )
     left_out = [f"left out: {_shorten(name)} (by --without)" for name in without]
     left_out += [_left_out(found) for found in unread]
+    formats = propose_for_rare_classes(formats, rows, target_guess)
     texts = [
         _data(table, rows, path, csv, target_guess, has_parts),
         *photo_blocks(photos),
+        *format_blocks(formats),
         *blocks,
         _lines([*map(_comment, left_out)]),
         _head(rows, target_guess),
         _train(*map(len, parts)),
     ]
-    notes = [f"{name}: {found.note}" for name, found in photos.items() if found.note]
-    notes += [" ".join(absent)] if absent else []
-    return Draft("\n".join(filter(None, texts)), (*map(one_line, notes), *_shorten_list(left_out)))
+    notes = [
+        *(f"{name}: {found.note}" for name, found in photos.items() if found.note),
+        *([absent.summary] if absent.summary else []),
+        f"{target}: {target_guess.kind}, {target_guess.reason}",
+        *(f"{target}: {remark}" for remark in target_guess.remarks),
+        *_rows_without_target(table, rows, target_guess),
+        *chain.from_iterable(_format_notes(found) for found in formats.values()),
+        *(
+            f"{_shorten(found.column)}: a {found.role}, though {formats[found.column].problem}"
+            for found in guesses
+            if found.role in _BRANCHES and found.column in formats and formats[found.column].problem
+        ),
+        *_shorten_list(left_out),
+        *find_totals(table),
+    ]
+    return Draft("\n".join(filter(None, texts)), tuple(map(one_line, notes)))
+
+
+def _rows_without_target(table: Table, rows: Table, target: TargetGuess) -> list[str]:
+    n_missing = len(table) - len(rows)
+    count = "1 row has" if n_missing == 1 else f"{n_missing} rows have"
+    return [f"{target.column}: {count} no target, and will be left out"] if n_missing else []
+
+
+def _format_notes(found: FormatGuess) -> list[str]:
+    notes = filter(None, [*found.notes, found.blanks])
+    return [f"{_shorten(found.column)}: {note}" for note in notes]
+
+
+def _with_formats(
+    table: Table, target: str, day_first: bool | None, photos: Mapping[str, PhotoGuess]
+) -> tuple[Table, dict[str, FormatGuess]]:
+    """Guess how the columns are written, and read them so."""
+    shown = {name for name, found in photos.items() if not found.problem}
+    others = table.select([name for name in table.columns if name not in shown])
+    formats = guess_formats(others, day_first)
+    if form := guess_set(table, target):
+        formats[target] = FormatGuess(target, form, (describe_set(table, target, form),))
+    formats = leave_out_headers(formats, table, target)
+    forms = {name: found.form for name, found in formats.items() if not found.is_plain}
+    return table.with_formats({**forms, **_photo_formats(photos), **table.formats}), formats
+
+
+def _guess_target(table: Table, target: str, formats: Mapping[str, FormatGuess]) -> TargetGuess:
+    try:
+        return guess_target(table, target)
+    except DataError as error:
+        if target in formats and formats[target].problem:
+            raise DataError(
+                f"{table.name}: column '{target}' is {formats[target].problem}"
+            ) from error
+        raise
 
 
 def _photo_formats(photos: Mapping[str, PhotoGuess]) -> dict[str, ColumnFormat]:
@@ -187,13 +246,17 @@ def _adjust(found: Guess, table: Table) -> Guess:
     return found
 
 
-def _branch(
-    role: str, guesses: Sequence[Guess], table: Table, small: bool, absent: Sequence[str]
-) -> str:
+def _explain(found: Guess, formats: Mapping[str, FormatGuess]) -> Guess:
+    """Say why a column that is nearly one of numbers is left out."""
+    problem = formats[found.column].problem if found.column in formats else ""
+    return evolve(found, conclusion=problem) if problem and found.role not in _BRANCHES else found
+
+
+def _branch(role: str, guesses: Sequence[Guess], table: Table, absent: Absent, alone: bool) -> str:
     name, kind = _BRANCHES[role]
     columns = [found.column for found in guesses]
     lines = [f"[branch.{name}]"]
-    if small and role == "image":
+    if role == "image" and len(table) < MANY_ROWS and not alone:
         # Few photos beside a table would drown it in numbers.
         lines = [
             "[branch.looks]",
@@ -219,24 +282,35 @@ def _branch(
     return _lines(lines)
 
 
-def _absent_photos(columns: Sequence[str], table: Table) -> list[str]:
-    """Say in two lines how many photos are missing, if any are."""
+class Absent(NamedTuple):
+    """Which photos are missing, and the policy that follows."""
+
+    summary: str = ""
+    first: str = ""
+    policy: str = "error"
+
+
+def _absent_photos(columns: Sequence[str], table: Table, alone: bool) -> Absent:
     if not columns:
-        return []
+        return Absent()
     # Under the policy "learn" problems are looked up, and only the ends of files are read.
-    branch = branches.Image(tuple(columns), missing="learn")
-    problems = [f"row {table.row_ids[p.row]}: {p.reason}" for p in branch.problems(table)]
+    problems = list(branches.Image(tuple(columns), missing="learn").problems(table))
+    if not problems:
+        return Absent()
+    # A row that is nothing but its photo has nothing to predict from without it.
+    drop = alone and len(columns) == 1 and len(problems) < len(table)
+    what = "their rows are left out" if drop else "a learned vector replaces them"
+    row = f"row {table.row_ids[problems[0].row]}: {problems[0].reason}"
     count = f"{len(problems)} of {len(table) * len(columns)} photos are missing or broken"
-    first = f"(the first: {(problems or [''])[0]:.99}); a learned vector replaces them"
-    return [count, first] if problems else []
+    return Absent(count, f"(the first: {row:.99}); {what}", "drop" if drop else "learn")
 
 
-def _image_options(absent: Sequence[str]) -> list[str]:
+def _image_options(absent: Absent) -> list[str]:
     return [
         "size = 64",
         'backbone = "small"      # or a torchvision model such as "resnet18"',
-        *map(_comment, absent),
-        f'missing = "{"learn" if absent else "error"}"',
+        *map(_comment, filter(None, [absent.summary, absent.first])),
+        f'missing = "{absent.policy}"',
         "augmentation = { shift = 0.05 }",
     ]
 
@@ -253,6 +327,10 @@ def _data(
     ]
     if has_parts:
         return _lines([*lines, 'split = { column = "part" }     # train, valid or test'])
+    if "part" in table.columns and target.column != "part":
+        lines.append(
+            "# the column part is not used: the rows with a target are not train and others"
+        )
     options = "seed = 0"
     if target.kind in {"binary", "multiclass"}:
         options = f"seed = 0, stratify = {_quoted(target.column)}"
@@ -270,7 +348,16 @@ def _check_labels(parts: Sequence[Table], target: TargetGuess) -> None:
     train, valid, test = ({*labels(part, target.column)} for part in parts)
     for label in sorted((valid | test) - train)[:1]:
         text = f"'{label:.40}' is in no row of the part train, so it cannot be learned"
-        raise DataError(f"{parts[0].name}: column '{target.column}': {text}")
+        cure = f"leave out its rows{_rows_of(parts[1:], target, label)}, or move some to train"
+        raise DataError(f"{parts[0].name}: column '{target.column}': {text}; {cure}")
+
+
+def _rows_of(parts: Sequence[Table], target: TargetGuess, label: str) -> str:
+    if target.kind == "multilabel":
+        return ""
+    rows = [row for part in parts for row in part.index[part.texts(target.column) == label]]
+    listed = ", ".join(map(data.format_row_label, rows[:3]))
+    return f" ({listed}{', …' if rows[3:] else ''})"
 
 
 def _csv(csv: CsvFormat) -> list[str]:
@@ -306,6 +393,7 @@ def _labels(table: Table, column: str) -> list[str]:
 def _head(table: Table, target: TargetGuess) -> str:
     lines = [
         _comment(target.reason),
+        *map(_comment, target.remarks),
         "[head]",
         f'kind = "{target.kind}"',
         f"column = {_quoted(target.column)}",

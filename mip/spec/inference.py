@@ -8,17 +8,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import frozen
 
-from mip import branches, heads
-from mip.data import BLANKS, BOOLEAN_WORDS, IMAGE_SUFFIXES, Table, is_image, is_list
+from mip import branches
+from mip.data import (
+    BLANKS,
+    BOOLEAN_WORDS,
+    IMAGE_SUFFIXES,
+    ColumnFormat,
+    Table,
+    is_image,
+    is_list,
+)
 from mip.errors import DataError
+from mip.spec.guess_numbers import has_leading_zeros
 
 _IMAGE_NAME = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})", re.IGNORECASE)
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 _OTHER_DATE = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
 _NAME_OF_IDS = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
 _NAME_OF_CODES = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
+_LONG_NUMBER = re.compile("[0-9]{16,}")
 _VECTOR = re.compile(r"[\[(] *[-+\d.e]+([,; ]+[-+\d.e]+)+ *[\])]", re.IGNORECASE)
 
 
@@ -76,9 +86,9 @@ def guess(table: Table, column: str) -> Guess:
     a word among words.
 
     >>> from mip.data import from_columns
-    >>> rows = from_columns({"town": ["Ulm", "none"], "size": ["1.5", "2.5"], "age": ["none", ""]})
+    >>> rows = from_columns({"town": ["Ulm", "Ulm", "none"], "size": ["1", "2.5", "?"]})
     >>> [guess(rows, name).role for name in rows.columns]
-    ['category', 'number', 'constant']
+    ['category', 'number']
     """
     if not is_writable(column):
         return Guess(column, "odd name", "a spec cannot hold it", "rename the column")
@@ -95,12 +105,12 @@ def guess(table: Table, column: str) -> Guess:
         if any(_is_file(table, word) for word in known):
             return Guess(column, "image", counts)
         return Guess(column, "lost files", counts, "none of these files exists")
+    if n_values > 1 and _has_dates(table, column, known):
+        return _guess_dates(table, column, counts)
     if n_values == 2 and all(word.lower() in BOOLEAN_WORDS for word in known):
         return Guess(column, "yes or no", counts)
-    if n_values > 1 and _has_numbers(table, column):
-        return _guess_number(table, column, known)
-    if n_values > 1 and _share(_ISO_DATE, known) == 1 and _has_dates(table, column):
-        return Guess(column, "date", f"{counts}, {min(known):.10} to {max(known):.10}")
+    if n_values > 1 and has_numbers(table, column):
+        return guess_number(table, column, known)
     if _share(_VECTOR, known) == 1 and _has_vectors(table, column, len(known)):
         return Guess(column, "vector", f"{counts}, each a list of numbers")
     return _guess_words(table, column, words)
@@ -130,19 +140,31 @@ def _is_file(table: Table, word: str) -> bool:
         return False
 
 
-def _has_numbers(table: Table, column: str) -> bool:
+def has_numbers(table: Table, column: str) -> bool:
+    """Return whether a column is one of numbers, some of which may be missing."""
     try:
         return not np.isnan(table.numbers(column)).all()
     except DataError:
         return False
 
 
-def _has_dates(table: Table, column: str) -> bool:
+def _has_dates(table: Table, column: str, known: list[str]) -> bool:
+    form = table.formats.get(column, ColumnFormat())
+    if not form.date_format and _share(_ISO_DATE, known) < 1:
+        return False
     try:
         table.timestamps(column)
     except DataError:
         return False
     return True
+
+
+def _guess_dates(table: Table, column: str, counts: str) -> Guess:
+    days = table.timestamps(column)
+    if np.isnan(days).all():
+        return Guess(column, "constant", counts, "all dates are before 1678 or after 2261")
+    first, last = (np.datetime64(int(day // 1), "D") for day in (np.nanmin(days), np.nanmax(days)))
+    return Guess(column, "date", f"{counts}, {first} to {last}")
 
 
 def _has_vectors(table: Table, column: str, n_known: int) -> bool:
@@ -180,9 +202,11 @@ def _guess_words(table: Table, column: str, words: list[str]) -> Guess:
     n_values, counts = len(set(words)), _counts(words, table)
     if n_values < 2:
         return Guess(column, "constant", counts, "nothing to learn")
+    is_text = sum(len(word.split()) for word in words) >= TEXT_LENGTH * len(words)
+    if n_values == len(words) == len(table) and not is_text:
+        return Guess(column, "names", counts, "another word in each row")
     if _share(_OTHER_DATE, words) > 0.9:
         return Guess(column, "foreign date", counts, "dates are read as 2024-12-31")
-    is_text = sum(len(word.split()) for word in words) >= TEXT_LENGTH * len(words)
     if n_values <= MAX_CATEGORIES or (n_values <= len(words) // 3 and not is_text):
         return Guess(column, "category", counts)
     if is_text:
@@ -190,59 +214,22 @@ def _guess_words(table: Table, column: str, words: list[str]) -> Guess:
     return Guess(column, "names", counts, "too many to be categories, too short to be text")
 
 
-def _guess_number(table: Table, column: str, known: list[str]) -> Guess:
+def guess_number(table: Table, column: str, known: list[str]) -> Guess:
+    """Guess the role of a column of numbers; `known` are the texts of those that are there."""
     n_values, counts = len(set(known)), _counts(known, table)
     values = table.numbers(column)
     values = values[~np.isnan(values)]
     low, high = values.min(), values.max()
     is_whole, are_unique = bool((values == np.round(values)).all()), n_values == len(table)
     names_ids = high - low == n_values - 1 or re.search(_NAME_OF_IDS, column)
-    if is_whole and are_unique and names_ids:
+    is_code = _share(_LONG_NUMBER, known) == 1 or has_leading_zeros(known)
+    if is_whole and are_unique and (names_ids or is_code):
         return Guess(column, "row name", counts, "it names the rows")
+    if is_whole and is_code:
+        return _guess_words(table, column, known)
     if is_whole and re.search(_NAME_OF_CODES, column):
         return Guess(column, "category", counts, "a code, not an amount")
     counts = f"{counts}, {low:g} to {high:g}"
     if low > 0 and high >= 10 * low:
         return Guess(column, "log number", counts, "on a log scale")
     return Guess(column, "number", counts)
-
-
-@frozen
-class TargetGuess:
-    """The kind of head that suits a target, why, and its options besides the column, in TOML."""
-
-    column: str
-    kind: str
-    reason: str
-    options: tuple[str, ...] = ()
-
-
-def guess_target(table: Table, column: str) -> TargetGuess:
-    """Guess the head for a target column. Raises DataError if no head can predict it."""
-    if any(map(is_list, table.cells(column))):
-        heads.Multilabel(column).adapt(table)
-        return TargetGuess(column, "multilabel", "lists: any of several labels")
-    words = [word for word in table.texts(column) if word]
-    known = [word for word in words if word.lower() not in BLANKS]
-    is_number = len(set(known)) > 1 and _has_numbers(table, column)
-    if is_number and len(known) < len(words):
-        guess = _guess_regression(table, column, known)
-        return evolve(guess, reason=f"{guess.reason} (for classes leave the missing cells empty)")
-    n_values = len(set(words))
-    if n_values < 2:
-        raise DataError(f"{table.name}: column '{column}' has {n_values} value, nothing to predict")
-    if n_values > max(MAX_CATEGORIES, len(words) // 2) and not is_number:
-        text = f"{n_values} different words in {len(words)} rows are too many to be classes"
-        raise DataError(f"{table.name}: column '{column}': {text}")
-    if n_values == 2:
-        both = ", ".join(f"{word:.40}" for word in sorted(set(words)))
-        return TargetGuess(column, "binary", f"two values: {both}")
-    if not is_number or (n_values <= 10 and n_values < len(words) / 10):
-        return TargetGuess(column, "multiclass", f"{n_values} classes")
-    return _guess_regression(table, column, known)
-
-
-def _guess_regression(table: Table, column: str, known: list[str]) -> TargetGuess:
-    guess = _guess_number(table, column, known)
-    scale = "log" if guess.role == "log number" else "standard"
-    return TargetGuess(column, "regression", guess.reason, (f'scale = "{scale}"', 'loss = "mae"'))

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 import mip
-from mip.errors import MipError
+from mip.errors import MipError, MipWarning
 from mip.nn import time_forward
 from mip.prediction import ensemble
 
@@ -115,6 +115,66 @@ def test_C11_a_row_keeps_to_the_current_folder_unless_it_names_a_path(mixed, tab
     text = error_of(mixed, row, errors="raise")
     assert mixed(row)["error"].tolist() == [text]
     assert text.endswith("leaves the table's folder")
+
+
+def test_C11_a_row_of_a_table_is_predicted_as_in_the_table(mixed, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = mixed(table.take(range(3)))
+    nearly(mixed(table[0]), expected.iloc[[0]])
+    nearly(mixed([table[k] for k in range(3)]), expected)
+    nearly(mixed(table[0:3]), expected)
+    both = mip.data.from_columns({"front": [["photos/0.png", "../x.png"], "gone.png"]}, table.root)
+    assert both[0] == {"front": [table.root.resolve() / "photos/0.png", "../x.png"]}
+    assert both[1] == {"front": "gone.png"}
+
+
+def test_C11_a_path_that_is_no_file_is_named(mixed, table, tmp_path):
+    gone = tmp_path / "gone.png"
+    rows = [table[0], {**table[1], "front": gone}]
+    want = f"table row 1, column 'front': there is no file {gone}"
+    assert error_of(mixed, rows) == error_of(mixed, [rows[0], {**rows[1], "front": [gone]}]) == want
+
+
+def test_C11_photos_that_are_not_found_are_named(table, tmp_path, monkeypatch):
+    learn = untrained(table, PHOTO + 'missing = "learn"\n' + NUMBERS)
+    monkeypatch.chdir(tmp_path)
+    lost = f"table row 0, column 'front': photos/0.png is missing from {tmp_path.resolve()}"
+    for rows in (table.frame[:1], {**table[0], "front": "photos/0.png"}):
+        with pytest.warns(MipWarning) as caught:
+            learn(rows)
+        text = f"table: 1 photo is not found ({lost}), and learned vectors replace"
+        assert str(caught[0].message).startswith(text)
+    nearly(learn(mip.from_frame(table.frame[:1], table.root)), learn(table.take([0])))
+    with pytest.warns(MipWarning, match="3 photos are not found"):
+        learn(mip.from_frame(table.frame[:3]))
+    learn(table.frame[:1].assign(front=None))  # none is named
+
+
+def test_C11_pixels_in_a_dict_are_one_row(photos, mixed, table):
+    pixels = np.asarray(Image.open(table[1]["front"]))
+    grey = np.zeros((4, 5, 6), dtype=np.uint8)
+    for one in (pixels, torch.tensor(pixels), grey[0]):
+        assert len(photos({"front": one})) == len(mixed({**table[1], "front": one})) == 1
+    nearly(photos({"front": pixels}), photos(table.take([1])).set_axis([0]))
+    assert len(photos({"front": grey})) == 4
+    assert len(photos({"front": [pixels, grey[0]]})) == 2
+
+
+def test_C11_images_need_no_column(photos, mixed, numbers, table):
+    expected = photos(table.take([1, 2])).reset_index(drop=True)
+    images = [Image.open(table[k]["front"]) for k in (1, 2)]
+    files = [table[k]["front"].read_bytes() for k in (1, 2)]
+    for rows in (images, files, [*map(np.asarray, images)], tuple(images)):
+        nearly(photos(rows), expected)
+        nearly(photos(rows[0]), expected.iloc[[0]])
+    assert error_of(mixed, images[0]).startswith("table: there are no columns 'area', 'rooms'")
+    assert "not ndarray; name its columns" in error_of(numbers, np.zeros((3, 3)))
+
+
+def test_C11_a_file_is_scored_as_its_model(photos, table, tmp_path):
+    mip.save(tmp_path / "m.safetensors", photos.plan, mip.init(photos.net, mip.sgd(0.1)))
+    expected = mip.evaluate(photos, table)
+    assert mip.evaluate(tmp_path / "m.safetensors", table) == pytest.approx(expected, nan_ok=True)
 
 
 def test_C11_what_a_model_cannot_predict_is_one_line(mixed, photos, numbers, table, loose):

@@ -237,6 +237,14 @@ def test_evaluate_writes_what_it_prints(folder, model, run):
     assert f"{scores['mape']:.1%}" in out
 
 
+def test_evaluate_says_which_rows_the_model_was_trained_on(folder, model, run):
+    text = "mip: houses.csv: the model was trained on 24 of these 40 rows; --split test scores"
+    assert text in run("evaluate", model, "houses.csv")[2]
+    assert "was trained on" not in run("evaluate", model, "houses.csv", "--split", "test")[2]
+    pd.read_csv("houses.csv").iloc[:30].to_csv("fewer.csv", index=False)
+    assert "was trained on" not in run("evaluate", model, "fewer.csv")[2]
+
+
 def test_evaluate_scores_every_part(folder, model, run):
     code, _, _ = run("evaluate", model, "houses.csv", "--split", "each", "--json", "scores.json")
     assert code == 0
@@ -499,8 +507,11 @@ def test_broken_photos_that_are_learned_around_are_named(folder, model, run, com
 def test_photos_that_are_not_there_at_prediction_are_said(folder, model, run):
     (folder / "elsewhere").mkdir()
     shutil.copy("houses.csv", "elsewhere")
-    code, _, err = run("predict", model, "elsewhere/houses.csv")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, _, err = run("predict", model, "elsewhere/houses.csv")
     assert code == 0
+    assert "mip: warning: houses.csv: 78 photos are not found (houses.csv row 0, column" in err
     assert "mip: houses.csv: image file missing in 'front': 38 rows (0, 2, 3, …)\n" in err
     assert "mip: houses.csv: no image named in 'front': 2 rows (1, 24)\n" in err
 

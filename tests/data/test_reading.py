@@ -26,7 +26,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 import mip
 from mip.data import IMAGE_SUFFIXES, from_arrow, from_columns, from_dataset, is_image, read_idx
 from mip.data.formats.image_folder import read_image_folder
-from mip.errors import DataError
+from mip.errors import DataError, MipWarning
 from mip.images import decoding
 
 FILES = {
@@ -379,6 +379,52 @@ def test_parts_may_have_no_classes(tmp_path):
 def test_a_class_may_be_called_train(tmp_path):
     table = mip.read(drawn(tmp_path, "train/1.png", "bus/1.png"))
     assert (table.columns, table.cells("label")) == (["image", "label"], ["bus", "train"])
+
+
+def test_a_folder_beside_those_of_the_parts_is_refused(tmp_path):
+    drawn(tmp_path, "train/cat/1.png", "test/cat/1.png", "__MACOSX/train/cat/1.png")
+    assert mip.read(tmp_path).cells("part") == ["test", "train"]
+    drawn(tmp_path, "Train2/cat/1.png")
+    beside = "'Train2' is beside the folders of the parts (test, train): move it into one of them"
+    refused(f"{tmp_path}: {beside}, or away", mip.read, tmp_path)
+
+
+def test_what_may_be_a_photo_and_is_not_read_is_named(tmp_path):
+    drawn(tmp_path / "a", "cat/1.png")
+    drawn(tmp_path / "b", "dog/1.png")
+    for name in ("cat/2.xyz", "cat/3.XYZ", "cat/4", "cat/.5.xyz", "cat/notes.txt"):
+        (tmp_path / "a" / name).touch()
+    (tmp_path / "a" / "dog").symlink_to(tmp_path / "b" / "dog")
+    text = "1 images; files that are not read: 2 .xyz, 1 no suffix; links to folders are not"
+    with pytest.warns(MipWarning, match=f"{re.escape(text)} followed: dog$"):
+        assert len(mip.read(tmp_path / "a")) == 1
+    (tmp_path / "a/cat/1.png").unlink()
+    with pytest.raises(DataError, match=r"nor images; files that are not read: 2 \.xyz"):
+        mip.read(tmp_path / "a")
+
+
+def test_classes_that_are_a_folder_deeper_are_found(tmp_path):
+    drawn(tmp_path, "images/cat/1.png", "images/dog/1.png")
+    text = f"2 images; all are in 'images': if its folders are the classes, read {tmp_path}/images"
+    with pytest.warns(MipWarning, match=f"{re.escape(text)}$"):
+        assert mip.read(tmp_path).texts("label").tolist() == ["images", "images"]
+    assert mip.read(tmp_path / "images").texts("label").tolist() == ["cat", "dog"]
+    drawn(tmp_path, "more/1.png")
+    assert len(mip.read(tmp_path)) == 3
+
+
+def test_two_class_folders_of_one_text_are_refused(tmp_path):
+    drawn(tmp_path, "train/1/a.png", "test/1/a.png", "test/2/a.png")
+    assert mip.read(tmp_path).texts("label").tolist() == ["1", "2", "1"]
+    drawn(tmp_path, "test/1.0/a.png")
+    want = "the class folders '1' and '1.0' would be one class, '1': rename one of them"
+    refused(f"{tmp_path}: {want}", mip.read, tmp_path)
+
+
+def test_images_are_labeled_with_their_paths(tmp_path):
+    table = mip.read(drawn(tmp_path, "cat/1.png", "dog/1.png"))
+    assert table.index.tolist() == table.cells("image") == ["cat/1.png", "dog/1.png"]
+    assert table.row_ids.tolist() == [0, 1]
 
 
 def test_a_folder_without_a_table_is_refused(tmp_path):

@@ -642,7 +642,8 @@ ENCODE = {
         Ordinal("size"),
         "smal",
         "'smal' is not a class of the training rows; did you mean 'small'? (known: large, mid, "
-        "small); remove such rows, or train on some of them (data.split.stratify = 'size')",
+        "small); remove such rows, or leave them out (data.columns.size.na_values), or train on "
+        "some of them: where rows are drawn, by data.split.stratify = 'size'",
     ),
     "multilabel": (
         Multilabel("words"),

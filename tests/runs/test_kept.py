@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from attrs import evolve
+from conftest import NUMBERS, frame_of, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -303,3 +304,8 @@ def test_a_full_disk_behind_standard_output_is_one_line(run, monkeypatch):
             match=r"^standard output: cannot be written \(No space left on device\)$",
         ):
             echo("much")
+
+
+def test_crossval_needs_the_name_of_a_column():
+    with pytest.raises(MipError, match="name a column of folds, not 5"):
+        mip.crossval(spec_of("regression", NUMBERS), frame_of(), 5)

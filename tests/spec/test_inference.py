@@ -120,13 +120,12 @@ def test_a_target_that_spans_decades_is_predicted_on_a_log_scale(table):
 
 def test_columns_left_out_say_why(table):
     frame = table.frame.assign(
-        agent=[f"agent {k}" for k in range(90)], built=[f"{1 + k % 28}.2.1990" for k in range(90)]
+        agent=[f"agent {k}" for k in range(90)], size=["small", *[f"{k}x{k}" for k in range(89)]]
     )
     text = draft(from_frame(frame), "price", "t.csv")
-    names = "90 different values: too many to be categories, too short to be text"
+    names = "90 different values: another word in each row"
     assert f"# left out: agent (names: {names})" in text
-    dates = "28 different values: dates are read as 2024-12-31"
-    assert f"# left out: built (foreign date: {dates})" in text
+    assert f"# left out: size (names: {names})" in text
     assert "# zipcode: 3 different values: a code, not an amount" in text
 
 
@@ -177,8 +176,26 @@ def test_photos_that_are_not_there_are_counted_and_the_first_is_named(tmp_path):
     frame = pd.DataFrame({"photo": cells, "price": np.arange(20.0)})
     text = draft(from_frame(frame, root=tmp_path), "price", "t.csv")
     assert "# 10 of 20 photos are missing or broken\n" in text
+    assert "(the first: row 1: b.png is missing); their rows are left out" in text
+    assert mip.parse(text).branch["photos"].missing == "drop"
+    more = from_frame(frame.assign(area=np.arange(20) % 7 + 0.5), root=tmp_path)
+    text = draft(more, "price", "t.csv")
     assert "(the first: row 1: b.png is missing); a learned" in text
-    assert mip.parse(text).branch["photos"].missing == "learn"
+    assert mip.parse(text).branch["looks"].branch["photos"].missing == "learn"
+
+
+def test_a_class_that_is_not_in_train_names_its_rows():
+    part = ["train"] * 8 + ["test"] * 2
+    rows = from_columns({"x": np.arange(10.0), "y": [*"abababab", "a", "c"], "part": part})
+    with pytest.raises(DataError, match=r"leave out its rows \(9\), or move some to train$"):
+        draft(rows, "y", "t.csv")
+
+
+def test_a_column_of_parts_that_is_not_used_is_explained():
+    rows = {"x": np.arange(12) % 7 + 0.5, "y": [*"ab" * 5, None, None]}
+    text = draft(from_columns(rows | {"part": ["train"] * 10 + ["test"] * 2}), "y", "t.csv")
+    assert "# the column part is not used: the rows with a target are not" in text
+    assert "column part" not in draft(from_columns(rows), "y", "t.csv")
 
 
 def test_names_of_files_that_are_not_there_are_left_out(tmp_path):

@@ -2,52 +2,115 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
+from attrs import evolve
+
+from mip.data.cells import IMAGE_SUFFIXES, as_text
 from mip.data.memory import from_columns
 from mip.data.parts import part_name
 from mip.data.paths import display_name
 from mip.data.table import Table
-from mip.errors import DataError
+from mip.errors import DataError, MipWarning, quote
 
-IMAGE_SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jp2", ".jpeg", ".jpg", ".png", ".tif",
-    ".tiff", ".webp",
-)  # fmt: skip
-"""The suffixes, in lower case, of the files that are images."""
+JUNK = "__MACOSX"
+"""The folder that a Mac adds to an archive: it holds no photo that opens."""
+
+
+NOTE_SUFFIXES = (
+    *(".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".py", ".safetensors"),
+    *(".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml"),
+)
+"""The suffixes of files that often lie beside photos, and that nobody takes for one."""
 
 
 def read_image_folder(folder: str | Path) -> Table:
-    """Read a folder of images: column `image` (a path relative to it), and `part` and `label` if
-    its folders name these.
+    """Read a folder of images: column `image` (a path relative to it, also the label of the row),
+    and `part` and `label` if its folders name these.
 
     If all folders at the top are named after parts (`part_name`: train, val, Test, …), `part` is
     train, valid or test, and class folders are those inside. `label` is the name of the class
     folder, however deep the image is in it; an image beside class folders has none. If there are
     only loose images, there is no column `label`.
 
-    Images are recognised by suffix (`IMAGE_SUFFIXES`) and sorted by path; other files, hidden ones
-    and linked folders are skipped. A class folder without images yields no row. Raises DataError if
-    there is no image, and for an image beside the folders of the parts.
+    Images are recognised by suffix (`IMAGE_SUFFIXES`) and sorted by path; hidden files and
+    `__MACOSX` are skipped, and so are notes (`NOTE_SUFFIXES`). Other files and linked folders are
+    not read either, with a MipWarning that names them. A class folder without images yields no row.
+    Raises DataError if there is no image, for an image or a folder of images beside the
+    folders of the parts, and for two class folders whose names are one text ("1" and "1.0").
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
-    paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if _is_image(path))
-    images = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    paths = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path, folder)]
+    images = [path.relative_to(folder) for path in paths if _is_image(path)]
+    ignored = _ignored(paths) + _deeper(images, folder)
     if not images:
-        raise DataError(f"{folder}: holds neither .parquet files nor images")
-    columns: dict[str, list[str | None]] = {"image": [path.as_posix() for path in images]}
-    tops = {path.parts[0] for path in images if len(path.parts) > 1}
-    has_parts = bool(tops) and all(map(part_name, tops))
+        raise DataError(f"{folder}: holds neither .parquet files nor images{ignored}")
+    if ignored:
+        warnings.warn(f"{folder}: {len(images)} images{ignored}", MipWarning, stacklevel=2)
+    names = [path.as_posix() for path in images]
+    columns: dict[str, list[str | None]] = {"image": [*names]}
+    has_parts = _has_parts({path.parts[0] for path in images if len(path.parts) > 1}, folder)
     labels = [_folder_at(int(has_parts), path) for path in images]
+    _check_distinct(filter(None, labels), folder)
     columns |= {"label": labels} if any(labels) else {}
     columns |= {"part": [_part_of(path, folder) for path in images]} if has_parts else {}
-    return from_columns(columns, folder, display_name(folder))
+    table = from_columns(columns, folder, display_name(folder))
+    return evolve(table, frame=table.frame.set_axis(names))
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part[0] == "." or part == JUNK for part in path.relative_to(folder).parts)
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+
+
+def _ignored(paths: Sequence[Path]) -> str:
+    """Describe what may be photos but is not read: files by suffix, and linked folders."""
+    known = {*IMAGE_SUFFIXES, *NOTE_SUFFIXES}
+    suffixes = [path.suffix.lower() for path in paths if path.is_file()]
+    kinds = Counter(suffix or "no suffix" for suffix in suffixes if suffix not in known)
+    links = [path.name for path in paths if path.is_dir() and path.is_symlink()]
+    files = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
+    text = f"; files that are not read: {files}" if files else ""
+    return text + (f"; links to folders are not followed: {', '.join(links[:8])}" if links else "")
+
+
+def _deeper(images: Sequence[PurePath], folder: Path) -> str:
+    """Say that the classes may be a folder deeper, if there is one folder, and it holds several."""
+    tops = {path.parts[:-1][:1] for path in images}
+    inside = {path.parts[:2] for path in images if len(path.parts) > 2}
+    if len(tops) > 1 or len(inside) < 2:
+        return ""
+    top = min(inside)[0]
+    return f"; all are in {top!r}: if its folders are the classes, read {folder / top}"
+
+
+def _has_parts(tops: set[str], folder: Path) -> bool:
+    strays = sorted(name for name in tops if not part_name(name))
+    parts = {*filter(None, map(part_name, tops))}
+    if strays and "train" in parts and len(parts) > 1:  # a class may be called train
+        raise DataError(
+            f"{folder}: {quote(strays[0])} is beside the folders of the parts "
+            f"({', '.join(sorted(tops - {*strays}))}): move it into one of them, or away"
+        )
+    return bool(tops) and not strays
+
+
+def _check_distinct(labels: Iterable[str], folder: Path) -> None:
+    names: dict[str, str] = {}
+    for label in sorted(labels):
+        if (other := names.setdefault(as_text(label), label)) != label:
+            raise DataError(
+                f"{folder}: the class folders {other!r} and {label!r} would be one class, "
+                f"{as_text(label)!r}: rename one of them"
+            )
 
 
 def _folder_at(depth: int, path: PurePath) -> str | None:

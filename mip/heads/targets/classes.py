@@ -47,8 +47,9 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
         word = cells[unseen[0]]
         raise DataError(
             f"{rows.cell_name(unseen[0], column)}: {quote(word)} is not a class of the training "
-            f"rows{more * (len(unseen) > 1)}{hint(word, classes)}; remove such rows, or train on "
-            f"some of them (data.split.stratify = '{column}')"
+            f"rows{more * (len(unseen) > 1)}{hint(word, classes)}; remove such rows, or leave "
+            f"them out (data.columns.{column}.na_values), or train on some of them: where rows "
+            f"are drawn, by data.split.stratify = '{column}'"
         )
     return codes
 

@@ -1,0 +1,68 @@
+"""The formats of columns as TOML, with what is proposed beside them as comments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
+
+import tomli_w
+from attrs import evolve, fields
+
+from mip.data import ColumnFormat, Table
+from mip.errors import one_line, quote
+from mip.spec.guess_formats import FormatGuess
+from mip.spec.guess_targets import TargetGuess
+
+FEW_ROWS = 3
+"""A class with fewer rows is in no more than two of the three parts."""
+
+
+def propose_for_rare_classes(
+    formats: Mapping[str, FormatGuess], rows: Table, target: TargetGuess
+) -> dict[str, FormatGuess]:
+    """Propose to leave out the classes of the target that have too few rows to be in each part."""
+    column = target.column
+    if target.kind not in {"binary", "multiclass"} or column not in formats:
+        return dict(formats)
+    counts = Counter(rows.texts(column).tolist())
+    rare = sorted(word for word, n in counts.items() if n < FEW_ROWS)
+    if not rare or len(counts) - len(rare) < 2:
+        return dict(formats)
+    listed = ", ".join(quote(word) for word in islice(rare, 5)) + ", …" * (len(rare) > 5)
+    one = len(rare) == 1
+    why = f"{'class' if one else 'classes'} {listed}: fewer than {FEW_ROWS} rows"
+    note = (
+        f"{why}, all or most in train, so {'it is' if one else 'they are'} hardly scored; leave "
+        f"{'it' if one else 'them'} out (na_values = {_inline(tuple(rare[:5]))}), or merge "
+        f"{'it' if one else 'them'} with another class in the table"
+    )
+    found = formats[column]
+    changed = evolve(found, notes=(*found.notes, note), proposed=tuple(rare), why_proposed=why)
+    return {**formats, column: changed}
+
+
+def format_blocks(formats: Mapping[str, FormatGuess]) -> list[str]:
+    """Write a table `[data.columns.NAME]` for each column that is not plain."""
+    return [_block(found) for found in formats.values() if not found.is_plain]
+
+
+def _block(found: FormatGuess) -> str:
+    plain = ColumnFormat()
+    names = [field.name for field in fields(ColumnFormat)]
+    changed = [name for name in names if getattr(found.form, name) != getattr(plain, name)]
+    notes = [f"# {one_line(note)}" for note in found.notes]
+    values = [f"{name} = {_inline(getattr(found.form, name))}" for name in changed]
+    if found.proposed:
+        values.append(f"# na_values = {_inline((*found.form.na_values, *found.proposed))}")
+    return "\n".join([*notes, f"[data.columns.{_key(found.column)}]", *values, ""])
+
+
+def _inline(value: str | tuple[str, ...]) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_inline, value))}]"
+    return tomli_w.dumps({"x": value}).strip().removeprefix("x = ")
+
+
+def _key(name: str) -> str:
+    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")

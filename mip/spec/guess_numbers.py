@@ -1,0 +1,220 @@
+"""How the numbers of a column are written, guessed from its cells."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from attrs import evolve, frozen
+
+from mip.data import BLANKS, ColumnFormat
+
+_CURRENCIES = "AUD BRL CAD CHF CNY CZK DKK EUR GBP HKD HUF INR JPY MXN NOK NZD PLN RUB SEK SGD USD"
+_PREFIX = rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.replace(' ', '|')}|Rs\.?|Fr\.?|kr\.?|~|≈"
+# A unit has no digit but that of an area or a volume, and nothing that joins several values.
+_SUFFIX = r"[^\d\s.,;:|/\\\-+_()\[\]'\"#=][^\d,;:|\\\[\]=]{0,13}[23]?"
+_CELL = re.compile(
+    rf"\s*\(?[-+−]?\s*(?P<prefix>{_PREFIX})?\s*[-−]?\s*"
+    r"(?P<number>[.,]?\d(?:[\d.,'’_\s]*\d)?(?:[eE][-+]?\d+)?)(?:[.,][-–—]{1,2})?"
+    rf"\s*[-−]?\s*(?P<suffix>{_SUFFIX})?\s*\)?\s*"
+)
+_ZERO_FIRST = re.compile(r"-?0\d+")
+
+
+MISSING_WORDS = frozenset(
+    """
+    unknown|unbekannt|missing|not available|not known|no data|none|nil|tbd|tba|k.a.|k. a.|nc|nr|n.d.
+    |not applicable|no value|empty|blank|undefined|void|x|xx|xxx|*|**|***|??|???
+    """.replace("\n", "")
+    .replace("    ", "")
+    .split("|")
+)
+"""Words that stand for a missing number in any number of cells, in lower case, besides BLANKS."""
+
+
+FEW = 0.1
+"""The share of the cells that may be no numbers or dates in a column of them."""
+
+
+MAX_LENGTH = 50
+"""The length of the longest text that may be a number."""
+
+
+@frozen
+class Writing:
+    """A way to write numbers or dates that suits a column, and the texts that it cannot read."""
+
+    form: ColumnFormat
+    odd: tuple[str, ...] = ()
+    rivals: tuple[ColumnFormat, ...] = ()
+    """The ways that suit the column too, and mean other values."""
+
+
+def guess_number_writing(
+    counts: Mapping[str, int], decimal_comma: bool | None = None
+) -> Writing | None:
+    """Guess how numbers are written: the way that reads the most cells, if nine of ten are numbers;
+    `counts` has the texts of the cells with how often they occur.
+
+    Where "1,234" or "1.234" can be read in two ways, the comma separates thousands and the point is
+    the decimal one, unless other columns of the table have a `decimal_comma`.
+
+    >>> describe(guess_number_writing(Counter(["$1,200", "$950.50", "n/a"])).form)
+    'thousands = ",", unit = "$"'
+    >>> guess_number_writing(Counter(["1,234", "5,678"])).rivals[0].decimal
+    ','
+    >>> guess_number_writing(Counter(["1,5 kg", "12 kg"])).form.unit
+    'kg'
+    """
+    known = {text: n for text, n in counts.items() if text.lower() not in BLANKS}
+    looks = _find_numbers(known)
+    total = sum(n for text, n in known.items() if text.lower() not in MISSING_WORDS)
+    if sum(n for _, _, n in looks) < (1 - FEW) * total or not looks:
+        return None
+    units = _count_units(looks)
+    unit = _join_units(units)
+    numbers = "".join(found["number"] for _, found, _ in looks)
+    texts = [text for text, _, _ in looks]
+    best: list[ColumnFormat] = []
+    most = 0
+    for thousands, decimal in _separators(numbers, decimal_comma):
+        form = ColumnFormat(decimal=decimal, thousands=thousands, unit=unit)
+        n_read = sum(known[text] for text in texts if form.parse_number(text) is not None)
+        if n_read > most:
+            best, most = [], n_read
+        if n_read == most:
+            best.append(form)
+    if not best or most < (1 - FEW) * total:
+        return None
+    form = best[0]
+    odd = tuple(text for text in known if form.parse_number(text) is None)
+    rivals = [
+        other
+        for other in best[1:]
+        if any(form.parse_number(text) != other.parse_number(text) for text in texts)
+    ]
+    return Writing(form, odd, tuple(rivals))
+
+
+def _find_numbers(counts: Mapping[str, int]) -> list[tuple[str, re.Match[str], int]]:
+    """Find the texts that look like a number with or without a unit, and how often they occur."""
+    short = [(text, n) for text, n in counts.items() if len(text) <= MAX_LENGTH]
+    return [(text, found, n) for text, n in short if (found := _CELL.fullmatch(text))]
+
+
+def _count_units(looks: Sequence[tuple[str, re.Match[str], int]]) -> Counter[str]:
+    """Count the units; one that stands beside a single number only ("5more") is none."""
+    units, numbers = Counter[str](), dict[str, set[str]]()
+    for _, found, n in looks:
+        unit = "|".join(filter(None, (found["prefix"], found["suffix"]))).strip()
+        units[unit] += n
+        numbers.setdefault(unit, set()).add(found["number"])
+    alone = [unit for unit in units if unit and len(numbers[unit]) == 1 and "" in units]
+    return Counter({unit: n for unit, n in units.items() if unit not in alone})
+
+
+def find_units(counts: Mapping[str, int]) -> Counter[str]:
+    """Count the units of cells that look like numbers.
+
+    >>> find_units({"5 kg": 2, "7 kg": 1, "9 lb": 1})
+    Counter({'kg': 3, 'lb': 1})
+    """
+    return _count_units(_find_numbers(counts))
+
+
+def _join_units(units: Mapping[str, int]) -> str:
+    """Return the unit of most cells, with those that differ in a plural, a point or a case."""
+    common = _singular(max(units, key=lambda unit: (unit != "", units[unit])))
+    return "|".join(sorted(unit for unit in units if unit and _singular(unit) == common))
+
+
+def _singular(unit: str) -> str:
+    return unit.lower().replace(".", "").removesuffix("s")
+
+
+def _separators(numbers: str, decimal_comma: bool | None) -> Iterator[tuple[str, str]]:
+    """Yield the separators of thousands and of decimals that may be meant, the likeliest first."""
+    points = [("", "."), (",", ".")]
+    commas = [("", ","), (".", ",")]
+    pairs = [*reversed(commas), *points] if decimal_comma else [*points, *reversed(commas)]
+    for thousands, decimal in pairs:
+        if (thousands in numbers) and (decimal == "." or "," in numbers or thousands == "."):
+            yield thousands, decimal
+    for thousands, pattern in {" ": r"\s", "'": "['’]", "_": "_"}.items():
+        if re.search(pattern, numbers):
+            yield thousands, "."
+            if "," in numbers:
+                yield thousands, ","
+
+
+def describe(form: ColumnFormat) -> str:
+    """Describe a format as TOML does: its fields that are not the default.
+
+    >>> describe(ColumnFormat(thousands=",", unit="m2"))
+    'thousands = ",", unit = "m2"'
+    """
+    plain = ColumnFormat()
+    names = ("decimal", "thousands", "unit", "date_format", "sep", "path")
+    changed = [name for name in names if getattr(form, name) != getattr(plain, name)]
+    return ", ".join(f'{name} = "{getattr(form, name)}"' for name in changed)
+
+
+def has_leading_zeros(texts: list[str]) -> bool:
+    """Whether some of the texts are digits that begin with a zero, as codes do and amounts do not.
+
+    >>> has_leading_zeros(["12", "007"]), has_leading_zeros(["0", "0.5"])
+    (True, False)
+    """
+    return any(_ZERO_FIRST.fullmatch(text) for text in texts)
+
+
+@frozen
+class Sentinel:
+    """A value that may mean a missing one: how many rows have it, and the range of the others."""
+
+    value: float
+    count: int
+    low: float
+    high: float
+
+
+def find_sentinels(values: np.ndarray) -> list[Sentinel]:
+    """Find numbers that stand apart from all others and often, such as -999; values are float64 [n]
+    without NaN.
+
+    They are the lowest or the highest, in at least two rows and 2% of all. They are further away
+    than the others spread; half as far is enough for 0, and a quarter for nines and for the one
+    negative number.
+
+    >>> years = np.array([1950.0, 1961, 1972, 1985, 1999, 2010] * 3 + [-999] * 3 + [0] * 2)
+    >>> [(found.value, found.count) for found in find_sentinels(years)]
+    [(-999.0, 3), (0.0, 2)]
+    """
+    found: list[Sentinel] = []
+    distinct, counts = np.unique(values, return_counts=True)
+    while len(distinct) > 5:
+        apart = [k for k in (0, len(distinct) - 1) if _stands_apart(distinct, counts, k)]
+        if not apart:
+            break
+        k = apart[0]
+        others = np.delete(distinct, k)
+        found.append(Sentinel(float(distinct[k]), int(counts[k]), 0.0, 0.0))
+        distinct, counts = others, np.delete(counts, k)
+    low, high = (distinct[0], distinct[-1]) if len(distinct) else (0.0, 0.0)
+    return [evolve(sentinel, low=float(low), high=float(high)) for sentinel in found]
+
+
+def _stands_apart(distinct: np.ndarray, counts: np.ndarray, k: int) -> bool:
+    if counts[k] < max(2, 0.02 * counts.sum()):
+        return False
+    value, others = distinct[k], np.delete(distinct, k)
+    spread, gap = others[-1] - others[0], np.abs(others - value).min()
+    if not np.isfinite(spread):
+        return False
+    is_nines = set(f"{abs(value):.15g}") == {"9"}
+    if value < 0 <= others[0] and (is_nines or value == -1):
+        return True
+    needed = 0.25 if is_nines else 0.5 if value == 0 else 1.0
+    return bool(gap > needed * spread)

@@ -1,0 +1,270 @@
+"""What is written as text in any of many forms comes back as the number, date or list it was."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import mip
+from mip.data import from_columns
+from mip.errors import DataError
+from mip.spec import make_draft
+from mip.spec.guess_formats import guess_formats
+from mip.spec.guess_targets import find_order, guess_separator
+
+SEPARATORS = [("", "."), (",", "."), ("", ","), (".", ","), ("'", "."), ("'", ","), ("\u202f", ",")]
+UNITS = [("", ""), ("$", ""), ("€ ", ""), ("", " €"), ("", "%"), ("", " m2"), ("CHF ", "")]
+SIGNS = [("-", ""), ("(", ")"), ("", "-"), ("−", "")]
+BLANKS = ["", "-", "n/a", "#N/A", "?", "."]
+DATE_FORMATS = [
+    "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%y", "%Y/%m/%d", "%d %b %Y", "%B %d, %Y", "%d-%b-%y", "%Y%m%d",
+    "%d/%m/%Y %H:%M", "%m/%d/%Y %I:%M:%S %p", "%A, %d %B %Y", "%b %d, %Y %I:%M %p",
+    "%d.%m.%Y %H:%M:%S",
+]  # fmt: skip
+
+
+def read(cells, column="v"):
+    """Read a column as a draft would have it read."""
+    table = from_columns({column: cells})
+    form = guess_formats(table)[column].form
+    return table.with_formats({column: form}), form
+
+
+def written(value, separators, unit, sign):
+    thousands, decimal = separators
+    digits = f"{abs(value):,f}" if thousands else f"{abs(value):f}"
+    before, after = sign if value < 0 else ("", "")
+    inner = "-" if after == "-" else ""
+    number = digits.translate({ord(","): thousands, ord("."): decimal}) + inner
+    return f"{before}{unit[0]}{number}{unit[1]}{after.replace('-', '')}"
+
+
+@given(
+    cents=st.lists(st.integers(-(10**9), 10**9), min_size=8, max_size=30, unique=True),
+    separators=st.sampled_from(SEPARATORS),
+    unit=st.sampled_from(UNITS),
+    sign=st.sampled_from(SIGNS),
+    blank=st.sampled_from(BLANKS),
+)
+def test_numbers_come_back(cents, separators, unit, sign, blank):
+    numbers = [Decimal(each) / 100 for each in cents]
+    texts = [written(n.quantize(Decimal("0.01")), separators, unit, sign) for n in numbers]
+    table, form = read([*texts, blank])
+    values = table.numbers("v")
+    assert values[:-1].tolist() == [float(n) for n in numbers]
+    assert np.isnan(values[-1])
+    assert form.na_values == ()
+
+
+@given(
+    days=st.lists(
+        st.datetimes(datetime(1970, 1, 1), datetime(2060, 1, 1)), min_size=8, max_size=30
+    ),
+    date_format=st.sampled_from(DATE_FORMATS),
+    missing=st.sampled_from(["", "n/a", "00/00/0000"]),
+)
+def test_dates_come_back(days, date_format, missing):
+    assume(any(day.day > 12 for day in days) and len(set(days)) > 5)
+    texts = [day.strftime(date_format) for day in days]
+    expected = [datetime.strptime(text, date_format) for text in texts]
+    assume(len(set(texts)) > 5)
+    table, _ = read(texts if date_format == "%Y%m%d" else [*texts, missing])
+    seconds = table.timestamps("v")[: len(days)] * 86400
+    epoch = datetime(1970, 1, 1)
+    assert [epoch + timedelta(seconds=round(each)) for each in seconds] == expected
+
+
+@given(
+    seconds=st.lists(st.integers(10**9, 2 * 10**9), min_size=6, max_size=20, unique=True),
+    factor=st.sampled_from([1, 1000]),
+)
+def test_seconds_and_milliseconds_come_back(seconds, factor):
+    table, form = read([str(each * factor) for each in seconds], "created_at")
+    assert form.date_format == {1: "s", 1000: "ms"}[factor]
+    assert (table.timestamps("created_at") * 86400).round().astype(int).tolist() == seconds
+
+
+@given(
+    sets=st.lists(st.sets(st.sampled_from(["sea", "pool", "new", "old town"])), min_size=40),
+    sep=st.sampled_from([";", ",", "|", ", "]),
+    brackets=st.booleans(),
+)
+def test_sets_of_labels_come_back(sets, sep, brackets):
+    texts = [str(sorted(each)) if brackets else sep.join(sorted(each)) for each in sets]
+    counts = {text: texts.count(text) for text in texts if text}
+    found = guess_separator(counts)
+    assume(found)
+    form = mip.data.ColumnFormat(sep=found)
+    for text, labels in zip(texts, sets, strict=True):
+        value = form.values(text) if text else None
+        assert set([value] if isinstance(value, str) else value or []) == labels
+
+
+def test_the_separator_of_labels_is_found():
+    texts = ["pool,sea", "sea", "pool,new", "new,sea", "old", "old,pool"] * 3
+    assert guess_separator({text: texts.count(text) for text in texts}) == ","
+    assert guess_separator({"Fish, fresh": 5, "Meat, frozen": 5}) == ""
+    assert guess_separator({"oak": 5, "ash": 5}) == ""
+
+
+# Dates that can be read in two ways.
+
+
+def ambiguous(sep="/"):
+    sold = [f"{1 + k % 12:02d}{sep}{1 + k % 7:02d}{sep}2020" for k in range(40)]
+    return from_columns({"sold": sold, "y": np.arange(40) % 11 / 3})
+
+
+def test_a_date_that_can_be_read_in_two_ways_is_an_error_that_shows_both():
+    with pytest.raises(DataError) as caught:
+        make_draft(ambiguous(), "y", "t.csv")
+    for part in ("column 'sold'", "2020-01-08", "2020-08-01", "--day-first", "--month-first"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("day_first", "form"), [(True, "%d/%m/%Y"), (False, "%m/%d/%Y")])
+def test_an_option_decides_which_number_is_the_day(day_first, form):
+    made = make_draft(ambiguous(), "y", "t.csv", day_first=day_first)
+    assert mip.parse(made.text).data.columns["sold"].date_format == form
+
+
+def test_a_date_with_points_has_the_day_first():
+    text = make_draft(ambiguous("."), "y", "t.csv").text
+    assert mip.parse(text).data.columns["sold"].date_format == "%d.%m.%Y"
+
+
+# Numbers that can be read in two ways.
+
+
+def test_three_digits_after_each_comma_are_said_with_both_readings():
+    table = from_columns({"area": [f"{k},{k + 100}" for k in range(1, 30)]})
+    found = guess_formats(table)["area"]
+    assert found.form.thousands == ","
+    assert "can be 1101 (thousands" in found.notes[0]
+    assert "or 1.101 (decimal" in found.notes[0]
+
+
+def test_other_columns_decide_whether_the_comma_is_decimal():
+    area = [f"{k},{k + 100}" for k in range(1, 30)]
+    table = from_columns({"area": area, "price": [f"{k},5" for k in range(1, 30)]})
+    assert guess_formats(table)["area"].form.decimal == ","
+
+
+# Cells that are no numbers.
+
+
+def test_a_few_odd_cells_are_missing_and_said_with_their_row():
+    cells = [*(f"{k}.5" for k in range(40)), "Total"]
+    found = guess_formats(from_columns({"sales": cells}))["sales"]
+    assert found.form.na_values == ("Total",)
+    assert found.notes == ("'Total' in 1 row (row 40) is no number: missing",)
+
+
+def test_many_odd_cells_are_said_with_row_and_cure():
+    cells = [f"{k}" if k % 4 else f"about {k}" for k in range(40)]
+    table = from_columns({"size": cells, "x": np.arange(40) % 7, "y": [*"ab"] * 20})
+    notes = "\n".join(make_draft(table, "y", "t.csv").notes)
+    assert "left out: size" in notes
+    assert "a number in 30 of 40 cells; row 0 has 'about 0'" in notes
+    assert "data.columns.size.na_values" in notes
+
+
+def test_different_units_are_named():
+    cells = [f"{k} kg" if k % 2 else f"{k} lb" for k in range(40)]
+    problem = guess_formats(from_columns({"weight": cells}))["weight"].problem
+    assert "'lb' in 20 and 'kg' in 20 cells" in problem
+
+
+@pytest.mark.parametrize(
+    ("others", "value"),
+    [
+        (range(1950, 2020), -999),
+        (range(1950, 2020), 9999),
+        (range(1950, 2020), 0),
+        (range(18, 80), 999),
+        (range(10), -1),
+    ],
+)
+def test_values_that_stand_apart_are_proposed_as_missing(others, value):
+    cells = [*others, *[value] * 8]
+    found = guess_formats(from_columns({"built": cells}))["built"]
+    assert found.proposed == (str(value),)
+    assert not found.form.na_values
+    few = guess_formats(from_columns({"built": [*others, value]}))["built"]
+    assert few.proposed == ()
+
+
+def test_zeros_of_a_normal_column_are_not_proposed():
+    assert guess_formats(from_columns({"n": [*range(12)] * 4}))["n"].proposed == ()
+
+
+def test_a_date_of_zeros_is_missing():
+    days = [str(date(2020, 1, 1) + timedelta(days=k)) for k in range(30)]
+    table, form = read([*days, *["0000-00-00"] * 5])
+    assert form.na_values == ("0000-00-00",)
+    assert np.isnan(table.timestamps("v")).sum() == 5
+
+
+# Names and targets.
+
+
+def test_numbers_of_eighteen_digits_and_zeros_in_front_are_no_amounts():
+    from mip.spec.inference import guess
+
+    rows = from_columns(
+        {
+            "key": [str(10**17 + k * k * 10**9) for k in range(40)],
+            "zip": [f"{k % 9:05d}" for k in range(40)],
+            "word": [f"w{k}" for k in range(40)],
+        }
+    )
+    assert [guess(rows, name).role for name in rows.columns] == ["row name", "category", "names"]
+
+
+@pytest.mark.parametrize("words", [["low", "medium", "high"], ["S", "M", "L", "XL"], ["1", "2"]])
+def test_words_with_an_order_are_proposed_as_ordinal(words):
+    assert find_order([*reversed(words)]) == words
+
+
+def target_notes(cells):
+    table = from_columns({"x": np.arange(len(cells)) % 7 / 2, "y": cells})
+    made = make_draft(table, "y", "t.csv")
+    spec = mip.parse(made.text)
+    mip.adapt(spec, mip.parts(spec, mip.clean(spec, table)[0]).train)
+    return spec, "\n".join(made.notes)
+
+
+def test_a_class_with_too_few_rows_is_named_with_its_cure():
+    spec, notes = target_notes(["oak", "ash"] * 20 + ["yew"])
+    assert "class 'yew': fewer than 3 rows" in notes
+    assert 'na_values = ["yew"]' in notes
+    assert spec.data.split.stratify == "y"
+
+
+def test_floats_can_be_classes():
+    assert target_notes([1.0, 2.0, 3.0] * 8)[0].head.kind == "multiclass"
+    assert target_notes(["1.0", "2.0"] * 8)[0].head.kind == "binary"
+
+
+def test_counts_and_missing_targets_are_said():
+    _, notes = target_notes([*map(str, range(40)), "", ""])
+    assert 'kind = "count"' in notes
+    assert "2 rows have no target" in notes
+
+
+def test_rows_that_repeat_the_header_are_left_out():
+    table = from_columns(
+        {"x": [*(f"{k % 7}.5" for k in range(30)), "x"], "y": [*"ab"] * 15 + ["y"]}
+    )
+    spec = mip.parse(make_draft(table, "y", "t.csv").text)
+    assert len(mip.clean(spec, table)[0]) == 30
+
+
+def test_a_row_of_sums_is_pointed_out():
+    table = from_columns({"town": ["Ulm", "Bonn"] * 9 + ["Total"], "y": np.arange(19) / 2})
+    assert "row 18 has 'Total' in column 'town'" in make_draft(table, "y", "t.csv").notes[-1]
