@@ -103,7 +103,7 @@ def test_folders_of_parts_with_metadata_are_parts(tmp_path):
     write_folder(tmp_path, ".csv", ["train", "validation", "test"])
     train, valid, test = mip.split(tmp_path, column="part")
     assert [len(train), len(valid), len(test)] == [3, 3, 3]
-    assert valid[0]["file_name"] == "validation/0.png"
+    assert valid.texts("file_name")[0] == "validation/0.png"
     (tmp_path / "test/metadata.csv").write_text("image,size\n0.png,1\n")
     with pytest.raises(DataError, match=r"there is no column 'file_name', which names images"):
         mip.read(tmp_path)

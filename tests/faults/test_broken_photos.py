@@ -96,7 +96,7 @@ def test_a_broken_photo_is_named_once_in_a_run(streamed, rows):
     table = mip.stream(path) if streamed else mip.read(path)
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        mip.run(spec_of("regression", PHOTO.format("learn"), TRAIN), table)
+        mip.run(spec_of("regression", PHOTO.format("learn"), TRAIN), (table,))
     texts = [str(each.message) for each in shown if each.category is MipWarning]
     assert texts == [
         "shots.parquet row 11, column 'front': photos/cut.jpg is truncated; it counts as missing"

@@ -12,7 +12,7 @@ from torch import nn
 
 import mip
 from mip.branches import Image
-from mip.errors import SpecError
+from mip.errors import MipError, SpecError
 from mip.model import Parts
 from mip.nn import FeatureExtractor, freeze_until
 from mip.optim import partition
@@ -202,7 +202,7 @@ def test_a_group_that_fits_nothing_is_named(table):
 
 def test_a_label_without_an_optimizer_is_an_error():
     one = partition({"a": mip.sgd(1.0)}, lambda path: path)
-    with pytest.raises(KeyError):
+    with pytest.raises(MipError, match="no optimizer"):
         one.init({"b": torch.zeros(1)})
 
 

@@ -309,7 +309,7 @@ def test_a_module_without_pretraining_follows_no_rule(table):
 SPEC_ERRORS = {
     init_of("wied.layers.1.weight", "ones"): (
         "init[0]: 'wied.layers.1.weight' matches no parameter; did you mean "
-        "'wide.layers.2.weight'? (known: head.0.bias, "
+        "'wide.layers.2.weight'? (known: wide.layers.2.weight, "
     ),
     init_of("*", "zeros") + init_of("head.*", "xavier_uniform"): (
         "init[1]: xavier_uniform cannot fill head.0.bias of shape [5]: Fan in and fan out can not"

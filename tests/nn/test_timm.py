@@ -228,7 +228,7 @@ def test_a_model_without_weights_has_none(photos):
     none = next(f"timm/{name}" for name in timm.list_models() if name not in named)
     with pytest.raises(DataError) as caught:
         mip.adapt(spec(none, pretrained="DEFAULT"), photos)
-    assert str(caught.value) == f"{none} has no weights 'DEFAULT'"
+    assert str(caught.value) == f"{none} has no weights 'DEFAULT' (branch.photo)"
 
 
 @pytest.mark.parametrize("weights", ["DEFAULT", "lamb_in1k"])

@@ -143,7 +143,7 @@ def test_an_error_is_named_and_loses_no_other(outcomes):
 
 def test_what_is_no_mistake_of_the_user_is_named_too(cut):
     (outcome,) = run_trials([Trial("broken", None, cut)])
-    assert str(outcome.error).startswith("broken: AttributeError: ")
+    assert str(outcome.error).startswith("broken: TypeError: ")
 
 
 @frozen
