@@ -177,7 +177,7 @@ def metrics_by_name(metrics: MetricSet) -> dict[str, Metric]:
     ['rmse', 'top3']
     >>> metrics_by_name(["acuracy"])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    mip.errors.MipError: there is no metric 'acuracy'; did you mean 'accuracy'? (known: accuracy, ...
+    mip.errors.MipError: there is no metric 'acuracy'; did you mean 'accuracy'? ...
     """
     if isinstance(metrics, Mapping):
         return dict(metrics)

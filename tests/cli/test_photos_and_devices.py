@@ -148,8 +148,8 @@ MISTAKES = {
         "photos/1.jpeg: there is no such photo; did you mean '1.jpg'? (known: 0.jpg, 0.png, "
     ),
     "predict photo.safetensors photos/0.png houses.csv": (
-        "houses.csv: a list of paths is one of photos (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, "
-        ".webp); give one table"
+        "houses.csv: a list of paths is one of photos (.avif, .bmp, .gif, .heic, .heif, .j2k, "
+        ".jp2, .jpeg, .jpg, .png, .tif, .tiff, .webp); give one table"
     ),
     "predict mixed.safetensors photos/0.png": (
         "photos: there are no columns 'area', 'rooms', 'town' (known: front); the model reads "
