@@ -199,8 +199,10 @@ def eager(net: nn.Module, objective: Objective) -> Backward:
             found = torch.autograd.grad(scaled, list(leaves.values()), allow_unused=True)
             after = {path: store[name] for store, name, path in slots if path in buffers}
         grads = dict(zip(leaves, found, strict=True))
-        unused = tuple(path for path, grad in grads.items() if grad is None)
-        grads |= {path: torch.zeros_like(params[path]) for path in unused}
+        unused: tuple[str, ...] = ()
+        if any(grad is None for grad in found):
+            unused = tuple(path for path, grad in grads.items() if grad is None)
+            grads |= {path: torch.zeros_like(params[path]) for path in unused}
         return Grads(loss.detach(), grads, after, map_tree(Tensor.detach, predictions), unused)
 
     return backward

@@ -298,6 +298,8 @@ def _take_step(step: Step, stream: Stream, batch: Any, progress: Progress) -> Me
 
 
 def _check_metrics(progress: Progress, metrics: Metrics, step: int) -> None:
+    if metrics.keys() == progress.metric_names:  # as nearly always
+        return
     names, known = metrics.keys() - {"skipped"}, progress.metric_names
     if metrics.get("skipped", 0) == 1:  # such a step measures what it got to
         fits = not known or names <= known
