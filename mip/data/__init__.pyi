@@ -62,3 +62,4 @@ from .statistics import value_counts as value_counts
 from .table import Rows as Rows
 from .table import Table as Table
 from .table import format_row_label as format_row_label
+from .table import holds_objects as holds_objects

@@ -250,6 +250,8 @@ def is_image(cell: Any) -> bool:
     >>> is_image(b"GIF89a"), is_image(["a.png", "b.png"]), is_image([np.zeros((8, 8))])
     (True, False, True)
     """
+    if isinstance(cell, str):  # of every cell of most tables, so it is asked first
+        return False
     if is_list(cell):
         with suppress(RecursionError):  # a list that holds itself
             return any(map(is_image, cell))

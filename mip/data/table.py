@@ -401,6 +401,16 @@ def _factorize(cells: pd.Series, read: Callable[[Any], str]) -> tuple[np.ndarray
     return codes, [*map(read, uniques)]
 
 
+def holds_objects(cells: pd.Series) -> bool:
+    """Whether some cells of a column are images or lists.
+
+    >>> import pandas as pd
+    >>> holds_objects(pd.Series(["a.png"])), holds_objects(pd.Series([["a.png"], None]))
+    (False, True)
+    """
+    return cells.dtype == object and any(is_image(cell) or is_list(cell) for cell in cells)
+
+
 def content_keys(table: Table, column: str) -> list[str]:
     """Return a text for every cell, equal if the contents are: text cells are their own key, an
     image has its SHA-256, a list that of its elements.
@@ -414,6 +424,6 @@ def content_keys(table: Table, column: str) -> list[str]:
     cells = table[column]
     if cells.dtype == np.float64:
         return float_texts(cells.to_numpy(dtype=np.float64))
-    if cells.dtype == object and any(is_image(c) or is_list(c) for c in cells):
+    if holds_objects(cells):
         return ["" if cell is None else content_key(cell) for cell in table.cells(column)]
     return table.texts(column).tolist()

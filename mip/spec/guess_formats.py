@@ -13,8 +13,7 @@ from mip.data import (
     ColumnFormat,
     Table,
     format_row_label,
-    is_image,
-    is_list,
+    holds_objects,
     parse_dates,
     parse_number,
 )
@@ -80,8 +79,7 @@ def guess_formats(table: Table, day_first: bool | None = None) -> dict[str, Form
 
 def _count_texts(table: Table, column: str) -> Counter[str]:
     """Count the texts of a column; nothing for one with cells that are no texts or numbers."""
-    cells = table[column]
-    if cells.dtype == object and any(is_image(cell) or is_list(cell) for cell in cells):
+    if holds_objects(table[column]):
         return Counter()
     # A text of "1.000" is "1", which may not be what is meant.
     pairs = zip(table.cells(column), table.texts(column).tolist(), strict=True)
