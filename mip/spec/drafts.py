@@ -11,11 +11,11 @@ import tomli_w
 from attrs import asdict, evolve, frozen
 
 from mip import branches, data, heads
-from mip.data import PARTS, PLAIN, ColumnFormat, CsvFormat, Table, part_name
+from mip.data import PARTS, PLAIN, CsvFormat, Table, part_name
 from mip.errors import DataError, hint, one_line, quote
 from mip.spec.format_blocks import format_blocks, propose_for_rare_classes
 from mip.spec.guess_formats import FormatGuess, guess_formats
-from mip.spec.guess_photos import PhotoGuess, guess_photos, has_name_of_photos, photo_blocks
+from mip.spec.guess_photos import guess_photos, has_name_of_photos
 from mip.spec.guess_rows import find_totals, leave_out_headers
 from mip.spec.guess_targets import TargetGuess, describe_set, guess_set, guess_target
 from mip.spec.inference import Guess, guess, is_writable
@@ -124,7 +124,7 @@ def make_draft(
     formats = propose_for_rare_classes(formats, rows, target_guess)
     texts = [
         _data(table, rows, path, csv, target_guess, has_parts),
-        *photo_blocks(photos),
+        *format_blocks(photos),
         *format_blocks(formats),
         *blocks,
         _lines([*map(_comment, left_out)]),
@@ -132,12 +132,12 @@ def make_draft(
         _train(*map(len, parts)),
     ]
     notes = [
-        *(f"{name}: {found.note}" for name, found in photos.items() if found.note),
+        *chain.from_iterable(map(_format_notes, photos.values())),
         *([absent.summary] if absent.summary else []),
         f"{target}: {target_guess.kind}, {target_guess.reason}",
         *(f"{target}: {remark}" for remark in target_guess.remarks),
         *_rows_without_target(table, rows, target_guess),
-        *chain.from_iterable(_format_notes(found) for found in formats.values()),
+        *chain.from_iterable(map(_format_notes, formats.values())),
         *(
             f"{_shorten(found.column)}: a {found.role}, though {formats[found.column].problem}"
             for found in guesses
@@ -161,7 +161,7 @@ def _format_notes(found: FormatGuess) -> list[str]:
 
 
 def _with_formats(
-    table: Table, target: str, day_first: bool | None, photos: Mapping[str, PhotoGuess]
+    table: Table, target: str, day_first: bool | None, photos: Mapping[str, FormatGuess]
 ) -> tuple[Table, dict[str, FormatGuess]]:
     """Guess how the columns are written, and read them so."""
     shown = {name for name, found in photos.items() if not found.problem}
@@ -170,8 +170,9 @@ def _with_formats(
     if form := guess_set(table, target):
         formats[target] = FormatGuess(target, form, (describe_set(table, target, form),))
     formats = leave_out_headers(formats, table, target)
-    forms = {name: found.form for name, found in formats.items() if not found.is_plain}
-    return table.with_formats({**forms, **_photo_formats(photos), **table.formats}), formats
+    guesses = {**formats, **{name: photos[name] for name in shown}}
+    forms = {name: found.form for name, found in guesses.items() if not found.is_plain}
+    return table.with_formats({**forms, **table.formats}), formats
 
 
 def _guess_target(table: Table, target: str, formats: Mapping[str, FormatGuess]) -> TargetGuess:
@@ -185,11 +186,7 @@ def _guess_target(table: Table, target: str, formats: Mapping[str, FormatGuess])
         raise
 
 
-def _photo_formats(photos: Mapping[str, PhotoGuess]) -> dict[str, ColumnFormat]:
-    return {name: found.form for name, found in photos.items() if found.form != ColumnFormat()}
-
-
-def _guess(table: Table, column: str, photos: Mapping[str, PhotoGuess]) -> Guess:
+def _guess(table: Table, column: str, photos: Mapping[str, FormatGuess]) -> Guess:
     """Guess the role of a column. Raises DataError for photos of which most cannot be found, unless
     the cells make sense as something else.
     """

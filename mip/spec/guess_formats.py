@@ -48,7 +48,7 @@ class FormatGuess:
     blanks: str = ""
     """Which words count as missing numbers, as they always do."""
     problem: str = ""
-    """Why a column that is nearly one of numbers is none."""
+    """Why a column that is nearly one of numbers, or that looks like photos, is none."""
 
     @property
     def is_plain(self) -> bool:

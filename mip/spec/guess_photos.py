@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 from attrs import evolve, frozen
 
 from mip.data import (
@@ -27,8 +26,10 @@ from mip.data import (
     photos_in,
     tidy,
 )
-from mip.errors import DataError, one_line, quote
+from mip.errors import DataError, quote
 from mip.images import describe_folder, list_images, resolve_path
+from mip.spec.guess_formats import FormatGuess
+from mip.spec.guess_numbers import describe
 
 SAMPLE = 200
 """Cells that are looked up for a guess."""
@@ -49,17 +50,6 @@ _NAME_OF_PHOTOS = re.compile(rf"(?:^|[^a-z])(?:{_WORD})(?:{_WORD}|name)*s?(?:$|[
 
 
 @frozen
-class PhotoGuess:
-    """How a column names its photos, and a note on it for the user; or the `problem` why none of
-    what looks like photos can be used.
-    """
-
-    form: ColumnFormat = ColumnFormat()
-    note: str = ""
-    problem: str = ""
-
-
-@frozen
 class _Folder:
     """The images below a table's folder, listed when they are first asked for."""
 
@@ -77,7 +67,7 @@ class _Folder:
         return found
 
 
-def guess_photos(table: Table, columns: Sequence[str]) -> dict[str, PhotoGuess]:
+def guess_photos(table: Table, columns: Sequence[str]) -> dict[str, FormatGuess]:
     """Guess how photos are named, of the columns whose names or cells look like photos; if there
     are none, of a column of ids that are the names of images.
     """
@@ -162,7 +152,7 @@ def _are_ids(cells: Sequence[Any]) -> bool:
 
 def _guess(
     table: Table, column: str, cells: Sequence[Any], folder: _Folder, share: float = ENOUGH
-) -> PhotoGuess:
+) -> FormatGuess:
     best, form = share, None
     for trial in _trials(cells, folder):
         found = _share_found(_names(cells, folder.root, trial))
@@ -171,10 +161,10 @@ def _guess(
         if best == 1:
             break
     if form:
-        return _explain(cells, folder.root, form)
+        return _explain(column, cells, folder.root, form)
     photos = _names(cells, folder.root, ColumnFormat())
     lost = [photo for photo in photos if isinstance(photo, PhotoName) and not _path_of(photo)]
-    return PhotoGuess(problem=describe_folder(lost, table.name, column))
+    return FormatGuess(column, problem=describe_folder(lost, table.name, column))
 
 
 def _trials(cells: Sequence[Any], folder: _Folder) -> Iterator[ColumnFormat]:
@@ -270,15 +260,13 @@ def _prefix(words: Sequence[str]) -> str:
     return "".join(column[0] for column in letters)
 
 
-def _explain(cells: Sequence[Any], root: Path, form: ColumnFormat) -> PhotoGuess:
+def _explain(column: str, cells: Sequence[Any], root: Path, form: ColumnFormat) -> FormatGuess:
     """Say how cells name photos, by an example, unless it is the plain way."""
     examples = (_example(cell, root, form) for cell in cells)
     changed = next(filter(None, examples), "")
     if changed and form == ColumnFormat():
         form = ColumnFormat(path="{}")
-    options = [(name, getattr(form, name)) for name in ("sep", "path") if getattr(form, name)]
-    told = ", ".join(f'{name} = "{value}"' for name, value in options)
-    return PhotoGuess(form, f"{changed} ({told})" if changed else "")
+    return FormatGuess(column, form, (f"{changed} ({describe(form)})",) if changed else ())
 
 
 def _example(cell: Any, root: Path, form: ColumnFormat) -> str:
@@ -290,21 +278,3 @@ def _example(cell: Any, root: Path, form: ColumnFormat) -> str:
     if not paths or cell in (shown, *shown[:1]):
         return ""
     return f"{quote(cell, 60)} is {' and '.join(shown)}"
-
-
-def photo_blocks(guesses: Mapping[str, PhotoGuess]) -> list[str]:
-    """Write a table `[data.columns.NAME]` for each column whose photos are not named plainly."""
-    return [
-        f"# {one_line(found.note)}\n[data.columns.{_key(name)}]\n{_options(found)}"
-        for name, found in guesses.items()
-        if found.form != ColumnFormat()
-    ]
-
-
-def _options(found: PhotoGuess) -> str:
-    options = {"sep": found.form.sep, "path": found.form.path}
-    return tomli_w.dumps({name: text for name, text in options.items() if text})
-
-
-def _key(name: str) -> str:
-    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
