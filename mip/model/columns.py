@@ -9,11 +9,11 @@ from mip.heads import column_heads
 from mip.spec import Spec
 
 
-def table_of(spec: Spec, rows: AnyTable | TableLike) -> AnyTable:
+def table_of(spec: Spec, rows: AnyTable | TableLike, name: str = "table") -> AnyTable:
     """Convert rows to a table whose file and cells are read as the spec says (`data.format` and
     `data.columns`).
     """
-    return as_table(rows, formats=spec.data.columns, csv=spec.data.format)
+    return as_table(rows, name, spec.data.columns, spec.data.format)
 
 
 def target_columns(spec: Spec) -> list[str]:

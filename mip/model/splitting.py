@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeGuard
@@ -35,10 +35,14 @@ class Parts(NamedTuple, Generic[AnyTable]):
 
 
 def as_parts(
-    train: AnyRows | Sequence[AnyRows], valid: AnyRows | None = None, test: AnyRows | None = None
+    train: AnyRows | Sequence[AnyRows],
+    valid: AnyRows | None = None,
+    test: AnyRows | None = None,
+    *,
+    read: Callable[[Any, str], Any] = as_table,
 ) -> Parts[Any]:
     """Make parts of rows, or of a tuple of them as `split` returns it: train, valid and test, of
-    which the last two may be left out.
+    which the last two may be left out. `read` makes a table of rows and the name of their part.
 
     Raises DataError for more than three, and for `valid` or `test` beside a tuple.
 
@@ -53,13 +57,13 @@ def as_parts(
                 "parts are (train, valid, test), of which the last two may be left out; beside "
                 "them there are no others (a folder to write to is out=…)"
             )
-        return as_parts(*train)
-    rows = as_table(train, "train")
+        return as_parts(*train, read=read)
+    rows = read(train, "train")
     empty = split(rows, (0.0, 1.0))[0]
     return Parts(
         rows,
-        empty if valid is None else as_table(valid, "valid"),
-        empty if test is None else as_table(test, "test"),
+        empty if valid is None else read(valid, "valid"),
+        empty if test is None else read(test, "test"),
     )
 
 

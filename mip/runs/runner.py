@@ -33,7 +33,17 @@ from mip.files import (
 )
 from mip.hooks import checkpoint, log
 from mip.metrics import best_epoch, format_metric
-from mip.model import Parts, Plan, are_parts, as_parts, build, clean, parts, target_columns
+from mip.model import (
+    Parts,
+    Plan,
+    are_parts,
+    as_parts,
+    build,
+    clean,
+    parts,
+    table_of,
+    target_columns,
+)
 from mip.optim import REPORTED
 from mip.prediction import Predictor, predictor
 from mip.runs.checks import check_finite
@@ -167,7 +177,7 @@ def _all_hooks(
 def _parts(spec: Spec, train: Any, valid: Any, test: Any, base: Path) -> Parts:
     if valid is None and test is None and not are_parts(train):
         return parts(spec, train, base)
-    return as_parts(train, valid, test)
+    return as_parts(train, valid, test, read=partial(table_of, spec))
 
 
 def _usable(spec: Spec, parts: Parts) -> Parts:

@@ -119,3 +119,25 @@ def test_the_first_sheet_of_a_workbook_is_a_table(tmp_path):
     (tmp_path / "no.xlsx").write_text("area\n1\n")
     with pytest.raises(DataError, match=r"no.xlsx: not a readable workbook"):
         mip.read(tmp_path / "no.xlsx")
+
+
+def test_parts_of_a_run_are_read_as_the_spec_says(tmp_path):
+    frame = pd.DataFrame({"x": ["1,5", "2,5", "3,5", "4,5"] * 4, "y": range(16)})
+    for name in ("train", "valid"):
+        frame.to_csv(tmp_path / f"{name}.csv", sep=";", index=False)
+    spec = mip.parse("""
+[data]
+format = { sep = ";" }
+[data.columns.x]
+decimal = ","
+[branch.x]
+kind = "continuous"
+columns = ["x"]
+[head]
+kind = "regression"
+column = "y"
+[train]
+epochs = 1
+""")
+    done = mip.run(spec, tmp_path / "train.csv", tmp_path / "valid.csv")
+    assert "valid/loss" in done.scores
