@@ -51,6 +51,15 @@ settings.load_profile("quick")
 ROWS = 11
 """Rows of the small table: with batches of 4, an epoch of two whole batches and a shorter one."""
 
+PHOTO = """
+[branch.photo]
+kind = "image"
+columns = ["front"]
+size = 8
+base_channels = 2
+"""
+"""A branch that reads nothing but one photo."""
+
 BRANCHES = """
 [branch.photos]
 kind = "image"

@@ -22,11 +22,11 @@ from mip.prediction.inputs import PhotosOrRows, rows_to_predict
 from mip.prediction.predictors import (
     Errors,
     Predictor,
-    check_errors,
+    check_options,
     prediction_frame,
     predictor,
 )
-from mip.prediction.rankings import check_top, top_classes
+from mip.prediction.rankings import top_classes
 from mip.spec import KINDS, to_dict
 from mip.train import State
 from mip.tree import Tree, map_tree
@@ -77,9 +77,7 @@ class Ensemble:
     def __call__(
         self, rows: PhotosOrRows, *, top: int | None = None, errors: Errors = "coerce"
     ) -> pd.DataFrame:
-        check_errors(errors)
-        if top is not None:
-            check_top(self.plan, top)
+        check_options(self.plan, top, errors)
         table = rows_to_predict(rows, self.plans)
         frames = [member(table, errors=errors) for member in self.members]
         reasons = [frame.pop("error").tolist() for frame in frames if "error" in frame]

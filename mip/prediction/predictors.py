@@ -62,9 +62,7 @@ class Predictor:
     def __call__(
         self, rows: PhotosOrRows, *, top: int | None = None, errors: Errors = "coerce"
     ) -> pd.DataFrame:
-        check_errors(errors)
-        if top is not None:
-            check_top(self.plan, top)
+        check_options(self.plan, top, errors)
         inputs = select_inputs(self.plan, rows_to_predict(rows, self.plans))
         logits, reasons = list[Tree](), list[str | None]()
         for table in batches_of(inputs, self.batch_size):
@@ -120,10 +118,14 @@ def _encode(plan: Plan, table: Table) -> tuple[Batch, list[str | None]]:
     return concat(list(batches)), [*errors[0], *errors[1]]
 
 
-def check_errors(errors: str) -> None:
-    """Raise MipError for a word that is not one of `Errors`."""
+def check_options(plan: Plan, top: int | None, errors: str) -> None:
+    """Raise MipError for a word that is not one of `Errors`, and as `check_top` for classes that
+    the model cannot rank.
+    """
     if errors not in get_args(Errors):
         raise MipError(f"errors must be 'coerce' or 'raise', not {quote(errors)}")
+    if top is not None:
+        check_top(plan, top)
 
 
 def raise_first(errors: Sequence[str | None]) -> None:

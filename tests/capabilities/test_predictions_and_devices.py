@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from attrs import evolve
-from conftest import NUMBERS, bits, nearly, spec_of
+from conftest import NUMBERS, PHOTO, bits, nearly, spec_of
 from PIL import Image
 from toolz import pipe
 from torch import nn
@@ -24,14 +24,6 @@ from mip.nn import time_forward
 from mip.prediction import ensemble
 
 NO_GPU = not torch.accelerator.is_available()
-
-PHOTO = """
-[branch.photo]
-kind = "image"
-columns = ["front"]
-size = 8
-base_channels = 2
-"""
 
 CLASSES = ["flat", "house", "loft"]
 

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import draw_photos, frame_of, spec_of
+from conftest import PHOTO, draw_photos, frame_of, spec_of
 from PIL import Image
 
 import mip
@@ -15,14 +15,7 @@ from mip.errors import DataError, MipWarning, warnings_shown_once
 from mip.images import check_photo
 from mip.images.decoding import known_formats
 
-PHOTO = """
-[branch.photo]
-kind = "image"
-columns = ["front"]
-size = 8
-base_channels = 2
-missing = "{}"
-"""
+POLICY = PHOTO + 'missing = "{}"\n'
 TRAIN = "[train]\nepochs = 3\nbatch_size = 4\n"
 
 
@@ -77,7 +70,7 @@ def test_a_truncated_photo_of_any_part_is_found_before_training(part, rows):
     jobs = []
     with pytest.raises(DataError, match=r"^shots\.csv row 11, column 'front': photos/cut\.jpg"):
         mip.run(
-            spec_of("regression", PHOTO.format("error"), TRAIN),
+            spec_of("regression", POLICY.format("error"), TRAIN),
             **parts,
             make_hooks=lambda job: jobs.append(job) or (),
         )
@@ -85,7 +78,7 @@ def test_a_truncated_photo_of_any_part_is_found_before_training(part, rows):
 
 
 def test_a_truncated_photo_that_is_learned_is_counted(rows):
-    _, report = mip.clean(spec_of("regression", PHOTO.format("learn"), TRAIN), rows)
+    _, report = mip.clean(spec_of("regression", POLICY.format("learn"), TRAIN), rows)
     assert report.filled == {"image broken in 'front'": [11]}
 
 
@@ -96,7 +89,7 @@ def test_a_broken_photo_is_named_once_in_a_run(streamed, rows):
     table = mip.stream(path) if streamed else mip.read(path)
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        mip.run(spec_of("regression", PHOTO.format("learn"), TRAIN), (table,))
+        mip.run(spec_of("regression", POLICY.format("learn"), TRAIN), (table,))
     texts = [str(each.message) for each in shown if each.category is MipWarning]
     assert texts == [
         "shots.parquet row 11, column 'front': photos/cut.jpg is truncated; it counts as missing"

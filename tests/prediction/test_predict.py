@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from attrs import evolve
-from conftest import NUMBERS, ROWS, draw_photos, exactly, frame_of, nearly, set_up, spec_of
+from conftest import NUMBERS, PHOTO, ROWS, draw_photos, exactly, frame_of, nearly, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -25,14 +25,6 @@ COLUMNS = {
     "binary": ["label", "p_no", "p_yes"],
     "multiclass": ["label", "p_flat", "p_house", "p_loft"],
 }
-
-PHOTO = """
-[branch.photo]
-kind = "image"
-columns = ["front"]
-size = 8
-base_channels = 2
-"""
 
 
 @pytest.fixture(scope="module")
