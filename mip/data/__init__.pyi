@@ -27,9 +27,11 @@ from .memory import from_columns as from_columns
 from .memory import from_frame as from_frame
 from .memory import from_rows as from_rows
 from .parts import PARTS as PARTS
+from .parts import has_parts as has_parts
 from .parts import part_name as part_name
 from .paths import includes_file as includes_file
 from .paths import table_files as table_files
+from .paths import walk_files as walk_files
 from .photo_names import PhotoName as PhotoName
 from .photo_names import cuts_folders as cuts_folders
 from .photo_names import is_address as is_address

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mip.errors import DataError
+
+if TYPE_CHECKING:
+    from mip.data.table import Rows
 
 PARTS = ("train", "valid", "test")
 """The parts, in the order in which they are returned."""
@@ -25,3 +32,12 @@ def part_name(word: str) -> str | None:
     """
     name = word.strip().lower()
     return name if name in PARTS else SYNONYMS.get(name)
+
+
+def has_parts(rows: Rows) -> bool:
+    """Return whether the column `part` of rows names the parts, train and another one."""
+    names = set[str | None]()
+    with suppress(DataError):  # of a column of images
+        for chunk in rows.chunks(["part"]) if "part" in rows.columns else ():
+            names |= {part_name(word) for word in set(chunk.texts("part"))}
+    return len(names) > 1 and "train" in names and None not in names

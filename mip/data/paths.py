@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mip.data.formats import FORMATS
 from mip.errors import DataError, hint
+
+JUNK = "__MACOSX"
+"""The folder that a Mac adds to an archive: it holds no photo that opens."""
 
 
 def table_files(path: Path) -> list[Path]:
@@ -52,6 +55,17 @@ def matching_files(
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     named = (path for path in paths if fnmatchcase(path.name, pattern))
     return [path for path in named if wanted(path) and path.name[0] not in hidden]
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Iterate over the files below a folder, by their paths relative to it, those of a folder
+    before those of the folders in it. Hidden files and folders, `__MACOSX` and linked folders are
+    skipped.
+    """
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != JUNK)
+        inside = Path(os.path.relpath(place, folder))
+        yield from (inside / name for name in sorted(files) if name[0] != ".")
 
 
 def display_name(path: Path) -> str:

@@ -8,11 +8,19 @@ from functools import partial
 from typing import Any
 
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 
 from mip.errors import DataError, MipError
 from mip.heads import check_metric_inputs
-from mip.metrics import NO_METRICS, MetricSet, check_metric_names, metrics_by_name, split_metrics
+from mip.metrics import (
+    NO_METRICS,
+    Metric,
+    MetricSet,
+    check_metric_names,
+    metrics_by_name,
+    split_metrics,
+)
 from mip.model import Net, Plan, build
 from mip.train import (
     Event,
@@ -24,6 +32,7 @@ from mip.train import (
     check_logits,
     check_loss,
     check_net,
+    check_tensors,
     eval_step,
     match_shapes,
     score,
@@ -49,7 +58,8 @@ def validate(
     are scored with a module that is not the trained one: a copy, or `net`.
 
     Raises MipError for a module with neither a loss nor metrics, for a plan with a loss, which it
-    has already, for an unknown name, and for batches that are none.
+    has already, for an unknown name, and for batches that are none; the hook raises it for the
+    state of another module.
 
     >>> import mip, torch; from toolz import pipe
     >>> net, mse = torch.nn.Linear(2, 1), torch.nn.functional.mse_loss
@@ -59,8 +69,6 @@ def validate(
     >>> [list(row) for row in history.epochs][0]
     ['epoch', 'step', 'loss', 'lr', 'valid/loss']
     """
-    evaluate: Callable[[State], dict[str, float]]
-    names: Callable[[], list[str]]
     check_batches(batches, "validate")
     for batch in batches[:1] if isinstance(batches, (tuple, list)) else ():
         check_batch(batch)
@@ -71,32 +79,62 @@ def validate(
     if isinstance(model, Plan):
         if loss is not None:
             raise MipError("validate: a plan has a loss; `loss` is for a module")
-        if not isinstance(metrics, Mapping):
-            check_metric_inputs(model.spec.head)
-        module = net or build(model, pretrain=False)
-        evaluate = partial(_score_plan, model, eval_step(module), batches, metrics)
-        names = lambda: [*_names_of_plan(model, module, batches), *metrics]  # noqa: E731
+        scored = _plan_scores(model, net or build(model, pretrain=False), batches, metrics)
     else:
-        check_net(model)
-        if loss is None and not metrics:
-            raise MipError("validate: a module needs loss= or metrics=")
-        check_logits(functions, model, loss)
-        if loss is not None:
-            check_loss(loss)
-            loss = match_shapes(loss)
-        predict = eval_step(deepcopy(model))
-        evaluate = lambda state: score(partial(predict, state), batches, loss, functions)  # noqa: E731
-        names = lambda: [*["loss"] * (loss is not None), *metrics]  # noqa: E731
+        scored = _module_scores(model, batches, functions, loss)
 
     def hook(event: Event) -> Reply:
+        if event.name == "before_fit":
+            check_tensors(scored.module, event.peek())
         if event.name != "validate":
             return None
-        return {f"{name}/{metric}": value for metric, value in evaluate(event.peek()).items()}
+        return {f"{name}/{metric}": value for metric, value in scored.of(event.peek()).items()}
 
+    names = scored.names
+    return (
+        with_names(hook, (), lambda: [f"{name}/{metric}" for metric in names()]) if names else hook
+    )
+
+
+@frozen
+class _Scores:
+    """The scores `of` a state of the module, and their names if these can be known before."""
+
+    module: nn.Module
+    of: Callable[[State], dict[str, float]]
+    names: Callable[[], list[str]] | None
+
+
+def _module_scores(
+    module: nn.Module,
+    batches: Iterable[Any],
+    metrics: Mapping[str, Metric],
+    loss: Callable[[Any, Any], Any] | None,
+) -> _Scores:
+    check_net(module)
+    if loss is None and not metrics:
+        raise MipError("validate: a module needs loss= or metrics=")
+    check_logits(metrics, module, loss)
+    if loss is not None:
+        check_loss(loss)
+        loss = match_shapes(loss)
+    predict = eval_step(deepcopy(module))
+    return _Scores(
+        module,
+        lambda state: score(partial(predict, state), batches, loss, metrics),
+        lambda: [*["loss"] * (loss is not None), *metrics],
+    )
+
+
+def _plan_scores(plan: Plan, net: Net, batches: Iterable[Any], metrics: MetricSet) -> _Scores:
+    if not isinstance(metrics, Mapping):
+        check_metric_inputs(plan.spec.head)
     is_iterator = iter(batches) is batches  # to look at its first batch would take it away
-    if isinstance(model, Plan) and is_iterator:
-        return hook
-    return with_names(hook, (), lambda: [f"{name}/{metric}" for metric in names()])
+    return _Scores(
+        net,
+        partial(_score_plan, plan, eval_step(net), batches, metrics),
+        None if is_iterator else lambda: [*_names_of_plan(plan, net, batches), *metrics],
+    )
 
 
 def _score_plan(

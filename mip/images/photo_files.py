@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from glob import escape
+from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 
@@ -22,6 +23,7 @@ from mip.data import (
     photo_name,
     split_template,
     tidy,
+    walk_files,
 )
 from mip.errors import DataError, quote
 
@@ -169,19 +171,12 @@ def _listing(folder: str, changed: int) -> Mapping[str, list[str]]:
 
 
 def list_images(root: Path | None, limit: int = 500_000) -> Iterator[str]:
-    """Iterate over the images below a folder, by their paths relative to it, with slashes. Hidden
-    and linked folders are skipped, and all after `limit` files.
+    """Iterate over the images below a folder, by their paths relative to it, with slashes, as
+    `mip.data.walk_files` finds them; those after `limit` files are skipped.
     """
-    seen = 0
-    for folder, folders, files in os.walk(root or "."):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        seen += len(files)
-        for name in sorted(files):
-            if name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES):
-                path = os.path.relpath(os.path.join(folder, name), root or ".")
-                yield path.replace(os.sep, "/")
-        if seen > limit:
-            return
+    for path in islice(walk_files(root or Path()), limit):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path.as_posix()
 
 
 def describe_folder(photos: Sequence[PhotoName], table: str, column: str) -> str:

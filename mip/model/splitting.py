@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeGuard
 
@@ -16,7 +15,7 @@ from mip.data import (
     Table,
     TableLike,
     as_table,
-    part_name,
+    has_parts,
     read,
     split,
     with_folds,
@@ -84,7 +83,7 @@ def parts(spec: Spec, rows: AnyTable | TableLike, base: str | Path = ".") -> Par
     """
     table: AnyTable = table_of(spec, rows)
     config = spec.data.split
-    if config == Split() and _has_parts(table):
+    if config == Split() and has_parts(table):
         raise SpecError(
             f"data.split is missing, and {table.name} is in parts already, which would be mixed: "
             'write split = { column = "part" } in [data], or a split with another seed'
@@ -104,15 +103,6 @@ def parts(spec: Spec, rows: AnyTable | TableLike, base: str | Path = ".") -> Par
         column=config.column,
     )
     return Parts(*divided)
-
-
-def _has_parts(table: Table | Shards) -> bool:
-    words = set[str]()
-    with suppress(DataError):  # of a column of images
-        for chunk in table.chunks(["part"]) if "part" in table.columns else ():
-            words |= set(chunk.texts("part"))
-    names = {part_name(word) for word in words}
-    return len(names) > 1 and None not in names
 
 
 def _by_fold(spec: Spec, table: Table, folds: Table) -> Parts[Table]:

@@ -26,6 +26,7 @@ from mip.data import (
     Table,
     from_frame,
     is_image,
+    walk_files,
 )
 from mip.errors import DataError, MipWarning, hint, quote
 from mip.images import is_photos
@@ -122,9 +123,8 @@ def _loose_photos(folder: Path) -> list[tuple[str, Path]]:
     files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
     if not any(map(_is_photo, files)) or any(path.suffix == ".parquet" for path in files):
         return []
-    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    shown = [name for name in names if not any(part[0] == "." for part in name.parts)]
-    return [(name.as_posix(), folder / name) for name in filter(_is_photo, shown)]
+    names = sorted(filter(_is_photo, walk_files(folder)))
+    return [(name.as_posix(), folder / name) for name in names]
 
 
 def _is_photo(path: Path) -> bool:

@@ -11,7 +11,7 @@ import tomli_w
 from attrs import asdict, evolve, frozen
 
 from mip import branches, data, heads
-from mip.data import PARTS, PLAIN, CsvFormat, Table, part_name
+from mip.data import PLAIN, CsvFormat, Table, has_parts
 from mip.errors import DataError, hint, one_line, quote
 from mip.spec.format_blocks import format_blocks, propose_for_rare_classes
 from mip.spec.guess_formats import FormatGuess, guess_formats
@@ -103,11 +103,11 @@ def make_draft(
     table, formats = _with_formats(table, target, day_first, photos)
     target_guess = _guess_target(table, target, formats)
     rows = table.take(np.flatnonzero(_has_target(table, target_guess)))
-    has_parts = target != "part" and _has_parts(rows)
-    parts = data.split(rows, column="part") if has_parts else data.split(rows, FRACTIONS)
-    if has_parts:
+    in_parts = target != "part" and has_parts(rows)
+    parts = data.split(rows, column="part") if in_parts else data.split(rows, FRACTIONS)
+    if in_parts:
         _check_labels(parts, target_guess)
-    others = {target, *["part"] * has_parts}
+    others = {target, *["part"] * in_parts}
     read = [name for name in table.columns if name not in others]
     guesses = [_explain(_adjust(_guess(rows, name, photos), rows), formats) for name in read]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
@@ -123,7 +123,7 @@ def make_draft(
     left_out += [_left_out(found) for found in unread]
     formats = propose_for_rare_classes(formats, rows, target_guess)
     texts = [
-        _data(table, rows, path, csv, target_guess, has_parts),
+        _data(table, rows, path, csv, target_guess, in_parts),
         *format_blocks(photos),
         *format_blocks(formats),
         *blocks,
@@ -226,12 +226,6 @@ def _has_target(table: Table, target: TargetGuess) -> np.ndarray:
     return table.texts(target.column) != ""
 
 
-def _has_parts(table: Table) -> bool:
-    if "part" not in table.columns or guess(table, "part").role != "category":
-        return False
-    return {"train"} < {part_name(word) for word in table.texts("part")} <= {*PARTS}
-
-
 def _adjust(found: Guess, table: Table) -> Guess:
     """Adjust the role of a column to the number of rows."""
     if found.role == "log number" and len(table) >= MANY_ROWS:
@@ -313,7 +307,7 @@ def _image_options(absent: Absent) -> list[str]:
 
 
 def _data(
-    table: Table, rows: Table, path: str, csv: CsvFormat, target: TargetGuess, has_parts: bool
+    table: Table, rows: Table, path: str, csv: CsvFormat, target: TargetGuess, in_parts: bool
 ) -> str:
     with_target = f", {len(rows)} of them with a target" * (len(rows) < len(table))
     lines = [
@@ -322,7 +316,7 @@ def _data(
         f"table = {_quoted(path)}",
         *_csv(csv),
     ]
-    if has_parts:
+    if in_parts:
         return _lines([*lines, 'split = { column = "part" }     # train, valid or test'])
     if "part" in table.columns and target.column != "part":
         lines.append(

@@ -16,9 +16,9 @@ _PREFIX = rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.repl
 # A unit has no digit but that of an area or a volume, and nothing that joins several values.
 _SUFFIX = r"[^\d\s.,;:|/\\\-+_()\[\]'\"#=][^\d,;:|\\\[\]=]{0,13}[23]?"
 _CELL = re.compile(
-    rf"\s*\(?[-+−]?\s*(?P<prefix>{_PREFIX})?\s*[-−]?\s*"
+    rf"\s*(?P<open>\()?[-+−]?\s*(?P<prefix>{_PREFIX})?\s*[-−]?\s*"
     r"(?P<number>[.,]?\d(?:[\d.,'’_\s]*\d)?(?:[eE][-+]?\d+)?)(?:[.,][-–—]{1,2})?"
-    rf"\s*[-−]?\s*(?P<suffix>{_SUFFIX})?\s*\)?\s*"
+    rf"\s*[-−]?\s*(?P<suffix>{_SUFFIX})?\s*(?(open)\))\s*"
 )
 _ZERO_FIRST = re.compile(r"-?0\d+")
 

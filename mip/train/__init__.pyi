@@ -35,6 +35,7 @@ from .replies import Stop as Stop
 from .shapes import match_shapes as match_shapes
 from .state import State as State
 from .state import check_state as check_state
+from .state import check_tensors as check_tensors
 from .state import init as init
 from .state import load_state as load_state
 from .state import module as module

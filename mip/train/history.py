@@ -60,7 +60,8 @@ class History:
 @frozen(repr=False)
 class Fitted(State):
     """The state at the end of a fit, with the history of the run: `state, history = fit(…)`, or
-    `fitted.history`. Wherever a state is expected it is one.
+    `fitted.history`. Wherever a state is expected it is one. `stop_reason` says why a hook has
+    ended the fit, if one has.
 
     >>> state, history = Fitted({}, {}, (), step=3, history=History())
     >>> state, len(history.epochs)
@@ -68,6 +69,7 @@ class Fitted(State):
     """
 
     history: History = field(factory=History, kw_only=True)
+    stop_reason: str | None = field(default=None, kw_only=True)
 
     def __iter__(self) -> Iterator[State | History]:
         return iter((_plain(self), self.history))
@@ -86,9 +88,9 @@ def _plain(state: State) -> State:
     return State(*_values(state))
 
 
-def with_history(state: State, history: History) -> Fitted:
+def with_history(state: State, history: History, stop_reason: str | None = None) -> Fitted:
     """Return a state as the end of a fit."""
-    return Fitted(*_values(state), history=history)
+    return Fitted(*_values(state), history=history, stop_reason=stop_reason)
 
 
 def _values(state: State) -> tuple[Any, ...]:

@@ -46,7 +46,8 @@ def fit(
     history: History | None = None,
 ) -> Fitted:
     """Fold a step over a pipe and return the state after `epochs` more epochs, or `steps` more
-    steps, whichever comes first, with the history of the run: `state, history = fit(…)`.
+    steps, whichever comes first, with the history of the run: `state, history = fit(…)`; its
+    `stop_reason` says why a hook has ended it earlier, if one has.
 
     Equal to the plain fold of `step`, bit for bit on the CPU; the given state is not changed. The
     module of a step that `train_step` made holds the last state afterwards, and what it held before
@@ -91,7 +92,8 @@ def fit(
         raise
     if net is not None and not is_stacked(net, progress.state):
         load_state(net, progress.state)
-    return with_history(progress.state, progress.history)
+    stop_reason = progress.control.reason if isinstance(progress.control, Stop) else None
+    return with_history(progress.state, progress.history, stop_reason)
 
 
 def scan(

@@ -146,6 +146,7 @@ def test_T12_what_cannot_be_done_is_refused_before_the_first_step(tmp_path):
         (lambda: mip.validate(net, BATCHES, metrics=["mae", "acuracy"]), "did you mean 'accuracy'"),
         (lambda: mip.validate(net, (X, Y), loss=mse_loss), r"tuple is not an iterable of batches"),
         (lambda: mip.validate(net, X, loss=mse_loss), "not an iterable of batches"),
+        (lambda: mip.validate(nn.Linear(9, 1), BATCHES, loss=mse_loss), "to another module"),
     ]:
         with pytest.raises((MipError, ValueError), match=text):
             trained(net, [hook()], map_loss=lambda loss: taken.append(1) or loss)

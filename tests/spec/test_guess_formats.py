@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import mip
@@ -51,6 +51,7 @@ def written(value, separators, unit, sign):
     sign=st.sampled_from(SIGNS),
     blank=st.sampled_from(BLANKS),
 )
+@example([*range(-5, 3)], ("", "."), ("", " €"), ("(", ")"), "")  # most are negative
 def test_numbers_come_back(cents, separators, unit, sign, blank):
     numbers = [Decimal(each) / 100 for each in cents]
     texts = [written(n.quantize(Decimal("0.01")), separators, unit, sign) for n in numbers]

@@ -356,7 +356,7 @@ def test_a_stop_ends_the_fit_and_says_why(name):
 
     stop = when(name, mip.Stop("enough"), at=2)
     ended = mip.fit(step, batches, state, epochs=9, hooks=[stop, names(seen), hook])
-    assert reasons == ["enough"]
+    assert reasons == ["enough"] == [ended.stop_reason]
     assert seen[-2:] == ["after_cancel_fit", "after_fit"]
     assert bits(ended) == bits(fold(step, batches, state, 2))
 
@@ -846,7 +846,8 @@ def test_early_stop_waits_as_long_as_told():
 def test_early_stop_goes_on_while_it_gets_better():
     step, batches, state = line()
     hooks = [epochs_of([3, 2, 2.5, 1, 1.5, 0.5]), mip.early_stop("valid/loss", patience=2)]
-    assert mip.fit(step, batches, state, epochs=6, hooks=hooks).step == 2 * 6
+    ended = mip.fit(step, batches, state, epochs=6, hooks=hooks)
+    assert (ended.step, ended.stop_reason) == (2 * 6, None)
 
 
 def test_the_best_checkpoint_is_that_of_the_best_epoch(tmp_path):

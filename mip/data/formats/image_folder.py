@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,13 +13,9 @@ from attrs import evolve
 from mip.data.cells import IMAGE_SUFFIXES, as_text
 from mip.data.memory import from_columns
 from mip.data.parts import part_name
-from mip.data.paths import display_name
+from mip.data.paths import display_name, walk_files
 from mip.data.table import Table
 from mip.errors import DataError, MipWarning, quote
-
-JUNK = "__MACOSX"
-"""The folder that a Mac adds to an archive: it holds no photo that opens."""
-
 
 NOTE_SUFFIXES = (
     *(".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".py", ".safetensors"),
@@ -45,9 +42,9 @@ def read_image_folder(folder: str | Path) -> Table:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
-    paths = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path, folder)]
-    images = [path.relative_to(folder) for path in paths if _is_image(path)]
-    ignored = _ignored(paths) + _deeper(images, folder)
+    paths = sorted(walk_files(folder))
+    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    ignored = _ignored(paths) + _links(folder) + _deeper(images, folder)
     if not images:
         raise DataError(f"{folder}: holds neither .parquet files nor images{ignored}")
     if ignored:
@@ -63,23 +60,19 @@ def read_image_folder(folder: str | Path) -> Table:
     return evolve(table, frame=table.frame.set_axis(names))
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part[0] == "." or part == JUNK for part in path.relative_to(folder).parts)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-
-
-def _ignored(paths: Sequence[Path]) -> str:
-    """Describe what may be photos but is not read: files by suffix, and linked folders."""
+def _ignored(paths: Sequence[PurePath]) -> str:
+    """Describe the files that may be photos but are not read, by suffix."""
     known = {*IMAGE_SUFFIXES, *NOTE_SUFFIXES}
-    suffixes = [path.suffix.lower() for path in paths if path.is_file()]
+    suffixes = [path.suffix.lower() for path in paths]
     kinds = Counter(suffix or "no suffix" for suffix in suffixes if suffix not in known)
-    links = [path.name for path in paths if path.is_dir() and path.is_symlink()]
     files = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
-    text = f"; files that are not read: {files}" if files else ""
-    return text + (f"; links to folders are not followed: {', '.join(links[:8])}" if links else "")
+    return f"; files that are not read: {files}" if files else ""
+
+
+def _links(folder: Path) -> str:
+    folders = [Path(place, name) for place, names, _ in os.walk(folder) for name in sorted(names)]
+    links = [path.name for path in folders if path.is_symlink()]
+    return f"; links to folders are not followed: {', '.join(links[:8])}" if links else ""
 
 
 def _deeper(images: Sequence[PurePath], folder: Path) -> str:
