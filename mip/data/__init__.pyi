@@ -29,6 +29,7 @@ from .memory import from_rows as from_rows
 from .parts import PARTS as PARTS
 from .parts import has_parts as has_parts
 from .parts import part_name as part_name
+from .parts import part_sizes as part_sizes
 from .paths import includes_file as includes_file
 from .paths import table_files as table_files
 from .paths import walk_files as walk_files

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
+from collections import deque
 from collections.abc import Sequence
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 from attrs import field, frozen
@@ -21,6 +22,10 @@ SEPARATORS = (",", ";", "\t", "|")
 
 SAMPLE_LINES = 1000
 """The lines by which the separator is recognised, and by which names are told from cells."""
+
+
+BLOCK_BYTES = 1 << 20
+"""The bytes that are decoded at a time to recognise the encoding."""
 
 
 def _as_tuple(names: Sequence[str]) -> tuple[str, ...]:
@@ -65,36 +70,37 @@ def sniff_csv(path: str | Path, names: Sequence[str] = ()) -> CsvFormat:
     path = Path(path)
     if path.suffix.lower() not in {".csv", ".tsv"} or not path.is_file():
         return CsvFormat(names=names)
-    data = path.read_bytes()
-    encoding = _encoding(data)
-    text = data.decode(encoding, errors="replace")
+    encoding = _encoding(path)
     default = PLAIN.separator(path)
     likely = sorted(SEPARATORS, key=lambda sep: sep != default)
-    widths = {sep: _width(text, sep) for sep in likely}
+    widths = {sep: _width(path, encoding, sep) for sep in likely}
     best = max(likely, key=lambda sep: widths[sep])  # the first of equals
     return CsvFormat("" if best == default else best, encoding, names)
 
 
-def _encoding(data: bytes) -> str:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    sample = data[:10_000]
-    if b"\0" in sample:  # ASCII in UTF-16 has a zero in every second place
-        return "utf-16-le" if sample[1::2].count(0) > sample[::2].count(0) else "utf-16-be"
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return "cp1252"
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        sample = file.read(10_000)
+        if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        if b"\0" in sample:  # ASCII in UTF-16 has a zero in every second place
+            return "utf-16-le" if sample[1::2].count(0) > sample[::2].count(0) else "utf-16-be"
+        blocks = chain([sample], iter(partial(file.read, BLOCK_BYTES), b""))
+        try:
+            deque(codecs.iterdecode(blocks, PLAIN.encoding), maxlen=0)
+        except UnicodeDecodeError:
+            return "cp1252"
     return PLAIN.encoding
 
 
-def _width(text: str, sep: str) -> int:
+def _width(path: Path, encoding: str, sep: str) -> int:
     """Return into how many cells a separator divides the first lines; 1 if into different ones."""
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=sep)
-    try:
-        widths = {len(line) for line in islice(lines, SAMPLE_LINES) if line}
-    except csv.Error:
-        return 1
+    with path.open(newline="", encoding=encoding, errors="replace") as file:
+        lines = csv.reader(file, delimiter=sep)
+        try:
+            widths = {len(line) for line in islice(lines, SAMPLE_LINES) if line}
+        except csv.Error:
+            return 1
     return widths.pop() if len(widths) == 1 else 1
 
 

@@ -19,7 +19,7 @@ from mip.data.array_splits import are_arrays, count_array_rows, is_dataset, take
 from mip.data.cells import as_text, parse_dates, parse_number
 from mip.data.datasets import from_dataset
 from mip.data.memory import from_columns
-from mip.data.parts import PARTS, part_name
+from mip.data.parts import PARTS, part_name, part_sizes
 from mip.data.rows import AnyRows, as_table
 from mip.data.shards import AnyTable, RowGroup, Shards
 from mip.data.table import Table, format_row_label
@@ -122,7 +122,7 @@ def _split_table(
     elif stratify is not None:
         parts = _stratify(_shuffled_codes(table.texts(stratify), order), fractions, order)
     else:
-        parts = _assign(order, _round_sizes(fractions, len(table)))
+        parts = _assign(order, part_sizes(fractions, len(table)))
     return tuple(table.take(np.flatnonzero(parts == k)) for k in range(len(fractions)))
 
 
@@ -217,19 +217,11 @@ def _assign(order: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return parts
 
 
-def _round_sizes(fractions: Sequence[float], total: int) -> np.ndarray:
-    shares = np.asarray(fractions, dtype=np.float64) * total
-    sizes = np.floor(shares + 1e-9).astype(np.int64)
-    odd = np.argsort(-(shares - sizes), kind="stable")[: total - sizes.sum()]
-    sizes[odd] += 1
-    return sizes
-
-
 def _cut_between(ranks: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
     # A cut that would separate rows of equal rank moves to the nearest edge between two ranks.
     order = np.argsort(ranks, kind="stable")
     edges = np.append(np.flatnonzero(np.diff(ranks[order], prepend=-1)), len(ranks))
-    cuts = np.cumsum(_round_sizes(fractions, len(ranks)))
+    cuts = np.cumsum(part_sizes(fractions, len(ranks)))
     cuts = edges[np.abs(edges[:, None] - cuts).argmin(axis=0)]
     return _assign(order, np.diff(cuts, prepend=0))
 
@@ -257,9 +249,9 @@ def _class_sizes(counts: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
     floors = np.floor(shares + 1e-9).astype(np.int64)
     extra = np.zeros_like(floors)
     for row, count in enumerate(counts):
-        extra[row] = _round_sizes(fractions, count) - floors[row]
+        extra[row] = part_sizes(fractions, count) - floors[row]
     fractional = shares - floors > 1e-9
-    surplus = _round_sizes(fractions, int(counts.sum())) - (floors + extra).sum(axis=0)
+    surplus = part_sizes(fractions, int(counts.sum())) - (floors + extra).sum(axis=0)
     while surplus.any():
         source, target = int(surplus.argmin()), int(surplus.argmax())
         if not _move_extra(extra, fractional, source, target, {source}):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from attrs import asdict, evolve, frozen
 from mip import branches, data, heads
 from mip.data import PLAIN, CsvFormat, Table, has_parts
 from mip.errors import DataError, hint, one_line, quote
+from mip.spec.distinct_cells import DistinctCells, distinct_cells
 from mip.spec.format_blocks import format_blocks, propose_for_rare_classes
 from mip.spec.guess_formats import FormatGuess, guess_formats
 from mip.spec.guess_photos import guess_photos, has_name_of_photos
@@ -99,17 +100,23 @@ def make_draft(
         if not is_writable(name):
             raise DataError(f"{table.name}: the {what} cannot be written in a spec: rename it")
     table = table.select([name for name in table.columns if name not in without])
-    photos = guess_photos(table, [name for name in table.columns if name not in {target, "part"}])
-    table, formats = _with_formats(table, target, day_first, photos)
-    target_guess = _guess_target(table, target, formats)
-    rows = table.take(np.flatnonzero(_has_target(table, target_guess)))
+    columns = distinct_cells(table)
+    named = [cells for name, cells in columns.items() if name not in {target, "part"}]
+    photos = guess_photos(table, named)
+    formats = _guess_formats(table, columns, target, day_first, photos)
+    table = _with_formats(table, [*formats.values(), *photos.values()])
+    columns = {name: cells.with_formats(table.formats) for name, cells in columns.items()}
+    target_guess = _guess_target(columns[target], formats)
+    has_target = _has_target(table, target_guess)
+    rows = table if has_target.all() else table.take(np.flatnonzero(has_target))
+    used = columns if rows is table else distinct_cells(rows)
     in_parts = target != "part" and has_parts(rows)
-    parts = data.split(rows, column="part") if in_parts else data.split(rows, FRACTIONS)
-    if in_parts:
-        _check_labels(parts, target_guess)
-    others = {target, *["part"] * in_parts}
-    read = [name for name in table.columns if name not in others]
-    guesses = [_explain(_adjust(_guess(rows, name, photos), rows), formats) for name in read]
+    sizes = _part_sizes(rows, target_guess, in_parts)
+    guesses = [
+        _explain(_adjust(_guess(cells, photos), rows), formats)
+        for name, cells in used.items()
+        if name not in {target, *["part"] * in_parts}
+    ]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     roles = [role for role in by_role if by_role[role]]
     absent = _absent_photos([found.column for found in by_role["image"]], rows, len(roles) == 1)
@@ -121,7 +128,7 @@ def make_draft(
     )
     left_out = [f"left out: {_shorten(name)} (by --without)" for name in without]
     left_out += [_left_out(found) for found in unread]
-    formats = propose_for_rare_classes(formats, rows, target_guess)
+    formats = propose_for_rare_classes(formats, used[target], target_guess)
     texts = [
         _data(table, rows, path, csv, target_guess, in_parts),
         *format_blocks(photos),
@@ -129,7 +136,7 @@ def make_draft(
         *blocks,
         _lines([*map(_comment, left_out)]),
         _head(rows, target_guess),
-        _train(*map(len, parts)),
+        _train(*sizes),
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
@@ -144,7 +151,7 @@ def make_draft(
             if found.role in _BRANCHES and found.column in formats and formats[found.column].problem
         ),
         *_shorten_list(left_out),
-        *find_totals(table),
+        *find_totals(columns.values()),
     ]
     return Draft("\n".join(filter(None, texts)), tuple(map(one_line, notes)))
 
@@ -160,48 +167,56 @@ def _format_notes(found: FormatGuess) -> list[str]:
     return [f"{_shorten(found.column)}: {note}" for note in notes]
 
 
-def _with_formats(
-    table: Table, target: str, day_first: bool | None, photos: Mapping[str, FormatGuess]
-) -> tuple[Table, dict[str, FormatGuess]]:
-    """Guess how the columns are written, and read them so."""
-    shown = {name for name, found in photos.items() if not found.problem}
-    others = table.select([name for name in table.columns if name not in shown])
-    formats = guess_formats(others, day_first)
-    if form := guess_set(table, target):
-        formats[target] = FormatGuess(target, form, (describe_set(table, target, form),))
-    formats = leave_out_headers(formats, table, target)
-    guesses = {**formats, **{name: photos[name] for name in shown}}
-    forms = {name: found.form for name, found in guesses.items() if not found.is_plain}
-    return table.with_formats({**forms, **table.formats}), formats
+def _guess_formats(
+    table: Table,
+    columns: Mapping[str, DistinctCells],
+    target: str,
+    day_first: bool | None,
+    photos: Mapping[str, FormatGuess],
+) -> dict[str, FormatGuess]:
+    """Guess how the columns are written that have no photos."""
+    shown = [name for name, found in photos.items() if not found.problem]
+    others = [cells for name, cells in columns.items() if name not in shown]
+    formats, labels = guess_formats(others, day_first), columns[target]
+    if form := guess_set(labels):
+        formats[target] = FormatGuess(target, form, (describe_set(labels, form),))
+    return leave_out_headers(formats, table, target)
 
 
-def _guess_target(table: Table, target: str, formats: Mapping[str, FormatGuess]) -> TargetGuess:
+def _with_formats(table: Table, found: Iterable[FormatGuess]) -> Table:
+    """Read the columns as they are written."""
+    forms = {each.column: each.form for each in found if not each.is_plain}
+    return table.with_formats({**forms, **table.formats})
+
+
+def _guess_target(cells: DistinctCells, formats: Mapping[str, FormatGuess]) -> TargetGuess:
     try:
-        return guess_target(table, target)
+        return guess_target(cells)
     except DataError as error:
-        if target in formats and formats[target].problem:
-            raise DataError(
-                f"{table.name}: column '{target}' is {formats[target].problem}"
-            ) from error
+        problem = formats[cells.column].problem if cells.column in formats else ""
+        if problem:
+            text = f"{cells.table.name}: column '{cells.column}' is {problem}"
+            raise DataError(text) from error
         raise
 
 
-def _guess(table: Table, column: str, photos: Mapping[str, FormatGuess]) -> Guess:
+def _guess(cells: DistinctCells, photos: Mapping[str, FormatGuess]) -> Guess:
     """Guess the role of a column. Raises DataError for photos of which most cannot be found, unless
     the cells make sense as something else.
     """
-    found = guess(table, column)
-    if column not in photos or found.role == "odd name":
+    found, table = guess(cells), cells.table
+    if cells.column not in photos or found.role == "odd name":
         return found
-    if not photos[column].problem:
-        n_known = sum(cell is not None for cell in table.cells(column))
+    problem = photos[cells.column].problem
+    if not problem:
+        n_known = sum(cell is not None for cell in table.cells(cells.column))
         missing = f", {len(table) - n_known} missing" if n_known < len(table) else ""
-        return Guess(column, "image", f"{n_known} photos{missing}")
-    many = found.role == "category" and len(set(table.texts(column))) > len(table) / 2
+        return Guess(cells.column, "image", f"{n_known} photos{missing}")
+    many = found.role == "category" and len(cells.count(cells.texts())) > len(table) / 2
     if _is_unread(found) or many or found.role == "image":
-        cure = f"leave it out by --without {quote(column)}"
-        problem = f"seems to name photos, but {photos[column].problem}; or {cure}"
-        raise DataError(f"{table.name}: column '{column}' {problem}")
+        cure = f"leave it out by --without {quote(cells.column)}"
+        text = f"seems to name photos, but {problem}; or {cure}"
+        raise DataError(f"{table.name}: column '{cells.column}' {text}")
     return found
 
 
@@ -224,6 +239,15 @@ def _has_target(table: Table, target: TargetGuess) -> np.ndarray:
     if target.kind == "regression":
         return ~np.isnan(table.numbers(target.column))
     return table.texts(target.column) != ""
+
+
+def _part_sizes(rows: Table, target: TargetGuess, in_parts: bool) -> Sequence[int]:
+    """Return the number of rows that train, choose and test."""
+    if not in_parts:  # drawn at random, which takes torch, they are as many
+        return data.part_sizes(FRACTIONS, len(rows)).tolist()
+    parts = data.split(rows, column="part")
+    _check_labels(parts, target)
+    return [*map(len, parts)]
 
 
 def _adjust(found: Guess, table: Table) -> Guess:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
 
 import tomli_w
 from attrs import evolve, fields
 
-from mip.data import ColumnFormat, Table
+from mip.data import ColumnFormat
 from mip.errors import one_line, quote
+from mip.spec.distinct_cells import DistinctCells
 from mip.spec.guess_formats import FormatGuess
 from mip.spec.guess_targets import TargetGuess
 
@@ -19,13 +19,13 @@ FEW_ROWS = 3
 
 
 def propose_for_rare_classes(
-    formats: Mapping[str, FormatGuess], rows: Table, target: TargetGuess
+    formats: Mapping[str, FormatGuess], cells: DistinctCells, target: TargetGuess
 ) -> dict[str, FormatGuess]:
     """Propose to leave out the classes of the target that have too few rows to be in each part."""
     column = target.column
     if target.kind not in {"binary", "multiclass"} or column not in formats:
         return dict(formats)
-    counts = Counter(rows.texts(column).tolist())
+    counts = cells.count(cells.texts())
     rare = sorted(word for word, n in counts.items() if n < FEW_ROWS)
     if not rare or len(counts) - len(rare) < 2:
         return dict(formats)

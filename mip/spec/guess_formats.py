@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from attrs import evolve, frozen
 
-from mip.data import (
-    BLANKS,
-    ColumnFormat,
-    Table,
-    format_row_label,
-    holds_objects,
-    parse_dates,
-    parse_number,
-)
+from mip.data import BLANKS, ColumnFormat, is_image, is_list, parse_dates, parse_number
 from mip.errors import DataError, quote
+from mip.spec.distinct_cells import DistinctCells, without_blanks
 from mip.spec.guess_dates import END_DATES, guess_date_writing, guess_epoch, is_zero_date
 from mip.spec.guess_numbers import (
     MISSING_WORDS,
@@ -56,104 +48,103 @@ class FormatGuess:
         return self.form == ColumnFormat() and not self.notes
 
 
-def guess_formats(table: Table, day_first: bool | None = None) -> dict[str, FormatGuess]:
+def guess_formats(
+    columns: Iterable[DistinctCells], day_first: bool | None = None
+) -> dict[str, FormatGuess]:
     """Guess how the cells of each column are written, of the columns that have no format yet.
 
     Raises DataError for dates that can be read in two ways, unless `day_first` decides.
 
     >>> from mip.data import from_columns
+    >>> from mip.spec.distinct_cells import distinct_cells
     >>> rows = from_columns({"price": ["$1,200.50", "$9"], "sold": ["31/12/2024", "00/00/0000"]})
-    >>> for found in guess_formats(rows).values():
+    >>> for found in guess_formats(distinct_cells(rows).values()).values():
     ...     print(*found.notes)
     '$1,200.50' is 1200.5 (thousands = ",", unit = "$")
     '31/12/2024' is 2024-12-31 (date_format = "%d/%m/%Y") '00/00/0000' in 1 row \
 (row 1) is no date: missing
     """
-    names = [name for name in table.columns if name not in table.formats]
-    counts = {name: _count_texts(table, name) for name in names}
-    decimal_comma = _has_decimal_comma([each for each in counts.values() if each])
-    return {
-        name: _guess_format(table, name, counts[name], decimal_comma, day_first) for name in names
-    }
+    plain = [cells for cells in columns if cells.column not in cells.table.formats]
+    decimal_comma = _has_decimal_comma(plain)
+    return {cells.column: _guess_format(cells, decimal_comma, day_first) for cells in plain}
 
 
-def _count_texts(table: Table, column: str) -> Counter[str]:
-    """Count the texts of a column; nothing for one with cells that are no texts or numbers."""
-    if holds_objects(table[column]):
-        return Counter()
-    # A text of "1.000" is "1", which may not be what is meant.
-    pairs = zip(table.cells(column), table.texts(column).tolist(), strict=True)
-    counts = Counter(
-        cell.strip() if isinstance(cell, str) and cell.isascii() else text for cell, text in pairs
-    )
-    del counts[""]
-    return counts
+def _count_texts(cells: DistinctCells) -> dict[str, int]:
+    """Count the texts of a column; nothing for one with images or lists."""
+    if any(is_image(cell) or is_list(cell) for cell in cells.objects()):
+        return {}
+    return cells.count(cells.written())
 
 
-def _has_decimal_comma(columns: Sequence[Counter[str]]) -> bool | None:
+def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
     """Whether all columns of numbers that can be read in one way only have a decimal comma."""
     found = set[bool]()
-    for counts in columns:
-        if any("," in text for text in counts) and len(counts) > 1:
-            writing = guess_number_writing(counts)
+    for cells in columns:
+        if any(isinstance(cell, str) and "," in cell for cell in cells.values()):
+            counts = _count_texts(cells)
+            writing = guess_number_writing(counts) if len(counts) > 1 else None
             if writing and not writing.rivals:
                 found.add(writing.form.decimal == ",")
     return found.pop() if len(found) == 1 else None
 
 
 def _guess_format(
-    table: Table,
-    column: str,
-    counts: Counter[str],
-    decimal_comma: bool | None,
-    day_first: bool | None,
+    cells: DistinctCells, decimal_comma: bool | None, day_first: bool | None
 ) -> FormatGuess:
-    known = {text: n for text, n in counts.items() if text.lower() not in BLANKS}
+    counts = _count_texts(cells)
+    known = without_blanks(counts)
     if len(known) < 2:
-        return FormatGuess(column)
-    if all(parse_number(text) is not None for text in known):
-        found = _guess_plain(table, column, counts, decimal_comma)
+        return FormatGuess(cells.column)
+    values = cells.numbers()
+    if values is not None and (not cells.objects() or _are_numbers(known)):
+        found = _guess_plain(cells, values, counts, decimal_comma)
         return evolve(found, blanks=_name_blanks(counts))
     numbers = guess_number_writing(counts, decimal_comma)
     if numbers and _is_sure(numbers, known):
-        found = _explain_numbers(table, column, counts, numbers, decimal_comma)
+        found = _explain_numbers(cells, counts, numbers, decimal_comma)
         return evolve(found, blanks=_name_blanks(counts))
     dates = guess_date_writing(counts, day_first)
     if dates and _is_sure(dates, known):
-        return _explain_dates(table, column, dates)
-    return FormatGuess(column, problem=_near_numbers(table, column, known))
+        return _explain_dates(cells, dates)
+    return FormatGuess(cells.column, problem=_near_numbers(cells, known))
 
 
-def _is_sure(writing: Writing, known: dict[str, int]) -> bool:
+def _is_sure(writing: Writing, known: Mapping[str, int]) -> bool:
     """Whether few enough cells are odd: none, or some beside many that are as they should be."""
     odd = [text for text in writing.odd if not is_zero_date(text)]
     n_different = len(odd) - sum(text.lower() in MISSING_WORDS for text in odd)
     return not odd or (n_different <= MAX_ODD and len(known) - len(writing.odd) >= 5)
 
 
+def _are_numbers(texts: Iterable[str]) -> bool:
+    return all(parse_number(text) is not None for text in texts)
+
+
 def _guess_plain(
-    table: Table, column: str, counts: Counter[str], decimal_comma: bool | None
+    cells: DistinctCells,
+    values: np.ndarray,
+    counts: Mapping[str, int],
+    decimal_comma: bool | None,
 ) -> FormatGuess:
     """Explain a column whose cells are numbers as Python writes them."""
-    values = table.numbers(column)
-    values = values[np.isfinite(values)]
-    if has_leading_zeros(list(counts)) or not len(values):
+    column, is_finite = cells.column, np.isfinite(values)
+    values = values[is_finite]
+    if has_leading_zeros(counts) or not len(values):
         return FormatGuess(column)
     if epoch := guess_epoch(values, column):
-        first = next(text for text in counts if text.lower() not in BLANKS)
+        first = next(iter(without_blanks(counts)))
         shown = _show_date(epoch, first)
         return FormatGuess(column, epoch, (f"{quote(first)} is {shown} ({describe(epoch)})",))
     if all(len(text.partition(".")[2]) == 3 for text in counts):
         writing = guess_number_writing(counts, decimal_comma)
         if writing and writing.rivals:
-            return _explain_numbers(table, column, counts, writing, decimal_comma)
-    return _propose(FormatGuess(column), find_sentinels(values))
+            return _explain_numbers(cells, counts, writing, decimal_comma)
+    return _propose(FormatGuess(column), find_sentinels(values, cells.counts[is_finite]))
 
 
 def _explain_numbers(
-    table: Table,
-    column: str,
-    counts: Counter[str],
+    cells: DistinctCells,
+    counts: Mapping[str, int],
     writing: Writing,
     decimal_comma: bool | None,
 ) -> FormatGuess:
@@ -166,10 +157,11 @@ def _explain_numbers(
         longest = max(known, key=len)
         note = f"{quote(longest)} is {form.parse_number(longest):.15g}"
         notes = [f"{note} ({describe(form)})" if form.writes_numbers else note]
-    notes += _explain_odd(table, column, writing.odd, "number")
-    values = table.with_formats({**table.formats, column: form}).numbers(column)
-    found = FormatGuess(column, form, tuple(notes))
-    return _propose(found, find_sentinels(values[~np.isnan(values)]))
+    notes += _explain_odd(cells, writing.odd, "number")
+    values = cells.with_formats({cells.column: form}).rows().numbers(cells.column)
+    is_known = ~np.isnan(values)
+    found = FormatGuess(cells.column, form, tuple(notes))
+    return _propose(found, find_sentinels(values[is_known], cells.counts[is_known]))
 
 
 def _explain_rivals(
@@ -187,61 +179,58 @@ def _explain_rivals(
     return f"{quote(text)} can be {first} or {second}; the first is taken: {why}"
 
 
-def _explain_dates(table: Table, column: str, writing: Writing) -> FormatGuess:
+def _explain_dates(cells: DistinctCells, writing: Writing) -> FormatGuess:
     form = evolve(writing.form, na_values=sorted(writing.odd))
-    texts = table.texts(column).tolist()
-    first = next(t for t in texts if t and t not in writing.odd and t.lower() not in BLANKS)
+    texts = cells.texts()
+    known = [text for text in without_blanks(cells.count(texts)) if text not in writing.odd]
+    first = known[0]
     for rival in writing.rivals[:1]:
-        first = next(
-            text
-            for text in dict.fromkeys(texts)
-            if text
-            and text not in writing.odd
-            and text.lower() not in BLANKS
-            and _show_date(form, text) != _show_date(rival, text)
-        )
+        first = next(text for text in known if _show_date(form, text) != _show_date(rival, text))
         ways = [
             f"{_show_date(each, first)} ({describe(each)}, {option})"
             for each, option in ((form, "--day-first"), (rival, "--month-first"))
         ]
+        position = cells.firsts[texts.index(first)]
         raise DataError(
-            f"{table.cell_name(texts.index(first), column)}: {quote(first)} can be "
+            f"{cells.table.cell_name(position, cells.column)}: {quote(first)} can be "
             f"{ways[0]} or {ways[1]}, and so can all other cells: say which"
         )
     notes: list[str] = []
     if form.date_format:
         notes.append(f"{quote(first)} is {_show_date(form, first)} ({describe(form)})")
-    notes += _explain_odd(table, column, writing.odd, "date")
-    days = table.with_formats({**table.formats, column: form}).timestamps(column)
+    notes += _explain_odd(cells, writing.odd, "date")
+    days = cells.with_formats({cells.column: form}).rows().timestamps(cells.column)
+    is_known = ~np.isnan(days)
     found = [
         sentinel
-        for sentinel in find_sentinels(days[~np.isnan(days)])
+        for sentinel in find_sentinels(days[is_known], cells.counts[is_known])
         if _day(sentinel.value) in END_DATES
     ]
-    return _propose_dates(table, FormatGuess(column, form, tuple(notes)), days, found)
+    proposed = _with_proposal(FormatGuess(cells.column, form, tuple(notes)), found, _day)
+    written = [texts[np.flatnonzero(days == sentinel.value)[0]] for sentinel in found]
+    return evolve(proposed, proposed=tuple(written))
 
 
-def _explain_odd(table: Table, column: str, odd: Sequence[str], kind: str) -> list[str]:
+def _explain_odd(cells: DistinctCells, odd: Collection[str], kind: str) -> list[str]:
     """Say which cells of a column are no numbers or dates."""
-    texts = table.texts(column)
+    written = cells.written()
+    counts = cells.count(written)
     notes = []
     for text in sorted(odd):
-        rows = np.flatnonzero(texts == text)
-        row = format_row_label(table.index[rows[:1]].tolist()[0])
-        n_rows = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
-        where = f"{n_rows} ({'row' if len(rows) == 1 else 'the first:'} {row})"
+        row, n = cells.row_label(written.index(text)), counts[text]
+        where = f"1 row (row {row})" if n == 1 else f"{n} rows (the first: {row})"
         notes.append(f"{quote(text)} in {where} is no {kind}: missing")
     return notes
 
 
-def _name_blanks(counts: Counter[str]) -> str:
+def _name_blanks(counts: Mapping[str, int]) -> str:
     blanks = sorted(text for text in counts if text.lower() in BLANKS)
     n_rows = sum(counts[text] for text in blanks)
     rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
     return f"{' and '.join(map(quote, blanks))} in {rows}: missing" if blanks else ""
 
 
-def _near_numbers(table: Table, column: str, known: dict[str, int]) -> str:
+def _near_numbers(cells: DistinctCells, known: Mapping[str, int]) -> str:
     """Explain what keeps a column from being one of numbers, if half of its cells are numbers."""
     writing = guess_number_writing(
         {text: n for text, n in known.items() if any(map(str.isdigit, text))}
@@ -256,26 +245,17 @@ def _near_numbers(table: Table, column: str, known: dict[str, int]) -> str:
         return f"a number with several units, {named} cells: write all in one"
     if n_read < total / 2 or len(numbers) < 5:
         return ""
-    texts = table.texts(column)
+    texts = cells.texts()
     position = next(k for k, text in enumerate(texts) if text in known and text not in numbers)
-    row = format_row_label(table.index[[position]].tolist()[0])
     return (
-        f"a number in {n_read} of {total} cells; row {row} has {quote(texts[position])}: write "
-        f"all as numbers, or make them missing (data.columns.{column}.na_values)"
+        f"a number in {n_read} of {total} cells; row {cells.row_label(position)} has "
+        f"{quote(texts[position])}: write all as numbers, or make them missing "
+        f"(data.columns.{cells.column}.na_values)"
     )
 
 
 def _propose(found: FormatGuess, sentinels: Sequence[Sentinel]) -> FormatGuess:
     return _with_proposal(found, sentinels, lambda value: f"{value:.15g}")
-
-
-def _propose_dates(
-    table: Table, found: FormatGuess, days: np.ndarray, sentinels: Sequence[Sentinel]
-) -> FormatGuess:
-    texts = table.texts(found.column)
-    proposed = _with_proposal(found, sentinels, _day)
-    cells = [texts[np.flatnonzero(days == sentinel.value)[0]] for sentinel in sentinels]
-    return evolve(proposed, proposed=tuple(cells))
 
 
 def _with_proposal(

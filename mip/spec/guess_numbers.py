@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from attrs import evolve, frozen
 
-from mip.data import BLANKS, ColumnFormat
+from mip.data import ColumnFormat
+from mip.spec.distinct_cells import without_blanks
 
 _CURRENCIES = "AUD BRL CAD CHF CNY CZK DKK EUR GBP HKD HUF INR JPY MXN NOK NZD PLN RUB SEK SGD USD"
 _PREFIX = rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.replace(' ', '|')}|Rs\.?|Fr\.?|kr\.?|~|≈"
@@ -68,7 +69,7 @@ def guess_number_writing(
     >>> guess_number_writing(Counter(["1,5 kg", "12 kg"])).form.unit
     'kg'
     """
-    known = {text: n for text, n in counts.items() if text.lower() not in BLANKS}
+    known = without_blanks(counts)
     looks = _find_numbers(known)
     total = sum(n for text, n in known.items() if text.lower() not in MISSING_WORDS)
     if sum(n for _, _, n in looks) < (1 - FEW) * total or not looks:
@@ -161,13 +162,13 @@ def describe(form: ColumnFormat) -> str:
     return ", ".join(f'{name} = "{getattr(form, name)}"' for name in changed)
 
 
-def has_leading_zeros(texts: list[str]) -> bool:
+def has_leading_zeros(texts: Iterable[str]) -> bool:
     """Whether some of the texts are digits that begin with a zero, as codes do and amounts do not.
 
     >>> has_leading_zeros(["12", "007"]), has_leading_zeros(["0", "0.5"])
     (True, False)
     """
-    return any(_ZERO_FIRST.fullmatch(text) for text in texts)
+    return any(_ZERO_FIRST.fullmatch(text) for text in texts if text.startswith(("0", "-0")))
 
 
 @frozen
@@ -180,20 +181,22 @@ class Sentinel:
     high: float
 
 
-def find_sentinels(values: np.ndarray) -> list[Sentinel]:
+def find_sentinels(values: np.ndarray, counts: np.ndarray) -> list[Sentinel]:
     """Find numbers that stand apart from all others and often, such as -999; values are float64 [n]
-    without NaN.
+    without NaN, and `counts`, int64 [n], the rows that have them.
 
     They are the lowest or the highest, in at least two rows and 2% of all. They are further away
     than the others spread; half as far is enough for 0, and a quarter for nines and for the one
     negative number.
 
-    >>> years = np.array([1950.0, 1961, 1972, 1985, 1999, 2010] * 3 + [-999] * 3 + [0] * 2)
-    >>> [(found.value, found.count) for found in find_sentinels(years)]
+    >>> years = np.array([1950.0, 1961, 1972, 1985, 1999, 2010, -999, 0])
+    >>> found = find_sentinels(years, np.array([3, 3, 3, 3, 3, 3, 3, 2]))
+    >>> [(sentinel.value, sentinel.count) for sentinel in found]
     [(-999.0, 3), (0.0, 2)]
     """
     found: list[Sentinel] = []
-    distinct, counts = np.unique(values, return_counts=True)
+    distinct, inverse = np.unique(values, return_inverse=True)
+    counts = np.bincount(inverse, weights=counts).astype(np.int64)
     while len(distinct) > 5:
         apart = [k for k in (0, len(distinct) - 1) if _stands_apart(distinct, counts, k)]
         if not apart:

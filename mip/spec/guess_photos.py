@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -28,6 +28,7 @@ from mip.data import (
 )
 from mip.errors import DataError, quote
 from mip.images import describe_folder, list_images, resolve_path
+from mip.spec.distinct_cells import DistinctCells
 from mip.spec.guess_formats import FormatGuess
 from mip.spec.guess_numbers import describe
 
@@ -67,12 +68,12 @@ class _Folder:
         return found
 
 
-def guess_photos(table: Table, columns: Sequence[str]) -> dict[str, FormatGuess]:
+def guess_photos(table: Table, columns: Iterable[DistinctCells]) -> dict[str, FormatGuess]:
     """Guess how photos are named, of the columns whose names or cells look like photos; if there
     are none, of a column of ids that are the names of images.
     """
     folder = _Folder(table.root or Path("."))
-    kinds = {column: _cells(table, column) for column in columns}
+    kinds = {cells.column: _sample(cells) for cells in columns}
     looking = {column: cells for column, cells in kinds.items() if _looks(column, cells)}
     found = {column: _guess(table, column, cells, folder) for column, cells in looking.items()}
     has_pixels = any(is_image(cell) for cells in kinds.values() for cell in cells)
@@ -86,15 +87,13 @@ def guess_photos(table: Table, columns: Sequence[str]) -> dict[str, FormatGuess]
     return found
 
 
-def _cells(table: Table, column: str) -> list[Any]:
+def _sample(cells: DistinctCells) -> list[Any]:
     """Take different cells of a column, evenly spread."""
-    cells = [cell for cell in table.cells(column) if cell is not None]
-    if any(is_image(cell) or is_list(cell) for cell in cells):
-        unique = cells
-    else:
-        unique = list(dict.fromkeys(text for text in map(str, cells) if text.strip()))
-    spread = np.linspace(0, len(unique) - 1, min(len(unique), SAMPLE)).astype(int)
-    return [unique[position] for position in spread]
+    values = [cell for cell in cells.values() if cell is not None]
+    if not any(is_image(cell) or is_list(cell) for cell in cells.objects()):
+        values = list(dict.fromkeys(text for text in map(str, values) if text.strip()))
+    spread = np.linspace(0, len(values) - 1, min(len(values), SAMPLE)).astype(int)
+    return [values[position] for position in spread]
 
 
 def _names(cells: Sequence[Any], root: Path, form: ColumnFormat) -> list[Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from attrs import evolve
 
 from mip.data import Table, format_row_label
 from mip.errors import list_rows, quote
+from mip.spec.distinct_cells import DistinctCells
 from mip.spec.guess_formats import FormatGuess
 
 _TOTALS = frozenset(
@@ -23,38 +25,42 @@ def leave_out_headers(
     """Let the target be missing in rows that repeat the header, so that they are left out."""
     if len(table.columns) < 2 or target not in formats:
         return dict(formats)
-    repeats = [
-        [isinstance(cell, str) and cell == name for cell in table[name].tolist()]
-        for name in table.columns
-    ]
-    rows = np.flatnonzero(np.all(repeats, axis=0)).tolist()
+    rows = np.arange(len(table))
+    for name in table.columns:
+        cells = table[name].iloc[rows].tolist()
+        rows = rows[[isinstance(cell, str) and cell == name for cell in cells]]
     found = formats[target]
-    if not rows or target in found.form.na_values:
+    if not len(rows) or target in found.form.na_values:
         return dict(formats)
     form = evolve(found.form, na_values=(*found.form.na_values, target))
-    note = f"{quote(target)} in the rows that repeat the header ({list_rows(rows)}): missing"
+    note = (
+        f"{quote(target)} in the rows that repeat the header ({list_rows(rows.tolist())}): missing"
+    )
     return {**formats, target: evolve(found, form=form, notes=(*found.notes, note))}
 
 
-def find_totals(table: Table) -> list[str]:
+def find_totals(columns: Iterable[DistinctCells]) -> list[str]:
     """Find rows that look like sums of the others: a last row, or one of two, with the word.
 
     >>> from mip.data import from_columns
-    >>> find_totals(from_columns({"town": ["Ulm", "Bonn", "Total"], "sales": ["1", "2", "3"]}))
+    >>> from mip.spec.distinct_cells import distinct_cells
+    >>> rows = from_columns({"town": ["Ulm", "Bonn", "Total"], "sales": ["1", "2", "3"]})
+    >>> find_totals(distinct_cells(rows).values())
     ["row 2 has 'Total' in column 'town': if it is the sum of other rows, remove it"]
     """
     notes = []
-    for column in table.columns:
-        cells = table[column].tolist()
-        rows = [
-            row
-            for row, cell in enumerate(cells)
-            if isinstance(cell, str) and cell.strip(" :").lower() in _TOTALS
-        ]
-        if len(rows) in {1, 2} and len(cells) > 2:
-            row = format_row_label(table.index[rows[-1:]].tolist()[0])
+    for cells in columns:
+        are_totals = [_is_total(cell) for cell in cells.rows()[cells.column].tolist()]
+        if cells.counts[are_totals].sum() in {1, 2} and len(cells.table) > 2:
+            texts = cells.table[cells.column].tolist()
+            last = max(position for position, cell in enumerate(texts) if _is_total(cell))
+            row = format_row_label(cells.table.index[[last]].tolist()[0])
             notes.append(
-                f"row {row} has {quote(cells[rows[-1]])} in column '{column}': if it is the sum of "
-                "other rows, remove it"
+                f"row {row} has {quote(texts[last])} in column '{cells.column}': if it is the sum "
+                "of other rows, remove it"
             )
     return notes
+
+
+def _is_total(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip(" :").lower() in _TOTALS

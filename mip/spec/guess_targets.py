@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from attrs import evolve, frozen
 
 from mip import heads
-from mip.data import BLANKS, ColumnFormat, Table, is_list
+from mip.data import ColumnFormat, is_list
 from mip.errors import DataError, quote
-from mip.spec.inference import MAX_CATEGORIES, guess_number, has_numbers
+from mip.spec.distinct_cells import DistinctCells, without_blanks
+from mip.spec.inference import MAX_CATEGORIES, guess_number, known_numbers
 
 SCALES = (
     "none|very low|low|minor|mild|medium|moderate|normal|high|major|severe|very high|extreme",
@@ -46,55 +47,55 @@ class TargetGuess:
     remarks: tuple[str, ...] = ()
 
 
-def guess_target(table: Table, column: str) -> TargetGuess:
+def guess_target(cells: DistinctCells) -> TargetGuess:
     """Guess the head for a target column. Raises DataError if no head can predict it."""
-    if any(map(is_list, table.cells(column))):
+    table, column = cells.table, cells.column
+    if any(map(is_list, cells.values())):
         heads.Multilabel(column).adapt(table)
         return TargetGuess(column, "multilabel", "lists: any of several labels")
-    words = [word for word in table.texts(column) if word]
-    known = [word for word in words if word.lower() not in BLANKS]
-    is_number = len(set(known)) > 1 and has_numbers(table, column)
+    words = cells.count(cells.texts())
+    known, numbers = without_blanks(words), known_numbers(cells)
+    is_number = len(known) > 1 and len(numbers) > 0
     if is_number and len(known) < len(words):
-        guess = _guess_regression(table, column, known)
+        guess = _guess_regression(cells, known, numbers)
         return evolve(guess, reason=f"{guess.reason} (for classes leave the missing cells empty)")
-    n_values = len(set(words))
+    n_values, n_words = len(words), sum(words.values())
     if n_values < 2:
         raise DataError(f"{table.name}: column '{column}' has {n_values} value, nothing to predict")
-    if n_values > max(MAX_CATEGORIES, len(words) // 2) and not is_number:
-        text = f"{n_values} different words in {len(words)} rows are too many to be classes"
+    if n_values > max(MAX_CATEGORIES, n_words // 2) and not is_number:
+        text = f"{n_values} different words in {n_words} rows are too many to be classes"
         raise DataError(f"{table.name}: column '{column}': {text}")
     if n_values == 2:
-        both = ", ".join(f"{word:.40}" for word in sorted(set(words)))
+        both = ", ".join(f"{word:.40}" for word in sorted(words))
         return TargetGuess(column, "binary", f"two values: {both}")
     writes_numbers = column in table.formats and table.formats[column].writes_numbers
-    few = n_values <= 10 and n_values < len(words) / 10 and not writes_numbers
-    if not is_number or few or _are_float_classes(table, column, is_number):
+    few = n_values <= 10 and n_values < n_words / 10 and not writes_numbers
+    if not is_number or few or _are_float_classes(cells):
         return TargetGuess(column, "multiclass", f"{n_values} classes", (), _remark(words))
-    return _guess_regression(table, column, known)
+    return _guess_regression(cells, known, numbers)
 
 
-def _guess_regression(table: Table, column: str, known: list[str]) -> TargetGuess:
-    guess = guess_number(table, column, known)
+def _guess_regression(
+    cells: DistinctCells, known: Mapping[str, int], values: np.ndarray
+) -> TargetGuess:
+    guess = guess_number(cells, known, values)
     scale = "log" if guess.role == "log number" else "standard"
     remarks: tuple[str, ...] = ()
-    values = table.numbers(column)
-    values = values[~np.isnan(values)]
     if (values == np.round(values)).all() and 0 <= values.min() < 10 and values.max() < 1000:
         remarks = ('if these are counts, kind = "count" suits them, without scale and loss',)
     options = (f'scale = "{scale}"', 'loss = "mae"')
-    return TargetGuess(column, "regression", guess.reason, options, remarks)
+    return TargetGuess(cells.column, "regression", guess.reason, options, remarks)
 
 
-def _are_float_classes(table: Table, column: str, is_number: bool) -> bool:
+def _are_float_classes(cells: DistinctCells) -> bool:
     """Whether numbers are a few codes that floats hold, as 1.0, 2.0 and 3.0, each in many rows."""
-    cells = [str(cell) for cell in table.cells(column) if cell is not None]
-    if not is_number or not all(re.fullmatch(r"[0-9]\.0", cell) for cell in cells):
-        return False
-    counts = Counter(cells).values()
-    return len(counts) <= 5 and min(counts) >= 3
+    written = ("" if cell is None else str(cell) for cell in cells.values())
+    counts = cells.count(written)
+    is_float = all(re.fullmatch(r"[0-9]\.0", cell) for cell in counts)
+    return is_float and len(counts) <= 5 and min(counts.values()) >= 3
 
 
-def _remark(words: Sequence[str]) -> tuple[str, ...]:
+def _remark(words: Iterable[str]) -> tuple[str, ...]:
     order = find_order(words)
     if not order:
         return ()
@@ -102,7 +103,7 @@ def _remark(words: Sequence[str]) -> tuple[str, ...]:
     return (f'the classes have an order: kind = "ordinal", order = [{listed}] keeps it',)
 
 
-def find_order(words: Sequence[str]) -> list[str]:
+def find_order(words: Iterable[str]) -> list[str]:
     """Find the order of words or whole numbers that have one; empty if they have none.
 
     >>> find_order(["medium", "low", "high", "low"]), find_order(["B", "A", "C"])
@@ -132,15 +133,17 @@ def guess_separator(counts: Mapping[str, int]) -> str:
     >>> guess_separator({"Fish, fresh": 30, "Meat, frozen": 20})
     ''
     """
+    least = max(2, 0.1 * sum(counts.values()))
     for sep in (";", "|", ",", "/", " + ", " & "):
+        if sum(n for text, n in counts.items() if sep in text) < least:
+            continue
         form = ColumnFormat(sep=sep)
         cells = {text: _as_list(form.values(text)) for text in counts}
         several = sum(n for text, n in counts.items() if len(cells[text]) > 1)
         labels = Counter(label for words in cells.values() for label in set(words))
-        if several < 0.1 * sum(counts.values()) or several < 2:
-            continue
         recur = sum(n > 1 for n in labels.values()) >= 0.5 * len(labels)
-        if len(labels) <= MAX_CATEGORIES and len(labels) <= len(counts) and recur:
+        few = len(labels) <= min(MAX_CATEGORIES, len(counts))
+        if several >= least and few and recur:
             return sep
     return ""
 
@@ -149,21 +152,20 @@ def _as_list(cell: Any) -> list[str]:
     return cell if is_list(cell) else [] if cell is None else [cell]
 
 
-def guess_set(table: Table, column: str) -> ColumnFormat | None:
+def guess_set(cells: DistinctCells) -> ColumnFormat | None:
     """Guess the format of a target whose cells hold several labels; None if they do not."""
-    cells = [cell for cell in table.cells(column) if cell is not None]
-    if column in table.formats or not all(isinstance(cell, str) for cell in cells):
+    if cells.column in cells.table.formats or cells.objects():
         return None
-    sep = guess_separator(Counter(cells))
+    sep = guess_separator(cells.count(cell or "" for cell in cells.values()))
     return ColumnFormat(sep=sep) if sep else None
 
 
-def describe_set(table: Table, column: str, form: ColumnFormat) -> str:
+def describe_set(cells: DistinctCells, form: ColumnFormat) -> str:
     """Say how cells that hold several labels are read, and what empty ones are."""
-    cells = [cell for cell in table.cells(column) if cell is not None]
-    longest = max(cells, key=lambda cell: len(_as_list(form.values(cell))))
+    known = cells.count(cell or "" for cell in cells.values())
+    longest = max(known, key=lambda cell: len(_as_list(form.values(cell))))
     labels = form.values(longest)
-    n_empty = len(table) - len(cells)
+    n_empty = len(cells.table) - sum(known.values())
     n_rows = (
         "1 empty cell is a missing target"
         if n_empty == 1

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from attrs import frozen
 
 from mip import branches
 from mip.data import (
-    BLANKS,
     BOOLEAN_WORDS,
     IMAGE_SUFFIXES,
     ColumnFormat,
@@ -21,6 +22,7 @@ from mip.data import (
     is_list,
 )
 from mip.errors import DataError
+from mip.spec.distinct_cells import DistinctCells, without_blanks
 from mip.spec.guess_numbers import has_leading_zeros
 
 _IMAGE_NAME = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})", re.IGNORECASE)
@@ -81,39 +83,40 @@ class Guess:
         return f"{self.cells}: {self.conclusion}" if self.conclusion else self.cells
 
 
-def guess(table: Table, column: str) -> Guess:
+def guess(cells: DistinctCells) -> Guess:
     """Guess the role of a column. A word that can stand for a missing number ("none", "-", "NA") is
     a word among words.
 
     >>> from mip.data import from_columns
+    >>> from mip.spec.distinct_cells import distinct_cells
     >>> rows = from_columns({"town": ["Ulm", "Ulm", "none"], "size": ["1", "2.5", "?"]})
-    >>> [guess(rows, name).role for name in rows.columns]
+    >>> [guess(cells).role for cells in distinct_cells(rows).values()]
     ['category', 'number']
     """
+    column, objects = cells.column, cells.objects()
     if not is_writable(column):
         return Guess(column, "odd name", "a spec cannot hold it", "rename the column")
-    cells = [cell for cell in table.cells(column) if cell is not None]
-    if any(map(is_image, cells)):
-        return _guess_images(column, cells)
-    if any(map(is_list, cells)):
-        return _guess_lists(table, column, cells)
-    words = [word for word in table.texts(column) if word]
-    known = [word for word in words if word.lower() not in BLANKS]
-    n_values, counts = len(set(known)), _counts(known, table)
-    are_paths = all(isinstance(cell, (str, os.PathLike)) for cell in cells)
-    if are_paths and _share(_IMAGE_NAME, known) > 0.9:
-        if any(_is_file(table, word) for word in known):
+    if any(map(is_image, objects)):
+        return _guess_images(cells)
+    if any(map(is_list, objects)):
+        return _guess_lists(cells)
+    words = cells.count(cells.texts())
+    known = without_blanks(words)
+    n_values, counts = len(known), _counts(known, cells)
+    are_paths = all(isinstance(cell, os.PathLike) for cell in objects)
+    if are_paths and _match(_IMAGE_NAME, known, share=0.9):
+        if any(_is_file(cells.table, word) for word in known):
             return Guess(column, "image", counts)
         return Guess(column, "lost files", counts, "none of these files exists")
-    if n_values > 1 and _has_dates(table, column, known):
-        return _guess_dates(table, column, counts)
+    if n_values > 1 and (days := _days(cells, known)) is not None:
+        return _guess_dates(column, days, counts)
     if n_values == 2 and all(word.lower() in BOOLEAN_WORDS for word in known):
         return Guess(column, "yes or no", counts)
-    if n_values > 1 and has_numbers(table, column):
-        return guess_number(table, column, known)
-    if _share(_VECTOR, known) == 1 and _has_vectors(table, column, len(known)):
+    if n_values > 1 and len(numbers := known_numbers(cells)):
+        return guess_number(cells, known, numbers)
+    if _match(_VECTOR, known) and _has_vectors(cells, sum(known.values())):
         return Guess(column, "vector", f"{counts}, each a list of numbers")
-    return _guess_words(table, column, words)
+    return _guess_words(cells, words)
 
 
 def is_writable(text: str) -> bool:
@@ -124,13 +127,20 @@ def is_writable(text: str) -> bool:
     return not has_half and not too_long
 
 
-def _counts(words: list[str], table: Table) -> str:
-    missing = len(table) - len(words)
-    return f"{len(set(words))} different values" + (f", {missing} missing" if missing else "")
+def _counts(words: Mapping[str, int], cells: DistinctCells) -> str:
+    missing = len(cells.table) - sum(words.values())
+    return f"{len(words)} different values" + (f", {missing} missing" if missing else "")
 
 
-def _share(pattern: re.Pattern[str], words: list[str]) -> float:
-    return sum(bool(pattern.fullmatch(word)) for word in words) / max(len(words), 1)
+def _match(pattern: re.Pattern[str], words: Mapping[str, int], share: float = 1.0) -> bool:
+    """Whether a pattern matches words, all of them or those of more than a share of the rows."""
+    total = left = sum(words.values())
+    for word, n in words.items():
+        if not pattern.fullmatch(word):
+            left -= n
+            if left / total <= share:
+                return False
+    return total > 0
 
 
 def _is_file(table: Table, word: str) -> bool:
@@ -140,93 +150,89 @@ def _is_file(table: Table, word: str) -> bool:
         return False
 
 
-def has_numbers(table: Table, column: str) -> bool:
-    """Return whether a column is one of numbers, some of which may be missing."""
-    try:
-        return not np.isnan(table.numbers(column)).all()
-    except DataError:
-        return False
+def known_numbers(cells: DistinctCells) -> np.ndarray:
+    """Return the distinct numbers of a column, float64, without missing ones; none if some of its
+    cells are no numbers.
+    """
+    values = cells.numbers()
+    return np.zeros(0) if values is None else values[~np.isnan(values)]
 
 
-def _has_dates(table: Table, column: str, known: list[str]) -> bool:
-    form = table.formats.get(column, ColumnFormat())
-    if not form.date_format and _share(_ISO_DATE, known) < 1:
-        return False
-    try:
-        table.timestamps(column)
-    except DataError:
-        return False
-    return True
+def _days(cells: DistinctCells, known: Mapping[str, int]) -> np.ndarray | None:
+    form = cells.table.formats.get(cells.column, ColumnFormat())
+    return cells.days() if form.date_format or _match(_ISO_DATE, known) else None
 
 
-def _guess_dates(table: Table, column: str, counts: str) -> Guess:
-    days = table.timestamps(column)
+def _guess_dates(column: str, days: np.ndarray, counts: str) -> Guess:
     if np.isnan(days).all():
         return Guess(column, "constant", counts, "all dates are before 1678 or after 2261")
     first, last = (np.datetime64(int(day // 1), "D") for day in (np.nanmin(days), np.nanmax(days)))
     return Guess(column, "date", f"{counts}, {first} to {last}")
 
 
-def _has_vectors(table: Table, column: str, n_known: int) -> bool:
+def _has_vectors(cells: DistinctCells, n_known: int) -> bool:
     # The training rows, more than half of all, must show how long a vector is.
-    if n_known <= len(table) / 2:
+    if n_known <= len(cells.table) / 2:
         return False
-    branch = branches.Vector((column,))
+    branch, rows = branches.Vector((cells.column,)), cells.rows()
     try:
-        branch.encode(branch.adapt(table), table)
+        branch.encode(branch.adapt(rows), rows)
     except DataError:
         return False
     return True
 
 
-def _guess_images(column: str, cells: list[Any]) -> Guess:
-    if all(is_image(cell) or isinstance(cell, (str, os.PathLike)) for cell in cells):
-        return Guess(column, "image", f"{len(cells)} images within the table")
-    return Guess(column, "images and others", "some cells are neither images nor paths")
+def _guess_images(cells: DistinctCells) -> Guess:
+    images = [cell for cell in cells.table.cells(cells.column) if cell is not None]
+    if all(is_image(cell) or isinstance(cell, (str, os.PathLike)) for cell in images):
+        return Guess(cells.column, "image", f"{len(images)} images within the table")
+    return Guess(cells.column, "images and others", "some cells are neither images nor paths")
 
 
-def _guess_lists(table: Table, column: str, cells: list[Any]) -> Guess:
-    lists = [cell if is_list(cell) else [cell] for cell in cells]
+def _guess_lists(cells: DistinctCells) -> Guess:
+    known = [cell for cell in cells.table.cells(cells.column) if cell is not None]
+    lists = [cell if is_list(cell) else [cell] for cell in known]
     entries = [entry for cell in lists for entry in cell]
-    counts = f"lists of {len(entries)} in {len(cells)} rows"
-    names = [entry for entry in entries if isinstance(entry, str)]
-    if len(names) == len(entries) and _share(_IMAGE_NAME, names) > 0.9:
-        return Guess(column, "image", counts)
-    are_numbers = all(map(is_list, cells)) and all(isinstance(e, (int, float)) for e in entries)
-    if entries and are_numbers and _has_vectors(table, column, len(cells)):
-        return Guess(column, "vector", f"{counts}, {len(lists[0])} numbers each")
-    return Guess(column, "list", counts, "neither images nor equally many numbers in each")
+    counts = f"lists of {len(entries)} in {len(lists)} rows"
+    are_names = all(isinstance(entry, str) for entry in entries)
+    if are_names and _match(_IMAGE_NAME, Counter(entries), share=0.9):
+        return Guess(cells.column, "image", counts)
+    are_numbers = all(map(is_list, known)) and all(isinstance(e, (int, float)) for e in entries)
+    if entries and are_numbers and _has_vectors(cells, len(lists)):
+        return Guess(cells.column, "vector", f"{counts}, {len(lists[0])} numbers each")
+    return Guess(cells.column, "list", counts, "neither images nor equally many numbers in each")
 
 
-def _guess_words(table: Table, column: str, words: list[str]) -> Guess:
-    n_values, counts = len(set(words)), _counts(words, table)
+def _guess_words(cells: DistinctCells, words: Mapping[str, int]) -> Guess:
+    column, n_values, n_words = cells.column, len(words), sum(words.values())
+    counts = _counts(words, cells)
     if n_values < 2:
         return Guess(column, "constant", counts, "nothing to learn")
-    is_text = sum(len(word.split()) for word in words) >= TEXT_LENGTH * len(words)
-    if n_values == len(words) == len(table) and not is_text:
+    is_text = sum(len(word.split()) * n for word, n in words.items()) >= TEXT_LENGTH * n_words
+    if n_values == n_words == len(cells.table) and not is_text:
         return Guess(column, "names", counts, "another word in each row")
-    if _share(_OTHER_DATE, words) > 0.9:
+    if _match(_OTHER_DATE, words, share=0.9):
         return Guess(column, "foreign date", counts, "dates are read as 2024-12-31")
-    if n_values <= MAX_CATEGORIES or (n_values <= len(words) // 3 and not is_text):
+    if n_values <= MAX_CATEGORIES or (n_values <= n_words // 3 and not is_text):
         return Guess(column, "category", counts)
     if is_text:
         return Guess(column, "free text", counts, "too many to be categories")
     return Guess(column, "names", counts, "too many to be categories, too short to be text")
 
 
-def guess_number(table: Table, column: str, known: list[str]) -> Guess:
-    """Guess the role of a column of numbers; `known` are the texts of those that are there."""
-    n_values, counts = len(set(known)), _counts(known, table)
-    values = table.numbers(column)
-    values = values[~np.isnan(values)]
+def guess_number(cells: DistinctCells, known: Mapping[str, int], values: np.ndarray) -> Guess:
+    """Guess the role of a column of numbers; `known` counts the texts of those that are there, and
+    `values` are their `known_numbers`.
+    """
+    column, n_values, counts = cells.column, len(known), _counts(known, cells)
     low, high = values.min(), values.max()
-    is_whole, are_unique = bool((values == np.round(values)).all()), n_values == len(table)
+    is_whole, are_unique = bool((values == np.round(values)).all()), n_values == len(cells.table)
     names_ids = high - low == n_values - 1 or re.search(_NAME_OF_IDS, column)
-    is_code = _share(_LONG_NUMBER, known) == 1 or has_leading_zeros(known)
+    is_code = _match(_LONG_NUMBER, known) or has_leading_zeros(known)
     if is_whole and are_unique and (names_ids or is_code):
         return Guess(column, "row name", counts, "it names the rows")
     if is_whole and is_code:
-        return _guess_words(table, column, known)
+        return _guess_words(cells, known)
     if is_whole and re.search(_NAME_OF_CODES, column):
         return Guess(column, "category", counts, "a code, not an amount")
     counts = f"{counts}, {low:g} to {high:g}"

@@ -17,6 +17,7 @@ import mip
 from mip.errors import DataError
 from mip.runs import prepare_job
 from mip.spec import draft
+from mip.spec.distinct_cells import distinct_cells
 from mip.spec.drafts import FRACTIONS
 from mip.spec.inference import guess
 
@@ -197,7 +198,8 @@ def test_a_number_with_two_values_and_blank_words_says_how_it_becomes_classes():
     ],
 )
 def test_the_roles_of_columns_with_blank_words(cells, role):
-    assert guess(mip.from_columns({"x": cells * 2}), "x").role == role
+    columns = distinct_cells(mip.from_columns({"x": cells * 2}))
+    assert guess(columns["x"]).role == role
 
 
 def test_rows_without_a_target_are_not_looked_at():

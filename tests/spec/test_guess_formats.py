@@ -14,6 +14,7 @@ import mip
 from mip.data import from_columns
 from mip.errors import DataError
 from mip.spec import make_draft
+from mip.spec.distinct_cells import distinct_cells
 from mip.spec.guess_formats import guess_formats
 from mip.spec.guess_targets import find_order, guess_separator
 
@@ -28,10 +29,14 @@ DATE_FORMATS = [
 ]  # fmt: skip
 
 
+def formats_of(table):
+    return guess_formats(distinct_cells(table).values())
+
+
 def read(cells, column="v"):
     """Read a column as a draft would have it read."""
     table = from_columns({column: cells})
-    form = guess_formats(table)[column].form
+    form = formats_of(table)[column].form
     return table.with_formats({column: form}), form
 
 
@@ -144,7 +149,7 @@ def test_a_date_with_points_has_the_day_first():
 
 def test_three_digits_after_each_comma_are_said_with_both_readings():
     table = from_columns({"area": [f"{k},{k + 100}" for k in range(1, 30)]})
-    found = guess_formats(table)["area"]
+    found = formats_of(table)["area"]
     assert found.form.thousands == ","
     assert "can be 1101 (thousands" in found.notes[0]
     assert "or 1.101 (decimal" in found.notes[0]
@@ -153,7 +158,7 @@ def test_three_digits_after_each_comma_are_said_with_both_readings():
 def test_other_columns_decide_whether_the_comma_is_decimal():
     area = [f"{k},{k + 100}" for k in range(1, 30)]
     table = from_columns({"area": area, "price": [f"{k},5" for k in range(1, 30)]})
-    assert guess_formats(table)["area"].form.decimal == ","
+    assert formats_of(table)["area"].form.decimal == ","
 
 
 # Cells that are no numbers.
@@ -161,7 +166,7 @@ def test_other_columns_decide_whether_the_comma_is_decimal():
 
 def test_a_few_odd_cells_are_missing_and_said_with_their_row():
     cells = [*(f"{k}.5" for k in range(40)), "Total"]
-    found = guess_formats(from_columns({"sales": cells}))["sales"]
+    found = formats_of(from_columns({"sales": cells}))["sales"]
     assert found.form.na_values == ("Total",)
     assert found.notes == ("'Total' in 1 row (row 40) is no number: missing",)
 
@@ -177,7 +182,7 @@ def test_many_odd_cells_are_said_with_row_and_cure():
 
 def test_different_units_are_named():
     cells = [f"{k} kg" if k % 2 else f"{k} lb" for k in range(40)]
-    problem = guess_formats(from_columns({"weight": cells}))["weight"].problem
+    problem = formats_of(from_columns({"weight": cells}))["weight"].problem
     assert "'lb' in 20 and 'kg' in 20 cells" in problem
 
 
@@ -193,15 +198,15 @@ def test_different_units_are_named():
 )
 def test_values_that_stand_apart_are_proposed_as_missing(others, value):
     cells = [*others, *[value] * 8]
-    found = guess_formats(from_columns({"built": cells}))["built"]
+    found = formats_of(from_columns({"built": cells}))["built"]
     assert found.proposed == (str(value),)
     assert not found.form.na_values
-    few = guess_formats(from_columns({"built": [*others, value]}))["built"]
+    few = formats_of(from_columns({"built": [*others, value]}))["built"]
     assert few.proposed == ()
 
 
 def test_zeros_of_a_normal_column_are_not_proposed():
-    assert guess_formats(from_columns({"n": [*range(12)] * 4}))["n"].proposed == ()
+    assert formats_of(from_columns({"n": [*range(12)] * 4}))["n"].proposed == ()
 
 
 def test_a_date_of_zeros_is_missing():
@@ -224,7 +229,11 @@ def test_numbers_of_eighteen_digits_and_zeros_in_front_are_no_amounts():
             "word": [f"w{k}" for k in range(40)],
         }
     )
-    assert [guess(rows, name).role for name in rows.columns] == ["row name", "category", "names"]
+    assert [guess(cells).role for cells in distinct_cells(rows).values()] == [
+        "row name",
+        "category",
+        "names",
+    ]
 
 
 @pytest.mark.parametrize("words", [["low", "medium", "high"], ["S", "M", "L", "XL"], ["1", "2"]])

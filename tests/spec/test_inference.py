@@ -11,6 +11,7 @@ import mip
 from mip.data import from_columns, from_frame
 from mip.errors import DataError
 from mip.spec import draft, make_draft
+from mip.spec.distinct_cells import distinct_cells
 from mip.spec.inference import guess
 
 
@@ -54,7 +55,7 @@ def table():
     ],
 )
 def test_roles(table, column, role):
-    assert guess(table, column).role == role
+    assert guess(distinct_cells(table)[column]).role == role
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_a_constant_target_is_refused(table):
     ],
 )
 def test_roles_of_cells_that_are_no_words(cells, role):
-    assert guess(from_columns({"x": cells}), "x").role == role
+    assert guess(distinct_cells(from_columns({"x": cells}))["x"]).role == role
 
 
 def test_lists_of_words_are_left_out(table):
@@ -202,7 +203,7 @@ def test_names_of_files_that_are_not_there_are_left_out(tmp_path):
     frame = pd.DataFrame(
         {"photo": ["a.png", "b.png"] * 9, "size": np.arange(18) % 7, "y": range(18)}
     )
-    actual = guess(from_frame(frame, root=tmp_path), "photo")
+    actual = guess(distinct_cells(from_frame(frame, root=tmp_path))["photo"])
     assert (actual.role, actual.reason) == (
         "lost files",
         "2 different values: none of these files exists",
@@ -231,5 +232,5 @@ def test_sentences_are_no_categories_and_lists_of_numbers_no_text(table):
             "code": [f"c{k % 50}" for k in range(300)],
         }
     )
-    actual = {name: guess(rows, name).role for name in rows.columns}
+    actual = {name: guess(cells).role for name, cells in distinct_cells(rows).items()}
     assert actual == {"note": "free text", "made": "vector", "code": "category"}

@@ -19,7 +19,7 @@ from mip.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-CHUNK_ROWS = 50_000
+CHUNK_ROWS = 2_000
 """Rows held as Python strings at a time: these take ten times the memory of a frame."""
 
 
