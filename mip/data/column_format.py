@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from attrs import Attribute, field, frozen
@@ -21,6 +21,10 @@ def _as_tuple(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def _as_tuples(texts: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(words) for name, words in texts.items()}
+
+
 @frozen
 class ColumnFormat:
     """How the cells of a column are written. Cells that are no text, such as the floats of a
@@ -33,9 +37,10 @@ class ColumnFormat:
     after it, is negative; "5,-" is 5 where the comma is decimal.
     `na_values` are texts that mean a missing cell, besides the usual ones. `date_format` is that of
     `datetime.strptime` ("%d/%m/%Y"), or "s" or "ms": seconds or milliseconds since 1970. `sep`
-    stands between the values of a cell that has several: photos, or labels. `path` turns a cell
-    into the path of a photo, "images/{}.jpg" (see `photo_name`); the folder that it names is the
-    one that photos may lie in, besides the table's.
+    stands between the values of a cell that has several: photos, or labels. `merge` makes one class
+    of several: {"other": ["yew", "elm"]}. `path` turns a cell into the path of a photo,
+    "images/{}.jpg" (see `photo_name`); the folder that it names is the one that photos may lie in,
+    besides the table's.
 
     >>> euros = ColumnFormat(decimal=",", thousands=".", unit="€")
     >>> [euros.parse_number(text) for text in ("1.234,50 €", "(€ 7)", "1.23,5", "n/a")]
@@ -52,6 +57,7 @@ class ColumnFormat:
     na_values: tuple[str, ...] = field(default=(), converter=_as_tuple)
     date_format: str = ""
     sep: str = ""
+    merge: Mapping[str, tuple[str, ...]] = field(factory=dict, converter=_as_tuples)
     path: str = ""
 
     @multipliers.validator
@@ -62,11 +68,38 @@ class ColumnFormat:
             if not name or any(map(str.isdigit, name)):
                 raise FieldError("multipliers", f"are words without digits, not '{name}'")
 
+    @merge.validator
+    def _check_merge(self, _: Attribute, merge: Mapping[str, tuple[str, ...]]) -> None:
+        classes: dict[str, str] = {}
+        for name, words in merge.items():
+            for word in words:
+                if word in classes:
+                    raise FieldError("merge", f"has '{word}' in '{classes[word]}' and in '{name}'")
+                classes[word] = name
+        for word, name in classes.items():
+            if word in self.na_values:
+                raise FieldError("merge", f"has '{word}' in '{name}', and 'na_values' has it too")
+            if word in merge and word != name:
+                raise FieldError("merge", f"has '{word}' in '{name}', and merges others into it")
+
     def __attrs_post_init__(self) -> None:
         if self.thousands == self.decimal:
             raise FieldError("thousands", f"and 'decimal' are both '{self.decimal}'")
         if self.path and (mistake := template_error(self.path)):
             raise FieldError("path", f"= '{self.path}' {mistake}")
+
+    @cached_property
+    def _classes(self) -> dict[str, str]:
+        return {word: name for name, words in self.merge.items() for word in words}
+
+    def label(self, text: str) -> str:
+        """Return the class that a text means: that of `merge`, or "" if it means a missing cell.
+
+        >>> form = ColumnFormat(na_values=["?"], merge={"other": ["yew", "elm"]})
+        >>> [form.label(text) for text in ("oak", "elm", "?")]
+        ['oak', 'other', '']
+        """
+        return "" if text in self.na_values else self._classes.get(text, text)
 
     def values(self, cell: Any) -> Any:
         """Return a cell as photos or labels: a list if `sep` divides it, without the brackets and
