@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from functools import cached_property, lru_cache
 from typing import Any
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 from attrs.validators import in_
 
 from mip.data.cells import parse_number
@@ -19,6 +21,10 @@ def _as_tuple(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def _as_tuples(texts: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(words) for name, words in texts.items()}
+
+
 @frozen
 class ColumnFormat:
     """How the cells of a column are written. Cells that are no text, such as the floats of a
@@ -26,32 +32,74 @@ class ColumnFormat:
 
     Numbers have `decimal` before their fraction, may have `thousands` between groups of three
     digits, and may have `unit` before or after them ("$", "m2", "%"), which is left out; "|"
-    divides several units ("year|years"). A number in brackets, or with a minus after it, is
-    negative; "5,-" is 5 where the comma is decimal.
+    divides several units ("year|years"). `multipliers` are what may follow a number, before the
+    unit, with what it is multiplied by: {"k": 1e3, "M": 1e6}. A number in brackets, or with a minus
+    after it, is negative; "5,-" is 5 where the comma is decimal.
     `na_values` are texts that mean a missing cell, besides the usual ones. `date_format` is that of
     `datetime.strptime` ("%d/%m/%Y"), or "s" or "ms": seconds or milliseconds since 1970. `sep`
-    stands between the values of a cell that has several: photos, or labels. `path` turns a cell
-    into the path of a photo, "images/{}.jpg" (see `photo_name`); the folder that it names is the
-    one that photos may lie in, besides the table's.
+    stands between the values of a cell that has several: photos, or labels. `merge` makes one class
+    of several: {"other": ["yew", "elm"]}. `path` turns a cell into the path of a photo,
+    "images/{}.jpg" (see `photo_name`); the folder that it names is the one that photos may lie in,
+    besides the table's.
 
     >>> euros = ColumnFormat(decimal=",", thousands=".", unit="€")
     >>> [euros.parse_number(text) for text in ("1.234,50 €", "(€ 7)", "1.23,5", "n/a")]
     [1234.5, -7.0, None, nan]
+    >>> dollars = ColumnFormat(unit="$", multipliers={"k": 1e3, "M": 1e6})
+    >>> [dollars.parse_number(text) for text in ("$1.2M", "350 k", "12")]
+    [1200000.0, 350000.0, 12.0]
     """
 
     decimal: str = field(default=".", validator=in_((".", ",")))
     thousands: str = field(default="", validator=in_(("", ",", ".", " ", "'", "_")))
     unit: str = ""
+    multipliers: Mapping[str, float] = field(factory=dict)
     na_values: tuple[str, ...] = field(default=(), converter=_as_tuple)
     date_format: str = ""
     sep: str = ""
+    merge: Mapping[str, tuple[str, ...]] = field(factory=dict, converter=_as_tuples)
     path: str = ""
+
+    @multipliers.validator
+    def _check_multipliers(self, _: Attribute, multipliers: Mapping[str, float]) -> None:
+        for name, factor in multipliers.items():
+            if not 0 < factor < math.inf:
+                raise FieldError("multipliers", f"must be finite and > 0: {name} = {factor}")
+            if not name or any(map(str.isdigit, name)):
+                raise FieldError("multipliers", f"are words without digits, not '{name}'")
+
+    @merge.validator
+    def _check_merge(self, _: Attribute, merge: Mapping[str, tuple[str, ...]]) -> None:
+        classes: dict[str, str] = {}
+        for name, words in merge.items():
+            for word in words:
+                if word in classes:
+                    raise FieldError("merge", f"has '{word}' in '{classes[word]}' and in '{name}'")
+                classes[word] = name
+        for word, name in classes.items():
+            if word in self.na_values:
+                raise FieldError("merge", f"has '{word}' in '{name}', and 'na_values' has it too")
+            if word in merge and word != name:
+                raise FieldError("merge", f"has '{word}' in '{name}', and merges others into it")
 
     def __attrs_post_init__(self) -> None:
         if self.thousands == self.decimal:
             raise FieldError("thousands", f"and 'decimal' are both '{self.decimal}'")
         if self.path and (mistake := template_error(self.path)):
             raise FieldError("path", f"= '{self.path}' {mistake}")
+
+    @cached_property
+    def _classes(self) -> dict[str, str]:
+        return {word: name for name, words in self.merge.items() for word in words}
+
+    def label(self, text: str) -> str:
+        """Return the class that a text means: that of `merge`, or "" if it means a missing cell.
+
+        >>> form = ColumnFormat(na_values=["?"], merge={"other": ["yew", "elm"]})
+        >>> [form.label(text) for text in ("oak", "elm", "?")]
+        ['oak', 'other', '']
+        """
+        return "" if text in self.na_values else self._classes.get(text, text)
 
     def values(self, cell: Any) -> Any:
         """Return a cell as photos or labels: a list if `sep` divides it, without the brackets and
@@ -71,7 +119,8 @@ class ColumnFormat:
     @property
     def writes_numbers(self) -> bool:
         """Whether numbers are written otherwise than Python writes them."""
-        return (self.decimal, self.thousands, self.unit) != (".", "", "")
+        plain = (self.decimal, self.thousands, self.unit) == (".", "", "")
+        return not plain or bool(self.multipliers)
 
     def parse_number(self, text: str) -> float | None:
         """Parse a text as a number: NaN if it is blank, None if it is not a number of this format.
@@ -79,14 +128,19 @@ class ColumnFormat:
         >>> [ColumnFormat(decimal=",").parse_number(text) for text in ("2,5", "-", "2.5")]
         [2.5, nan, None]
         """
-        found = _number_pattern(self.decimal, self.thousands, self.unit).fullmatch(text)
+        written = self.decimal, self.thousands, self.unit, (*self.multipliers,)
+        found = _number_pattern(*written).fullmatch(text)
         if found is None or not (found["whole"] or found["fraction"]):
             has_digits = any(map(str.isdigit, text))
             return None if has_digits else parse_number(text)
         minuses = (found[name] for name in ("open", "minus", "inner_minus", "last_minus"))
         sign = "-" if any(minuses) else ""
         whole = re.sub("[^0-9]", "", found["whole"])
-        return float(f"{sign}{whole}.{found['fraction'] or 0}{found['exponent'] or ''}")
+        number = f"{sign}{whole}.{found['fraction'] or 0}"
+        if multiplier := found["multiplier"]:
+            # As decimals, so that 4.35M is 4350000 and not a rounding error away.
+            return float(Decimal(number) * Decimal(str(self.multipliers[multiplier])))
+        return float(f"{number}{found['exponent'] or ''}")
 
 
 def _split_list(cell: str, sep: str) -> list[str]:
@@ -96,15 +150,21 @@ def _split_list(cell: str, sep: str) -> list[str]:
 
 
 @lru_cache
-def _number_pattern(decimal: str, thousands: str, unit: str) -> re.Pattern[str]:
+def _number_pattern(
+    decimal: str, thousands: str, unit: str, multipliers: tuple[str, ...]
+) -> re.Pattern[str]:
     # A blank between thousands may be any, such as a narrow one that does not break a line.
     between = {" ": r"\s", "'": "['’]"}.get(thousands, re.escape(thousands))
     grouped = rf"[1-9][0-9]{{0,2}}(?:{between}[0-9]{{3}})+|" if thousands else ""
-    units = "|".join(map(re.escape, sorted(unit.split("|"), key=len, reverse=True)))
-    beside = rf"\s*(?:{units})?\s*" if unit else r"\s*"
+    beside = rf"\s*(?:{_any_of(unit.split('|'))})?\s*" if unit else r"\s*"
+    times = rf"|\s*(?P<multiplier>{_any_of(multipliers) or '(?!)'})"
     return re.compile(
         rf"\s*(?:(?P<minus>[-−])|\+|(?P<open>\())?{beside}(?P<inner_minus>-)?"
         rf"(?P<whole>{grouped}[0-9]*)(?:{re.escape(decimal)}"
-        rf"(?:(?P<fraction>[0-9]+)|[-–—]{{1,2}})?)?(?P<exponent>[eE][-+]?[0-9]+)?(?P<last_minus>\s*[-−])?{beside}"
+        rf"(?:(?P<fraction>[0-9]+)|[-–—]{{1,2}})?)?(?:(?P<exponent>[eE][-+]?[0-9]+){times})?(?P<last_minus>\s*[-−])?{beside}"
         r"(?(open)\))\s*"
     )
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(map(re.escape, sorted(words, key=len, reverse=True)))

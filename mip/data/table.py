@@ -348,7 +348,9 @@ class Table:
         int64 [n], which index the list of texts, with -1 for a missing cell. The list may hold a
         text twice.
         """
-        return _factorize(self._without_images(column, "text"), as_text)
+        codes, texts = _factorize(self._without_images(column, "text"), as_text)
+        form = self.formats.get(column)
+        return codes, [*map(form.label, texts)] if form and form.merge else texts
 
     def _known(self, column: str) -> pd.Series:
         """Return a column in which the `na_values` of its format are missing."""

@@ -13,7 +13,7 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes_field
-from mip.data import Rows, Table, content_key, is_list
+from mip.data import ColumnFormat, Rows, Table, content_key, is_list
 from mip.errors import DataError, hint, quote
 from mip.heads.fields import (
     Missing,
@@ -32,7 +32,8 @@ from mip.nn import Activation, BatchNorm
 @frozen
 class Multilabel:
     """Any number of several labels: a column whose cells are lists of words, or words separated by
-    ";". An empty list has none of the labels; an empty cell is a missing target.
+    ";". An empty list has none of the labels; an empty cell is a missing target, and so is one
+    whose labels are all left out (`na_values` of its column).
 
     >>> from mip.data import from_columns
     >>> rows = from_columns({"tags": ["sea; sun", ["sun"], [], ""]})
@@ -54,7 +55,11 @@ class Multilabel:
     members: int = members_field()
     missing: Missing = missing_field()
 
-    known = classes.known
+    def known(self, rows: Table) -> np.ndarray:
+        """Return which rows have a target: bool [n]."""
+        known = np.zeros(len(rows), dtype=bool)
+        known[[row for row, _ in self._labels(rows)]] = True
+        return known
 
     def adapt(self, rows: Rows) -> Facts:
         """Find the labels, sorted. Raises DataError if there is none."""
@@ -71,23 +76,28 @@ class Multilabel:
         Raises DataError for a label that no training row has.
         """
         index = {word: k for k, word in enumerate(facts["classes"])}
+        path = f"data.columns.{self.column}"
         target = torch.full((len(rows), len(index)), torch.nan)
         for row, words in self._labels(rows):
             for word in words:
                 if word not in index:
                     raise DataError(
                         f"{rows.cell_name(row, self.column)}: {quote(word)} is not a label of "
-                        f"the training rows{hint(word, index)}; remove such rows, or train on "
-                        "some of them (another data.split.seed)"
+                        f"the training rows{hint(word, index)}; leave it out ({path}.na_values), "
+                        f"or merge it with another ({path}.merge), or train on some of its rows: "
+                        "where rows are drawn, by another data.split.seed"
                     )
             target[row] = 0
             target[row, [index[word] for word in words]] = 1
         return target
 
     def _labels(self, rows: Table) -> Iterator[tuple[int, list[str]]]:
-        cells = rows.cells(self.column)
-        for row in np.flatnonzero(self.known(rows)).tolist():
-            yield row, _split(cells[row])
+        cells, form = rows.cells(self.column), rows.formats.get(self.column, ColumnFormat())
+        for row in np.flatnonzero(classes.known(self, rows)).tolist():
+            labels = _split(cells[row])
+            kept = [*filter(None, map(form.label, labels))]
+            if kept or not labels:
+                yield row, kept
 
     def outputs(self, facts: Facts) -> int:
         """Return the number of labels: logits are [n, labels]."""

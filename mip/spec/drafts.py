@@ -7,7 +7,6 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-import tomli_w
 from attrs import asdict, evolve, frozen
 
 from mip import branches, data, heads
@@ -20,6 +19,7 @@ from mip.spec.guess_photos import guess_photos, has_name_of_photos
 from mip.spec.guess_rows import find_totals, leave_out_headers
 from mip.spec.guess_targets import TargetGuess, describe_set, guess_set, guess_target
 from mip.spec.inference import Guess, guess, is_writable
+from mip.spec.writing import inline
 
 WIDTH = 200
 """The length of the longest comment."""
@@ -337,7 +337,7 @@ def _data(
     lines = [
         _comment(f"{table.name}: {len(table)} rows{with_target}"),
         "[data]",
-        f"table = {_quoted(path)}",
+        f"table = {inline(path)}",
         *_csv(csv),
     ]
     if in_parts:
@@ -348,7 +348,7 @@ def _data(
         )
     options = "seed = 0"
     if target.kind in {"binary", "multiclass"}:
-        options = f"seed = 0, stratify = {_quoted(target.column)}"
+        options = f"seed = 0, stratify = {inline(target.column)}"
         lines.append("# stratified: each class is in train, and has the same share in all parts")
     elif target.kind == "multilabel":
         options = f"seed = {_seed(rows, target.column)}"
@@ -378,7 +378,7 @@ def _rows_of(parts: Sequence[Table], target: TargetGuess, label: str) -> str:
 def _csv(csv: CsvFormat) -> list[str]:
     given = {name: value for name, value in asdict(csv).items() if value != getattr(PLAIN, name)}
     texts = [
-        f"{name} = {_list(value) if isinstance(value, tuple) else _quoted(value)}"
+        f"{name} = {_list(value) if isinstance(value, tuple) else inline(value)}"
         for name, value in given.items()
     ]
     return [f"format = {{ {', '.join(texts)} }}"] if texts else []
@@ -411,7 +411,7 @@ def _head(table: Table, target: TargetGuess) -> str:
         *map(_comment, target.remarks),
         "[head]",
         f'kind = "{target.kind}"',
-        f"column = {_quoted(target.column)}",
+        f"column = {inline(target.column)}",
         *target.options,
         "layers = [128, 128]     # between the branches and the prediction",
         "members = 8             # networks that share most weights, and predict their mean",
@@ -455,10 +455,6 @@ def _lines(lines: Sequence[str]) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    quoted = [_quoted(name) for name in names]
+    quoted = [inline(name) for name in names]
     line = f"[{', '.join(quoted)}]"
     return line if len(line) <= WIDTH // 2 else "[\n    " + ",\n    ".join(quoted) + ",\n]"
-
-
-def _quoted(text: str) -> str:
-    return tomli_w.dumps({"x": text}).strip().removeprefix("x = ")

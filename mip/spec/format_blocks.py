@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
-import tomli_w
 from attrs import evolve, fields
 
 from mip.data import ColumnFormat
@@ -13,6 +12,7 @@ from mip.errors import one_line, quote
 from mip.spec.distinct_cells import DistinctCells
 from mip.spec.guess_formats import FormatGuess
 from mip.spec.guess_targets import TargetGuess
+from mip.spec.writing import inline, key
 
 FEW_ROWS = 3
 """A class with fewer rows is in no more than two of the three parts."""
@@ -34,7 +34,7 @@ def propose_for_rare_classes(
     why = f"{'class' if one else 'classes'} {listed}: fewer than {FEW_ROWS} rows"
     note = (
         f"{why}, all or most in train, so {'it is' if one else 'they are'} hardly scored; leave "
-        f"{'it' if one else 'them'} out (na_values = {_inline(tuple(rare[:5]))}), or merge "
+        f"{'it' if one else 'them'} out (na_values = {inline(tuple(rare[:5]))}), or merge "
         f"{'it' if one else 'them'} with another class in the table"
     )
     found = formats[column]
@@ -52,17 +52,7 @@ def _block(found: FormatGuess) -> str:
     names = [field.name for field in fields(ColumnFormat)]
     changed = [name for name in names if getattr(found.form, name) != getattr(plain, name)]
     notes = [f"# {one_line(note)}" for note in found.notes]
-    values = [f"{name} = {_inline(getattr(found.form, name))}" for name in changed]
+    values = [f"{name} = {inline(getattr(found.form, name))}" for name in changed]
     if found.proposed:
-        values.append(f"# na_values = {_inline((*found.form.na_values, *found.proposed))}")
-    return "\n".join([*notes, f"[data.columns.{_key(found.column)}]", *values, ""])
-
-
-def _inline(value: str | tuple[str, ...]) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_inline, value))}]"
-    return tomli_w.dumps({"x": value}).strip().removeprefix("x = ")
-
-
-def _key(name: str) -> str:
-    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
+        values.append(f"# na_values = {inline((*found.form.na_values, *found.proposed))}")
+    return "\n".join([*notes, f"[data.columns.{key(found.column)}]", *values, ""])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from attrs import evolve, frozen
 
 from mip.data import ColumnFormat
 from mip.spec.distinct_cells import without_blanks
+from mip.spec.writing import inline
 
 _CURRENCIES = "AUD BRL CAD CHF CNY CZK DKK EUR GBP HKD HUF INR JPY MXN NOK NZD PLN RUB SEK SGD USD"
 _PREFIX = rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.replace(' ', '|')}|Rs\.?|Fr\.?|kr\.?|~|≈"
@@ -21,6 +23,13 @@ _CELL = re.compile(
     r"(?P<number>[.,]?\d(?:[\d.,'’_\s]*\d)?(?:[eE][-+]?\d+)?)(?:[.,][-–—]{1,2})?"
     rf"\s*[-−]?\s*(?P<suffix>{_SUFFIX})?\s*(?(open)\))\s*"
 )
+_POWERS = {
+    **dict.fromkeys(("k", "tsd", "thousand"), 3),
+    **dict.fromkeys(("m", "mn", "mln", "mio", "million"), 6),
+    **dict.fromkeys(("b", "bn", "bln", "mrd", "billion"), 9),
+    **dict.fromkeys(("tn", "trillion"), 12),
+}
+_MULTIPLIER = re.compile(rf"(?P<name>(?:{'|'.join(_POWERS)})\b\.?)\s*(?P<unit>.*)", re.IGNORECASE)
 _ZERO_FIRST = re.compile(r"-?0\d+")
 
 
@@ -68,20 +77,23 @@ def guess_number_writing(
     ','
     >>> guess_number_writing(Counter(["1,5 kg", "12 kg"])).form.unit
     'kg'
+    >>> describe(guess_number_writing(Counter(["$1.2M", "$350k", "$12"])).form)
+    'unit = "$", multipliers = { k = 1_000, M = 1_000_000 }'
     """
     known = without_blanks(counts)
     looks = _find_numbers(known)
     total = sum(n for text, n in known.items() if text.lower() not in MISSING_WORDS)
     if sum(n for _, _, n in looks) < (1 - FEW) * total or not looks:
         return None
-    units = _count_units(looks)
+    multipliers = _find_multipliers(looks)
+    units = _count_units(looks, multipliers)
     unit = _join_units(units)
     numbers = "".join(found["number"] for _, found, _ in looks)
     texts = [text for text, _, _ in looks]
     best: list[ColumnFormat] = []
     most = 0
     for thousands, decimal in _separators(numbers, decimal_comma):
-        form = ColumnFormat(decimal=decimal, thousands=thousands, unit=unit)
+        form = ColumnFormat(decimal, thousands, unit, multipliers)
         n_read = sum(known[text] for text in texts if form.parse_number(text) is not None)
         if n_read > most:
             best, most = [], n_read
@@ -105,11 +117,46 @@ def _find_numbers(counts: Mapping[str, int]) -> list[tuple[str, re.Match[str], i
     return [(text, found, n) for text, n in short if (found := _CELL.fullmatch(text))]
 
 
-def _count_units(looks: Sequence[tuple[str, re.Match[str], int]]) -> Counter[str]:
+def _find_multipliers(looks: Sequence[tuple[str, re.Match[str], int]]) -> dict[str, float]:
+    """Find the multipliers of a column, "k" and "M", with their factors.
+
+    A small m or b is one beside others only, since it may be a metre. Numbers with a unit that no
+    multiplied number has ("34M" and "28F") tell that all are units.
+    """
+    multiplied = dict[str, set[str]]()
+    others = {""}
+    for _, found, _ in looks:
+        multiplier, unit = _split_suffix(found)
+        (multiplied.setdefault(multiplier, set()) if multiplier else others).add(unit)
+    if multiplied.keys() <= {"m", "b"} or not others <= {"", *chain(*multiplied.values())}:
+        return {}
+    return {name: 10.0 ** _power(name) for name in sorted(multiplied, key=_power)}
+
+
+def _split_suffix(found: re.Match[str]) -> tuple[str, str]:
+    """Split what stands beside a number into a multiplier, if there may be one, and the unit."""
+    times = _MULTIPLIER.fullmatch(found["suffix"] or "")
+    after = times["unit"] if times else found["suffix"]
+    return times["name"] if times else "", _unit(found["prefix"], after)
+
+
+def _unit(prefix: str | None, suffix: str | None) -> str:
+    return "|".join(filter(None, (prefix, suffix))).strip()
+
+
+def _power(multiplier: str) -> int:
+    return _POWERS[multiplier.lower().removesuffix(".")]
+
+
+def _count_units(
+    looks: Sequence[tuple[str, re.Match[str], int]], multipliers: Collection[str] = ()
+) -> Counter[str]:
     """Count the units; one that stands beside a single number only ("5more") is none."""
     units, numbers = Counter[str](), dict[str, set[str]]()
     for _, found, n in looks:
-        unit = "|".join(filter(None, (found["prefix"], found["suffix"]))).strip()
+        multiplier, unit = _split_suffix(found)
+        if multiplier not in multipliers:
+            unit = _unit(found["prefix"], found["suffix"])
         units[unit] += n
         numbers.setdefault(unit, set()).add(found["number"])
     alone = [unit for unit in units if unit and len(numbers[unit]) == 1 and "" in units]
@@ -157,9 +204,9 @@ def describe(form: ColumnFormat) -> str:
     'thousands = ",", unit = "m2"'
     """
     plain = ColumnFormat()
-    names = ("decimal", "thousands", "unit", "date_format", "sep", "path")
+    names = ("decimal", "thousands", "unit", "multipliers", "date_format", "sep", "path")
     changed = [name for name in names if getattr(form, name) != getattr(plain, name)]
-    return ", ".join(f'{name} = "{getattr(form, name)}"' for name in changed)
+    return ", ".join(f"{name} = {inline(getattr(form, name))}" for name in changed)
 
 
 def has_leading_zeros(texts: Iterable[str]) -> bool:

@@ -106,6 +106,16 @@ FIELDS: Mapping[str, Words] = {
         "stride": "strides output_stride downsample",
         "unseen_rate": "unknown_rate oov_rate",
     },
+    "ColumnFormat": {
+        "date_format": "format datetime_format strptime",
+        "decimal": "decimal_point decimal_separator",
+        "merge": "replace map mapping rename",
+        "multipliers": "suffixes factors magnitudes",
+        "na_values": "na null nulls null_values missing missing_values",
+        "sep": "separator delimiter",
+        "thousands": "thousands_separator",
+        "unit": "units currency suffix",
+    },
     "Fusion": {
         "activation": "act nonlinearity activation_fn act_layer activations",
         "batch_norm": "bn norm normalization norm_layer batchnorm batch_normalization",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mip
+from mip.data import ColumnFormat
 from mip.errors import DataError, MipWarning
 from mip.model.cleaning import DROP_WARNING
 
@@ -96,6 +97,16 @@ def test_a_date_is_not_a_number():
 def test_a_category_is_the_same_word_from_every_dtype():
     columns = [["3", "x"], [3, "x"], [3.0, "x"], [" 3 ", "x "], ["3.0", "x"], ["3.00", "x"]]
     assert {tuple(of(a=column).texts("a")) for column in columns} == {("3", "x")}
+
+
+@given(st.lists(st.sampled_from(["oak", "elm", "yew", "?", "", "7", 7.0, None])))
+def test_merged_words_read_as_if_they_were_written_so(cells):
+    form = ColumnFormat(na_values=["?"], merge={"other": ["yew", "7"], "elm": ["elm"]})
+    read = of(a=pd.Series(cells, dtype=object)).with_formats({"a": form})
+    words = {"yew": "other", "7": "other", 7.0: "other", "?": ""}
+    meant = of(a=pd.Series([words.get(cell, cell) for cell in cells], dtype=object))
+    assert read.texts("a").tolist() == meant.texts("a").tolist()
+    assert mip.data.value_counts(read, "a") == mip.data.value_counts(meant, "a")
 
 
 def test_leading_zeros_and_fractions_stay():

@@ -32,6 +32,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 import mip
 from mip.branches import Continuous
+from mip.data import ColumnFormat
 from mip.errors import DataError, SpecError
 from mip.heads import (
     Binary,
@@ -642,16 +643,32 @@ ENCODE = {
         Ordinal("size"),
         "smal",
         "'smal' is not a class of the training rows; did you mean 'small'? (known: large, mid, "
-        "small); remove such rows, or leave them out (data.columns.size.na_values), or train on "
-        "some of them: where rows are drawn, by data.split.stratify = 'size'",
+        "small); leave such rows out (data.columns.size.na_values), or merge the class with "
+        "another (data.columns.size.merge), or train on some of them: where rows are drawn, by "
+        "data.split.stratify = 'size'",
     ),
     "multilabel": (
         Multilabel("words"),
         "sun;see",
         "'see' is not a label of the training rows; did you mean 'sea'? (known: Köln, sea, sun); "
-        "remove such rows, or train on some of them (another data.split.seed)",
+        "leave it out (data.columns.words.na_values), or merge it with another "
+        "(data.columns.words.merge), or train on some of its rows: where rows are drawn, by "
+        "another data.split.seed",
     ),
 }
+
+
+@pytest.mark.parametrize(("column", "cold"), [("tags", {3, 6, 8, 10}), ("words", {3})])
+def test_labels_are_left_out_and_merged(column, cold):
+    form = ColumnFormat(na_values=["Köln"], merge={"warm": ["sun", "sea"]})
+    rows, head = rows_of().with_formats({column: form}), Multilabel(column)
+    facts = head.adapt(rows)
+    assert facts == {"classes": ["warm"]}
+    missing = {2, 4}  # row 4 has Köln alone
+    assert {*np.flatnonzero(~head.known(rows)).tolist()} == missing
+    targets = head.encode(facts, rows)[:, 0]
+    assert {*np.flatnonzero(targets.isnan()).tolist()} == missing
+    assert {*np.flatnonzero(targets == 0).tolist()} == cold
 
 
 @pytest.mark.parametrize(("head", "cell", "text"), ENCODE.values(), ids=ENCODE)

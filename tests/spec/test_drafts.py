@@ -286,8 +286,9 @@ def test_a_split_that_leaves_a_class_out_gets_its_cure():
         prepare_job(spec, cut)
     assert str(caught.value) == (
         "table row 0, column 'y': 'yew' is not a class of the training rows (known: ash, oak); "
-        "remove such rows, or leave them out (data.columns.y.na_values), or train on some of them: "
-        "where rows are drawn, by data.split.stratify = 'y'"
+        "leave such rows out (data.columns.y.na_values), or merge the class with another "
+        "(data.columns.y.merge), or train on some of them: where rows are drawn, by "
+        "data.split.stratify = 'y'"
     )
     prepare_job(spec, mip.model.Parts(*mip.split(table, FRACTIONS, seed, stratify="y")))
 

@@ -67,6 +67,60 @@ def test_numbers_come_back(cents, separators, unit, sign, blank):
     assert form.na_values == ()
 
 
+MULTIPLIERS = {"": 0, "k": 3, "K": 3, "thousand": 3, "m": 6, "M": 6, "Mio.": 6, "bn": 9, "B": 9}
+
+
+@given(
+    cells=st.lists(
+        st.tuples(st.integers(-(10**6), 10**6), st.sampled_from([*MULTIPLIERS])),
+        min_size=8,
+        max_size=30,
+        unique=True,
+    ),
+    decimal=st.sampled_from(".,"),
+    unit=st.sampled_from(UNITS),
+    sign=st.sampled_from(SIGNS[:2]),
+    blank=st.sampled_from(BLANKS),
+    space=st.sampled_from(["", " "]),
+)
+def test_multiplied_numbers_come_back(cells, decimal, unit, sign, blank, space):
+    assume(not {name for _, name in cells} <= {"", "m"})
+    texts = [
+        written(
+            Decimal(tenths) / 10,
+            ("", decimal),
+            (unit[0], space * bool(name) + name + unit[1]),
+            sign,
+        )
+        for tenths, name in cells
+    ]
+    table, form = read([*texts, blank])
+    values = table.numbers("v")
+    expected = [float(Decimal(tenths).scaleb(MULTIPLIERS[name] - 1)) for tenths, name in cells]
+    assert values[:-1].tolist() == expected
+    assert np.isnan(values[-1])
+    assert form.na_values == ()
+    assert {*form.multipliers} == {name for _, name in cells if name}
+
+
+@pytest.mark.parametrize(
+    ("cells", "unit"),
+    [
+        ([f"{k}m" for k in range(40)], "m"),
+        ([f"{k} kg" for k in range(40)], "kg"),
+        ([f"{k} M2" for k in range(40)], "M2"),
+    ],
+)
+def test_a_letter_that_may_be_a_unit_is_one(cells, unit):
+    form = read(cells)[1]
+    assert (form.unit, form.multipliers) == (unit, {})
+
+
+def test_letters_with_a_rival_are_no_multipliers():
+    assert read(["S", "M", "L", "XL"] * 9)[1] == mip.data.ColumnFormat()
+    assert read([f"{k}{'MF'[k % 2]}" for k in range(20, 60)])[1] == mip.data.ColumnFormat()
+
+
 @given(
     days=st.lists(
         st.datetimes(datetime(1970, 1, 1), datetime(2060, 1, 1)), min_size=8, max_size=30

@@ -589,6 +589,21 @@ ERRORS = {
     + "[warm_start]\nall = 'a'\n'all.place' = 'b'\n": (
         "warm_start has 'all.place' twice: 'all' contains it"
     ),
+    PLACE + HEAD + "[data.columns.town]\nmerge = { a = ['x'], b = ['y', 'x'] }\n": (
+        "data.columns.town.merge has 'x' in 'a' and in 'b'"
+    ),
+    PLACE + HEAD + "[data.columns.town]\nmerge = { a = ['x', 'b'], b = ['y'] }\n": (
+        "data.columns.town.merge has 'b' in 'a', and merges others into it"
+    ),
+    PLACE + HEAD + "[data.columns.town]\nmerge = { a = ['x'] }\nna_values = ['x']\n": (
+        "data.columns.town.merge has 'x' in 'a', and 'na_values' has it too"
+    ),
+    PLACE + HEAD + "[data.columns.size]\nmultipliers = { k = 0 }\n": (
+        "data.columns.size.multipliers must be finite and > 0: k = 0.0"
+    ),
+    PLACE + HEAD + "[data.columns.size]\nmultipliers = { 1k = 1000 }\n": (
+        "data.columns.size.multipliers are words without digits, not '1k'"
+    ),
     PLACE + HEAD + "[train]\nmixup = -0.1\n": "train.mixup must be >= 0: -0.1",
     PLACE + HEAD + "[train]\nmixup = nan\n": "train.mixup must be >= 0: nan",
     PLACE + HEAD + "[train]\ncutmix = inf\n": "train.cutmix must be < inf: inf",

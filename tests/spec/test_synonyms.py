@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 import mip
+from mip.data import ColumnFormat
 from mip.errors import SpecError
 from mip.fields import type_hints
 from mip.images import Augment
@@ -21,7 +22,7 @@ PLAYERS = {
 }
 CLASSES = PLAYERS | {
     kind.__name__: [kind]
-    for kind in (Augment, Data, Fusion, ParamGroup, Init, Plateau, Split, Train)
+    for kind in (Augment, ColumnFormat, Data, Fusion, ParamGroup, Init, Plateau, Split, Train)
 }
 SPEC = """
 [branch.photos]

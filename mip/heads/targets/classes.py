@@ -44,12 +44,12 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
     if unseen:
         labels = ", ".join(map(format_row_label, rows.index[unseen[:8]].tolist()))
         more = f" ({len(unseen)} rows: {labels}{', …' * (len(unseen) > 8)})"
-        word = cells[unseen[0]]
+        word, path = cells[unseen[0]], f"data.columns.{column}"
         raise DataError(
             f"{rows.cell_name(unseen[0], column)}: {quote(word)} is not a class of the training "
-            f"rows{more * (len(unseen) > 1)}{hint(word, classes)}; remove such rows, or leave "
-            f"them out (data.columns.{column}.na_values), or train on some of them: where rows "
-            f"are drawn, by data.split.stratify = '{column}'"
+            f"rows{more * (len(unseen) > 1)}{hint(word, classes)}; leave such rows out ({path}."
+            f"na_values), or merge the class with another ({path}.merge), or train on some of "
+            f"them: where rows are drawn, by data.split.stratify = '{column}'"
         )
     return codes
 
