@@ -80,9 +80,11 @@ def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
     """Whether all columns of numbers that can be read in one way only have a decimal comma."""
     found = set[bool]()
     for cells in columns:
-        if any(isinstance(cell, str) and "," in cell for cell in cells.values()):
-            counts = _count_texts(cells)
-            writing = guess_number_writing(counts) if len(counts) > 1 else None
+        if cells.numbers is not None:
+            continue
+        counts = _count_texts(cells)
+        if any("," in text for text in counts) and len(counts) > 1:
+            writing = guess_number_writing(counts)
             if writing and not writing.rivals:
                 found.add(writing.form.decimal == ",")
     return found.pop() if len(found) == 1 else None
@@ -95,14 +97,15 @@ def _guess_format(
     known = without_blanks(counts)
     if len(known) < 2:
         return FormatGuess(cells.column)
-    values = cells.numbers()
-    if values is not None and (not cells.objects() or _are_numbers(known)):
-        found = _guess_plain(cells, values, counts, decimal_comma)
-        return evolve(found, blanks=_name_blanks(counts))
+    if cells.numbers is not None and (not cells.objects() or _are_numbers(known)):
+        found = _guess_plain(cells, cells.numbers, counts, decimal_comma)
+        if found.notes and has_leading_zeros(counts):  # these are codes, not amounts
+            found = FormatGuess(cells.column)
+        return evolve(found, blanks=_name_blanks(counts, known))
     numbers = guess_number_writing(counts, decimal_comma)
     if numbers and _is_sure(numbers, known):
         found = _explain_numbers(cells, counts, numbers, decimal_comma)
-        return evolve(found, blanks=_name_blanks(counts))
+        return evolve(found, blanks=_name_blanks(counts, known))
     dates = guess_date_writing(counts, day_first)
     if dates and _is_sure(dates, known):
         return _explain_dates(cells, dates)
@@ -129,7 +132,7 @@ def _guess_plain(
     """Explain a column whose cells are numbers as Python writes them."""
     column, is_finite = cells.column, np.isfinite(values)
     values = values[is_finite]
-    if has_leading_zeros(counts) or not len(values):
+    if not len(values):
         return FormatGuess(column)
     if epoch := guess_epoch(values, column):
         first = next(iter(without_blanks(counts)))
@@ -158,7 +161,7 @@ def _explain_numbers(
         note = f"{quote(longest)} is {form.parse_number(longest):.15g}"
         notes = [f"{note} ({describe(form)})" if form.writes_numbers else note]
     notes += _explain_odd(cells, writing.odd, "number")
-    values = cells.with_formats({cells.column: form}).rows().numbers(cells.column)
+    values = cells.with_format(form).rows().numbers(cells.column)
     is_known = ~np.isnan(values)
     found = FormatGuess(cells.column, form, tuple(notes))
     return _propose(found, find_sentinels(values[is_known], cells.counts[is_known]))
@@ -199,7 +202,7 @@ def _explain_dates(cells: DistinctCells, writing: Writing) -> FormatGuess:
     if form.date_format:
         notes.append(f"{quote(first)} is {_show_date(form, first)} ({describe(form)})")
     notes += _explain_odd(cells, writing.odd, "date")
-    days = cells.with_formats({cells.column: form}).rows().timestamps(cells.column)
+    days = cells.with_format(form).rows().timestamps(cells.column)
     is_known = ~np.isnan(days)
     found = [
         sentinel
@@ -223,8 +226,8 @@ def _explain_odd(cells: DistinctCells, odd: Collection[str], kind: str) -> list[
     return notes
 
 
-def _name_blanks(counts: Mapping[str, int]) -> str:
-    blanks = sorted(text for text in counts if text.lower() in BLANKS)
+def _name_blanks(counts: Mapping[str, int], known: Mapping[str, int]) -> str:
+    blanks = sorted(counts.keys() - known.keys()) if len(known) < len(counts) else []
     n_rows = sum(counts[text] for text in blanks)
     rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
     return f"{' and '.join(map(quote, blanks))} in {rows}: missing" if blanks else ""
