@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -80,10 +80,14 @@ def open_spec(
     check_outputs(outputs, force, files, table_path)
     try:
         rows = _open_table(table_path, spec, spec.data.stream)
-        check_no_photo(outputs, rows)
+        check_no_photo(outputs, rows, spec.data.columns)
         table, report = mip.clean(spec, rows)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
+    except DataError as error:
+        if any(table_path.parent.glob(table_path.name)):
+            raise
+        raise DataError(f"{error}; --set data.table=PATH says where it is") from error
     echo(f"{table.name}: {report}")
     return spec, table
 
@@ -205,29 +209,39 @@ def check_outside_table(path: Path, table: Path | None) -> None:
         raise FileError(f"{path}: would be read as a part of {table}; choose another folder")
 
 
-def check_no_photo(outputs: Sequence[Path | None], table: Rows) -> None:
+def check_no_photo(
+    outputs: Sequence[Path | None], table: Rows, formats: Mapping[str, mip.data.ColumnFormat]
+) -> None:
     """Raise FileError for an output that a cell of the table names: a photo is an input too."""
     for path in [path for path in outputs if path and path.exists()]:
-        for chunk in table.chunks():
-            columns = (_cells_with(path.name, chunk, column) for column in chunk.columns)
-            names = chain.from_iterable(map(mip.data.as_photos, chain.from_iterable(columns)))
-            photos = [
-                Path(chunk.root or ".", name)
-                for name in names
-                if isinstance(name, str) and name.endswith(path.name)
-            ]
-            check_output(path, True, photos)
+        for photo in _photos_named_like(path, table.with_formats(formats)):
+            with suppress(DataError):  # it names no file
+                check_output(path, True, [mip.images.find_photo(photo)])
 
 
-def _cells_with(name: str, table: mip.Table, column: str) -> list[Any]:
-    """Return the cells of a column, of texts only those that have this name in them."""
+def _photos_named_like(path: Path, table: Rows) -> Iterator[mip.data.PhotoName]:
+    """Yield the photos of cells that have the name of a file, or a part of it: few are looked up."""
+    import numpy as np
     import pandas as pd
 
-    cells = table[column]
-    if not isinstance(cells.dtype, pd.StringDtype):
-        return table.cells(column)
-    rows = cells.str.contains(name, regex=False, na=False).to_numpy().nonzero()[0]
-    return table.select([column]).take(rows).cells(column)
+    stem = path.stem.casefold()
+    substrings = {stem[start:end] for start, end in combinations(range(len(stem) + 1), 2)}
+    for chunk in table.chunks():
+        for column in chunk.columns:
+            cells = chunk[column]
+            if not isinstance(cells.dtype, pd.StringDtype):
+                cells = pd.Series(map(_name_in, chunk.cells(column)), dtype="str")
+            names = cells.str.casefold()
+            is_word = pd.to_numeric(names, errors="coerce").isna()
+            named = names.isin(substrings) | (is_word & names.str.contains(stem, regex=False))
+            for photo in chain.from_iterable(chunk.take(np.flatnonzero(named)).photos(column)):
+                if isinstance(photo, mip.data.PhotoName):
+                    yield photo
+
+
+def _name_in(cell: object) -> str:
+    is_name = isinstance(cell, (str, int, float, list, os.PathLike))
+    return mip.data.as_text(cell) if is_name else ""
 
 
 def model_files(model: Path) -> list[Path]:
