@@ -220,7 +220,7 @@ def check_no_photo(
 
 
 def _photos_named_like(path: Path, table: Rows) -> Iterator[mip.data.PhotoName]:
-    """Yield the photos of cells that have the name of a file, or a part of it: few are looked up."""
+    """Yield the photos of cells that have the name of a file or a part of it."""
     import numpy as np
     import pandas as pd
 
