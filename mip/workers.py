@@ -116,7 +116,6 @@ def _signals_blocked() -> Iterator[None]:
 
 def _init_worker(alive: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _exit)
     Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     torch.set_num_threads(1)
 
@@ -134,6 +133,7 @@ def _end_with_parent(alive: Connection) -> None:
 
 def _run_task(task: bytes) -> bytes:
     try:
+        signal.signal(signal.SIGTERM, _exit)  # before, there is nothing to clean up
         function, item = pickle.loads(task)  # noqa: S301 - `_pickled` wrote it
         return pickle.dumps(function(item))
     except SystemExit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 
 from mip.errors import MipError, hint
 
@@ -15,6 +16,7 @@ VERBS: Mapping[str, str] = {
     "evaluate": "eval test score metrics",
     "fit": "train learn run",
     "fit --resume": "resume continue restart",
+    "--help": "help man usage commands",
     "lr": "lr-find find-lr lr-finder range-test",
     "new": "init create draft infer-spec",
     "predict": "infer inference apply",
@@ -67,13 +69,19 @@ def check_verb(word: str, verbs: Iterable[str]) -> None:
     >>> check_verb("train", ["fit", "predict"])
     Traceback (most recent call last):
     mip.errors.MipError: there is no command 'mip train'; use 'mip fit'
+    >>> check_verb("trian", ["fit", "predict"])
+    Traceback (most recent call last):
+    mip.errors.MipError: there is no command 'mip trian'; did you mean 'fit'? (known: fit, predict)
     """
     known = list(verbs)
     if word in known:
         return
-    meant = next((ours for ours, words in VERBS.items() if word in words.split()), None)
-    cure = f"; use 'mip {meant}'" if meant else hint(word, known)
-    raise MipError(f"there is no command 'mip {word}'{cure}")
+    ours = {other: verb for verb, others in VERBS.items() for other in others.split()}
+    if word in ours:
+        raise MipError(f"there is no command 'mip {word}'; use 'mip {ours[word]}'")
+    near = get_close_matches(word.lower(), [*known, *ours], n=1)
+    meant = [ours.get(each, each) for each in near]
+    raise MipError(f"there is no command 'mip {word}'{hint(word, known, meant)}")
 
 
 def check_options(verb: str, takes_value: Mapping[str, bool], words: Sequence[str]) -> None:

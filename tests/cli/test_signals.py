@@ -93,6 +93,17 @@ def test_processes_end_with_the_iterator():
     assert set(multiprocessing.active_children()) <= before
 
 
+@pytest.mark.slow
+def test_processes_that_end_while_they_start_are_silent(capfd):
+    def items():
+        yield 1000.0
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        within(60, partial(list, parallel_map(slow, items(), workers=2)))
+    assert capfd.readouterr().err == ""
+
+
 def refused(item):
     raise LookupError(f"there is no {item}")
 

@@ -22,6 +22,8 @@ MISTAKES = {
     "validate a.toml": "there is no command 'mip validate'; use 'mip check'",
     "summary a.toml": "there is no command 'mip summary'; use 'mip show'",
     "resume a.toml": "there is no command 'mip resume'; use 'mip fit --resume'",
+    "help": "there is no command 'mip help'; use 'mip --help'",
+    "trian a.toml": "there is no command 'mip trian'; did you mean 'fit'? (known: ",
     "predcit m.st a.csv": "there is no command 'mip predcit'; did you mean 'predict'? (known: ",
     "fit a.toml --epochs 5": "'mip fit' has no option '--epochs'; use '--set train.epochs=5'",
     "fit a.toml --epochs=5": "'mip fit' has no option '--epochs'; use '--set train.epochs=5'",
@@ -67,7 +69,7 @@ def test_a_value_may_look_like_an_option(words, run):
 
 
 def test_synonyms_propose_what_is_there():
-    assert {name.split()[0] for name in OTHER_VERBS} <= set(NAMES)
+    assert {name.split()[0] for name in OTHER_VERBS} <= {*NAMES, "--help"}
     words = [word for text in OTHER_VERBS.values() for word in text.split()]
     assert len(words) == len(set(words))
     assert not set(words) & set(NAMES)
