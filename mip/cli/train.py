@@ -159,8 +159,8 @@ def _report(ended: mip.runs.Run, parts: mip.model.Parts, out: Path) -> None:
     if ended.plan.spec.train.restore_best:
         epoch = mip.metrics.best_epoch(ended.history.epochs, "valid/loss") + 1
         echo(f"restored: epoch {epoch}, with the best valid loss")
-    written = sorted(path.name for path in out.iterdir() if path.name != mip.files.LOCK)
-    echo(f"wrote {', '.join(written)} in {out}")
+    written = {path.relative_to(out).parts[0] for path in mip.files.run_files(out)}
+    echo(f"wrote {', '.join(sorted(written))} in {out}")
 
 
 def sweep(

@@ -23,7 +23,8 @@ def check_same_columns(
 ) -> None:
     """Raise DataError for a file whose columns (name to type) differ from those of the first file.
 
-    Their order does not matter, and all types of numbers count as the same.
+    Their order does not matter. All types of numbers count as the same, all types of texts too,
+    and categories as what they are categories of.
     """
     first = schemas[0]
     for file, schema in zip(files, schemas, strict=True):
@@ -38,7 +39,9 @@ def check_same_columns(
 
 
 def _type_family(kind: str) -> str:
-    return "number" if re.fullmatch(r"u?int\d+|halffloat|float|double", kind) else kind
+    kind = re.sub(r"dictionary<values=(.+), indices=.*>", r"\1", kind)
+    families = {"number": r"u?int\d+|halffloat|float|double", "text": r"(large_)?string(_view)?"}
+    return next((name for name, kinds in families.items() if re.fullmatch(kinds, kind)), kind)
 
 
 def check_filled(table: Table) -> Table:

@@ -20,11 +20,19 @@ WINDOW = "window of the train rows"
 """The name of a window of shards in what describes a run."""
 
 
+ROWS_OF_PARTS = tuple(f"{name} rows" for name in Parts._fields)
+"""The names of the digests of the parts there."""
+
+
+MAX_DIFFERENCES = 3
+"""The number of settings that an error about another run names."""
+
+
 def origin(spec: Spec, parts: Parts) -> dict[str, Any]:
     """Describe what a run is made of: its spec, digests of its rows and, of shards, their window,
     on which the order of an epoch depends.
     """
-    rows = {f"{name} rows": part.digest() for name, part in zip(parts._fields, parts, strict=True)}
+    rows = {name: part.digest() for name, part in zip(ROWS_OF_PARTS, parts, strict=True)}
     window = parts.train.window if isinstance(parts.train, Shards) else None
     return {"spec": to_dict(spec), **rows, WINDOW: window}
 
@@ -36,7 +44,7 @@ def load_run_checkpoint(
 
     It describes the run as `start` does: fields that may differ have their new values. Raises
     FileError if it is damaged, naming the newest other one that is intact, and SpecError
-    naming the first difference if it belongs to another run.
+    naming what differs if it belongs to another run.
     """
     # Origins are compared first, because other rows or layers make other tensors too.
     before = {WINDOW: start.extra.get(WINDOW), **_origin_in(path, kinds)}  # older files lack it
@@ -99,8 +107,17 @@ long the run is.
 
 
 def _check_same_run(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    for name, was, now in differences(before, after, MAY_DIFFER):
-        raise SpecError(
-            f"{path}: not the same run: {name} was {was!s:.60} and is {now!s:.60}; "
-            "start again without resume"
-        )
+    found = [*differences(before, after, MAY_DIFFER)]
+    if not found:
+        return
+    settings = [
+        f"{name.removeprefix('spec.')} was {was!s:.60} and is {now!s:.60}"
+        for name, was, now in found
+        if name.partition(".")[0] not in ROWS_OF_PARTS
+    ]
+    what, own = ", ".join(settings[:MAX_DIFFERENCES]), "its own spec.toml"
+    if not settings:
+        rows, _, column = found[0].path.partition(".")
+        what, own = f"the {rows} are others, column '{column}' differs", "the rows that it had"
+    cure = f"resume it with {own}, or start again without resume"
+    raise SpecError(f"{path}: not the same run: {what}; {cure}")

@@ -169,14 +169,19 @@ def test_schema_is_printed_or_written(folder, run):
 
 
 def test_fit_fills_a_run_folder(folder, run):
+    Path("run").mkdir()
+    Path("run/notes.txt").write_text("of the user")
     code, out, err = run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=1")
     assert code == 0, err
     names = {
         path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file()
     }
     wanted = "spec.toml history.jsonl metrics.json history.png model.safetensors"
+    written = " ".join(sorted(["checkpoints", *wanted.split()]))
+    assert out.splitlines()[-1] == f"wrote {written.replace(' ', ', ')} in run"
     assert names == {
         *wanted.split(),
+        "notes.txt",
         "checkpoints/last.safetensors",
         "checkpoints/best.safetensors",
     }
@@ -682,8 +687,16 @@ def test_resume_refuses_what_has_changed(folder, run):
     assert run("fit", "houses.toml", "--out", "run")[0] == 0
     cell(folder, 0, "area", "123")
     text = refused(run("fit", "houses.toml", "--out", "run", "--resume"))
-    assert text.startswith("run/checkpoints/last.safetensors: not the same run: ")
-    assert "rows.area" in text
+    assert text == (
+        "run/checkpoints/last.safetensors: not the same run: the valid rows are others, column "
+        "'area' differs; resume it with the rows that it had, or start again without resume"
+    )
+    changes = ["--set", "train.batch_size=4", "--set", "train.optimizer.lr=1", "--resume"]
+    assert refused(run("fit", "houses.toml", "--out", "run", *changes)) == (
+        "run/checkpoints/last.safetensors: not the same run: train.batch_size was 8 and is 4, "
+        "train.optimizer.lr was 0.005 and is 1.0; resume it with its own spec.toml, or start again "
+        "without resume"
+    )
 
 
 def test_a_bad_change_is_named(folder, run):

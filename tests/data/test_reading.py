@@ -262,9 +262,11 @@ def test_a_shard_of_other_columns_is_named(tmp_path):
     )
 
 
-def test_shards_may_differ_in_the_order_of_columns_and_the_type_of_numbers(tmp_path):
-    first = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
-    other = pd.DataFrame({"b": ["z", None], "a": [1.5, None]})
+@pytest.mark.parametrize("categories", [[], [0], [1]])
+def test_shards_may_differ_in_the_order_of_columns_and_the_type_of_numbers(categories, tmp_path):
+    kinds = [{"b": "category"} if k in categories else {} for k in range(2)]
+    first = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}).astype(kinds[0])
+    other = pd.DataFrame({"b": ["z", None], "a": [1.5, None]}).astype(kinds[1])
     first.to_parquet(tmp_path / "0.parquet"), other.to_parquet(tmp_path / "1.parquet")
     (tmp_path / "csv").mkdir()
     written(tmp_path / "csv", "a,b\n1,x\n2,y\n", "0.csv")

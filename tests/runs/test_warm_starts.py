@@ -229,19 +229,20 @@ def test_a_run_does_not_go_on_with_other_warm_starts(begun, others):
     with pytest.raises(SpecError) as caught:
         mip.run(mip.parse(text(more="")), all_of(others), out=begun / "cut", resume=True)
     assert str(caught.value) == (
-        f"{begun}/cut/checkpoints/last.safetensors: not the same run: spec.warm_start.rooms was "
-        "alone.safetensors and is nothing; start again without resume"
+        f"{begun}/cut/checkpoints/last.safetensors: not the same run: warm_start.rooms was "
+        "alone.safetensors and is nothing; resume it with its own spec.toml, or start again "
+        "without resume"
     )
     more = '[warm_start]\n"rooms.sizes" = "alone.safetensors"\n'
     with pytest.raises(
-        SpecError, match=r"spec\.warm_start\.rooms was alone.safetensors and is nothing"
+        SpecError, match=r"run: warm_start\.rooms was alone.safetensors and is nothing"
     ):
         mip.run(mip.parse(text(more=more)), all_of(others), out=begun / "cut", resume=True)
 
 
 def test_a_changed_branch_is_named_before_its_weights_are_copied(begun, others):
     spec = mip.parse(text(), changes={"branch.rooms.layers": [8]})
-    with pytest.raises(SpecError, match=r"spec\.branch\.rooms\.layers was \[6\] and is \[8\]"):
+    with pytest.raises(SpecError, match=r"run: branch\.rooms\.layers was \[6\] and is \[8\]"):
         mip.run(spec, all_of(others), out=begun / "cut", resume=True)
 
 

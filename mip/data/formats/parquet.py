@@ -21,8 +21,20 @@ def read_parquet(files: Sequence[Path], name: str) -> pd.DataFrame:
     """Read Parquet files that have the same columns."""
     tables = [_read_file(file) for file in files]
     check_same_columns(name, files, [{f.name: str(f.type) for f in t.schema} for t in tables])
-    whole = import_pyarrow().concat_tables(tables, promote_options="permissive")
+    plain = _decode_mixed_categories(tables)
+    whole = import_pyarrow().concat_tables(plain, promote_options="permissive")
     return frame_from_arrow(whole, name).reset_index(drop=True)
+
+
+def _decode_mixed_categories(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
+    """Make plain columns of categories that are plain in another table."""
+    is_category = import_pyarrow().types.is_dictionary
+    plain = {f.name for table in tables for f in table.schema if not is_category(f.type)}
+    for table in tables:
+        for k, (field, cells) in enumerate(zip(table.schema, table.columns, strict=True)):
+            if is_category(field.type) and field.name in plain:
+                table = table.set_column(k, field.name, cells.cast(field.type.value_type))
+        yield table
 
 
 def _read_file(path: Path) -> pa.Table:
