@@ -138,10 +138,10 @@ class Fuse:
 def _module(name: str, branch: Branch, facts: Facts) -> nn.Module:
     try:
         return branch.module(facts)
-    except SpecError as error:  # of a nested branch, whose name it begins with
-        raise SpecError(f"{name}.{error}") from error
+    except SpecError as error:  # of a nested branch, whose path it begins with
+        raise SpecError(f"branch.{name}.{error}") from error
     except Exception as error:  # a backbone may raise anything; the path tells which one
-        raise SpecError(f"{name}: the module cannot be built: {error}") from error
+        raise SpecError(f"branch.{name}: the module cannot be built: {error}") from error
 
 
 class FusionNet(nn.Module):

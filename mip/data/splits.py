@@ -286,11 +286,13 @@ def _parts_by_key(keys: np.ndarray, fractions: Sequence[float], seed: int) -> np
 def _split_by_names(table: AnyTable, column: str) -> tuple[AnyTable, ...]:
     words = {word for chunk in table.chunks([column]) for word in chunk.texts(column)}
     numbers = {word: PARTS.index(name) for word in words if (name := part_name(word))}
-    if len(numbers) < len(words) or PARTS.index("train") not in numbers.values():
-        names = ", ".join(sorted(words))
+    if unknown := sorted(words - numbers.keys()):
+        names = ", ".join(map(quote, unknown[:5])) + ", …" * (len(unknown) > 5)
         raise DataError(
             f"{table.name}: column '{column}' must say train, valid or test, not {names}"
         )
+    if PARTS.index("train") not in numbers.values():
+        raise DataError(f"{table.name}: column '{column}' says train in no row")
     part_of = lambda texts: np.array([numbers[word] for word in texts])  # noqa: E731
     if isinstance(table, Shards):
         return table.divide(lambda group: part_of(_texts_of(table, group, column)), len(PARTS))
@@ -365,7 +367,7 @@ def with_folds(table: Table, folds: Table, column: str = "fold") -> Table:
         labels = [*map(as_text, labels)]
     if len(set(rows)) != len(rows):
         raise DataError(f"{folds.name}: duplicate row in column 'row'")
-    fold = dict(zip(rows, folds.texts(column), strict=True))
+    fold = {row: name for row, name in zip(rows, folds.texts(column), strict=True) if name}
     for row in labels:
         if row not in fold:
             raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import compress
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from mip.branches import Facts, layer_sizes_field
 from mip.data import ColumnFormat, Rows, Table, content_key, is_list
-from mip.errors import DataError, hint, quote
+from mip.errors import DataError, MipWarning, hint, quote
 from mip.heads.fields import (
     Missing,
     activation_field,
@@ -27,6 +28,9 @@ from mip.heads.losses import Criterion, check_shapes
 from mip.heads.targets import classes
 from mip.metrics import auc, f1
 from mip.nn import Activation, BatchNorm
+
+SEPARATORS = frozenset(",|/")
+"""What stands between labels in tables of others, and may be part of a label here."""
 
 
 @frozen
@@ -62,11 +66,21 @@ class Multilabel:
         return known
 
     def adapt(self, rows: Rows) -> Facts:
-        """Find the labels, sorted. Raises DataError if there is none."""
-        chunks = rows.chunks([self.column])
-        labels = {word for chunk in chunks for _, words in self._labels(chunk) for word in words}
+        """Find the labels, sorted. Raises DataError if there is none; a MipWarning names a label
+        that seems to be several, if no cell has several.
+        """
+        labels, most = set[str](), 0
+        for chunk in rows.chunks([self.column]):
+            for _, words in self._labels(chunk):
+                labels.update(words)
+                most = max(most, len(words))
         if not labels:
             raise DataError(f"{rows.name}: column '{self.column}' has no label")
+        joined = sorted(label for label in labels if set(label) & SEPARATORS)
+        if joined and most == 1:
+            cure = f"set data.columns.{self.column}.sep if it is several"
+            text = f"column '{self.column}': {quote(joined[0])} is one label; {cure}"
+            warnings.warn(f"{rows.name}: {text}", MipWarning, stacklevel=2)
         return {"classes": sorted(labels)}
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:

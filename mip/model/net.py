@@ -44,12 +44,7 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
         _check_needs_nothing(plan)
     root, head, facts = plan.spec.root, plan.spec.head, plan.facts
     with seeded(derive("build", seed)), LimitBytes(MAX_BYTES):
-        try:
-            body = root.module(facts["branch"])
-        except TooLargeError:
-            raise
-        except SpecError as error:
-            raise SpecError(f"branch.{error}") from error
+        body = root.module(facts["branch"])
         # Lazy layers find their widths in this pass, so that no spec has to state them.
         vector = _try_branch(body, root, plan.example(), "fusion")
         logits = tower(head, facts["head"], vector.shape[1])
@@ -77,7 +72,7 @@ def _check_needs_nothing(plan: Plan) -> None:
 
 def _try_branch(module: Any, branch: Branch, inputs: Tree, path: str) -> Tensor:
     if isinstance(branch, Fuse):  # first the branches that it holds, to name the one that fails
-        around = "branch" if path == "fusion" else path
+        around = "branch" if path == "fusion" else f"{path}.branch"
         for name, child in branch.branch.items():
             _try_branch(module.branch[name], child, inputs[name], f"{around}.{name}")
     vector = _try(module, inputs, path)

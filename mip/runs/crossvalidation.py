@@ -73,6 +73,8 @@ def crossval(
     if isinstance(table, Shards):
         raise DataError("crossval: shards must be read into memory: mip.read")
     fold_of_row = table.texts(column)
+    for position in np.flatnonzero(fold_of_row == "")[:1].tolist():
+        raise DataError(f"{table.cell_name(position, column)}: no fold")
     names = sorted(set(fold_of_row))
     if len(names) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(names)} fold; 2 are needed")

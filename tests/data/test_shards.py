@@ -602,7 +602,7 @@ def test_a_column_may_say_the_parts_and_leave_some_without_rows(tmp_path):
     assert [*map(rows_of, cut)] == [[0, 2], [], [1]]
     assert all(isinstance(part, Shards) for part in cut)
     written(tmp_path, pa.table({**cells, "part": ["train", None, "x"]}), [[2], [1]])
-    want = ": column 'part' must say train, valid or test, not , train, x"
+    want = ": column 'part' must say train, valid or test, not '', 'x'"
     for rows in (mip.stream(tmp_path), mip.read(tmp_path)):
         refused(f"{tmp_path.name}{want}", mip.parts, spec, rows)
 

@@ -362,11 +362,18 @@ def test_parts_follow_a_column():
     assert [part.row_ids.tolist() for part in parts] == [[0, 2, 3], [], [1]]
 
 
-def test_a_part_of_another_name_is_refused():
-    table = mip.from_frame(frame_of(2).assign(part=["train", "tset"]))
-    with pytest.raises(
-        DataError, match="column 'part' must say train, valid or test, not train, tset"
-    ):
+@pytest.mark.parametrize(
+    ("parts", "error"),
+    [
+        (["train", "tset"], "must say train, valid or test, not 'tset'"),
+        (["", "train"], "must say train, valid or test, not ''"),
+        ("abcdefg", "must say train, valid or test, not 'a', 'b', 'c', 'd', 'e', …"),
+        (["valid", "test"], "says train in no row"),
+    ],
+)
+def test_a_column_of_other_words_than_parts_is_refused(parts, error):
+    table = mip.from_frame(frame_of(len(parts)).assign(part=[*parts]))
+    with pytest.raises(DataError, match=f"column 'part' {re.escape(error)}$"):
         mip.parts(with_split('column = "part"'), table)
 
 
@@ -397,15 +404,16 @@ def test_a_fold_that_is_none_names_the_known(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "error"),
+    ("rows", "names", "error"),
     [
-        (["0", "1"], "folds.csv: no fold for row 2 of table"),
-        (["0", "1", "1"], "folds.csv: duplicate row in column 'row'"),
-        (["0", "1", ""], "folds.csv row 2, column 'row': not the number of a row"),
-        (["0", "1", "1.5"], "folds.csv row 2, column 'row': not the number of a row"),
+        ("01", "00", "folds.csv: no fold for row 2 of table"),
+        ("012", ["0", "1", ""], "folds.csv: no fold for row 2 of table"),
+        ("011", "000", "folds.csv: duplicate row in column 'row'"),
+        (["0", "1", ""], "000", "folds.csv row 2, column 'row': not the number of a row"),
+        (["0", "1", "1.5"], "000", "folds.csv row 2, column 'row': not the number of a row"),
     ],
 )
-def test_folds_that_do_not_fit_are_refused(rows, error):
-    folds = mip.from_frame(pd.DataFrame({"row": rows, "fold": 0}), name="folds.csv")
+def test_folds_that_do_not_fit_are_refused(rows, names, error):
+    folds = mip.from_frame(pd.DataFrame({"row": [*rows], "fold": [*names]}), name="folds.csv")
     with pytest.raises(DataError, match=f"^{re.escape(error)}$"):
         with_folds(of(x=range(3)), folds)

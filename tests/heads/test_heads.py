@@ -567,6 +567,23 @@ def test_lists_and_words_mean_the_same_labels():
     assert Multilabel("x").encode(facts, rows).tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
 
 
+@pytest.mark.parametrize(
+    ("cells", "joined"),
+    [
+        (["a,b", "b", "a"], "a,b"),
+        (["c", "b|a", "a"], "b|a"),
+        (["a,b", "b; c"], ""),
+        ([["a,b", "c"], ["c"]], ""),
+        (["a b", "c"], ""),
+    ],
+)
+def test_labels_that_another_separator_may_divide_are_named(cells, joined, recwarn):
+    Multilabel("x").adapt(mip.from_columns({"x": cells}))
+    text = f"'{joined}' is one label; set data.columns.x.sep if it is several"
+    said = [str(each.message) for each in recwarn]
+    assert said == ([f"table: column 'x': {text}"] if joined else [])
+
+
 def test_scores_of_labels_agree_with_torchmetrics():
     head, facts = Multilabel("x"), {"classes": ["a", "b", "c"]}
     generator = torch.Generator().manual_seed(4)

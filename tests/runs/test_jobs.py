@@ -216,9 +216,13 @@ def test_folds_are_predicted_by_models_that_never_saw_them(table):
     assert done.predictions.loc[alone.index, "value"].tolist() == alone["value"].tolist()
 
 
-def test_one_fold_is_not_enough(table):
-    with pytest.raises(mip.MipError, match="column 'y2' has 1 fold"):
-        mip.crossval(spec(), evolve(table, frame=table.frame.assign(y2=0)), "y2")
+@pytest.mark.parametrize(
+    ("names", "error"), [("00", "column 'k' has 1 fold"), (["0", ""], "row 1, column 'k': no fold")]
+)
+def test_folds_are_named_in_every_row_and_two_at_least(names, error, table):
+    frame = table.frame.assign(k=[names[row % 2] for row in range(len(table))])
+    with pytest.raises(mip.MipError, match=error):
+        mip.crossval(spec(), evolve(table, frame=frame), "k")
 
 
 def test_rows_past_the_memory_limit_are_read_anew_and_train_the_same(cut, monkeypatch):
