@@ -84,6 +84,10 @@ def open_spec(
         table, report = mip.clean(spec, rows)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
+    except DataError as error:
+        if any(table_path.parent.glob(table_path.name)):
+            raise
+        raise DataError(f"{error}; --set data.table=PATH says where it is") from error
     echo(f"{table.name}: {report}")
     return spec, table
 

@@ -675,6 +675,13 @@ def test_replay_shows_a_step_and_holds_it_against_the_history(folder, run):
     assert refused(run("replay", "run", 7)) == "run: there is no step 7; its steps are 1 to 6"
     text = refused(run("replay", "no-run", 1))
     assert text == "no-run/spec.toml: there is no such spec"
+    Path("deep").mkdir()
+    Path("run").rename("deep/run")
+    text = refused(run("replay", "deep/run", 5))
+    assert text == (
+        "deep/run/../houses.csv: there is no such table; --set data.table=PATH says where it is"
+    )
+    assert run("replay", "deep/run", 5, "--set", "data.table=houses.csv")[0] == 0
 
 
 def _run_of(folder: str) -> tuple[mip.spec.Spec, mip.model.Parts]:

@@ -115,8 +115,8 @@ def test_nothing_is_changed_by_looking(table):
 
 def test_a_size_that_the_backbone_cannot_take_is_named(table):
     message = (
-        r"^branch\.looks\.branch\.photos\.size = 8: the backbone 'squeezenet1_1' cannot take photos "
-        r"of this size \(.+\)$"
+        r"^branch\.looks\.branch\.photos\.size = 8: the backbone 'squeezenet1_1' cannot take "
+        r"photos of this size \(.+\)$"
     )
     with pytest.raises(SpecError, match=message):
         mip.build(mip.adapt(spec_of(photos(8, "squeezenet1_1")), table))
