@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import csv
+import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -26,6 +27,10 @@ SAMPLE_LINES = 1000
 
 BLOCK_BYTES = 1 << 20
 """The bytes that are decoded at a time to recognise the encoding."""
+
+
+MAX_CELL = min(sys.maxsize, 2**31 - 1)
+"""The characters of the longest cell: a photo in base64 has more than Python's 131,072."""
 
 
 def _as_tuple(names: Sequence[str]) -> tuple[str, ...]:
@@ -58,6 +63,21 @@ class CsvFormat:
 
 PLAIN = CsvFormat()
 """Commas, or tabs in a `.tsv` file, in UTF-8, with a header."""
+
+
+def parse_lines(lines: Iterable[str], separator: str, strict: bool = True) -> Iterator[list[str]]:
+    r"""Parse the lines of a CSV file; blank ones are no rows. Raises ValueError naming a line that
+    is no CSV, which is read somehow if not `strict`.
+
+    >>> list(parse_lines(["a,b\n", "\n", '"1,5",2\n'], ","))
+    [['a', 'b'], ['1,5', '2']]
+    """
+    csv.field_size_limit(MAX_CELL)
+    reader = csv.reader(lines, delimiter=separator, strict=strict)
+    try:
+        yield from filter(None, reader)
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from error
 
 
 def sniff_csv(path: str | Path, names: Sequence[str] = ()) -> CsvFormat:
@@ -96,10 +116,10 @@ def _encoding(path: Path) -> str:
 def _width(path: Path, encoding: str, sep: str) -> int:
     """Return into how many cells a separator divides the first lines; 1 if into different ones."""
     with path.open(newline="", encoding=encoding, errors="replace") as file:
-        lines = csv.reader(file, delimiter=sep)
         try:
-            widths = {len(line) for line in islice(lines, SAMPLE_LINES) if line}
-        except csv.Error:
+            lines = parse_lines(file, sep, strict=False)
+            widths = {len(line) for line in islice(lines, SAMPLE_LINES)}
+        except ValueError:
             return 1
     return widths.pop() if len(widths) == 1 else 1
 

@@ -43,14 +43,54 @@ def test_a_form_is_recognised(tmp_path, sep, encoding, suffix):
     assert mip.read(path, sniff_csv(path)).frame.astype(object).equals(frame.astype(object))
 
 
-def test_a_file_that_is_read_wrongly_says_how_to_read_it(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "encoding", "error", "option", "value"),
+    [
+        ("a;b\n1;3,5\n", "utf-8", "the header has one name, 'a;b'", "sep", ";"),
+        ("a|b\n1|2\n", "utf-8", "the header has one name, 'a|b'", "sep", "|"),
+        ("a;b,c\n1;2,3,4\n", "utf-8", "row 0 has 3 cells, but the header has 2", "sep", ";"),
+        (
+            "a,b\n1,ö\n",
+            "cp1252",
+            "line 2 has a byte 0xf6, which is not utf-8",
+            "encoding",
+            "cp1252",
+        ),
+        (
+            "a,b\n1,ö\n",
+            "utf-16",
+            "line 1 has a byte 0xff, which is not utf-8",
+            "encoding",
+            "utf-16",
+        ),
+    ],
+)
+def test_a_file_that_is_read_wrongly_says_how_to_read_it(
+    tmp_path, text, encoding, error, option, value
+):
     path = tmp_path / "t.csv"
-    path.write_text("a;b\n1;2\n1;3,5\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"it seems to be separated by ';': data.format.sep"):
+    path.write_text(text, encoding=encoding)
+    with pytest.raises(DataError) as caught:
         mip.read(path)
-    path.write_text("a,b\n1,Köln\n", encoding="cp1252")
-    with pytest.raises(DataError, match=r"it seems to be cp1252: data.format.encoding = 'cp1252'"):
-        mip.read(path)
+    found = f"separated by '{value}'" if option == "sep" else value
+    assert str(caught.value) == (
+        f"t.csv: not a readable CSV table: {error}; it seems to be {found}: "
+        f"data.format.{option} = '{value}'"
+    )
+    assert len(mip.read(path, sniff_csv(path)).columns) == 2
+
+
+@pytest.mark.parametrize("text", ["a|b\n1\n", "a\nx;y\n", "a;b\n1;2\n"])
+def test_a_table_may_have_one_column(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    assert len(mip.read(tmp_path / "t.csv", CsvFormat(sep=",")).columns) == 1
+
+
+def test_a_photo_in_a_cell_may_be_long(tmp_path):
+    path, photo = tmp_path / "t.csv", "x" * 200_000
+    path.write_text(f"photo;price\n{photo};3\n")
+    table = mip.read(path, sniff_csv(path))
+    assert table[0] == {"photo": photo, "price": "3"}
 
 
 def test_blanks_around_names_are_no_part_of_them(tmp_path):

@@ -5,16 +5,15 @@ The only parser is Python's, so the rows that are counted are the rows that are 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from toolz import partition_all
 
 from mip.data.checks import check_same_columns, check_unique
-from mip.data.csv_format import PLAIN, CsvFormat, sniff_csv
-from mip.errors import DataError
+from mip.data.csv_format import PLAIN, CsvFormat, parse_lines, sniff_csv
+from mip.errors import DataError, quote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,37 +39,46 @@ def _read_file(path: Path, form: CsvFormat) -> pd.DataFrame:
     encoding = "utf-8-sig" if form.encoding == "utf-8" else form.encoding
     try:
         with path.open(newline="", encoding=encoding) as file:
-            lines = _parse(file, form.separator(path))
+            lines = parse_lines(file, form.separator(path))
             header = list(form.names) if form.names else next(lines, None)
             if header is None:
                 raise ValueError("the file is empty")
             header = [name.strip() for name in header]
             check_unique(header, "in the header")
+            if len(header) == 1 and not form.sep and sniff_csv(path).sep:
+                raise ValueError(f"the header has one name, {quote(header[0])}")
             chunks = partition_all(CHUNK_ROWS, _check_widths(lines, len(header)))
             frames = [pd.DataFrame(rows, columns=header, dtype=str) for rows in chunks]
             empty = pd.DataFrame(columns=header, dtype=str)
             return pd.concat(frames or [empty], ignore_index=True)
     except ValueError as error:
-        cure = _cure(path, form, error)
-        raise DataError(f"{path.name}: not a readable CSV table: {error}{cure}") from error
+        why = _explain(path, form, error)
+        raise DataError(f"{path.name}: not a readable CSV table: {why}") from error
 
 
-def _cure(path: Path, form: CsvFormat, error: ValueError) -> str:
-    # What the file is like is only looked at when it cannot be read as it should be.
-    found = sniff_csv(path)
-    if isinstance(error, UnicodeError) and found.encoding != form.encoding:
-        return f"; it seems to be {found.encoding}: data.format.encoding = '{found.encoding}'"
-    if found.separator(path) != form.separator(path):
-        return f"; it seems to be separated by {found.separator(path)!r}: data.format.sep"
-    return ""
+def _explain(path: Path, form: CsvFormat, error: ValueError) -> str:
+    """Say what is wrong with a file, and how it seems to be written, if otherwise than it is read:
+    that is only looked at now.
+    """
+    found, why = sniff_csv(path), str(error)
+    if isinstance(error, UnicodeDecodeError):
+        line, byte = _first_undecodable_line(path, form.encoding), error.object[error.start]
+        why = f"line {line} has a byte 0x{byte:02x}, which is not {form.encoding}"
+    if isinstance(error, UnicodeError):
+        cure = f"; it seems to be {found.encoding}: data.format.encoding = '{found.encoding}'"
+        return why + (cure if found.encoding != form.encoding else "")
+    separator = found.separator(path)
+    if separator == form.separator(path):
+        return why
+    return f"{why}; it seems to be separated by {separator!r}: data.format.sep = {separator!r}"
 
 
-def _parse(file: TextIO, separator: str) -> Iterator[list[str]]:
-    reader = csv.reader(file, delimiter=separator, strict=True)
+def _first_undecodable_line(path: Path, encoding: str) -> int:
     try:
-        yield from filter(None, reader)  # blank lines are no rows
-    except csv.Error as error:
-        raise ValueError(f"line {reader.line_num}: {error}") from error
+        path.read_bytes().decode(encoding)
+    except UnicodeDecodeError as error:
+        return error.object[: error.start].count(b"\n") + 1
+    return 1
 
 
 def _check_widths(lines: Iterator[list[str]], width: int) -> Iterator[list[str]]:
