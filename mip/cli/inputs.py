@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -80,7 +80,7 @@ def open_spec(
     check_outputs(outputs, force, files, table_path)
     try:
         rows = _open_table(table_path, spec, spec.data.stream)
-        check_no_photo(outputs, rows)
+        check_no_photo(outputs, rows, spec.data.columns)
         table, report = mip.clean(spec, rows)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
@@ -209,18 +209,27 @@ def check_outside_table(path: Path, table: Path | None) -> None:
         raise FileError(f"{path}: would be read as a part of {table}; choose another folder")
 
 
-def check_no_photo(outputs: Sequence[Path | None], table: Rows) -> None:
+def check_no_photo(
+    outputs: Sequence[Path | None], table: Rows, formats: Mapping[str, mip.data.ColumnFormat]
+) -> None:
     """Raise FileError for an output that a cell of the table names: a photo is an input too."""
     for path in [path for path in outputs if path and path.exists()]:
-        for chunk in table.chunks():
-            cells = chain.from_iterable(map(chunk.cells, chunk.columns))
-            names = chain.from_iterable(map(mip.data.as_photos, cells))
-            photos = [
-                Path(chunk.root or ".", name)
-                for name in names
-                if isinstance(name, str) and name.endswith(path.name)
-            ]
-            check_output(path, True, photos)
+        for chunk in table.with_formats(formats).chunks():
+            for column in chunk.columns:
+                cells = enumerate(chunk.cells(column))
+                rows = chunk.take([row for row, cell in cells if _may_name(cell, path)])
+                for photo in chain.from_iterable(rows.photos(column)):
+                    if isinstance(photo, mip.data.PhotoName):
+                        with suppress(DataError):  # it names no file
+                            check_output(path, True, [mip.images.find_photo(photo)])
+
+
+def _may_name(cell: object, path: Path) -> bool:
+    """Whether a cell has the name of a file, or a part of it, so that few are looked up."""
+    if not isinstance(cell, (str, int, float, list, os.PathLike)):
+        return False
+    text, stem = mip.data.as_text(cell).casefold(), path.stem.casefold()
+    return text in stem or (mip.data.parse_number(text) is None and stem in text)
 
 
 def model_files(model: Path) -> list[Path]:

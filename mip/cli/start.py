@@ -44,7 +44,7 @@ def new(
     check_outputs([out], force, table=table)
     csv = mip.data.sniff_csv(table, names.split(",") if names else ())
     rows = mip.read(table, csv)
-    check_no_photo([out], rows)
+    check_no_photo([out], rows, {})
     if not names:
         mip.data.check_header(rows)
     for remark in mip.data.csv_remarks(csv, table):

@@ -45,7 +45,7 @@ def evaluate(
     check_outputs([json], force, model_files(model), table)
     predict = load_model(model, tta, device)
     rows = open_table_for(predict.plan, table)
-    check_no_photo([json], rows)
+    check_no_photo([json], rows, predict.plan.spec.data.columns)
     parts = select_parts(predict.plans, rows, split)
     print_remarks(predict.plans, rows)
     scores = {name: mip.evaluate(predict, part) for name, part in parts.items() if len(part)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import NUMBERS, draw_photos, frame_of, spec_of
+from conftest import NUMBERS, ROWS, draw_photos, frame_of, spec_of
 from PIL import Image
 from toolz import pipe
 
@@ -474,6 +474,10 @@ def test_a_photo_of_the_table_is_an_input(here, command):
         text = wrong if "predict" in verb else INPUT
         assert (code, err) == (2, f"mip: error: {photo}: {text}\n"), verb
         assert snapshot(here) == before, verb
+    frame_of(40).assign(front=[k % ROWS for k in range(40)]).to_csv("houses.csv", index=False)
+    Path("houses.toml").write_text(SPEC + '[data.columns.front]\npath = "photos/{}.png"\n')
+    code, err = command(f"lr houses.toml --steps 3 --force --out {photo}")
+    assert (code, err) == (2, f"mip: error: {photo}: {INPUT}\n")
 
 
 def test_the_files_of_a_run_are_inputs_with_its_model(here, command):
