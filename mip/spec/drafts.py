@@ -123,9 +123,7 @@ def make_draft(
     blocks = [_branch(role, by_role[role], rows, absent, len(roles) == 1) for role in roles]
     if not blocks:
         raise DataError(f"{table.name}: no column besides '{target}' can be read")
-    unread = sorted(
-        filter(_is_unread, guesses), key=lambda found: not has_name_of_photos(found.column)
-    )
+    unread = sorted(filter(_is_unread, guesses), key=lambda found: not _is_missed(found))
     left_out = [f"left out: {_shorten(name)} (by --without)" for name in without]
     left_out += [_left_out(found) for found in unread]
     formats = propose_for_rare_classes(formats, used[target], target_guess)
@@ -224,6 +222,11 @@ def _is_unread(found: Guess) -> bool:
     return found.role not in _BRANCHES
 
 
+def _is_missed(found: Guess) -> bool:
+    """Whether somebody may count on a column that is left out, so that it is said first."""
+    return found.role == "nearly numbers" or has_name_of_photos(found.column)
+
+
 def _left_out(found: Guess) -> str:
     cure = _CURES.get(found.role, "")
     return f"left out: {_shorten(found.column)} ({found.role}: {found.reason}){cure}"
@@ -264,7 +267,9 @@ def _adjust(found: Guess, table: Table) -> Guess:
 def _explain(found: Guess, formats: Mapping[str, FormatGuess]) -> Guess:
     """Say why a column that is nearly one of numbers is left out."""
     problem = formats[found.column].problem if found.column in formats else ""
-    return evolve(found, conclusion=problem) if problem and found.role not in _BRANCHES else found
+    if not problem or found.role in _BRANCHES:
+        return found
+    return evolve(found, role="nearly numbers", conclusion=problem)
 
 
 def _branch(role: str, guesses: Sequence[Guess], table: Table, absent: Absent, alone: bool) -> str:

@@ -62,6 +62,7 @@ Role = Literal[
     "list",
     "lost files",
     "names",
+    "nearly numbers",
     "odd name",
     "rare text",
     "row name",
