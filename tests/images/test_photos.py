@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -111,8 +112,10 @@ def test_the_plan_stores_how_the_spec_decodes_photos(tmp_path):
 def test_a_photo_is_the_same_in_every_form(tmp_path):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8))
     image.save(tmp_path / "a.png")
-    pixels = np.array(image)
-    forms = ["a.png", (tmp_path / "a.png").read_bytes(), image, pixels, torch.from_numpy(pixels)]
+    pixels, data = np.array(image), (tmp_path / "a.png").read_bytes()
+    hugging_face = [{"bytes": data, "path": None}, {"bytes": None, "path": "a.png"}]
+    files = ["a.png", Path("a.png"), tmp_path / "a.png", data, bytearray(data), memoryview(data)]
+    forms = [*files, *hugging_face, image, pixels, torch.from_numpy(pixels)]
     actual = [decode(tmp_path, form, 8) for form in forms]
     assert all(torch.equal(actual[0], other) for other in actual[1:])
 

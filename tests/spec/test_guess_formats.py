@@ -236,6 +236,14 @@ def test_many_odd_cells_are_said_with_row_and_cure_before_what_nobody_misses():
     )
 
 
+def test_a_target_of_many_odd_cells_is_refused_with_the_first():
+    cells = [f"x{k}" if k % 7 == 3 else f"{k}.5" for k in range(60)]
+    table = from_columns({"y": cells, "x": np.arange(60) % 7}, name="t.csv")
+    text = "t.csv: column 'y' is a number in 51 of 60 cells; row 3 has 'x3': write all as numbers"
+    with pytest.raises(DataError, match=text):
+        make_draft(table, "y", "t.csv")
+
+
 def test_different_units_are_named():
     cells = [f"{k} kg" if k % 2 else f"{k} lb" for k in range(40)]
     problem = formats_of(from_columns({"weight": cells}))["weight"].problem

@@ -157,9 +157,12 @@ def test_a_constant_target_is_refused(table):
         ([[1, 2.5], None, [3, 4]], "vector"),
         ([[1, 2.5], [3]], "list"),
         ([[1, 2.5], "1 2"], "list"),
+        ([{"bytes": b"GIF89a", "path": None}, None], "image"),
+        (["p0", "p1", "p2", "p3"], "names"),
+        (["none", "wood", "none"], "category"),
     ],
 )
-def test_roles_of_cells_that_are_no_words(cells, role):
+def test_roles_of_cells(cells, role):
     assert guess(distinct_cells(from_columns({"x": cells}))["x"]).role == role
 
 
