@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+def run_commands(block: str, run: Callable[..., tuple[int, str, str]]) -> None:
+    for line in block.strip().splitlines():
+        more = next((text for start, text in QUICK.items() if line.startswith(start)), "")
+        code, out, err = run(*shlex.split(line, comments=True)[1:], *shlex.split(more))
+        assert code == 0, f"{line}\n{out}\n{err}"
+
+
 def test_there_are_no_blocks_that_no_test_runs():
     assert {name for name, _ in BLOCKS} == {"sh", "toml", "python"}
 
@@ -48,12 +56,14 @@ def test_the_python_blocks_run_one_after_another(folder, monkeypatch):
     assert "season" in names["plan"].facts["branch"]
 
 
-def test_the_blocks_of_the_page_about_data_run_one_after_another(folder, monkeypatch):
+def test_the_blocks_of_the_page_about_data_run_one_after_another(folder, run, monkeypatch):
     monkeypatch.chdir(folder)
     text = (ROOT / "docs" / "data.md").read_text()
     names: dict[str, object] = {"__name__": __name__}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, "data.md", "exec"), names)
+    assert "\n".join(["```text", *names["made"].notes, "```"]) in text
+    run_commands(*re.findall(r"```sh\n(.*?)```", text, re.DOTALL), run)
     pixels = names["batch"].inputs["photos"]["pixels"]
     assert pixels.shape == (32, 2, 3, 48, 48)
     assert not next(iter(names["cached"])).target.equal(names["batch"].target)
@@ -70,8 +80,5 @@ def test_every_verb_has_a_row():
 
 def test_the_commands_run_one_after_another(folder, run, monkeypatch):
     monkeypatch.chdir(folder)
-    for line in blocks("sh")[0].strip().splitlines():
-        more = next((text for start, text in QUICK.items() if line.startswith(start)), "")
-        code, out, err = run(*shlex.split(line)[1:], *shlex.split(more))
-        assert code == 0, f"{line}\n{out}\n{err}"
+    run_commands(blocks("sh")[0], run)
     assert (folder / "predictions.csv").read_text().startswith("row,value")
