@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -214,14 +214,18 @@ def check_no_photo(
 ) -> None:
     """Raise FileError for an output that a cell of the table names: a photo is an input too."""
     for path in [path for path in outputs if path and path.exists()]:
-        for chunk in table.with_formats(formats).chunks():
-            for column in chunk.columns:
-                cells = enumerate(chunk.cells(column))
-                rows = chunk.take([row for row, cell in cells if _may_name(cell, path)])
-                for photo in chain.from_iterable(rows.photos(column)):
-                    if isinstance(photo, mip.data.PhotoName):
-                        with suppress(DataError):  # it names no file
-                            check_output(path, True, [mip.images.find_photo(photo)])
+        for photo in _photos_named_like(path, table.with_formats(formats)):
+            with suppress(DataError):  # it names no file
+                check_output(path, True, [mip.images.find_photo(photo)])
+
+
+def _photos_named_like(path: Path, table: Rows) -> Iterator[mip.data.PhotoName]:
+    for chunk in table.chunks():
+        for column in chunk.columns:
+            rows = [row for row, cell in enumerate(chunk.cells(column)) if _may_name(cell, path)]
+            for photo in chain.from_iterable(chunk.take(rows).photos(column)):
+                if isinstance(photo, mip.data.PhotoName):
+                    yield photo
 
 
 def _may_name(cell: object, path: Path) -> bool:
