@@ -233,7 +233,9 @@ def _photos_named_like(path: Path, table: Rows) -> Iterator[mip.data.PhotoName]:
                 cells = pd.Series(map(_name_in, chunk.cells(column)), dtype="str")
             names = cells.str.casefold()
             is_word = pd.to_numeric(names, errors="coerce").isna()
-            named = names.isin(substrings) | (is_word & names.str.contains(stem, regex=False))
+            named = names.isin(substrings) | (
+                is_word & names.str.contains(stem, regex=False, na=False)
+            )
             for photo in chain.from_iterable(chunk.take(np.flatnonzero(named)).photos(column)):
                 if isinstance(photo, mip.data.PhotoName):
                     yield photo

@@ -149,7 +149,7 @@ def test_resume_of_a_finished_run_changes_nothing(cut, tmp_path):
 
 def test_resume_names_what_has_changed(cut, tmp_path):
     mip.run(spec(), cut, out=tmp_path)
-    with pytest.raises(mip.MipError, match=r"spec\.train\.mixup was 0.0 and is 0.5"):
+    with pytest.raises(mip.MipError, match=r"run: train\.mixup was 0.0 and is 0.5"):
         mip.run(spec(mixup=0.5), cut, out=tmp_path, resume=True)
     frame = cut.train.frame.copy()
     frame.iloc[0, 0] += 1
