@@ -15,6 +15,7 @@ from .cells import is_image as is_image
 from .cells import is_list as is_list
 from .cells import parse_dates as parse_dates
 from .cells import parse_number as parse_number
+from .column_cells import holds_objects as holds_objects
 from .column_format import ColumnFormat as ColumnFormat
 from .csv_format import PLAIN as PLAIN
 from .csv_format import CsvFormat as CsvFormat
@@ -65,4 +66,3 @@ from .statistics import value_counts as value_counts
 from .table import Rows as Rows
 from .table import Table as Table
 from .table import format_row_label as format_row_label
-from .table import holds_objects as holds_objects

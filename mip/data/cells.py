@@ -97,19 +97,6 @@ def parse_number(cell: Any) -> float | None:
         return math.inf if math.floor(cell) > 0 else -math.inf
 
 
-def parse_numbers(cells: Sequence[Any]) -> list[float | None]:
-    """Parse cells as `parse_number` does, faster where all are texts of numbers.
-
-    >>> parse_numbers(["1e3", "-0.5"]), parse_numbers(["1", None, "1_000"])
-    ([1000.0, -0.5], [1.0, nan, None])
-    """
-    with suppress(TypeError, ValueError):  # not all are texts, or numbers
-        texts = "".join(cells)
-        if texts.isascii() and "_" not in texts and "n" not in texts.lower():  # nan and its kin
-            return [*map(float, cells)]
-    return [*map(parse_number, cells)]
-
-
 def _parse_text(text: str) -> float | None:
     text = text if text.isascii() else text.strip().replace("−", "-")
     try:
@@ -136,20 +123,6 @@ def as_text(cell: Any) -> str:
         text = hex(cell) if isinstance(cell, int) else type(cell).__name__
     text = text if text.isascii() else _replace_lone_surrogates(text)
     return text[: text.index(".")] if _WHOLE_NUMBER.fullmatch(text) else text
-
-
-def float_texts(values: np.ndarray) -> list[str]:
-    """Convert floats, float64 [n], to text as `as_text` does, eight times as fast; "" for NaN.
-
-    >>> float_texts(np.array([3.0, 0.5, np.nan, np.inf]))
-    ['3', '0.5', '', 'inf']
-    """
-    texts = [*map(repr, values.tolist())]
-    for position in np.flatnonzero((values == np.round(values)) & np.isfinite(values)).tolist():
-        texts[position] = str(int(values[position]))
-    for position in np.flatnonzero(np.isnan(values)).tolist():
-        texts[position] = ""
-    return texts
 
 
 def _is_whole_float(cell: Any) -> bool:

@@ -122,17 +122,19 @@ class ColumnFormat:
         plain = (self.decimal, self.thousands, self.unit) == (".", "", "")
         return not plain or bool(self.multipliers)
 
-    def parse_number(self, text: str) -> float | None:
-        """Parse a text as a number: NaN if it is blank, None if it is not a number of this format.
+    def parse_number(self, cell: Any) -> float | None:
+        """Parse a cell as a number: NaN if it is blank, None if it is not a number of this format.
 
-        >>> [ColumnFormat(decimal=",").parse_number(text) for text in ("2,5", "-", "2.5")]
-        [2.5, nan, None]
+        >>> [ColumnFormat(decimal=",").parse_number(cell) for cell in ("2,5", "-", "2.5", 2.5)]
+        [2.5, nan, None, 2.5]
         """
+        if not isinstance(cell, str):
+            return parse_number(cell)
         written = self.decimal, self.thousands, self.unit, (*self.multipliers,)
-        found = _number_pattern(*written).fullmatch(text)
+        found = _number_pattern(*written).fullmatch(cell)
         if found is None or not (found["whole"] or found["fraction"]):
-            has_digits = any(map(str.isdigit, text))
-            return None if has_digits else parse_number(text)
+            has_digits = any(map(str.isdigit, cell))
+            return None if has_digits else parse_number(cell)
         minuses = (found[name] for name in ("open", "minus", "inner_minus", "last_minus"))
         sign = "-" if any(minuses) else ""
         whole = re.sub("[^0-9]", "", found["whole"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, final, overload
 
@@ -17,15 +17,19 @@ from mip.data.cells import (
     as_text,
     content_key,
     digest_texts,
-    float_texts,
     is_image,
-    is_list,
-    is_missing,
     parse_dates,
     parse_number,
-    parse_numbers,
     to_days,
     with_paths,
+)
+from mip.data.column_cells import (
+    factorize,
+    holds_objects,
+    holds_text,
+    missing_cells,
+    parse_plain,
+    texts_of,
 )
 from mip.data.column_format import ColumnFormat
 from mip.data.photo_names import photos_in
@@ -225,10 +229,10 @@ class Table:
         ['a.png', None, ['b.png', 'c.png'], b'GIF89a']
         """
         cells, form = self._known(column), self.formats.get(column)
-        if _holds_text(cells):
+        if holds_text(cells):
             values = [cell or None for cell in cells.fillna("").tolist()]
         else:
-            pairs = zip(cells, _is_missing(cells), strict=True)
+            pairs = zip(cells, missing_cells(cells), strict=True)
             values = [
                 None if missing or (isinstance(cell, str) and not cell) else cell
                 for cell, missing in pairs
@@ -271,20 +275,16 @@ class Table:
         if is_numeric_dtype(cells.dtype):
             with np.errstate(over="ignore"):  # of long doubles
                 return cells.to_numpy(dtype=np.float64, na_value=np.nan)
-        form, objects = self.formats.get(column), cells.to_numpy(dtype=object).tolist()
-        values = (
-            parse_numbers(objects)
-            if form is None
-            else [
-                form.parse_number(cell) if isinstance(cell, str) else parse_number(cell)
-                for cell in objects
-            ]
-        )
-        if None in values:
-            position = values.index(None)
+        form = self.formats.get(column)
+        is_plain = form is None or not form.writes_numbers
+        if is_plain and (values := parse_plain(cells, "float64")) is not None:
+            return values
+        codes, numbers = factorize(cells, form.parse_number if form else parse_number)
+        if None in numbers:
+            position = np.flatnonzero(codes == numbers.index(None))[0]
             where = self.cell_name(position, column)
             raise DataError(f"{where}: {quote(cells.iloc[position])} is not a number")
-        return np.array(values, dtype=np.float64)
+        return np.array([*numbers, np.nan], dtype=np.float64)[codes]
 
     def timestamps(self, column: str) -> np.ndarray:
         """Read a column of ISO dates and times as days since 1970 in UTC, float64 [n]: NaN for
@@ -317,9 +317,11 @@ class Table:
         if cells.dtype.kind == "M":
             zoned = isinstance(cells.dtype, pd.DatetimeTZDtype)
             return to_days((cells.dt.tz_convert(None) if zoned else cells).to_numpy())
-        codes, texts = _factorize(cells, as_date_text)
         form = self.formats.get(column)
         date_format = form.date_format if form else ""
+        if not date_format and (values := parse_plain(cells, "timestamp[us]")) is not None:
+            return to_days(values)
+        codes, texts = factorize(cells, as_date_text)
         dates = parse_dates([*texts, ""], date_format)
         for position in np.flatnonzero(np.isnat(dates[codes]) & (codes >= 0)).tolist():
             text = texts[codes[position]]
@@ -340,6 +342,9 @@ class Table:
         >>> [from_frame(zips).texts(name).tolist() for name in "abc"]
         [['85255', '3'], ['85255', '3'], ['85255', '']]
         """
+        form = self.formats.get(column)
+        if form is None or not form.merge:
+            return texts_of(self._without_images(column, "text"))
         codes, texts = self.factorize(column)
         return np.array([*texts, ""], dtype=object)[codes]
 
@@ -348,7 +353,7 @@ class Table:
         int64 [n], which index the list of texts, with -1 for a missing cell. The list may hold a
         text twice.
         """
-        codes, texts = _factorize(self._without_images(column, "text"), as_text)
+        codes, texts = factorize(self._without_images(column, "text"), as_text)
         form = self.formats.get(column)
         return codes, [*map(form.label, texts)] if form and form.merge else texts
 
@@ -357,9 +362,7 @@ class Table:
         cells, form = self[column], self.formats.get(column)
         if form is None or not form.na_values:
             return cells
-        codes, texts = _factorize(cells, as_text)
-        is_na = np.array([*(text in form.na_values for text in texts), False])
-        return cells.mask(is_na[codes])
+        return cells.mask(np.isin(texts_of(cells), form.na_values))
 
     def _without_images(self, column: str, wanted: str) -> pd.Series:
         cells = self._known(column)
@@ -379,40 +382,6 @@ def format_row_label(label: object) -> str:
     return repr(label) if isinstance(label, (str, tuple)) else str(label)
 
 
-def _holds_text(cells: pd.Series) -> bool:
-    import pandas as pd
-
-    return isinstance(cells.dtype, pd.StringDtype)
-
-
-def _is_missing(cells: pd.Series) -> np.ndarray:
-    try:
-        return cells.isna().to_numpy()
-    except ArithmeticError:  # pandas compares cells, and a signalling NaN of Decimal forbids that
-        return np.array([is_missing(cell) for cell in cells], dtype=bool)
-
-
-def _factorize(cells: pd.Series, read: Callable[[Any], str]) -> tuple[np.ndarray, list[str]]:
-    import pandas as pd
-
-    if cells.dtype == object:  # equal keys can have different texts here: True, 1 and 1.0
-        return np.where(_is_missing(cells), -1, np.arange(len(cells))), [*map(read, cells)]
-    codes, uniques = pd.factorize(cells, use_na_sentinel=True)
-    if uniques.dtype == np.float64:  # eight times as fast, and there may be one for each row
-        return codes, float_texts(np.asarray(uniques))
-    return codes, [*map(read, uniques)]
-
-
-def holds_objects(cells: pd.Series) -> bool:
-    """Whether some cells of a column are images or lists.
-
-    >>> import pandas as pd
-    >>> holds_objects(pd.Series(["a.png"])), holds_objects(pd.Series([["a.png"], None]))
-    (False, True)
-    """
-    return cells.dtype == object and any(is_image(cell) or is_list(cell) for cell in cells)
-
-
 def content_keys(table: Table, column: str) -> list[str]:
     """Return a text for every cell, equal if the contents are: text cells are their own key, an
     image has its SHA-256, a list that of its elements.
@@ -424,8 +393,8 @@ def content_keys(table: Table, column: str) -> list[str]:
     True
     """
     cells = table[column]
-    if cells.dtype == np.float64:
-        return float_texts(cells.to_numpy(dtype=np.float64))
+    if cells.dtype == np.float64:  # with those that its format calls missing
+        return texts_of(cells).tolist()
     if holds_objects(cells):
         return ["" if cell is None else content_key(cell) for cell in table.cells(column)]
     return table.texts(column).tolist()
