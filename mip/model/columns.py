@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mip.branches import leaf_branches, path_in_spec
 from mip.data import AnyTable, Rows, TableLike, as_table, digest_texts
 from mip.errors import SpecError, hint
@@ -50,6 +52,10 @@ def check_columns(spec: Spec, table: Rows, target: bool = True) -> None:
             raise SpecError(f"{where} is not a column of {table.name}{known}")
 
 
-def fingerprint(spec: Spec, table: Rows) -> str:
-    """Return a SHA-256 of everything that a spec reads of these rows."""
-    return digest_texts(table.digest(columns_of(spec)).items())
+def fingerprint(spec: Spec, table: Rows, digests: Mapping[str, str] | None = None) -> str:
+    """Return a SHA-256 of everything that a spec reads of these rows. `digests` are those of their
+    columns (`table.digest()`), if they are known.
+    """
+    columns = columns_of(spec)
+    digests = digests or table.digest(columns)
+    return digest_texts((column, digests[column]) for column in columns)

@@ -118,8 +118,9 @@ class Plan:
         return _zeros(self.shapes, n_rows)
 
 
-def adapt(spec: Spec, train: AnyRows) -> Plan:
+def adapt(spec: Spec, train: AnyRows, digests: Mapping[str, str] | None = None) -> Plan:
     """Learn from the training rows everything that the data decides; no other rows are used.
+    `digests` are those of their columns (`train.digest()`), if they are known.
 
     Raises SpecError or DataError for columns that are missing or do not suit their kind.
     """
@@ -130,7 +131,7 @@ def adapt(spec: Spec, train: AnyRows) -> Plan:
     facts = {
         "branch": _adapt_branches(spec, train),
         "head": spec.head.adapt(train),
-        "rows": fingerprint(spec, train),
+        "rows": fingerprint(spec, train, digests),
     }
     try:
         facts = json.loads(json.dumps(facts, allow_nan=False))

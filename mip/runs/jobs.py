@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from attrs import frozen
 
@@ -15,7 +17,6 @@ from mip.runs.checks import check_batch_norm, check_groups, check_targets
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.feeding import rows_pipe, train_pipe
 from mip.runs.optimizers import make_optimizer, make_optimizer_at
-from mip.runs.resuming import origin
 from mip.runs.training import make_step, training_hooks
 from mip.runs.warm_starts import Sources, adopt_facts, build_warm, load_sources
 from mip.spec import Spec
@@ -54,16 +55,18 @@ def prepare_job(
     context: Context = DEFAULT_CONTEXT,
     *,
     sources: Sources | None = None,
+    origin: Mapping[str, Any] = MappingProxyType({}),
     measure: Callable[[Params, Params], Metrics] = measure_nothing,
 ) -> Job:
     """Adapt a plan to the training rows and build its net, pipe, optimizer, step and hooks.
 
-    `sources` are the trained models of `[warm_start]`, by default read from their files;
-    `measure` is that of `train_step`. Raises SpecError or DataError for what would fail later.
+    `sources` are the trained models of `[warm_start]`, by default read from their files; `origin`
+    describes a run for its checkpoints, and has the digests of its rows; `measure` is that of
+    `train_step`. Raises SpecError or DataError for what would fail later.
     """
     train, device = spec.train, context.resolved_device()
     sources = load_sources(spec, context) if sources is None else sources
-    plan = adopt_facts(adapt(spec, parts.train), sources)
+    plan = adopt_facts(adapt(spec, parts.train, origin.get("train rows")), sources)
     net = build_warm(plan, sources, train.seed, parts.train).to(device)
     check_batch_norm(plan, net, len(parts.train))
     check_targets(plan, parts)
@@ -80,7 +83,7 @@ def prepare_job(
         plan=plan,
         step=make_step(plan, net, optimizer, measure),
         batches=batches,
-        start=Checkpoint(start, History(), origin(spec, parts)),
+        start=Checkpoint(start, History(), origin),
         hooks=tuple(hooks),
         steps=steps,
         metric="valid/loss" if len(parts.valid) else None,

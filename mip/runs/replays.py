@@ -12,7 +12,7 @@ from mip.files import intact_checkpoints
 from mip.model import Parts
 from mip.runs.context import Context
 from mip.runs.jobs import prepare_job
-from mip.runs.resuming import load_run_checkpoint, sources_of_run
+from mip.runs.resuming import load_run_checkpoint, origin, sources_of_run
 from mip.spec import Spec
 from mip.train import History, Metrics, fit, norms
 
@@ -63,7 +63,8 @@ def replay(
         raise FileError(f"{out}: there is no intact checkpoint of a run in checkpoints/")
     file = next((path for taken, path in reversed(checkpoints) if taken < step), None)
     sources = sources_of_run(spec, file, context.kinds) if file else None
-    job = prepare_job(spec, parts, context, sources=sources, measure=norms)
+    made_of = origin(spec, parts)
+    job = prepare_job(spec, parts, context, sources=sources, origin=made_of, measure=norms)
     if not 1 <= step <= job.steps:
         raise MipError(f"{out}: there is no step {step}; its steps are 1 to {job.steps}")
     history = load_run_checkpoint(checkpoints[-1][1], job.start, context.kinds).history

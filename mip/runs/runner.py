@@ -50,7 +50,7 @@ from mip.runs.checks import check_finite
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job, prepare_job
 from mip.runs.optimizers import lr_schedule
-from mip.runs.resuming import epochs_before, load_run_checkpoint, sources_of_run
+from mip.runs.resuming import epochs_before, load_run_checkpoint, origin, sources_of_run
 from mip.spec import Spec, load_spec
 from mip.train import History, Hook, State, fit, update_bn, with_averaged_params
 
@@ -149,7 +149,7 @@ def run(
         rows = _usable(spec, _parts(spec, train, valid, test, context.base))
         last = last_checkpoint(out) if resume else None
         sources = sources_of_run(spec, last, context.kinds) if last else None
-        job = prepare_job(spec, rows, context, sources=sources)
+        job = prepare_job(spec, rows, context, sources=sources, origin=origin(spec, rows))
         if last:
             job = evolve(job, start=load_run_checkpoint(last, job.start, context.kinds))
             _check_length(job, out, epochs_before(last, context.kinds))

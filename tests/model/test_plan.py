@@ -92,6 +92,10 @@ def test_a_plan_does_not_change_with_rows_that_do_not_train(rows, seed, head, da
     assert mip.adapt(spec, train) == mip.adapt(spec, again)
 
 
+def test_a_plan_of_known_digests_is_the_plan_without_them(table):
+    assert mip.adapt(spec_of(), table, table.digest()) == mip.adapt(spec_of(), table)
+
+
 def test_a_plan_does_change_with_rows_that_train():
     spec, frame = spec_of("regression", NUMBERS), frame_of(10)
     plan = mip.adapt(spec, mip.from_frame(frame))
