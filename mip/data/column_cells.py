@@ -76,9 +76,18 @@ def texts_of(cells: pd.Series) -> np.ndarray:
     >>> texts_of(pd.Series([" Ulm", "3.0", None])).tolist()
     ['Ulm', '3', '']
     """
+    import pandas as pd
+
+    if cells.dtype != object and cells.iloc[:HEAD_ROWS].duplicated().mean() > 0.5:
+        codes, distinct = pd.factorize(cells, use_na_sentinel=True)
+        return np.append(_texts(pd.Series(distinct)), "")[codes]
+    return _texts(cells)
+
+
+def _texts(cells: pd.Series) -> np.ndarray:
     if cells.dtype == np.float64:
         return float_texts(cells.to_numpy())
-    if not holds_text(cells) or cells.iloc[:HEAD_ROWS].duplicated().mean() > 0.5:
+    if not holds_text(cells):
         codes, distinct = factorize(cells, as_text)
         return np.array([*distinct, ""], dtype=object)[codes]
     texts = np.array(cells.fillna(""), dtype=object)
