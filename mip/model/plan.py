@@ -117,6 +117,11 @@ class Plan:
         """Make encoded rows of zeros, to try a module with."""
         return _zeros(self.shapes, n_rows)
 
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of the inputs of an encoded row."""
+        return sum(leaf.nbytes for _, leaf in leaves(self.example()))
+
 
 def adapt(spec: Spec, train: AnyRows, digests: Mapping[str, str] | None = None) -> Plan:
     """Learn from the training rows everything that the data decides; no other rows are used.

@@ -70,9 +70,9 @@ class Ensemble:
         return tuple(member.plan for member in self.members)
 
     @property
-    def batch_size(self) -> int:
-        """The rows that models see together."""
-        return self.members[0].batch_size
+    def rows_at_once(self) -> int:
+        """The number of rows that are encoded at once."""
+        return self.members[0].rows_at_once
 
     def __call__(
         self, rows: PhotosOrRows, *, top: int | None = None, errors: Errors = "coerce"

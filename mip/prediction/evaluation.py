@@ -14,7 +14,7 @@ from mip.errors import MipError, quote
 from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows, table_of
 from mip.prediction.ensembles import Ensemble, HasModel, as_model, load
-from mip.prediction.inputs import batches_of, check_inputs
+from mip.prediction.inputs import check_inputs, divided
 from mip.prediction.nets import batches_in, check_model, copy_to, evaluating, on_device
 from mip.prediction.predictors import Predictor
 from mip.train import check_logits, score
@@ -62,8 +62,8 @@ def evaluate(
         check_inputs(plan, table)
         table = clean(plan.spec, table)[0]
     table = table.select({name for plan in predict.plans for name in columns_of(plan.spec)})
-    batches = batches_of(table, predict.batch_size)
-    logits, target = concat([predict.logits_and_target(batch) for batch in batches])
+    pieces = divided(table, predict.rows_at_once)
+    logits, target = concat([*map(predict.logits_and_target, pieces)])
     return predict.plan.score(logits, target, metrics)
 
 

@@ -205,8 +205,8 @@ def select_inputs(plan: Plan, table: Table | Shards) -> Table | Shards:
     return table.select(input_columns(plan))
 
 
-def batches_of(rows: Rows, batch_size: int) -> Iterator[Table]:
-    """Divide rows into batches; a chunk without rows is a batch too."""
+def divided(rows: Rows, size: int) -> Iterator[Table]:
+    """Divide rows into pieces of at most `size`; a chunk without rows is a piece too."""
     for chunk in rows.chunks():
-        for begin in range(0, max(len(chunk), 1), batch_size):
-            yield chunk.take(range(begin, min(begin + batch_size, len(chunk))))
+        for begin in range(0, max(len(chunk), 1), size):
+            yield chunk.take(range(begin, min(begin + size, len(chunk))))

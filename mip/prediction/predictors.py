@@ -15,7 +15,7 @@ from mip.data import Table
 from mip.devices import find_device
 from mip.errors import DataError, FileError, MipError, SpecError, quote
 from mip.model import Batch, Net, Plan, build
-from mip.prediction.inputs import PhotosOrRows, batches_of, rows_to_predict, select_inputs
+from mip.prediction.inputs import PhotosOrRows, divided, rows_to_predict, select_inputs
 from mip.prediction.rankings import check_top, top_classes
 from mip.rng import derive
 from mip.train import State, with_averaged_params
@@ -31,6 +31,10 @@ Errors = Literal["coerce", "raise"]
 """What happens to a row that cannot be predicted: it is missing, with the reason in a column
 `error`, or it raises.
 """
+
+
+ENCODED_BYTES = 1 << 20
+"""Batches are encoded together up to this size."""
 
 
 @frozen
@@ -65,7 +69,7 @@ class Predictor:
         check_options(self.plan, top, errors)
         inputs = select_inputs(self.plan, rows_to_predict(rows, self.plans))
         logits, reasons = list[Tree](), list[str | None]()
-        for table in batches_of(inputs, self.batch_size):
+        for table in divided(inputs, self.rows_at_once):
             batch, of_batch = _encode(self.plan, table)
             if errors == "raise":
                 raise_first(of_batch)
@@ -84,6 +88,11 @@ class Predictor:
         """The plan; an ensemble has several."""
         return (self.plan,)
 
+    @property
+    def rows_at_once(self) -> int:
+        """The number of rows that are encoded at once: a batch, or many small ones."""
+        return self.batch_size * max(1, ENCODED_BYTES // (self.plan.row_bytes * self.batch_size))
+
     def logits_and_target(self, table: Table) -> tuple[Tree, Tree]:
         """Return the logits and the target of rows that have all that the model needs."""
         batch = self.plan.encode(table)
@@ -91,11 +100,16 @@ class Predictor:
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tree:
-        """Compute the logits of encoded rows: float32 [n] or [n, k] on the CPU; a dict by head if
-        there are several.
+        """Compute the logits of encoded rows, batch by batch: float32 [n] or [n, k] on the CPU; a
+        dict by head if there are several.
         """
         if not len(batch.row):
             return slice_rows(self._logits(self.plan.example()), 0, 0)
+        size = self.batch_size
+        batches = (slice_rows(batch, k, k + size) for k in range(0, len(batch.row), size))
+        return concat([*map(self._averaged, batches)])
+
+    def _averaged(self, batch: Batch) -> Tree:
         batches = [batch, *(augment(batch) for augment in self.augmentations)]
         logits = [self._logits(each.inputs) for each in batches]
         return mean(logits) if self.augmentations else logits[0]

@@ -16,7 +16,6 @@ from mip.images import default_cache_folder
 from mip.model import Plan, can_mix, columns_of, cutmix, has_photos, mixup, random_choice
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
 from mip.runs.context import DEFAULT_CONTEXT, Context
-from mip.tree import leaves
 
 MEMORY_BYTES = 2 << 30
 """Encoded rows of up to this size are kept in memory; more are read again in each epoch."""
@@ -82,7 +81,7 @@ def rows_pipe(
 
 
 def _encoded_rows(plan: Plan, table: Table | Shards, batch_size: int, cache: Path | None) -> Pipe:
-    workers, row_bytes = plan.spec.train.workers, _row_bytes(plan)
+    workers, row_bytes = plan.spec.train.workers, plan.row_bytes
     if isinstance(table, Shards):
         return pipe(_encoded_shards(plan, table), batch(batch_size))
     fits = len(table) * row_bytes <= MEMORY_BYTES
@@ -99,11 +98,7 @@ def _encoded_rows(plan: Plan, table: Table | Shards, batch_size: int, cache: Pat
 
 def _encoded_shards(plan: Plan, shards: Shards) -> Pipe:
     read = shards.select(columns_of(plan.spec))
-    if shards.window * _row_bytes(plan) <= MEMORY_BYTES // 16:
+    if shards.window * plan.row_bytes <= MEMORY_BYTES // 16:
         return Pipe(read.map(plan.encode))
     # An encoded window of photos would not fit, so that its rows wait as cells.
     return pipe(read, transform(plan.encode, plan.spec.train.workers), prefetch(2))
-
-
-def _row_bytes(plan: Plan) -> int:
-    return sum(leaf.numel() * leaf.element_size() for _, leaf in leaves(plan.example()))
