@@ -5,8 +5,8 @@ DATA ?= data
 # The benchmarks that docs/speed.md reports.
 LOOPS := train-mlp train-mlp-2-threads train-mlp-default train-mlp-watched train-mlp-compiled \
 	train-pure train-table train-table-fused train-mixed train-mixed-2-threads train-mixed-compiled \
-	train-stacked train-many checkpoint-25m fit-once fit-once-hooked checkpoint-blocked compile-mlp \
-	compile-mixed
+	train-stacked train-many checkpoint-25m fit-once fit-once-hooked fit-fingerprint \
+	checkpoint-blocked compile-mlp compile-mixed
 BIN := .venv/bin
 # A process for each core. The tests of a file stay together, because they share trained models.
 PARALLEL := -n auto --dist loadfile

@@ -13,6 +13,7 @@ from attrs import asdict
 from benchmarks import (
     checkpoint,
     engines,
+    fingerprint,
     mixed,
     overhead,
     parallel,
@@ -41,6 +42,7 @@ MODULES = (
     checkpoint,
     pipe_limits,
     overhead,
+    fingerprint,
     start,
 )
 BENCHMARKS = tuple(benchmark for module in MODULES for benchmark in module.ALL)

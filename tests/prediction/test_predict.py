@@ -71,6 +71,15 @@ def test_a_row_keeps_its_bits_whatever_is_in_the_others(position, others, predic
     exactly(predict(table.take(others)).iloc[[position]], predict(table).iloc[[position]])
 
 
+def test_batches_that_are_encoded_together_keep_their_bits(predict, table, monkeypatch):
+    predict = evolve(predict, batch_size=3)
+    together, score = predict(table), mip.evaluate(predict, table)
+    monkeypatch.setattr("mip.prediction.predictors.ENCODED_BYTES", 0)
+    assert predict.rows_at_once == 3
+    exactly(predict(table), together)
+    assert mip.evaluate(predict, table) == score
+
+
 def test_a_row_may_come_twice(numbers, table):
     frame = numbers(table.take([3, 3, 1]))
     assert frame.index.tolist() == [3, 3, 1]
