@@ -277,7 +277,7 @@ class Table:
                 return cells.to_numpy(dtype=np.float64, na_value=np.nan)
         form = self.formats.get(column)
         is_plain = form is None or not form.writes_numbers
-        if is_plain and (values := parse_plain(cells, "float64")) is not None:
+        if is_plain and (values := parse_plain(cells, "number")) is not None:
             return values
         codes, numbers = factorize(cells, form.parse_number if form else parse_number)
         if None in numbers:
@@ -319,7 +319,7 @@ class Table:
             return to_days((cells.dt.tz_convert(None) if zoned else cells).to_numpy())
         form = self.formats.get(column)
         date_format = form.date_format if form else ""
-        if not date_format and (values := parse_plain(cells, "timestamp[us]")) is not None:
+        if not date_format and (values := parse_plain(cells, "date")) is not None:
             return to_days(values)
         codes, texts = factorize(cells, as_date_text)
         dates = parse_dates([*texts, ""], date_format)
