@@ -362,7 +362,7 @@ class Table:
         cells, form = self[column], self.formats.get(column)
         if form is None or not form.na_values:
             return cells
-        return cells.mask(np.isin(texts_of(cells), form.na_values))
+        return cells.mask(np.isin(texts_of(cells), np.array(form.na_values, dtype=object)))
 
     def _without_images(self, column: str, wanted: str) -> pd.Series:
         cells = self._known(column)
