@@ -342,7 +342,11 @@ class Table:
         >>> [from_frame(zips).texts(name).tolist() for name in "abc"]
         [['85255', '3'], ['85255', '3'], ['85255', '']]
         """
-        return texts_of(self._without_images(column, "text"))
+        form = self.formats.get(column)
+        if form is None or not form.merge:
+            return texts_of(self._without_images(column, "text"))
+        codes, texts = self.factorize(column)
+        return np.array([*texts, ""], dtype=object)[codes]
 
     def factorize(self, column: str) -> tuple[np.ndarray, list[str]]:
         """Read a column as `texts` does, but convert each distinct cell only once: returns codes,
@@ -358,7 +362,7 @@ class Table:
         cells, form = self[column], self.formats.get(column)
         if form is None or not form.na_values:
             return cells
-        return cells.mask(np.isin(texts_of(cells), form.na_values))
+        return cells.mask(np.isin(texts_of(cells), np.array(form.na_values, dtype=object)))
 
     def _without_images(self, column: str, wanted: str) -> pd.Series:
         cells = self._known(column)
