@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from attrs import evolve, frozen
 
-from mip.data import BLANKS, ColumnFormat, Table, format_row_label
+from mip.data import BLANKS, ColumnFormat, Table, as_text, format_row_label
 from mip.errors import DataError
 
 
@@ -58,11 +59,13 @@ class DistinctCells:
 
     def written(self) -> list[str]:
         """The cells as texts as they are written: "1.000", which may be a thousand, is not "1"."""
+        values = ("" if cell is None else cell for cell in self.values())
         return [
-            cell.strip() if isinstance(cell, str) and cell.isascii() else text
-            for cell, text in zip(self.values(), self.texts(), strict=True)
+            cell.strip() if isinstance(cell, str) and cell.isascii() else as_text(cell)
+            for cell in values
         ]
 
+    @cached_property
     def numbers(self) -> np.ndarray | None:
         """The cells as numbers, float64 [m] (see `Table.numbers`); None if some are none."""
         with suppress(DataError):
@@ -75,11 +78,13 @@ class DistinctCells:
             return self.rows().timestamps(self.column)
         return None
 
-    def count(self, texts: Iterable[str]) -> dict[str, int]:
+    def count(self, texts: Sequence[str]) -> dict[str, int]:
         """Count the rows that have each text, given that of each cell, but for ""."""
-        counts: dict[str, int] = {}
-        for text, n in zip(texts, self.counts.tolist(), strict=True):
-            counts[text] = counts.get(text, 0) + n
+        counts = dict(zip(texts, self.counts.tolist(), strict=True))
+        if len(counts) < len(texts):  # some cells have the same text
+            counts = dict.fromkeys(counts, 0)
+            for text, n in zip(texts, self.counts.tolist(), strict=True):
+                counts[text] += n
         counts.pop("", None)
         return counts
 
@@ -87,9 +92,9 @@ class DistinctCells:
         """Write the label of the first row with a cell."""
         return format_row_label(self.table.index[self.firsts[[position]]].tolist()[0])
 
-    def with_formats(self, formats: Mapping[str, ColumnFormat]) -> DistinctCells:
+    def with_format(self, form: ColumnFormat) -> DistinctCells:
         """Read the cells as they are written."""
-        return evolve(self, table=self.table.with_formats(formats))
+        return evolve(self, table=self.table.with_formats({self.column: form}))
 
 
 def distinct_cells(table: Table) -> dict[str, DistinctCells]:
@@ -114,10 +119,12 @@ def _distinct_cells(column: str, table: Table) -> DistinctCells:
     return DistinctCells(column, table, firsts, counts)
 
 
-def without_blanks(counts: Mapping[str, int]) -> dict[str, int]:
+def without_blanks(counts: Mapping[str, int]) -> Mapping[str, int]:
     """Leave out the texts that mean a missing number.
 
     >>> without_blanks({"12": 3, "n/a": 1})
     {'12': 3}
     """
+    if BLANKS.isdisjoint(map(str.lower, counts)):
+        return counts
     return {text: n for text, n in counts.items() if text.lower() not in BLANKS}

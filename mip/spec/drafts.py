@@ -104,8 +104,9 @@ def make_draft(
     named = [cells for name, cells in columns.items() if name not in {target, "part"}]
     photos = guess_photos(table, named)
     formats = _guess_formats(table, columns, target, day_first, photos)
+    totals = find_totals(columns.values())
     table = _with_formats(table, [*formats.values(), *photos.values()])
-    columns = {name: cells.with_formats(table.formats) for name, cells in columns.items()}
+    columns |= {name: columns[name].with_format(form) for name, form in table.formats.items()}
     target_guess = _guess_target(columns[target], formats)
     has_target = _has_target(table, target_guess)
     rows = table if has_target.all() else table.take(np.flatnonzero(has_target))
@@ -151,7 +152,7 @@ def make_draft(
             if found.role in _BRANCHES and found.column in formats and formats[found.column].problem
         ),
         *_shorten_list(left_out),
-        *find_totals(columns.values()),
+        *totals,
     ]
     return Draft("\n".join(filter(None, texts)), tuple(map(one_line, notes)))
 

@@ -80,9 +80,11 @@ def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
     """Whether all columns of numbers that can be read in one way only have a decimal comma."""
     found = set[bool]()
     for cells in columns:
-        if any(isinstance(cell, str) and "," in cell for cell in cells.values()):
-            counts = _count_texts(cells)
-            writing = guess_number_writing(counts) if len(counts) > 1 else None
+        if cells.numbers is not None:
+            continue
+        counts = _count_texts(cells)
+        if any("," in text for text in counts) and len(counts) > 1:
+            writing = guess_number_writing(counts)
             if writing and not writing.rivals:
                 found.add(writing.form.decimal == ",")
     return found.pop() if len(found) == 1 else None
@@ -95,9 +97,8 @@ def _guess_format(
     known = without_blanks(counts)
     if len(known) < 2:
         return FormatGuess(cells.column)
-    values = cells.numbers()
-    if values is not None and (not cells.objects() or _are_numbers(known)):
-        found = _guess_plain(cells, values, counts, decimal_comma)
+    if cells.numbers is not None and (not cells.objects() or _are_numbers(known)):
+        found = _guess_plain(cells, cells.numbers, counts, decimal_comma)
         return evolve(found, blanks=_name_blanks(counts))
     numbers = guess_number_writing(counts, decimal_comma)
     if numbers and _is_sure(numbers, known):
@@ -158,7 +159,7 @@ def _explain_numbers(
         note = f"{quote(longest)} is {form.parse_number(longest):.15g}"
         notes = [f"{note} ({describe(form)})" if form.writes_numbers else note]
     notes += _explain_odd(cells, writing.odd, "number")
-    values = cells.with_formats({cells.column: form}).rows().numbers(cells.column)
+    values = cells.with_format(form).rows().numbers(cells.column)
     is_known = ~np.isnan(values)
     found = FormatGuess(cells.column, form, tuple(notes))
     return _propose(found, find_sentinels(values[is_known], cells.counts[is_known]))
@@ -199,7 +200,7 @@ def _explain_dates(cells: DistinctCells, writing: Writing) -> FormatGuess:
     if form.date_format:
         notes.append(f"{quote(first)} is {_show_date(form, first)} ({describe(form)})")
     notes += _explain_odd(cells, writing.odd, "date")
-    days = cells.with_formats({cells.column: form}).rows().timestamps(cells.column)
+    days = cells.with_format(form).rows().timestamps(cells.column)
     is_known = ~np.isnan(days)
     found = [
         sentinel

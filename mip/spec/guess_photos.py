@@ -91,7 +91,7 @@ def _sample(cells: DistinctCells) -> list[Any]:
     """Take different cells of a column, evenly spread."""
     values = [cell for cell in cells.values() if cell is not None]
     if not any(is_image(cell) or is_list(cell) for cell in cells.objects()):
-        values = list(dict.fromkeys(text for text in map(str, values) if text.strip()))
+        values = list(dict.fromkeys(filter(str.strip, map(str, values))))
     spread = np.linspace(0, len(values) - 1, min(len(values), SAMPLE)).astype(int)
     return [values[position] for position in spread]
 

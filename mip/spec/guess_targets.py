@@ -50,7 +50,7 @@ class TargetGuess:
 def guess_target(cells: DistinctCells) -> TargetGuess:
     """Guess the head for a target column. Raises DataError if no head can predict it."""
     table, column = cells.table, cells.column
-    if any(map(is_list, cells.values())):
+    if any(map(is_list, cells.objects())):
         heads.Multilabel(column).adapt(table)
         return TargetGuess(column, "multilabel", "lists: any of several labels")
     words = cells.count(cells.texts())
@@ -70,7 +70,7 @@ def guess_target(cells: DistinctCells) -> TargetGuess:
         return TargetGuess(column, "binary", f"two values: {both}")
     writes_numbers = column in table.formats and table.formats[column].writes_numbers
     few = n_values <= 10 and n_values < n_words / 10 and not writes_numbers
-    if not is_number or few or _are_float_classes(cells):
+    if not is_number or few or (n_values <= 5 and _are_float_classes(cells)):
         return TargetGuess(column, "multiclass", f"{n_values} classes", (), _remark(words))
     return _guess_regression(cells, known, numbers)
 
@@ -89,10 +89,8 @@ def _guess_regression(
 
 def _are_float_classes(cells: DistinctCells) -> bool:
     """Whether numbers are a few codes that floats hold, as 1.0, 2.0 and 3.0, each in many rows."""
-    written = ("" if cell is None else str(cell) for cell in cells.values())
-    counts = cells.count(written)
-    is_float = all(re.fullmatch(r"[0-9]\.0", cell) for cell in counts)
-    return is_float and len(counts) <= 5 and min(counts.values()) >= 3
+    counts = cells.count(["" if cell is None else str(cell) for cell in cells.values()])
+    return all(re.fullmatch(r"[0-9]\.0", cell) and n >= 3 for cell, n in counts.items())
 
 
 def _remark(words: Iterable[str]) -> tuple[str, ...]:
@@ -154,15 +152,15 @@ def _as_list(cell: Any) -> list[str]:
 
 def guess_set(cells: DistinctCells) -> ColumnFormat | None:
     """Guess the format of a target whose cells hold several labels; None if they do not."""
-    if cells.column in cells.table.formats or cells.objects():
+    if cells.column in cells.table.formats or cells.objects() or cells.numbers is not None:
         return None
-    sep = guess_separator(cells.count(cell or "" for cell in cells.values()))
+    sep = guess_separator(cells.count([cell or "" for cell in cells.values()]))
     return ColumnFormat(sep=sep) if sep else None
 
 
 def describe_set(cells: DistinctCells, form: ColumnFormat) -> str:
     """Say how cells that hold several labels are read, and what empty ones are."""
-    known = cells.count(cell or "" for cell in cells.values())
+    known = cells.count([cell or "" for cell in cells.values()])
     longest = max(known, key=lambda cell: len(_as_list(form.values(cell))))
     labels = form.values(longest)
     n_empty = len(cells.table) - sum(known.values())

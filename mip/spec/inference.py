@@ -154,8 +154,8 @@ def known_numbers(cells: DistinctCells) -> np.ndarray:
     """Return the distinct numbers of a column, float64, without missing ones; none if some of its
     cells are no numbers.
     """
-    values = cells.numbers()
-    return np.zeros(0) if values is None else values[~np.isnan(values)]
+    values = np.zeros(0) if cells.numbers is None else cells.numbers
+    return values[~np.isnan(values)]
 
 
 def _days(cells: DistinctCells, known: Mapping[str, int]) -> np.ndarray | None:
