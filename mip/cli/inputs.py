@@ -209,14 +209,25 @@ def check_no_photo(outputs: Sequence[Path | None], table: Rows) -> None:
     """Raise FileError for an output that a cell of the table names: a photo is an input too."""
     for path in [path for path in outputs if path and path.exists()]:
         for chunk in table.chunks():
-            cells = chain.from_iterable(map(chunk.cells, chunk.columns))
-            names = chain.from_iterable(map(mip.data.as_photos, cells))
+            columns = (_cells_with(path.name, chunk, column) for column in chunk.columns)
+            names = chain.from_iterable(map(mip.data.as_photos, chain.from_iterable(columns)))
             photos = [
                 Path(chunk.root or ".", name)
                 for name in names
                 if isinstance(name, str) and name.endswith(path.name)
             ]
             check_output(path, True, photos)
+
+
+def _cells_with(name: str, table: mip.Table, column: str) -> list[Any]:
+    """Return the cells of a column, of texts only those that have this name in them."""
+    import pandas as pd
+
+    cells = table[column]
+    if not isinstance(cells.dtype, pd.StringDtype):
+        return table.cells(column)
+    rows = cells.str.contains(name, regex=False, na=False).to_numpy().nonzero()[0]
+    return table.select([column]).take(rows).cells(column)
 
 
 def model_files(model: Path) -> list[Path]:

@@ -59,7 +59,9 @@ class DistinctCells:
 
     def written(self) -> list[str]:
         """The cells as texts as they are written: "1.000", which may be a thousand, is not "1"."""
-        values = ("" if cell is None else cell for cell in self.values())
+        values = ["" if cell is None else cell for cell in self.values()]
+        if not self.objects() and "".join(values).isascii():
+            return [*map(str.strip, values)]
         return [
             cell.strip() if isinstance(cell, str) and cell.isascii() else as_text(cell)
             for cell in values

@@ -99,11 +99,13 @@ def _guess_format(
         return FormatGuess(cells.column)
     if cells.numbers is not None and (not cells.objects() or _are_numbers(known)):
         found = _guess_plain(cells, cells.numbers, counts, decimal_comma)
-        return evolve(found, blanks=_name_blanks(counts))
+        if found.notes and has_leading_zeros(counts):  # these are codes, not amounts
+            found = FormatGuess(cells.column)
+        return evolve(found, blanks=_name_blanks(counts, known))
     numbers = guess_number_writing(counts, decimal_comma)
     if numbers and _is_sure(numbers, known):
         found = _explain_numbers(cells, counts, numbers, decimal_comma)
-        return evolve(found, blanks=_name_blanks(counts))
+        return evolve(found, blanks=_name_blanks(counts, known))
     dates = guess_date_writing(counts, day_first)
     if dates and _is_sure(dates, known):
         return _explain_dates(cells, dates)
@@ -130,7 +132,7 @@ def _guess_plain(
     """Explain a column whose cells are numbers as Python writes them."""
     column, is_finite = cells.column, np.isfinite(values)
     values = values[is_finite]
-    if has_leading_zeros(counts) or not len(values):
+    if not len(values):
         return FormatGuess(column)
     if epoch := guess_epoch(values, column):
         first = next(iter(without_blanks(counts)))
@@ -224,8 +226,8 @@ def _explain_odd(cells: DistinctCells, odd: Collection[str], kind: str) -> list[
     return notes
 
 
-def _name_blanks(counts: Mapping[str, int]) -> str:
-    blanks = sorted(text for text in counts if text.lower() in BLANKS)
+def _name_blanks(counts: Mapping[str, int], known: Mapping[str, int]) -> str:
+    blanks = sorted(counts.keys() - known.keys()) if len(known) < len(counts) else []
     n_rows = sum(counts[text] for text in blanks)
     rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
     return f"{' and '.join(map(quote, blanks))} in {rows}: missing" if blanks else ""

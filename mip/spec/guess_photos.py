@@ -90,8 +90,10 @@ def guess_photos(table: Table, columns: Iterable[DistinctCells]) -> dict[str, Fo
 def _sample(cells: DistinctCells) -> list[Any]:
     """Take different cells of a column, evenly spread."""
     values = [cell for cell in cells.values() if cell is not None]
-    if not any(is_image(cell) or is_list(cell) for cell in cells.objects()):
-        values = list(dict.fromkeys(filter(str.strip, map(str, values))))
+    objects = cells.objects()
+    if not any(is_image(cell) or is_list(cell) for cell in objects):
+        values = [*filter(str.strip, map(str, values))]
+        values = list(dict.fromkeys(values)) if objects else values
     spread = np.linspace(0, len(values) - 1, min(len(values), SAMPLE)).astype(int)
     return [values[position] for position in spread]
 

@@ -228,10 +228,10 @@ def guess_number(cells: DistinctCells, known: Mapping[str, int], values: np.ndar
     low, high = values.min(), values.max()
     is_whole, are_unique = bool((values == np.round(values)).all()), n_values == len(cells.table)
     names_ids = high - low == n_values - 1 or re.search(_NAME_OF_IDS, column)
-    is_code = _match(_LONG_NUMBER, known) or has_leading_zeros(known)
+    is_code = is_whole and (_match(_LONG_NUMBER, known) or has_leading_zeros(known))
     if is_whole and are_unique and (names_ids or is_code):
         return Guess(column, "row name", counts, "it names the rows")
-    if is_whole and is_code:
+    if is_code:
         return _guess_words(cells, known)
     if is_whole and re.search(_NAME_OF_CODES, column):
         return Guess(column, "category", counts, "a code, not an amount")
