@@ -81,9 +81,9 @@ def guess_photos(table: Table, columns: Iterable[DistinctCells]) -> dict[str, Fo
         return found
     for column, cells in kinds.items():
         if column not in found and _are_ids(cells):
-            guess = _guess(table, column, cells, folder, share=0.9)
-            if not guess.problem:
-                return {**found, column: guess}
+            form = _find_form(cells, folder, share=0.9)
+            if form:
+                return {**found, column: _explain(column, cells, folder.root, form)}
     return found
 
 
@@ -151,9 +151,17 @@ def _are_ids(cells: Sequence[Any]) -> bool:
     return len(texts) == len(cells) >= 2 and not any(is_address(text) for text in texts)
 
 
-def _guess(
-    table: Table, column: str, cells: Sequence[Any], folder: _Folder, share: float = ENOUGH
-) -> FormatGuess:
+def _guess(table: Table, column: str, cells: Sequence[Any], folder: _Folder) -> FormatGuess:
+    form = _find_form(cells, folder, share=ENOUGH)
+    if form:
+        return _explain(column, cells, folder.root, form)
+    photos = _names(cells, folder.root, ColumnFormat())
+    lost = [photo for photo in photos if isinstance(photo, PhotoName) and not _path_of(photo)]
+    return FormatGuess(column, problem=describe_folder(lost, table.name, column))
+
+
+def _find_form(cells: Sequence[Any], folder: _Folder, share: float) -> ColumnFormat | None:
+    """Find the format that finds the most photos, more than this share of them."""
     best, form = share, None
     for trial in _trials(cells, folder):
         found = _share_found(_names(cells, folder.root, trial))
@@ -161,11 +169,7 @@ def _guess(
             best, form = found, trial
         if best == 1:
             break
-    if form:
-        return _explain(column, cells, folder.root, form)
-    photos = _names(cells, folder.root, ColumnFormat())
-    lost = [photo for photo in photos if isinstance(photo, PhotoName) and not _path_of(photo)]
-    return FormatGuess(column, problem=describe_folder(lost, table.name, column))
+    return form
 
 
 def _trials(cells: Sequence[Any], folder: _Folder) -> Iterator[ColumnFormat]:
