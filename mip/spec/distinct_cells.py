@@ -17,7 +17,7 @@ from mip.errors import DataError
 @frozen(eq=False)
 class DistinctCells:
     """The distinct cells of a column, in the order in which they first appear: the positions of the
-    first row that has each, and the number of rows that do, int64 [m]. The `table` has all rows of
+    first row that has each, and the number of rows that do, int32 [m]. The `table` has all rows of
     this column, and no other.
 
     Cells that are neither numbers, dates nor strings are not compared: each is one of its own.
@@ -26,7 +26,7 @@ class DistinctCells:
     >>> rows = from_columns({"town": ["Ulm", "Bonn", None, "Ulm ", "Ulm"]})
     >>> cells = distinct_cells(rows)["town"]
     >>> cells.values(), cells.firsts, cells.counts
-    (['Ulm', 'Bonn', 'Ulm '], array([0, 1, 3]), array([2, 1, 1]))
+    (['Ulm', 'Bonn', 'Ulm '], array([0, 1, 3], dtype=int32), array([2, 1, 1], dtype=int32))
     >>> cells.count(cells.texts())
     {'Ulm': 3, 'Bonn': 1}
     """
@@ -90,6 +90,10 @@ class DistinctCells:
         counts.pop("", None)
         return counts
 
+    def select(self, mask: np.ndarray) -> DistinctCells:
+        """Keep some of the cells: bool [m]."""
+        return evolve(self, firsts=self.firsts[mask], counts=self.counts[mask])
+
     def row_label(self, position: int) -> str:
         """Write the label of the first row with a cell."""
         return format_row_label(self.table.index[self.firsts[[position]]].tolist()[0])
@@ -115,7 +119,7 @@ def _distinct_cells(column: str, table: Table) -> DistinctCells:
         return DistinctCells(column, table, known, np.ones_like(known))
     codes, _ = pd.factorize(table[column], use_na_sentinel=True)
     known = np.flatnonzero(codes >= 0)
-    counts = np.bincount(codes[known])
+    counts = np.bincount(codes[known]).astype(np.int32)
     firsts = np.empty_like(counts)
     firsts[codes[known[::-1]]] = known[::-1]  # of several rows the last one written is kept
     return DistinctCells(column, table, firsts, counts)

@@ -19,7 +19,7 @@ from mip.spec.guess_photos import guess_photos, has_name_of_photos
 from mip.spec.guess_rows import find_totals, leave_out_headers
 from mip.spec.guess_targets import TargetGuess, describe_set, guess_set, guess_target
 from mip.spec.inference import Guess, guess, is_writable
-from mip.spec.writing import inline
+from mip.spec.toml_text import inline
 
 WIDTH = 200
 """The length of the longest comment."""

@@ -12,7 +12,7 @@ from mip.errors import one_line, quote
 from mip.spec.distinct_cells import DistinctCells
 from mip.spec.guess_formats import FormatGuess
 from mip.spec.guess_targets import TargetGuess
-from mip.spec.writing import inline, key
+from mip.spec.toml_text import inline, key
 
 FEW_ROWS = 3
 """A class with fewer rows is in no more than two of the three parts."""

@@ -93,19 +93,16 @@ def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
 def _guess_format(
     cells: DistinctCells, decimal_comma: bool | None, day_first: bool | None
 ) -> FormatGuess:
+    if cells.numbers is not None and (not cells.objects() or _are_numbers(cells.written())):
+        return _guess_plain(cells, cells.numbers, decimal_comma)
     counts = _count_texts(cells)
     known = without_blanks(counts)
     if len(known) < 2:
         return FormatGuess(cells.column)
-    if cells.numbers is not None and (not cells.objects() or _are_numbers(known)):
-        found = _guess_plain(cells, cells.numbers, counts, decimal_comma)
-        if found.notes and has_leading_zeros(counts):  # these are codes, not amounts
-            found = FormatGuess(cells.column)
-        return evolve(found, blanks=_name_blanks(counts, known))
     numbers = guess_number_writing(counts, decimal_comma)
     if numbers and _is_sure(numbers, known):
         found = _explain_numbers(cells, counts, numbers, decimal_comma)
-        return evolve(found, blanks=_name_blanks(counts, known))
+        return evolve(found, blanks=_name_blanks(counts))
     dates = guess_date_writing(counts, day_first)
     if dates and _is_sure(dates, known):
         return _explain_dates(cells, dates)
@@ -124,21 +121,34 @@ def _are_numbers(texts: Iterable[str]) -> bool:
 
 
 def _guess_plain(
-    cells: DistinctCells,
-    values: np.ndarray,
-    counts: Mapping[str, int],
-    decimal_comma: bool | None,
+    cells: DistinctCells, numbers: np.ndarray, decimal_comma: bool | None
 ) -> FormatGuess:
     """Explain a column whose cells are numbers as Python writes them."""
-    column, is_finite = cells.column, np.isfinite(values)
-    values = values[is_finite]
+    unread = cells.select(np.isnan(numbers))
+    blanks = _name_blanks(unread.count(unread.written()))
+    found = evolve(_explain_plain(cells, numbers, decimal_comma), blanks=blanks)
+    if found == FormatGuess(cells.column):
+        return found
+    counts = cells.count(cells.written())
+    if len(without_blanks(counts)) < 2:
+        return FormatGuess(cells.column)
+    are_codes = has_leading_zeros(counts)
+    return FormatGuess(cells.column, blanks=blanks) if are_codes else found
+
+
+def _explain_plain(
+    cells: DistinctCells, numbers: np.ndarray, decimal_comma: bool | None
+) -> FormatGuess:
+    column, is_finite = cells.column, np.isfinite(numbers)
+    values, texts = numbers[is_finite], [text for text in cells.written() if text]
     if not len(values):
         return FormatGuess(column)
     if epoch := guess_epoch(values, column):
-        first = next(iter(without_blanks(counts)))
+        first = next(text for text in texts if text.lower() not in BLANKS)
         shown = _show_date(epoch, first)
         return FormatGuess(column, epoch, (f"{quote(first)} is {shown} ({describe(epoch)})",))
-    if all(len(text.partition(".")[2]) == 3 for text in counts):
+    if all(len(text.partition(".")[2]) == 3 for text in texts):
+        counts = cells.count(cells.written())
         writing = guess_number_writing(counts, decimal_comma)
         if writing and writing.rivals:
             return _explain_numbers(cells, counts, writing, decimal_comma)
@@ -226,8 +236,8 @@ def _explain_odd(cells: DistinctCells, odd: Collection[str], kind: str) -> list[
     return notes
 
 
-def _name_blanks(counts: Mapping[str, int], known: Mapping[str, int]) -> str:
-    blanks = sorted(counts.keys() - known.keys()) if len(known) < len(counts) else []
+def _name_blanks(counts: Mapping[str, int]) -> str:
+    blanks = sorted(text for text in counts if text.lower() in BLANKS)
     n_rows = sum(counts[text] for text in blanks)
     rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
     return f"{' and '.join(map(quote, blanks))} in {rows}: missing" if blanks else ""

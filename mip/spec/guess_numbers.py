@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from mip.data import ColumnFormat
 from mip.spec.distinct_cells import without_blanks
-from mip.spec.writing import inline
+from mip.spec.toml_text import inline
 
 _CURRENCIES = "AUD BRL CAD CHF CNY CZK DKK EUR GBP HKD HUF INR JPY MXN NOK NZD PLN RUB SEK SGD USD"
 _PREFIX = rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.replace(' ', '|')}|Rs\.?|Fr\.?|kr\.?|~|≈"

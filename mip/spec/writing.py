@@ -22,35 +22,6 @@ def dump(spec: Spec) -> str:
     return tomli_w.dumps({"version": spec.version, **to_dict(spec)})
 
 
-def inline(value: Any) -> str:
-    """Write a value as TOML on one line.
-
-    >>> print(inline({"k": 1000, "M": 1e6}), inline(("oak", "ash")))
-    { k = 1_000, M = 1_000_000 } ["oak", "ash"]
-    """
-    import tomli_w
-
-    if isinstance(value, Mapping):
-        pairs = [f"{key(name)} = {inline(child)}" for name, child in value.items()]
-        return f"{{ {', '.join(pairs)} }}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(inline, value))}]"
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value % 1 == 0:
-        return f"{value:_.0f}"
-    return tomli_w.dumps({"x": value}).strip().removeprefix("x = ")
-
-
-def key(name: str) -> str:
-    """Write the name of a table as a key of TOML, quoted where it must be.
-
-    >>> key("price"), key("price of sale")
-    ('price', '"price of sale"')
-    """
-    import tomli_w
-
-    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
-
-
 def to_dict(value: Any) -> Any:
     """Turn a spec, or a part of one, into plain dicts, lists and values; None is left out.
 

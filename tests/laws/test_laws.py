@@ -144,6 +144,15 @@ def test_import_is_light():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_first_spec_needs_no_torch():
+    code = """import sys, mip
+rows = mip.from_columns({"x": ["1.5", "2", "4"], "sold": ["2024-12-31"] * 3, "y": ["a", "b", "a"]})
+mip.spec.make_draft(rows, "y", "t.csv")
+print("pandas" in sys.modules, "torch" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True False"
+
+
 def test_the_oldest_environment_has_the_lowest_versions_that_are_allowed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needs = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
