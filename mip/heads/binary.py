@@ -76,7 +76,8 @@ class Binary:
             text = f"'{self.pos_label}' is not a value of column '{self.column}'"
             raise DataError(f"{rows.name}: {text}{hint(self.pos_label, names)}")
         names = sorted(names, key=lambda name: (name == self.pos_label, name))
-        return classes.class_facts(names, counts, self.class_weight)
+        facts = classes.class_facts(rows, self.column, names)
+        return {**facts, **classes.weight_facts(facts, counts, self.class_weight)}
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Return float32 [n]: 1 for the positive class, 0 for the other, NaN if missing."""
@@ -96,7 +97,7 @@ class Binary:
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Return `label` and the probability of each class, `p_<class>`."""
         positive = logits.double().sigmoid().numpy()
-        return classes.class_columns(facts["classes"], np.stack([1 - positive, positive], axis=1))
+        return classes.class_columns(facts, np.stack([1 - positive, positive], axis=1))
 
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
         """Return the logits, float64 [n], that decode to these columns."""

@@ -78,7 +78,7 @@ class Ordinal:
             raise DataError(f"{rows.name}: {text}{hint(unknown[0], self.order)}")
         if len(names) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has fewer than 2 classes")
-        return {"classes": list(self.order) or names}
+        return classes.class_facts(rows, self.column, list(self.order) or names)
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Return float32 [n, classes - 1]: 1 where the class is above, else 0; NaN if missing.
@@ -99,7 +99,7 @@ class Ordinal:
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Return `label`, the median class, as CORN does, and `p_<class>` for each class."""
-        label = np.array(facts["classes"], dtype=object)[_median(logits).numpy()]
+        label = classes.class_values(facts)[_median(logits).numpy()]
         probabilities = _probabilities(logits).numpy()
         return {"label": label, **classes.probability_columns(facts["classes"], probabilities)}
 
