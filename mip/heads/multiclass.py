@@ -12,7 +12,7 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes_field
-from mip.data import Rows, Table, value_counts
+from mip.data import Rows, Table
 from mip.errors import DataError
 from mip.heads.fields import (
     ClassWeight,
@@ -63,10 +63,10 @@ class Multiclass:
 
     def adapt(self, rows: Rows) -> Facts:
         """Find the classes, sorted, and their weights if asked for."""
-        counts = value_counts(rows, self.column)
+        counts, kinds = classes.count_classes(rows, self.column)
         if len(counts) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has fewer than 2 classes")
-        facts = classes.class_facts(rows, self.column, sorted(counts))
+        facts = classes.class_facts(sorted(counts), kinds)
         return {**facts, **classes.weight_facts(facts, counts, self.class_weight)}
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mip.branches import Facts
-from mip.data import Rows, Table, category_codes, format_row_label
+from mip.data import Rows, Table, category_codes, format_row_label, value_counts
 from mip.errors import DataError, hint, quote
 from mip.heads.fields import ClassWeight
 
@@ -58,19 +58,29 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
     return codes
 
 
-def class_facts(rows: Rows, column: str, classes: list[str]) -> Facts:
-    """Return the facts of a head over classes: their names and, if the cells are no texts but whole
-    numbers or booleans, their `dtype`, "int64" or "bool".
+def count_classes(rows: Rows, column: str) -> tuple[Counter[str], set[str]]:
+    """Count the words of a column, and collect the kinds of its cells, as pandas names them.
 
     >>> from mip.data import from_columns
-    >>> class_facts(from_columns({"stars": [3, 1, None]}), "stars", ["1", "3"])
-    {'classes': ['1', '3'], 'dtype': 'int64'}
-    >>> class_facts(from_columns({"stars": ["3", "1"]}), "stars", ["1", "3"])
-    {'classes': ['1', '3']}
+    >>> count_classes(from_columns({"stars": [3, 1, 3]}), "stars")
+    (Counter({'3': 2, '1': 1}), {'integer'})
     """
     from pandas.api.types import infer_dtype
 
-    kinds = {infer_dtype(chunk[column], skipna=True) for chunk in rows.chunks([column])} - {"empty"}
+    counts, kinds = Counter[str](), set[str]()
+    for chunk in rows.chunks([column]):
+        counts.update(value_counts(chunk, column))
+        kinds.add(infer_dtype(chunk[column], skipna=True))
+    return counts, kinds - {"empty"}
+
+
+def class_facts(classes: list[str], kinds: set[str]) -> Facts:
+    """Return the facts of a head over classes: their names and, if the cells are whole numbers or
+    booleans and no texts, their `dtype`, "int64" or "bool".
+
+    >>> class_facts(["1", "3"], {"integer"}), class_facts(["1", "3"], {"string"})
+    ({'classes': ['1', '3'], 'dtype': 'int64'}, {'classes': ['1', '3']})
+    """
     if kinds == {"boolean"} and {*classes} <= {"False", "True"}:
         return {"classes": classes, "dtype": "bool"}
     # Beside missing ones, whole numbers are floats.
@@ -85,11 +95,12 @@ def class_values(facts: Facts) -> np.ndarray:
     >>> class_values({"classes": ["False", "True"], "dtype": "bool"})
     array([False,  True])
     """
-    names = facts["classes"]
-    if facts.get("dtype") == "bool":
+    names, dtype = facts["classes"], facts.get("dtype")  # older files have none: texts
+    if dtype == "bool":
         return np.array([name == "True" for name in names])
-    # A file that was written before this fact has texts.
-    return np.array(names, dtype=object).astype(facts.get("dtype", object))
+    if dtype == "int64":
+        return np.array([*map(int, names)], dtype=np.int64)
+    return np.array(names, dtype=object)
 
 
 def weight_facts(facts: Facts, counts: Counter[str], class_weight: ClassWeight) -> Facts:
