@@ -118,8 +118,9 @@ def load_model(
 def open_table_for(plan: mip.model.Plan, path: Path) -> Rows:
     """Open a table for a model: streamed if its spec says so."""
     # A model of shards splits and reads them as they are; other formats are read whole.
-    is_parquet = path.is_dir() or path.suffix.lower() == ".parquet"
-    return _open_table(path, plan.spec, plan.spec.data.stream and is_parquet)
+    files = mip.data.table_files(path) if plan.spec.data.stream else []
+    is_parquet = {file.suffix.lower() for file in files} == {".parquet"}
+    return _open_table(path, plan.spec, is_parquet)
 
 
 def open_rows(plans: Sequence[mip.model.Plan], paths: Sequence[Path]) -> Rows:

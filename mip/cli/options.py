@@ -27,8 +27,8 @@ TableFile = Annotated[
     Path,
     typer.Argument(
         metavar="TABLE",
-        help="A .csv, .tsv, .jsonl or .parquet file, a quoted glob pattern of such files, a folder "
-        "of .parquet files, or a folder of images.",
+        help="A .csv, .tsv, .jsonl, .parquet or .xlsx file, a quoted glob pattern of such files, "
+        "a folder of .parquet files, or a folder of images.",
     ),
 ]
 

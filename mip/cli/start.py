@@ -42,14 +42,15 @@ def new(
     """Write a commented spec inferred from a table."""
     out = out or _spec_beside(table)
     check_outputs([out], force, table=table)
-    csv = mip.data.sniff_csv(table, names.split(",") if names else ())
+    files = mip.data.table_files(table) if table.is_dir() else [table]
+    csv = mip.data.sniff_csv(files[0] if files else table, names.split(",") if names else ())
     rows = mip.read(table, csv)
     check_no_photo([out], rows, {})
     if not names:
         mip.data.check_header(rows)
     for remark in mip.data.csv_remarks(csv, table):
         echo(remark)
-    target = target or _label_of_images(rows)
+    target = target or _label_of_images(rows, table)
     path, folder = table.absolute(), out.parent.absolute()
     path = path.relative_to(folder) if path.is_relative_to(folder) else path
     made = mip.spec.make_draft(rows, target, path.as_posix(), csv, day_first, without or ())
@@ -66,11 +67,18 @@ def _spec_beside(table: Path) -> Path:
     return (table if table.name else full).with_name(f"{name}.toml")
 
 
-def _label_of_images(table: mip.Table) -> str:
-    if {"image", "label"} <= set(table.columns):
+def _label_of_images(rows: mip.Table, path: Path) -> str:
+    """Return the column of the labels of images. Raises MipError for rows without images, or
+    without labels, and names the tables that lie beside such images.
+    """
+    if "label" in rows.columns and {"image", "file_name"} & {*rows.columns}:
         return "label"
-    known = hint("", table.columns)
-    raise MipError(f"{table.name}: say which column to predict: --target COLUMN{known}")
+    are_images = path.is_dir() and not mip.data.table_files(path)
+    files = sorted(path.iterdir()) if are_images else []
+    tables = [str(file) for file in files if file.suffix.lower() in mip.data.FORMATS]
+    beside = f"; or give a table that is beside the images: {', '.join(tables[:3])}"
+    cure = hint("", rows.columns) + (beside if tables else "")
+    raise MipError(f"{rows.name}: say which column to predict: --target COLUMN{cure}")
 
 
 def check(spec: SpecFile, set_: Changes = None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from mip.errors import MipError, hint
+from mip.spec import fields_meant
 
 VERBS: Mapping[str, str] = {
     "baseline": "baselines dummy",
@@ -46,6 +47,7 @@ OPTIONS: Mapping[str, str] = {
     "--set train.optimizer.lr=": "--lr --learning-rate --rate",
     "--set train.optimizer.weight_decay=": "--weight-decay --wd",
     "--set train.patience=": "--patience --early-stopping",
+    "--set train.schedule.kind=": "--schedule --scheduler --lr-scheduler",
     "--set train.precision=": "--precision --amp --fp16 --bf16",
     "--set train.seed=": "--seed --random-seed --random-state",
     "--set train.workers=": "--jobs --n-jobs --num-workers --processes -j",
@@ -108,14 +110,26 @@ def check_options(verb: str, takes_value: Mapping[str, bool], words: Sequence[st
 
 
 def _meant(option: str, value: str, known: Mapping[str, bool]) -> str:
+    """Say what is meant by an option that a verb does not have: another of its options, a field of
+    the spec, or one that is spelled nearly so, for a vague guess may be `--force`, which deletes.
+    """
+    others = [word for words in OPTIONS.values() for word in words.split()]
+    near = get_close_matches(option, [*known, *others], n=1, cutoff=0.8)
+    for word in (option, *near):
+        if word not in known and (cure := _cure(word, value, known)):
+            return f"; {cure}"
+    return hint(option if {*near} & {*known} else "", known)
+
+
+def _cure(option: str, value: str, known: Mapping[str, bool]) -> str:
     for ours, words in OPTIONS.items():
         name = ours.split()[0]
         if option in words.split() and name in known:
             if ours.endswith("="):
-                return f"; use '{ours}{value}'"
-            return f"; use '{ours} {value}'" if known[name] else f"; use '{ours}'"
+                return f"use '{ours}{value}'"
+            return f"use '{ours} {value}'" if known[name] else f"use '{ours}'"
     for advice, words in ADVICE.items():
         if option in words.split():
-            return f"; {advice}"
-    is_of_another_verb = any(option in words.split() for words in OPTIONS.values())
-    return hint("" if is_of_another_verb else option, known)
+            return advice
+    fields = [path for path in fields_meant(option, "", ()) if "." in path]
+    return f"use '--set {fields[0]}={value}'" if fields and "--set" in known else ""

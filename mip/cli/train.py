@@ -89,6 +89,7 @@ def fit(
     if mip.files.is_run(spec):
         out, spec = out or spec, spec / "spec.toml"
     out = out or Path("runs") / spec.stem
+    table = table_path(spec, set_)
     last = out / "checkpoints" / "last.safetensors"
     # A new run cannot continue from the checkpoint of an earlier one.
     before = 0 if resume else _modified(last)
@@ -100,9 +101,9 @@ def fit(
 
     with on_stop(what_is_kept), mip.files.locked(out):
         mip.files.check_run_folder(out, resume, force, [spec])
-        check_outside_table(out, table_path(spec, set_))
-        read_spec, table = open_spec(spec, set_)
-        parts = split_rows(read_spec, table, spec)
+        check_outside_table(out, table)
+        read_spec, rows = open_spec(spec, set_)
+        parts = split_rows(read_spec, rows, spec)
         ended = mip.run(
             read_spec,
             parts,

@@ -23,7 +23,9 @@ from .csv_format import check_header as check_header
 from .csv_format import csv_remarks as csv_remarks
 from .csv_format import sniff_csv as sniff_csv
 from .datasets import from_dataset as from_dataset
+from .formats import FORMATS as FORMATS
 from .formats.idx import read_idx as read_idx
+from .formats.image_folder import find_images as find_images
 from .memory import from_columns as from_columns
 from .memory import from_frame as from_frame
 from .memory import from_rows as from_rows

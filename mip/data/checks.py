@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from toolz import groupby
+
 from mip.data.table import Table
-from mip.errors import DataError
+from mip.errors import DataError, MipWarning
 
 
 def check_unique(columns: Sequence[str], where: str) -> None:
@@ -16,6 +20,25 @@ def check_unique(columns: Sequence[str], where: str) -> None:
     for column, count in Counter(columns).items():
         if count > 1:
             raise ValueError(f"duplicate column '{column}' {where}")
+
+
+def fill_schemas(
+    name: str, schemas: Sequence[Mapping[str, str]], parts: Sequence[str]
+) -> list[Mapping[str, str]]:
+    """Add the columns (name to type) of train to the schemas of valid and test that lack some, and
+    have no others. Warns with MipWarning that they are blank in the rows of these parts.
+    """
+    whole, filled = schemas[parts.index("train")], list[Mapping[str, str]]()
+    blank = set[tuple[str, str]]()
+    for schema, part in zip(schemas, parts, strict=True):
+        if part != "train" and schema.keys() <= whole.keys():
+            blank |= {(part, column) for column in whole.keys() - schema}
+            schema = {**whole, **{name: kind for name, kind in schema.items() if kind != "null"}}
+        filled.append(schema)
+    for part, pairs in groupby(0, sorted(blank)).items():
+        lacks = f"the files of {part} lack {', '.join(column for _, column in pairs)}"
+        warnings.warn(f"{name}: {lacks}, blank in their rows", MipWarning, stacklevel=4)
+    return filled
 
 
 def check_same_columns(
@@ -26,10 +49,11 @@ def check_same_columns(
     Their order does not matter. All types of numbers count as the same, all types of texts too,
     and categories as what they are categories of.
     """
-    first = schemas[0]
-    for file, schema in zip(files, schemas, strict=True):
-        where = f"{name}: {file.name} does not match {files[0].name}"
-        gaps = [(file.name, first.keys() - schema), (files[0].name, schema.keys() - first)]
+    first, folder = schemas[0], os.path.commonpath([file.parent for file in files])
+    names = [file.relative_to(folder).as_posix() for file in files]
+    for file, schema in zip(names, schemas, strict=True):
+        where = f"{name}: {file} does not match {names[0]}"
+        gaps = [(file, first.keys() - schema), (names[0], schema.keys() - first)]
         lacks = [f"{path} lacks {', '.join(sorted(columns))}" for path, columns in gaps if columns]
         if lacks:
             raise DataError(f"{where}: {' and '.join(lacks)}")

@@ -8,16 +8,27 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mip.data.formats import FORMATS
+from mip.data.parts import part_name, parts_of_files
 from mip.errors import DataError, hint
 
 JUNK = "__MACOSX"
 """The folder that a Mac adds to an archive: it holds no photo that opens."""
 
 
+METADATA = "metadata"
+"""The name, before its suffix, of a table that lies beside the images that it names."""
+
+
 def table_files(path: Path) -> list[Path]:
-    """List the files that a path names: itself, its shards, or what a pattern matches."""
+    """List the files of the table that a path names: itself, those that match a pattern, or those
+    of a folder; none for a folder of images without a table.
+
+    Of a folder these are, of the first kind that there is: tables named `metadata` in it and in its
+    folders; Parquet files in it, or in its folders `data`, train, valid and test; tables of another
+    format in it whose names say train and another part.
+    """
     if path.is_dir():
-        return matching_files(path, "*.parquet")
+        return _folder_tables(path)
     files = [path] if path.is_file() else matching_files(path.parent, path.name)
     suffix = path.suffix.lower()
     if suffix not in FORMATS and (files or suffix):
@@ -28,19 +39,45 @@ def table_files(path: Path) -> list[Path]:
     return files
 
 
+def _folder_tables(folder: Path) -> list[Path]:
+    inside = [sub for sub in sorted(folder.iterdir()) if sub.is_dir()]
+    beside_images = [
+        file
+        for sub in (folder, *inside)
+        for suffix in FORMATS
+        if (file := sub / f"{METADATA}{suffix}").is_file()
+    ]
+    if beside_images:
+        return beside_images
+    if shards := matching_files(folder, "*.parquet"):
+        return shards
+    deeper = [sub for sub in inside if sub.name == "data" or part_name(sub.name)]
+    if shards := [file for sub in deeper for file in matching_files(sub, "*.parquet")]:
+        return shards
+    by_format = (matching_files(folder, f"*{suffix}") for suffix in FORMATS)
+    return next((files for files in by_format if parts_of_files(files, folder)), [])
+
+
 def includes_file(path: Path, file: Path) -> bool:
-    """Whether a table's path, if a folder or a pattern, includes this file: as one of its shards,
+    """Whether a table's path, if a folder or a pattern, includes this file: as one of its tables,
     or anywhere inside a folder of images, which skips only CSV and JSON.
 
     >>> includes_file(Path("data/part-*.csv"), Path("data/part-2.csv"))
     True
     """
-    folder, pattern = (path, "*.parquet") if path.is_dir() else (path.parent, path.name)
-    inside, base = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
-    if path.is_dir() and not table_files(path):
+    inside = Path(os.path.realpath(file))
+    base = os.path.realpath(path if path.is_dir() else path.parent)
+    if not path.is_dir():
+        is_match = not path.is_file() and fnmatchcase(file.name, path.name)
+        return is_match and inside.parent == Path(base)
+    tables = table_files(path)
+    if not tables:
         # Of any other name a folder may be made, and images in it.
         return inside.is_relative_to(base) and file.suffix.lower() not in {".csv", ".json"}
-    return inside.parent == base and not path.is_file() and fnmatchcase(file.name, pattern)
+    folders = {base, *(os.path.realpath(table.parent) for table in tables)}
+    first = tables[0]
+    is_like = file.name == first.name if first.stem == METADATA else file.suffix == first.suffix
+    return is_like and str(inside.parent) in folders
 
 
 def matching_files(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mip.data.checks import check_filled
 from mip.data.csv_format import PLAIN, CsvFormat
 from mip.data.formats import FORMATS
 from mip.data.formats.csv_files import read_csv
 from mip.data.formats.image_folder import read_image_folder
-from mip.data.formats.metadata_folder import metadata_files, read_metadata
+from mip.data.formats.part_files import read_one_by_one
 from mip.data.memory import from_frame
-from mip.data.paths import display_name, table_files
+from mip.data.parts import parts_of_files
+from mip.data.paths import METADATA, display_name, table_files
 from mip.data.table import Table
 from mip.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read(path: str | Path, csv: CsvFormat = PLAIN) -> Table:
@@ -24,8 +31,13 @@ def read(path: str | Path, csv: CsvFormat = PLAIN) -> Table:
     part, names shards: they are concatenated in the order of their names, and row ids continue from
     file to file. A folder holds images and a table `metadata.csv`, `.jsonl` or `.parquet` whose
     column `file_name` names them (also one in each of train, valid and test), or Parquet shards, or
-    else images alone (`read_image_folder`): loose, in class folders, or in class folders below
-    train, valid and test. Image paths are relative to the folder that the files are in.
+    train.csv and test.csv, or else images alone (`read_image_folder`): loose, in class folders, or
+    in class folders below train, valid and test. Image paths are relative to the folder that the
+    files are in.
+
+    Where the names of all files, or of their folders, say train and another part, as in
+    "train-00000-of-00002.parquet" and "test/metadata.csv", `part` is that of each row. Columns that
+    only the files of valid or test lack are blank in their rows, with a MipWarning.
 
     `csv` says how CSV files are written; `sniff_csv` recognises it. Their cells are text, and the
     spec says what each column means: "00123" stays as it is, and whether "NA" is a category or a
@@ -37,16 +49,22 @@ def read(path: str | Path, csv: CsvFormat = PLAIN) -> Table:
     """
     path = Path(path)
     try:
-        metadata = metadata_files(path, FORMATS) if path.is_dir() else []
-        if metadata:
-            frame = read_metadata(path, metadata, FORMATS)
-            return check_filled(from_frame(frame, path, display_name(path)))
         files = table_files(path)
         if not files:
             return read_image_folder(path)
         name, root = display_name(path), path if path.is_dir() else path.parent
-        read_files = FORMATS[files[0].suffix.lower()]
-        frame = read_files(files, name, csv) if read_files is read_csv else read_files(files, name)
+        parts = parts_of_files(files, root)
+        are_metadata = path.is_dir() and files[0].stem == METADATA
+        if parts or are_metadata:
+            read_file = partial(_read_files, name=name, csv=csv)
+            frame = read_one_by_one(files, root, read_file, parts, are_metadata)
+        else:
+            frame = _read_files(files, name, csv)
         return check_filled(from_frame(frame, root, name))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_files(files: Sequence[Path], name: str, csv: CsvFormat) -> pd.DataFrame:
+    read_files = FORMATS[files[0].suffix.lower()]
+    return read_files(files, name, csv) if read_files is read_csv else read_files(files, name)

@@ -22,10 +22,11 @@ from toolz import compose, identity, peek
 from torch import Tensor
 
 from mip.data.arrow import from_arrow, import_pyarrow
-from mip.data.checks import check_same_columns, check_unique
+from mip.data.checks import check_same_columns, check_unique, fill_schemas
 from mip.data.column_format import ColumnFormat
 from mip.data.formats.parquet import open_parquet
-from mip.data.paths import display_name, table_files
+from mip.data.parts import parts_of_files
+from mip.data.paths import METADATA, display_name, table_files
 from mip.data.table import Table
 from mip.errors import DataError
 from mip.rng import generator
@@ -49,7 +50,8 @@ class RowGroup:
     """A row group of a file, and which of its rows are used.
 
     `number` is its number in the file, `first` the id of its first row, `n_rows` the count of all
-    rows and `size` that of the used ones, which `used` marks as packed bits (None for all).
+    rows and `size` that of the used ones, which `used` marks as packed bits (None for all). `part`
+    is that of the file, if its name says one.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class RowGroup:
     n_rows: int
     size: int
     used: np.ndarray | None = None
+    part: str = ""
 
     def positions(self) -> np.ndarray:
         """Return the positions in the group of the used rows: int64 [size]."""
@@ -251,6 +254,7 @@ class Shards:
                 for leaf, leaf_hash in _column_hashes(group)[group.number].items():
                     if f"{leaf}.".startswith(f"{name}."):
                         column_hash.update(leaf_hash)
+                column_hash.update(group.part.encode() if name == "part" else b"")
                 column_hash.update(b"" if group.used is None else group.used.tobytes())
         return {name: column_hash.hexdigest() for name, column_hash in hashes.items()}
 
@@ -295,16 +299,23 @@ def stream(path: str | Path, window: int = WINDOW_ROWS) -> Shards:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not files:
         raise DataError(f"{path}: holds no .parquet files")
-    check_same_columns(name, files, [{f.name: str(f.type) for f in schema} for schema in schemas])
-    groups = tuple(_row_groups(files, footers))
+    if any(file.stem == METADATA for file in files) and files != [root / files[0].name]:
+        raise DataError(f"{path}: metadata in folders of parts cannot be streamed; use mip.read")
+    parts = parts_of_files(files, root)
+    types = [{field.name: str(field.type) for field in schema} for schema in schemas]
+    check_same_columns(name, files, fill_schemas(name, types, parts) if parts else types)
+    whole = schemas[parts.index("train") if parts else 0]
+    groups = tuple(_row_groups(files, footers, parts or [""] * len(files)))
     if not groups:
         raise DataError(f"{name}: the table has no rows")
-    shards = Shards(name, root, schemas[0].remove_metadata(), groups, window)
     # The columns that pandas would read: without those that hold its index.
-    columns = from_arrow(schemas[0].empty_table(), root, name).columns
-    for column in sorted(set(columns) - set(shards.columns)):
+    columns = from_arrow(whole.empty_table(), root, name).columns
+    for column in sorted(set(columns) - set(whole.names)):
         raise DataError(f"{name}: the pandas metadata names a column '{column}' that is not there")
-    return shards.select(columns)
+    schema = _select(whole, columns)
+    if parts and "part" not in columns:
+        schema = schema.append(import_pyarrow().field("part", import_pyarrow().string()))
+    return Shards(name, root, schema, groups, window)
 
 
 def _read_footer(path: Path) -> tuple[FileMetaData, pa.Schema]:
@@ -315,27 +326,35 @@ def _read_footer(path: Path) -> tuple[FileMetaData, pa.Schema]:
         return file.metadata, file.read_row_groups([]).schema
 
 
-def _row_groups(files: Sequence[Path], footers: Sequence[FileMetaData]) -> Iterator[RowGroup]:
+def _row_groups(
+    files: Sequence[Path], footers: Sequence[FileMetaData], parts: Sequence[str]
+) -> Iterator[RowGroup]:
     first = 0
-    for path, footer in zip(files, footers, strict=True):
+    for path, footer, part in zip(files, footers, parts, strict=True):
         for number in range(footer.num_row_groups):
             n_rows = footer.row_group(number).num_rows
             if n_rows:
-                yield RowGroup(path, footer, number, first, n_rows, n_rows)
+                yield RowGroup(path, footer, number, first, n_rows, n_rows, part=part)
             first += n_rows
 
 
 def _decode(group: RowGroup, schema: pa.Schema) -> Iterator[pa.Table]:
     pa, n_rows = import_pyarrow(), 0
+    stored = _select(group.footer.schema.to_arrow_schema(), schema.names)
     texts = [
-        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+        f.name for f in stored if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
     ]
     with open_parquet(group.path, group.footer, texts) as file:
-        for batch in file.iter_batches(DECODE_ROWS, [group.number], schema.names):
+        for batch in file.iter_batches(DECODE_ROWS, [group.number], stored.names):
             batch.validate(full=True)
             n_rows += len(batch)
+            table = pa.Table.from_batches([batch])
+            for lacking in (f for f in schema if f.name not in stored.names):
+                value = group.part if lacking.name == "part" else None
+                cells = pa.repeat(pa.scalar(value, lacking.type), len(batch))
+                table = table.append_column(lacking, cells)
             # Asked for a column `a`, Arrow also returns `a.b`.
-            yield pa.Table.from_batches([batch]).select(schema.names).replace_schema_metadata()
+            yield table.select(schema.names).replace_schema_metadata()
         if n_rows != group.n_rows:
             raise ValueError(f"row group {group.number} has {n_rows} rows, not {group.n_rows}")
 

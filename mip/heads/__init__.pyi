@@ -17,4 +17,5 @@ from .quantile import Quantile as Quantile
 from .regression import Regression as Regression
 from .targets import classes as classes
 from .targets import number as number
+from .targets.classes import class_values as class_values
 from .targets.classes import probability_columns as probability_columns

@@ -12,7 +12,7 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes_field
-from mip.data import Rows, Table, value_counts
+from mip.data import Rows, Table
 from mip.errors import DataError, hint, quote
 from mip.heads.fields import (
     ClassWeight,
@@ -66,7 +66,7 @@ class Binary:
 
     def adapt(self, rows: Rows) -> Facts:
         """Find the two classes, the positive one last, and their weights if asked for."""
-        counts = value_counts(rows, self.column)
+        counts, kinds = classes.count_classes(rows, self.column)
         names = sorted(counts)
         if len(names) != 2:
             listed = ", ".join(quote(name)[1:-1] for name in names[:5])
@@ -76,7 +76,8 @@ class Binary:
             text = f"'{self.pos_label}' is not a value of column '{self.column}'"
             raise DataError(f"{rows.name}: {text}{hint(self.pos_label, names)}")
         names = sorted(names, key=lambda name: (name == self.pos_label, name))
-        return classes.class_facts(names, counts, self.class_weight)
+        facts = classes.class_facts(names, kinds)
+        return {**facts, **classes.weight_facts(facts, counts, self.class_weight)}
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Return float32 [n]: 1 for the positive class, 0 for the other, NaN if missing."""
@@ -96,7 +97,7 @@ class Binary:
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Return `label` and the probability of each class, `p_<class>`."""
         positive = logits.double().sigmoid().numpy()
-        return classes.class_columns(facts["classes"], np.stack([1 - positive, positive], axis=1))
+        return classes.class_columns(facts, np.stack([1 - positive, positive], axis=1))
 
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
         """Return the logits, float64 [n], that decode to these columns."""

@@ -12,7 +12,7 @@ from attrs import frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes_field
-from mip.data import Rows, Table, value_counts
+from mip.data import Rows, Table
 from mip.errors import DataError
 from mip.heads.fields import (
     ClassWeight,
@@ -63,10 +63,11 @@ class Multiclass:
 
     def adapt(self, rows: Rows) -> Facts:
         """Find the classes, sorted, and their weights if asked for."""
-        counts = value_counts(rows, self.column)
+        counts, kinds = classes.count_classes(rows, self.column)
         if len(counts) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has fewer than 2 classes")
-        return classes.class_facts(sorted(counts), counts, self.class_weight)
+        facts = classes.class_facts(sorted(counts), kinds)
+        return {**facts, **classes.weight_facts(facts, counts, self.class_weight)}
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Return int64 [n]: the index of the class, -1 if missing."""
@@ -84,7 +85,7 @@ class Multiclass:
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Return `label` and the probability of each class, `p_<class>`."""
-        return classes.class_columns(facts["classes"], logits.double().softmax(dim=1).numpy())
+        return classes.class_columns(facts, logits.double().softmax(dim=1).numpy())
 
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
         """Return the logits, float64 [n, k], that decode to these columns."""

@@ -12,7 +12,7 @@ from attrs import Attribute, field, frozen
 from torch import Tensor
 
 from mip.branches import Facts, layer_sizes_field
-from mip.data import Rows, Table, parse_number, value_counts
+from mip.data import Rows, Table, parse_number
 from mip.errors import DataError, FieldError, hint, quote
 from mip.heads.fields import (
     Missing,
@@ -69,7 +69,8 @@ class Ordinal:
 
         Raises DataError for a class that is not in `order`, and for fewer than two.
         """
-        names = sorted(value_counts(rows, self.column))
+        counts, kinds = classes.count_classes(rows, self.column)
+        names = sorted(counts)
         if all(math.isfinite(_rank(name)[0]) for name in names):
             names = sorted(names, key=_rank)
         unknown = [name for name in names if name not in self.order] if self.order else []
@@ -78,7 +79,7 @@ class Ordinal:
             raise DataError(f"{rows.name}: {text}{hint(unknown[0], self.order)}")
         if len(names) < 2:
             raise DataError(f"{rows.name}: column '{self.column}' has fewer than 2 classes")
-        return {"classes": list(self.order) or names}
+        return classes.class_facts(list(self.order) or names, kinds)
 
     def encode(self, facts: Facts, rows: Table) -> Tensor:
         """Return float32 [n, classes - 1]: 1 where the class is above, else 0; NaN if missing.
@@ -99,7 +100,7 @@ class Ordinal:
 
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Return `label`, the median class, as CORN does, and `p_<class>` for each class."""
-        label = np.array(facts["classes"], dtype=object)[_median(logits).numpy()]
+        label = classes.class_values(facts)[_median(logits).numpy()]
         probabilities = _probabilities(logits).numpy()
         return {"label": label, **classes.probability_columns(facts["classes"], probabilities)}
 

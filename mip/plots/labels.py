@@ -15,7 +15,9 @@ def predicted_classes(predicted: Any) -> np.ndarray:
     """Return predictions as classes [n], or as scores: floats [n, k], or [n] of the second of two
     classes. Raises DataError for a DataFrame without the column `label`.
     """
-    predicted = column_of(predicted, "label")
+    if hasattr(predicted, "columns"):
+        # The label of a predictor is the name of a class, also where it is a number.
+        return column_of(predicted, "label").astype(str).to_numpy(dtype=object)
     answers = np.asarray(as_array(predicted))
     is_column = answers.ndim == 2 and answers.shape[1] == 1
     return answers[:, 0] if is_column else answers

@@ -217,7 +217,7 @@ def _texts(values: Any, classes: Sequence[str] | None, count: int, what: str) ->
     if values is None:
         return None
     if hasattr(values, "columns"):
-        values = values["label" if "label" in values else "value"]
+        values = values["label"].astype(str) if "label" in values else values["value"]
     if getattr(values, "ndim", 1) == 2:  # scores of classes, or a column
         _check_count(values.shape[1], classes)
         values = values.argmax(1) if values.shape[1] > 1 else values[:, 0]

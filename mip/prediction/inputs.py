@@ -24,9 +24,10 @@ from mip.data import (
     Rows,
     Shards,
     Table,
+    find_images,
     from_frame,
     is_image,
-    walk_files,
+    table_files,
 )
 from mip.errors import DataError, MipWarning, hint, quote
 from mip.images import is_photos
@@ -93,8 +94,8 @@ def _lost_photos(plan: Plan, table: Rows) -> Iterator[str]:
 
 
 def find_photos(rows: Any) -> list[tuple[str, Path]]:
-    """Find the photos that are named by a path, by a list of paths, or by a folder in which some
-    lie loosely, outside of class folders: names and paths. Other rows have none.
+    """Find the photos that are named by a path, by a list of paths, or by a folder that is no table
+    (`mip.data.table_files`): names and paths. Other rows have none.
 
     Raises DataError for a list of paths that are not all those of photos.
 
@@ -106,7 +107,7 @@ def find_photos(rows: Any) -> list[tuple[str, Path]]:
     if isinstance(rows, (str, os.PathLike)):
         path = Path(rows)
         if path.is_dir():
-            return _loose_photos(path)
+            return [] if table_files(path) else _photos_in(path)
         return [(str(path), path)] if _is_photo(path) else []
     listed = rows if isinstance(rows, (list, tuple)) else []
     paths = [Path(row) for row in listed if isinstance(row, (str, os.PathLike))]
@@ -119,12 +120,11 @@ def find_photos(rows: Any) -> list[tuple[str, Path]]:
     return [(str(path), path) for path in paths]
 
 
-def _loose_photos(folder: Path) -> list[tuple[str, Path]]:
-    files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
-    if not any(map(_is_photo, files)) or any(path.suffix == ".parquet" for path in files):
-        return []
-    names = sorted(filter(_is_photo, walk_files(folder)))
-    return [(name.as_posix(), folder / name) for name in names]
+def _photos_in(folder: Path) -> list[tuple[str, Path]]:
+    images, ignored = find_images(folder)
+    if ignored:
+        warnings.warn(f"{folder}: {len(images)} images{ignored}", MipWarning, stacklevel=4)
+    return [(name.as_posix(), folder / name) for name in images]
 
 
 def _is_photo(path: Path) -> bool:

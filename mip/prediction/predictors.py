@@ -157,7 +157,10 @@ def prediction_frame(
     frame = pd.DataFrame(columns)
     if any(errors):
         texts = pd.Series(list[Any](errors), dtype=object)
-        frame = frame.mask(texts.notna()).assign(error=texts)
+        # Classes that are numbers stay such beside missing ones.
+        nullable = {np.dtype(np.int64): "Int64", np.dtype(bool): "boolean"}
+        dtypes = {name: nullable.get(dtype, dtype) for name, dtype in frame.dtypes.items()}
+        frame = frame.astype(dtypes).mask(texts.notna()).assign(error=texts)
     return frame.set_axis(index.copy())  # only now: `mask` aligns, and labels may be duplicates
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mip.branches import Facts
 from mip.errors import MipError, SpecError
-from mip.heads import Head
+from mip.heads import Head, class_values
 from mip.model import Plan
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ def top_classes(plan: Plan, predictions: pd.DataFrame, k: int) -> pd.DataFrame:
     """
     check_top(plan, k)
     frame = predictions
-    for prefix, classes in _classes(plan.spec.head, plan.facts["head"]):
-        label, chances = f"{prefix}label", [f"{prefix}p_{word}" for word in classes]
+    for prefix, facts in _class_facts(plan.spec.head, plan.facts["head"]):
+        label, chances = f"{prefix}label", [f"{prefix}p_{word}" for word in facts["classes"]]
         probabilities = frame[chances].to_numpy(dtype=float)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         ranked = np.take_along_axis(probabilities, order, axis=1)
-        labels = np.array(classes, dtype=object)[order]
-        labels[np.isnan(ranked)] = np.nan
+        labels = class_values(facts)[order]
+        if np.isnan(ranked).any():
+            labels = np.where(np.isnan(ranked), np.nan, labels.astype(object))
         position = frame.columns.tolist().index(label)
         frame = frame.drop(columns=[label, *chances])
         for rank in reversed(range(order.shape[1])):
@@ -46,13 +47,13 @@ def check_top(plan: Plan, k: int) -> None:
     """Raise MipError if `k` is less than 1, and SpecError for a model that predicts no classes."""
     if k < 1:
         raise MipError(f"top must be 1 or more: {k}")
-    if not any(_classes(plan.spec.head, plan.facts["head"])):
+    if not any(_class_facts(plan.spec.head, plan.facts["head"])):
         raise SpecError(f"top {k}: a model with head.kind = '{plan.spec.head.kind}' has no classes")
 
 
-def _classes(head: Head, facts: Facts, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+def _class_facts(head: Head, facts: Facts, prefix: str = "") -> Iterator[tuple[str, Facts]]:
     # By the prefix of the head's columns.
     if "classes" in facts:
-        yield prefix, facts["classes"]
+        yield prefix, facts
     for name, child in getattr(head, "head", {}).items():
-        yield from _classes(child, facts[name], f"{prefix}{name}.")
+        yield from _class_facts(child, facts[name], f"{prefix}{name}.")

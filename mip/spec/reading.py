@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 from torch import nn
 
+from mip.data import FORMATS
 from mip.errors import FieldError, SpecError, hint
 from mip.fields import type_hints
 from mip.nn import Function
@@ -48,9 +49,16 @@ def load_spec(
     """
     path = Path(path)
     try:
-        if not path.is_file():
+        if path.suffix.lower() in FORMATS or not path.is_file():
+            kind = "folder" if path.is_dir() else "table" if path.is_file() else ""
+            what = (
+                f"is a {kind}, not a spec, which mip new writes"
+                if kind
+                else "there is no such spec"
+            )
             near = [file.name for file in path.parent.glob("*.toml")]
-            raise SpecError(f"{path}: there is no such spec{hint(path.name, near)}")
+            meant = [name for name in near if name == f"{path.stem}.toml"]
+            raise SpecError(f"{path}: {what}{hint(path.name, near, meant)}")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from error

@@ -626,6 +626,11 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder, run):
         "run: holds a run already; use --resume, --force or another --out "
         "(resume=True, overwrite=True in Python)"
     )
+    for words in (["houses.csv"], ["house.tml"], ["house.tml", "--force"], ["."]):
+        text = refused(run("fit", *words, "--out", "run"))
+        what = "there is no such spec" if "house.tml" in words else "not a spec, which mip new"
+        assert what in text
+        assert "houses.toml" in text
     assert Path("run/model.safetensors").read_bytes() == before
     assert run("fit", "houses.toml", *few, "--force")[0] == 0
 

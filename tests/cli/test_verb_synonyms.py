@@ -43,6 +43,15 @@ MISTAKES = {
     "predict m.st a.csv --views 3": "'mip predict' has no option '--views'; use '--tta 3'",
     "predict m.st a.csv --epochs 3": "'mip predict' has no option '--epochs' (known: --device,",
     "fit a.toml --resmue": "'mip fit' has no option '--resmue'; did you mean '--resume'? (known: ",
+    "fit --epoch 3 a.toml": "'mip fit' has no option '--epoch'; use '--set train.epochs=3'",
+    "fit a.toml --epohcs 3": "'mip fit' has no option '--epohcs'; use '--set train.epochs=3'",
+    "fit a.toml --dropout 0.1": "'mip fit' has no option '--dropout'; use '--set head.dropout=0.1'",
+    "check a.toml --image-size 32": (
+        "'mip check' has no option '--image-size'; use '--set branch.NAME.size=32'"
+    ),
+    "fit a.toml --focus": "'mip fit' has no option '--focus' (known: --cache,",
+    "fit a.toml --forse": "'mip fit' has no option '--forse'; did you mean '--force'? (known: ",
+    "predict m.st a.csv --dropout 0": "'mip predict' has no option '--dropout' (known: --device,",
     "fit -h": "'mip fit' has no option '-h'; use '--help'",
 }
 
@@ -75,6 +84,13 @@ def test_synonyms_propose_what_is_there():
     assert not set(words) & set(NAMES)
     options = {word for text in [*OPTIONS.values(), *ADVICE.values()] for word in text.split()}
     assert all(word.startswith("-") for word in options)
+
+
+@pytest.mark.parametrize("word", ["--epoch", "--fold", "--freeze", "--format", "--core"])
+def test_the_option_that_deletes_is_no_guess(word, run):
+    for name in NAMES:
+        assert "use '--force'" not in (err := run(name, word)[2])
+        assert "did you mean '--force'" not in err
 
 
 def test_options_proposed_are_options_of_a_verb(run):

@@ -11,11 +11,12 @@ from pathlib import Path, PurePath
 from attrs import evolve
 
 from mip.data.cells import IMAGE_SUFFIXES, as_text
+from mip.data.formats import FORMATS
 from mip.data.memory import from_columns
-from mip.data.parts import part_name
+from mip.data.parts import check_no_stray, part_name
 from mip.data.paths import display_name, walk_files
 from mip.data.table import Table
-from mip.errors import DataError, MipWarning, quote
+from mip.errors import DataError, MipWarning
 
 NOTE_SUFFIXES = (
     *(".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".py", ".safetensors"),
@@ -40,15 +41,9 @@ def read_image_folder(folder: str | Path) -> Table:
     folders of the parts, and for two class folders whose names are one text ("1" and "1.0").
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
-    paths = sorted(walk_files(folder))
-    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-    ignored = _ignored(paths) + _links(folder) + _deeper(images, folder)
-    if not images:
-        raise DataError(f"{folder}: holds neither .parquet files nor images{ignored}")
-    if ignored:
-        warnings.warn(f"{folder}: {len(images)} images{ignored}", MipWarning, stacklevel=2)
+    images, ignored = find_images(folder)
+    if notes := ignored + _deeper(images, folder):
+        warnings.warn(f"{folder}: {len(images)} images{notes}", MipWarning, stacklevel=2)
     names = [path.as_posix() for path in images]
     columns: dict[str, list[str | None]] = {"image": [*names]}
     has_parts = _has_parts({path.parts[0] for path in images if len(path.parts) > 1}, folder)
@@ -58,6 +53,24 @@ def read_image_folder(folder: str | Path) -> Table:
     columns |= {"part": [_part_of(path, folder) for path in images]} if has_parts else {}
     table = from_columns(columns, folder, display_name(folder))
     return evolve(table, frame=table.frame.set_axis(names))
+
+
+def find_images(folder: Path) -> tuple[list[Path], str]:
+    """Find the images below a folder that is no table, sorted, by their paths relative to it; and
+    say what may be images and is not read.
+
+    Raises DataError if there is no image, naming tables that can be read by themselves.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    paths = sorted(walk_files(folder))
+    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    ignored = _ignored(paths) + _links(folder)
+    if not images:
+        tables = [str(folder / path) for path in paths if path.suffix.lower() in FORMATS]
+        others = f"; give one of its tables: {', '.join(tables[:3])}" if tables else ignored
+        raise DataError(f"{folder}: holds neither .parquet files nor images{others}")
+    return images, ignored
 
 
 def _ignored(paths: Sequence[PurePath]) -> str:
@@ -85,15 +98,11 @@ def _deeper(images: Sequence[PurePath], folder: Path) -> str:
     return f"; all are in {top!r}: if its folders are the classes, read {folder / top}"
 
 
-def _has_parts(tops: set[str], folder: Path) -> bool:
-    strays = sorted(name for name in tops if not part_name(name))
-    parts = {*filter(None, map(part_name, tops))}
-    if strays and "train" in parts and len(parts) > 1:  # a class may be called train
-        raise DataError(
-            f"{folder}: {quote(strays[0])} is beside the folders of the parts "
-            f"({', '.join(sorted(tops - {*strays}))}): move it into one of them, or away"
-        )
-    return bool(tops) and not strays
+def _has_parts(tops: Iterable[str], folder: Path) -> bool:
+    parts = {name: part_name(name) for name in tops}  # a class may be called train
+    cure = "move it into one of them, or away"
+    check_no_stray(folder, parts, "folders of the parts", cure)
+    return bool(parts) and all(parts.values())
 
 
 def _check_distinct(labels: Iterable[str], folder: Path) -> None:

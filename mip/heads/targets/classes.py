@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor
 
 from mip.branches import Facts
-from mip.data import Table, category_codes, format_row_label
+from mip.data import Rows, Table, category_codes, format_row_label, value_counts
 from mip.errors import DataError, hint, quote
 from mip.heads.fields import ClassWeight
+
+_WHOLE_NUMBER = re.compile("-?[0-9]{1,18}")  # int64 holds all of these
+
 
 MIN_PROB = 1e-16
 """Probabilities are clamped to [MIN_PROB, 1 - MIN_PROB] before they are turned into logits."""
@@ -54,11 +58,56 @@ def class_codes(rows: Table, column: str, classes: list[str]) -> np.ndarray:
     return codes
 
 
-def class_facts(classes: list[str], counts: Counter[str], class_weight: ClassWeight) -> Facts:
-    """Return the facts of a head over classes: the classes and, if asked for, their weights."""
+def count_classes(rows: Rows, column: str) -> tuple[Counter[str], set[str]]:
+    """Count the words of a column, and collect the kinds of its cells, as pandas names them.
+
+    >>> from mip.data import from_columns
+    >>> count_classes(from_columns({"stars": [3, 1, 3]}), "stars")
+    (Counter({'3': 2, '1': 1}), {'integer'})
+    """
+    from pandas.api.types import infer_dtype
+
+    counts, kinds = Counter[str](), set[str]()
+    for chunk in rows.chunks([column]):
+        counts.update(value_counts(chunk, column))
+        kinds.add(infer_dtype(chunk[column], skipna=True))
+    return counts, kinds - {"empty"}
+
+
+def class_facts(classes: list[str], kinds: set[str]) -> Facts:
+    """Return the facts of a head over classes: their names and, if the cells are whole numbers or
+    booleans and no texts, their `dtype`, "int64" or "bool".
+
+    >>> class_facts(["1", "3"], {"integer"}), class_facts(["1", "3"], {"string"})
+    ({'classes': ['1', '3'], 'dtype': 'int64'}, {'classes': ['1', '3']})
+    """
+    if kinds == {"boolean"} and {*classes} <= {"False", "True"}:
+        return {"classes": classes, "dtype": "bool"}
+    # Beside missing ones, whole numbers are floats.
+    if kinds <= {"integer", "floating"} and all(map(_WHOLE_NUMBER.fullmatch, classes)):
+        return {"classes": classes, "dtype": "int64"}
+    return {"classes": classes}
+
+
+def class_values(facts: Facts) -> np.ndarray:
+    """Return the classes as they are in the target: texts, whole numbers or booleans.
+
+    >>> class_values({"classes": ["False", "True"], "dtype": "bool"})
+    array([False,  True])
+    """
+    names, dtype = facts["classes"], facts.get("dtype")  # older files have none: texts
+    if dtype == "bool":
+        return np.array([name == "True" for name in names])
+    if dtype == "int64":
+        return np.array([*map(int, names)], dtype=np.int64)
+    return np.array(names, dtype=object)
+
+
+def weight_facts(facts: Facts, counts: Counter[str], class_weight: ClassWeight) -> Facts:
+    """Return the weights of classes as a fact, if they are asked for."""
     if class_weight == "none":
-        return {"classes": classes}
-    return {"classes": classes, "weights": balanced_class_weights(classes, counts)}
+        return {}
+    return {"weights": balanced_class_weights(facts["classes"], counts)}
 
 
 def balanced_class_weights(classes: list[str], counts: Counter[str]) -> list[float]:
@@ -71,14 +120,14 @@ def balanced_class_weights(classes: list[str], counts: Counter[str]) -> list[flo
     return [counts.total() / (len(classes) * counts[word]) for word in classes]
 
 
-def class_columns(classes: list[str], probabilities: np.ndarray) -> dict[str, np.ndarray]:
+def class_columns(facts: Facts, probabilities: np.ndarray) -> dict[str, np.ndarray]:
     """Return the most probable class as `label`, and probabilities [n, k] as `p_<class>`.
 
-    >>> class_columns(["a", "b"], np.array([[0.25, 0.75]]))["label"].tolist()
+    >>> class_columns({"classes": ["a", "b"]}, np.array([[0.25, 0.75]]))["label"].tolist()
     ['b']
     """
-    label = np.array(classes, dtype=object)[probabilities.argmax(axis=1)]
-    return {"label": label, **probability_columns(classes, probabilities)}
+    label = class_values(facts)[probabilities.argmax(axis=1)]
+    return {"label": label, **probability_columns(facts["classes"], probabilities)}
 
 
 def probability_columns(classes: list[str], probabilities: np.ndarray) -> dict[str, np.ndarray]:
