@@ -12,7 +12,17 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from mip.branches.protocol import Facts, column_names, dropout_field, layers_field, with_layers
-from mip.data import BLANKS, FLOAT32_MAX, Rows, Table, as_array, is_list, moments, parse_number
+from mip.data import (
+    BLANKS,
+    FLOAT32_MAX,
+    ColumnFormat,
+    Rows,
+    Table,
+    as_array,
+    is_list,
+    moments,
+    parse_number,
+)
 from mip.errors import DataError, quote
 from mip.fields import MinLength, choice
 from mip.nn import Activation, BatchNorm, FillMissing, Function
@@ -25,7 +35,8 @@ class Vector:
     """Lists of numbers, of one length in each column, each position standardized unless the scale
     is "none".
 
-    A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2". Missing cells (empty, or "NA"
+    A cell is a list, an array, or text such as "[0.5, 2]" or "0.5 2", or with whatever stands
+    between the numbers by the format of the column (`sep`). Missing cells (empty, or "NA"
     and the like) are filled and flagged. `layers` follow as in a fusion.
 
     >>> from mip.data import from_columns
@@ -120,7 +131,7 @@ def _is_missing(cell: Any) -> bool:
 
 
 def _numbers(table: Table, row: int, column: str, cell: Any) -> np.ndarray:
-    values = _array(cell)
+    values = _array(cell, table.formats.get(column, ColumnFormat()))
     if values is not None and values.ndim == 1 and len(values):
         return values
     text = f"{quote(cell)} is not a list of numbers"
@@ -129,14 +140,17 @@ def _numbers(table: Table, row: int, column: str, cell: Any) -> np.ndarray:
     raise DataError(f"{table.cell_name(row, column)}: {text}")
 
 
-def _array(cell: Any) -> np.ndarray | None:
+def _array(cell: Any, form: ColumnFormat) -> np.ndarray | None:
     parts = _NUMBER.findall(cell.strip("[]() ")) if isinstance(cell, str) else cell
     try:
         values = as_array(list(parts) if is_list(parts) else parts)
     except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors without an array
         return None
     if values.dtype.kind not in "biuf" and values.ndim == 1:
-        numbers = [parse_number(part) for part in parts]
+        numbers = [
+            form.parse_number(part) if isinstance(part, str) else parse_number(part)
+            for part in parts
+        ]
         values = np.array(numbers, dtype=np.float64 if None not in numbers else object)
     with np.errstate(over="ignore"):  # of long doubles
         return values.astype(np.float64) if values.dtype.kind in "biuf" else None

@@ -13,8 +13,8 @@ from .cells import content_key as content_key
 from .cells import digest_texts as digest_texts
 from .cells import is_image as is_image
 from .cells import is_list as is_list
-from .cells import parse_dates as parse_dates
 from .cells import parse_number as parse_number
+from .cells import with_ascii_digits as with_ascii_digits
 from .column_cells import holds_objects as holds_objects
 from .column_format import ColumnFormat as ColumnFormat
 from .csv_format import PLAIN as PLAIN
@@ -23,6 +23,9 @@ from .csv_format import check_header as check_header
 from .csv_format import csv_remarks as csv_remarks
 from .csv_format import sniff_csv as sniff_csv
 from .datasets import from_dataset as from_dataset
+from .dates import parse_dates as parse_dates
+from .dates import plain_date as plain_date
+from .durations import parse_duration as parse_duration
 from .formats import FORMATS as FORMATS
 from .formats.idx import read_idx as read_idx
 from .formats.image_folder import find_images as find_images

@@ -11,9 +11,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
@@ -56,11 +57,8 @@ can hold. Dates beyond, such as 9999-12-31 for "no end", would spoil a mean.
 _WHOLE_NUMBER = re.compile(r"[-+]?\d+\.0+")
 
 
-_YEAR = re.compile(r"[0-9]{4}")
-
-
-_CALENDAR_DAYS = 400 * 365 + 97
-"""Days in 400 years, after which the calendar repeats."""
+_FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
+_FOREIGN_SIGNS = str.maketrans("．，－＋٫٬", ".,-+.,")
 
 
 def is_missing(cell: Any) -> bool:
@@ -78,18 +76,24 @@ def is_missing(cell: Any) -> bool:
 
 def parse_number(cell: Any) -> float | None:
     """Parse a cell as a number: NaN if it is blank, infinite if too large for float64, None if it
-    is not a number. Digits are ASCII, without separators.
+    is not a number. Digits are of any script, without separators; a duration is its seconds.
 
     >>> [parse_number(cell) for cell in (" 1e3 ", "-0.5", 10**400, Decimal("2.5"), True, "n/a")]
     [1000.0, -0.5, inf, 2.5, 1.0, nan]
-    >>> [parse_number(cell) for cell in ("1_000", "1,5", "0x10", "٣", 1j, [1], b"1")]
-    [None, None, None, None, None, None, None]
+    >>> [parse_number(cell) for cell in ("１２", timedelta(minutes=5))]
+    [12.0, 300.0]
+    >>> [parse_number(cell) for cell in ("1_000", "1,5", "0x10", 1j, [1], b"1")]
+    [None, None, None, None, None, None]
     """
     if isinstance(cell, str):
         return _parse_text(cell)
     if is_missing(cell):
         return math.nan
-    if not isinstance(cell, (Real, Decimal, np.bool_)) or isinstance(cell, np.timedelta64):
+    if isinstance(cell, timedelta):  # pandas' too
+        return cell.total_seconds()
+    if isinstance(cell, np.timedelta64):
+        return float(cell / np.timedelta64(1, "s"))
+    if not isinstance(cell, (Real, Decimal, np.bool_)):
         return None
     try:
         return float(cell)
@@ -97,8 +101,20 @@ def parse_number(cell: Any) -> float | None:
         return math.inf if math.floor(cell) > 0 else -math.inf
 
 
+def with_ascii_digits(text: str) -> str:
+    """Write the digits of any script as 0 to 9, and the signs of a number beside them.
+
+    >>> with_ascii_digits("－１２．５"), with_ascii_digits("٣٬٠٠٠"), with_ascii_digits("5 m²")
+    ('-12.5', '3,000', '5 m²')
+    """
+    if not _FOREIGN_DIGIT.search(text):
+        return text
+    digits = _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
+    return digits.translate(_FOREIGN_SIGNS)
+
+
 def _parse_text(text: str) -> float | None:
-    text = text if text.isascii() else text.strip().replace("−", "-")
+    text = text if text.isascii() else with_ascii_digits(text.strip().replace("−", "-"))
     try:
         value = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
@@ -153,37 +169,6 @@ def as_date_text(cell: Any) -> str:
         except OverflowError:  # in the first or last hours of what datetime can hold
             return str(cell.replace(tzinfo=None))
     return as_text(cell)
-
-
-def parse_dates(texts: Sequence[str], date_format: str = "") -> np.ndarray:
-    """Parse dates and times of the years 0 to 9999 as datetime64[us] in UTC, [n]: NaT for other
-    texts. They are ISO dates, or of the form `date_format` (see `ColumnFormat`).
-
-    >>> parse_dates(["31/12/2024", "2024-12-31"], "%d/%m/%Y").astype("datetime64[D]").tolist()
-    [datetime.date(2024, 12, 31), None]
-    >>> parse_dates(["2024-01-01T12:00+02:00", "9999-12-31", "now"]).astype(str).tolist()
-    ['2024-01-01T10:00:00.000000', '9999-12-31T00:00:00.000000', 'NaT']
-    """
-    import pandas as pd
-
-    if date_format in {"s", "ms"}:
-        numbers = pd.Series([parse_number(text) for text in texts], dtype=np.float64)
-        microseconds = numbers * (1e6 if date_format == "s" else 1e3)
-        in_range = microseconds.abs() < 2.5e17  # the year 9892
-        return microseconds.where(in_range).to_numpy().astype("datetime64[us]")
-    if date_format:
-        dates = pd.to_datetime(pd.Series(texts), format=date_format, errors="coerce", utc=True)
-        return dates.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
-    # Years are shifted by multiples of 400 to near 1970, since not every pandas parses far ones.
-    cycles = [(int(text[:4]) - 1700) // 400 if _YEAR.match(text) else None for text in texts]
-    shifted = [
-        None if cycle is None else f"{int(text[:4]) - 400 * cycle}{text[4:]}"
-        for text, cycle in zip(texts, cycles, strict=True)
-    ]
-    series = pd.Series(shifted, dtype=object)
-    near = pd.to_datetime(series, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
-    days = np.array([cycle or 0 for cycle in cycles], dtype=np.int64) * _CALENDAR_DAYS
-    return near.to_numpy().astype("datetime64[us]") + days.astype("timedelta64[D]")
 
 
 def to_days(dates: np.ndarray) -> np.ndarray:

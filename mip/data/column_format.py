@@ -12,9 +12,12 @@ from typing import Any
 from attrs import Attribute, field, frozen
 from attrs.validators import in_
 
-from mip.data.cells import parse_number
+from mip.data.cells import parse_number, with_ascii_digits
+from mip.data.durations import parse_duration
 from mip.data.photo_names import template_error
 from mip.errors import FieldError
+
+_NAMES = {",": "comma", ".": "point", " ": "blank", "'": "apostrophe", "_": "underscore"}
 
 
 def _as_tuple(texts: Iterable[str]) -> tuple[str, ...]:
@@ -31,13 +34,16 @@ class ColumnFormat:
     DataFrame, are read as they are.
 
     Numbers have `decimal` before their fraction, may have `thousands` between groups of three
-    digits, and may have `unit` before or after them ("$", "m2", "%"), which is left out; "|"
-    divides several units ("year|years"). `multipliers` are what may follow a number, before the
-    unit, with what it is multiplied by: {"k": 1e3, "M": 1e6}. A number in brackets, or with a minus
-    after it, is negative; "5,-" is 5 where the comma is decimal.
+    digits (a comma also between those of two before them, "12,34,567"), and may have `unit` before
+    or after them ("$", "m2", "%"), which is left out; "|" divides several units ("year|years").
+    `multipliers` are what may follow a number, before the unit, with what it is multiplied by:
+    {"k": 1e3, "M": 1e6}. A number in brackets, or with a minus after it, is negative; "5,-" is 5
+    where the comma is decimal. With `duration`, numbers are seconds that are written as "1:02:33"
+    or "2h 5min" (see `parse_duration`).
     `na_values` are texts that mean a missing cell, besides the usual ones. `date_format` is that of
-    `datetime.strptime` ("%d/%m/%Y"), or "s" or "ms": seconds or milliseconds since 1970. `sep`
-    stands between the values of a cell that has several: photos, or labels. `merge` makes one class
+    `datetime.strptime` ("%d/%m/%Y"), and "Q%q" in it a quarter; or "s" or "ms", seconds or
+    milliseconds since 1970, or "excel", its number of a day. `sep` stands between the values of a
+    cell that has several: photos, labels, or the numbers of a vector. `merge` makes one class
     of several: {"other": ["yew", "elm"]}. `path` turns a cell into the path of a photo,
     "images/{}.jpg" (see `photo_name`); the folder that it names is the one that photos may lie in,
     besides the table's.
@@ -54,6 +60,7 @@ class ColumnFormat:
     thousands: str = field(default="", validator=in_(("", ",", ".", " ", "'", "_")))
     unit: str = ""
     multipliers: Mapping[str, float] = field(factory=dict)
+    duration: bool = False
     na_values: tuple[str, ...] = field(default=(), converter=_as_tuple)
     date_format: str = ""
     sep: str = ""
@@ -120,16 +127,40 @@ class ColumnFormat:
     def writes_numbers(self) -> bool:
         """Whether numbers are written otherwise than Python writes them."""
         plain = (self.decimal, self.thousands, self.unit) == (".", "", "")
-        return not plain or bool(self.multipliers)
+        return not plain or bool(self.multipliers) or self.duration
+
+    def describe_numbers(self) -> str:
+        """Describe how numbers are written, for an error; "" if they are as Python writes them.
+
+        >>> ColumnFormat(decimal=",", thousands=".", unit="€").describe_numbers()
+        "with a decimal comma, points between thousands, the unit '€' if any"
+        """
+        if not self.writes_numbers:
+            return ""
+        if self.duration:
+            return 'of minutes and seconds, such as "1:02:33" or "2h 5min"'
+        units = " or ".join(map(repr, filter(None, self.unit.split("|"))))
+        words = [
+            f"a decimal {_NAMES[self.decimal]}",
+            f"{_NAMES[self.thousands]}s between thousands" if self.thousands else "",
+            f"the unit {units} if any" if units else "",
+            f"{' or '.join(map(repr, self.multipliers))} behind it if any" * bool(self.multipliers),
+        ]
+        return f"with {', '.join(filter(None, words))}"
 
     def parse_number(self, cell: Any) -> float | None:
         """Parse a cell as a number: NaN if it is blank, None if it is not a number of this format.
 
         >>> [ColumnFormat(decimal=",").parse_number(cell) for cell in ("2,5", "-", "2.5", 2.5)]
         [2.5, nan, None, 2.5]
+        >>> ColumnFormat(thousands=",").parse_number("6,36,961.50")
+        636961.5
         """
         if not isinstance(cell, str):
             return parse_number(cell)
+        cell = cell if cell.isascii() else with_ascii_digits(cell)
+        if self.duration and (seconds := parse_duration(cell)) is not None:
+            return seconds
         written = self.decimal, self.thousands, self.unit, (*self.multipliers,)
         found = _number_pattern(*written).fullmatch(cell)
         if found is None or not (found["whole"] or found["fraction"]):
@@ -157,13 +188,16 @@ def _number_pattern(
 ) -> re.Pattern[str]:
     # A blank between thousands may be any, such as a narrow one that does not break a line.
     between = {" ": r"\s", "'": "['’]"}.get(thousands, re.escape(thousands))
-    grouped = rf"[1-9][0-9]{{0,2}}(?:{between}[0-9]{{3}})+|" if thousands else ""
+    grouped = rf"[1-9][0-9]{{0,2}}(?:{between}[0-9]{{3}})+" if thousands else "(?!)"
+    if thousands == ",":  # lakhs and crores too
+        grouped += "|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}"
     beside = rf"\s*(?:{_any_of(unit.split('|'))})?\s*" if unit else r"\s*"
     times = rf"|\s*(?P<multiplier>{_any_of(multipliers) or '(?!)'})"
     return re.compile(
         rf"\s*(?:(?P<minus>[-−])|\+|(?P<open>\())?{beside}(?P<inner_minus>-)?"
-        rf"(?P<whole>{grouped}[0-9]*)(?:{re.escape(decimal)}"
-        rf"(?:(?P<fraction>[0-9]+)|[-–—]{{1,2}})?)?(?:(?P<exponent>[eE][-+]?[0-9]+){times})?(?P<last_minus>\s*[-−])?{beside}"
+        rf"(?P<whole>(?P<grouped>{grouped})|[0-9]*)"
+        rf"(?:{re.escape(decimal)}(?:(?P<fraction>[0-9]+)|[-–—]{{1,2}})?)?"
+        rf"(?:(?(grouped)(?!))(?P<exponent>[eE][-+]?[0-9]+){times})?(?P<last_minus>\s*[-−])?{beside}"
         r"(?(open)\))\s*"
     )
 

@@ -16,8 +16,9 @@ import torch
 from attrs import evolve
 
 from mip.data.array_splits import are_arrays, count_array_rows, is_dataset, take_array_rows
-from mip.data.cells import as_text, parse_dates, parse_number
+from mip.data.cells import as_text, parse_number
 from mip.data.datasets import from_dataset
+from mip.data.dates import parse_dates
 from mip.data.memory import from_columns
 from mip.data.parts import PARTS, part_name, part_sizes
 from mip.data.rows import AnyRows, as_table

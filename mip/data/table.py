@@ -18,7 +18,6 @@ from mip.data.cells import (
     content_key,
     digest_texts,
     is_image,
-    parse_dates,
     parse_number,
     to_days,
     with_paths,
@@ -32,6 +31,7 @@ from mip.data.column_cells import (
     texts_of,
 )
 from mip.data.column_format import ColumnFormat
+from mip.data.dates import parse_dates
 from mip.data.photo_names import photos_in
 from mip.errors import DataError, hint, quote
 
@@ -254,7 +254,7 @@ class Table:
 
     def numbers(self, column: str) -> np.ndarray:
         """Read a column as float64 [n]: NaN for blanks and for what float32 cannot hold (1e39,
-        infinities). Raises DataError naming a cell that is not a number.
+        infinities), seconds for durations. Raises DataError naming a cell that is not a number.
         """
         values = self._parse_numbers(column)
         return np.where(np.abs(values) <= FLOAT32_MAX, values, np.nan)
@@ -283,7 +283,8 @@ class Table:
         if None in numbers:
             position = np.flatnonzero(codes == numbers.index(None))[0]
             where = self.cell_name(position, column)
-            raise DataError(f"{where}: {quote(cells.iloc[position])} is not a number")
+            wanted = _wanted_number(form, column)
+            raise DataError(f"{where}: {quote(cells.iloc[position])} is not {wanted}")
         return np.array([*numbers, np.nan], dtype=np.float64)[codes]
 
     def timestamps(self, column: str) -> np.ndarray:
@@ -327,8 +328,7 @@ class Table:
             text = texts[codes[position]]
             if text.lower() not in BLANKS:
                 where = self.cell_name(position, column)
-                kind = f"a date of the form {date_format}" if date_format else "an ISO date"
-                raise DataError(f"{where}: {quote(text)} is not {kind}")
+                raise DataError(f"{where}: {quote(text)} is not {_wanted_date(form, column)}")
         return to_days(dates)[codes]
 
     def texts(self, column: str) -> np.ndarray:
@@ -371,6 +371,18 @@ class Table:
                 image = f"an image ({type(cells.iloc[position]).__name__})"
                 raise DataError(f"{self.cell_name(position, column)}: {image} is not {wanted}")
         return cells
+
+
+def _wanted_number(form: ColumnFormat | None, column: str) -> str:
+    written = form.describe_numbers() if form else ""
+    return f"a number {written}, as [data.columns.{column}] says" if written else "a number"
+
+
+def _wanted_date(form: ColumnFormat | None, column: str) -> str:
+    iso, block = "an ISO date (2024-12-31)", f"[data.columns.{column}]"
+    if form and form.date_format:
+        return f"a date of the form {form.date_format}, as {block} says, nor {iso}"
+    return f"{iso}, and {block} names no date_format"
 
 
 def format_row_label(label: object) -> str:

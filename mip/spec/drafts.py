@@ -177,8 +177,12 @@ def _guess_formats(
     shown = [name for name, found in photos.items() if not found.problem]
     others = [cells for name, cells in columns.items() if name not in shown]
     formats, labels = guess_formats(others, day_first), columns[target]
-    if form := guess_set(labels):
+    is_number = target in formats and formats[target].form.writes_numbers
+    if not is_number and (form := guess_set(labels)):
         formats[target] = FormatGuess(target, form, (describe_set(labels, form),))
+    elif target in formats and formats[target].form.sep:
+        problem = "several numbers in each cell: predict one, in a column of its own"
+        formats[target] = FormatGuess(target, problem=problem)
     return leave_out_headers(formats, table, target)
 
 

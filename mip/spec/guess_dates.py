@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
 
-from mip.data import BLANKS, ColumnFormat, parse_dates
-from mip.spec.guess_numbers import FEW, Writing
+from mip.data import BLANKS, ColumnFormat, parse_dates, plain_date
+from mip.spec.guess_numbers import FEW, Writing, are_most
 
 _SLASHED = ("%d/%m/%Y", "%d/%m/%y", "%m/%d/%Y", "%m/%d/%y", "%Y/%m/%d")
-_NAMED = """%d %b %Y|%d %b %y|%d. %b %Y|%d %b, %Y|%b %d, %Y|%b %d %Y|%b. %d, %Y|%d-%b-%Y|%d-%b-%y
-|%d/%b/%Y|%d.%b.%Y|%d%b%Y|%d%b%y|%Y-%b-%d|%Y %b %d|%b %Y|%b, %Y|%b-%Y|%b-%y"""
+_NAMED = """%d %b %Y|%d %b %y|%d. %b %Y|%d. %b %y|%d %b, %Y|%b %d, %Y|%b %d %Y|%d-%b-%Y|%d-%b-%y
+|%d de %b de %Y|%d/%b/%Y|%d.%b.%Y|%d%b%Y|%d%b%y|%Y-%b-%d|%Y %b %d|%b %Y|%b, %Y|%b-%Y|%b-%y"""
 _WEEKDAYS = ("", "%a, ", "%A, ", "%a ", "%A ")
-_MONTHS = ("%m/%Y", "%Y/%m", "%Y-%m")
+_OTHERS = """%m/%Y|%m.%Y|%m/%y|%Y/%m|%Y-%m|%Y年%m月%d日|%Y年%m月|%Y년 %m월 %d일|%Y. %m. %d.
+|%G-W%V|%GW%V|%G W%V|W%V %G|W%V/%G|KW %V/%G|KW%V/%G|%YQ%q|%Y-Q%q|%Y Q%q|Q%q %Y|Q%q/%Y|Q%q-%Y
+|%a %b %d %H:%M:%S %Y|%a %b %d %H:%M:%S %z %Y"""
 _TIMES = """%H:%M:%S|%H:%M|%H:%M:%S.%f|%I:%M %p|%I:%M:%S %p|%I:%M%p|%I:%M:%S%p|%H:%M:%S %z
-|%H:%M:%S%z|%H:%M %z|%H:%M:%S UTC|%H:%M:%S GMT|%Hh%M"""
+|%H:%M:%S%z|%H:%M %z|%H:%M:%S UTC|%H:%M:%S GMT|%H:%M:%S GMT%z|%Hh%M"""
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
-_MAY_BE_DATE = re.compile(r"(?=.*\d)[\w\s.,:/+\-]{4,40}")
+_MAY_BE_DATE = re.compile(r"(?=.*\d)[\w\s.,:/+\-]{4,40}(?:\([^()]{1,40}\))?")
+_MONTH_AND_YEAR = re.compile(r"(?:0?[1-9]|1[0-2])\.(?:19|20)[0-9]{2}")
+_SHORT_MONTH = re.compile(r"(?:0[1-9]|1[0-2])/[0-9]{2}")
 _ZERO_DATE = re.compile(r"0{1,4}([-/. ]0{1,4}){2}([ T]0{1,2}:0{2}(:0{2})?)?")
 _TIME_NAME = re.compile(
-    r"(^|_|\b)(date|time|timestamp|ts|epoch|unix|created|updated|modified|at)(_|\b|$)|time$|date$",
+    r"(^|_|\b)(date|time|timestamp|ts|epoch|unix|created|updated|modified|at|fecha|dob)(_|\b|$)"
+    r"|(time|date|datum|日付|日期)$",
     re.IGNORECASE,
 )
-_SAMPLE = 5
+_SAMPLE, _MANY = 5, 200
 
 
 END_DATES = frozenset(
@@ -44,6 +47,11 @@ def is_zero_date(text: str) -> bool:
     (True, True, False)
     """
     return bool(_ZERO_DATE.fullmatch(text))
+
+
+def is_iso_date(text: str) -> bool:
+    """Whether a text begins with an ISO date."""
+    return bool(_ISO_DATE.match(text))
 
 
 def guess_date_writing(counts: Mapping[str, int], day_first: bool | None = None) -> Writing | None:
@@ -99,13 +107,18 @@ def _rank(date_format: str, day_first: bool | None) -> int:
 
 
 def _formats(texts: list[str]) -> list[str]:
-    """List the formats that read one of the first texts: ISO, or else all others."""
-    sample = texts[:_SAMPLE]
-    if any(map(_ISO_DATE.match, sample)):
-        return [""]
+    """List the formats that read some of the first texts, or the first of a shape. ISO dates are
+    read by each.
+    """
+    first = {_shape(text): text for text in reversed(texts[:_MANY])}
+    sample = [text for text in {*first.values(), *texts[:_SAMPLE]} if not is_iso_date(text)]
     shapes = _formats_by_shape()
-    pairs = [(text, each) for text in sample for each in shapes.get(_shape(text), ())]
-    return list(dict.fromkeys(each for text, each in pairs if _reads(each, text)))
+    likely = dict.fromkeys(each for text in sample for each in shapes.get(_shape(text), ()))
+    if "%m/%y" in likely and not all(map(_SHORT_MONTH.fullmatch, texts)):
+        del likely["%m/%y"]
+    is_iso = any(map(is_iso_date, first.values()))
+    formats = [each for each in likely if not np.isnat(parse_dates(sample, each)).all()]
+    return [""] * is_iso + formats
 
 
 @cache
@@ -114,14 +127,15 @@ def _formats_by_shape() -> dict[str, list[str]]:
     named = _NAMED.replace("\n", "").split("|")
     days = [day.replace("/", sep) for day in _SLASHED for sep in "/.- "]
     days += [*named, *(day.replace("%b", "%B") for day in named)]
-    days = [weekday + day for weekday in _WEEKDAYS for day in days] + [*_MONTHS]
+    days = [weekday + day for weekday in _WEEKDAYS for day in days]
+    days += _OTHERS.replace("\n", "").split("|")
     times = _TIMES.replace("\n", "").split("|")
     gaps = ("", " ", "T", ", ")
     formats = [day + gap + time for day in days for gap in gaps[1:] for time in times]
     shapes: dict[str, list[str]] = {}
     for each in [*days, *formats, *times]:
         as_text = each.replace("%z", "+00").replace("%p", "AM")
-        as_text = re.sub("%[aAbB]", "X", re.sub("%[dmyYHIMSf]", "0", as_text))
+        as_text = re.sub("%[aAbB]", "Jan", re.sub("%[dmyYGHIMSVfq]", "0", as_text))
         shapes.setdefault(_shape(as_text), []).append(each)
     return shapes
 
@@ -132,38 +146,52 @@ def _shape(text: str) -> str:
     >>> _shape("Mar 3, 2024 10:15 +0100"), _shape("12:05pm")
     ('A 0, 0 0:0 +0', '0:0A')
     """
-    text = re.sub(r"(:[0-9]{2} ?)[-+]([0-9]{2}):?([0-9]{2})$", r"\1+\2\3", text)
+    text = re.sub(
+        r"(:[0-9]{2} ?(?:GMT)?)[-+]([0-9]{2}):?([0-9]{2})\b", r"\1+\2\3", plain_date(text)
+    )
     return re.sub(r"[^\W\d_]+", "A", re.sub("[0-9]+", "0", text))
 
 
-def _reads(date_format: str, text: str) -> bool:
-    with suppress(ValueError):
-        datetime.strptime(text, date_format)
-        return True
-    return False
+def are_months(counts: Mapping[str, int]) -> bool:
+    """Whether nine of ten texts are months as "11.2025", which could be numbers too.
+
+    >>> are_months({"11.2025": 5, "3.2024": 5, "1.2024": 5, "new": 1}), are_months({"11.2025": 9})
+    (True, False)
+    """
+    return len(counts) > 2 and are_most(counts, _MONTH_AND_YEAR.fullmatch)
 
 
-def guess_epoch(values: np.ndarray, column: str) -> ColumnFormat | None:
-    """Guess whether whole numbers, float64 [n] without NaN, are days as 20241231, or seconds or
-    milliseconds since 1970; the last two need a name that says so, such as "created_at".
+def guess_epoch(values: np.ndarray, texts: Sequence[str], column: str) -> ColumnFormat | None:
+    """Guess whether numbers, float64 [n] without NaN, and the `texts` that they are written as, are
+    dates: days as 20241231, or, if the name of their column says so, as "created_at" does, days as
+    241231, the days that Excel counts, or seconds or milliseconds since 1970.
 
-    >>> guess_epoch(np.array([1.6e9, 1.7e9]), "created_at").date_format
+    >>> seconds, texts = np.array([1.6e9, 1.7e9]), ["1600000000", "1700000000"]
+    >>> guess_epoch(seconds, texts, "created_at").date_format
     's'
-    >>> guess_epoch(np.array([1.6e9, 1.7e9]), "income") is None
+    >>> guess_epoch(seconds, texts, "income") is None
     True
-    >>> days = np.array([20240131.0, 20231224, 20230101, 20220202, 20230303])
-    >>> guess_epoch(days, "day").date_format
+    >>> guess_epoch(np.array([45356.0, 45357.5]), ["45356", "45357.5"], "date").date_format
+    'excel'
+    >>> days = ["20240131", "20231224", "20230101", "20220202", "20230303"]
+    >>> guess_epoch(np.array([*map(float, days)]), days, "day").date_format
     '%Y%m%d'
     """
-    whole = np.unique(values)
-    if not len(whole) or not (whole == np.round(whole)).all():
+    low, high, is_date = values.min(), values.max(), bool(_TIME_NAME.search(column))
+    if is_date and low >= 20_000 and high <= 73_050:  # 1954 to 2099
+        return ColumnFormat(date_format="excel")
+    if (values != np.round(values)).any():
         return None
-    if whole[0] >= 19000101 and whole[-1] <= 21001231 and len(whole) >= 5:
-        dates = parse_dates([f"{value:.0f}" for value in whole], "%Y%m%d")
-        return None if np.isnat(dates).any() else ColumnFormat(date_format="%Y%m%d")
-    if not _TIME_NAME.search(column):
-        return None
+    if low >= 19000101 and high <= 21001231 and len(texts) >= 5:
+        return _guess_digits(texts, "%Y%m%d")
+    if is_date and high < 10**6 and all(len(text) == 6 for text in texts):
+        return _guess_digits(texts, "%y%m%d")
     for unit, factor in (("s", 1), ("ms", 1000)):
-        if whole[0] >= 1e8 * factor and whole[-1] <= 4e9 * factor:  # 1973 to 2096
+        if is_date and low >= 1e8 * factor and high <= 4e9 * factor:  # 1973 to 2096
             return ColumnFormat(date_format=unit)
     return None
+
+
+def _guess_digits(texts: Sequence[str], date_format: str) -> ColumnFormat | None:
+    are_dates = not np.isnat(parse_dates(texts, date_format)).any()
+    return ColumnFormat(date_format=date_format) if are_dates else None

@@ -7,19 +7,36 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import numpy as np
 from attrs import evolve, frozen
 
-from mip.data import BLANKS, ColumnFormat, is_image, is_list, parse_dates, parse_number
+from mip.data import BLANKS, ColumnFormat, is_image, is_list, parse_number
 from mip.errors import DataError, quote
 from mip.spec.distinct_cells import DistinctCells, without_blanks
-from mip.spec.guess_dates import END_DATES, guess_date_writing, guess_epoch, is_zero_date
+from mip.spec.format_notes import (
+    explain_dates,
+    explain_numbers,
+    show_date,
+    why_neither,
+)
+from mip.spec.guess_dates import (
+    END_DATES,
+    are_months,
+    guess_date_writing,
+    guess_epoch,
+    is_zero_date,
+)
 from mip.spec.guess_numbers import (
     MISSING_WORDS,
     Sentinel,
     Writing,
     describe,
     find_sentinels,
-    find_units,
     guess_number_writing,
+    has_digit,
     has_leading_zeros,
+)
+from mip.spec.guess_parts import (
+    guess_duration_writing,
+    guess_tail_writing,
+    guess_vector_writing,
 )
 
 MAX_ODD = 5
@@ -93,20 +110,42 @@ def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
 def _guess_format(
     cells: DistinctCells, decimal_comma: bool | None, day_first: bool | None
 ) -> FormatGuess:
-    if cells.numbers is not None and (not cells.objects() or _are_numbers(cells.written())):
+    if cells.numbers is not None and _is_plain(cells, cells.numbers):
         return _guess_plain(cells, cells.numbers, decimal_comma)
     counts = _count_texts(cells)
     known = without_blanks(counts)
     if len(known) < 2:
         return FormatGuess(cells.column)
-    numbers = guess_number_writing(counts, decimal_comma)
-    if numbers and _is_sure(numbers, known):
-        found = _explain_numbers(cells, counts, numbers, decimal_comma)
-        return evolve(found, blanks=_name_blanks(counts))
-    dates = guess_date_writing(counts, day_first)
-    if dates and _is_sure(dates, known):
-        return _explain_dates(cells, dates)
-    return FormatGuess(cells.column, problem=_near_numbers(cells, known))
+    are_dates, blanks = are_months(known), _name_blanks(counts)
+    if not _have_digits(known):
+        return FormatGuess(cells.column)
+    ways: list[tuple[Callable[[], Writing | None], Callable[..., FormatGuess]]] = [
+        (lambda: guess_number_writing(counts, decimal_comma), _explain_numbers),
+        (lambda: guess_duration_writing(counts), _explain_numbers),
+        (lambda: guess_date_writing(counts, day_first), _explain_dates),
+        (lambda: guess_tail_writing(counts, decimal_comma), _explain_numbers),
+        (lambda: guess_vector_writing(counts, decimal_comma), _explain_vectors),
+    ]
+    for guess, explain in ways[2:] if are_dates else ways:
+        writing = guess()
+        if writing and _is_sure(writing, known):
+            return evolve(explain(cells, counts, writing), blanks=blanks)
+    return FormatGuess(cells.column, problem=why_neither(cells, known))
+
+
+def _is_plain(cells: DistinctCells, numbers: np.ndarray) -> bool:
+    """Whether numbers are written as Python writes them, and are no months such as "11.2025"."""
+    if cells.objects() and any(parse_number(text) is None for text in cells.written()):
+        return False
+    may_be_months = (np.isnan(numbers) | ((numbers > 1) & (numbers < 13))).all()
+    return not (may_be_months and are_months(without_blanks(_count_texts(cells))))
+
+
+def _have_digits(known: Mapping[str, int]) -> bool:
+    """Whether half of the cells have digits, without words for a missing number."""
+    words = {text: n for text, n in known.items() if not has_digit(text)}
+    n_words = sum(n for text, n in words.items() if text.lower() not in MISSING_WORDS)
+    return n_words <= (sum(known.values()) - sum(words.values()))
 
 
 def _is_sure(writing: Writing, known: Mapping[str, int]) -> bool:
@@ -114,10 +153,6 @@ def _is_sure(writing: Writing, known: Mapping[str, int]) -> bool:
     odd = [text for text in writing.odd if not is_zero_date(text)]
     n_different = len(odd) - sum(text.lower() in MISSING_WORDS for text in odd)
     return not odd or (n_different <= MAX_ODD and len(known) - len(writing.odd) >= 5)
-
-
-def _are_numbers(texts: Iterable[str]) -> bool:
-    return all(parse_number(text) is not None for text in texts)
 
 
 def _guess_plain(
@@ -132,7 +167,7 @@ def _guess_plain(
     counts = cells.count(cells.written())
     if len(without_blanks(counts)) < 2:
         return FormatGuess(cells.column)
-    are_codes = has_leading_zeros(counts)
+    are_codes = has_leading_zeros(counts) and not found.form.date_format
     return FormatGuess(cells.column, blanks=blanks) if are_codes else found
 
 
@@ -140,67 +175,55 @@ def _explain_plain(
     cells: DistinctCells, numbers: np.ndarray, decimal_comma: bool | None
 ) -> FormatGuess:
     column, is_finite = cells.column, np.isfinite(numbers)
-    values, texts = numbers[is_finite], [text for text in cells.written() if text]
+    values, written = numbers[is_finite], cells.written()
+    texts = [written[position] for position in np.flatnonzero(is_finite).tolist()]
     if not len(values):
         return FormatGuess(column)
-    if epoch := guess_epoch(values, column):
-        first = next(text for text in texts if text.lower() not in BLANKS)
-        shown = _show_date(epoch, first)
-        return FormatGuess(column, epoch, (f"{quote(first)} is {shown} ({describe(epoch)})",))
-    if all(len(text.partition(".")[2]) == 3 for text in texts):
+    if epoch := guess_epoch(values, texts, column):
+        shown = show_date(epoch, texts[0])
+        return FormatGuess(column, epoch, (f"{quote(texts[0])} is {shown} ({describe(epoch)})",))
+    if "." in "".join(texts) and all(len(text.partition(".")[2]) in {0, 3} for text in texts):
         counts = cells.count(cells.written())
         writing = guess_number_writing(counts, decimal_comma)
         if writing and writing.rivals:
-            return _explain_numbers(cells, counts, writing, decimal_comma)
+            return _explain_numbers(cells, counts, writing)
     return _propose(FormatGuess(column), find_sentinels(values, cells.counts[is_finite]))
 
 
 def _explain_numbers(
-    cells: DistinctCells,
-    counts: Mapping[str, int],
-    writing: Writing,
-    decimal_comma: bool | None,
+    cells: DistinctCells, counts: Mapping[str, int], writing: Writing
 ) -> FormatGuess:
-    form = evolve(writing.form, na_values=sorted(writing.odd))
-    known = [text for text in counts if text.lower() not in BLANKS | {*writing.odd}]
-    notes: list[str] = []
-    if writing.rivals:
-        notes = [_explain_rivals(known, form, writing.rivals[0], decimal_comma)]
-    elif form.writes_numbers or not writing.odd:
-        longest = max(known, key=len)
-        note = f"{quote(longest)} is {form.parse_number(longest):.15g}"
-        notes = [f"{note} ({describe(form)})" if form.writes_numbers else note]
-    notes += _explain_odd(cells, writing.odd, "number")
-    values = cells.with_format(form).rows().numbers(cells.column)
+    form, column = evolve(writing.form, na_values=sorted(writing.odd)), cells.column
+    known = {text: n for text, n in without_blanks(counts).items() if text not in writing.odd}
+    notes = [*explain_numbers(known, writing, column), *_explain_odd(cells, writing.odd, "number")]
+    values = cells.with_format(form).rows().numbers(column)
     is_known = ~np.isnan(values)
-    found = FormatGuess(cells.column, form, tuple(notes))
+    found = FormatGuess(column, form, tuple(notes))
     return _propose(found, find_sentinels(values[is_known], cells.counts[is_known]))
 
 
-def _explain_rivals(
-    known: Sequence[str], form: ColumnFormat, rival: ColumnFormat, decimal_comma: bool | None
-) -> str:
-    """Show a number that can be read in two ways, and why one is taken."""
-    text = next(text for text in known if form.parse_number(text) != rival.parse_number(text))
-    first, second = (
-        f"{each.parse_number(text):.15g} ({describe(each) or 'a decimal point'})"
-        for each in (form, rival)
-    )
-    why = "three digits follow each comma" if form.thousands else "a point is decimal"
-    if decimal_comma is not None:
-        why = "as in other columns"
-    return f"{quote(text)} can be {first} or {second}; the first is taken: {why}"
+def _explain_vectors(
+    cells: DistinctCells, counts: Mapping[str, int], writing: Writing
+) -> FormatGuess:
+    form = evolve(writing.form, na_values=sorted(writing.odd))
+    first = next(text for text in without_blanks(counts) if text not in writing.odd)
+    numbers = [f"{form.parse_number(part):.15g}" for part in form.values(first)]
+    note = f"{quote(first)} is {len(numbers)} numbers, {' and '.join(numbers)} ({describe(form)})"
+    notes = (note, *_explain_odd(cells, writing.odd, "list of as many numbers"))
+    return FormatGuess(cells.column, form, notes)
 
 
-def _explain_dates(cells: DistinctCells, writing: Writing) -> FormatGuess:
+def _explain_dates(
+    cells: DistinctCells, counts: Mapping[str, int], writing: Writing
+) -> FormatGuess:
     form = evolve(writing.form, na_values=sorted(writing.odd))
     texts = cells.texts()
-    known = [text for text in without_blanks(cells.count(texts)) if text not in writing.odd]
-    first = known[0]
+    counted = without_blanks(cells.count(texts))
+    known = {text: n for text, n in counted.items() if text not in writing.odd}
     for rival in writing.rivals[:1]:
-        first = next(text for text in known if _show_date(form, text) != _show_date(rival, text))
+        first = next(text for text in known if show_date(form, text) != show_date(rival, text))
         ways = [
-            f"{_show_date(each, first)} ({describe(each)}, {option})"
+            f"{show_date(each, first)} ({describe(each)}, {option})"
             for each, option in ((form, "--day-first"), (rival, "--month-first"))
         ]
         position = cells.firsts[texts.index(first)]
@@ -208,10 +231,7 @@ def _explain_dates(cells: DistinctCells, writing: Writing) -> FormatGuess:
             f"{cells.table.cell_name(position, cells.column)}: {quote(first)} can be "
             f"{ways[0]} or {ways[1]}, and so can all other cells: say which"
         )
-    notes: list[str] = []
-    if form.date_format:
-        notes.append(f"{quote(first)} is {_show_date(form, first)} ({describe(form)})")
-    notes += _explain_odd(cells, writing.odd, "date")
+    notes = [*explain_dates(known, form), *_explain_odd(cells, writing.odd, "date")]
     days = cells.with_format(form).rows().timestamps(cells.column)
     is_known = ~np.isnan(days)
     found = [
@@ -243,30 +263,6 @@ def _name_blanks(counts: Mapping[str, int]) -> str:
     return f"{' and '.join(map(quote, blanks))} in {rows}: missing" if blanks else ""
 
 
-def _near_numbers(cells: DistinctCells, known: Mapping[str, int]) -> str:
-    """Explain what keeps a column from being one of numbers, if half of its cells are numbers."""
-    writing = guess_number_writing(
-        {text: n for text, n in known.items() if any(map(str.isdigit, text))}
-    )
-    forms = [ColumnFormat(), *([writing.form] if writing else [])]
-    read = [{t for t in known if form.parse_number(t) is not None} for form in forms]
-    numbers = max(read, key=lambda each: sum(known[text] for text in each))
-    n_read, total = sum(known[text] for text in numbers), sum(known.values())
-    units = find_units(known)
-    if n_read < total / 2 and units.total() >= 0.9 * total and len(units) <= 5:
-        named = " and ".join(f"{quote(unit)} in {n}" for unit, n in units.items())
-        return f"a number with several units, {named} cells: write all in one"
-    if n_read < total / 2 or len(numbers) < 5:
-        return ""
-    texts = cells.texts()
-    position = next(k for k, text in enumerate(texts) if text in known and text not in numbers)
-    return (
-        f"a number in {n_read} of {total} cells; row {cells.row_label(position)} has "
-        f"{quote(texts[position])}: write all as numbers, or make them missing "
-        f"(data.columns.{cells.column}.na_values)"
-    )
-
-
 def _propose(found: FormatGuess, sentinels: Sequence[Sentinel]) -> FormatGuess:
     return _with_proposal(found, sentinels, lambda value: f"{value:.15g}")
 
@@ -285,11 +281,6 @@ def _with_proposal(
     listed = ", ".join(f'"{value}"' for value in values)
     cure = f"if that means missing, set na_values = [{listed}]"
     return evolve(found, notes=(*found.notes, f"{why}; {cure}"), proposed=values, why_proposed=why)
-
-
-def _show_date(form: ColumnFormat, text: str) -> str:
-    [date] = parse_dates([text], form.date_format).astype("datetime64[s]")
-    return str(date).replace("T", " ").removesuffix(" 00:00:00")
 
 
 def _day(days: float) -> str:

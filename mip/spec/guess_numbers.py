@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 
-from mip.data import ColumnFormat
+from mip.data import ColumnFormat, with_ascii_digits
 from mip.spec.distinct_cells import without_blanks
 from mip.spec.toml_text import inline
 
@@ -31,6 +32,11 @@ _POWERS = {
 }
 _MULTIPLIER = re.compile(rf"(?P<name>(?:{'|'.join(_POWERS)})\b\.?)\s*(?P<unit>.*)", re.IGNORECASE)
 _ZERO_FIRST = re.compile(r"-?0\d+")
+_DIGIT = re.compile(r"\d")
+_ORDINALS = frozenset({"st", "nd", "rd", "th"})
+_MONEY = re.compile(rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.replace(' ', '|')}|円|원|zł|Kč|Ft")
+_WHOLE_MONEY = frozenset({"¥", "円", "JPY", "₩", "원", "KRW", "₫", "Ft", "HUF"})
+"""Units of money that have no decimals in practice."""
 
 
 MISSING_WORDS = frozenset(
@@ -52,6 +58,26 @@ MAX_LENGTH = 50
 """The length of the longest text that may be a number."""
 
 
+def has_digit(text: str) -> bool:
+    """Whether a text has a digit, of any script."""
+    return bool(_DIGIT.search(text))
+
+
+def are_most(counts: Mapping[str, int], test: Callable[[str], Any]) -> bool:
+    """Whether nine of ten cells pass a test; `counts` has their texts with how often they occur.
+
+    >>> are_most({"7": 9, "x": 1}, str.isdigit), are_most({"7": 8, "x": 2}, str.isdigit)
+    (True, False)
+    """
+    left = FEW * sum(counts.values())
+    for text, n in counts.items():
+        if not test(text):
+            left -= n
+            if left < 0:
+                return False
+    return True
+
+
 @frozen
 class Writing:
     """A way to write numbers or dates that suits a column, and the texts that it cannot read."""
@@ -60,6 +86,8 @@ class Writing:
     odd: tuple[str, ...] = ()
     rivals: tuple[ColumnFormat, ...] = ()
     """The ways that suit the column too, and mean other values."""
+    why: str = ""
+    """Why the form is taken and none of its rivals."""
 
 
 def guess_number_writing(
@@ -68,31 +96,36 @@ def guess_number_writing(
     """Guess how numbers are written: the way that reads the most cells, if nine of ten are numbers;
     `counts` has the texts of the cells with how often they occur.
 
-    Where "1,234" or "1.234" can be read in two ways, the comma separates thousands and the point is
-    the decimal one, unless other columns of the table have a `decimal_comma`.
+    Where "1,234" or "1.234" can be read in two ways, the numbers without a separator may decide;
+    if not, the other columns of the table do, if they have a `decimal_comma` or, False, a decimal
+    point. Otherwise money has no three decimals, a comma separates thousands, and a point is
+    decimal. If some numbers have a percent sign and the others are below 1, these are fractions.
 
     >>> describe(guess_number_writing(Counter(["$1,200", "$950.50", "n/a"])).form)
     'thousands = ",", unit = "$"'
     >>> guess_number_writing(Counter(["1,234", "5,678"])).rivals[0].decimal
     ','
+    >>> guess_number_writing(Counter(["1.544", "958", "2.300", "74"])).form.thousands
+    '.'
     >>> guess_number_writing(Counter(["1,5 kg", "12 kg"])).form.unit
     'kg'
     >>> describe(guess_number_writing(Counter(["$1.2M", "$350k", "$12"])).form)
     'unit = "$", multipliers = { k = 1_000, M = 1_000_000 }'
+    >>> describe(guess_number_writing(Counter(["39%", "12%", "0.2"])).form)
+    'multipliers = { "%" = 0.01 }'
     """
     known = without_blanks(counts)
-    looks = _find_numbers(known)
+    looks = find_numbers(known)
     total = sum(n for text, n in known.items() if text.lower() not in MISSING_WORDS)
     if sum(n for _, _, n in looks) < (1 - FEW) * total or not looks:
         return None
     multipliers = _find_multipliers(looks)
-    units = _count_units(looks, multipliers)
-    unit = _join_units(units)
-    numbers = "".join(found["number"] for _, found, _ in looks)
+    unit = _join_units(_count_units(looks, multipliers))
+    numbers = {found["number"] for _, found, _ in looks}
     texts = [text for text, _, _ in looks]
     best: list[ColumnFormat] = []
     most = 0
-    for thousands, decimal in _separators(numbers, decimal_comma):
+    for thousands, decimal in _separators("".join(numbers), decimal_comma):
         form = ColumnFormat(decimal, thousands, unit, multipliers)
         n_read = sum(known[text] for text in texts if form.parse_number(text) is not None)
         if n_read > most:
@@ -101,20 +134,75 @@ def guess_number_writing(
             best.append(form)
     if not best or most < (1 - FEW) * total:
         return None
-    form = best[0]
+    form, why = _choose(best, numbers, decimal_comma)
     odd = tuple(text for text in known if form.parse_number(text) is None)
     rivals = [
         other
-        for other in best[1:]
-        if any(form.parse_number(text) != other.parse_number(text) for text in texts)
+        for other in best
+        if why and any(form.parse_number(text) != other.parse_number(text) for text in texts)
     ]
-    return Writing(form, odd, tuple(rivals))
+    return Writing(_with_fractions(form, texts), odd, tuple(rivals), why)
 
 
-def _find_numbers(counts: Mapping[str, int]) -> list[tuple[str, re.Match[str], int]]:
+def _choose(
+    forms: Sequence[ColumnFormat], numbers: Collection[str], decimal_comma: bool | None
+) -> tuple[ColumnFormat, str]:
+    """Choose whether a mark separates thousands or is decimal; say why, where there is doubt."""
+    with_thousands = [form for form in forms if form.thousands in {",", "."}]
+    without = [form for form in forms if not form.thousands]
+    if not with_thousands or not without:
+        return forms[0], ""
+    grouped, fraction = with_thousands[0], without[0]
+    mark, units = grouped.thousands, {*grouped.unit.split("|")}
+    if units & _WHOLE_MONEY:
+        return grouped, ""
+    if largest := _largest_below_thousands(numbers, mark):
+        name = "comma" if mark == "," else "point"
+        return grouped, f"numbers without a {name} go up to {largest}, so the others are larger"
+    if decimal_comma is not None:
+        return (fraction if decimal_comma == (mark == ",") else grouped), "as in other columns"
+    if any(map(_MONEY.fullmatch, units)):
+        return grouped, "amounts of money have no three decimals"
+    if mark == ",":
+        return grouped, "three digits follow each comma"
+    return fraction, "a point is decimal"
+
+
+def _largest_below_thousands(numbers: Iterable[str], mark: str) -> int:
+    """Return the largest number without a mark, if it shows that the mark separates thousands: it
+    is below 1000, and too large to be a neighbour of the others, if theirs were decimal. Otherwise
+    return 0.
+    """
+    heads = [number.partition(mark)[0] for number in numbers if mark in number]
+    largest_head = max((int(head) for head in heads if head.isdecimal()), default=0)
+    bare = [int(number) for number in numbers if number.isdecimal() and int(number)]
+    largest = max(bare, default=0)
+    return largest if len(bare) > 1 and min(99, largest_head) < largest < 1000 else 0
+
+
+def _with_fractions(form: ColumnFormat, texts: Iterable[str]) -> ColumnFormat:
+    """Read percents as fractions if they stand beside such."""
+    if form.unit != "%":
+        return form
+    plain = evolve(form, unit="")
+    numbers = {text: form.parse_number(text) or 0 for text in texts}
+    bare = [abs(numbers[text]) for text in texts if plain.parse_number(text) is not None]
+    if sum(bare) > 0 and max(bare) <= 1 < max(numbers.values()) and {*bare} - {0, 1}:
+        return evolve(plain, multipliers={"%": 0.01})
+    return form
+
+
+def find_numbers(counts: Mapping[str, int]) -> list[tuple[str, re.Match[str], int]]:
     """Find the texts that look like a number with or without a unit, and how often they occur."""
-    short = [(text, n) for text, n in counts.items() if len(text) <= MAX_LENGTH]
-    return [(text, found, n) for text, n in short if (found := _CELL.fullmatch(text))]
+    return [
+        (text, found, n)
+        for text, n in counts.items()
+        if len(text) <= MAX_LENGTH and (found := _CELL.fullmatch(_ascii(text)))
+    ]
+
+
+def _ascii(text: str) -> str:
+    return text if text.isascii() else with_ascii_digits(text)
 
 
 def _find_multipliers(looks: Sequence[tuple[str, re.Match[str], int]]) -> dict[str, float]:
@@ -169,11 +257,15 @@ def find_units(counts: Mapping[str, int]) -> Counter[str]:
     >>> find_units({"5 kg": 2, "7 kg": 1, "9 lb": 1})
     Counter({'kg': 3, 'lb': 1})
     """
-    return _count_units(_find_numbers(counts))
+    return _count_units(find_numbers(counts))
 
 
 def _join_units(units: Mapping[str, int]) -> str:
-    """Return the unit of most cells, with those that differ in a plural, a point or a case."""
+    """Return the unit of most cells, with those that differ in a plural, a point or a case, or as
+    the ends of ordinals do.
+    """
+    if "th" in units and units.keys() <= _ORDINALS | {""}:
+        return "|".join(sorted(_ORDINALS))
     common = _singular(max(units, key=lambda unit: (unit != "", units[unit])))
     return "|".join(sorted(unit for unit in units if unit and _singular(unit) == common))
 
@@ -192,9 +284,9 @@ def _separators(numbers: str, decimal_comma: bool | None) -> Iterator[tuple[str,
             yield thousands, decimal
     for thousands, pattern in {" ": r"\s", "'": "['’]", "_": "_"}.items():
         if re.search(pattern, numbers):
-            yield thousands, "."
-            if "," in numbers:
-                yield thousands, ","
+            # Who divides thousands by a blank has a decimal comma, also if no number shows it.
+            is_comma = thousands == " " and decimal_comma is not False
+            yield from [(thousands, mark) for mark in (",." if is_comma else ".,")]
 
 
 def describe(form: ColumnFormat) -> str:
@@ -204,7 +296,9 @@ def describe(form: ColumnFormat) -> str:
     'thousands = ",", unit = "m2"'
     """
     plain = ColumnFormat()
-    names = ("decimal", "thousands", "unit", "multipliers", "date_format", "sep", "path")
+    names = [
+        field.name for field in fields(ColumnFormat) if field.name not in {"na_values", "merge"}
+    ]
     changed = [name for name in names if getattr(form, name) != getattr(plain, name)]
     return ", ".join(f"{name} = {inline(getattr(form, name))}" for name in changed)
 

@@ -198,7 +198,9 @@ def _guess_lists(cells: DistinctCells) -> Guess:
     are_names = all(isinstance(entry, str) for entry in entries)
     if are_names and _match(_IMAGE_NAME, Counter(entries), share=0.9):
         return Guess(cells.column, "image", counts)
-    are_numbers = all(map(is_list, known)) and all(isinstance(e, (int, float)) for e in entries)
+    form = cells.table.formats.get(cells.column)
+    types = (int, float, str) if form and form.sep else (int, float)
+    are_numbers = all(map(is_list, known)) and all(isinstance(e, types) for e in entries)
     if entries and are_numbers and _has_vectors(cells, len(lists)):
         return Guess(cells.column, "vector", f"{counts}, {len(lists[0])} numbers each")
     return Guess(cells.column, "list", counts, "neither images nor equally many numbers in each")

@@ -223,7 +223,11 @@ def test_a_model_of_it_predicts_from_its_file_as_in_memory(kind, tmp_path):
 
 WRONG = {
     "boolean": (Boolean(["town"]), "table row 0, column 'town': 'Ulm' is neither yes nor no"),
-    "datetime": (Datetime(["town"]), "table row 0, column 'town': 'Ulm' is not an ISO date"),
+    "datetime": (
+        Datetime(["town"]),
+        "table row 0, column 'town': 'Ulm' is not an ISO date (2024-12-31), and "
+        "[data.columns.town] names no date_format",
+    ),
     "continuous": (Continuous(["town"]), "table row 0, column 'town': 'Ulm' is not a number"),
     "vector of words": (
         Vector(["town"]),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import re
 from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
@@ -404,8 +405,8 @@ def test_a_date_is_its_days_since_1970(moment):
 
 @pytest.mark.parametrize("cell", ["now", "today", "2024-02-30", "-0001-01-01", "10000-01-01", 7.5])
 def test_what_is_no_date_is_named(cell):
-    want = f"table row 1, column 'x': {str(cell)!r} is not an ISO date"
-    with pytest.raises(DataError, match=f"^{want}$"):
+    want = f"table row 1, column 'x': {str(cell)!r} is not an ISO date (2024-12-31)"
+    with pytest.raises(DataError, match=f"^{re.escape(want)}"):
         mip.from_frame(pd.DataFrame({"x": column("2024-01-01", cell)})).timestamps("x")
 
 
@@ -474,7 +475,7 @@ def test_a_fingerprint_of_a_photo_is_that_of_its_bytes():
     assert len({table.digest()["x"] for table in tables}) == 1
 
 
-@pytest.mark.parametrize("text", ["1_000", "0x10", "٣", "1,5", "1 000", "-nan", "½", "1\0"])
+@pytest.mark.parametrize("text", ["1_000", "0x10", "²", "1,5", "1 000", "-nan", "½", "1\0"])
 def test_digits_are_plain(text):
     assert parse_number(text) is None
     named = f"table row 0, column 'x': {text!r} is not a number"

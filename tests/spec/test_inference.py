@@ -121,7 +121,7 @@ def test_a_target_that_spans_decades_is_predicted_on_a_log_scale(table):
 
 def test_columns_left_out_say_why(table):
     frame = table.frame.assign(
-        agent=[f"agent {k}" for k in range(90)], size=["small", *[f"{k}x{k}" for k in range(89)]]
+        agent=[f"agent {k}" for k in range(90)], size=["small", *[f"{k}-{k}" for k in range(89)]]
     )
     text = draft(from_frame(frame), "price", "t.csv")
     names = "90 different values: another word in each row"
