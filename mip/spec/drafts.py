@@ -181,7 +181,7 @@ def _guess_formats(
     if not is_number and (form := guess_set(labels)):
         formats[target] = FormatGuess(target, form, (describe_set(labels, form),))
     elif target in formats and formats[target].form.sep:
-        problem = "several numbers in each cell: predict one, in a column of its own"
+        problem = "a list of numbers in each cell: predict one of them, in a column of its own"
         formats[target] = FormatGuess(target, problem=problem)
     return leave_out_headers(formats, table, target)
 

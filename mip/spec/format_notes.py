@@ -117,7 +117,7 @@ def why_neither(cells: DistinctCells, known: Mapping[str, int]) -> str:
     `known` counts the texts of its cells, without blanks.
     """
     with_digits = {text: n for text, n in known.items() if has_digit(text)}
-    kinds = {"number": _read_as_numbers(with_digits), "date": _read_as_dates(with_digits)}
+    kinds = {"date": _read_as_dates(with_digits), "number": _read_as_numbers(with_digits)}
     sums = {kind: sum(known[text] for text in texts) for kind, texts in kinds.items()}
     kind, total, units = max(sums, key=sums.__getitem__), sum(known.values()), find_units(known)
     block = f"data.columns.{cells.column}"
@@ -128,7 +128,7 @@ def why_neither(cells: DistinctCells, known: Mapping[str, int]) -> str:
             f"a {kind} in {sums[kind]} of {total} cells; row {cells.row_label(odd)} has "
             f"{quote(texts[odd])}: write all as {kind}s, or make them missing ({block}.na_values)"
         )
-    if 1 < len(units) <= 5 and units.total() >= 0.9 * total:
+    if 1 < len(units) <= 5 <= len(known) and units.total() >= 0.9 * total:
         named = " and ".join(f"{quote(unit)} in {n}" for unit, n in units.items())
         cure = f"write all in one, or give each its factor ({block}.multipliers)"
         return f"a number with several units, {named} cells: {cure}"

@@ -24,8 +24,8 @@ from mip.spec.guess_numbers import (
 )
 
 _TIME_OF_DAY = re.compile(r"(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){1,2}(?:\.[0-9]+)?")
-_WITH_TAIL = re.compile(r"([-+−]?\d(?:[\d.,'’\s]*\d)?)\s*([^\d\s.,:;|_-][^|]*\d[^|]*)")
-_SEVERAL = re.compile(r"\D{0,3}\d[\d.,]*\s*[^\d\s.,:+-]\D*\d.*")
+_WITH_TAIL = re.compile(r"([-+−]?\d(?:[\d.,'’\s]*\d)?)\s*([^\d\s.,:;|_-](?=.*\d)[^|,]{1,15})")
+_SEVERAL = re.compile(r"\D{0,3}\d[\d.,]*\s*[^\d\s.,:+()-]\D*\d.*")
 _SEPARATORS = (";", ",", "/", "x", "×", "*", "(")
 
 
