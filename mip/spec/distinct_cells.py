@@ -68,11 +68,17 @@ class DistinctCells:
         ]
 
     @cached_property
-    def numbers(self) -> np.ndarray | None:
-        """The cells as numbers, float64 [m] (see `Table.numbers`); None if some are none."""
-        with suppress(DataError):
-            return self.rows().numbers(self.column)
-        return None
+    def are_numbers(self) -> bool:
+        """Whether all cells are numbers, or mean a missing one."""
+        try:
+            self.numbers()
+        except DataError:
+            return False
+        return True
+
+    def numbers(self) -> np.ndarray:
+        """The cells as numbers, float64 [m] (see `Table.numbers`). Raises DataError for others."""
+        return self.rows().numbers(self.column)
 
     def days(self) -> np.ndarray | None:
         """The cells as days, float64 [m] (see `Table.timestamps`); None if some are no dates."""
@@ -90,9 +96,9 @@ class DistinctCells:
         counts.pop("", None)
         return counts
 
-    def select(self, mask: np.ndarray) -> DistinctCells:
-        """Keep some of the cells: bool [m]."""
-        return evolve(self, firsts=self.firsts[mask], counts=self.counts[mask])
+    def select(self, which: slice | np.ndarray) -> DistinctCells:
+        """Keep some of the cells: a slice, or bool [m]."""
+        return evolve(self, firsts=self.firsts[which], counts=self.counts[which])
 
     def row_label(self, position: int) -> str:
         """Write the label of the first row with a cell."""

@@ -26,6 +26,10 @@ MAX_ODD = 5
 """The number of different texts that may be no numbers in a column of numbers."""
 
 
+SAMPLE = 100
+"""The cells that are looked at first where one may already tell."""
+
+
 @frozen
 class FormatGuess:
     """How a column is written, `notes` on it for the user, values that may mean a missing one
@@ -80,7 +84,7 @@ def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
     """Whether all columns of numbers that can be read in one way only have a decimal comma."""
     found = set[bool]()
     for cells in columns:
-        if cells.numbers is not None:
+        if cells.are_numbers:
             continue
         counts = _count_texts(cells)
         if any("," in text for text in counts) and len(counts) > 1:
@@ -93,8 +97,8 @@ def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
 def _guess_format(
     cells: DistinctCells, decimal_comma: bool | None, day_first: bool | None
 ) -> FormatGuess:
-    if cells.numbers is not None and (not cells.objects() or _are_numbers(cells.written())):
-        return _guess_plain(cells, cells.numbers, decimal_comma)
+    if cells.are_numbers and (not cells.objects() or _are_written_so(cells)):
+        return _guess_plain(cells, decimal_comma)
     counts = _count_texts(cells)
     known = without_blanks(counts)
     if len(known) < 2:
@@ -116,17 +120,16 @@ def _is_sure(writing: Writing, known: Mapping[str, int]) -> bool:
     return not odd or (n_different <= MAX_ODD and len(known) - len(writing.odd) >= 5)
 
 
-def _are_numbers(texts: Iterable[str]) -> bool:
-    return all(parse_number(text) is not None for text in texts)
+def _are_written_so(cells: DistinctCells) -> bool:
+    """Whether numbers are also written as numbers, which True, a one, is not."""
+    return all(parse_number(text) is not None for text in cells.written())
 
 
-def _guess_plain(
-    cells: DistinctCells, numbers: np.ndarray, decimal_comma: bool | None
-) -> FormatGuess:
+def _guess_plain(cells: DistinctCells, decimal_comma: bool | None) -> FormatGuess:
     """Explain a column whose cells are numbers as Python writes them."""
-    unread = cells.select(np.isnan(numbers))
+    unread = cells.select(np.isnan(cells.numbers()))
     blanks = _name_blanks(unread.count(unread.written()))
-    found = evolve(_explain_plain(cells, numbers, decimal_comma), blanks=blanks)
+    found = evolve(_explain_plain(cells, decimal_comma), blanks=blanks)
     if found == FormatGuess(cells.column):
         return found
     counts = cells.count(cells.written())
@@ -136,23 +139,25 @@ def _guess_plain(
     return FormatGuess(cells.column, blanks=blanks) if are_codes else found
 
 
-def _explain_plain(
-    cells: DistinctCells, numbers: np.ndarray, decimal_comma: bool | None
-) -> FormatGuess:
-    column, is_finite = cells.column, np.isfinite(numbers)
-    values, texts = numbers[is_finite], [text for text in cells.written() if text]
+def _explain_plain(cells: DistinctCells, decimal_comma: bool | None) -> FormatGuess:
+    column, numbers = cells.column, cells.numbers()
+    values = numbers[np.isfinite(numbers)]
     if not len(values):
         return FormatGuess(column)
     if epoch := guess_epoch(values, column):
-        first = next(text for text in texts if text.lower() not in BLANKS)
+        first = next(iter(without_blanks(cells.count(cells.written()))))
         shown = _show_date(epoch, first)
         return FormatGuess(column, epoch, (f"{quote(first)} is {shown} ({describe(epoch)})",))
-    if all(len(text.partition(".")[2]) == 3 for text in texts):
+    if _have_three_decimals(cells.select(slice(SAMPLE))) and _have_three_decimals(cells):
         counts = cells.count(cells.written())
         writing = guess_number_writing(counts, decimal_comma)
         if writing and writing.rivals:
             return _explain_numbers(cells, counts, writing, decimal_comma)
-    return _propose(FormatGuess(column), find_sentinels(values, cells.counts[is_finite]))
+    return _propose(FormatGuess(column), find_sentinels(values, cells.counts[np.isfinite(numbers)]))
+
+
+def _have_three_decimals(cells: DistinctCells) -> bool:
+    return all(len(text.partition(".")[2]) == 3 for text in cells.written() if text)
 
 
 def _explain_numbers(
