@@ -68,17 +68,11 @@ class DistinctCells:
         ]
 
     @cached_property
-    def are_numbers(self) -> bool:
-        """Whether all cells are numbers, or mean a missing one."""
-        try:
-            self.numbers()
-        except DataError:
-            return False
-        return True
-
-    def numbers(self) -> np.ndarray:
-        """The cells as numbers, float64 [m] (see `Table.numbers`). Raises DataError for others."""
-        return self.rows().numbers(self.column)
+    def numbers(self) -> np.ndarray | None:
+        """The cells as numbers, float64 [m] (see `Table.numbers`); None if some are none."""
+        with suppress(DataError):
+            return self.rows().numbers(self.column)
+        return None
 
     def days(self) -> np.ndarray | None:
         """The cells as days, float64 [m] (see `Table.timestamps`); None if some are no dates."""

@@ -84,7 +84,7 @@ def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
     """Whether all columns of numbers that can be read in one way only have a decimal comma."""
     found = set[bool]()
     for cells in columns:
-        if cells.are_numbers:
+        if cells.numbers is not None:
             continue
         counts = _count_texts(cells)
         if any("," in text for text in counts) and len(counts) > 1:
@@ -97,8 +97,8 @@ def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
 def _guess_format(
     cells: DistinctCells, decimal_comma: bool | None, day_first: bool | None
 ) -> FormatGuess:
-    if cells.are_numbers and (not cells.objects() or _are_written_so(cells)):
-        return _guess_plain(cells, decimal_comma)
+    if cells.numbers is not None and (not cells.objects() or _are_written_so(cells)):
+        return _guess_plain(cells, cells.numbers, decimal_comma)
     counts = _count_texts(cells)
     known = without_blanks(counts)
     if len(known) < 2:
@@ -125,11 +125,13 @@ def _are_written_so(cells: DistinctCells) -> bool:
     return all(parse_number(text) is not None for text in cells.written())
 
 
-def _guess_plain(cells: DistinctCells, decimal_comma: bool | None) -> FormatGuess:
+def _guess_plain(
+    cells: DistinctCells, numbers: np.ndarray, decimal_comma: bool | None
+) -> FormatGuess:
     """Explain a column whose cells are numbers as Python writes them."""
-    unread = cells.select(np.isnan(cells.numbers()))
+    unread = cells.select(np.isnan(numbers))
     blanks = _name_blanks(unread.count(unread.written()))
-    found = evolve(_explain_plain(cells, decimal_comma), blanks=blanks)
+    found = evolve(_explain_plain(cells, numbers, decimal_comma), blanks=blanks)
     if found == FormatGuess(cells.column):
         return found
     counts = cells.count(cells.written())
@@ -139,9 +141,11 @@ def _guess_plain(cells: DistinctCells, decimal_comma: bool | None) -> FormatGues
     return FormatGuess(cells.column, blanks=blanks) if are_codes else found
 
 
-def _explain_plain(cells: DistinctCells, decimal_comma: bool | None) -> FormatGuess:
-    column, numbers = cells.column, cells.numbers()
-    values = numbers[np.isfinite(numbers)]
+def _explain_plain(
+    cells: DistinctCells, numbers: np.ndarray, decimal_comma: bool | None
+) -> FormatGuess:
+    column, is_finite = cells.column, np.isfinite(numbers)
+    values = numbers[is_finite]
     if not len(values):
         return FormatGuess(column)
     if epoch := guess_epoch(values, column):

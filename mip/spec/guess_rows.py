@@ -50,7 +50,7 @@ def find_totals(columns: Iterable[DistinctCells]) -> list[str]:
     """
     notes = []
     for cells in columns:
-        if cells.are_numbers:  # a word is none
+        if cells.numbers is not None:  # a word is none
             continue
         are_totals = [_is_total(cell) for cell in cells.rows()[cells.column].tolist()]
         if cells.counts[are_totals].sum() in {1, 2} and len(cells.table) > 2:

@@ -152,7 +152,7 @@ def _as_list(cell: Any) -> list[str]:
 
 def guess_set(cells: DistinctCells) -> ColumnFormat | None:
     """Guess the format of a target whose cells hold several labels; None if they do not."""
-    if cells.column in cells.table.formats or cells.objects() or cells.are_numbers:
+    if cells.column in cells.table.formats or cells.objects() or cells.numbers is not None:
         return None
     sep = guess_separator(cells.count([cell or "" for cell in cells.values()]))
     return ColumnFormat(sep=sep) if sep else None

@@ -155,7 +155,7 @@ def known_numbers(cells: DistinctCells) -> np.ndarray:
     """Return the distinct numbers of a column, float64, without missing ones; none if some of its
     cells are no numbers.
     """
-    values = cells.numbers() if cells.are_numbers else np.zeros(0)
+    values = np.zeros(0) if cells.numbers is None else cells.numbers
     return values[~np.isnan(values)]
 
 
