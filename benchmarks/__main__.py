@@ -14,6 +14,7 @@ from benchmarks import (
     checkpoint,
     engines,
     fingerprint,
+    large_table,
     mixed,
     overhead,
     parallel,
@@ -44,6 +45,7 @@ MODULES = (
     overhead,
     fingerprint,
     start,
+    large_table,
 )
 BENCHMARKS = tuple(benchmark for module in MODULES for benchmark in module.ALL)
 

@@ -90,9 +90,9 @@ class DistinctCells:
         counts.pop("", None)
         return counts
 
-    def select(self, mask: np.ndarray) -> DistinctCells:
-        """Keep some of the cells: bool [m]."""
-        return evolve(self, firsts=self.firsts[mask], counts=self.counts[mask])
+    def select(self, which: slice | np.ndarray) -> DistinctCells:
+        """Keep some of the cells: a slice, or bool [m]."""
+        return evolve(self, firsts=self.firsts[which], counts=self.counts[which])
 
     def row_label(self, position: int) -> str:
         """Write the label of the first row with a cell."""

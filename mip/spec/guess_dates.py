@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -161,20 +161,22 @@ def are_months(counts: Mapping[str, int]) -> bool:
     return len(counts) > 2 and are_most(counts, _MONTH_AND_YEAR.fullmatch)
 
 
-def guess_epoch(values: np.ndarray, texts: Sequence[str], column: str) -> ColumnFormat | None:
-    """Guess whether numbers, float64 [n] without NaN, and the `texts` that they are written as, are
+def guess_epoch(
+    values: np.ndarray, read_texts: Callable[[], Sequence[str]], column: str
+) -> ColumnFormat | None:
+    """Guess whether numbers, float64 [n] without NaN, which `read_texts` returns as written, are
     dates: days as 20241231, or, if the name of their column says so, as "created_at" does, days as
     241231, the days that Excel counts, or seconds or milliseconds since 1970.
 
-    >>> seconds, texts = np.array([1.6e9, 1.7e9]), ["1600000000", "1700000000"]
-    >>> guess_epoch(seconds, texts, "created_at").date_format
+    >>> seconds = np.array([1.6e9, 1.7e9])
+    >>> guess_epoch(seconds, list, "created_at").date_format
     's'
-    >>> guess_epoch(seconds, texts, "income") is None
+    >>> guess_epoch(seconds, list, "income") is None
     True
-    >>> guess_epoch(np.array([45356.0, 45357.5]), ["45356", "45357.5"], "date").date_format
+    >>> guess_epoch(np.array([45356.0, 45357.5]), list, "date").date_format
     'excel'
     >>> days = ["20240131", "20231224", "20230101", "20220202", "20230303"]
-    >>> guess_epoch(np.array([*map(float, days)]), days, "day").date_format
+    >>> guess_epoch(np.array([*map(float, days)]), lambda: days, "day").date_format
     '%Y%m%d'
     """
     low, high, is_date = values.min(), values.max(), bool(_TIME_NAME.search(column))
@@ -182,10 +184,10 @@ def guess_epoch(values: np.ndarray, texts: Sequence[str], column: str) -> Column
         return ColumnFormat(date_format="excel")
     if (values != np.round(values)).any():
         return None
-    if low >= 19000101 and high <= 21001231 and len(texts) >= 5:
-        return _guess_digits(texts, "%Y%m%d")
-    if is_date and high < 10**6 and all(len(text) == 6 for text in texts):
-        return _guess_digits(texts, "%y%m%d")
+    if low >= 19000101 and high <= 21001231 and len(values) >= 5:
+        return _guess_digits(read_texts(), "%Y%m%d")
+    if is_date and high < 10**6 and all(len(text) == 6 for text in read_texts()):
+        return _guess_digits(read_texts(), "%y%m%d")
     for unit, factor in (("s", 1), ("ms", 1000)):
         if is_date and low >= 1e8 * factor and high <= 4e9 * factor:  # 1973 to 2096
             return ColumnFormat(date_format=unit)

@@ -43,6 +43,10 @@ MAX_ODD = 5
 """The number of different texts that may be no numbers in a column of numbers."""
 
 
+SAMPLE = 100
+"""The cells that are looked at first where one may already tell."""
+
+
 @frozen
 class FormatGuess:
     """How a column is written, `notes` on it for the user, values that may mean a missing one
@@ -175,19 +179,29 @@ def _explain_plain(
     cells: DistinctCells, numbers: np.ndarray, decimal_comma: bool | None
 ) -> FormatGuess:
     column, is_finite = cells.column, np.isfinite(numbers)
-    values, written = numbers[is_finite], cells.written()
-    texts = [written[position] for position in np.flatnonzero(is_finite).tolist()]
+    values, finite = numbers[is_finite], cells.select(is_finite)
     if not len(values):
         return FormatGuess(column)
-    if epoch := guess_epoch(values, texts, column):
-        shown = show_date(epoch, texts[0])
-        return FormatGuess(column, epoch, (f"{quote(texts[0])} is {shown} ({describe(epoch)})",))
-    if "." in "".join(texts) and all(len(text.partition(".")[2]) in {0, 3} for text in texts):
+    if epoch := guess_epoch(values, finite.written, column):
+        first = finite.select(slice(1)).written()[0]
+        shown = show_date(epoch, first)
+        return FormatGuess(column, epoch, (f"{quote(first)} is {shown} ({describe(epoch)})",))
+    if _may_have_thousands(finite):
         counts = cells.count(cells.written())
         writing = guess_number_writing(counts, decimal_comma)
         if writing and writing.rivals:
             return _explain_numbers(cells, counts, writing)
-    return _propose(FormatGuess(column), find_sentinels(values, cells.counts[is_finite]))
+    return _propose(FormatGuess(column), find_sentinels(values, finite.counts))
+
+
+def _may_have_thousands(cells: DistinctCells) -> bool:
+    """Whether the points in numbers may be those of thousands: each has three digits after it."""
+    lengths = set[int]()
+    for some in (cells.select(slice(SAMPLE)), cells):  # nearly always, a few already tell
+        lengths = {len(text.partition(".")[2]) for text in some.written()}
+        if not lengths <= {0, 3}:
+            return False
+    return 3 in lengths
 
 
 def _explain_numbers(

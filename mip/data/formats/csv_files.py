@@ -25,10 +25,6 @@ CHUNK_ROWS = 2_000
 """Rows held as Python strings at a time: these take ten times the memory of a frame."""
 
 
-ARROW_BYTES = 1 << 16
-"""Bytes that Arrow reads at a time. Larger blocks leave holes in the memory as large as a table."""
-
-
 def read_csv(files: Sequence[Path], name: str, form: CsvFormat = PLAIN) -> pd.DataFrame:
     """Read CSV or TSV files that have the same columns. Blanks around the names of columns are no
     part of these.
@@ -92,7 +88,7 @@ def _read_unquoted(path: Path, form: CsvFormat, header: Sequence[str]) -> pd.Dat
     try:
         table = arrow_csv.read_csv(
             path,
-            arrow_csv.ReadOptions(use_threads=False, block_size=ARROW_BYTES, column_names=names),
+            arrow_csv.ReadOptions(use_threads=False, column_names=names),
             arrow_csv.ParseOptions(delimiter=sep, quote_char=False),
             arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, text), strings_can_be_null=False
