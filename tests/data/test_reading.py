@@ -8,6 +8,7 @@ import io
 import os
 import random
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -163,14 +164,36 @@ def test_a_csv_gives_back_every_text_that_was_written(tmp_path_factory, rows):
     assert cells.to_numpy().tolist() == rows
 
 
+def outcome(path, form):
+    try:
+        table = mip.read(path, form)
+    except DataError as error:
+        return str(error)
+    return table.columns, table.frame.to_numpy().tolist(), *map(str, table.frame.dtypes)
+
+
+@given(
+    text=st.text("ab, ;\t\r\n\0\x1c\u00e9\u2028\ufeff", max_size=40).map("a,b\n1,2\n".__add__),
+    sep=st.sampled_from(["", ";", "\t"]),
+    names=st.sampled_from([(), ("x", "y")]),
+)
+def test_arrow_divides_a_file_without_quotes_as_python_does(tmp_path_factory, text, sep, names):
+    path, form = tmp_path_factory.mktemp("any") / "any.csv", mip.data.CsvFormat(sep, names=names)
+    path.write_bytes(text.replace(",", sep or ",").encode())
+    by_arrow = outcome(path, form)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        assert outcome(path, form) == by_arrow
+
+
 def test_a_csv_of_several_chunks_is_one_table(tmp_path, monkeypatch):
     monkeypatch.setattr("mip.data.formats.csv_files.CHUNK_ROWS", 4)
-    path = written(tmp_path, "x\n" + "\n".join(map(str, range(11))))
+    path = written(tmp_path, '"x"\n' + "\n".join(map(str, range(11))))
     assert mip.read(path).numbers("x").tolist() == list(range(11))
     refused(
         "houses.csv: not a readable CSV table: row 9 has 2 cells, but the header has 1",
         mip.read,
-        written(tmp_path, "x\n" + "1\n" * 9 + "1,2\n"),
+        written(tmp_path, '"x"\n' + "1\n" * 9 + "1,2\n"),
     )
 
 

@@ -225,6 +225,18 @@ def test_a_few_odd_cells_are_missing_and_said_with_their_row():
     assert found.notes == ("'Total' in 1 row (row 40) is no number: missing",)
 
 
+def test_an_odd_cell_is_no_example_of_the_numbers():
+    cells = [*(f"${k}.50" for k in range(40)), "Not for sale"]
+    found = formats_of(from_columns({"sales": cells}))["sales"]
+    assert found.notes[0] == "'$10.50' is 10.5 (unit = \"$\")"
+
+
+def test_a_cell_that_contradicts_all_others_is_named():
+    cells = [*(f"{k},5" for k in range(40)), "12.0"]
+    with pytest.raises(DataError, match=r"row 40, column 'x': '12.0' is not a number"):
+        formats_of(from_columns({"x": cells}))
+
+
 def test_many_odd_cells_are_said_with_row_and_cure_before_what_nobody_misses():
     cells = [f"{k}" if k % 4 else f"about {k}" for k in range(40)]
     constant = {f"c{k}": [1] * 40 for k in range(20)}
