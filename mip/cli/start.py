@@ -20,8 +20,11 @@ from mip.output import write
 def new(
     table: TableFile,
     target: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="The column to predict. Default: label, of images."),
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The column to predict, again for another one. Default: label, of images.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="SPEC", help="Default: TABLE's name.")] = None,
     names: Annotated[
@@ -50,10 +53,10 @@ def new(
         mip.data.check_header(rows)
     for remark in mip.data.csv_remarks(csv, table):
         echo(remark)
-    target = target or _label_of_images(rows, table)
+    targets = target or [_label_of_images(rows, table)]
     path, folder = table.absolute(), out.parent.absolute()
     path = path.relative_to(folder) if path.is_relative_to(folder) else path
-    made = mip.spec.make_draft(rows, target, path.as_posix(), csv, day_first, without or ())
+    made = mip.spec.make_draft(rows, targets, path.as_posix(), csv, day_first, without or ())
     write(out, made.text.encode(), overwrite=force)
     for note in made.notes:
         echo(note)

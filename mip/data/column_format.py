@@ -100,13 +100,15 @@ class ColumnFormat:
         return {word: name for name, words in self.merge.items() for word in words}
 
     def label(self, text: str) -> str:
-        """Return the class that a text means: that of `merge`, or "" if it means a missing cell.
+        """Return the class that a text means: that of `merge`, or "" if the text or its class means
+        a missing cell.
 
-        >>> form = ColumnFormat(na_values=["?"], merge={"other": ["yew", "elm"]})
-        >>> [form.label(text) for text in ("oak", "elm", "?")]
-        ['oak', 'other', '']
+        >>> form = ColumnFormat(na_values=["?", "ash"], merge={"other": ["elm"], "ash": ["Ash"]})
+        >>> [form.label(text) for text in ("oak", "elm", "?", "Ash")]
+        ['oak', 'other', '', '']
         """
-        return "" if text in self.na_values else self._classes.get(text, text)
+        name = self._classes.get(text, text)
+        return "" if text in self.na_values or name in self.na_values else name
 
     def values(self, cell: Any) -> Any:
         """Return a cell as photos or labels: a list if `sep` divides it, without the brackets and

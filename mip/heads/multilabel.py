@@ -62,7 +62,7 @@ class Multilabel:
     def known(self, rows: Table) -> np.ndarray:
         """Return which rows have a target: bool [n]."""
         known = np.zeros(len(rows), dtype=bool)
-        known[[row for row, _ in self._labels(rows)]] = True
+        known[[row for row, _ in self.labels(rows)]] = True
         return known
 
     def adapt(self, rows: Rows) -> Facts:
@@ -71,7 +71,7 @@ class Multilabel:
         """
         labels, most = set[str](), 0
         for chunk in rows.chunks([self.column]):
-            for _, words in self._labels(chunk):
+            for _, words in self.labels(chunk):
                 labels.update(words)
                 most = max(most, len(words))
         if not labels:
@@ -92,7 +92,7 @@ class Multilabel:
         index = {word: k for k, word in enumerate(facts["classes"])}
         path = f"data.columns.{self.column}"
         target = torch.full((len(rows), len(index)), torch.nan)
-        for row, words in self._labels(rows):
+        for row, words in self.labels(rows):
             for word in words:
                 if word not in index:
                     raise DataError(
@@ -105,7 +105,8 @@ class Multilabel:
             target[row, [index[word] for word in words]] = 1
         return target
 
-    def _labels(self, rows: Table) -> Iterator[tuple[int, list[str]]]:
+    def labels(self, rows: Table) -> Iterator[tuple[int, list[str]]]:
+        """Yield the position and the labels of each row that has a target."""
         cells, form = rows.cells(self.column), rows.formats.get(self.column, ColumnFormat())
         for row in np.flatnonzero(classes.known(self, rows)).tolist():
             labels = _split(cells[row])

@@ -146,7 +146,7 @@ def run(
     began, out = time.monotonic(), Path(out)
     with locked(out), warnings_shown_once():
         check_run_folder(out, resume, overwrite, input_files(spec, context.base))
-        rows = _usable(spec, _parts(spec, train, valid, test, context.base))
+        rows = _usable_parts(spec, train, valid, test, context.base)
         last = last_checkpoint(out) if resume else None
         sources = sources_of_run(spec, last, context.kinds) if last else None
         job = prepare_job(spec, rows, context, sources=sources, origin=origin(spec, rows))
@@ -174,14 +174,11 @@ def _all_hooks(
     return [*hooks, *make_hooks(job)]
 
 
-def _parts(spec: Spec, train: Any, valid: Any, test: Any, base: Path) -> Parts:
+def _usable_parts(spec: Spec, train: Any, valid: Any, test: Any, base: Path) -> Parts:
     if valid is None and test is None and not are_parts(train):
-        return parts(spec, train, base)
-    return as_parts(train, valid, test, read=partial(table_of, spec))
-
-
-def _usable(spec: Spec, parts: Parts) -> Parts:
-    return Parts(*(clean(spec, rows)[0] if len(rows) else rows for rows in parts))
+        return parts(spec, clean(spec, train)[0], base)
+    given = as_parts(train, valid, test, read=partial(table_of, spec))
+    return Parts(*(clean(spec, rows)[0] if len(rows) else rows for rows in given))
 
 
 def _check_length(job: Job, out: Path, before: int) -> None:

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from attrs import asdict, evolve, frozen
 
-from mip import branches, data, heads
-from mip.data import PLAIN, CsvFormat, Table, has_parts
+from mip import branches, data
+from mip.data import PLAIN, CsvFormat, Table
 from mip.errors import DataError, hint, one_line, quote
 from mip.spec.distinct_cells import DistinctCells, distinct_cells
-from mip.spec.format_blocks import format_blocks, propose_for_rare_classes
-from mip.spec.guess_formats import FormatGuess, guess_formats
+from mip.spec.format_blocks import format_blocks
+from mip.spec.guess_classes import propose_for_classes
+from mip.spec.guess_formats import FormatGuess
 from mip.spec.guess_photos import guess_photos, has_name_of_photos
-from mip.spec.guess_rows import find_totals, leave_out_headers
-from mip.spec.guess_targets import TargetGuess, describe_set, guess_set, guess_target
+from mip.spec.guess_rows import find_totals
+from mip.spec.guess_targets import TargetGuess
 from mip.spec.inference import Guess, guess, is_writable
-from mip.spec.toml_text import inline
+from mip.spec.read_targets import read_targets
+from mip.spec.toml_text import inline, key
 
 WIDTH = 200
 """The length of the longest comment."""
 
 
-N_SEEDS = 100
-"""The number of splits that are tried for one that has each label in train."""
-
-
 MANY_ROWS = 2000
 """Rows enough to learn a curve for each column of numbers, and to choose an epoch by."""
-
-
-FRACTIONS = (0.7, 0.15, 0.15)
-"""The shares of the rows that train, choose and test."""
 
 
 MAX_LINES = 10
@@ -71,7 +66,11 @@ class Draft:
 
 
 def draft(
-    table: Table, target: str, path: str, csv: CsvFormat = PLAIN, day_first: bool | None = None
+    table: Table,
+    target: str | Sequence[str],
+    path: str,
+    csv: CsvFormat = PLAIN,
+    day_first: bool | None = None,
 ) -> str:
     """Write a commented spec for a table: the text of `make_draft`."""
     return make_draft(table, target, path, csv, day_first).text
@@ -79,70 +78,63 @@ def draft(
 
 def make_draft(
     table: Table,
-    target: str,
+    target: str | Sequence[str],
     path: str,
     csv: CsvFormat = PLAIN,
     day_first: bool | None = None,
     without: Sequence[str] = (),
 ) -> Draft:
     """Write a commented spec for a table, one that `mip check` accepts; `path` is that of the
-    table's file, relative to the spec, and `csv` says how that is written. `day_first` says which
-    of the two numbers of a date is its day, where both may be. The columns `without` are left out.
+    table's file, relative to the spec, and `csv` says how that is written. Several targets are
+    predicted by one model, with a joint head. `day_first` says which of the two numbers of a date
+    is its day, where both may be. The columns `without` are left out.
 
-    Raises DataError if there is no column `target`, naming the nearest, if it cannot be predicted
-    or no other column can be read, for dates that can be read in two ways, for photos that cannot
-    be found, and for a name that no spec can hold.
+    Raises DataError if there is no column `target`, naming the nearest, if it is given twice or
+    cannot be predicted, if no other column can be read, for dates that can be read in two ways, for
+    photos that cannot be found, and for a name that no spec can hold.
     """
-    for name in (target, *without):
-        if name not in table.columns:
-            raise DataError(f"{table.name}: there is no column '{name}'{hint(name, table.columns)}")
-    for what, name in (("name of the table's file", path), ("name of the target", target)):
-        if not is_writable(name):
-            raise DataError(f"{table.name}: the {what} cannot be written in a spec: rename it")
-    table = table.select([name for name in table.columns if name not in without])
-    columns = distinct_cells(table)
-    named = [cells for name, cells in columns.items() if name not in {target, "part"}]
-    photos = guess_photos(table, named)
-    formats = _guess_formats(table, columns, target, day_first, photos)
+    names = (target,) if isinstance(target, str) else tuple(target)
+    _check_names(table, names, without, path)
+    source = table.select([name for name in table.columns if name not in without])
+    columns = distinct_cells(source)
+    named = [cells for name, cells in columns.items() if name not in {*names, "part"}]
+    photos = guess_photos(source, named)
+    reading, split = read_targets(source, columns, names, photos, day_first)
+    table, rows, targets, formats = reading
     totals = find_totals(columns.values())
-    table = _with_formats(table, [*formats.values(), *photos.values()])
     columns |= {name: columns[name].with_format(form) for name, form in table.formats.items()}
-    target_guess = _guess_target(columns[target], formats)
-    has_target = _has_target(table, target_guess)
-    rows = table if has_target.all() else table.take(np.flatnonzero(has_target))
     used = columns if rows is table else distinct_cells(rows)
-    in_parts = target != "part" and has_parts(rows)
-    sizes = _part_sizes(rows, target_guess, in_parts)
     guesses = [
         _explain(_adjust(_guess(cells, photos), rows), formats)
         for name, cells in used.items()
-        if name not in {target, *["part"] * in_parts}
+        if name not in {*names, split.get("column")}
     ]
+    for target_guess in targets:
+        formats = propose_for_classes(formats, used[target_guess.column], target_guess)
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     roles = [role for role in by_role if by_role[role]]
     absent = _absent_photos([found.column for found in by_role["image"]], rows, len(roles) == 1)
     blocks = [_branch(role, by_role[role], rows, absent, len(roles) == 1) for role in roles]
     if not blocks:
-        raise DataError(f"{table.name}: no column besides '{target}' can be read")
+        besides = ", ".join(map(quote, names))
+        raise DataError(f"{table.name}: no column besides {besides} can be read")
     unread = sorted(filter(_is_unread, guesses), key=lambda found: not _is_missed(found))
     left_out = [f"left out: {_shorten(name)} (by --without)" for name in without]
     left_out += [_left_out(found) for found in unread]
-    formats = propose_for_rare_classes(formats, used[target], target_guess)
     texts = [
-        _data(table, rows, path, csv, target_guess, in_parts),
+        _data(table, rows, path, csv, names, split),
         *format_blocks(photos),
         *format_blocks(formats),
         *blocks,
         _lines([*map(_comment, left_out)]),
-        _head(rows, target_guess),
-        _train(*sizes),
+        *_heads(rows, targets),
+        _train(*_part_sizes(rows, split)),
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
         *([absent.summary] if absent.summary else []),
-        f"{target}: {target_guess.kind}, {target_guess.reason}",
-        *(f"{target}: {remark}" for remark in target_guess.remarks),
-        *_rows_without_target(table, rows, target_guess),
+        *chain.from_iterable(map(_target_notes, targets)),
+        *_rows_without_target(table, rows, names),
         *chain.from_iterable(map(_format_notes, formats.values())),
         *(
             f"{_shorten(found.column)}: a {found.role}, though {formats[found.column].problem}"
@@ -155,52 +147,43 @@ def make_draft(
     return Draft("\n".join(filter(None, texts)), tuple(map(one_line, notes)))
 
 
-def _rows_without_target(table: Table, rows: Table, target: TargetGuess) -> list[str]:
+def _check_names(table: Table, targets: Sequence[str], without: Sequence[str], path: str) -> None:
+    for name in (*targets, *without):
+        if name not in table.columns:
+            raise DataError(f"{table.name}: there is no column '{name}'{hint(name, table.columns)}")
+    for name in targets:
+        if targets.count(name) > 1 or name in without:
+            others = hint("", set(table.columns) - {*targets, *without})
+            what = "left out and a target" if name in without else "a target twice"
+            raise DataError(f"{table.name}: column '{name}' is {what}{others}")
+    for what, name in (
+        ("name of the table's file", path),
+        *(("name of the target", name) for name in targets),
+    ):
+        if not is_writable(name):
+            raise DataError(f"{table.name}: the {what} cannot be written in a spec: rename it")
+
+
+def _target_notes(target: TargetGuess) -> list[str]:
+    notes = (f"{target.kind}, {target.reason}", *target.remarks)
+    return [f"{target.column}: {note}" for note in notes]
+
+
+def _rows_without_target(table: Table, rows: Table, targets: Sequence[str]) -> list[str]:
     n_missing = len(table) - len(rows)
-    count = "1 row has" if n_missing == 1 else f"{n_missing} rows have"
-    return [f"{target.column}: {count} no target, and will be left out"] if n_missing else []
+    if not n_missing:
+        return []
+    one = n_missing == 1
+    if len(targets) == 1:
+        count = "1 row has" if one else f"{n_missing} rows have"
+        return [f"{targets[0]}: {count} no target, and will be left out"]
+    count = "1 row lacks" if one else f"{n_missing} rows lack"
+    return [f"{count} a target, and will be left out: a joint head learns from rows with all"]
 
 
 def _format_notes(found: FormatGuess) -> list[str]:
     notes = filter(None, [*found.notes, found.blanks])
     return [f"{_shorten(found.column)}: {note}" for note in notes]
-
-
-def _guess_formats(
-    table: Table,
-    columns: Mapping[str, DistinctCells],
-    target: str,
-    day_first: bool | None,
-    photos: Mapping[str, FormatGuess],
-) -> dict[str, FormatGuess]:
-    """Guess how the columns are written that have no photos."""
-    shown = [name for name, found in photos.items() if not found.problem]
-    others = [cells for name, cells in columns.items() if name not in shown]
-    formats, labels = guess_formats(others, day_first), columns[target]
-    is_number = target in formats and formats[target].form.writes_numbers
-    if not is_number and (form := guess_set(labels)):
-        formats[target] = FormatGuess(target, form, (describe_set(labels, form),))
-    elif target in formats and formats[target].form.sep:
-        problem = "a list of numbers in each cell: predict one of them, in a column of its own"
-        formats[target] = FormatGuess(target, problem=problem)
-    return leave_out_headers(formats, table, target)
-
-
-def _with_formats(table: Table, found: Iterable[FormatGuess]) -> Table:
-    """Read the columns as they are written."""
-    forms = {each.column: each.form for each in found if not each.is_plain}
-    return table.with_formats({**forms, **table.formats})
-
-
-def _guess_target(cells: DistinctCells, formats: Mapping[str, FormatGuess]) -> TargetGuess:
-    try:
-        return guess_target(cells)
-    except DataError as error:
-        problem = formats[cells.column].problem if cells.column in formats else ""
-        if problem:
-            text = f"{cells.table.name}: column '{cells.column}' is {problem}"
-            raise DataError(text) from error
-        raise
 
 
 def _guess(cells: DistinctCells, photos: Mapping[str, FormatGuess]) -> Guess:
@@ -243,19 +226,11 @@ def _shorten_list(lines: Sequence[str]) -> tuple[str, ...]:
     return (*map(one_line, lines[:MAX_LINES]), *last)
 
 
-def _has_target(table: Table, target: TargetGuess) -> np.ndarray:
-    if target.kind == "regression":
-        return ~np.isnan(table.numbers(target.column))
-    return table.texts(target.column) != ""
-
-
-def _part_sizes(rows: Table, target: TargetGuess, in_parts: bool) -> Sequence[int]:
+def _part_sizes(rows: Table, split: Mapping[str, Any]) -> Sequence[int]:
     """Return the number of rows that train, choose and test."""
-    if not in_parts:  # drawn at random, which takes torch, they are as many
-        return data.part_sizes(FRACTIONS, len(rows)).tolist()
-    parts = data.split(rows, column="part")
-    _check_labels(parts, target)
-    return [*map(len, parts)]
+    if "fractions" in split:  # drawn at random, which takes torch, they are as many
+        return data.part_sizes(split["fractions"], len(rows)).tolist()
+    return [*map(len, data.split(rows, **split))]
 
 
 def _adjust(found: Guess, table: Table) -> Guess:
@@ -341,7 +316,12 @@ def _image_options(absent: Absent) -> list[str]:
 
 
 def _data(
-    table: Table, rows: Table, path: str, csv: CsvFormat, target: TargetGuess, in_parts: bool
+    table: Table,
+    rows: Table,
+    path: str,
+    csv: CsvFormat,
+    targets: Sequence[str],
+    split: Mapping[str, Any],
 ) -> str:
     with_target = f", {len(rows)} of them with a target" * (len(rows) < len(table))
     lines = [
@@ -350,39 +330,15 @@ def _data(
         f"table = {inline(path)}",
         *_csv(csv),
     ]
-    if in_parts:
-        return _lines([*lines, 'split = { column = "part" }     # train, valid or test'])
-    if "part" in table.columns and target.column != "part":
+    if "column" in split:
+        return _lines([*lines, f"split = {inline(split)}     # train, valid or test"])
+    if "part" in table.columns and "part" not in targets:
         lines.append(
             "# the column part is not used: the rows with a target are not train and others"
         )
-    options = "seed = 0"
-    if target.kind in {"binary", "multiclass"}:
-        options = f"seed = 0, stratify = {inline(target.column)}"
+    if "stratify" in split:
         lines.append("# stratified: each class is in train, and has the same share in all parts")
-    elif target.kind == "multilabel":
-        options = f"seed = {_seed(rows, target.column)}"
-    return _lines([*lines, f"split = {{ fractions = {list(FRACTIONS)}, {options} }}"])
-
-
-def _check_labels(parts: Sequence[Table], target: TargetGuess) -> None:
-    """Raise DataError for a class that no training row has."""
-    if target.kind == "regression":
-        return
-    labels = _labels if target.kind == "multilabel" else Table.texts
-    train, valid, test = ({*labels(part, target.column)} for part in parts)
-    for label in sorted((valid | test) - train)[:1]:
-        text = f"'{label:.40}' is in no row of the part train, so it cannot be learned"
-        cure = f"leave out its rows{_rows_of(parts[1:], target, label)}, or move some to train"
-        raise DataError(f"{parts[0].name}: column '{target.column}': {text}; {cure}")
-
-
-def _rows_of(parts: Sequence[Table], target: TargetGuess, label: str) -> str:
-    if target.kind == "multilabel":
-        return ""
-    rows = [row for part in parts for row in part.index[part.texts(target.column) == label]]
-    listed = ", ".join(map(data.format_row_label, rows[:3]))
-    return f" ({listed}{', …' if rows[3:] else ''})"
+    return _lines([*lines, f"split = {inline(split)}"])
 
 
 def _csv(csv: CsvFormat) -> list[str]:
@@ -394,32 +350,43 @@ def _csv(csv: CsvFormat) -> list[str]:
     return [f"format = {{ {', '.join(texts)} }}"] if texts else []
 
 
-def _seed(table: Table, column: str) -> int:
-    """Find a split that has every label in train."""
-    labels = seen = _labels(table, column)
-    for seed in range(N_SEEDS):
-        seen = _labels(data.split(table, FRACTIONS, seed)[0], column)
-        if seen == labels:
-            return seed
-    rare = next(label for label in labels if label not in seen)
-    raise DataError(
-        f"{table.name}: column '{column}': the label '{rare:.40}' is in too few rows: no split of "
-        f"{N_SEEDS} has each label in train; leave rare labels out"
-    )
+def _heads(table: Table, targets: Sequence[TargetGuess]) -> list[str]:
+    """Write the head of a target, or a joint one of several."""
+    if len(targets) == 1:
+        return [_head("head", table, targets[0])]
+    names = _head_names([target.column for target in targets])
+    joint = [
+        _comment(f"{len(targets)} targets: the loss is the sum of theirs, with these weights"),
+        "[head]",
+        'kind = "joint"',
+        f"loss_weights = {inline(dict.fromkeys(names, 1))}",
+    ]
+    parts = zip(names, targets, strict=True)
+    return [_lines(joint), *(_head(f"head.head.{key(name)}", table, part) for name, part in parts)]
 
 
-def _labels(table: Table, column: str) -> list[str]:
-    try:
-        return heads.Multilabel(column).adapt(table)["classes"]
-    except DataError:  # none at all
-        return []
+def _head_names(columns: Sequence[str]) -> list[str]:
+    """Name a head after each column, as modules can be named.
+
+    >>> _head_names(["price", "number of rooms", "number_of_rooms", "7", "type"])
+    ['price', 'number_of_rooms', 'number_of_rooms_2', 'target_7', 'target_type']
+    """
+    from mip.spec.reading import is_module_name  # takes torch
+
+    names: list[str] = []
+    for column in columns:
+        name = re.sub(r"\W+", "_", column)
+        name = name if is_module_name(name) else f"target_{name}"
+        numbered = (name, *(f"{name}_{k}" for k in range(2, len(columns) + 1)))
+        names.append(next(each for each in numbered if each not in names))
+    return names
 
 
-def _head(table: Table, target: TargetGuess) -> str:
+def _head(path: str, table: Table, target: TargetGuess) -> str:
     lines = [
         _comment(target.reason),
         *map(_comment, target.remarks),
-        "[head]",
+        f"[{path}]",
         f'kind = "{target.kind}"',
         f"column = {inline(target.column)}",
         *target.options,

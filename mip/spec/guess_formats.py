@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from mip.data import BLANKS, ColumnFormat, is_image, is_list, parse_number
 from mip.errors import DataError, quote
@@ -50,14 +50,14 @@ SAMPLE = 100
 @frozen
 class FormatGuess:
     """How a column is written, `notes` on it for the user, values that may mean a missing one
-    (`proposed`), and what is said of them.
+    (`proposed`), and classes that may be merged.
     """
 
     column: str
     form: ColumnFormat = ColumnFormat()
     notes: tuple[str, ...] = ()
     proposed: tuple[str, ...] = ()
-    why_proposed: str = ""
+    proposed_merge: Mapping[str, Sequence[str]] = field(factory=dict)
     blanks: str = ""
     """Which words count as missing numbers, as they always do."""
     problem: str = ""
@@ -191,7 +191,8 @@ def _explain_plain(
         writing = guess_number_writing(counts, decimal_comma)
         if writing and writing.rivals:
             return _explain_numbers(cells, counts, writing)
-    return _propose(FormatGuess(column), find_sentinels(values, finite.counts))
+    sentinels = find_sentinels(values, finite.counts)
+    return _with_proposal(FormatGuess(column), sentinels, "{:.15g}".format)
 
 
 def _may_have_thousands(cells: DistinctCells) -> bool:
@@ -213,7 +214,9 @@ def _explain_numbers(
     values = cells.with_format(form).rows().numbers(column)
     is_known = ~np.isnan(values)
     found = FormatGuess(column, form, tuple(notes))
-    return _propose(found, find_sentinels(values[is_known], cells.counts[is_known]))
+    texts = {form.parse_number(text): text for text in known}
+    sentinels = find_sentinels(values[is_known], cells.counts[is_known])
+    return _with_proposal(found, sentinels, texts.__getitem__)
 
 
 def _explain_vectors(
@@ -277,10 +280,6 @@ def _name_blanks(counts: Mapping[str, int]) -> str:
     return f"{' and '.join(map(quote, blanks))} in {rows}: missing" if blanks else ""
 
 
-def _propose(found: FormatGuess, sentinels: Sequence[Sentinel]) -> FormatGuess:
-    return _with_proposal(found, sentinels, lambda value: f"{value:.15g}")
-
-
 def _with_proposal(
     found: FormatGuess, sentinels: Sequence[Sentinel], show: Callable[[float], str]
 ) -> FormatGuess:
@@ -294,7 +293,7 @@ def _with_proposal(
     why = f"{counts}, apart from {show(sentinels[0].low)} to {show(sentinels[0].high)}"
     listed = ", ".join(f'"{value}"' for value in values)
     cure = f"if that means missing, set na_values = [{listed}]"
-    return evolve(found, notes=(*found.notes, f"{why}; {cure}"), proposed=values, why_proposed=why)
+    return evolve(found, notes=(*found.notes, f"{why}; {cure}"), proposed=values)
 
 
 def _day(days: float) -> str:

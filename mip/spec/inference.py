@@ -111,7 +111,7 @@ def guess(cells: DistinctCells) -> Guess:
         return Guess(column, "lost files", counts, "none of these files exists")
     if n_values > 1 and (days := _days(cells, known)) is not None:
         return _guess_dates(column, days, counts)
-    if n_values == 2 and all(word.lower() in BOOLEAN_WORDS for word in known):
+    if {BOOLEAN_WORDS.get(word.lower()) for word in known} == {*BOOLEAN_WORDS.values()}:
         return Guess(column, "yes or no", counts)
     if n_values > 1 and len(numbers := known_numbers(cells)):
         return guess_number(cells, known, numbers)

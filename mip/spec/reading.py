@@ -256,9 +256,18 @@ def _one_of(words: tuple[str, ...], value: Any, path: str) -> Any:
     return value
 
 
-def _check_name(name: str, path: str) -> None:
+def is_module_name(name: str) -> bool:
+    """Return whether a branch or a head can have this name.
+
+    >>> is_module_name("price"), is_module_name("type"), is_module_name("a b")
+    (True, False, False)
+    """
     is_taken = hasattr(nn.ModuleDict(), name) or name in {"body", "branch", "head"}
-    if is_taken or not re.fullmatch(r"[A-Za-z][\w-]*", name):
+    return not is_taken and re.fullmatch(r"[A-Za-z][\w-]*", name) is not None
+
+
+def _check_name(name: str, path: str) -> None:
+    if not is_module_name(name):
         raise SpecError(f"{_join(path, name)}: '{name}' cannot be the name of a branch")
 
 

@@ -46,6 +46,13 @@ def test_one_table_is_split_as_the_spec_says(ended):
     assert "valid/loss" in ended.history.epochs[-1]
 
 
+def test_rows_without_a_target_are_left_out_before_one_table_is_split():
+    spec, rows = mip.parse(SPEC), mip.from_frame(ROWS)
+    rows.frame["y"] = [None if k in {3, 8, 21} else y for k, y in enumerate(ROWS["y"])]
+    used = mip.parts(spec, mip.clean(spec, rows)[0])
+    assert mip.run(spec, rows, context=CPU).plan.facts == mip.adapt(spec, used.train).facts
+
+
 def test_parts_that_are_given_are_not_split_again():
     spec = mip.parse(SPEC.replace("patience = 2", ""))
     for rows in [((ROWS,),), (ROWS, None, ROWS), (mip.from_frame(ROWS), None, ROWS)]:

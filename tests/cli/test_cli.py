@@ -136,6 +136,28 @@ def test_check_tells_what_is_not_read_as_it_stands(folder, run):
     assert "'area' infinite or beyond float32, treated as missing: 1 row (3)" in out
 
 
+def test_several_targets_are_predicted_and_scored_by_one_model(folder, run):
+    cell(folder, 3, "price", "")
+    words = ("--target", "price", "--target", "district")
+    left_out = ("--without", "front", "--without", "garden")
+    code, out, err = run("new", "houses.csv", *words, *left_out, "--out", "two.toml")
+    assert code == 0, err
+    assert "1 row lacks a target, and will be left out" in out
+    assert 'stratify = "district"' in Path("two.toml").read_text()
+    assert run("check", "two.toml")[0] == 0
+    small = {f"head.head.{name}.layers": [4] for name in ("price", "district")}
+    spec = mip.load_spec("two.toml", changes={"train.epochs": 1, **small})
+    mip.run(spec, mip.read("houses.csv"), out="run")
+    model = "run/model.safetensors"
+    assert run("predict", model, "houses.csv", "--out", "p.csv")[0] == 0
+    assert {"price.value", "district.label"} < {*pd.read_csv("p.csv").columns}
+    code, out, err = run("evaluate", model, "houses.csv", "--split", "test")
+    assert code == 0, err
+    assert "district.accuracy" in out
+    wrong = refused(run("new", "houses.csv", *words, "--target", "price", "--out", "x.toml"))
+    assert wrong.startswith("houses.csv: column 'price' is a target twice (known: ")
+
+
 def test_new_keeps_a_spec_that_is_there(folder, run):
     assert refused(run("new", "houses.csv", "--target", "price")) == (
         "houses.toml: exists already; choose another name, or replace it with --force "

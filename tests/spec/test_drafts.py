@@ -18,7 +18,7 @@ from mip.errors import DataError
 from mip.runs import prepare_job
 from mip.spec import draft
 from mip.spec.distinct_cells import distinct_cells
-from mip.spec.drafts import FRACTIONS
+from mip.spec.guess_classes import FRACTIONS
 from mip.spec.inference import guess
 
 pytestmark = pytest.mark.filterwarnings("ignore::mip.errors.MipWarning")
@@ -95,11 +95,16 @@ def check(table, text):
     return spec, cut
 
 
-def drafted(table, target):
+def drafted(table, targets):
     try:
-        return draft(table, target, "t.csv")
+        return draft(table, targets, "t.csv")
     except DataError:
         return None
+
+
+def some(columns):
+    """One column or two."""
+    return st.lists(st.sampled_from(columns), min_size=1, max_size=2, unique=True)
 
 
 @settings(max_examples=150)
@@ -115,7 +120,7 @@ def drafted(table, target):
 @example({"x": ["2021-02-30", "2021-02-01"] * 2, "kind": ["1", "2", "3", "4"]}, None)
 @example({"x": ["a" * 300 + ".png"] * 2 + ["b.png"], "kind": ["1", "2", "3"]}, None)
 def test_a_table_of_words_gets_a_spec_that_can_be_used_or_a_reason(columns, data):
-    target = list(columns)[-1] if data is None else data.draw(st.sampled_from(list(columns)))
+    targets = list(columns)[-1] if data is None else data.draw(some(list(columns)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t.csv"
         with path.open("w", encoding="utf-8", errors="surrogatepass", newline="") as file:
@@ -125,7 +130,7 @@ def test_a_table_of_words_gets_a_spec_that_can_be_used_or_a_reason(columns, data
             table = mip.read(path)
         except DataError:
             assume(False)
-        text = drafted(table, target)
+        text = drafted(table, targets)
         if text is not None:
             check(table, text)
 
@@ -141,7 +146,7 @@ def test_a_table_of_json_gets_a_spec_that_can_be_used_or_a_reason(rows, data):
         except DataError:
             assume(False)
         assume(table.columns)
-        text = drafted(table, data.draw(st.sampled_from(table.columns)))
+        text = drafted(table, data.draw(some(table.columns)))
         if text is not None:
             check(table, text)
 
@@ -152,12 +157,12 @@ def test_a_table_of_json_gets_a_spec_that_can_be_used_or_a_reason(rows, data):
 @pytest.mark.parametrize(
     ("cells", "kind"),
     [
-        (["none", "mild", "severe"], "Multiclass"),
+        (["none", "mild", "severe"], "Ordinal"),
+        (["none", "oak", "ash"], "Multiclass"),
         (["+", "-"], "Binary"),
         (["None", "aphid"], "Binary"),
         (["NA", "EU", "SA"], "Multiclass"),
         (["1", "none"], "Binary"),
-        (["0", "1", "NA"], "Regression"),
         (["0", "1", ""], "Binary"),
         (["yes", "no", "?"], "Multiclass"),
     ],
@@ -167,15 +172,15 @@ def test_words_that_look_blank_are_classes(cells, kind):
     spec, cut = check(table, draft(table, "y", "t.csv"))
     assert type(spec.head).__name__ == kind
     plan = prepare_job(spec, cut).plan
-    if kind != "Regression":
-        assert plan.facts["head"]["classes"] == sorted(filter(None, cells))
+    assert sorted(plan.facts["head"]["classes"]) == sorted(filter(None, cells))
 
 
-def test_a_number_with_two_values_and_blank_words_says_how_it_becomes_classes():
-    table = mip.from_columns({"x": np.arange(6) % 4, "y": ["0", "1", "NA"] * 2})
-    assert "# 2 different values, 2 missing, 0 to 1 (for classes leave the missing" in draft(
-        table, "y", "t.csv"
-    )
+@pytest.mark.parametrize("cells", [["0", "1", "NA"], ["1", "2", "3", "?"], ["0", "1", "2", "-"]])
+def test_words_that_look_blank_are_missing_among_classes_that_are_numbers(cells):
+    table = mip.from_columns({"x": np.arange(60) % 7, "y": (cells * 60)[:60]})
+    spec, cut = check(table, draft(table, "y", "t.csv"))
+    assert spec.data.columns["y"].na_values == (cells[-1],)
+    assert prepare_job(spec, cut).plan.facts["head"]["classes"] == cells[:-1]
 
 
 @pytest.mark.parametrize(

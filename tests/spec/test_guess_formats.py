@@ -16,7 +16,7 @@ from mip.errors import DataError
 from mip.spec import make_draft
 from mip.spec.distinct_cells import distinct_cells
 from mip.spec.guess_formats import guess_formats
-from mip.spec.guess_targets import find_order, guess_separator
+from mip.spec.guess_targets import guess_separator
 
 SEPARATORS = [("", "."), (",", "."), ("", ","), (".", ","), ("'", "."), ("'", ","), ("\u202f", ",")]
 UNITS = [("", ""), ("$", ""), ("€ ", ""), ("", " €"), ("", "%"), ("", " m2"), ("CHF ", "")]
@@ -292,7 +292,7 @@ def test_a_date_of_zeros_is_missing():
     assert np.isnan(table.timestamps("v")).sum() == 5
 
 
-# Names and targets.
+# Names and rows.
 
 
 def test_numbers_of_eighteen_digits_and_zeros_in_front_are_no_amounts():
@@ -310,37 +310,6 @@ def test_numbers_of_eighteen_digits_and_zeros_in_front_are_no_amounts():
         "category",
         "names",
     ]
-
-
-@pytest.mark.parametrize("words", [["low", "medium", "high"], ["S", "M", "L", "XL"], ["1", "2"]])
-def test_words_with_an_order_are_proposed_as_ordinal(words):
-    assert find_order([*reversed(words)]) == words
-
-
-def target_notes(cells):
-    table = from_columns({"x": np.arange(len(cells)) % 7 / 2, "y": cells})
-    made = make_draft(table, "y", "t.csv")
-    spec = mip.parse(made.text)
-    mip.adapt(spec, mip.parts(spec, mip.clean(spec, table)[0]).train)
-    return spec, "\n".join(made.notes)
-
-
-def test_a_class_with_too_few_rows_is_named_with_its_cure():
-    spec, notes = target_notes(["oak", "ash"] * 20 + ["yew"])
-    assert "class 'yew': fewer than 3 rows" in notes
-    assert 'na_values = ["yew"]' in notes
-    assert spec.data.split.stratify == "y"
-
-
-def test_floats_can_be_classes():
-    assert target_notes([1.0, 2.0, 3.0] * 8)[0].head.kind == "multiclass"
-    assert target_notes(["1.0", "2.0"] * 8)[0].head.kind == "binary"
-
-
-def test_counts_and_missing_targets_are_said():
-    _, notes = target_notes([*map(str, range(40)), "", ""])
-    assert 'kind = "count"' in notes
-    assert "2 rows have no target" in notes
 
 
 def test_rows_that_repeat_the_header_are_left_out():

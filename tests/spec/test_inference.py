@@ -142,7 +142,7 @@ def test_an_unknown_target_is_named(table):
 
 
 def test_a_constant_target_is_refused(table):
-    with pytest.raises(mip.MipError, match="column 'same' has 1 value, nothing to predict"):
+    with pytest.raises(mip.MipError, match="column 'same' has one value, nothing to predict"):
         draft(table, "same", "t.csv")
 
 

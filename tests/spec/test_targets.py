@@ -1,0 +1,245 @@
+"""What a first spec predicts: classes, those with an order, counts, labels, several targets."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import mip
+from mip.data import ColumnFormat, from_columns
+from mip.errors import DataError
+from mip.runs import prepare_job
+from mip.spec import make_draft
+from mip.spec.guess_classes import FRACTIONS
+
+pytestmark = pytest.mark.filterwarnings("ignore::mip.errors.MipWarning")
+
+
+def drafted(cells, **more):
+    """The spec of a table with the target y, and what is said of it, if `mip check` accepts it."""
+    table = from_columns({"x": np.arange(len(cells)) % 7 / 2, "y": cells, **more})
+    made = make_draft(table, ["y", *more], "t.csv")
+    spec = mip.parse(made.text)
+    prepare_job(spec, mip.parts(spec, mip.clean(spec, table)[0]))
+    return spec, "\n".join(made.notes), made.text
+
+
+def uncommented(text, option):
+    """A spec in which the line that proposes an option is one of the spec, and no other has it."""
+    assert f"\n# {option} = " in text
+    lines = [line for line in text.splitlines() if not line.startswith(f"{option} = ")]
+    return mip.parse("\n".join(lines).replace(f"\n# {option} = ", f"\n{option} = "))
+
+
+# Classes that have an order, and counts.
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["low", "medium", "high"],
+        ["Strongly disagree", "Disagree", "Neutral", "Agree", "Strongly agree"],
+        ["S", "M", "L", "XL"],
+        ["F", "D", "C", "B", "A"],
+        ["C+", "B-", "B"],
+        ["$", "$$", "$$$"],
+    ],
+)
+def test_words_with_an_order_are_ordinal(words):
+    spec, notes, _ = drafted([*reversed(words)] * 5)
+    assert spec.head.kind == "ordinal"
+    assert list(spec.head.order) == words
+    assert f"classes in the order {', '.join(words)}" in notes
+    assert spec.data.split.stratify == "y"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["1", "2", "3"],
+        ["C", "B", "A"],
+        ["level 1", "level 2", "level 10"],
+        ["<10k", "10-20k", ">20k"],
+    ],
+)
+def test_an_order_that_may_not_be_meant_is_a_proposal(words):
+    spec, notes, _ = drafted([*reversed(words)] * 12)
+    assert spec.head.kind == "multiclass"
+    assert f'kind = "ordinal", order = {json.dumps(words)} keeps it' in notes
+
+
+def test_floats_can_be_classes():
+    assert drafted([1.0, 2.0, 3.0] * 8)[0].head.kind == "multiclass"
+    assert drafted(["1.0", "2.0"] * 8)[0].head.kind == "binary"
+
+
+def test_whole_numbers_from_0_with_a_long_tail_are_counts():
+    counts = np.random.default_rng(0).poisson(4, 90).tolist()
+    assert drafted(counts)[0].head.kind == "count"
+    assert drafted([str(n) for n in counts])[0].head.kind == "count"
+    assert drafted([n + 0.5 for n in counts])[0].head.kind == "regression"
+    spec, notes, _ = drafted([*range(40)])
+    assert spec.head.kind == "regression"
+    assert 'kind = "count"' in notes
+
+
+# Classes in several spellings, missing ones, and rare ones.
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes"),
+    [
+        (["yes", "yes", "no", "no", "Yes", "Y", "N", "false", "1"], ["no", "yes"]),
+        (["oak", "oak", "Oak", "OAK", "ash", "ash", "Ash"], ["ash", "oak"]),
+        (["a", "A", "b"], ["A", "a", "b"]),
+        (["oak,elm", "oak", "elm,Oak", "elm", "Elm"], ["elm", "oak"]),
+    ],
+)
+def test_spellings_of_a_class_are_merged(cells, classes):
+    spec, notes, _ = drafted(cells * 6)
+    form = spec.data.columns.get("y", ColumnFormat())
+    merged = {word: name for name, words in form.merge.items() for word in words}
+    assert ("reads" in notes) == bool(merged)
+    labels = {label for cell in cells for label in cell.split(",")}
+    assert sorted({merged.get(label, label) for label in labels}) == classes
+    assert {*merged.values()} <= {*classes}
+
+
+def test_a_word_that_may_be_missing_is_a_proposal():
+    cells = ["low", "high", "medium"] * 9 + ["N/A"] * 5
+    spec, notes, text = drafted(cells)
+    assert spec.head.kind == "multiclass"
+    assert "'N/A' counts as a class; where that is a missing target" in notes
+    assert 'order = ["low", "medium", "high"]' in notes
+    assert uncommented(text, "na_values").data.columns["y"].na_values == ("N/A",)
+
+
+def test_missing_targets_are_said():
+    assert "2 rows have no target" in drafted([*range(40), None, None])[1]
+    with pytest.raises(DataError) as caught:
+        drafted(["x", ""] * 9)
+    assert str(caught.value) == (
+        "table: column 'y' has one value, 'x', and 9 empty cells: an empty cell is a missing "
+        "target, so if it is a class, write a word into it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "rare", "merge"),
+    [
+        (["oak", "ash"] * 20 + ["yew", "elm"], ("elm", "yew"), {"other": ("elm", "yew")}),
+        (["low", "medium", "high"] * 9 + ["extreme"], ("extreme",), {"high": ("extreme",)}),
+        ([["sea", "sun"], ["sun"]] * 20 + [["new"], ["old"]], ("new", "old"), None),
+    ],
+)
+def test_what_to_do_about_rare_classes_is_proposed(cells, rare, merge):
+    spec, notes, text = drafted(cells)
+    assert "fewer than 3 rows, too few for all parts" in notes
+    left = uncommented(text, "na_values")
+    assert left.data.columns["y"].na_values == rare
+    merged = uncommented(text, "merge")
+    assert merged.data.columns["y"].merge == (merge or {"other": rare})
+    table = from_columns({"x": np.arange(len(cells)), "y": cells})
+    known = [{*_classes(each, table)} for each in (spec, left, merged)]
+    assert known[0] - known[1] == {*rare}
+    assert known[2] == known[1] | {*merged.data.columns["y"].merge}
+
+
+def _classes(spec, table):
+    used, _ = mip.clean(spec, table)
+    classes = mip.adapt(spec, used).facts["head"]["classes"]
+    return [name for name in classes if spec.head.kind != "ordinal" or name in used.texts("y")]
+
+
+def test_rare_classes_in_several_spellings_are_left_out_or_merged_with_all_of_them():
+    cells = ["oak", "ash", "Ash"] * 10 + ["Yew", "yew", "elm"]
+    _, _, text = drafted(cells)
+    left, merged = uncommented(text, "na_values"), uncommented(text, "merge")
+    table = from_columns({"x": np.arange(33), "y": cells})
+    assert _classes(left, table) == ["ash", "oak"]
+    assert _classes(merged, table) == ["ash", "oak", "other"]
+
+
+def test_one_rare_class_has_no_other_to_be_merged_with():
+    _, notes, text = drafted(["oak", "ash"] * 20 + ["yew"])
+    assert 'leave it out (na_values = ["yew"]), or merge it with another (merge)' in notes
+    assert "# merge" not in text
+
+
+def test_labels_too_rare_for_every_split_are_left_out():
+    cells = [["sea"], ["sun"], ["sea", "sun"], []] * 10 + [["sea", f"tag {k}"] for k in range(30)]
+    spec, notes, _ = drafted(cells)
+    assert {*spec.data.columns["y"].na_values} == {f"tag {k}" for k in range(30)}
+    assert "in fewer than 3 rows: left out (na_values)" in notes
+
+
+def test_a_label_that_train_lacks_is_an_error_of_the_check_with_its_cures():
+    cells = ["sea;sun", "sun", "sea"] * 10 + ["sea;rare"]
+    _, _, text = drafted(cells)
+    table = from_columns({"x": np.arange(31) % 7 / 2, "y": cells})
+    trains = [30 in mip.split(table, FRACTIONS, seed)[0].row_ids for seed in range(20)]
+    lacking = mip.parse(text, changes={"data.split.seed": trains.index(False)})
+    with pytest.raises(DataError) as caught:
+        prepare_job(lacking, mip.parts(lacking, mip.clean(lacking, table)[0]))
+    assert "'rare' is not a label of the training rows" in str(caught.value)
+    for cure in ("data.columns.y.na_values", "data.columns.y.merge", "data.split.seed"):
+        assert cure in str(caught.value)
+    cures = {"data.columns.y.merge": {"sun": ["rare"]}}, {"data.columns.y.na_values": ["rare"]}
+    for cure in cures:
+        cured = mip.parse(text, changes={**cure, "data.split.seed": trains.index(False)})
+        prepare_job(cured, mip.parts(cured, mip.clean(cured, table)[0]))
+
+
+# Several targets.
+
+
+def test_several_targets_are_a_joint_head_of_what_each_would_be():
+    targets = {
+        "size": ["S", "M", "L"] * 14,
+        "kind of tree": ["oak", "ash"] * 20 + ["yew", "elm"],
+        "type": [f"{k}.5" for k in range(42)],
+        "tags": ["sea,sun", "sun", "sea"] * 14,
+    }
+    counts = np.random.default_rng(0).poisson(3, 42).tolist()
+    spec, notes, _ = drafted(counts, **targets)
+    assert {name: head.kind for name, head in spec.head.head.items()} == {
+        "y": "count",
+        "size": "ordinal",
+        "kind_of_tree": "multiclass",
+        "target_type": "regression",
+        "tags": "multilabel",
+    }
+    assert spec.data.split.stratify == "size"
+    for column, cells in targets.items():
+        alone = drafted(cells)[0].head
+        [part] = [head for head in spec.head.head.values() if head.column == column]
+        assert mip.spec.to_dict(part) == {**mip.spec.to_dict(alone), "column": column}
+        assert f"{column}: {part.kind}, " in notes
+
+
+def test_a_row_without_one_of_the_targets_is_left_out():
+    spec, notes, text = drafted(["", *range(1, 40)], kind=["oak", "ash"] * 19 + ["", "oak"])
+    assert "2 rows lack a target, and will be left out" in notes
+    assert text.startswith("# table: 40 rows, 38 of them with a target\n")
+    assert spec.data.split.stratify == "kind"
+
+
+MISTAKES = {
+    "twice": (["y", "y"], "table: column 'y' is a target twice (known: x, z)"),
+    "unknown": (["y", "zz"], "table: there is no column 'zz'; did you mean 'z'? (known: x, y, z)"),
+    "nothing left": (["x", "y", "z"], "table: no column besides 'x', 'y', 'z' can be read"),
+    "in no row": (["y", "z"], "table: no row has all of the targets 'y', 'z'"),
+}
+
+
+@pytest.mark.parametrize(("targets", "text"), MISTAKES.values(), ids=MISTAKES)
+def test_targets_that_cannot_be_are_named(targets, text):
+    cells = ["a", "b", None, None] * 9
+    rows = {"x": ["c", "d", "e"] * 12, "y": cells, "z": [*reversed(cells)]}
+    if "x" in targets:
+        rows = dict.fromkeys(rows, rows["x"])
+    with pytest.raises(DataError) as caught:
+        make_draft(from_columns(rows), targets, "t.csv")
+    assert str(caught.value) == text
