@@ -113,6 +113,18 @@ def _encoding(path: Path) -> str:
     return PLAIN.encoding
 
 
+def certain_encoding(path: Path) -> str | None:
+    """Return the encoding of which the bytes of a file leave no doubt: UTF-16 with its mark, or
+    UTF-8 with its mark or letters that ASCII lacks. None for another file.
+    """
+    with path.open("rb") as file:
+        blocks = iter(partial(file.read, BLOCK_BYTES), b"")
+        if all(map(bytes.isascii, blocks)):
+            return None
+    found = _encoding(path)
+    return found if found in {PLAIN.encoding, "utf-16"} else None
+
+
 def _width(path: Path, encoding: str, sep: str) -> int:
     """Return into how many cells a separator divides the first lines; 1 if into different ones."""
     with path.open(newline="", encoding=encoding, errors="replace") as file:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import mip
 from mip.data import CsvFormat, check_header, sniff_csv
-from mip.errors import DataError, FieldError
+from mip.errors import DataError, FieldError, MipWarning
 
 words = st.text(st.characters(codec="cp1252", exclude_categories=["Cc", "Zl", "Zp"]), min_size=1)
 cells = words.map(str.strip).filter(bool)
@@ -181,3 +181,14 @@ epochs = 1
 """)
     done = mip.run(spec, tmp_path / "train.csv", tmp_path / "valid.csv")
     assert "valid/loss" in done.scores
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_that_is_surely_in_another_encoding_is_read_in_it(tmp_path, encoding):
+    path = tmp_path / "new.csv"
+    path.write_text("Marke\n\u0160koda\n", encoding=encoding)
+    with pytest.warns(MipWarning, match="is in utf-.*, and read so, though .* = 'cp1252'"):
+        table = mip.read(path, CsvFormat(encoding="cp1252"))
+    assert table.texts("Marke").tolist() == ["\u0160koda"]
+    path.write_bytes(b"Marke\n\x8akoda\n")
+    assert mip.read(path, CsvFormat(encoding="cp1252")).texts("Marke")[0] == "\u0160koda"

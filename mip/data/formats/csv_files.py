@@ -7,16 +7,27 @@ refuses is left to Python.
 
 from __future__ import annotations
 
+import codecs
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import evolve
 from toolz import partition_all
 
 from mip.data.checks import check_same_columns, check_unique
-from mip.data.csv_format import BLOCK_BYTES, MAX_CELL, PLAIN, CsvFormat, parse_lines, sniff_csv
-from mip.errors import DataError, quote
+from mip.data.csv_format import (
+    BLOCK_BYTES,
+    MAX_CELL,
+    PLAIN,
+    CsvFormat,
+    certain_encoding,
+    parse_lines,
+    sniff_csv,
+)
+from mip.errors import DataError, MipWarning, quote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +48,7 @@ def read_csv(files: Sequence[Path], name: str, form: CsvFormat = PLAIN) -> pd.Da
 
 
 def _read_file(path: Path, form: CsvFormat) -> pd.DataFrame:
+    form = evolve(form, encoding=_encoding_of(path, form))
     encoding = "utf-8-sig" if form.encoding == "utf-8" else form.encoding
     try:
         with path.open(newline="", encoding=encoding) as file:
@@ -53,6 +65,17 @@ def _read_file(path: Path, form: CsvFormat) -> pd.DataFrame:
     except ValueError as error:
         why = _explain(path, form, error)
         raise DataError(f"{path.name}: not a readable CSV table: {why}") from error
+
+
+def _encoding_of(path: Path, form: CsvFormat) -> str:
+    """Return the encoding of a file: that of the format, unless it is surely another."""
+    is_unicode = codecs.lookup(form.encoding).name.startswith("utf")
+    found = None if is_unicode else certain_encoding(path)
+    if found is None:
+        return form.encoding
+    text = f"{path.name}: is in {found}, and read so, though data.format.encoding"
+    warnings.warn(f"{text} = '{form.encoding}'", MipWarning, stacklevel=4)
+    return found
 
 
 def _explain(path: Path, form: CsvFormat, error: ValueError) -> str:
