@@ -16,7 +16,8 @@ _NAMED = """%d %b %Y|%d %b %y|%d. %b %Y|%d. %b %y|%d %b, %Y|%b %d, %Y|%b %d %Y|%
 |%d de %b de %Y|%d/%b/%Y|%d.%b.%Y|%d%b%Y|%d%b%y|%Y-%b-%d|%Y %b %d|%b %Y|%b, %Y|%b-%Y|%b-%y"""
 _WEEKDAYS = ("", "%a, ", "%A, ", "%a ", "%A ")
 _OTHERS = """%m/%Y|%m.%Y|%m/%y|%Y/%m|%Y-%m|%Y年%m月%d日|%Y年%m月|%Y년 %m월 %d일|%Y. %m. %d.
-|%G-W%V|%GW%V|%G W%V|W%V %G|W%V/%G|KW %V/%G|KW%V/%G|%YQ%q|%Y-Q%q|%Y Q%q|Q%q %Y|Q%q/%Y|Q%q-%Y
+|%G-W%V|%G-W%V-%u|%GW%V|%G W%V|W%V %G|W%V/%G|KW %V/%G
+|KW%V/%G|%YQ%q|%Y-Q%q|%Y Q%q|Q%q %Y|Q%q/%Y|Q%q-%Y
 |%a %b %d %H:%M:%S %Y|%a %b %d %H:%M:%S %z %Y"""
 _TIMES = """%H:%M:%S|%H:%M|%H:%M:%S.%f|%I:%M %p|%I:%M:%S %p|%I:%M%p|%I:%M:%S%p|%H:%M:%S %z
 |%H:%M:%S%z|%H:%M %z|%H:%M:%S UTC|%H:%M:%S GMT|%H:%M:%S GMT%z|%Hh%M"""
@@ -135,7 +136,7 @@ def _formats_by_shape() -> dict[str, list[str]]:
     shapes: dict[str, list[str]] = {}
     for each in [*days, *formats, *times]:
         as_text = each.replace("%z", "+00").replace("%p", "AM")
-        as_text = re.sub("%[aAbB]", "Jan", re.sub("%[dmyYGHIMSVfq]", "0", as_text))
+        as_text = re.sub("%[aAbB]", "Jan", re.sub("%[dmyYGHIMSVfqu]", "0", as_text))
         shapes.setdefault(_shape(as_text), []).append(each)
     return shapes
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from itertools import islice
 from operator import itemgetter
 
 from attrs import evolve
@@ -27,6 +28,7 @@ _TIME_OF_DAY = re.compile(r"(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){1,2}(?:\.[0-9]+)
 _WITH_TAIL = re.compile(r"([-+−]?\d(?:[\d.,'’\s]*\d)?)\s*([^\d\s.,:;|_-](?=.*\d)[^|,]{1,15})")
 _SEVERAL = re.compile(r"\D{0,3}\d[\d.,]*\s*[^\d\s.,:+()-]\D*\d.*")
 _SEPARATORS = (";", ",", "/", "x", "×", "*", "(")
+_MANY = 100
 
 
 def guess_duration_writing(counts: Mapping[str, int]) -> Writing | None:
@@ -87,8 +89,10 @@ def guess_vector_writing(
     first = next(iter(known), "")
     for sep in _SEPARATORS:
         parts = Counter(first.split(sep))
-        if len(find_numbers(parts)) == len(parts) and sep in first:
-            return _guess_vector(known, sep, decimal_comma)
+        if sep in first and len(find_numbers(parts)) == len(parts):
+            some = dict(islice(known.items(), _MANY))
+            is_likely = _guess_vector(some, sep, decimal_comma) is not None
+            return _guess_vector(known, sep, decimal_comma) if is_likely else None
     return None
 
 

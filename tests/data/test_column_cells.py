@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mip.data.cells import BLANKS, as_text, parse_dates, parse_number
+from mip.data.cells import BLANKS, as_text, parse_number
 from mip.data.column_cells import float_texts, holds_text, parse_plain, texts_of
+from mip.data.dates import parse_dates
 
 NUMBERS = st.from_regex(
     r"[ ]?[-+]?[0-9]{0,20}\.?[0-9]{0,5}([eE][-+]?[0-9]{1,3})?[ ]?", fullmatch=True
