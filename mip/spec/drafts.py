@@ -12,14 +12,17 @@ from attrs import asdict, evolve, frozen
 from mip import branches, data, heads
 from mip.data import PLAIN, CsvFormat, Table, has_parts
 from mip.errors import DataError, hint, one_line, quote
+from mip.images import photos_of
 from mip.spec.distinct_cells import DistinctCells, distinct_cells
 from mip.spec.format_blocks import format_blocks, propose_for_rare_classes
 from mip.spec.guess_formats import FormatGuess, guess_formats
+from mip.spec.guess_greys import Greys, guess_greys
 from mip.spec.guess_photos import guess_photos, has_name_of_photos
 from mip.spec.guess_rows import find_totals, leave_out_headers
 from mip.spec.guess_targets import TargetGuess, describe_set, guess_set, guess_target
 from mip.spec.inference import Guess, guess, is_writable
 from mip.spec.toml_text import inline
+from mip.spec.unnamed_images import describe_unnamed
 
 WIDTH = 200
 """The length of the longest comment."""
@@ -120,8 +123,10 @@ def make_draft(
     ]
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     roles = [role for role in by_role if by_role[role]]
-    absent = _absent_photos([found.column for found in by_role["image"]], rows, len(roles) == 1)
-    blocks = [_branch(role, by_role[role], rows, absent, len(roles) == 1) for role in roles]
+    images = [found.column for found in by_role["image"]]
+    absent, greys = _absent_photos(images, rows, len(roles) == 1), guess_greys(rows, images)
+    unnamed = describe_unnamed(table, images)
+    blocks = [_branch(role, by_role[role], rows, absent, greys, len(roles) == 1) for role in roles]
     if not blocks:
         raise DataError(f"{table.name}: no column besides '{target}' can be read")
     unread = sorted(filter(_is_unread, guesses), key=lambda found: not _is_missed(found))
@@ -139,7 +144,8 @@ def make_draft(
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
-        *([absent.summary] if absent.summary else []),
+        *filter(None, [absent.summary, unnamed]),
+        *([f"{greys.seen} (value_range = {greys.value_range})"] if greys.seen else []),
         f"{target}: {target_guess.kind}, {target_guess.reason}",
         *(f"{target}: {remark}" for remark in target_guess.remarks),
         *_rows_without_target(table, rows, target_guess),
@@ -210,17 +216,25 @@ def _guess(cells: DistinctCells, photos: Mapping[str, FormatGuess]) -> Guess:
     found, table = guess(cells), cells.table
     if cells.column not in photos or found.role == "odd name":
         return found
+    if photos[cells.column].same_as:
+        return Guess(cells.column, "same photos", f"those of {quote(photos[cells.column].same_as)}")
     problem = photos[cells.column].problem
     if not problem:
-        n_known = sum(cell is not None for cell in table.cells(cells.column))
-        missing = f", {len(table) - n_known} missing" if n_known < len(table) else ""
-        return Guess(cells.column, "image", f"{n_known} photos{missing}")
+        return Guess(cells.column, "image", _count_photos(table, cells.column))
     many = found.role == "category" and len(cells.count(cells.texts())) > len(table) / 2
     if _is_unread(found) or many or found.role == "image":
         cure = f"leave it out by --without {quote(cells.column)}"
         text = f"seems to name photos, but {problem}; or {cure}"
         raise DataError(f"{table.name}: column '{cells.column}' {text}")
     return found
+
+
+def _count_photos(table: Table, column: str) -> str:
+    named = [[photo for photo in row if photo is not None] for row in photos_of(table, column)]
+    n_photos, n_rows = sum(map(len, named)), sum(map(bool, named))
+    several = f" in {n_rows} rows" if n_photos > n_rows else ""
+    missing = f", {len(table) - n_rows} missing" if n_rows < len(table) else ""
+    return f"{n_photos} photos{several}{missing}"
 
 
 def _is_unread(found: Guess) -> bool:
@@ -277,7 +291,9 @@ def _explain(found: Guess, formats: Mapping[str, FormatGuess]) -> Guess:
     return evolve(found, role="nearly numbers", conclusion=problem)
 
 
-def _branch(role: str, guesses: Sequence[Guess], table: Table, absent: Absent, alone: bool) -> str:
+def _branch(
+    role: str, guesses: Sequence[Guess], table: Table, absent: Absent, greys: Greys, alone: bool
+) -> str:
     name, kind = _BRANCHES[role]
     columns = [found.column for found in guesses]
     lines = [f"[branch.{name}]"]
@@ -294,7 +310,7 @@ def _branch(role: str, guesses: Sequence[Guess], table: Table, absent: Absent, a
     lines += [f'kind = "{kind}"', f"columns = {_list(columns)}"]
     lines += [_comment(f"{_shorten(found.column)}: {found.reason}") for found in guesses]
     if role == "image":
-        lines += _image_options(absent)
+        lines += _image_options(absent, greys)
     if role == "log number":
         lines += ['scale = "log"']
     if role == "number" and len(table) >= MANY_ROWS:
@@ -326,14 +342,16 @@ def _absent_photos(columns: Sequence[str], table: Table, alone: bool) -> Absent:
     drop = alone and len(columns) == 1 and len(problems) < len(table)
     what = "their rows are left out" if drop else "a learned vector replaces them"
     row = f"row {table.row_ids[problems[0].row]}: {problems[0].reason}"
-    count = f"{len(problems)} of {len(table) * len(columns)} photos are missing or broken"
+    n_photos = sum(map(len, chain.from_iterable(photos_of(table, column) for column in columns)))
+    count = f"{len(problems)} of {n_photos} photos are missing or broken"
     return Absent(count, f"(the first: {row:.99}); {what}", "drop" if drop else "learn")
 
 
-def _image_options(absent: Absent) -> list[str]:
+def _image_options(absent: Absent, greys: Greys) -> list[str]:
     return [
         "size = 64",
         'backbone = "small"      # or a torchvision model such as "resnet18"',
+        *([_comment(greys.seen), f"value_range = {greys.value_range}"] if greys.seen else []),
         *map(_comment, filter(None, [absent.summary, absent.first])),
         f'missing = "{absent.policy}"',
         "augmentation = { shift = 0.05 }",
