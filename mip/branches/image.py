@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from attrs import field, fields_dict, frozen
+from attrs.converters import optional
 from attrs.validators import ge, gt, in_, instance_of, le
 from torch import Tensor, nn
 
@@ -37,8 +41,12 @@ from mip.images import (
     check_photo,
     decode,
     decoder_version,
+    deep_greys,
+    guess_value_range,
+    is_nearly_black,
     open_cache,
     photo_conversions,
+    photos_of,
 )
 from mip.nn import (
     BUILT_IN,
@@ -51,6 +59,10 @@ from mip.nn import (
     freeze_until,
     source_of,
 )
+
+LOOKED_AT = 10
+"""Photos of which the greys are looked at before training."""
+
 
 UNNAMED = "no image is named"
 """The reason why a photo is missing if its cell is empty."""
@@ -98,7 +110,9 @@ class Image:
     `missing` says what to do with rows whose photo is missing or broken: "error" raises, "drop"
     leaves the row out, "learn" replaces the photo by a learned vector, with a MipWarning if the
     file exists but is broken. `decoding = "scaled"` decodes large JPEGs at a fraction of their
-    size: faster, with slightly different pixels.
+    size: faster, with slightly different pixels. `value_range` are the values that are black and
+    white in greys of 16 and 32 bits, of all photos; without it they are 0 and 65535, and 32 bits
+    are an error.
     """
 
     kind = "image"
@@ -113,6 +127,9 @@ class Image:
     augmentation: Augment = Augment()
     channels: tuple[int, ...] = layer_sizes_field((16, 32, 64), min_layers=1)
     feature_layer: str | None = field(default=None)
+    value_range: tuple[float, float] | None = field(
+        default=None, converter=optional(tuple), kw_only=True
+    )
     freeze: str | None = None
     depth: int = field(default=1, kw_only=True, validator=[gt(0), le(64)])
     stride: int = field(default=2, kw_only=True, validator=in_((1, 2)))
@@ -128,6 +145,12 @@ class Image:
     def _check_backbone(self, _: object, backbone: str | Function) -> None:
         if isinstance(backbone, str) and (error := backbone_error(backbone)):
             raise FieldError("backbone", f"= '{backbone}' {error}")
+
+    @value_range.validator
+    def _check_value_range(self, _: object, values: tuple[float, float] | None) -> None:
+        if values is None or (len(values) == 2 and -math.inf < values[0] < values[1] < math.inf):
+            return
+        raise FieldError("value_range", f"must be two numbers, low and high: {[*values]}")
 
     def __attrs_post_init__(self) -> None:
         for name in self._unused():
@@ -157,6 +180,9 @@ class Image:
         largest number of photos in a cell of each column.
         """
         most = [_most_photos(table, column) for column in self.columns]
+        if self.value_range is None:
+            for column in self.columns:
+                _warn_of_dark_photos(table, column)
         if self.pool == "concat" and max(most) > 1:
             raise DataError(
                 "pool 'concat' needs the same photos in every row, and no lists of them"
@@ -177,7 +203,7 @@ class Image:
         present = torch.full((n, k), -1, dtype=torch.int8)
         begin = 0
         for column, most in zip(self.columns, facts["most"], strict=True):
-            for row, photos in enumerate(table.photos(column)):
+            for row, photos in enumerate(photos_of(table, column)):
                 if len(photos) > most:
                     text = f"{len(photos)} photos, of which the first {most} count"
                     warnings.warn(
@@ -197,7 +223,8 @@ class Image:
                 raise DataError(f"{table.cell_name(row, column)}: {UNNAMED}")
             return None
         try:
-            return decode(table.root, photo, self.size, self.decoding == "scaled")
+            scaled = self.decoding == "scaled"
+            return decode(table.root, photo, self.size, scaled, self.value_range)
         except DataError as error:
             text = f"{table.cell_name(row, column)}: {error}"
             if self.missing != "learn":
@@ -231,6 +258,7 @@ class Image:
                 self.decoding,
                 self.missing,
                 decoder_version(),
+                *(self.value_range or ()),
             ),
             folder=folder,
         )
@@ -285,7 +313,7 @@ class Image:
         under policy "drop" every one that cannot be decoded.
         """
         for column in self.columns:
-            for row, photos in enumerate(table.photos(column)):
+            for row, photos in enumerate(photos_of(table, column)):
                 for photo in photos:
                     if photo is None:
                         yield Problem(row, column, UNNAMED, Absence.UNNAMED.value)
@@ -295,7 +323,7 @@ class Image:
     def _error(self, root: Path | None, photo: Any) -> DataError | None:
         try:
             if self.missing == "drop":
-                decode(root, photo, 8)
+                decode(root, photo, 8, value_range=self.value_range)
             else:
                 check_photo(root, photo)
         except DataError as error:
@@ -305,13 +333,29 @@ class Image:
     def conversions(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for every photo whose pixels are not used exactly as stored."""
         for column in self.columns:
-            for row, photos in enumerate(table.photos(column)):
+            for row, photos in enumerate(photos_of(table, column)):
                 for photo in photos:
                     with suppress(DataError):  # `problems` names a photo that cannot be read
                         changes = [] if photo is None else photo_conversions(table.root, photo)
                         yield from ((row, f"'{column}' {change}") for change in changes)
 
 
+def _warn_of_dark_photos(table: Rows, column: str) -> None:
+    """Warn of photos with greys of 16 bits that use a small part of them, by looking at a few."""
+    chunk = next(table.chunks([column]))
+    spread = np.linspace(0, len(chunk) - 1, min(len(chunk), LOOKED_AT)).astype(int)
+    whitest = 0.0
+    for photo in chain.from_iterable(photos_of(chunk.take(spread), column)):
+        with suppress(DataError):  # `problems` names a photo that cannot be read
+            depth, _, high = deep_greys(chunk.root, photo) or ("", 0, 0)
+            whitest = max(whitest, high if depth == "16-bit" else 0)
+    if is_nearly_black(whitest):
+        _, white = guess_value_range(0, whitest)
+        text = f"greys of 16 bits that end at {whitest:g} are nearly black"
+        cure = f"value_range = [0, {white:g}] makes {white:g} white"
+        warnings.warn(f"{table.name}: column '{column}': {text}; {cure}", MipWarning, stacklevel=4)
+
+
 def _most_photos(table: Rows, column: str) -> int:
-    rows = (photos for chunk in table.chunks([column]) for photos in chunk.photos(column))
+    rows = (photos for chunk in table.chunks([column]) for photos in photos_of(chunk, column))
     return max(map(len, rows))

@@ -41,7 +41,12 @@ from .paths import table_files as table_files
 from .paths import walk_files as walk_files
 from .photo_names import PhotoName as PhotoName
 from .photo_names import cuts_folders as cuts_folders
+from .photo_names import fold as fold
 from .photo_names import is_address as is_address
+from .photo_names import listed as listed
+from .photo_names import names_all as names_all
+from .photo_names import names_several as names_several
+from .photo_names import objects_in as objects_in
 from .photo_names import path_parts as path_parts
 from .photo_names import photo_name as photo_name
 from .photo_names import photos_in as photos_in

@@ -14,7 +14,7 @@ from attrs.validators import in_
 
 from mip.data.cells import parse_number, with_ascii_digits
 from mip.data.durations import parse_duration
-from mip.data.photo_names import template_error
+from mip.data.photo_names import listed, objects_in, template_error
 from mip.errors import FieldError
 
 _NAMES = {",": "comma", ".": "point", " ": "blank", "'": "apostrophe", "_": "underscore"}
@@ -26,6 +26,10 @@ def _as_tuple(texts: Iterable[str]) -> tuple[str, ...]:
 
 def _as_tuples(texts: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(words) for name, words in texts.items()}
+
+
+def _as_separator(sep: Iterable[str]) -> tuple[str, ...] | str:
+    return sep if isinstance(sep, str) else tuple(sep)
 
 
 @frozen
@@ -43,10 +47,11 @@ class ColumnFormat:
     `na_values` are texts that mean a missing cell, besides the usual ones. `date_format` is that of
     `datetime.strptime` ("%d/%m/%Y"), and "Q%q" in it a quarter; or "s" or "ms", seconds or
     milliseconds since 1970, or "excel", its number of a day. `sep` stands between the values of a
-    cell that has several: photos, labels, or the numbers of a vector. `merge` makes one class
-    of several: {"other": ["yew", "elm"]}. `path` turns a cell into the path of a photo,
-    "images/{}.jpg" (see `photo_name`); the folder that it names is the one that photos may lie in,
-    besides the table's.
+    cell that has several: photos, labels, or the numbers of a vector; a list of separators if cells
+    have different ones. `merge` makes one class of several: {"other": ["yew", "elm"]}. `key` names
+    the value of an object in JSON that is the photo: "src" of [{"src": "a.jpg", "alt": "front"}].
+    `path` turns a cell into the path of a photo, "images/{}.jpg" (see `photo_name`); the folder
+    that it names is the one that photos may lie in, besides the table's.
 
     >>> euros = ColumnFormat(decimal=",", thousands=".", unit="€")
     >>> [euros.parse_number(text) for text in ("1.234,50 €", "(€ 7)", "1.23,5", "n/a")]
@@ -63,8 +68,9 @@ class ColumnFormat:
     duration: bool = False
     na_values: tuple[str, ...] = field(default=(), converter=_as_tuple)
     date_format: str = ""
-    sep: str = ""
+    sep: tuple[str, ...] | str = field(default="", converter=_as_separator)
     merge: Mapping[str, tuple[str, ...]] = field(factory=dict, converter=_as_tuples)
+    key: str = ""
     path: str = ""
 
     @multipliers.validator
@@ -92,6 +98,8 @@ class ColumnFormat:
     def __attrs_post_init__(self) -> None:
         if self.thousands == self.decimal:
             raise FieldError("thousands", f"and 'decimal' are both '{self.decimal}'")
+        if not all(self.sep):
+            raise FieldError("sep", "has an empty text")
         if self.path and (mistake := template_error(self.path)):
             raise FieldError("path", f"= '{self.path}' {mistake}")
 
@@ -111,18 +119,23 @@ class ColumnFormat:
         return "" if text in self.na_values or name in self.na_values else name
 
     def values(self, cell: Any) -> Any:
-        """Return a cell as photos or labels: a list if `sep` divides it, without the brackets and
-        quotes of a list in Python or JSON.
+        r"""Return a cell as photos or labels: a list if `sep` divides it, or if it is one in Python
+        or JSON.
 
-        >>> form = ColumnFormat(sep=";")
+        >>> form = ColumnFormat(sep=[";", "\n"])
         >>> form.values("a.png; b.png"), form.values("c.png"), form.values(["d.png"])
         (['a.png', 'b.png'], 'c.png', ['d.png'])
-        >>> ColumnFormat(sep=",").values("['sea', 'sun']")
-        ['sea', 'sun']
+        >>> form.values("['sea', 'sun']"), ColumnFormat(sep=",").values("{sea,sun}")
+        (['sea', 'sun'], ['sea', 'sun'])
+        >>> ColumnFormat(key="src").values('[{"src": "a.png", "alt": "front"}]')
+        ['a.png']
         """
+        if self.key and (objects := objects_in(cell)):
+            return [each.get(self.key) for each in objects]
         if not isinstance(cell, str) or not self.sep or cell.startswith("data:"):
             return cell
-        parts = [part for part in _split_list(cell, self.sep) if part]
+        found = listed(cell, (str,))
+        parts = [part for part in (_split(cell, self.sep) if found is cell else found) if part]
         return parts[0] if len(parts) == 1 else parts or None
 
     @property
@@ -178,10 +191,11 @@ class ColumnFormat:
         return float(f"{number}{found['exponent'] or ''}")
 
 
-def _split_list(cell: str, sep: str) -> list[str]:
+def _split(cell: str, sep: tuple[str, ...] | str) -> list[str]:
     cell = cell.strip()
     inner = cell[1:-1] if cell[:1] + cell[-1:] in {"[]", "()", "{}"} else cell
-    return [part.strip().strip("'\"") for part in inner.split(sep)]
+    between = "|".join(map(re.escape, [sep] if isinstance(sep, str) else sep))
+    return [part.strip().strip("'\"") for part in re.split(between, inner)]
 
 
 @lru_cache

@@ -9,15 +9,16 @@ import ast
 import binascii
 import json
 import re
+import unicodedata
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 
-from mip.data.cells import BLANKS, as_photos, as_text, is_list
+from mip.data.cells import BLANKS, IMAGE_SUFFIXES, as_photos, as_text, is_list
 
 PLACE = re.compile(r"\{(?P<rule>name|[0-9]+:|0+|)\}")
 """The place of the cell in a template."""
@@ -25,6 +26,13 @@ PLACE = re.compile(r"\{(?P<rule>name|[0-9]+:|0+|)\}")
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 """How an address on the net begins. `file:///` is one too, of this machine."""
+
+
+_ENDINGS = "|".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+_SEVERAL = re.compile(
+    rf"\.(?:{_ENDINGS})(?:[?#][^\s;|,]*)?['\"\])}}]*\s*[\s;|,].*\.(?:{_ENDINGS})\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 MIN_BASE64 = 64
@@ -86,6 +94,26 @@ def cuts_folders(template: str) -> bool:
     return found is not None and found["rule"].endswith(("name", ":"))
 
 
+def names_several(text: str) -> bool:
+    """Whether a text looks like the names of several photos: more than one of them has the ending
+    of an image, and no path goes on behind it.
+
+    >>> [names_several(text) for text in ("a.jpg; b.jpg", "a.jpg/b.jpg", "My photos, 1/b.jpg")]
+    [True, False, False]
+    """
+    return bool(_SEVERAL.search(text))
+
+
+def names_all(template: str) -> bool:
+    """Whether a template means all files that match it: it has a `*` in the name of the file, other
+    than as its ending.
+
+    >>> [names_all(template) for template in ("scans/{}_*.*", "img/{}/*", "img_*/{}", "img/{}.*")]
+    [True, True, False, False]
+    """
+    return "*" in template.rpartition("/")[2].removesuffix(".*")
+
+
 def is_address(text: str) -> bool:
     """Whether a text is an address on the net.
 
@@ -143,6 +171,16 @@ def tidy(text: str) -> str:
     return re.sub(r"^(\./+)+", "", text)
 
 
+def fold(name: str) -> str:
+    r"""Write a file's name without what systems change in it: case, and whether an accent is a part
+    of its letter, as in most texts, or follows it, as on a Mac's disk.
+
+    >>> fold("E\u0301te\u0301.JPG") == fold("\u00e9t\u00e9.jpg")
+    True
+    """
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def photos_in(cell: Any, root: Path | None, template: str) -> list[Any]:
     """Return the photos of a cell: names, the bytes of files (also those in base64), pixels; None
     for a missing one.
@@ -151,14 +189,20 @@ def photos_in(cell: Any, root: Path | None, template: str) -> list[Any]:
     [PhotoName(text='a.png', root=None, template='{}'), PhotoName(text='b.png', root=None, \
 template='{}')]
     """
-    cells = cell if is_list(cell) else _listed(cell, (str,) if template == "{}" else (str, int))
+    cells = cell if is_list(cell) else listed(cell, (str,) if template == "{}" else (str, int))
     return [_photo(photo, root, template) for photo in as_photos(cells)]
 
 
-def _listed(cell: Any, kinds: tuple[type, ...]) -> Any:
+def listed(cell: Any, kinds: tuple[type, ...]) -> Any:
+    """Read a text that is a list in JSON, Python or numpy, whose entries are all of these types;
+    other cells are returned as they are.
+
+    >>> listed('["a.png"]', (str,)), listed("['a.png' 'b.png']", (str,)), listed("[1, 2]", (str,))
+    (['a.png'], ['a.png', 'b.png'], '[1, 2]')
+    """
     if not isinstance(cell, str) or not re.fullmatch(r"\s*\[.*\]\s*", cell, re.DOTALL):
         return cell
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _read_python):
         try:
             found = read(cell.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -168,9 +212,28 @@ def _listed(cell: Any, kinds: tuple[type, ...]) -> Any:
     return cell
 
 
+def _read_python(text: str) -> Any:
+    # Python would join the strings of an array, which have no commas between them.
+    return ast.literal_eval(re.sub(r"(['\"])\s+(?=['\"])", r"\1, ", text))
+
+
+def objects_in(cell: Any) -> list[Mapping[str, Any]]:
+    """Return the objects that a cell holds, or that it is a text of in JSON; none of other cells.
+
+    >>> objects_in('[{"src": "a.png"}]'), objects_in({"src": "a.png"}), objects_in("a.png")
+    ([{'src': 'a.png'}], [{'src': 'a.png'}], [])
+    """
+    if isinstance(cell, str):
+        cell = listed(f"[{cell}]" if cell.lstrip()[:1] == "{" else cell, (dict,))
+    entries = cell if is_list(cell) else [cell]
+    return list(entries) if all(isinstance(entry, Mapping) for entry in entries) else []
+
+
 def _photo(photo: Any, root: Path | None, template: str) -> Any:
     if isinstance(photo, (int, float)) and template != "{}":
         photo = as_text(photo)
+    if isinstance(photo, Mapping):  # that only a key of the spec can read
+        photo = json.dumps(photo, default=str)
     if not isinstance(photo, str):
         return photo
     if photo.strip().lower() in BLANKS:

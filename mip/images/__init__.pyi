@@ -9,11 +9,16 @@ from .cache import open_cache as open_cache
 from .decoding import check_photo as check_photo
 from .decoding import decode as decode
 from .decoding import decoder_version as decoder_version
+from .decoding import deep_greys as deep_greys
 from .decoding import photo_conversions as photo_conversions
+from .greys import guess_value_range as guess_value_range
+from .greys import is_nearly_black as is_nearly_black
 from .photo_files import MissingImageError as MissingImageError
 from .photo_files import describe_folder as describe_folder
+from .photo_files import files_of as files_of
 from .photo_files import find_photo as find_photo
 from .photo_files import list_images as list_images
+from .photo_files import photos_of as photos_of
 from .photo_files import printable as printable
 from .photo_files import resolve_path as resolve_path
 from .photos import Photos as Photos

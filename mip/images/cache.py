@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mip.data import PhotoName, Table, content_key
 from mip.errors import DataError, MipWarning
-from mip.images.photo_files import find_photo
+from mip.images.photo_files import find_photo, photos_of
 from mip.tree import Tree
 
 FORMAT = 1
@@ -165,7 +165,7 @@ def open_cache(
 
 
 def _digests(table: Table, columns: Sequence[str]) -> Tensor:
-    rows = zip(*(table.photos(column) for column in columns), strict=True)
+    rows = zip(*(photos_of(table, column) for column in columns), strict=True)
     return torch.tensor([_digest(photos) for photos in rows], dtype=torch.int64)
 
 

@@ -26,6 +26,13 @@ from torch import Tensor
 
 from mip.data import PhotoName, as_array, as_photo
 from mip.errors import DataError
+from mip.images.greys import (
+    NoScaleError,
+    depth,
+    extremes,
+    guess_value_range,
+    scale_greys,
+)
 from mip.images.photo_files import find_photo, printable, read_photo
 
 if TYPE_CHECKING:
@@ -88,22 +95,30 @@ TRANSFORMS: Mapping[int, Callable[[Tensor], Tensor]] = {
 """What puts an image upright that the camera stored with this EXIF orientation."""
 
 
-def decode(root: Path | None, cell: Cell, size: int, scaled: bool = False) -> Tensor:
+def decode(
+    root: Path | None,
+    cell: Cell,
+    size: int,
+    scaled: bool = False,
+    value_range: tuple[float, float] | None = None,
+) -> Tensor:
     """Decode one image to uint8 [3, size, size], resized to a square (bilinear, antialiased).
 
     A cell is a path inside `root`, the bytes of a file, a dict {"bytes": …, "path": …} with either,
     a PIL image, or pixels uint8 [h, w] or [h, w, 3] (an array or a tensor). The camera's rotation
-    is applied, colours are converted to sRGB, transparency is composed over white, 16-bit greys are
-    scaled, and animations give their first frame. With `scaled` a JPEG may be decoded at an eighth,
+    is applied, colours are converted to sRGB, transparency is composed over white, greys of 16 and
+    32 bits are scaled so that the values of `value_range` become black and white (by default 0 and
+    65535), and animations give their first frame. With `scaled` a JPEG may be decoded at an eighth,
     a quarter or half of its size if that is still large enough: faster, with slightly different
     pixels. Raises DataError with the reason if the file is missing, truncated, not an image, or too
-    large.
+    large, and for greys of 32 bits without a range.
 
     >>> decode(None, torch.full((2, 4), 7, dtype=torch.uint8), 1).flatten().tolist()
     [7, 7, 7]
     """
     with _open(root, cell) as (image, data):
-        pixels = _decode_pixels(image, data, _scale_factor(image, size) if scaled else 1)
+        factor = _scale_factor(image, size) if scaled else 1
+        pixels = _decode_pixels(image, data, factor, value_range)
         upright = TRANSFORMS.get(image.getexif().get(ORIENTATION, 1), identity)
         # The four channels of simplejpeg are resized in less time than three, to the same numbers.
         stored = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
@@ -125,6 +140,10 @@ def _open(root: Path | None, cell: Cell) -> Iterator[tuple[Image.Image, Any]]:
             yield image, data
     except DataError:
         raise
+    except NoScaleError as error:
+        low, high = guess_value_range(*extremes(image))
+        cure = f"value_range says which values are black and white, such as [{low:g}, {high:g}]"
+        raise DataError(f"{name} has pixels of 32 bits: {cure}") from error
     except UnidentifiedImageError as error:
         if isinstance(data, bytes) and data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
             cure = "pip install 'mixed-input-pipelines[heif]'"
@@ -181,7 +200,9 @@ def _scale_factor(image: Image.Image, size: int) -> int:
     return next(large_enough, 1) if image.format in JPEGS else 1
 
 
-def _decode_pixels(image: Image.Image, data: Any, factor: int) -> np.ndarray:
+def _decode_pixels(
+    image: Image.Image, data: Any, factor: int, value_range: tuple[float, float] | None
+) -> np.ndarray:
     import numpy as np
     from PIL import ImageFile
 
@@ -196,7 +217,9 @@ def _decode_pixels(image: Image.Image, data: Any, factor: int) -> np.ndarray:
         corner = (image.width - 1, image.height - 1)
         last = image.getpixel(corner) if pixels is None else pixels[-1, -1, :3]
         _check_complete(data, scan, last)
-    return np.array(_to_rgb(image)) if pixels is None else pixels
+    if pixels is not None:
+        return pixels
+    return np.array(_to_rgb(scale_greys(image, value_range) if depth(image) else image))
 
 
 def _check_complete(data: bytes, scan: int, last: Any) -> None:
@@ -297,13 +320,24 @@ def photo_conversions(root: Path | None, cell: Cell) -> list[str]:
         return [name for name, applies in CONVERSIONS.items() if applies(image)]
 
 
+def deep_greys(root: Path | None, cell: Cell) -> tuple[str, float, float] | None:
+    """Return the depth of a photo whose pixels are greys of 16 or 32 bits ("16-bit"), and the
+    smallest and the largest of them; None for any other photo, of which only the header is read.
+
+    Raises DataError as `decode` does.
+
+    >>> from PIL import Image
+    >>> deep_greys(None, Image.new("I;16", (2, 2), 450)), deep_greys(None, Image.new("L", (2, 2)))
+    (('16-bit', 450.0, 450.0), None)
+    """
+    with _open(root, cell) as (image, _):
+        found = depth(image)
+        return (found, *extremes(image)) if found else None
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
-    if image.mode in {"F", "I"}:
-        raise ValueError("its 32-bit pixels have no known scale")
-    if image.mode.startswith("I;16"):
-        image = image.convert("I").point(lambda grey: grey / 257).convert("L")
     image = _to_srgb(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -337,7 +371,8 @@ CONVERSIONS: Mapping[str, Callable[[Image.Image], bool]] = {
         image.getexif().get(ORIENTATION, 1) in TRANSFORMS
     ),
     "CMYK": lambda image: image.mode == "CMYK",
-    "16-bit grey": lambda image: image.mode.startswith("I;16"),
+    "16-bit grey": lambda image: depth(image) == "16-bit",
+    "32-bit grey": lambda image: depth(image).startswith("32-bit"),
     "with a palette": lambda image: image.mode in {"P", "PA"},
     "transparent": lambda image: image.has_transparency_data,
     "with a colour profile": lambda image: bool(_color_profile(image)),

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from glob import escape
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
+from typing import Any
 
 from toolz import groupby
 
 from mip.data import (
     IMAGE_SUFFIXES,
     PhotoName,
+    Table,
     as_text,
     cuts_folders,
+    fold,
     is_address,
+    names_all,
+    names_several,
     photo_name,
     split_template,
     tidy,
@@ -29,6 +35,9 @@ from mip.errors import DataError, quote
 
 ANY = "\0"
 """A wildcard of the template, which no cell can have."""
+
+
+_OBJECT = re.compile(r"""\s*\[?\s*\{\s*["'][^"']*["']\s*:""")
 
 
 RECENT = 2.0
@@ -44,9 +53,10 @@ def resolve_path(root: Path | None, cell: str, template: str = "{}") -> Path:
     that the template names.
 
     `template` says which path a cell means (`mip.data.photo_name`). A `*` in it stands for any
-    folder, or after a point for the ending of any image. A path is tried as it is written, then
-    without quotes and blanks around it and with slashes for backslashes (`mip.data.tidy`), then in
-    other case. An absolute path must lie in the folder too.
+    folder, after a point for the ending of any image, and elsewhere in the name of the file for
+    anything. A path is tried as it is written, then without quotes and blanks around it and with
+    slashes for backslashes (`mip.data.tidy`), then in other case and with accents written otherwise
+    (`mip.data.fold`). An absolute path must lie in the folder too.
 
     Raises DataError if the path leaves the folder ('..', a link), contains a NUL, is an address, or
     means several files, and MissingImageError if it means none.
@@ -55,11 +65,24 @@ def resolve_path(root: Path | None, cell: str, template: str = "{}") -> Path:
     Traceback (most recent call last):
     mip.errors.DataError: ../secret.png leaves the table's folder
     """
+    found = _resolve(root, cell, template)
+    if len(found) > 1:
+        both = " and ".join(found[:2])
+        raise DataError(f"{_shown(cell, template)} may be {both}: which of them?")
+    if not os.path.getsize(found[0]):
+        raise DataError(f"{_shown(cell, template)} is empty (0 bytes)")
+    return Path(found[0])
+
+
+def _resolve(root: Path | None, cell: str, template: str) -> list[str]:
+    """Return the paths of all files that a cell means, sorted; there is one at least."""
     if "\0" in cell:
         raise DataError(f"{quote(cell, 80)} has a character that no image path may have")
     if is_address(cell) and not cuts_folders(template):
         cure = "which is not followed: download the photos"
         raise DataError(f"{printable(cell)} is an address, {cure}")
+    if cuts_folders(template) and names_several(cell):  # all but the last would be cut off
+        raise MissingImageError(_why_missing(cell, template))
     try:
         return _find(os.path.realpath(root or "."), cell, template)
     except (OSError, ValueError) as error:  # too long, a loop of links, no access
@@ -69,6 +92,39 @@ def resolve_path(root: Path | None, cell: str, template: str = "{}") -> Path:
 def find_photo(photo: PhotoName) -> Path:
     """Return the path of the file of a photo; raises as `resolve_path` does."""
     return resolve_path(photo.root, photo.text, photo.template)
+
+
+def files_of(photo: PhotoName) -> list[Path]:
+    """Return the paths of the files that a name means: one, or all images that match, sorted,
+    if its template means all (`mip.data.names_all`); raises as `resolve_path` does.
+    """
+    if not names_all(photo.template):
+        return [find_photo(photo)]
+    found = [Path(path) for path in _resolve(photo.root, photo.text, photo.template)]
+    return [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES] or found
+
+
+def photos_of(table: Table, column: str) -> list[list[Any]]:
+    """Read a column as photos (`Table.photos`), with one for each file where a name means several
+    (`files_of`).
+    """
+    form, photos = table.formats.get(column), table.photos(column)
+    if form is None or not names_all(form.path):
+        return photos
+    return [[each for photo in row for each in _one_each(photo)] for row in photos]
+
+
+def _one_each(photo: Any) -> list[Any]:
+    if not isinstance(photo, PhotoName):
+        return [photo]
+    try:
+        paths = files_of(photo)
+    except DataError:  # said where the photo is read
+        return [photo]
+    folder, _ = split_template(photo.template)
+    start = os.path.realpath(os.path.join(photo.root or ".", folder))
+    names = [os.path.relpath(path, start) for path in paths]
+    return [PhotoName(name, photo.root, f"{folder}{{}}") for name in names]
 
 
 def read_photo(photo: PhotoName) -> bytes:
@@ -81,7 +137,11 @@ def printable(path: str) -> str:
     return path if path.isprintable() and len(path) <= 200 else quote(path, 200)
 
 
-def _find(root: str, cell: str, template: str) -> Path:
+def _shown(cell: str, template: str) -> str:
+    return printable(photo_name(template, cell))
+
+
+def _find(root: str, cell: str, template: str) -> list[str]:
     # With strings instead of Paths, which would cost time for every photo.
     folder, rest = split_template(template)
     start = os.path.realpath(os.path.join(root, folder)) if folder else root
@@ -89,15 +149,21 @@ def _find(root: str, cell: str, template: str) -> Path:
     names = [photo_name(rest.replace("*", ANY), text) for text in _spellings(cell, template)]
     paths = [os.path.realpath(os.path.join(start, name)) for name in names if ANY not in name]
     inside = [path for path in paths if _is_inside(path, allowed)]
-    shown = printable(folder + names[0].replace(ANY, "*"))
-    found = next(filter(_is_file, inside), None) or _only(_search_all(start, names, allowed), shown)
-    if found is None:
-        if len(inside) < len(paths):
-            raise DataError(f"{printable(cell)} leaves the table's folder")
-        raise MissingImageError(f"{shown} is missing")
-    if not os.path.getsize(found):
-        raise DataError(f"{shown} is empty (0 bytes)")
-    return Path(found)
+    if written := next(filter(_is_file, inside), None):
+        return [written]
+    if found := _search_all(start, names, allowed):
+        return sorted(found)
+    if len(inside) < len(paths):
+        raise DataError(f"{printable(cell)} leaves the table's folder")
+    raise MissingImageError(_why_missing(cell, template))
+
+
+def _why_missing(cell: str, template: str) -> str:
+    if _OBJECT.match(cell):
+        return f"{quote(cell, 80)} is an object: its column's key names the value that is the photo"
+    if names_several(cell):
+        return f"{quote(cell, 80)} names several photos: its column's sep says what divides them"
+    return f"{_shown(cell, template)} is missing"
 
 
 def _spellings(cell: str, template: str) -> Iterator[str]:
@@ -118,13 +184,6 @@ def _is_file(path: str) -> bool:
         return S_ISREG(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
-
-
-def _only(paths: Collection[str], shown: str) -> str | None:
-    if len(paths) > 1:
-        both = " and ".join(sorted(paths)[:2])
-        raise DataError(f"{shown} may be {both}: which of them?")
-    return next(iter(paths), None)
 
 
 def _search_all(start: str, names: Iterable[str], allowed: Iterable[str]) -> set[str]:
@@ -151,23 +210,41 @@ def _matching(folder: str, part: str) -> Iterable[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     is_recent = time.time_ns() - changed < RECENT * 1e9
-    names = (_listing.__wrapped__ if is_recent else _listing)(folder, changed)
-    part = part.casefold()
+    names, keys = (_listing.__wrapped__ if is_recent else _listing)(folder, changed)
+    part = fold(part)
     if ANY not in part:
         return names.get(part, ())
     stem, point, ending = part.rpartition(".")
     if point and ending == ANY and ANY not in stem:
         return [name for suffix in IMAGE_SUFFIXES for name in names.get(stem + suffix, ())]
-    pattern = escape(part).replace(ANY, "*")
-    return [name for key in names if fnmatchcase(key, pattern) for name in names[key]]
+    pieces = part.split(ANY)
+    near = keys[bisect_left(keys, pieces[0]) : bisect_left(keys, pieces[0] + chr(sys.maxunicode))]
+    return [name for key in near if _has_pieces(key, pieces) for name in names[key]]
+
+
+def _has_pieces(name: str, pieces: Sequence[str]) -> bool:
+    """Whether a name is pieces in this order with anything between them.
+
+    >>> [_has_pieces("p1_2.png", pieces) for pieces in (["p1_", ".png"], ["p1_2", "2.png"])]
+    [True, False]
+    """
+    first, *between, last = pieces
+    end = len(name) - len(last)
+    position = len(first) if name.startswith(first) and name.endswith(last) else end + 1
+    for piece in between:
+        found = name.find(piece, position)
+        position = found + len(piece) if found >= 0 else end + 1
+    return position <= end
 
 
 @lru_cache(maxsize=256)
-def _listing(folder: str, changed: int) -> Mapping[str, list[str]]:
+def _listing(folder: str, changed: int) -> tuple[Mapping[str, list[str]], Sequence[str]]:
+    """Return the names in a folder by what `fold` makes of them, and that, sorted."""
     try:
-        return groupby(str.casefold, sorted(os.listdir(folder)))
+        names = groupby(fold, sorted(os.listdir(folder)))
     except NotADirectoryError:
-        return {}
+        names = {}
+    return names, sorted(names)
 
 
 def list_images(root: Path | None, limit: int = 500_000) -> Iterator[str]:

@@ -70,10 +70,10 @@ def summarize_rows(reason: str, labels: Sequence[Any]) -> str:
 def clean(spec: Spec, rows: AnyTable | TableLike) -> tuple[AnyTable, Report]:
     """Drop the rows that cannot be used, following the policies of the spec.
 
-    A row without a target is dropped (`head.missing = "drop"`) or an error. A row in which a branch
-    finds a problem, such as a missing photo, is dropped, an error, or kept for its learned vector
-    (`branch.*.missing`). Each path is looked up once, here. Warns with MipWarning when more than a
-    tenth of the rows are dropped.
+    A row without a target is dropped (`head.missing = "drop"`) or an error, whatever else is wrong
+    with it. A row in which a branch finds a problem, such as a missing photo, is dropped, an error,
+    or kept for its learned vector (`branch.*.missing`). Each path is looked up once, here. Warns
+    with MipWarning when more than a tenth of the rows are dropped.
     """
     table: AnyTable = table_of(spec, rows)
     check_columns(spec, table)
@@ -82,24 +82,27 @@ def clean(spec: Spec, rows: AnyTable | TableLike) -> tuple[AnyTable, Report]:
     except DataError:
         check_most_found(spec, table)  # says more than the first photo of all that are lost
         raise
-    report = Report(len(table), _by_reason(findings), filled_rows(spec, table))
+    kept = table.without([finding.row_id for finding in findings]) if findings else table
+    report = Report(len(table), _by_reason(findings), filled_rows(spec, kept))
     if report.dropped or report.filled:
         check_most_found(spec, table)
     for reason, labels in report.filled.items():
-        if len(labels) == len(table):
+        if len(labels) == len(kept):
             warnings.warn(f"{table.name}: {reason} in every row", MipWarning, stacklevel=2)
     if len(findings) == len(table):
         raise DataError(f"{table.name}: no row is left ({report})")
     if len(findings) > DROP_WARNING * len(table):
         warnings.warn(f"{table.name}: {report}", MipWarning, stacklevel=2)
-    return table.without([finding.row_id for finding in findings]) if findings else table, report
+    return kept, report
 
 
 def _unusable(spec: Spec, table: Rows) -> list[_Finding]:
     screens, findings = _screens(spec, keep=False), list[_Finding]()
     for chunk in table.chunks([*target_columns(spec), *_columns(screens)]):
-        reasons = {**dict(_problem_reasons(screens, chunk)), **_target_reasons(spec, chunk)}
+        reasons = _target_reasons(spec, chunk)
+        rest = chunk.take([row for row in range(len(chunk)) if row not in reasons])
         findings += _findings(chunk, reasons.items())
+        findings += _findings(rest, dict(_problem_reasons(screens, rest)).items())
     return findings
 
 

@@ -7,7 +7,7 @@ from itertools import chain
 from mip.branches import Image, leaf_branches
 from mip.data import PhotoName, Rows
 from mip.errors import DataError
-from mip.images import describe_folder, find_photo
+from mip.images import describe_folder, find_photo, photos_of
 from mip.spec import Spec
 
 MOST = 0.5
@@ -24,7 +24,7 @@ def check_most_found(spec: Spec, rows: Rows) -> None:
     """
     images = [branch for _, branch in leaf_branches(spec.root) if isinstance(branch, Image)]
     for column in chain.from_iterable(branch.columns for branch in images):
-        cells = (cell for chunk in rows.chunks([column]) for cell in chunk.photos(column))
+        cells = (cell for chunk in rows.chunks([column]) for cell in photos_of(chunk, column))
         names = [photo for photo in chain.from_iterable(cells) if isinstance(photo, PhotoName)]
         lost = [photo for photo in names if not _is_there(photo)]
         if len(names) >= MIN_PHOTOS and len(lost) > MOST * len(names):

@@ -13,16 +13,19 @@ from attrs import asdict, evolve, frozen
 from mip import branches, data
 from mip.data import PLAIN, CsvFormat, Table
 from mip.errors import DataError, hint, one_line, quote
+from mip.images import photos_of
 from mip.spec.distinct_cells import DistinctCells, distinct_cells
 from mip.spec.format_blocks import format_blocks
 from mip.spec.guess_classes import propose_for_classes
 from mip.spec.guess_formats import FormatGuess
+from mip.spec.guess_greys import Greys, guess_greys
 from mip.spec.guess_photos import guess_photos, has_name_of_photos
 from mip.spec.guess_rows import find_totals
 from mip.spec.guess_targets import TargetGuess
 from mip.spec.inference import Guess, guess, is_writable
 from mip.spec.read_targets import read_targets
 from mip.spec.toml_text import inline, key
+from mip.spec.unnamed_images import describe_unnamed
 
 WIDTH = 200
 """The length of the longest comment."""
@@ -113,8 +116,10 @@ def make_draft(
         formats = propose_for_classes(formats, used[target_guess.column], target_guess)
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     roles = [role for role in by_role if by_role[role]]
-    absent = _absent_photos([found.column for found in by_role["image"]], rows, len(roles) == 1)
-    blocks = [_branch(role, by_role[role], rows, absent, len(roles) == 1) for role in roles]
+    images = [found.column for found in by_role["image"]]
+    absent, greys = _absent_photos(images, rows, len(roles) == 1), guess_greys(rows, images)
+    unnamed = describe_unnamed(table, images)
+    blocks = [_branch(role, by_role[role], rows, absent, greys, len(roles) == 1) for role in roles]
     if not blocks:
         besides = ", ".join(map(quote, names))
         raise DataError(f"{table.name}: no column besides {besides} can be read")
@@ -132,7 +137,8 @@ def make_draft(
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
-        *([absent.summary] if absent.summary else []),
+        *filter(None, [absent.summary, unnamed]),
+        *([f"{greys.seen} (value_range = {greys.value_range})"] if greys.seen else []),
         *chain.from_iterable(map(_target_notes, targets)),
         *_rows_without_target(table, rows, names),
         *chain.from_iterable(map(_format_notes, formats.values())),
@@ -193,17 +199,25 @@ def _guess(cells: DistinctCells, photos: Mapping[str, FormatGuess]) -> Guess:
     found, table = guess(cells), cells.table
     if cells.column not in photos or found.role == "odd name":
         return found
+    if photos[cells.column].same_as:
+        return Guess(cells.column, "same photos", f"those of {quote(photos[cells.column].same_as)}")
     problem = photos[cells.column].problem
     if not problem:
-        n_known = sum(cell is not None for cell in table.cells(cells.column))
-        missing = f", {len(table) - n_known} missing" if n_known < len(table) else ""
-        return Guess(cells.column, "image", f"{n_known} photos{missing}")
+        return Guess(cells.column, "image", _count_photos(table, cells.column))
     many = found.role == "category" and len(cells.count(cells.texts())) > len(table) / 2
     if _is_unread(found) or many or found.role == "image":
         cure = f"leave it out by --without {quote(cells.column)}"
         text = f"seems to name photos, but {problem}; or {cure}"
         raise DataError(f"{table.name}: column '{cells.column}' {text}")
     return found
+
+
+def _count_photos(table: Table, column: str) -> str:
+    named = [[photo for photo in row if photo is not None] for row in photos_of(table, column)]
+    n_photos, n_rows = sum(map(len, named)), sum(map(bool, named))
+    several = f" in {n_rows} rows" if n_photos > n_rows else ""
+    missing = f", {len(table) - n_rows} missing" if n_rows < len(table) else ""
+    return f"{n_photos} photos{several}{missing}"
 
 
 def _is_unread(found: Guess) -> bool:
@@ -252,7 +266,9 @@ def _explain(found: Guess, formats: Mapping[str, FormatGuess]) -> Guess:
     return evolve(found, role="nearly numbers", conclusion=problem)
 
 
-def _branch(role: str, guesses: Sequence[Guess], table: Table, absent: Absent, alone: bool) -> str:
+def _branch(
+    role: str, guesses: Sequence[Guess], table: Table, absent: Absent, greys: Greys, alone: bool
+) -> str:
     name, kind = _BRANCHES[role]
     columns = [found.column for found in guesses]
     lines = [f"[branch.{name}]"]
@@ -269,7 +285,7 @@ def _branch(role: str, guesses: Sequence[Guess], table: Table, absent: Absent, a
     lines += [f'kind = "{kind}"', f"columns = {_list(columns)}"]
     lines += [_comment(f"{_shorten(found.column)}: {found.reason}") for found in guesses]
     if role == "image":
-        lines += _image_options(absent)
+        lines += _image_options(absent, greys)
     if role == "log number":
         lines += ['scale = "log"']
     if role == "number" and len(table) >= MANY_ROWS:
@@ -301,14 +317,16 @@ def _absent_photos(columns: Sequence[str], table: Table, alone: bool) -> Absent:
     drop = alone and len(columns) == 1 and len(problems) < len(table)
     what = "their rows are left out" if drop else "a learned vector replaces them"
     row = f"row {table.row_ids[problems[0].row]}: {problems[0].reason}"
-    count = f"{len(problems)} of {len(table) * len(columns)} photos are missing or broken"
+    n_photos = sum(map(len, chain.from_iterable(photos_of(table, column) for column in columns)))
+    count = f"{len(problems)} of {n_photos} photos are missing or broken"
     return Absent(count, f"(the first: {row:.99}); {what}", "drop" if drop else "learn")
 
 
-def _image_options(absent: Absent) -> list[str]:
+def _image_options(absent: Absent, greys: Greys) -> list[str]:
     return [
         "size = 64",
         'backbone = "small"      # or a torchvision model such as "resnet18"',
+        *([_comment(greys.seen), f"value_range = {greys.value_range}"] if greys.seen else []),
         *map(_comment, filter(None, [absent.summary, absent.first])),
         f'missing = "{absent.policy}"',
         "augmentation = { shift = 0.05 }",

@@ -62,6 +62,8 @@ class FormatGuess:
     """Which words count as missing numbers, as they always do."""
     problem: str = ""
     """Why a column that is nearly one of numbers, or that looks like photos, is none."""
+    same_as: str = ""
+    """The column that names the same photos."""
 
     @property
     def is_plain(self) -> bool:

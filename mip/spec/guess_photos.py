@@ -1,90 +1,110 @@
-"""Guesses of how the cells of photo columns name their files."""
+"""Guesses of which columns name photos, and how."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
-from itertools import takewhile
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import frozen
 
 from mip.data import (
-    IMAGE_SUFFIXES,
     ColumnFormat,
     PhotoName,
     Table,
     is_address,
     is_image,
     is_list,
+    names_all,
     path_parts,
-    photos_in,
+    split_template,
     tidy,
 )
-from mip.errors import DataError, quote
-from mip.images import describe_folder, list_images, resolve_path
+from mip.errors import quote
+from mip.images import describe_folder, photos_of
 from mip.spec.distinct_cells import DistinctCells
 from mip.spec.guess_formats import FormatGuess
 from mip.spec.guess_numbers import describe
+from mip.spec.inference import MAX_CATEGORIES, NAME_OF_IDS
+from mip.spec.photo_forms import (
+    find_form,
+    find_pattern,
+    found_files,
+    image_share,
+    list_forms,
+    photos_in_cells,
+)
+from mip.spec.photo_templates import Folder
+from mip.spec.unnamed_images import named_images
 
 SAMPLE = 200
 """Cells that are looked up for a guess."""
-
-
-TRIED = 20
-"""Cells from which templates are drawn up."""
 
 
 ENOUGH = 0.5
 """A column is one of photos if more than this share of the photos is there."""
 
 
-SEPARATORS = ("", ";", "|", ",")
+NEARLY_ALL = 0.9
+"""What a column must have that looks like one of photos by its cells alone."""
+
+
+MAX_ROWS = 5
+"""The number of rows that share the name of a photo, on average, beyond which it is none."""
+
 
 _WORD = "image|photo|img|picture|pic|path|file|url"
-_NAME_OF_PHOTOS = re.compile(rf"(?:^|[^a-z])(?:{_WORD})(?:{_WORD}|name)*s?(?:$|[^a-z])")
-
-
-@frozen
-class _Folder:
-    """The images below a table's folder, listed when they are first asked for."""
-
-    root: Path
-
-    @cached_property
-    def names(self) -> dict[str, list[tuple[str, ...]]]:
-        """The parts of the paths of images, by name and by stem, in lower case."""
-        found: dict[str, list[tuple[str, ...]]] = {}
-        for path in list_images(self.root):
-            parts = tuple(path.split("/"))
-            stem = os.path.splitext(parts[-1])[0].casefold()
-            for key in {parts[-1].casefold(), stem, stem.lstrip("0") or "0"}:
-                found.setdefault(key, []).append(parts)
-        return found
+_OTHER_WORD = "foto|bild|bilder|dateiname|imagen|imagem|immagine|fichier|zdjecie|zdjęcie|obraz"
+_NAME_OF_PHOTOS = re.compile(
+    rf"(?:^|[^a-z])(?:(?:{_WORD})(?:{_WORD}|name)*|[a-z]*(?:{_OTHER_WORD}))s?(?:$|[^a-z])"
+    "|фото|写真|画像|图片|照片|사진"
+)
 
 
 def guess_photos(table: Table, columns: Iterable[DistinctCells]) -> dict[str, FormatGuess]:
     """Guess how photos are named, of the columns whose names or cells look like photos; if there
-    are none, of a column of ids that are the names of images.
+    are none, of columns of ids that are the names of images.
     """
-    folder = _Folder(table.root or Path("."))
-    kinds = {cells.column: _sample(cells) for cells in columns}
-    looking = {column: cells for column, cells in kinds.items() if _looks(column, cells)}
-    found = {column: _guess(table, column, cells, folder) for column, cells in looking.items()}
-    has_pixels = any(is_image(cell) for cells in kinds.values() for cell in cells)
+    folder = Folder(table.root or Path("."))
+    kinds = {cells.column: cells for cells in columns}
+    samples = {name: _sample(cells) for name, cells in kinds.items()}
+    looking = [name for name, sample in samples.items() if _looks(name, sample)]
+    guesses = [_guess(table, name, samples[name], folder) for name in looking]
+    found = {
+        guess.column: guess
+        for guess in guesses
+        if guess.problem
+        or not _may_be_counts(samples[guess.column], guess.form)
+        or _claim(kinds[guess.column], guess.form, folder).is_of_names
+    }
+    has_pixels = any(is_image(cell) for sample in samples.values() for cell in sample)
     if has_pixels or any(not guess.problem for guess in found.values()):
-        return found
-    for column, cells in kinds.items():
-        if column not in found and _are_ids(cells):
-            form = _find_form(cells, folder, share=0.9)
-            if form:
-                return {**found, column: _explain(column, cells, folder.root, form)}
+        return _without_copies(table, found)
+    ids = [kinds[name] for name in samples if name not in found and _are_ids(samples[name])]
+    for name, form in _guess_ids(ids, samples, folder).items():
+        found[name] = _explain(name, samples[name], folder.root, form)
     return found
+
+
+def _guess_ids(
+    ids: Sequence[DistinctCells], samples: Mapping[str, Sequence[Any]], folder: Folder
+) -> dict[str, ColumnFormat]:
+    """Guess which columns of ids are names of images, with their formats: if none are, which are in
+    the paths of images.
+    """
+    if not folder.images:
+        return {}
+    few_rows = [cells for cells in ids if len(cells.table) <= MAX_ROWS * len(cells.firsts)]
+    for find, columns in ((find_form, ids), (find_pattern, few_rows)):
+        forms = [(cells, find(samples[cells.column], folder, NEARLY_ALL)) for cells in columns]
+        if chosen := _choose([_claim(cells, form, folder) for cells, form in forms if form]):
+            return chosen
+    return {}
 
 
 def _sample(cells: DistinctCells) -> list[Any]:
@@ -94,18 +114,11 @@ def _sample(cells: DistinctCells) -> list[Any]:
     if not any(is_image(cell) or is_list(cell) for cell in objects):
         values = [*filter(str.strip, map(str, values))]
         values = list(dict.fromkeys(values)) if objects else values
-    spread = np.linspace(0, len(values) - 1, min(len(values), SAMPLE)).astype(int)
-    return [values[position] for position in spread]
+    return [values[position] for position in _spread(len(values))]
 
 
-def _names(cells: Sequence[Any], root: Path, form: ColumnFormat) -> list[Any]:
-    template = form.path or "{}"
-    return [
-        photo
-        for cell in cells
-        for photo in photos_in(form.values(cell), root, template)
-        if photo is not None
-    ]
+def _spread(n: int) -> list[int]:
+    return np.linspace(0, n - 1, min(n, SAMPLE)).astype(int).tolist()
 
 
 def has_name_of_photos(column: str) -> bool:
@@ -113,6 +126,8 @@ def has_name_of_photos(column: str) -> bool:
 
     >>> [has_name_of_photos(name) for name in ("photo", "imagePath", "img_2", "profile", "a_name")]
     [True, True, True, False, False]
+    >>> [has_name_of_photos(name) for name in ("Hauptbild", "Foto 1", "写真", "Bildung")]
+    [True, True, True, False]
     """
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column).lower()
     return bool(_NAME_OF_PHOTOS.search(name))
@@ -121,29 +136,7 @@ def has_name_of_photos(column: str) -> bool:
 def _looks(column: str, cells: Sequence[Any]) -> bool:
     if not cells or any(map(is_image, cells)):
         return False
-    if has_name_of_photos(column):
-        return True
-    texts = [text for cell in cells for text in (cell if is_list(cell) else [cell])]
-    shares = [_share_of_images(texts, sep) for sep in SEPARATORS]
-    return max(shares, default=0) > ENOUGH
-
-
-def _share_of_images(texts: Sequence[Any], sep: str) -> float:
-    form = ColumnFormat(sep=sep)
-    names = _names(texts, Path("."), form)
-    photos = [n for n in names if _is_photo(n)]
-    return len(photos) / max(len(names), 1)
-
-
-def _is_photo(photo: Any) -> bool:
-    if not isinstance(photo, PhotoName):
-        return isinstance(photo, bytes)
-    return _is_image_name(photo.text)
-
-
-def _is_image_name(text: str) -> bool:
-    last = (path_parts(tidy(text)) or [""])[-1]
-    return last.lower().endswith(IMAGE_SUFFIXES) and last[0] != "."
+    return has_name_of_photos(column) or image_share(cells) > ENOUGH
 
 
 def _are_ids(cells: Sequence[Any]) -> bool:
@@ -151,135 +144,146 @@ def _are_ids(cells: Sequence[Any]) -> bool:
     return len(texts) == len(cells) >= 2 and not any(is_address(text) for text in texts)
 
 
-def _guess(table: Table, column: str, cells: Sequence[Any], folder: _Folder) -> FormatGuess:
-    form = _find_form(cells, folder, share=ENOUGH)
+def _may_be_counts(cells: Sequence[Any], form: ColumnFormat) -> bool:
+    """Whether cells may be no names, although photos are found by them."""
+    return _are_numbers(cells) or names_all(form.path)
+
+
+def _are_numbers(cells: Iterable[Any]) -> bool:
+    return all(re.fullmatch(r"\s*[0-9]+(\.0+)?\s*", str(cell)) for cell in cells)
+
+
+def _guess(table: Table, column: str, cells: Sequence[Any], folder: Folder) -> FormatGuess:
+    form = find_form(cells, folder, ENOUGH) or find_pattern(cells, folder, ENOUGH)
     if form:
         return _explain(column, cells, folder.root, form)
-    photos = _names(cells, folder.root, ColumnFormat())
-    lost = [photo for photo in photos if isinstance(photo, PhotoName) and not _path_of(photo)]
+    likely = max(list_forms(cells), key=lambda form: image_share(cells, form))
+    photos = photos_in_cells(cells, folder.root, likely)
+    lost = [p for p in photos if isinstance(p, PhotoName) and not found_files(p)]
     return FormatGuess(column, problem=describe_folder(lost, table.name, column))
 
 
-def _find_form(cells: Sequence[Any], folder: _Folder, share: float) -> ColumnFormat | None:
-    """Find the format that finds the most photos, more than this share of them."""
-    best, form = share, None
-    for trial in _trials(cells, folder):
-        found = _share_found(_names(cells, folder.root, trial))
-        if found > best:
-            best, form = found, trial
-        if best == 1:
-            break
-    return form
-
-
-def _trials(cells: Sequence[Any], folder: _Folder) -> Iterator[ColumnFormat]:
-    texts = [cell for cell in cells if isinstance(cell, str)]
-    forms = [ColumnFormat(sep=sep) for sep in SEPARATORS if any(sep in text for text in texts)]
-    yield from (forms := forms or [ColumnFormat()])
-    # Two names in a cell look like one long path, so a separator is tried before none.
-    for form in [*forms[1:], *forms[:1]]:
-        for template in _templates(_names(cells, folder.root, form), folder):
-            yield evolve(form, path=template)
-
-
-def _share_found(photos: Sequence[Any]) -> float:
-    """Return the share of photos that are there; different names must have different files."""
-    names = {photo for photo in photos if isinstance(photo, PhotoName)}
-    n_names = max(len({tidy(photo.text).casefold() for photo in names}), 1)
-    n_files = len({path for photo in names if (path := _path_of(photo))})
-    n_within = sum(isinstance(photo, bytes) for photo in photos)
-    n_others = len(photos) - n_within - sum(isinstance(photo, PhotoName) for photo in photos)
-    share = min(n_files / n_names, 1.0) * len(names) + n_within
-    return share / max(len(names) + n_within + n_others, 1)
-
-
-def _path_of(photo: Any) -> Path | None:
-    if not isinstance(photo, PhotoName):
-        return None
-    try:
-        return resolve_path(photo.root, photo.text, photo.template)
-    except DataError:
-        return None
-
-
-def _templates(photos: Sequence[Any], folder: _Folder) -> Iterator[str]:
-    """Propose templates of paths, those that suit most first."""
-    names = [photo.text for photo in photos if isinstance(photo, PhotoName)]
-    spread = np.linspace(0, len(names) - 1, min(len(names), TRIED)).astype(int)
-    counts = Counter(pair for k in spread for pair in dict.fromkeys(_fitting(names[k], folder)))
-    yield from (place + rest for (place, rest), _ in counts.most_common())
-    for rest in dict.fromkeys(rest for _, rest in counts):
-        if pattern := _common_pattern([place for place, other in counts if other == rest]):
-            yield pattern + rest
-
-
-def _fitting(name: str, folder: _Folder) -> Iterator[tuple[str, str]]:
-    """Propose folders, and templates inside them, that lead from a name to images."""
-    text = tidy(re.sub(r"\.0+$", "", name))
-    wanted = path_parts(text.casefold())
-    keys = [*wanted[-1:], *(part.lstrip("0") for part in wanted[-1:] if part.isdecimal())]
-    for parts in (parts for key in dict.fromkeys(keys) for parts in folder.names.get(key, ())):
-        place, (stem, ending) = "".join(f"{p}/" for p in parts[:-1]), os.path.splitext(parts[-1])
-        if re.search(r"[{}*]", place):
-            continue
-        if parts[-1].casefold() == wanted[-1]:
-            yield from _ways(text, wanted, parts, "")
-        elif stem.casefold() == wanted[-1]:
-            yield from _ways(text, wanted, parts, ending)
-            yield from _ways(text, wanted, parts, ".*")
-        elif stem.isdecimal() and len(wanted) == 1 and int(stem) == int(wanted[0]):
-            yield place, f"{{{'0' * len(stem)}}}{ending}"
-            yield place, f"{{{'0' * len(stem)}}}.*"
-
-
-def _ways(
-    text: str, wanted: Sequence[str], parts: Sequence[str], ending: str
-) -> Iterator[tuple[str, str]]:
-    """Propose how a path becomes that of an image: by its name alone, or by its last parts."""
-    ours = [*map(str.casefold, parts[:-1]), wanted[-1]]
-    pairs = zip(reversed(ours), reversed(wanted), strict=False)
-    n_same = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
-    n_cut = len(wanted) - n_same
-    is_plain = not n_cut and not text.startswith("/") and not is_address(text)
-    if not is_plain:
-        yield "".join(f"{part}/" for part in parts[:-1]), f"{{name}}{ending}"
-    rest = "{}" if is_plain else f"{{{n_cut}:}}"
-    yield "".join(f"{part}/" for part in parts[: len(parts) - n_same]), rest + ending
-
-
-def _common_pattern(folders: Sequence[str]) -> str:
-    """Return a pattern of several folders of equal depth, or "".
-
-    >>> _common_pattern(["images_1/png/", "images_2/png/"]), _common_pattern(["a/"])
-    ('images_*/png/', '')
+@frozen
+class _Claim:
+    """What a column that may name photos would read: the files, the share that these are of the
+    images in their folder, the number of its different cells, and of rows for each of them.
     """
-    parts = [folder.split("/") for folder in dict.fromkeys(folders)]
-    if len(parts) < 2 or len({len(each) for each in parts}) > 1:
-        return ""
-    columns = [list(dict.fromkeys(column)) for column in zip(*parts, strict=True)]
-    return "/".join(words[0] if len(words) == 1 else f"{_prefix(words)}*" for words in columns)
+
+    column: str
+    form: ColumnFormat
+    files: set[str]
+    coverage: float
+    n_cells: int
+    rows_per_cell: float
+    are_numbers: bool
+
+    @property
+    def is_of_names(self) -> bool:
+        """Whether the cells are names of photos, and not words or numbers that photos happen to
+        have in their names: few numbers that recur are counts.
+        """
+        means_all, are_few_rows = names_all(self.form.path), self.rows_per_cell <= MAX_ROWS
+        if not self.are_numbers:
+            return are_few_rows or not means_all
+        has_name = has_name_of_photos(self.column)
+        if self.rows_per_cell < 1.1 and (has_name or self._has_name_of_ids):
+            return True
+        if has_name and self.n_cells > MAX_CATEGORIES:
+            return True
+        may_count = has_name and means_all  # the photos of its row
+        return are_few_rows and self.coverage >= NEARLY_ALL and not may_count
+
+    @property
+    def rank(self) -> tuple[float, bool, int]:
+        """What decides between columns that name the same photos."""
+        return round(self.coverage, 1), self._has_name_of_ids, self.n_cells
+
+    @property
+    def _has_name_of_ids(self) -> bool:
+        return bool(NAME_OF_IDS.search(self.column))
 
 
-def _prefix(words: Sequence[str]) -> str:
-    letters = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
-    return "".join(column[0] for column in letters)
+def _claim(cells: DistinctCells, form: ColumnFormat, folder: Folder) -> _Claim:
+    counts = cells.count(cells.texts())
+    read = cells.with_format(form).rows()
+    files = {*named_images(read, [cells.column], folder)}
+    place, _ = split_template(form.path)
+    n_near = sum(image.startswith(place) for image in folder.images)
+    return _Claim(
+        cells.column,
+        form,
+        files,
+        coverage=len(files) / max(n_near, 1),
+        n_cells=len(counts),
+        rows_per_cell=sum(counts.values()) / max(len(counts), 1),
+        are_numbers=_are_numbers(counts),
+    )
+
+
+def _choose(claims: Sequence[_Claim]) -> dict[str, ColumnFormat]:
+    """Choose the columns that name photos, with their formats: of those that name the same photos,
+    the one that names the most, and each of them once.
+    """
+    chosen: dict[str, ColumnFormat] = {}
+    taken: set[str] = set()
+    for claim in sorted(claims, key=lambda claim: claim.rank, reverse=True):
+        if claim.is_of_names and taken.isdisjoint(claim.files):
+            chosen[claim.column] = claim.form
+            taken |= claim.files
+    return chosen
+
+
+def _without_copies(table: Table, found: Mapping[str, FormatGuess]) -> dict[str, FormatGuess]:
+    """Mark the columns that name, in every row, the photos of another column."""
+    if len(found) < 2:
+        return dict(found)
+    rows = table.take(_spread(len(table)))
+    names = [column for column, guess in found.items() if not guess.problem]
+    read = rows.with_formats({column: found[column].form for column in names})
+    files = {column: [_files_of_row(row) for row in photos_of(read, column)] for column in names}
+    kept: dict[str, FormatGuess] = {}
+    for column, guess in found.items():
+        others = [other for other in kept if other in files and column in files]
+        same = next((other for other in others if _agree(files[other], files[column])), "")
+        kept[column] = FormatGuess(column, same_as=same) if same else guess
+    return kept
+
+
+def _files_of_row(photos: Sequence[Any]) -> list[Path]:
+    return sorted(chain.from_iterable(map(found_files, photos)))
+
+
+def _agree(first: Sequence[list[Path]], second: Sequence[list[Path]]) -> bool:
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a and b]
+    return bool(pairs) and sum(a == b for a, b in pairs) >= NEARLY_ALL * len(pairs)
 
 
 def _explain(column: str, cells: Sequence[Any], root: Path, form: ColumnFormat) -> FormatGuess:
-    """Say how cells name photos, by an example, unless it is the plain way."""
-    examples = (_example(cell, root, form) for cell in cells)
-    changed = next(filter(None, examples), "")
+    """Say how cells name photos, by an example, of several photos if there is one, unless it is the
+    plain way.
+    """
+    examples = [example for cell in cells if (example := _example(cell, root, form))]
+    _, changed = max(examples, key=lambda example: example[0] > 1, default=(0, ""))
     if changed and form == ColumnFormat():
         form = ColumnFormat(path="{}")
     return FormatGuess(column, form, (f"{changed} ({describe(form)})",) if changed else ())
 
 
-def _example(cell: Any, root: Path, form: ColumnFormat) -> str:
-    photos = _names([cell], root, form)
+def _example(cell: Any, root: Path, form: ColumnFormat) -> tuple[int, str] | None:
+    """Count the photos of a cell, and say which they are, if that is not what the cell says."""
+    photos = photos_in_cells([cell], root, form)
     if isinstance(cell, str) and any(isinstance(photo, bytes) for photo in photos):
-        return f"{cell[:30]}… is a photo within the table"
-    paths = [path for photo in photos if (path := _path_of(photo))]
+        return 1, f"{cell[:30]}… is a photo within the table"
+    paths = list(chain.from_iterable(map(found_files, photos)))
     shown = [os.path.relpath(path, os.path.realpath(root)).replace(os.sep, "/") for path in paths]
     if not paths or cell in (shown, *shown[:1]):
-        return ""
-    return f"{quote(cell, 60)} is {' and '.join(shown)}"
+        return None
+    listed = " and ".join(shown[:3]) + (f" and {len(shown) - 3} more" if shown[3:] else "")
+    accents = ", with accents written otherwise" if _differ_by_accents(cell, shown[0]) else ""
+    return len(shown), f"{quote(cell, 60)} is {listed}{accents}"
+
+
+def _differ_by_accents(cell: Any, path: str) -> bool:
+    name = (path_parts(tidy(str(cell))) or [""])[-1]
+    composed = [unicodedata.normalize("NFC", text) for text in (name, path)]
+    return name not in path and composed[0] in composed[1]

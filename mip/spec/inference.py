@@ -28,7 +28,7 @@ from mip.spec.guess_numbers import has_leading_zeros
 _IMAGE_NAME = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})", re.IGNORECASE)
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 _OTHER_DATE = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
-_NAME_OF_IDS = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
+NAME_OF_IDS = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
 _NAME_OF_CODES = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
 _LONG_NUMBER = re.compile("[0-9]{16,}")
 _VECTOR = re.compile(r"[\[(] *[-+\d.e]+([,; ]+[-+\d.e]+)+ *[\])]", re.IGNORECASE)
@@ -66,6 +66,7 @@ Role = Literal[
     "odd name",
     "rare text",
     "row name",
+    "same photos",
 ]
 
 
@@ -230,7 +231,7 @@ def guess_number(cells: DistinctCells, known: Mapping[str, int], values: np.ndar
     column, n_values, counts = cells.column, len(known), _counts(known, cells)
     low, high = values.min(), values.max()
     is_whole, are_unique = bool((values == np.round(values)).all()), n_values == len(cells.table)
-    names_ids = high - low == n_values - 1 or re.search(_NAME_OF_IDS, column)
+    names_ids = high - low == n_values - 1 or re.search(NAME_OF_IDS, column)
     is_code = is_whole and (_match(_LONG_NUMBER, known) or has_leading_zeros(known))
     if is_whole and are_unique and (names_ids or is_code):
         return Guess(column, "row name", counts, "it names the rows")

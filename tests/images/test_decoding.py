@@ -15,12 +15,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import bits, spec_of
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 import mip
 from mip.branches import Image as PhotoBranch
 from mip.errors import DataError, SpecError
-from mip.images import decode, resolve_path
+from mip.images import decode, guess_value_range, resolve_path
 from mip.images.decoding import MAX_PIXELS, known_formats
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -105,11 +107,32 @@ def test_sixteen_bits_are_scaled_to_eight(kind, tmp_path):
     assert pixels(tmp_path, "a") == [[[0] * 3, [1] * 3], [[128] * 3, [255] * 3]]
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "float32"])
+def test_the_values_of_a_range_are_black_and_white(dtype, tmp_path):
+    greys = np.array([[1000, 2000], [0, 9999]], dtype=dtype)
+    Image.fromarray(greys).save(tmp_path / "a.tif")
+    read = decode(tmp_path, "a.tif", 2, value_range=(0, 4000))
+    assert read[0].tolist() == [[63, 127], [0, 255]]
+
+
+def test_a_range_leaves_eight_bits_as_they_are(tmp_path):
+    Image.fromarray(np.array([[0, 100], [200, 255]], dtype=np.uint8)).save(tmp_path / "a.png")
+    assert decode(tmp_path, "a.png", 2, value_range=(0, 9))[0].tolist() == [[0, 100], [200, 255]]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_pixels_without_a_known_scale_are_refused(dtype, tmp_path):
-    Image.fromarray(np.ones((2, 2), dtype=dtype)).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match=r"a\.tif is broken \(its 32-bit pixels have no known"):
+def test_pixels_of_32_bits_need_a_range_which_the_error_names(dtype, tmp_path):
+    Image.fromarray(np.array([[-1000, 1299]], dtype=dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"^a\.tif has pixels of 32 bits: .* \[-1000, 1300\]$"):
         decode(tmp_path, "a.tif", 2)
+
+
+@given(low=st.integers(-(10**9), 10**9), span=st.integers(1, 10**9), unit=st.sampled_from([1, 256]))
+def test_a_guessed_range_holds_what_was_seen_and_a_quarter_of_it_is_used(low, span, unit):
+    black, white = guess_value_range(low / unit, (low + span) / unit)
+    assert black <= low / unit
+    assert (low + span) / unit <= white
+    assert span / unit >= 0.25 * (white - black)
 
 
 def test_black_and_white_is_read(tmp_path):

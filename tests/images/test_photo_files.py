@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 import mip
 from mip.data import ColumnFormat, PhotoName, from_columns
 from mip.errors import DataError
-from mip.images import decode, resolve_path
+from mip.images import decode, find_photo, photos_of, resolve_path
 from mip.images.decoding import known_formats
 from mip.spec import make_draft
 
@@ -88,6 +88,53 @@ def test_a_name_that_two_files_have_is_none_of_them(base):
         resolve_path(base, "6.png", "y*/{}")
 
 
+@pytest.fixture(scope="module")
+def views(tmp_path_factory):
+    """A folder with one, two and three images for the names 1, 2 and 3, and texts beside them."""
+    folder = tmp_path_factory.mktemp("views")
+    for k in (1, 2, 3):
+        for view in range(k):
+            save(folder / f"img/{k}/{view}.jpg")
+            save(folder / f"scans/{k}_{view}.{'png' if view else 'jpg'}")
+        (folder / f"img/{k}/notes.txt").touch()
+    return folder
+
+
+@pytest.mark.parametrize("path", ["img/{}/*", "scans/{}_*.*", "scans/{}*"])
+def test_a_wildcard_in_the_name_of_a_file_means_all_images_that_match(path, views):
+    rows = from_columns({"id": [3, 1, "2.0", 4]}, views).with_formats(
+        {"id": ColumnFormat(path=path)}
+    )
+    *found, lost = photos_of(rows, "id")
+    files = [[find_photo(photo) for photo in row] for row in found]
+    globbed = [views.glob(path.replace("{}", name)) for name in "312"]
+    assert files == [sorted(file for file in each if file.suffix != ".txt") for each in globbed]
+    with pytest.raises(DataError, match=r"4.* is missing"):
+        find_photo(*lost)
+
+
+def test_an_ending_and_a_folder_are_one_of_several(views):
+    save(views / "scans/3_0.png")
+    for path, name in (("scans/{}.*", "3_0"), ("img/*/{}", "0.jpg")):
+        rows = from_columns({"id": [name]}, views).with_formats({"id": ColumnFormat(path=path)})
+        [[photo]] = photos_of(rows, "id")
+        with pytest.raises(DataError, match="which of them"):
+            find_photo(photo)
+
+
+def test_all_images_of_a_row_are_encoded_looked_for_and_cached(views, tmp_path):
+    rows = from_columns({"id": [3, 1, 2]}, views)
+    rows = rows.with_formats({"id": ColumnFormat(path="img/{}/*")})
+    branch = mip.branches.Image(["id"], size=8)
+    facts = branch.adapt(rows)
+    assert (branch.encode(facts, rows)["present"] == 1).sum(dim=1).tolist() == [3, 1, 2]
+    assert list(branch.problems(rows)) == []
+    before = branch.cache(facts, rows, tmp_path).digests
+    save(views / "img/1/9.jpg")
+    after = branch.cache(facts, rows, tmp_path).digests
+    assert (before == after).tolist() == [True, False, True]
+
+
 PIECES = ["..", ".", "/", "\\", "secret.png", "out", "img", "base", "link.png", "*", "[", "'", " "]
 PIECES += ["file://", "C:", "\0", "{}", "{name}", "SECRET.PNG", "http://", "~", "a*", "3.jpg"]
 
@@ -136,17 +183,6 @@ def test_files_that_several_cells_would_share_are_no_rule(tmp_path):
     cells = {"photo": [f"/home/ann/{'cd'[k % 2]}/{k // 2}.jpg" for k in range(N)], "y": range(N)}
     spec = mip.parse(make_draft(from_columns(cells, tmp_path), "y", "t.csv").text)
     assert spec.data.columns["photo"].path == "p/{2:}"
-
-
-@pytest.mark.parametrize("sep", [";", "|", ",", "json"])
-def test_several_photos_in_a_cell(sep, tmp_path):
-    for k in range(N):
-        save(tmp_path / f"img/{k}.jpg")
-    pairs = [[f"img/{k}.jpg", f"img/{(k + 1) % N}.jpg"] for k in range(N)]
-    cells = [str(pair) if sep == "json" else f"{sep} ".join(pair) for pair in pairs]
-    rows = from_columns({"photo": cells, "y": np.arange(N) + 0.5}, tmp_path)
-    read = rows.with_formats(mip.parse(make_draft(rows, "y", "t.csv").text).data.columns)
-    assert [[photo.text for photo in photos] for photos in read.photos("photo")] == pairs
 
 
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,"])

@@ -1,0 +1,57 @@
+"""The images beside a table, and which of them no column names."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from mip.data import PhotoName, Table, photo_name
+from mip.errors import quote
+from mip.spec.photo_forms import found_files
+from mip.spec.photo_templates import Folder
+
+MANY = 0.1
+"""Images in a folder are worth a line if there are this many for each row, and more than others of
+the folder that are named."""
+
+
+def named_images(table: Table, columns: Iterable[str], folder: Folder) -> Iterator[str]:
+    """Iterate over the files that columns of photos name, by their paths relative to the table's
+    folder, with slashes.
+    """
+    root = os.path.realpath(folder.root)
+    photos = chain.from_iterable(table.photos(column) for column in columns)
+    for photo in chain.from_iterable(photos):
+        if isinstance(photo, PhotoName):
+            written = photo_name(photo.template, photo.text)
+            if written in folder.paths:  # as most are, and nothing has to be looked up
+                yield written
+            else:
+                paths = (os.path.relpath(path, root) for path in found_files(photo))
+                yield from (path.replace(os.sep, "/") for path in paths)
+
+
+def describe_unnamed(table: Table, columns: Iterable[str]) -> str:
+    """Say which images lie beside a table, if there are many for its rows, that no column of photos
+    names; "" if there are none.
+    """
+    if table.root is None:
+        return ""
+    folder = Folder(table.root)
+    named = {*named_images(table, columns, folder)}
+    unnamed = [image for image in folder.images if image not in named]
+    n_named, n_unnamed = Counter(map(_place, named)), Counter(map(_place, unnamed))
+    needed = max(2, MANY * len(table))
+    many = {place for place, n in n_unnamed.items() if n >= needed and n > n_named[place]}
+    shown = [image for image in unnamed if _place(image) in many]
+    if not shown:
+        return ""
+    rule = 'a path such as "images/{}_*.jpg" in [data.columns.COLUMN] says which belong to a row'
+    n_images = f"{len(shown)} images, such as {quote(shown[0], 60)}"
+    return f"{n_images}, are named by no column; {rule}"
+
+
+def _place(image: str) -> str:
+    return image.partition("/")[0] if "/" in image else ""
