@@ -220,6 +220,21 @@ def check_no_photo(
                 check_output(path, True, [mip.images.find_photo(photo)])
 
 
+def check_holds_no_photo(folder: Path, spec: mip.spec.Spec, table: Rows) -> None:
+    """Raise FileError for a folder in which photos of the table lie, unless it is that of a run."""
+    is_ours = mip.files.is_run(folder)
+    files = {os.path.realpath(path) for path in ([] if is_ours else folder.glob("*.*"))}
+    columns = mip.model.image_columns(spec)
+    for chunk in table.chunks(columns) if files else ():
+        cells = chain.from_iterable(mip.images.photos_of(chunk, column) for column in columns)
+        for photo in chain.from_iterable(cells):
+            with suppress(DataError):  # it names no file
+                is_name = isinstance(photo, mip.data.PhotoName)
+                if is_name and str(mip.images.find_photo(photo)) in files:
+                    text = f"has photos of the table, such as {photo}; choose another folder"
+                    raise FileError(f"{folder}: {text}")
+
+
 def _photos_named_like(path: Path, table: Rows) -> Iterator[mip.data.PhotoName]:
     """Yield the photos of cells that have the name of a file or a part of it."""
     import numpy as np

@@ -13,6 +13,7 @@ import typer
 
 import mip
 from mip.cli.inputs import (
+    check_holds_no_photo,
     check_outputs,
     check_outside_table,
     open_spec,
@@ -103,6 +104,7 @@ def fit(
         mip.files.check_run_folder(out, resume, force, [spec])
         check_outside_table(out, table)
         read_spec, rows = open_spec(spec, set_)
+        check_holds_no_photo(out, read_spec, rows)
         parts = split_rows(read_spec, rows, spec)
         ended = mip.run(
             read_spec,

@@ -6,6 +6,7 @@ from .columns import branch_columns as branch_columns
 from .columns import check_columns as check_columns
 from .columns import columns_of as columns_of
 from .columns import fingerprint as fingerprint
+from .columns import image_columns as image_columns
 from .columns import table_of as table_of
 from .columns import target_columns as target_columns
 from .mixing import can_mix as can_mix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mip.branches import leaf_branches, path_in_spec
+from mip.branches import Image, leaf_branches, path_in_spec
 from mip.data import AnyTable, Rows, TableLike, as_table, digest_texts
 from mip.errors import SpecError, hint
 from mip.heads import column_heads
@@ -27,6 +27,12 @@ def branch_columns(branch: object) -> tuple[str, ...]:
     """Return the columns that a branch reads: its field `columns`, or `column`."""
     column = getattr(branch, "column", None)
     return getattr(branch, "columns", (column,) if column else ())
+
+
+def image_columns(spec: Spec) -> list[str]:
+    """Return the columns from which a spec reads photos, in the order of its branches."""
+    images = [branch for _, branch in leaf_branches(spec.root) if isinstance(branch, Image)]
+    return [column for branch in images for column in branch.columns]
 
 
 def columns_of(spec: Spec) -> list[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import chain
 
-from mip.branches import Image, leaf_branches
 from mip.data import PhotoName, Rows
 from mip.errors import DataError
 from mip.images import describe_folder, find_photo, photos_of
+from mip.model.columns import image_columns
 from mip.spec import Spec
 
 MOST = 0.5
@@ -22,8 +22,7 @@ def check_most_found(spec: Spec, rows: Rows) -> None:
     """Raise DataError for a column of photos of which most cannot be found, saying what the cells
     look like and what the table's folder has.
     """
-    images = [branch for _, branch in leaf_branches(spec.root) if isinstance(branch, Image)]
-    for column in chain.from_iterable(branch.columns for branch in images):
+    for column in image_columns(spec):
         cells = (cell for chunk in rows.chunks([column]) for cell in photos_of(chunk, column))
         names = [photo for photo in chain.from_iterable(cells) if isinstance(photo, PhotoName)]
         lost = [photo for photo in names if not _is_there(photo)]

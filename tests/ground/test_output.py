@@ -480,6 +480,17 @@ def test_a_photo_of_the_table_is_an_input(here, command):
     assert (code, err) == (2, f"mip: error: {photo}: {INPUT}\n")
 
 
+def test_a_folder_of_photos_of_the_table_is_no_run(here, command):
+    draw_photos(here)
+    branch = '[branch.photo]\nkind = "image"\ncolumns = ["front"]\nsize = 8\n'
+    Path("houses.toml").write_text(SPEC + branch)
+    before = snapshot(here)
+    code, err = command("fit houses.toml --out photos")
+    text = "has photos of the table, such as photos/0.png; choose another folder"
+    assert (code, err) == (2, f"mip: error: photos: {text}\n")
+    assert snapshot(here) == before
+
+
 def test_the_files_of_a_run_are_inputs_with_its_model(here, command):
     before = snapshot(here)
     for words in (
