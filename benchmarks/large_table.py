@@ -95,4 +95,4 @@ def _limits(name: str, arguments: tuple[str, ...], time: float, memory: float) -
     ]
 
 
-ALL = (*_limits("new", NEW, 4, 8), *_limits("check", CHECK, 8, 30))
+ALL = (*_limits("new", NEW, 4, 8), *_limits("check", CHECK, 4, 8))

@@ -110,7 +110,7 @@ def test_threads_are_set_and_restored(threads):
     assert torch.get_num_threads() == before
 
 
-LARGE = ("pipe-photos", "pipe-shards")
+LARGE = ("pipe-photos", "pipe-shards", "start-new-", "start-check-")
 """The beginnings of the names of benchmarks whose data takes seconds to write."""
 
 
