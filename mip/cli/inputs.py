@@ -237,22 +237,20 @@ def check_holds_no_photo(folder: Path, spec: mip.spec.Spec, table: Rows) -> None
 
 def _photos_named_like(path: Path, table: Rows) -> Iterator[mip.data.PhotoName]:
     """Yield the photos of cells that have the name of a file or a part of it."""
-    import numpy as np
     import pandas as pd
 
     stem = path.stem.casefold()
     substrings = {stem[start:end] for start, end in combinations(range(len(stem) + 1), 2)}
     for chunk in table.chunks():
         for column in chunk.columns:
-            cells = chunk[column]
+            cells = chunk[column].reset_index(drop=True)
             if not isinstance(cells.dtype, pd.StringDtype):
                 cells = pd.Series(map(_name_in, chunk.cells(column)), dtype="str")
-            names = cells.str.casefold()
-            is_word = pd.to_numeric(names, errors="coerce").isna()
-            named = names.isin(substrings) | (
-                is_word & names.str.contains(stem, regex=False, na=False)
-            )
-            for photo in chain.from_iterable(chunk.take(np.flatnonzero(named)).photos(column)):
+            names = cells.drop_duplicates().str.casefold()
+            longer = names[names.str.contains(stem, regex=False, na=False)]
+            words = longer[pd.to_numeric(longer, errors="coerce").isna()]
+            rows = names.index[names.isin(substrings)].union(words.index)
+            for photo in chain.from_iterable(chunk.take(rows.to_numpy()).photos(column)):
                 if isinstance(photo, mip.data.PhotoName):
                     yield photo
 
