@@ -86,7 +86,7 @@ def _guess_formats(
     shown = [name for name, found in photos.items() if not found.problem]
     others = [cells for name, cells in columns.items() if name not in shown]
     formats = guess_formats(others, day_first)
-    for target in targets:
+    for target in formats.keys() & {*targets}:
         cells, is_number = columns[target], formats[target].form.writes_numbers
         if not is_number and (form := guess_set(cells)):
             formats[target] = FormatGuess(target, form, (describe_set(cells, form),))

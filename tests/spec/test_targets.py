@@ -219,6 +219,12 @@ def test_several_targets_are_a_joint_head_of_what_each_would_be():
         assert f"{column}: {part.kind}, " in notes
 
 
+def test_a_target_with_a_format_of_its_own_keeps_it():
+    table = from_columns({"x": np.arange(40) % 7, "y": [f"{k},5" for k in range(40)]})
+    table = table.with_formats({"y": ColumnFormat(decimal=",")})
+    assert make_draft(table, "y", "t.csv").notes[0].startswith("y: regression, 40 different")
+
+
 def test_a_row_without_one_of_the_targets_is_left_out():
     spec, notes, text = drafted(["", *range(1, 40)], kind=["oak", "ash"] * 19 + ["", "oak"])
     assert "2 rows lack a target, and will be left out" in notes
