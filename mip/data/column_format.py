@@ -37,7 +37,8 @@ class ColumnFormat:
     """How the cells of a column are written. Cells that are no text, such as the floats of a
     DataFrame, are read as they are.
 
-    Numbers have `decimal` before their fraction, may have `thousands` between groups of three
+    Numbers have `decimal` before their fraction, where "" is a point or a comma, but not before
+    three digits, which could be thousands. They may have `thousands` between groups of three
     digits (a comma also between those of two before them, "12,34,567"), and may have `unit` before
     or after them ("$", "m2", "%"), which is left out; "|" divides several units ("year|years").
     `multipliers` are what may follow a number, before the unit, with what it is multiplied by:
@@ -61,7 +62,7 @@ class ColumnFormat:
     [1200000.0, 350000.0, 12.0]
     """
 
-    decimal: str = field(default=".", validator=in_((".", ",")))
+    decimal: str = field(default=".", validator=in_((".", ",", "")))
     thousands: str = field(default="", validator=in_(("", ",", ".", " ", "'", "_")))
     unit: str = ""
     multipliers: Mapping[str, float] = field(factory=dict)
@@ -96,7 +97,7 @@ class ColumnFormat:
                 raise FieldError("merge", f"has '{word}' in '{name}', and merges others into it")
 
     def __attrs_post_init__(self) -> None:
-        if self.thousands == self.decimal:
+        if self.thousands and self.thousands == self.decimal:
             raise FieldError("thousands", f"and 'decimal' are both '{self.decimal}'")
         if not all(self.sep):
             raise FieldError("sep", "has an empty text")
@@ -156,7 +157,7 @@ class ColumnFormat:
             return 'of minutes and seconds, such as "1:02:33" or "2h 5min"'
         units = " or ".join(map(repr, filter(None, self.unit.split("|"))))
         words = [
-            f"a decimal {_NAMES[self.decimal]}",
+            f"a decimal {_NAMES[self.decimal]}" if self.decimal else "no three decimals",
             f"{_NAMES[self.thousands]}s between thousands" if self.thousands else "",
             f"the unit {units} if any" if units else "",
             f"{' or '.join(map(repr, self.multipliers))} behind it if any" * bool(self.multipliers),
@@ -207,12 +208,14 @@ def _number_pattern(
     grouped = rf"[1-9][0-9]{{0,2}}(?:{between}[0-9]{{3}})+" if thousands else "(?!)"
     if thousands == ",":  # lakhs and crores too
         grouped += "|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}"
+    # Where no mark is known, three digits behind one could be thousands.
+    point = re.escape(decimal) or "[.,](?![0-9]{3}(?![0-9]))"
     beside = rf"\s*(?:{_any_of(unit.split('|'))})?\s*" if unit else r"\s*"
     times = rf"|\s*(?P<multiplier>{_any_of(multipliers) or '(?!)'})"
     return re.compile(
         rf"\s*(?:(?P<minus>[-−])|\+|(?P<open>\())?{beside}(?P<inner_minus>-)?"
         rf"(?P<whole>(?P<grouped>{grouped})|[0-9]*)"
-        rf"(?:{re.escape(decimal)}(?:(?P<fraction>[0-9]+)|[-–—]{{1,2}})?)?"
+        rf"(?:{point}(?:(?P<fraction>[0-9]+)|[-–—]{{1,2}})?)?"
         rf"(?:(?(grouped)(?!))(?P<exponent>[eE][-+]?[0-9]+){times})?(?P<last_minus>\s*[-−])?{beside}"
         r"(?(open)\))\s*"
     )

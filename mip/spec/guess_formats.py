@@ -108,7 +108,7 @@ def _has_decimal_comma(columns: Iterable[DistinctCells]) -> bool | None:
         counts = _count_texts(cells)
         if any("," in text for text in counts) and len(counts) > 1:
             writing = guess_number_writing(counts)
-            if writing and not writing.rivals:
+            if writing and not writing.rivals and writing.form.decimal:
                 found.add(writing.form.decimal == ",")
     return found.pop() if len(found) == 1 else None
 

@@ -282,11 +282,10 @@ def _separators(numbers: str, decimal_comma: bool | None) -> Iterator[tuple[str,
     for thousands, decimal in pairs:
         if (thousands in numbers) and (decimal == "." or "," in numbers or thousands == "."):
             yield thousands, decimal
+    has_mark = "." in numbers or "," in numbers
     for thousands, pattern in {" ": r"\s", "'": "['’]", "_": "_"}.items():
         if re.search(pattern, numbers):
-            # Who divides thousands by a blank has a decimal comma, also if no number shows it.
-            is_comma = thousands == " " and decimal_comma is not False
-            yield from [(thousands, mark) for mark in (",." if is_comma else ".,")]
+            yield from ((thousands, mark) for mark in (".," if has_mark else [""]))
 
 
 def describe(form: ColumnFormat) -> str:

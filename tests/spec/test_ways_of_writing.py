@@ -115,10 +115,13 @@ def test_exponents_behind_a_decimal_comma_come_back(mantissas, exponent):
     assert numbers([cell.replace(".", ",") for cell in cells]) == [float(cell) for cell in cells]
 
 
-def test_blanks_between_thousands_go_with_a_decimal_comma():
-    meters = read([f"{k} 319 m" for k in range(1, 30)])
-    assert meters.formats["v"].decimal == ","
-    assert read(["3 319.5 m", "4 000 m"]).formats["v"].decimal == "."
+@pytest.mark.parametrize("mark", [" ", "'", "_"])
+def test_where_no_number_shows_its_decimals_three_of_them_are_no_number(mark):
+    form = read([f"{k}{mark}319 m" for k in range(1, 30)]).formats["v"]
+    assert form.decimal == ""
+    cells = [f"3{mark}319 m", f"3{mark}319.5 m", "3,25 m", "3.319 m", "3,319 m"]
+    assert [form.parse_number(cell) for cell in cells] == [3319, 3319.5, 3.25, None, None]
+    assert read([f"3{mark}319,5", f"4{mark}000"]).formats["v"].decimal == ","
 
 
 @given(
