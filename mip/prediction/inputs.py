@@ -21,6 +21,7 @@ from mip.branches import (
 from mip.data import (
     IMAGE_SUFFIXES,
     AnyRows,
+    PhotoName,
     Rows,
     Shards,
     Table,
@@ -144,7 +145,8 @@ def photo_table(photos: Sequence[tuple[str, Path]], column: str) -> Table:
             raise DataError(f"{name}: there is no such photo{hint(path.name, near)}")
     paths = [os.path.realpath(path) for _, path in photos]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    cells = [os.path.relpath(path, root) for path in paths]
+    # As names, to which no rule of the spec applies that leads from cells to paths.
+    cells = [PhotoName(os.path.relpath(path, root), Path(root)) for path in paths]
     frame = pd.DataFrame({column: cells}, index=[name for name, _ in photos])
     return from_frame(frame, root, "photos")
 

@@ -105,6 +105,7 @@ FIELDS: Mapping[str, Words] = {
         "size": "image_size img_size resolution input_size",
         "stride": "strides output_stride downsample",
         "unseen_rate": "unknown_rate oov_rate",
+        "value_range": "range window in_range data_range intensity_range max_value",
     },
     "ColumnFormat": {
         "date_format": "format datetime_format strptime",

@@ -6,8 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 
-from mip.data import PhotoName, Table, photo_name
+from mip.data import FORMATS, PhotoName, Table, photo_name
 from mip.errors import quote
 from mip.spec.photo_forms import found_files
 from mip.spec.photo_templates import Folder
@@ -45,6 +46,7 @@ def describe_unnamed(table: Table, columns: Iterable[str]) -> str:
     n_named, n_unnamed = Counter(map(_place, named)), Counter(map(_place, unnamed))
     needed = max(2, MANY * len(table))
     many = {place for place, n in n_unnamed.items() if n >= needed and n > n_named[place]}
+    many -= {place for place in many if place and _has_table(table.root / place)}
     shown = [image for image in unnamed if _place(image) in many]
     if not shown:
         return ""
@@ -55,3 +57,8 @@ def describe_unnamed(table: Table, columns: Iterable[str]) -> str:
 
 def _place(image: str) -> str:
     return image.partition("/")[0] if "/" in image else ""
+
+
+def _has_table(folder: Path) -> bool:
+    # Whose rows the images in it belong to.
+    return any(path.suffix.lower() in FORMATS for path in folder.iterdir())

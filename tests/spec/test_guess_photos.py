@@ -176,6 +176,13 @@ def test_a_name_in_the_paths_of_several_images_means_all_of_them(path, prefix, t
     assert found_files(table, "id") == files
 
 
+def test_a_photo_that_is_given_by_its_path_needs_no_rule(folder):
+    spec, table, _ = drafted({"id": range(N)}, folder)
+    plan = mip.adapt(spec, table)
+    predict = mip.predictor(plan, mip.init(mip.build(plan), mip.adamw(1e-3)))
+    assert predict(folder / "img/3.jpg").value.tolist() == predict(table[3:4]).value.tolist()
+
+
 # What else a first spec says of photos.
 
 
