@@ -26,6 +26,7 @@ from mip.data import (
     is_address,
     names_all,
     names_several,
+    path_parts,
     photo_name,
     split_template,
     tidy,
@@ -81,7 +82,8 @@ def _resolve(root: Path | None, cell: str, template: str) -> list[str]:
     if is_address(cell) and not cuts_folders(template):
         cure = "which is not followed: download the photos"
         raise DataError(f"{printable(cell)} is an address, {cure}")
-    if cuts_folders(template) and names_several(cell):  # all but the last would be cut off
+    if cuts_folders(template) and names_several(cell) and not names_several(path_parts(cell)[-1]):
+        # Of its photos all but one would be cut off.
         raise MissingImageError(_why_missing(cell, template))
     try:
         return _find(os.path.realpath(root or "."), cell, template)

@@ -34,6 +34,7 @@ def base(tmp_path_factory):
     folder = outside / "base"
     for name in ("img/3.jpg", "img/Photo.PNG", "img/0007.jpg", "a*/b.png", "y1/4.png", "y2/5.png"):
         save(folder / name)
+    save(folder / "img/3.jpg - Copy.jpg")
     (folder / "out").symlink_to(outside)
     (folder / "img" / "link.png").symlink_to(outside / "secret.png")
     return folder
@@ -56,6 +57,7 @@ FOUND = {
     ("/home/ann/img/3.jpg", "{2:}"): "img/3.jpg",
     ("https://a.org/x/3.jpg?size=9", "img/{name}"): "img/3.jpg",
     ("secret", "../{}.png"): "../secret.png",
+    ("C:\\x\\3.jpg - Copy.jpg", "img/{name}"): "img/3.jpg - Copy.jpg",
 }
 
 
@@ -78,6 +80,22 @@ def test_a_cell_finds_its_file(cell, template, base):
 )
 def test_a_cell_has_no_wildcards_and_does_not_leave(cell, template, base):
     with pytest.raises(DataError, match=r"leaves the table's folder|is missing"):
+        resolve_path(base, cell, template)
+
+
+SEVERAL = {
+    ("img/3.jpg;img/0007.jpg", "img/{name}"): True,
+    ("https://a.org/7.jpg?w=9 https://a.org/3.jpg", "img/{name}"): True,
+    ("x/y/7.jpg\nx/y/3.jpg", "{2:}"): True,
+    ("img/9.jpg, img/3.jpg", "{}"): True,
+    ("img/9.jpg", "{}"): False,
+}
+
+
+@pytest.mark.parametrize(("cell", "template"), SEVERAL)
+def test_no_photo_is_cut_off_with_the_folders(cell, template, base):
+    text = "names several photos" if SEVERAL[cell, template] else "is missing"
+    with pytest.raises(DataError, match=text):
         resolve_path(base, cell, template)
 
 
