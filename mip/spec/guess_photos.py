@@ -17,6 +17,7 @@ from mip.data import (
     ColumnFormat,
     PhotoName,
     Table,
+    as_text,
     is_address,
     is_image,
     is_list,
@@ -150,7 +151,7 @@ def _may_be_counts(cells: Sequence[Any], form: ColumnFormat) -> bool:
 
 
 def _are_numbers(cells: Iterable[Any]) -> bool:
-    return all(re.fullmatch(r"\s*[0-9]+(\.0+)?\s*", str(cell)) for cell in cells)
+    return all(re.fullmatch(r"\s*[0-9]+(\.0+)?\s*", as_text(cell)) for cell in cells)
 
 
 def _guess(table: Table, column: str, cells: Sequence[Any], folder: Folder) -> FormatGuess:
@@ -284,6 +285,6 @@ def _example(cell: Any, root: Path, form: ColumnFormat) -> tuple[int, str] | Non
 
 
 def _differ_by_accents(cell: Any, path: str) -> bool:
-    name = (path_parts(tidy(str(cell))) or [""])[-1]
+    name = (path_parts(tidy(as_text(cell))) or [""])[-1]
     composed = [unicodedata.normalize("NFC", text) for text in (name, path)]
     return name not in path and composed[0] in composed[1]

@@ -14,6 +14,7 @@ from mip.data import (
     IMAGE_SUFFIXES,
     ColumnFormat,
     PhotoName,
+    as_text,
     fold,
     listed,
     objects_in,
@@ -63,7 +64,7 @@ def image_share(cells: Sequence[Any], form: ColumnFormat | None = None) -> float
     0.5
     """
     if form is None:
-        may_divide = any(_ENDING.search(str(cell)) for cell in cells)
+        may_divide = any(_ENDING.search(as_text(cell)) for cell in cells)
         forms = list_forms(cells) if may_divide else [ColumnFormat()]
         return max(image_share(cells, form) for form in forms)
     photos = photos_in_cells(cells, None, form)

@@ -141,7 +141,7 @@ BAD = {
     "half.tif": (half(noise(kind="TIFF")), "is truncated"),
     "half.webp": (half(noise(kind="WEBP")), "is broken (could not create decoder object)"),
     "flipped bits.png": (changed(noise(kind="PNG"), 5000, b"\x00"), "is broken ("),
-    "float.tif": (coded(Image.new("F", (4, 4)), "TIFF"), "is broken (its 32-bit pixels have"),
+    "float.tif": (coded(Image.new("F", (4, 4)), "TIFF"), "has pixels of 32 bits: value_range says"),
     "bomb.png": (png(20_000, 20_000), "has more than 89,478,485 pixels"),
     "../secret.png": (None, "leaves the table's folder"),
     "/secret.png": (None, "leaves the table's folder"),

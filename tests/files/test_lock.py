@@ -58,7 +58,10 @@ def test_a_folder_that_another_process_holds_is_refused_until_it_is_killed(
     with pytest.raises(FileError) as caught:
         trained(table, out)
     assert str(caught.value) == refusal(out, holder.pid)
-    monkeypatch.setattr(sys, "argv", ["mip", "fit", "no.toml", "--out", str(out), "--force"])
+    spec = tmp_path / "spec.toml"
+    head = '[head]\nkind = "regression"\ncolumn = "price"\n'
+    spec.write_text(f'[data]\ntable = "{tmp_path}/t.csv"\n{NUMBERS}{head}')
+    monkeypatch.setattr(sys, "argv", ["mip", "fit", str(spec), "--out", str(out), "--force"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
