@@ -31,6 +31,7 @@ from mip.errors import DataError, MipWarning, quote
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 CHUNK_ROWS = 2_000
 """Rows held as Python strings at a time: these take ten times the memory of a frame."""
@@ -103,32 +104,40 @@ def _read_unquoted(path: Path, form: CsvFormat, header: Sequence[str]) -> pd.Dat
     try:
         import pandas as pd
         import pyarrow as pa
-        from pyarrow import compute
-        from pyarrow import csv as arrow_csv
     except ImportError:
         return None
-    text, names = pa.large_string(), [str(k) for k in range(len(header))]
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            arrow_csv.ReadOptions(use_threads=False, column_names=names),
-            arrow_csv.ParseOptions(delimiter=sep, quote_char=False),
-            arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, text), strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid:
+    columns = _divide(path, sep, len(header), 0 if form.names else 1)
+    if columns is None:
         return None
-    longest = max(compute.max(compute.binary_length(cells)).as_py() or 0 for cells in table.columns)
-    if longest > MAX_CELL:
-        return None
-    rows = table.rename_columns(header).slice(0 if form.names else 1)
-    return rows.to_pandas(types_mapper={text: pd.StringDtype(na_value=float("nan"))}.get)
+    # Pieces would be joined whenever rows are taken. Only one column at a time is there twice.
+    whole = {name: columns.pop(0).combine_chunks() for name in header}
+    text = pd.StringDtype(na_value=float("nan"))
+    return pa.table(whole).to_pandas(types_mapper={pa.large_string(): text}.get)
 
 
 def _has_quote(path: Path) -> bool:
     with path.open("rb") as file:
         return any(b'"' in block for block in iter(partial(file.read, BLOCK_BYTES), b""))
+
+
+def _divide(path: Path, sep: str, width: int, first_row: int) -> list[pa.ChunkedArray] | None:
+    """Divide a file without quotes into columns of texts; None if Arrow cannot."""
+    import pyarrow as pa
+    from pyarrow import compute
+    from pyarrow import csv as arrow_csv
+
+    types = {str(k): pa.large_string() for k in range(width)}
+    try:
+        table = arrow_csv.read_csv(
+            path,
+            arrow_csv.ReadOptions(use_threads=False, column_names=[*types]),
+            arrow_csv.ParseOptions(delimiter=sep, quote_char=False),
+            arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid:
+        return None
+    lengths = [compute.max(compute.binary_length(cells)).as_py() or 0 for cells in table.columns]
+    return table.slice(first_row).columns if max(lengths) <= MAX_CELL else None
 
 
 def _read_lines(lines: Iterator[list[str]], header: list[str]) -> pd.DataFrame:
