@@ -35,7 +35,7 @@ def _write_table() -> Path:
     for k in range(10):
         columns[f"x{k}"] = rng.normal(100, 30, N_ROWS).round(1 + k % 4)
     for k, n_words in enumerate((5, 12, 30, 50)):
-        columns[f"word{k}"] = rng.choice([f"word{j}" for j in range(n_words)], N_ROWS)
+        columns[f"word{k}"] = rng.choice([f"word-{k}-{j}" for j in range(n_words)], N_ROWS)
     days = pd.Timestamp("2010-01-01") + pd.to_timedelta(rng.integers(0, 5000, N_ROWS), "D")
     columns |= {
         "rooms": rng.integers(1, 12, N_ROWS),

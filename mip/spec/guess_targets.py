@@ -80,9 +80,9 @@ def guess_target(cells: DistinctCells) -> TargetGuess:
     if any(map(is_list, cells.objects())):
         heads.Multilabel(column).adapt(table)
         return TargetGuess(column, "multilabel", "lists: any of several labels")
-    words, known = cells.count(cells.texts()), count_numbers(cells)
+    known = count_numbers(cells)
     is_number = len(known) > 1
-    words = known if is_number else words
+    words = known if is_number else cells.count(cells.texts())
     n_values, n_words = len(words), sum(words.values())
     if n_values < 2:
         raise DataError(f"{table.name}: column '{column}' has {_one_value(cells, words)}")
@@ -115,7 +115,8 @@ def count_numbers(cells: DistinctCells) -> dict[str, int]:
     """
     if cells.numbers is None:
         return {}
-    return cells.count(np.where(np.isnan(cells.numbers), "", cells.texts()).tolist())
+    known = cells.select(~np.isnan(cells.numbers))
+    return known.count(known.texts())
 
 
 def may_be_missing(word: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -112,7 +112,7 @@ def guess(cells: DistinctCells) -> Guess:
         return Guess(column, "lost files", counts, "none of these files exists")
     if n_values > 1 and (days := _days(cells, known)) is not None:
         return _guess_dates(column, days, counts)
-    if {BOOLEAN_WORDS.get(word.lower()) for word in known} == {*BOOLEAN_WORDS.values()}:
+    if _are_answers(known):
         return Guess(column, "yes or no", counts)
     if n_values > 1 and len(numbers := known_numbers(cells)):
         return guess_number(cells, known, numbers)
@@ -143,6 +143,16 @@ def _match(pattern: re.Pattern[str], words: Mapping[str, int], share: float = 1.
             if left / total <= share:
                 return False
     return total > 0
+
+
+def _are_answers(words: Iterable[str]) -> bool:
+    """Whether all words mean yes or no, and both are there."""
+    answers = set[float]()
+    for word in words:
+        if word.lower() not in BOOLEAN_WORDS:
+            return False
+        answers.add(BOOLEAN_WORDS[word.lower()])
+    return len(answers) == 2
 
 
 def _is_file(table: Table, word: str) -> bool:
