@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import accumulate
@@ -132,13 +132,13 @@ def hint(name: str, known: Iterable[str], meant: Sequence[str] = ()) -> str:
     return f"{guess} (known: {', '.join(listed)}, …)"
 
 
-def list_rows(rows: Sequence[int], limit: int = 8) -> str:
-    """List the first row numbers in a line of text.
+def list_first(items: Sequence[Any], limit: int = 8, write: Callable[[Any], str] = str) -> str:
+    """List the first items in a line of text.
 
-    >>> list_rows([3, 1]), list_rows(range(9), limit=2)
-    ('3, 1', '0, 1, …')
+    >>> list_first([3, 1]), list_first(["oak", "ash", "fir"], 2, quote)
+    ('3, 1', "'oak', 'ash', …")
     """
-    return ", ".join(map(str, rows[:limit])) + (", …" if len(rows) > limit else "")
+    return ", ".join(map(write, items[:limit])) + (", …" if len(items) > limit else "")
 
 
 def quote(value: object, limit: int = 40) -> str:

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from attrs import field, fields_dict, frozen
 from attrs.converters import optional
@@ -41,7 +39,7 @@ from mip.images import (
     check_photo,
     decode,
     decoder_version,
-    deep_greys,
+    find_deep_greys,
     guess_value_range,
     is_nearly_black,
     open_cache,
@@ -342,13 +340,8 @@ class Image:
 
 def _warn_of_dark_photos(table: Rows, column: str) -> None:
     """Warn of photos with greys of 16 bits that use a small part of them, by looking at a few."""
-    chunk = next(table.chunks([column]))
-    spread = np.linspace(0, len(chunk) - 1, min(len(chunk), LOOKED_AT)).astype(int)
-    whitest = 0.0
-    for photo in chain.from_iterable(photos_of(chunk.take(spread), column)):
-        with suppress(DataError):  # `problems` names a photo that cannot be read
-            depth, _, high = deep_greys(chunk.root, photo) or ("", 0, 0)
-            whitest = max(whitest, high if depth == "16-bit" else 0)
+    greys = find_deep_greys(next(table.chunks([column])), [column], LOOKED_AT)
+    _, whitest = greys.get("16-bit", (0, 0))
     if is_nearly_black(whitest):
         _, white = guess_value_range(0, whitest)
         text = f"greys of 16 bits that end at {whitest:g} are nearly black"

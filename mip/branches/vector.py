@@ -21,7 +21,6 @@ from mip.data import (
     as_array,
     is_list,
     moments,
-    parse_number,
 )
 from mip.errors import DataError, quote
 from mip.fields import MinLength, choice
@@ -147,10 +146,7 @@ def _array(cell: Any, form: ColumnFormat) -> np.ndarray | None:
     except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors without an array
         return None
     if values.dtype.kind not in "biuf" and values.ndim == 1:
-        numbers = [
-            form.parse_number(part) if isinstance(part, str) else parse_number(part)
-            for part in parts
-        ]
+        numbers = [form.parse_number(part) for part in parts]
         values = np.array(numbers, dtype=np.float64 if None not in numbers else object)
     with np.errstate(over="ignore"):  # of long doubles
         return values.astype(np.float64) if values.dtype.kind in "biuf" else None

@@ -244,7 +244,7 @@ def _photos_named_like(path: Path, table: Rows) -> Iterator[mip.data.PhotoName]:
     for chunk in table.chunks():
         for column in chunk.columns:
             cells = chunk[column].reset_index(drop=True)
-            if not isinstance(cells.dtype, pd.StringDtype):
+            if not mip.data.holds_text(cells):
                 cells = pd.Series(map(_name_in, chunk.cells(column)), dtype="str")
             names = cells.drop_duplicates().str.casefold()
             longer = names[names.str.contains(stem, regex=False, na=False)]

@@ -16,6 +16,8 @@ from .cells import is_list as is_list
 from .cells import parse_number as parse_number
 from .cells import with_ascii_digits as with_ascii_digits
 from .column_cells import holds_objects as holds_objects
+from .column_cells import holds_text as holds_text
+from .column_cells import spread_evenly as spread_evenly
 from .column_format import ColumnFormat as ColumnFormat
 from .csv_format import PLAIN as PLAIN
 from .csv_format import CsvFormat as CsvFormat
@@ -23,6 +25,7 @@ from .csv_format import check_header as check_header
 from .csv_format import csv_remarks as csv_remarks
 from .csv_format import sniff_csv as sniff_csv
 from .datasets import from_dataset as from_dataset
+from .dates import is_iso_date as is_iso_date
 from .dates import parse_dates as parse_dates
 from .dates import plain_date as plain_date
 from .durations import parse_duration as parse_duration
@@ -41,12 +44,12 @@ from .paths import table_files as table_files
 from .paths import walk_files as walk_files
 from .photo_names import PhotoName as PhotoName
 from .photo_names import cuts_folders as cuts_folders
-from .photo_names import fold as fold
 from .photo_names import is_address as is_address
-from .photo_names import listed as listed
 from .photo_names import names_all as names_all
 from .photo_names import names_several as names_several
+from .photo_names import normalize_name as normalize_name
 from .photo_names import objects_in as objects_in
+from .photo_names import parse_list as parse_list
 from .photo_names import path_parts as path_parts
 from .photo_names import photo_name as photo_name
 from .photo_names import photos_in as photos_in

@@ -36,6 +36,16 @@ def holds_text(cells: pd.Series) -> bool:
     return isinstance(cells.dtype, pd.StringDtype)
 
 
+def spread_evenly(n: int, most: int) -> np.ndarray:
+    """Choose positions of n rows, evenly spread from the first to the last: int64 [`most`], or [n]
+    if there are fewer.
+
+    >>> spread_evenly(10, 4), spread_evenly(2, 4)
+    (array([0, 3, 6, 9]), array([0, 1]))
+    """
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
 def holds_objects(cells: pd.Series) -> bool:
     """Whether some cells of a column are images or lists.
 

@@ -14,7 +14,7 @@ from attrs.validators import in_
 
 from mip.data.cells import parse_number, with_ascii_digits
 from mip.data.durations import parse_duration
-from mip.data.photo_names import listed, objects_in, template_error
+from mip.data.photo_names import objects_in, parse_list, template_error
 from mip.errors import FieldError
 
 _NAMES = {",": "comma", ".": "point", " ": "blank", "'": "apostrophe", "_": "underscore"}
@@ -135,7 +135,7 @@ class ColumnFormat:
             return [each.get(self.key) for each in objects]
         if not isinstance(cell, str) or not self.sep or cell.startswith("data:"):
             return cell
-        found = listed(cell, (str,))
+        found = parse_list(cell, (str,))
         parts = [part for part in (_split(cell, self.sep) if found is cell else found) if part]
         return parts[0] if len(parts) == 1 else parts or None
 

@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from mip.data.cells import parse_number
 from mip.data.table import Table
-from mip.errors import DataError, FieldError
+from mip.errors import DataError, FieldError, list_first
 
 SEPARATORS = (",", ";", "\t", "|")
 """The separators that are recognised, the likeliest first."""
@@ -163,7 +163,7 @@ columns: --names A,B
     words = [name for name in table.columns if name not in numbers]
     has_fraction = any(not name.strip().isdecimal() for name in numbers)
     if has_fraction and all(name in rows.texts(name) for name in words):
-        names = ", ".join(table.columns[:8]) + (", …" if len(table.columns) > 8 else "")
+        names = list_first(table.columns)
         letters = ",".join("ABCDEFGH"[: len(table.columns)])
         cure = f"give the names of the columns: --names {letters}"
         raise DataError(f"{table.name}: the first line looks like a row: {names}; {cure}")

@@ -85,6 +85,15 @@ def plain_date(text: str) -> str:
     return _WORD.sub(lambda word: MONTHS.get(word[1].lower(), word[0]), text)
 
 
+def is_iso_date(text: str) -> bool:
+    """Whether a text begins with an ISO date.
+
+    >>> is_iso_date("2024-12-31 10:15"), is_iso_date("2024-12")
+    (True, False)
+    """
+    return bool(_ISO_DATE.match(text))
+
+
 def _fill(
     dates: np.ndarray, texts: Sequence[str], parse: Callable[[list[str]], np.ndarray]
 ) -> np.ndarray:
@@ -127,7 +136,7 @@ def _from_numbers(texts: Sequence[str], unit: str) -> np.ndarray:
 
 def _parse_full_iso(texts: Sequence[str]) -> np.ndarray:
     """Parse ISO dates with a day, and no others."""
-    return _parse_iso([text if _ISO_DATE.match(text) else "" for text in texts])
+    return _parse_iso([text if is_iso_date(text) else "" for text in texts])
 
 
 def _parse_iso(texts: Sequence[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mip.errors import DataError, quote
+from mip.errors import DataError, list_first, quote
 
 if TYPE_CHECKING:
     from mip.data.table import Rows
@@ -82,7 +82,7 @@ def check_no_stray(folder: Path, parts: Mapping[str, str | None], what: str, cur
     strays = sorted(name for name, part in parts.items() if not part)
     if strays and divides(parts.values()):
         named = sorted({*parts} - {*strays})
-        listed = ", ".join(named[:5]) + (", …" if named[5:] else "")
+        listed = list_first(named, 5)
         raise DataError(f"{folder}: {quote(strays[0])} is beside the {what} ({listed}): {cure}")
 
 

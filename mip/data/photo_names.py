@@ -171,11 +171,11 @@ def tidy(text: str) -> str:
     return re.sub(r"^(\./+)+", "", text)
 
 
-def fold(name: str) -> str:
+def normalize_name(name: str) -> str:
     r"""Write a file's name without what systems change in it: case, and whether an accent is a part
     of its letter, as in most texts, or follows it, as on a Mac's disk.
 
-    >>> fold("E\u0301te\u0301.JPG") == fold("\u00e9t\u00e9.jpg")
+    >>> normalize_name("E\u0301te\u0301.JPG") == normalize_name("\u00e9t\u00e9.jpg")
     True
     """
     return unicodedata.normalize("NFC", name).casefold()
@@ -189,16 +189,18 @@ def photos_in(cell: Any, root: Path | None, template: str) -> list[Any]:
     [PhotoName(text='a.png', root=None, template='{}'), PhotoName(text='b.png', root=None, \
 template='{}')]
     """
-    cells = cell if is_list(cell) else listed(cell, (str,) if template == "{}" else (str, int))
+    cells = cell if is_list(cell) else parse_list(cell, (str,) if template == "{}" else (str, int))
     return [_photo(photo, root, template) for photo in as_photos(cells)]
 
 
-def listed(cell: Any, kinds: tuple[type, ...]) -> Any:
+def parse_list(cell: Any, kinds: tuple[type, ...]) -> Any:
     """Read a text that is a list in JSON, Python or numpy, whose entries are all of these types;
     other cells are returned as they are.
 
-    >>> listed('["a.png"]', (str,)), listed("['a.png' 'b.png']", (str,)), listed("[1, 2]", (str,))
-    (['a.png'], ['a.png', 'b.png'], '[1, 2]')
+    >>> parse_list('["a.png"]', (str,)), parse_list("['a.png' 'b.png']", (str,))
+    (['a.png'], ['a.png', 'b.png'])
+    >>> parse_list("[1, 2]", (str,))
+    '[1, 2]'
     """
     if not isinstance(cell, str) or not re.fullmatch(r"\s*\[.*\]\s*", cell, re.DOTALL):
         return cell
@@ -224,7 +226,7 @@ def objects_in(cell: Any) -> list[Mapping[str, Any]]:
     ([{'src': 'a.png'}], [{'src': 'a.png'}], [])
     """
     if isinstance(cell, str):
-        cell = listed(f"[{cell}]" if cell.lstrip()[:1] == "{" else cell, (dict,))
+        cell = parse_list(f"[{cell}]" if cell.lstrip()[:1] == "{" else cell, (dict,))
     entries = cell if is_list(cell) else [cell]
     return list(entries) if all(isinstance(entry, Mapping) for entry in entries) else []
 

@@ -24,7 +24,7 @@ from mip.data.parts import PARTS, part_name, part_sizes
 from mip.data.rows import AnyRows, as_table
 from mip.data.shards import AnyTable, RowGroup, Shards
 from mip.data.table import Table, format_row_label
-from mip.errors import DataError, quote
+from mip.errors import DataError, list_first, quote
 from mip.rng import derive, generator, uniform
 
 
@@ -288,7 +288,7 @@ def _split_by_names(table: AnyTable, column: str) -> tuple[AnyTable, ...]:
     words = {word for chunk in table.chunks([column]) for word in chunk.texts(column)}
     numbers = {word: PARTS.index(name) for word in words if (name := part_name(word))}
     if unknown := sorted(words - numbers.keys()):
-        names = ", ".join(map(quote, unknown[:5])) + ", …" * (len(unknown) > 5)
+        names = list_first(unknown, 5, quote)
         raise DataError(
             f"{table.name}: column '{column}' must say train, valid or test, not {names}"
         )

@@ -9,7 +9,7 @@ from .cache import open_cache as open_cache
 from .decoding import check_photo as check_photo
 from .decoding import decode as decode
 from .decoding import decoder_version as decoder_version
-from .decoding import deep_greys as deep_greys
+from .decoding import find_deep_greys as find_deep_greys
 from .decoding import photo_conversions as photo_conversions
 from .greys import guess_value_range as guess_value_range
 from .greys import is_nearly_black as is_nearly_black

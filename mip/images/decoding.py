@@ -13,9 +13,10 @@ import io
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 from toolz import identity
 from torch import Tensor
 
-from mip.data import PhotoName, as_array, as_photo
+from mip.data import PhotoName, Table, as_array, as_photo, spread_evenly
 from mip.errors import DataError
 from mip.images.greys import (
     NoScaleError,
@@ -33,7 +34,7 @@ from mip.images.greys import (
     guess_value_range,
     scale_greys,
 )
-from mip.images.photo_files import find_photo, printable, read_photo
+from mip.images.photo_files import find_photo, photos_of, printable, read_photo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -320,19 +321,28 @@ def photo_conversions(root: Path | None, cell: Cell) -> list[str]:
         return [name for name, applies in CONVERSIONS.items() if applies(image)]
 
 
-def deep_greys(root: Path | None, cell: Cell) -> tuple[str, float, float] | None:
-    """Return the depth of a photo whose pixels are greys of 16 or 32 bits ("16-bit"), and the
-    smallest and the largest of them; None for any other photo, of which only the header is read.
-
-    Raises DataError as `decode` does.
+def find_deep_greys(
+    table: Table, columns: Sequence[str], n_rows: int
+) -> dict[str, tuple[float, float]]:
+    """Find the smallest and the largest grey by the depth of photos ("16-bit"), of those with 16 or
+    32 bits, in some rows. Of other photos only the headers are read; those that cannot be read are
+    left out.
 
     >>> from PIL import Image
-    >>> deep_greys(None, Image.new("I;16", (2, 2), 450)), deep_greys(None, Image.new("L", (2, 2)))
-    (('16-bit', 450.0, 450.0), None)
+    >>> from mip.data import from_columns
+    >>> scans = [Image.new("I;16", (2, 2), grey) for grey in (450, 7)]
+    >>> find_deep_greys(from_columns({"scan": [*scans, Image.new("L", (2, 2))]}), ["scan"], 50)
+    {'16-bit': (7.0, 450.0)}
     """
-    with _open(root, cell) as (image, _):
-        found = depth(image)
-        return (found, *extremes(image)) if found else None
+    rows = table.take(spread_evenly(len(table), n_rows))
+    found: dict[str, tuple[float, float]] = {}
+    for cell in chain.from_iterable(chain.from_iterable(photos_of(rows, c) for c in columns)):
+        with suppress(DataError), _open(table.root, cell) as (image, _):
+            if name := depth(image):
+                low, high = extremes(image)
+                least, most = found.get(name, (low, high))
+                found[name] = min(least, low), max(most, high)
+    return found
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -22,10 +22,10 @@ from mip.data import (
     Table,
     as_text,
     cuts_folders,
-    fold,
     is_address,
     names_all,
     names_several,
+    normalize_name,
     path_parts,
     photo_name,
     split_template,
@@ -57,7 +57,7 @@ def resolve_path(root: Path | None, cell: str, template: str = "{}") -> Path:
     folder, after a point for the ending of any image, and elsewhere in the name of the file for
     anything. A path is tried as it is written, then without quotes and blanks around it and with
     slashes for backslashes (`mip.data.tidy`), then in other case and with accents written otherwise
-    (`mip.data.fold`). An absolute path must lie in the folder too.
+    (`mip.data.normalize_name`). An absolute path must lie in the folder too.
 
     Raises DataError if the path leaves the folder ('..', a link), contains a NUL, is an address, or
     means several files, and MissingImageError if it means none.
@@ -213,7 +213,7 @@ def _matching(folder: str, part: str) -> Iterable[str]:
         return []
     is_recent = time.time_ns() - changed < RECENT * 1e9
     names, keys = (_listing.__wrapped__ if is_recent else _listing)(folder, changed)
-    part = fold(part)
+    part = normalize_name(part)
     if ANY not in part:
         return names.get(part, ())
     stem, point, ending = part.rpartition(".")
@@ -241,9 +241,9 @@ def _has_pieces(name: str, pieces: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=256)
 def _listing(folder: str, changed: int) -> tuple[Mapping[str, list[str]], Sequence[str]]:
-    """Return the names in a folder by what `fold` makes of them, and that, sorted."""
+    """Return the names in a folder by what `normalize_name` makes of them, and that, sorted."""
     try:
-        names = groupby(fold, sorted(os.listdir(folder)))
+        names = groupby(normalize_name, sorted(os.listdir(folder)))
     except NotADirectoryError:
         names = {}
     return names, sorted(names)

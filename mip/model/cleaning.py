@@ -22,7 +22,7 @@ from mip.branches import (
     problems,
 )
 from mip.data import AnyTable, Rows, Table, TableLike, format_row_label
-from mip.errors import DataError, MipWarning
+from mip.errors import DataError, MipWarning, list_first
 from mip.heads import column_heads
 from mip.model.columns import branch_columns, check_columns, columns_of, table_of, target_columns
 from mip.model.lost_photos import check_most_found
@@ -63,7 +63,7 @@ def summarize_rows(reason: str, labels: Sequence[Any]) -> str:
     >>> summarize_rows("target 'price' missing", [4, 7, 9, 12])
     "target 'price' missing: 4 rows (4, 7, 9, …)"
     """
-    listed = ", ".join(map(format_row_label, labels[:3])) + (", …" if len(labels) > 3 else "")
+    listed = list_first(labels, 3, format_row_label)
     return f"{reason}: {len(labels)} row{'s' * (len(labels) > 1)} ({listed})"
 
 

@@ -12,7 +12,7 @@ from attrs.validators import gt, instance_of, optional
 from torch import Tensor
 
 from mip.data import Shards, Table
-from mip.errors import DataError, add_note, list_rows
+from mip.errors import DataError, add_note, list_first
 from mip.pipe.nodes import Item, capture_error, run_threaded
 from mip.pipe.samplers import CustomOrder, Sampler, WithoutReplacement
 from mip.pipe.sources import as_source
@@ -209,7 +209,7 @@ def _results(items: Iterable[Item], source: Any) -> Iterator[Any]:
 def _with_rows(error: BaseException, item: Item, source: Any) -> BaseException:
     where = f"in epoch {item.epoch}"  # the sampler failed, or the rank has no row of the batch
     if len(item.indices):
-        rows = list_rows(_row_numbers(source, item.indices).tolist())
+        rows = list_first(_row_numbers(source, item.indices).tolist())
         where = f"in rows {rows} of epoch {item.epoch}"
     if isinstance(error, StopIteration):  # would end the iteration without a word
         return DataError(f"a stage raised StopIteration {where}")

@@ -10,7 +10,7 @@ from torch import nn
 
 from mip.branches import FindsUnseen, having
 from mip.data import Rows, category_codes
-from mip.errors import MipError, quote
+from mip.errors import MipError, list_first, quote
 from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows, table_of
 from mip.prediction.ensembles import Ensemble, HasModel, as_model, load
@@ -88,5 +88,5 @@ def _unseen(plan: Plan, table: Rows) -> Iterator[str]:
                 for chunk in table.chunks([column])
                 for label in chunk.index[category_codes(chunk, column, categories) >= 0].tolist()
             ]
-            names = ", ".join(map(quote, categories[:5])) + (", …" if len(categories) > 5 else "")
+            names = list_first(categories, 5, quote)
             yield summarize_rows(f"unseen categories in '{column}', {names}", rows)

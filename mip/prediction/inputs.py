@@ -30,7 +30,7 @@ from mip.data import (
     is_image,
     table_files,
 )
-from mip.errors import DataError, MipWarning, hint, quote
+from mip.errors import DataError, MipWarning, hint, list_first, quote
 from mip.images import is_photos
 from mip.model import Plan, branch_columns, columns_of, table_of, target_columns
 from mip.tree import get_in
@@ -194,7 +194,7 @@ def input_columns(plan: Plan) -> list[str]:
 
 
 def _columns_text(columns: Sequence[str]) -> str:
-    names = ", ".join(map(quote, columns[:12])) + (", …" if len(columns) > 12 else "")
+    names = list_first(columns, 12, quote)
     return f"column{'s' if columns[1:] else ''} {names}"
 
 

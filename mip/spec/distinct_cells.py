@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from attrs import evolve, frozen
 
-from mip.data import BLANKS, ColumnFormat, Table, as_text, format_row_label
+from mip.data import BLANKS, ColumnFormat, Table, as_text, format_row_label, holds_text
 from mip.errors import DataError
 
 
@@ -46,10 +46,8 @@ class DistinctCells:
 
     def objects(self) -> list[Any]:
         """The cells that are neither missing nor texts."""
-        import pandas as pd
-
         form = self.table.formats.get(self.column)
-        if isinstance(self.table[self.column].dtype, pd.StringDtype) and not (form and form.sep):
+        if holds_text(self.table[self.column]) and not (form and form.sep):
             return []
         return [cell for cell in self.values() if cell is not None and not isinstance(cell, str)]
 

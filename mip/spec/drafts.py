@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from mip.spec.guess_photos import guess_photos, has_name_of_photos
 from mip.spec.guess_rows import find_totals
 from mip.spec.guess_targets import TargetGuess
 from mip.spec.inference import Guess, guess, is_writable
+from mip.spec.photo_templates import Folder
 from mip.spec.read_targets import read_targets
 from mip.spec.toml_text import inline, key
 from mip.spec.unnamed_images import describe_unnamed
@@ -101,7 +103,8 @@ def make_draft(
     source = table.select([name for name in table.columns if name not in without])
     columns = distinct_cells(source)
     named = [cells for name, cells in columns.items() if name not in {*names, "part"}]
-    photos = guess_photos(source, named)
+    folder = Folder(source.root or Path("."))
+    photos = guess_photos(source, named, folder)
     reading, split = read_targets(source, columns, names, photos, day_first)
     table, rows, targets, formats = reading
     totals = find_totals(columns.values())
@@ -116,16 +119,14 @@ def make_draft(
         formats = propose_for_classes(formats, used[target_guess.column], target_guess)
     by_role = {role: [found for found in guesses if found.role == role] for role in _BRANCHES}
     roles = [role for role in by_role if by_role[role]]
-    images = [found.column for found in by_role["image"]]
-    absent, greys = _absent_photos(images, rows, len(roles) == 1), guess_greys(rows, images)
-    unnamed = describe_unnamed(table, images)
-    blocks = [_branch(role, by_role[role], rows, absent, greys, len(roles) == 1) for role in roles]
-    if not blocks:
+    if not roles:
         besides = ", ".join(map(quote, names))
         raise DataError(f"{table.name}: no column besides {besides} can be read")
-    unread = sorted(filter(_is_unread, guesses), key=lambda found: not _is_missed(found))
-    left_out = [f"left out: {_shorten(name)} (by --without)" for name in without]
-    left_out += [_left_out(found) for found in unread]
+    alone, images = len(roles) == 1, [found.column for found in by_role["image"]]
+    absent, greys = _absent_photos(images, rows, alone), guess_greys(rows, images)
+    photo_options = _image_options(absent, greys)
+    blocks = [_branch(role, by_role[role], len(rows), photo_options, alone) for role in roles]
+    left_out = _left_out(guesses, without)
     texts = [
         _data(table, rows, path, csv, names, split),
         *format_blocks(photos),
@@ -137,16 +138,11 @@ def make_draft(
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
-        *filter(None, [absent.summary, unnamed]),
-        *([f"{greys.seen} (value_range = {greys.value_range})"] if greys.seen else []),
+        *filter(None, [absent.summary, describe_unnamed(table, images, folder), greys.note]),
         *chain.from_iterable(map(_target_notes, targets)),
         *_rows_without_target(table, rows, names),
         *chain.from_iterable(map(_format_notes, formats.values())),
-        *(
-            f"{_shorten(found.column)}: a {found.role}, though {formats[found.column].problem}"
-            for found in guesses
-            if found.role in _BRANCHES and found.column in formats and formats[found.column].problem
-        ),
+        *_doubts(guesses, formats),
         *_shorten_list(left_out),
         *totals,
     ]
@@ -229,9 +225,22 @@ def _is_missed(found: Guess) -> bool:
     return found.role == "nearly numbers" or has_name_of_photos(found.column)
 
 
-def _left_out(found: Guess) -> str:
-    cure = _CURES.get(found.role, "")
-    return f"left out: {_shorten(found.column)} ({found.role}: {found.reason}){cure}"
+def _doubts(guesses: Iterable[Guess], formats: Mapping[str, FormatGuess]) -> Iterator[str]:
+    """Yield what is doubtful about columns that are read."""
+    for found in guesses:
+        problem = formats[found.column].problem if found.column in formats else ""
+        if problem and not _is_unread(found):
+            yield f"{_shorten(found.column)}: a {found.role}, though {problem}"
+
+
+def _left_out(guesses: Iterable[Guess], without: Sequence[str]) -> list[str]:
+    """Say which columns are left out, and why: those first that somebody may count on."""
+    unread = sorted(filter(_is_unread, guesses), key=lambda found: not _is_missed(found))
+    reasons = [f"{_shorten(name)} (by --without)" for name in without]
+    for found in unread:
+        cure = _CURES.get(found.role, "")
+        reasons.append(f"{_shorten(found.column)} ({found.role}: {found.reason}){cure}")
+    return [f"left out: {reason}" for reason in reasons]
 
 
 def _shorten_list(lines: Sequence[str]) -> tuple[str, ...]:
@@ -267,17 +276,17 @@ def _explain(found: Guess, formats: Mapping[str, FormatGuess]) -> Guess:
 
 
 def _branch(
-    role: str, guesses: Sequence[Guess], table: Table, absent: Absent, greys: Greys, alone: bool
+    role: str, guesses: Sequence[Guess], n_rows: int, photo_options: Sequence[str], alone: bool
 ) -> str:
     name, kind = _BRANCHES[role]
     columns = [found.column for found in guesses]
     lines = [f"[branch.{name}]"]
-    if role == "image" and len(table) < MANY_ROWS and not alone:
+    if role == "image" and n_rows < MANY_ROWS and not alone:
         # Few photos beside a table would drown it in numbers.
         lines = [
             "[branch.looks]",
             'kind = "fuse"',
-            f"layers = [8]            # few, because there are {len(table)} rows",
+            f"layers = [8]            # few, because there are {n_rows} rows",
             "dropout = 0.5",
             "",
             f"[branch.looks.branch.{name}]",
@@ -285,12 +294,12 @@ def _branch(
     lines += [f'kind = "{kind}"', f"columns = {_list(columns)}"]
     lines += [_comment(f"{_shorten(found.column)}: {found.reason}") for found in guesses]
     if role == "image":
-        lines += _image_options(absent, greys)
+        lines += photo_options
     if role == "log number":
         lines += ['scale = "log"']
-    if role == "number" and len(table) >= MANY_ROWS:
+    if role == "number" and n_rows >= MANY_ROWS:
         lines += [
-            f"# {len(table)} rows are enough for a curve for each column: a vector between bins",
+            f"# {n_rows} rows are enough for a curve for each column: a vector between bins",
             'embedding = "piecewise"',
             "bins = 128",
             "embedding_dim = 8",

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from attrs import evolve
 
-from mip.data import ColumnFormat, parse_dates
+from mip.data import ColumnFormat, is_iso_date, parse_dates
 from mip.errors import quote
 from mip.spec.distinct_cells import DistinctCells
-from mip.spec.guess_dates import guess_date_writing, is_iso_date
+from mip.spec.guess_dates import guess_date_writing
 from mip.spec.guess_numbers import (
     Writing,
     describe,

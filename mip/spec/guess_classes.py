@@ -11,7 +11,7 @@ from attrs import evolve
 
 from mip import data, heads
 from mip.data import BOOLEAN_WORDS, Table
-from mip.errors import DataError, quote
+from mip.errors import DataError, list_first, quote
 from mip.spec.distinct_cells import DistinctCells
 from mip.spec.guess_formats import FormatGuess
 from mip.spec.guess_targets import (
@@ -59,10 +59,10 @@ def tidy_classes(formats: Formats, cells: DistinctCells, target: TargetGuess) ->
     {'no': ('n',), 'yes': ('Yes',)}
     """
     column, counts = target.column, count_labels(cells, target)
+    found = formats.get(column, FormatGuess(column))
     if target.kind in CLASS_KINDS and len(known := count_numbers(cells)) > 1:
         blanks = sorted(counts.keys() - known.keys())
-        return leave_out(formats, column, blanks) if blanks else formats
-    found = formats.get(column, FormatGuess(column))
+        return {**formats, column: found.leave_out(blanks)} if blanks else formats
     merge = {} if found.form.merge else _find_spellings(counts)
     if not merge:
         return formats
@@ -95,13 +95,6 @@ def _find_spellings(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
         key = meanings[word] if are_booleans else word.casefold() if len(word) > 1 else word
         spellings[key].append(word)
     return {words[0]: tuple(words[1:]) for words in sorted(spellings.values()) if words[1:]}
-
-
-def leave_out(formats: Formats, column: str, words: Sequence[str], *notes: str) -> Formats:
-    """Let words of a column be missing."""
-    found = formats.get(column, FormatGuess(column))
-    form = evolve(found.form, na_values=(*found.form.na_values, *words))
-    return {**formats, column: evolve(found, form=form, notes=(*found.notes, *notes))}
 
 
 def label_rows(rows: Table, target: TargetGuess) -> dict[str, list[int]]:
@@ -159,7 +152,8 @@ def leave_out_rare(formats: Formats, rows: Table, targets: Sequence[TargetGuess]
         rare = _find_rare(classes)
         if 0 < len(rare) <= MAX_NAMES:
             note = f"{_list(rare)} in fewer than {FEW_ROWS} rows: left out (na_values)"
-            revised = leave_out(revised, column, rare, note)
+            found = revised.get(column, FormatGuess(column))
+            revised = {**revised, column: found.leave_out(rare, note)}
     if revised is formats:
         n_rows = [(n, label, name) for name in counts for label, n in counts[name].items()]
         _, label, column = min(n_rows)
@@ -243,4 +237,4 @@ def _join_merges(
 
 
 def _list(words: Sequence[str]) -> str:
-    return ", ".join(map(quote, words[:LISTED])) + ", …" * (len(words) > LISTED)
+    return list_first(words, LISTED, quote)

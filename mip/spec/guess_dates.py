@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from mip.data import BLANKS, ColumnFormat, parse_dates, plain_date
+from mip.data import BLANKS, ColumnFormat, is_iso_date, parse_dates, plain_date
 from mip.spec.guess_numbers import FEW, Writing, are_most
 
 _SLASHED = ("%d/%m/%Y", "%d/%m/%y", "%m/%d/%Y", "%m/%d/%y", "%Y/%m/%d")
@@ -21,7 +21,6 @@ _OTHERS = """%m/%Y|%m.%Y|%m/%y|%Y/%m|%Y-%m|%Y年%m月%d日|%Y年%m月|%Y년 %m�
 |%a %b %d %H:%M:%S %Y|%a %b %d %H:%M:%S %z %Y"""
 _TIMES = """%H:%M:%S|%H:%M|%H:%M:%S.%f|%I:%M %p|%I:%M:%S %p|%I:%M%p|%I:%M:%S%p|%H:%M:%S %z
 |%H:%M:%S%z|%H:%M %z|%H:%M:%S UTC|%H:%M:%S GMT|%H:%M:%S GMT%z|%Hh%M"""
-_ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
 _MAY_BE_DATE = re.compile(r"(?=.*\d)[\w\s.,:/+\-]{4,40}(?:\([^()]{1,40}\))?")
 _MONTH_AND_YEAR = re.compile(r"(?:0?[1-9]|1[0-2])\.(?:19|20)[0-9]{2}")
 _SHORT_MONTH = re.compile(r"(?:0[1-9]|1[0-2])/[0-9]{2}")
@@ -48,11 +47,6 @@ def is_zero_date(text: str) -> bool:
     (True, True, False)
     """
     return bool(_ZERO_DATE.fullmatch(text))
-
-
-def is_iso_date(text: str) -> bool:
-    """Whether a text begins with an ISO date."""
-    return bool(_ISO_DATE.match(text))
 
 
 def guess_date_writing(counts: Mapping[str, int], day_first: bool | None = None) -> Writing | None:

@@ -65,6 +65,11 @@ class FormatGuess:
     same_as: str = ""
     """The column that names the same photos."""
 
+    def leave_out(self, words: Sequence[str], *notes: str) -> FormatGuess:
+        """Let words of the column be missing, and say so."""
+        form = evolve(self.form, na_values=(*self.form.na_values, *words))
+        return evolve(self, form=form, notes=(*self.notes, *notes))
+
     @property
     def is_plain(self) -> bool:
         """Whether nothing has to be written into a spec."""
@@ -210,8 +215,7 @@ def _may_have_thousands(cells: DistinctCells) -> bool:
 def _explain_numbers(
     cells: DistinctCells, counts: Mapping[str, int], writing: Writing
 ) -> FormatGuess:
-    form, column = evolve(writing.form, na_values=sorted(writing.odd)), cells.column
-    known = {text: n for text, n in without_blanks(counts).items() if text not in writing.odd}
+    form, column, known = writing.full_form, cells.column, writing.select(counts)
     notes = [*explain_numbers(known, writing, column), *_explain_odd(cells, writing.odd, "number")]
     values = cells.with_format(form).rows().numbers(column)
     is_known = ~np.isnan(values)
@@ -224,8 +228,7 @@ def _explain_numbers(
 def _explain_vectors(
     cells: DistinctCells, counts: Mapping[str, int], writing: Writing
 ) -> FormatGuess:
-    form = evolve(writing.form, na_values=sorted(writing.odd))
-    first = next(text for text in without_blanks(counts) if text not in writing.odd)
+    form, first = writing.full_form, next(iter(writing.select(counts)))
     numbers = [f"{form.parse_number(part):.15g}" for part in form.values(first)]
     note = f"{quote(first)} is {len(numbers)} numbers, {' and '.join(numbers)} ({describe(form)})"
     notes = (note, *_explain_odd(cells, writing.odd, "list of as many numbers"))
@@ -235,10 +238,8 @@ def _explain_vectors(
 def _explain_dates(
     cells: DistinctCells, counts: Mapping[str, int], writing: Writing
 ) -> FormatGuess:
-    form = evolve(writing.form, na_values=sorted(writing.odd))
-    texts = cells.texts()
-    counted = without_blanks(cells.count(texts))
-    known = {text: n for text, n in counted.items() if text not in writing.odd}
+    form, texts = writing.full_form, cells.texts()
+    known = writing.select(cells.count(texts))
     for rival in writing.rivals[:1]:
         first = next(text for text in known if show_date(form, text) != show_date(rival, text))
         ways = [

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
-
 from mip.data import Table
-from mip.errors import DataError
-from mip.images import guess_value_range, photos_of
+from mip.images import guess_value_range
 
 LOOKED_AT = 50
 """Rows whose photos are looked at."""
@@ -22,6 +17,11 @@ class Greys(NamedTuple):
 
     value_range: str = ""
     seen: str = ""
+
+    @property
+    def note(self) -> str:
+        """What is seen, and what follows, in a line."""
+        return f"{self.seen} (value_range = {self.value_range})" if self.seen else ""
 
 
 def guess_greys(table: Table, columns: Sequence[str]) -> Greys:
@@ -35,17 +35,9 @@ def guess_greys(table: Table, columns: Sequence[str]) -> Greys:
     """
     if not columns:
         return Greys()
-    from mip.images import deep_greys  # which needs torch
+    from mip.images import find_deep_greys  # which needs torch
 
-    spread = np.linspace(0, len(table) - 1, min(len(table), LOOKED_AT)).astype(int)
-    rows = table.take(spread)
-    seen: dict[str, tuple[float, float]] = {}
-    for photo in chain.from_iterable(chain.from_iterable(photos_of(rows, c) for c in columns)):
-        with suppress(DataError):  # a photo that cannot be read is counted as missing
-            if photo is not None and (found := deep_greys(table.root, photo)):
-                depth, low, high = found
-                least, most = seen.get(depth, (low, high))
-                seen[depth] = min(least, low), max(most, high)
+    seen = find_deep_greys(table, columns, LOOKED_AT)
     if not seen:
         return Greys()
     lows, highs = zip(*seen.values(), strict=True)
@@ -53,6 +45,6 @@ def guess_greys(table: Table, columns: Sequence[str]) -> Greys:
     if (black, white) == (0, 65535) and [*seen] == ["16-bit"]:
         return Greys()
     ranges = (f"{depth} greys from {low:g} to {high:g}" for depth, (low, high) in seen.items())
-    text = f"{' and '.join(ranges)} in {len(rows)} rows that were looked at"
+    text = f"{' and '.join(ranges)} in {min(len(table), LOOKED_AT)} rows that were looked at"
     more = "; all are read alike, so they should have one scale" if len(seen) > 1 else ""
     return Greys(f"[{black:.12g}, {white:.12g}]", text + more)

@@ -16,7 +16,8 @@ from mip.spec.distinct_cells import without_blanks
 from mip.spec.toml_text import inline
 
 _CURRENCIES = "AUD BRL CAD CHF CNY CZK DKK EUR GBP HKD HUF INR JPY MXN NOK NZD PLN RUB SEK SGD USD"
-_PREFIX = rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.replace(' ', '|')}|Rs\.?|Fr\.?|kr\.?|~|≈"
+_CURRENCY = rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.replace(' ', '|')}"
+_PREFIX = rf"{_CURRENCY}|Rs\.?|Fr\.?|kr\.?|~|≈"
 # A unit has no digit but that of an area or a volume, and nothing that joins several values.
 _SUFFIX = r"[^\d\s.,;:|/\\\-+_()\[\]'\"#=][^\d,;:|\\\[\]=]{0,13}[23]?"
 _CELL = re.compile(
@@ -34,7 +35,7 @@ _MULTIPLIER = re.compile(rf"(?P<name>(?:{'|'.join(_POWERS)})\b\.?)\s*(?P<unit>.*
 _ZERO_FIRST = re.compile(r"-?0\d+")
 _DIGIT = re.compile(r"\d")
 _ORDINALS = frozenset({"st", "nd", "rd", "th"})
-_MONEY = re.compile(rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.replace(' ', '|')}|円|원|zł|Kč|Ft")
+_MONEY = re.compile(rf"{_CURRENCY}|円|원|zł|Kč|Ft")
 _WHOLE_MONEY = frozenset({"¥", "円", "JPY", "₩", "원", "KRW", "₫", "Ft", "HUF"})
 """Units of money that have no decimals in practice."""
 
@@ -88,6 +89,16 @@ class Writing:
     """The ways that suit the column too, and mean other values."""
     why: str = ""
     """Why the form is taken and none of its rivals."""
+
+    @property
+    def full_form(self) -> ColumnFormat:
+        """The form, with the texts that it cannot read as missing ones."""
+        return evolve(self.form, na_values=sorted(self.odd))
+
+    def select(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Keep the texts that are read as numbers or dates."""
+        known = without_blanks(counts)
+        return {text: n for text, n in known.items() if text not in self.odd}
 
 
 def guess_number_writing(

@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from attrs import frozen
 
 from mip.data import (
@@ -24,6 +23,7 @@ from mip.data import (
     names_all,
     path_parts,
     split_template,
+    spread_evenly,
     tidy,
 )
 from mip.errors import quote
@@ -67,11 +67,12 @@ _NAME_OF_PHOTOS = re.compile(
 )
 
 
-def guess_photos(table: Table, columns: Iterable[DistinctCells]) -> dict[str, FormatGuess]:
+def guess_photos(
+    table: Table, columns: Iterable[DistinctCells], folder: Folder
+) -> dict[str, FormatGuess]:
     """Guess how photos are named, of the columns whose names or cells look like photos; if there
-    are none, of columns of ids that are the names of images.
+    are none, of columns of ids that are the names of images in the table's folder.
     """
-    folder = Folder(table.root or Path("."))
     kinds = {cells.column: cells for cells in columns}
     samples = {name: _sample(cells) for name, cells in kinds.items()}
     looking = [name for name, sample in samples.items() if _looks(name, sample)]
@@ -113,13 +114,9 @@ def _sample(cells: DistinctCells) -> list[Any]:
     values = [cell for cell in cells.values() if cell is not None]
     objects = cells.objects()
     if not any(is_image(cell) or is_list(cell) for cell in objects):
-        values = [*filter(str.strip, map(str, values))]
+        values = [*filter(str.strip, map(as_text, values))]
         values = list(dict.fromkeys(values)) if objects else values
-    return [values[position] for position in _spread(len(values))]
-
-
-def _spread(n: int) -> list[int]:
-    return np.linspace(0, n - 1, min(n, SAMPLE)).astype(int).tolist()
+    return [values[position] for position in spread_evenly(len(values), SAMPLE)]
 
 
 def has_name_of_photos(column: str) -> bool:
@@ -238,7 +235,7 @@ def _without_copies(table: Table, found: Mapping[str, FormatGuess]) -> dict[str,
     """Mark the columns that name, in every row, the photos of another column."""
     if len(found) < 2:
         return dict(found)
-    rows = table.take(_spread(len(table)))
+    rows = table.take(spread_evenly(len(table), SAMPLE))
     names = [column for column, guess in found.items() if not guess.problem]
     read = rows.with_formats({column: found[column].form for column in names})
     files = {column: [_files_of_row(row) for row in photos_of(read, column)] for column in names}

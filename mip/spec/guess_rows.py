@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from attrs import evolve
 
 from mip.data import Table, format_row_label
-from mip.errors import list_rows, quote
+from mip.errors import list_first, quote
 from mip.spec.distinct_cells import DistinctCells
 from mip.spec.guess_formats import FormatGuess
 
@@ -32,11 +31,9 @@ def leave_out_headers(
     found = formats[target]
     if not len(rows) or target in found.form.na_values:
         return dict(formats)
-    form = evolve(found.form, na_values=(*found.form.na_values, target))
-    note = (
-        f"{quote(target)} in the rows that repeat the header ({list_rows(rows.tolist())}): missing"
-    )
-    return {**formats, target: evolve(found, form=form, notes=(*found.notes, note))}
+    listed = list_first(rows.tolist())
+    note = f"{quote(target)} in the rows that repeat the header ({listed}): missing"
+    return {**formats, target: found.leave_out([target], note)}
 
 
 def find_totals(columns: Iterable[DistinctCells]) -> list[str]:

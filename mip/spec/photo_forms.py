@@ -15,9 +15,9 @@ from mip.data import (
     ColumnFormat,
     PhotoName,
     as_text,
-    fold,
-    listed,
+    normalize_name,
     objects_in,
+    parse_list,
     path_parts,
     photos_in,
     tidy,
@@ -92,7 +92,7 @@ def list_forms(cells: Sequence[Any]) -> list[ColumnFormat]:
     """
     keys = dict.fromkeys(chain.from_iterable(each for cell in cells for each in objects_in(cell)))
     texts = [cell.strip() for cell in cells if isinstance(cell, str) and not objects_in(cell)]
-    texts = [text for text in texts if listed(text, (str,)) is text]
+    texts = [text for text in texts if parse_list(text, (str,)) is text]
     seps = [sep for sep in SEPARATORS if any(sep in text for text in texts)]
     if any(map(_ENDING.search, texts)):
         ways = [_sure_separators(texts)]
@@ -142,7 +142,7 @@ def find_pattern(cells: Sequence[Any], folder: Folder, needed: float) -> ColumnF
     """Find the format by which the most names are in the paths of images, if more than the share
     `needed` is.
     """
-    paths = templates_around([*map(str, cells)], folder) if folder.images else ()
+    paths = templates_around([*map(as_text, cells)], folder) if folder.images else ()
     return _best([_measure(cells, folder.root, ColumnFormat(path=path)) for path in paths], needed)
 
 
@@ -166,7 +166,8 @@ def _read(cells: Sequence[Any], folder: Folder, form: ColumnFormat) -> _Reading:
 def _measure(cells: Sequence[Any], root: Path, form: ColumnFormat) -> _Reading:
     """Count photos that are there; different names must have different files."""
     photos = photos_in_cells(cells, root, form)
-    names = {fold(tidy(photo.text)): photo for photo in photos if isinstance(photo, PhotoName)}
+    named = [photo for photo in photos if isinstance(photo, PhotoName)]
+    names = {normalize_name(tidy(photo.text)): photo for photo in named}
     others = [photo for photo in photos if not isinstance(photo, PhotoName)]
     n_within = sum(isinstance(photo, bytes) for photo in others)
     files = [found for photo in names.values() if (found := found_files(photo))]

@@ -7,14 +7,13 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from attrs import frozen
 
-from mip.data import fold, is_address, path_parts, tidy
+from mip.data import is_address, normalize_name, path_parts, spread_evenly, tidy
 from mip.images import list_images
 
 TRIED = 20
@@ -43,11 +42,11 @@ class Folder:
 
     @cached_property
     def names(self) -> dict[str, list[tuple[str, ...]]]:
-        """The parts of the paths of images, by name and by stem, as `mip.data.fold` writes them."""
+        """The parts of the paths of images, by name and by stem (see `mip.data.normalize_name`)."""
         found: dict[str, list[tuple[str, ...]]] = {}
         for path in self.images:
             parts = tuple(path.split("/"))
-            name = fold(parts[-1])
+            name = normalize_name(parts[-1])
             stem = os.path.splitext(name)[0]
             for key in {name, stem, stem.lstrip("0") or "0"}:
                 found.setdefault(key, []).append(parts)
@@ -56,8 +55,8 @@ class Folder:
 
 def templates_of(names: Sequence[str], folder: Folder) -> Iterator[str]:
     """Propose templates by which names are those of images, those that suit most first."""
-    spread = np.linspace(0, len(names) - 1, min(len(names), TRIED)).astype(int)
-    counts = Counter(pair for k in spread for pair in dict.fromkeys(_fitting(names[k], folder)))
+    tried = [names[k] for k in spread_evenly(len(names), TRIED)]
+    counts = Counter(pair for name in tried for pair in dict.fromkeys(_fitting(name, folder)))
     yield from (place + rest for (place, rest), _ in counts.most_common())
     for rest in dict.fromkeys(rest for _, rest in counts):
         if pattern := _common_pattern([place for place, other in counts if other == rest]):
@@ -67,15 +66,15 @@ def templates_of(names: Sequence[str], folder: Folder) -> Iterator[str]:
 def _fitting(name: str, folder: Folder) -> Iterator[tuple[str, str]]:
     """Propose folders, and templates inside them, that lead from a name to images."""
     text = tidy(re.sub(r"\.0+$", "", name))
-    wanted = path_parts(fold(text))
+    wanted = path_parts(normalize_name(text))
     keys = [*wanted[-1:], *(part.lstrip("0") for part in wanted[-1:] if part.isdecimal())]
     for parts in (parts for key in dict.fromkeys(keys) for parts in folder.names.get(key, ())):
         place, (stem, ending) = "".join(f"{p}/" for p in parts[:-1]), os.path.splitext(parts[-1])
         if re.search(r"[{}*]", place):
             continue
-        if fold(parts[-1]) == wanted[-1]:
+        if normalize_name(parts[-1]) == wanted[-1]:
             yield from _ways(text, wanted, parts, "")
-        elif fold(stem) == wanted[-1]:
+        elif normalize_name(stem) == wanted[-1]:
             yield from _ways(text, wanted, parts, ending)
             yield from _ways(text, wanted, parts, ".*")
         elif stem.isdecimal() and len(wanted) == 1 and int(stem) == int(wanted[0]):
@@ -87,7 +86,7 @@ def _ways(
     text: str, wanted: Sequence[str], parts: Sequence[str], ending: str
 ) -> Iterator[tuple[str, str]]:
     """Propose how a path becomes that of an image: by its name alone, or by its last parts."""
-    ours = [*map(fold, parts[:-1]), wanted[-1]]
+    ours = [*map(normalize_name, parts[:-1]), wanted[-1]]
     pairs = zip(reversed(ours), reversed(wanted), strict=False)
     n_same = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
     n_cut = len(wanted) - n_same
@@ -145,10 +144,10 @@ def templates_around(names: Collection[str], folder: Folder) -> Iterator[str]:
     """Propose templates that mean all images whose paths have a name in them: those in the folder
     of each row, or with a number behind the name.
     """
-    wanted = {fold(tidy(name)) for name in names}
-    spread = np.linspace(0, len(folder.images) - 1, min(len(folder.images), SEARCHED)).astype(int)
+    wanted = {normalize_name(tidy(name)) for name in names}
+    searched = [folder.images[k] for k in spread_evenly(len(folder.images), SEARCHED)]
     groups: dict[object, list[_Hit]] = defaultdict(list)
-    for hit in (hit for k in spread for hit in _hits(folder.images[k], wanted)):
+    for hit in chain.from_iterable(_hits(path, wanted) for path in searched):
         groups[hit.folders, hit.shape].append(hit)
         groups[hit.shape].append(hit)
     by_names = sorted(groups.values(), key=lambda hits: -len({hit.name for hit in hits}))
@@ -165,7 +164,7 @@ def _hits(path: str, wanted: Collection[str]) -> Iterator[_Hit]:
         words = [word.span() for word in re.finditer(r"[0-9]+|[^\W\d_]+", stem)][:24]
         starts, ends = [start for start, _ in words], [end for _, end in words]
         for start, end in ((a, b) for a in starts for b in ends if a < b):
-            name = fold(stem[start:end])
+            name = normalize_name(stem[start:end])
             if name in wanted:
                 yield _Hit(name, parts[:k], stem[:start], stem[end:], ending, parts[k + 1 :])
 

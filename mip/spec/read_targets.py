@@ -11,7 +11,7 @@ import numpy as np
 
 from mip import data, heads
 from mip.data import Table, has_parts
-from mip.errors import DataError, quote
+from mip.errors import DataError, list_first, quote
 from mip.spec.distinct_cells import DistinctCells, distinct_cells
 from mip.spec.guess_classes import (
     Formats,
@@ -162,5 +162,4 @@ def _rows_of(parts: Sequence[Table], target: TargetGuess, label: str) -> str:
     if target.kind == "multilabel":
         return ""
     rows = [row for part in parts for row in part.index[part.texts(target.column) == label]]
-    listed = ", ".join(map(data.format_row_label, rows[:3]))
-    return f" ({listed}{', …' if rows[3:] else ''})"
+    return f" ({list_first(rows, 3, data.format_row_label)})"

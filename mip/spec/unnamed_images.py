@@ -34,13 +34,12 @@ def named_images(table: Table, columns: Iterable[str], folder: Folder) -> Iterat
                 yield from (path.replace(os.sep, "/") for path in paths)
 
 
-def describe_unnamed(table: Table, columns: Iterable[str]) -> str:
-    """Say which images lie beside a table, if there are many for its rows, that no column of photos
-    names; "" if there are none.
+def describe_unnamed(table: Table, columns: Iterable[str], folder: Folder) -> str:
+    """Say which images lie in a table's folder, if there are many for its rows, that no column of
+    photos names; "" if there are none.
     """
     if table.root is None:
         return ""
-    folder = Folder(table.root)
     named = {*named_images(table, columns, folder)}
     unnamed = [image for image in folder.images if image not in named]
     n_named, n_unnamed = Counter(map(_place, named)), Counter(map(_place, unnamed))

@@ -14,7 +14,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from mip.errors import DataError, MipError, add_note, list_rows
+from mip.errors import DataError, MipError, add_note, list_first
 from mip.optim import REPORTED
 from mip.train.arguments import check_batches, check_step
 from mip.train.events import (
@@ -156,7 +156,7 @@ class Stream:
             # Shards do not know, and a sampler may fail: the error that is explained comes first.
             with suppress(Exception):
                 rows = self.batches.rows_at(step)
-        return "" if rows is None else f", rows {list_rows(rows.tolist())}"
+        return "" if rows is None else f", rows {list_first(rows.tolist())}"
 
     def epoch_end(self, step: int) -> int | None:
         """Return the step at which the epoch of a step ends; None if only the source knows."""

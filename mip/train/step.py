@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 from toolz import identity
 from torch import Tensor, nn
 
-from mip.errors import DataError, MipError, MipWarning
+from mip.errors import DataError, MipError, MipWarning, list_first
 from mip.metrics import (
     NO_METRICS,
     MetricFunction,
@@ -284,7 +284,7 @@ def _explaining(
 def _warn_of_unused(paths: Sequence[str]) -> None:
     if not paths:
         return
-    named = ", ".join(map(repr, paths[:8])) + (", …" if len(paths) > 8 else "")
+    named = list_first(paths, write=repr)
     what = "a parameter that the loss does not depend on"
     if len(paths) > 1:
         what = f"{len(paths)} parameters that the loss does not depend on"
