@@ -1,6 +1,6 @@
-from .drafts import Draft as Draft
-from .drafts import draft as draft
-from .drafts import make_draft as make_draft
+from .drafts.drafting import Draft as Draft
+from .drafts.drafting import draft as draft
+from .drafts.drafting import make_draft as make_draft
 from .json_schema import schema as schema
 from .kinds import KINDS as KINDS
 from .kinds import Kinds as Kinds

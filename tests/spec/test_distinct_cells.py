@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mip.data import ColumnFormat, from_columns
 from mip.errors import DataError
-from mip.spec.distinct_cells import distinct_cells
+from mip.spec.drafts.distinct_cells import distinct_cells
 
 TEXTS = [
     "",

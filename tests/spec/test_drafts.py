@@ -17,9 +17,9 @@ import mip
 from mip.errors import DataError
 from mip.runs import prepare_job
 from mip.spec import draft
-from mip.spec.distinct_cells import distinct_cells
-from mip.spec.guess_classes import FRACTIONS
-from mip.spec.inference import guess
+from mip.spec.drafts.distinct_cells import distinct_cells
+from mip.spec.drafts.roles import guess
+from mip.spec.drafts.targets.classes import FRACTIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore::mip.errors.MipWarning")
 

@@ -14,9 +14,9 @@ import mip
 from mip.data import from_columns
 from mip.errors import DataError
 from mip.spec import make_draft
-from mip.spec.distinct_cells import distinct_cells
-from mip.spec.guess_formats import guess_formats
-from mip.spec.guess_targets import guess_separator
+from mip.spec.drafts.distinct_cells import distinct_cells
+from mip.spec.drafts.formats.columns import guess_formats
+from mip.spec.drafts.targets.kinds import guess_separator
 
 SEPARATORS = [("", "."), (",", "."), ("", ","), (".", ","), ("'", "."), ("'", ","), ("\u202f", ",")]
 UNITS = [("", ""), ("$", ""), ("€ ", ""), ("", " €"), ("", "%"), ("", " m2"), ("CHF ", "")]
@@ -296,7 +296,7 @@ def test_a_date_of_zeros_is_missing():
 
 
 def test_numbers_of_eighteen_digits_and_zeros_in_front_are_no_amounts():
-    from mip.spec.inference import guess
+    from mip.spec.drafts.roles import guess
 
     rows = from_columns(
         {

@@ -11,8 +11,8 @@ import mip
 from mip.data import from_columns, from_frame
 from mip.errors import DataError
 from mip.spec import draft, make_draft
-from mip.spec.distinct_cells import distinct_cells
-from mip.spec.inference import guess
+from mip.spec.drafts.distinct_cells import distinct_cells
+from mip.spec.drafts.roles import guess
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mip.data import ColumnFormat, from_columns
 from mip.errors import DataError
 from mip.runs import prepare_job
 from mip.spec import make_draft
-from mip.spec.guess_classes import FRACTIONS
+from mip.spec.drafts.targets.classes import FRACTIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore::mip.errors.MipWarning")
 

@@ -16,8 +16,8 @@ import mip
 from mip.data import ColumnFormat, from_columns, from_frame, parse_dates
 from mip.errors import DataError
 from mip.spec import make_draft
-from mip.spec.distinct_cells import distinct_cells
-from mip.spec.guess_formats import guess_formats
+from mip.spec.drafts.distinct_cells import distinct_cells
+from mip.spec.drafts.formats.columns import guess_formats
 
 
 def guess(cells, column="v", **others):

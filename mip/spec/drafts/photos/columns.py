@@ -28,11 +28,10 @@ from mip.data import (
 )
 from mip.errors import quote
 from mip.images import describe_folder, photos_of
-from mip.spec.distinct_cells import DistinctCells
-from mip.spec.guess_formats import FormatGuess
-from mip.spec.guess_numbers import describe
-from mip.spec.inference import MAX_CATEGORIES, NAME_OF_IDS
-from mip.spec.photo_forms import (
+from mip.spec.drafts.distinct_cells import DistinctCells
+from mip.spec.drafts.formats.columns import FormatGuess
+from mip.spec.drafts.formats.numbers import describe
+from mip.spec.drafts.photos.forms import (
     find_form,
     find_pattern,
     found_files,
@@ -40,8 +39,9 @@ from mip.spec.photo_forms import (
     list_forms,
     photos_in_cells,
 )
-from mip.spec.photo_templates import Folder
-from mip.spec.unnamed_images import named_images
+from mip.spec.drafts.photos.templates import Folder
+from mip.spec.drafts.photos.unnamed import named_images
+from mip.spec.drafts.roles import MAX_CATEGORIES, NAME_OF_IDS
 
 SAMPLE = 200
 """Cells that are looked up for a guess."""

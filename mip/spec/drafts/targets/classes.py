@@ -12,16 +12,16 @@ from attrs import evolve
 from mip import data, heads
 from mip.data import BOOLEAN_WORDS, Table
 from mip.errors import DataError, list_first, quote
-from mip.spec.distinct_cells import DistinctCells
-from mip.spec.guess_formats import FormatGuess
-from mip.spec.guess_targets import (
+from mip.spec.drafts.distinct_cells import DistinctCells
+from mip.spec.drafts.formats.columns import FormatGuess
+from mip.spec.drafts.targets.kinds import (
     CLASS_KINDS,
     TargetGuess,
     count_numbers,
     find_scale,
     may_be_missing,
 )
-from mip.spec.toml_text import inline
+from mip.spec.drafts.toml_text import inline
 
 FRACTIONS = (0.7, 0.15, 0.15)
 """The shares of the rows that train, choose and test."""
@@ -52,7 +52,7 @@ def tidy_classes(formats: Formats, cells: DistinctCells, target: TargetGuess) ->
     classes that differ in case alone, or that all say yes or no.
 
     >>> from mip.data import from_columns
-    >>> from mip.spec.distinct_cells import distinct_cells
+    >>> from mip.spec.drafts.distinct_cells import distinct_cells
     >>> rows = from_columns({"y": ["yes", "no", "yes", "Yes", "n", "no"]})
     >>> guess = TargetGuess("y", "multiclass", "4 classes")
     >>> tidy_classes({}, distinct_cells(rows)["y"], guess)["y"].form.merge

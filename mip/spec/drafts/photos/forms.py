@@ -24,7 +24,7 @@ from mip.data import (
 )
 from mip.errors import DataError
 from mip.images import files_of
-from mip.spec.photo_templates import Folder, templates_around, templates_of
+from mip.spec.drafts.photos.templates import Folder, templates_around, templates_of
 
 SEPARATORS = ("\n", ";", "|", ",", "\t", " ")
 """What may stand between the names of photos, the surest first."""

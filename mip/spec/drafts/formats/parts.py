@@ -13,8 +13,8 @@ from operator import itemgetter
 from attrs import evolve
 
 from mip.data import ColumnFormat, parse_duration
-from mip.spec.distinct_cells import without_blanks
-from mip.spec.guess_numbers import (
+from mip.spec.drafts.distinct_cells import without_blanks
+from mip.spec.drafts.formats.numbers import (
     FEW,
     Writing,
     are_most,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mip.data import FORMATS, PhotoName, Table, photo_name
 from mip.errors import quote
-from mip.spec.photo_forms import found_files
-from mip.spec.photo_templates import Folder
+from mip.spec.drafts.photos.forms import found_files
+from mip.spec.drafts.photos.templates import Folder
 
 MANY = 0.1
 """Images in a folder are worth a line if there are this many for each row, and more than others of

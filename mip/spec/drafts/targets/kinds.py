@@ -13,10 +13,10 @@ from attrs import frozen
 from mip import heads
 from mip.data import BLANKS, ColumnFormat, is_list
 from mip.errors import DataError, quote
-from mip.spec.distinct_cells import DistinctCells
-from mip.spec.guess_numbers import MISSING_WORDS
-from mip.spec.inference import MAX_CATEGORIES, guess_number, known_numbers
-from mip.spec.toml_text import inline
+from mip.spec.drafts.distinct_cells import DistinctCells
+from mip.spec.drafts.formats.numbers import MISSING_WORDS
+from mip.spec.drafts.roles import MAX_CATEGORIES, guess_number, known_numbers
+from mip.spec.drafts.toml_text import inline
 
 SCALES = (
     "none|very low|low|minor|mild|medium|moderate|normal|high|major|severe|very high|extreme"
@@ -109,7 +109,7 @@ def count_numbers(cells: DistinctCells) -> dict[str, int]:
     """Count the texts of a column of numbers, without missing ones; none if it is no such column.
 
     >>> from mip.data import from_columns
-    >>> from mip.spec.distinct_cells import distinct_cells
+    >>> from mip.spec.drafts.distinct_cells import distinct_cells
     >>> count_numbers(distinct_cells(from_columns({"y": ["0", "1", "NA", "0"]}))["y"])
     {'0': 2, '1': 1}
     """

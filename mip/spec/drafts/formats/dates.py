@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from mip.data import BLANKS, ColumnFormat, is_iso_date, parse_dates, plain_date
-from mip.spec.guess_numbers import FEW, Writing, are_most
+from mip.spec.drafts.formats.numbers import FEW, Writing, are_most
 
 _SLASHED = ("%d/%m/%Y", "%d/%m/%y", "%m/%d/%Y", "%m/%d/%y", "%Y/%m/%d")
 _NAMED = """%d %b %Y|%d %b %y|%d. %b %Y|%d. %b %y|%d %b, %Y|%b %d, %Y|%b %d %Y|%d-%b-%Y|%d-%b-%y

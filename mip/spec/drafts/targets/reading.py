@@ -12,17 +12,17 @@ import numpy as np
 from mip import data, heads
 from mip.data import Table, has_parts
 from mip.errors import DataError, list_first, quote
-from mip.spec.distinct_cells import DistinctCells, distinct_cells
-from mip.spec.guess_classes import (
+from mip.spec.drafts.distinct_cells import DistinctCells, distinct_cells
+from mip.spec.drafts.formats.columns import FormatGuess, guess_formats
+from mip.spec.drafts.odd_rows import leave_out_headers
+from mip.spec.drafts.targets.classes import (
     Formats,
     choose_split,
     label_rows,
     leave_out_rare,
     tidy_classes,
 )
-from mip.spec.guess_formats import FormatGuess, guess_formats
-from mip.spec.guess_rows import leave_out_headers
-from mip.spec.guess_targets import (
+from mip.spec.drafts.targets.kinds import (
     CLASS_KINDS,
     TargetGuess,
     describe_set,

@@ -22,8 +22,8 @@ from mip.data import (
     is_list,
 )
 from mip.errors import DataError
-from mip.spec.distinct_cells import DistinctCells, without_blanks
-from mip.spec.guess_numbers import has_leading_zeros
+from mip.spec.drafts.distinct_cells import DistinctCells, without_blanks
+from mip.spec.drafts.formats.numbers import has_leading_zeros
 
 _IMAGE_NAME = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})", re.IGNORECASE)
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
@@ -90,7 +90,7 @@ def guess(cells: DistinctCells) -> Guess:
     a word among words.
 
     >>> from mip.data import from_columns
-    >>> from mip.spec.distinct_cells import distinct_cells
+    >>> from mip.spec.drafts.distinct_cells import distinct_cells
     >>> rows = from_columns({"town": ["Ulm", "Ulm", "none"], "size": ["1", "2.5", "?"]})
     >>> [guess(cells).role for cells in distinct_cells(rows).values()]
     ['category', 'number']

@@ -9,8 +9,8 @@ import numpy as np
 
 from mip.data import Table, format_row_label
 from mip.errors import list_first, quote
-from mip.spec.distinct_cells import DistinctCells
-from mip.spec.guess_formats import FormatGuess
+from mip.spec.drafts.distinct_cells import DistinctCells
+from mip.spec.drafts.formats.columns import FormatGuess
 
 _TOTALS = frozenset(
     {"total", "totals", "grand total", "sum", "sums", "subtotal", "sub total", "average", "mean"}
@@ -40,7 +40,7 @@ def find_totals(columns: Iterable[DistinctCells]) -> list[str]:
     """Find rows that look like sums of the others: a last row, or one of two, with the word.
 
     >>> from mip.data import from_columns
-    >>> from mip.spec.distinct_cells import distinct_cells
+    >>> from mip.spec.drafts.distinct_cells import distinct_cells
     >>> rows = from_columns({"town": ["Ulm", "Bonn", "Total"], "sales": ["1", "2", "3"]})
     >>> find_totals(distinct_cells(rows).values())
     ["row 2 has 'Total' in column 'town': if it is the sum of other rows, remove it"]

@@ -10,17 +10,17 @@ from attrs import evolve
 
 from mip.data import ColumnFormat, is_iso_date, parse_dates
 from mip.errors import quote
-from mip.spec.distinct_cells import DistinctCells
-from mip.spec.guess_dates import guess_date_writing
-from mip.spec.guess_numbers import (
+from mip.spec.drafts.distinct_cells import DistinctCells
+from mip.spec.drafts.formats.dates import guess_date_writing
+from mip.spec.drafts.formats.numbers import (
     Writing,
     describe,
     find_units,
     guess_number_writing,
     has_digit,
 )
-from mip.spec.guess_parts import has_several
-from mip.spec.toml_text import inline
+from mip.spec.drafts.formats.parts import has_several
+from mip.spec.drafts.toml_text import inline
 
 
 def explain_numbers(known: Mapping[str, int], writing: Writing, column: str) -> list[str]:

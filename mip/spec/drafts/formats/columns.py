@@ -9,21 +9,21 @@ from attrs import evolve, field, frozen
 
 from mip.data import BLANKS, ColumnFormat, is_image, is_list, parse_number
 from mip.errors import DataError, quote
-from mip.spec.distinct_cells import DistinctCells, without_blanks
-from mip.spec.format_notes import (
-    explain_dates,
-    explain_numbers,
-    show_date,
-    why_neither,
-)
-from mip.spec.guess_dates import (
+from mip.spec.drafts.distinct_cells import DistinctCells, without_blanks
+from mip.spec.drafts.formats.dates import (
     END_DATES,
     are_months,
     guess_date_writing,
     guess_epoch,
     is_zero_date,
 )
-from mip.spec.guess_numbers import (
+from mip.spec.drafts.formats.notes import (
+    explain_dates,
+    explain_numbers,
+    show_date,
+    why_neither,
+)
+from mip.spec.drafts.formats.numbers import (
     MISSING_WORDS,
     Sentinel,
     Writing,
@@ -33,7 +33,7 @@ from mip.spec.guess_numbers import (
     has_digit,
     has_leading_zeros,
 )
-from mip.spec.guess_parts import (
+from mip.spec.drafts.formats.parts import (
     guess_duration_writing,
     guess_tail_writing,
     guess_vector_writing,
@@ -84,7 +84,7 @@ def guess_formats(
     Raises DataError for dates that can be read in two ways, unless `day_first` decides.
 
     >>> from mip.data import from_columns
-    >>> from mip.spec.distinct_cells import distinct_cells
+    >>> from mip.spec.drafts.distinct_cells import distinct_cells
     >>> rows = from_columns({"price": ["$1,200.50", "$9"], "sold": ["31/12/2024", "00/00/0000"]})
     >>> for found in guess_formats(distinct_cells(rows).values()).values():
     ...     print(*found.notes)

@@ -1,0 +1,1 @@
+"""How the cells of columns are written, guessed from the cells: numbers, dates and durations."""
