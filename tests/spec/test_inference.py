@@ -237,3 +237,35 @@ def test_sentences_are_no_categories_and_lists_of_numbers_no_text(table):
     )
     actual = {name: guess(cells).role for name, cells in distinct_cells(rows).items()}
     assert actual == {"note": "free text", "made": "vector", "code": "category"}
+
+
+def role_of(name, cells):
+    return guess(distinct_cells(from_columns({name: cells, "x": range(len(cells))}))[name])
+
+
+@pytest.mark.parametrize("mark", ["x", "yes", "1", "✓", 1])
+def test_a_mark_beside_empty_cells_is_a_category(mark):
+    found = role_of("sold", [mark, None, mark, None, None, mark])
+    assert (found.role, found.reason) == ("category", "1 value, 3 missing: marked or not")
+    assert role_of("sold", [mark] * 6).role == "constant"
+    assert role_of("sold", [*[mark] * 5, None]).role == "constant"
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "unnamed", "id", "row_no"])
+def test_numbers_of_rows_are_none_of_amounts_although_some_rows_lack_one(name):
+    numbers = [str(row * 3 + 1) for row in range(40)]
+    assert role_of(name, numbers).role == "row name"
+    assert role_of(name, [*numbers[:-1], None]).role == "row name"
+    assert role_of(name, [*numbers[:20], *[None] * 20]).role != "row name"
+    assert role_of("size", numbers).role == "log number"
+
+
+def test_a_last_row_that_is_the_sum_of_the_others_is_pointed_out():
+    rng = np.random.default_rng(0)
+    prices, taxes = rng.integers(1, 99, size=(2, 20)) / 4
+    frame = pd.DataFrame({"price": prices, "tax": taxes, "y": range(20)})
+    [*_, last] = make_draft(
+        from_frame(pd.concat([frame, frame.sum().to_frame().T])), "y", "t"
+    ).notes
+    assert last.startswith("the last row is the sum of the others in the columns 'price', 'tax'")
+    assert "sum of the others" not in "".join(make_draft(from_frame(frame), "y", "t").notes)

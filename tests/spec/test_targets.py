@@ -249,3 +249,77 @@ def test_targets_that_cannot_be_are_named(targets, text):
     with pytest.raises(DataError) as caught:
         make_draft(from_columns(rows), targets, "t.csv")
     assert str(caught.value) == text
+
+
+# Rows that belong together.
+
+
+def with_groups(name, ids, seed=0):
+    """A table with ids beside a number, and a target of two classes that the ids decide."""
+    cells = np.random.default_rng(seed).normal(size=len(ids)).round(3)
+    classes = ["ill" if hash_of(row) % 2 else "well" for row in ids]
+    return from_columns({"x": cells, name: ids, "y": classes})
+
+
+def hash_of(text):
+    return sum(map(ord, str(text)))
+
+
+@pytest.mark.parametrize("name", ["patient_id", "PatientID", "customer", "Lesion No", "id"])
+@pytest.mark.parametrize("write", ["P{:02d}".format, int])
+def test_rows_with_the_same_id_stay_in_one_part(name, write):
+    table = with_groups(name, [write(row * 7 % 31) for row in range(120)])
+    made = make_draft(table, "y", "t.csv")
+    spec = mip.parse(made.text)
+    parts = mip.parts(spec, mip.clean(spec, table)[0])
+    ids = [{*part.texts(name)} for part in parts]
+    assert all(ids)
+    assert sum(map(len, ids)) == len(set.union(*ids)) == 31
+    assert f"{name}: 31 different values in 120 rows; rows with the same one stay" in made.notes[1]
+    assert name not in mip.model.columns_of(spec)
+    assert made.notes[-1].startswith(f"left out: {name} (group: 31 different values")
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("patient_id", [*range(120)]),  # each once
+        ("store_id", [row % 5 for row in range(120)]),  # few, which will come again
+        ("customer_id", [row % 25 * 0.5 for row in range(120)]),  # an amount
+        ("customer_id", ["new"] * 60 + [*range(60)]),  # a word for many of them
+        ("width", [row * 7 % 31 for row in range(120)]),
+    ],
+)
+def test_what_names_no_groups_leaves_rows_alone(name, ids):
+    made = make_draft(with_groups(name, ids), "y", "t.csv")
+    assert mip.parse(made.text).data.split.group is None
+    assert "stay in one part" not in "\n".join(made.notes)
+
+
+def test_rows_with_the_same_photo_stay_in_one_part(tmp_path):
+    from PIL import Image
+
+    for k in range(30):
+        Image.new("RGB", (4, 4), (8 * k, 0, 0)).save(tmp_path / f"{k}.png")
+    lines = [f"{k % 30}.png,{k % 7},{k % 5 * 1.5}" for k in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["photo,x,y", *lines]))
+    table = mip.read(tmp_path / "t.csv")
+    made = make_draft(table, "y", "t.csv")
+    spec = mip.parse(made.text)
+    assert spec.data.split.group == "photo"
+    assert "photo: 30 different values in 60 rows; rows with the same one stay" in made.text + (
+        "\n".join(made.notes)
+    )
+    assert "photo" in mip.model.columns_of(spec)
+
+
+def test_a_split_by_groups_that_leaves_a_class_out_is_not_made():
+    # Of each of the 25 classes there is one group.
+    ids = [row % 25 for row in range(100)]
+    table = from_columns({"x": [row * 0.7 % 3 for row in range(100)], "patient": ids, "y": ids})
+    table = from_columns({**{c: table[c] for c in ("x", "patient")}, "y": [f"c{k}" for k in ids]})
+    made = make_draft(table, "y", "t.csv")
+    assert mip.parse(made.text).data.split.stratify == "y"
+    assert "patient: 25 different values in 100 rows; no split by them has each class in train" in [
+        *made.notes
+    ]

@@ -63,6 +63,10 @@ def data_block(
         )
     if "stratify" in split:
         lines.append("# stratified: each class is in train, and has the same share in all parts")
+    if "group" in split:
+        lines.append(
+            "# grouped: rows with the same value stay in one part, so that scores are of new ones"
+        )
     return join_lines([*lines, f"split = {inline(split)}"])
 
 

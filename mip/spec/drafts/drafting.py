@@ -36,6 +36,7 @@ from mip.spec.drafts.photos.templates import Folder
 from mip.spec.drafts.photos.unnamed import describe_unnamed
 from mip.spec.drafts.roles import Guess, guess, is_writable
 from mip.spec.drafts.targets.classes import propose_for_classes
+from mip.spec.drafts.targets.groups import find_group
 from mip.spec.drafts.targets.kinds import TargetGuess
 from mip.spec.drafts.targets.reading import read_targets
 
@@ -94,16 +95,18 @@ def make_draft(
     named = [cells for name, cells in columns.items() if name not in {*names, "part"}]
     folder = Folder(source.root or Path("."))
     photos = guess_photos(source, named, folder)
-    reading, split = read_targets(source, columns, names, photos, day_first)
+    group = find_group(named, [name for name, found in photos.items() if not found.problem])
+    reading, split = read_targets(source, columns, names, photos, day_first, group)
     table, rows, targets, formats = reading
     totals = find_totals(columns.values())
     columns |= {name: columns[name].with_format(form) for name, form in table.formats.items()}
     used = columns if rows is table else distinct_cells(rows)
     guesses = [
-        _explain(_adjust(_guess(cells, photos), rows), formats)
+        _explain(_adjust(_guess(cells, photos, split), rows), formats)
         for name, cells in used.items()
         if name not in {*names, split.get("column")}
     ]
+    _check_photos(table.name, guesses)
     for target_guess in targets:
         formats = propose_for_classes(formats, used[target_guess.column], target_guess)
     by_role = {role: [found for found in guesses if found.role == role] for role in BRANCHES}
@@ -130,6 +133,7 @@ def make_draft(
         *filter(None, [absent.summary, describe_unnamed(table, images, folder), greys.note]),
         *chain.from_iterable(map(_target_notes, targets)),
         *_rows_without_target(table, rows, names),
+        *_group_notes(group, split, columns),
         *chain.from_iterable(map(_format_notes, formats.values())),
         *_doubts(guesses, formats),
         *_shorten_list(left_out),
@@ -172,18 +176,34 @@ def _rows_without_target(table: Table, rows: Table, targets: Sequence[str]) -> l
     return [f"{count} a target, and will be left out: a joint head learns from rows with all"]
 
 
+def _group_notes(
+    group: str, split: Mapping[str, Any], columns: Mapping[str, DistinctCells]
+) -> list[str]:
+    if not group or "column" in split:
+        return []
+    count = f"{len(columns[group].counts)} different values in {len(columns[group].table)} rows"
+    if "group" not in split:
+        return [f"{shorten(group)}: {count}; no split by them has each class in train"]
+    why = "rows with the same one stay in one part, so that scores are those of new ones"
+    return [f"{shorten(group)}: {count}; {why} (split.group)"]
+
+
 def _format_notes(found: FormatGuess) -> list[str]:
     notes = filter(None, [*found.notes, found.blanks])
     return [f"{shorten(found.column)}: {note}" for note in notes]
 
 
-def _guess(cells: DistinctCells, photos: Mapping[str, FormatGuess]) -> Guess:
-    """Guess the role of a column. Raises DataError for photos of which most cannot be found, unless
-    the cells make sense as something else.
+def _guess(
+    cells: DistinctCells, photos: Mapping[str, FormatGuess], split: Mapping[str, Any]
+) -> Guess:
+    """Guess the role of a column. One with photos of which most cannot be found has "lost photos",
+    unless its cells make sense as something else.
     """
     found, table = guess(cells), cells.table
     if cells.column not in photos or found.role == "odd name":
-        return found
+        if cells.column != split.get("group"):
+            return found
+        return Guess(cells.column, "group", found.cells, "new rows are of other groups")
     if photos[cells.column].same_as:
         return Guess(cells.column, "same photos", f"those of {quote(photos[cells.column].same_as)}")
     problem = photos[cells.column].problem
@@ -191,10 +211,21 @@ def _guess(cells: DistinctCells, photos: Mapping[str, FormatGuess]) -> Guess:
         return Guess(cells.column, "image", _count_photos(table, cells.column))
     many = found.role == "category" and len(cells.count(cells.texts())) > len(table) / 2
     if _is_unread(found) or many or found.role == "image":
-        cure = f"leave it out by --without {quote(cells.column)}"
-        text = f"seems to name photos, but {problem}; or {cure}"
-        raise DataError(f"{table.name}: column '{cells.column}' {text}")
+        return Guess(cells.column, "lost photos", found.cells, problem)
     return found
+
+
+def _check_photos(name: str, guesses: Iterable[Guess]) -> None:
+    """Raise DataError for columns of photos that cannot be found."""
+    lost = [found for found in guesses if found.role == "lost photos"]
+    if not lost:
+        return
+    first, *others = lost
+    text = f"column '{first.column}' seems to name photos, but {first.conclusion}"
+    for other in others[:1]:
+        text += f"; so does column '{other.column}', but {other.conclusion}"
+    options = " ".join(f"--without {quote(found.column)}" for found in lost)
+    raise DataError(f"{name}: {text}; or leave {'them' if others else 'it'} out by {options}")
 
 
 def _count_photos(table: Table, column: str) -> str:

@@ -37,7 +37,8 @@ def leave_out_headers(
 
 
 def find_totals(columns: Iterable[DistinctCells]) -> list[str]:
-    """Find rows that look like sums of the others: a last row, or one of two, with the word.
+    """Find rows that look like sums of the others: one or two with the word, or else the last one
+    whose numbers are those sums in at least two columns.
 
     >>> from mip.data import from_columns
     >>> from mip.spec.drafts.distinct_cells import distinct_cells
@@ -45,7 +46,7 @@ def find_totals(columns: Iterable[DistinctCells]) -> list[str]:
     >>> find_totals(distinct_cells(rows).values())
     ["row 2 has 'Total' in column 'town': if it is the sum of other rows, remove it"]
     """
-    notes = []
+    columns, notes = [*columns], []
     for cells in columns:
         if cells.numbers is not None:  # a word is none
             continue
@@ -58,7 +59,25 @@ def find_totals(columns: Iterable[DistinctCells]) -> list[str]:
                 f"row {row} has {quote(texts[last])} in column '{cells.column}': if it is the sum "
                 "of other rows, remove it"
             )
+    sums = [cells.column for cells in columns if _ends_with_sum(cells)]
+    if len(sums) > 1 and not notes:
+        listed = list_first(sums, 3, quote)
+        notes.append(
+            f"the last row is the sum of the others in the columns {listed}: if it is, remove it"
+        )
     return notes
+
+
+def _ends_with_sum(cells: DistinctCells) -> bool:
+    """Whether the last number of a column is the sum of the others, and larger than each."""
+    table, numbers = cells.table, cells.numbers
+    if numbers is None or len(table) < 4 or len(numbers) < 3:
+        return False
+    [last] = table.take(np.array([len(table) - 1])).numbers(cells.column).tolist()
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(np.nansum(numbers * cells.counts))
+    is_largest = (numbers < last).sum() == len(numbers) - 1
+    return bool(is_largest and abs(total - 2 * last) <= 1e-9 * abs(last))
 
 
 def _is_total(cell: Any) -> bool:

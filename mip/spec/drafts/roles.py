@@ -28,7 +28,7 @@ from mip.spec.drafts.formats.numbers import has_leading_zeros
 _IMAGE_NAME = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})", re.IGNORECASE)
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 _OTHER_DATE = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
-NAME_OF_IDS = re.compile(r"(^|_)(id|index|row|number|no)$", re.IGNORECASE)
+NAME_OF_IDS = re.compile(r"(^|_)(id|index|row|number|no)$|^(unnamed(: ?\d+)?)?$", re.IGNORECASE)
 _NAME_OF_CODES = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
 _LONG_NUMBER = re.compile("[0-9]{16,}")
 _VECTOR = re.compile(r"[\[(] *[-+\d.e]+([,; ]+[-+\d.e]+)+ *[\])]", re.IGNORECASE)
@@ -36,6 +36,14 @@ _VECTOR = re.compile(r"[\[(] *[-+\d.e]+([,; ]+[-+\d.e]+)+ *[\])]", re.IGNORECASE
 
 MAX_CATEGORIES = 30
 """A column with at most this many different words is a category, however short the table."""
+
+
+NEARLY_ALL = 0.9
+"""The share of the rows that numbers name, if they name rows: one may be a total."""
+
+
+MIN_FLAGGED = 0.01
+"""The smallest share of the rows that a flag marks, and leaves unmarked."""
 
 
 TEXT_LENGTH = 3
@@ -58,9 +66,11 @@ Role = Literal[
     # These are left out.
     "constant",
     "foreign date",
+    "group",
     "images and others",
     "list",
     "lost files",
+    "lost photos",
     "names",
     "nearly numbers",
     "odd name",
@@ -131,7 +141,8 @@ def is_writable(text: str) -> bool:
 
 def _counts(words: Mapping[str, int], cells: DistinctCells) -> str:
     missing = len(cells.table) - sum(words.values())
-    return f"{len(words)} different values" + (f", {missing} missing" if missing else "")
+    values = "1 value" if len(words) == 1 else f"{len(words)} different values"
+    return values + (f", {missing} missing" if missing else "")
 
 
 def _match(pattern: re.Pattern[str], words: Mapping[str, int], share: float = 1.0) -> bool:
@@ -220,6 +231,8 @@ def _guess_lists(cells: DistinctCells) -> Guess:
 def _guess_words(cells: DistinctCells, words: Mapping[str, int]) -> Guess:
     column, n_values, n_words = cells.column, len(words), sum(words.values())
     counts = _counts(words, cells)
+    if len(without_blanks(words)) == 1 == n_values and _is_flag(n_words, len(cells.table)):
+        return Guess(column, "category", counts, "marked or not")
     if n_values < 2:
         return Guess(column, "constant", counts, "nothing to learn")
     is_text = sum(len(word.split()) * n for word, n in words.items()) >= TEXT_LENGTH * n_words
@@ -234,13 +247,19 @@ def _guess_words(cells: DistinctCells, words: Mapping[str, int]) -> Guess:
     return Guess(column, "names", counts, "too many to be categories, too short to be text")
 
 
+def _is_flag(n_marked: int, n_rows: int) -> bool:
+    """Whether cells that are all the same or empty mark rows."""
+    return min(n_marked, n_rows - n_marked) >= max(2, MIN_FLAGGED * n_rows)
+
+
 def guess_number(cells: DistinctCells, known: Mapping[str, int], values: np.ndarray) -> Guess:
     """Guess the role of a column of numbers; `known` counts the texts of those that are there, and
     `values` are their `known_numbers`.
     """
     column, n_values, counts = cells.column, len(known), _counts(known, cells)
     low, high = values.min(), values.max()
-    is_whole, are_unique = bool((values == np.round(values)).all()), n_values == len(cells.table)
+    is_whole, n_known = bool((values == np.round(values)).all()), sum(known.values())
+    are_unique = n_values == n_known >= NEARLY_ALL * len(cells.table)
     names_ids = high - low == n_values - 1 or re.search(NAME_OF_IDS, column)
     is_code = is_whole and (_match(_LONG_NUMBER, known) or has_leading_zeros(known))
     if is_whole and are_unique and (names_ids or is_code):

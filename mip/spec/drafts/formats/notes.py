@@ -35,7 +35,8 @@ def explain_numbers(known: Mapping[str, int], writing: Writing, column: str) -> 
         notes = [_explain_rival(known, writing, column)]
     elif form.writes_numbers or not writing.odd:
         longest = max(known, key=len)
-        note = f"{quote(longest)} is {form.parse_number(longest):.15g}"
+        unit = " seconds" if form.duration else ""
+        note = f"{quote(longest)} is {form.parse_number(longest):.15g}{unit}"
         notes = [f"{note} ({describe(form)})" if form.writes_numbers else note]
     else:
         return []

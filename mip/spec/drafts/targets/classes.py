@@ -116,21 +116,26 @@ def label_rows(rows: Table, target: TargetGuess) -> dict[str, list[int]]:
 # Splits, and what is too rare for them.
 
 
-def choose_split(rows: Table, targets: Sequence[TargetGuess]) -> dict[str, Any] | None:
+def choose_split(
+    rows: Table, targets: Sequence[TargetGuess], group: str = ""
+) -> dict[str, Any] | None:
     """Choose a split in which train has each class and each label: the options of `data.split`.
-    Rows are stratified by the first target of classes. None if there is no such split.
+    Rows are kept together by the column `group`, or else stratified by the first target of classes.
+    None if there is no such split.
     """
-    stratified, drawn = _stratify(targets)
+    stratified, drawn = ([], targets) if group else _stratify(targets)
     options: dict[str, Any] = {"fractions": FRACTIONS, "seed": 0}
+    if group:
+        options["group"] = group
     if stratified:
         options["stratify"] = stratified[0].column
-    groups = [ids for target in drawn for ids in label_rows(rows, target).values()]
-    for seed in range(N_SEEDS if groups else 0):
+    labeled = [ids for target in drawn for ids in label_rows(rows, target).values()]
+    for seed in range(N_SEEDS if labeled else 0):
         options["seed"] = seed
         train = {*data.split(rows, **options)[0].row_ids.tolist()}
-        if not any(map(train.isdisjoint, groups)):
+        if not any(map(train.isdisjoint, labeled)):
             return options
-    return None if groups else options
+    return None if labeled else options
 
 
 def _stratify(targets: Sequence[TargetGuess]) -> tuple[list[TargetGuess], list[TargetGuess]]:

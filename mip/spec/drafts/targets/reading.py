@@ -51,9 +51,10 @@ def read_targets(
     names: Sequence[str],
     photos: Formats,
     day_first: bool | None = None,
+    group: str = "",
 ) -> tuple[Reading, dict[str, Any]]:
-    """Read a table for its targets, and choose its split: the options of `data.split`. Labels that
-    are too rare for every split are left out.
+    """Read a table for its targets, and choose its split, by a column of groups if there is one:
+    the options of `data.split`. Labels that are too rare for every split are left out.
 
     Raises DataError for a target that cannot be predicted, and where no row has all of them.
 
@@ -63,12 +64,16 @@ def read_targets(
     >>> [guess.kind for guess in reading.targets], len(reading.rows), split["stratify"]
     (['regression', 'binary'], 3, 'sold')
     """
-    formats = _guess_formats(table, columns, names, photos, day_first)
+    names_rows = [group, *(name for name, found in photos.items() if not found.problem)]
+    others = {name: cells for name, cells in columns.items() if name not in names_rows}
+    formats = _guess_formats(table, others, names, day_first)
     reading = _read(table, columns, names, formats, photos)
     if "part" not in names and has_parts(reading.rows):
         for target in reading.targets:
             _check_parts(reading.rows, target)
         return reading, {"column": "part"}
+    if group and (split := choose_split(reading.rows, reading.targets, group)):
+        return reading, split
     while (split := choose_split(reading.rows, reading.targets)) is None:
         formats = leave_out_rare(reading.formats, reading.rows, reading.targets)
         reading = _read(table, columns, names, formats, photos)
@@ -79,13 +84,10 @@ def _guess_formats(
     table: Table,
     columns: Columns,
     targets: Sequence[str],
-    photos: Formats,
     day_first: bool | None,
 ) -> Formats:
-    """Guess how the columns are written that have no photos."""
-    shown = [name for name, found in photos.items() if not found.problem]
-    others = [cells for name, cells in columns.items() if name not in shown]
-    formats = guess_formats(others, day_first)
+    """Guess how columns are written that name neither photos nor groups."""
+    formats = guess_formats(columns.values(), day_first)
     for target in formats.keys() & {*targets}:
         cells, is_number = columns[target], formats[target].form.writes_numbers
         if not is_number and (form := guess_set(cells)):
