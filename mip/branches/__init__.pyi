@@ -16,6 +16,7 @@ from .protocol import FindsProblems as FindsProblems
 from .protocol import FindsUnseen as FindsUnseen
 from .protocol import Problem as Problem
 from .protocol import branches as branches
+from .protocol import files_of as files_of
 from .protocol import having as having
 from .protocol import layer_sizes_field as layer_sizes_field
 from .protocol import leaf_branches as leaf_branches

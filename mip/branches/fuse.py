@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge, gt, le, lt, optional
 from torch import Tensor, nn
 
@@ -128,6 +128,11 @@ class Fuse:
             name: protocol.augment(branch, inputs[name], key, row_ids)
             for name, branch in self.branch.items()
         }
+
+    def map_files(self, function: Callable[[str], str]) -> Fuse:
+        """Replace the paths of the files that each branch reads."""
+        branch = {name: protocol.map_files(part, function) for name, part in self.branch.items()}
+        return evolve(self, branch=branch)
 
     def pretrain(self, module: nn.Module) -> None:
         """Load the pretrained weights of each branch that has some."""

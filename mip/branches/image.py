@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from attrs import field, fields_dict, frozen
+from attrs import Attribute, evolve, field, fields_dict, frozen
 from attrs.converters import optional
 from attrs.validators import ge, gt, in_, instance_of, le
 from torch import Tensor, nn
@@ -54,9 +54,14 @@ from mip.nn import (
     Function,
     GlobalPool,
     backbone_error,
+    file_digest,
     freeze_until,
+    is_weights_file,
+    load_pretrained,
+    read_tensors,
     source_of,
 )
+from mip.nn.pretrained import SUFFIXES
 
 LOOKED_AT = 10
 """Photos of which the greys are looked at before training."""
@@ -97,8 +102,11 @@ class Image:
     `depth`, `stride`, `separable` and `max_pool`), the name of a torchvision classification model,
     "timm/" and the name of a timm model, if timm is installed, or a function that builds a module
     from float32 [n, 3, size, size] to [n, d] or to a feature map. `pretrained` names its weights (a
-    tag for timm; "DEFAULT" for those the library recommends). `freeze` freezes "all" of the
-    backbone, or everything up to the named module; frozen batch norms use their running statistics.
+    tag for timm; "DEFAULT" for those the library recommends), or is the path of a file that holds
+    them, which may hold more: safetensors, or a checkpoint of torch (.pt, .pth, .bin). Pixels are
+    normalized as the weights expect: by `mean` and `std` of each channel, from 0 to 1, if these are
+    given, otherwise as the library says. `freeze` freezes "all" of the backbone, or everything up
+    to the named module; frozen batch norms use their running statistics.
 
     The features are those before the classifier, or those of the module `feature_layer`. A feature
     map is averaged over the image (`global_pool` "avg"), its maximum is taken ("max"), or it is
@@ -138,6 +146,16 @@ class Image:
     activation: Activation = choice("relu", kw_only=True)
     batch_norm: BatchNorm = choice("none", kw_only=True)
     dropout: float = dropout_field()
+    mean: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
+    std: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
+
+    @mean.validator
+    @std.validator
+    def _check_channels(self, attribute: Attribute, values: tuple[float, ...] | None) -> None:
+        lowest = 0.0 if attribute.name == "std" else -math.inf
+        if values and not (len(values) == 3 and all(lowest < x < math.inf for x in values)):
+            above = " above 0" if attribute.name == "std" else ""
+            raise FieldError(attribute.name, f"must be three numbers{above}: {[*values]}")
 
     @backbone.validator
     def _check_backbone(self, _: object, backbone: str | Function) -> None:
@@ -154,9 +172,9 @@ class Image:
         for name in self._unused():
             if getattr(self, name) != fields_dict(Image)[name].default:
                 none = f"the {self.backbone_name} backbone has none"
-                raise FieldError(name, f"must be left out: {none}")
-        of_library = self.backbone not in BUILT_IN and isinstance(self.backbone, str)
-        if of_library and self.global_pool != "avg" and self.feature_layer is None:
+                files = f" but files ({', '.join(SUFFIXES)})" if name == "pretrained" else ""
+                raise FieldError(name, f"must be left out: {none}{files}")
+        if self.of_library and self.global_pool != "avg" and self.feature_layer is None:
             cure = "needs 'feature_layer', the module that makes the map"
             raise FieldError("global_pool", f"= '{self.global_pool}' {cure}")
 
@@ -165,7 +183,7 @@ class Image:
             yield from ("depth", "stride", "separable", "max_pool")
         if self.backbone in BUILT_IN:
             yield "feature_layer"
-        if self.backbone in BUILT_IN or isinstance(self.backbone, Function):
+        if not self.of_library and not is_weights_file(self.pretrained):
             yield "pretrained"
 
     @property
@@ -173,9 +191,25 @@ class Image:
         """The name of the backbone in specs."""
         return self.backbone if isinstance(self.backbone, str) else self.backbone.name
 
+    @property
+    def of_library(self) -> bool:
+        """Whether the backbone is a model of torchvision or timm."""
+        return isinstance(self.backbone, str) and self.backbone not in BUILT_IN
+
+    @property
+    def tag(self) -> str | None:
+        """The name of the library's weights, unless the backbone has none or those of a file."""
+        return None if is_weights_file(self.pretrained) else self.pretrained
+
+    def map_files(self, function: Callable[[str], str]) -> Image:
+        """Return this branch with the path of its weights, if they are in a file, replaced."""
+        if self.pretrained is None or not is_weights_file(self.pretrained):
+            return self
+        return evolve(self, pretrained=function(self.pretrained))
+
     def adapt(self, table: Rows) -> Facts:
-        """Return the mean and standard deviation by channel that the backbone expects, and the
-        largest number of photos in a cell of each column.
+        """Return the mean and standard deviation by channel that the backbone expects, the largest
+        number of photos in a cell of each column, and of a file of weights the digest, SHA-256.
         """
         most = [_most_photos(table, column) for column in self.columns]
         if self.value_range is None:
@@ -185,10 +219,16 @@ class Image:
             raise DataError(
                 "pool 'concat' needs the same photos in every row, and no lists of them"
             )
-        if self.pretrained is None:
-            return {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "most": most}
-        mean, std = source_of(self.backbone_name).normalization(self.pretrained)
-        return {"mean": mean, "std": std, "most": most}
+        mean, std = self._normalization()
+        facts = {"mean": [*(self.mean or mean)], "std": [*(self.std or std)], "most": most}
+        if self.pretrained is None or not is_weights_file(self.pretrained):
+            return facts
+        return {**facts, "sha256": file_digest(self.pretrained)}
+
+    def _normalization(self) -> tuple[list[float], list[float]]:
+        if self.pretrained is None or not self.of_library:
+            return [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+        return source_of(self.backbone_name).normalization(self.tag)
 
     def encode(self, facts: Facts, table: Table) -> Photos:
         """Decode the photos.
@@ -290,21 +330,27 @@ class Image:
     def pretrain(self, module: nn.Module) -> None:
         """Load the pretrained weights into a freshly built module.
 
-        Raises DataError if neither the library's cache nor the network has them.
+        Raises DataError if neither the library's cache nor the network has them, or if a file lacks
+        a part of the backbone, and FileError for a file that cannot be read.
         """
+        backbone = module.get_submodule("backbone")
         if self.pretrained is None:
             return
+        if is_weights_file(self.pretrained):
+            tensors: Mapping[str, Tensor] = read_tensors(self.pretrained)
+            if self.of_library:
+                tensors = source_of(self.backbone_name).fitted(tensors, self.size)
+            load_pretrained(backbone, tensors, self.pretrained)
+        else:
+            load_pretrained(backbone, self._library_weights(), self.backbone_name)
+
+    def _library_weights(self) -> Mapping[str, Tensor]:
+        assert self.tag is not None
         try:
-            weights = source_of(self.backbone_name).state_dict(self.pretrained, self.size)
+            return source_of(self.backbone_name).state_dict(self.tag, self.size)
         except Exception as error:  # a network, a cache or a file may raise anything
             why = f"cannot be had: {' '.join(str(error).split())}"
-            raise DataError(
-                f"{self.backbone_name}: the weights '{self.pretrained}' {why}"
-            ) from error
-        backbone = module.get_submodule("backbone")
-        # Those of a feature extractor are the model's own, below `cut`.
-        names = {name: name.removeprefix("cut.") for name in backbone.state_dict()}
-        backbone.load_state_dict({name: weights[theirs] for name, theirs in names.items()})
+            raise DataError(f"{self.backbone_name}: the weights '{self.tag}' {why}") from error
 
     def problems(self, table: Table) -> Iterator[Problem]:
         """Yield every photo that is missing, is no image or ends too early (`check_photo`), and

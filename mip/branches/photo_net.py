@@ -71,7 +71,7 @@ def _conv_stack(image: Image) -> ConvStack:
 def _model(image: Image) -> nn.Module:
     if isinstance(image.backbone, str):
         source, classifier = source_of(image.backbone), image.feature_layer is not None
-        return source.build(image.pretrained, image.size, classifier)
+        return source.build(image.tag, image.size, classifier)
     model = image.backbone.function()
     if not isinstance(model, nn.Module):
         text = f"must return a torch.nn.Module, not {type(model).__name__}"

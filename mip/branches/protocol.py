@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, runtime_checkable
 
@@ -68,6 +68,15 @@ class Pretrains(Protocol):
 
     def pretrain(self, module: nn.Module) -> None:
         """Load the weights into a freshly built module."""
+        ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A branch whose fields name files besides the table, such as pretrained weights."""
+
+    def map_files(self, function: Callable[[str], str]) -> Branch:
+        """Return the branch with the path of every file replaced by what the function returns."""
         ...
 
 
@@ -150,6 +159,23 @@ def pretrain(branch: Branch, module: nn.Module) -> None:
     """Load pretrained weights into a branch's module; by default none."""
     if has(branch, Pretrains):
         branch.pretrain(module)
+
+
+def map_files(branch: Branch, function: Callable[[str], str]) -> Branch:
+    """Replace the paths of the files that a branch reads; by default there are none."""
+    return branch.map_files(function) if has(branch, ReadsFiles) else branch
+
+
+def files_of(branch: Branch) -> list[str]:
+    """List the files that a branch reads."""
+    files = list[str]()
+
+    def note(path: str) -> str:
+        files.append(path)
+        return path
+
+    map_files(branch, note)
+    return files
 
 
 def encode_cached(branch: Branch, facts: Facts, table: Table, folder: Path) -> Tree:

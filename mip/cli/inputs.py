@@ -30,9 +30,15 @@ def parse_changes(texts: Sequence[str] | None) -> dict[str, Any]:
         path, sign, value = text.partition("=")
         if not sign or not path:
             raise SpecError(f"--set {text}: write it as PATH=VALUE")
-        is_file = path in {"data.table", "data.split.folds"} or path.startswith("warm_start.")
+        is_file = _is_file(path, value)
         changes[path] = str(Path(value).absolute()) if is_file else _parse_value(value)
     return changes
+
+
+def _is_file(path: str, value: str) -> bool:
+    if path.endswith(".pretrained"):
+        return mip.nn.is_weights_file(value)
+    return path in {"data.table", "data.split.folds"} or path.startswith("warm_start.")
 
 
 def parse_choices(texts: Sequence[str] | None) -> dict[str, list[Any]]:

@@ -28,7 +28,7 @@ def show(
     """Show a model's tree: shapes, parameters, memory."""
     read_spec, table = open_spec(spec, set_, [svg], force)
     sources = mip.runs.load_sources(read_spec, mip.Context(base=spec.parent))
-    plan = mip.adapt(read_spec, split_rows(read_spec, table, spec).train)
+    plan = mip.adapt(read_spec, split_rows(read_spec, table, spec).train, base=spec.parent)
     plan = mip.runs.adopt_facts(plan, sources)
     net = mip.build(plan, pretrain=False)
     if svg:
@@ -89,7 +89,7 @@ def baseline(
     if isinstance(table, mip.data.Shards):
         raise SpecError(f"{spec}: baseline needs all rows in memory: --set data.stream=false")
     parts = split_rows(read_spec, table, spec)
-    plan = mip.adapt(read_spec, parts.train)
+    plan = mip.adapt(read_spec, parts.train, base=spec.parent)
     trained = {}
     if model:
         network = mip.load(model, device=device or "cpu")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from mip.branches import files_of
 from mip.data import table_files
 from mip.errors import FileError, MipError
 from mip.files.checkpoints import list_checkpoints
@@ -37,8 +38,11 @@ def run_files(out: Path) -> list[Path]:
 
 
 def input_files(spec: Spec, base: Path) -> list[Path]:
-    """List the files that a run of a spec reads: tables, folds, and models to start from."""
-    paths = [base / path for path in (spec.data.split.folds, *spec.warm_start.values()) if path]
+    """List the files that a run of a spec reads: tables, folds, models to start from, and
+    pretrained weights.
+    """
+    named = spec.data.split.folds, *spec.warm_start.values(), *files_of(spec.root)
+    paths = [base / path for path in named if path]
     with suppress(MipError, OSError, ValueError):  # whoever reads the table reports what is wrong
         paths += table_files(base / spec.data.table) if spec.data.table else []
     return paths

@@ -9,25 +9,19 @@ names are ignored.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mip.errors import FileError, MipError, hint
+from mip.errors import FileError, MipError
 from mip.files.format import Tensors, peek, read_file, write_packed
 from mip.files.models import subtree
-from mip.output import reason
+from mip.nn import read_tensors
 from mip.train import State, path_of, with_averaged_params
-
-NESTED = ("state_dict", "model_state_dict", "model")
-"""The names under which checkpoints of torch hold the weights, beside optimizer and epoch."""
 
 
 @frozen(repr=False)
@@ -211,20 +205,13 @@ def _near(name: str, known: Iterable[str]) -> str:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read the weights of a file by name: those of a safetensors file, of a model of mip or a
     checkpoint (without the averages that its optimizer keeps), or of a checkpoint of torch, also
-    if they are one of its entries (`NESTED`).
+    if they are one of its entries ("state_dict", "model_state_dict", "model").
 
     Nothing in a file is executed. Raises FileError for a pickle that holds more than tensors and
     plain values, and for a file that is missing, damaged or holds no weights.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({reason(error)})") from error
-    if start[:1] == b"\x80" or start == b"PK":
-        return _entry_of(path, _read_pickle(path))
-    return _of_mip(path) if peek(path) else _read_safetensors(path)
+    return _of_mip(path) if peek(path) else read_tensors(path)
 
 
 def _of_mip(path: Path) -> dict[str, Tensor]:
@@ -234,44 +221,3 @@ def _of_mip(path: Path) -> dict[str, Tensor]:
     if "step" not in meta:  # a file of weights has no state
         return tensors
     return {**subtree(tensors, "params"), **subtree(tensors, "buffers")}
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        why = f"neither a safetensors file nor a checkpoint of torch, or damaged ({error})"
-        raise FileError(f"{path}: {why}") from error
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged archive raises is not documented
-        raise FileError(f"{path}: {_refused_pickle(str(error))}") from error
-
-
-def _refused_pickle(message: str) -> str:
-    found = re.search(r"Unsupported global: GLOBAL (\S+)", message)
-    if found is None and "TorchScript" not in message:
-        return "is damaged, or not a checkpoint of torch"
-    held = f"a pickle that holds {found[1]}" if found else "a TorchScript archive, which holds code"
-    cure = "save its weights where it was made, as the safe form: mip.save_weights(path, net)"
-    return f"is {held}, and reading that could run code; {cure}"
-
-
-def _entry_of(path: Path, held: Any) -> dict[str, Tensor]:
-    entries = held if isinstance(held, Mapping) else {}
-    for name in NESTED:
-        if isinstance(entries.get(name), Mapping):
-            return _entry_of(path, entries[name])
-    tensors = {str(name): each for name, each in entries.items() if isinstance(each, Tensor)}
-    if not tensors:
-        what = f"{type(held).__name__}{hint('state_dict', entries)}"
-        raise FileError(f"{path}: holds no weights by name, but {what}")
-    return tensors

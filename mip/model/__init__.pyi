@@ -23,6 +23,7 @@ from .net import short_path as short_path
 from .plan import Batch as Batch
 from .plan import Plan as Plan
 from .plan import adapt as adapt
+from .plan import has_same_files as has_same_files
 from .plan import plan_from_dict as plan_from_dict
 from .plan import plan_to_dict as plan_to_dict
 from .size import Node as Node
@@ -32,6 +33,8 @@ from .size import format_layer_counts as format_layer_counts
 from .size import format_shape as format_shape
 from .size import plan_nodes as plan_nodes
 from .size import profile as profile
+from .spec_files import root_at as root_at
+from .spec_files import with_files as with_files
 from .splitting import Parts as Parts
 from .splitting import are_parts as are_parts
 from .splitting import as_parts as as_parts

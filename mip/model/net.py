@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mip.errors import MipError, SpecError, hint
 from mip.heads import tower
 from mip.model.limits import MAX_BYTES, LimitBytes, TooLargeError
 from mip.model.plan import Plan
+from mip.model.spec_files import root_at
 from mip.nn import LSUV, InitRule, lsuv, reinit, scalable_weights
 from mip.rng import derive, seeded
 from mip.tree import Tree, leaves
@@ -32,11 +34,12 @@ class Net(nn.Module):
         return self.head(self.body(inputs))
 
 
-def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
+def build(plan: Plan, seed: int = 0, pretrain: bool = True, base: str | Path = ".") -> Net:
     """Build the module that a plan describes; its initial values are a function of the seed.
 
     With `pretrain` they are those of `initialize`; without it the module is one whose weights are
-    loaded afterwards. `mip.runs.build_warm` builds a plan with `[warm_start]`, or with the
+    loaded afterwards. Files of pretrained weights are relative to the folder `base`.
+    `mip.runs.build_warm` builds a plan with `[warm_start]`, or with the
     initializer "lsuv". Raises SpecError naming the branch that cannot take its input, and the rule
     that cannot be applied, and for a model of more than 8 GiB of parameters.
     """
@@ -51,7 +54,7 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True) -> Net:
         _try(logits, vector, "head")
     net = Net(body, logits).train()
     if pretrain:
-        initialize(net, plan, seed)
+        initialize(net, plan, seed, base)
     return net
 
 
@@ -102,12 +105,12 @@ def _shapes(tree: Tree) -> str:
     return ", ".join(f"{path} {list(leaf.shape)}".lstrip() for path, leaf in leaves(tree))
 
 
-def initialize(net: Net, plan: Plan, seed: int = 0) -> None:
+def initialize(net: Net, plan: Plan, seed: int = 0, base: str | Path = ".") -> None:
     """Give a fresh module its initial values: branches that name pretrained weights load them (from
-    their library's cache, or by download), then `[[init]]` fills the parameters that its rules
-    match, except for those of "lsuv": see `apply_lsuv`.
+    a file, relative to `base`, from their library's cache, or by download), then `[[init]]` fills
+    the parameters that its rules match, except for those of "lsuv": see `apply_lsuv`.
     """
-    plan.spec.root.pretrain(net.body)
+    root_at(plan.spec, base).pretrain(net.body)
     params = {path: param.detach() for path, param in net.named_parameters()}
     rules = []
     for k, init in enumerate(plan.spec.init):

@@ -13,14 +13,16 @@ from attrs import frozen
 from toolz import dissoc
 from torch import Tensor
 
-from mip.branches import Facts, leaf_branches, path_in_spec
+from mip.branches import Facts, Fuse, files_of, leaf_branches, path_in_spec
 from mip.data import AnyRows, Rows, Table
 from mip.errors import DataError, SpecError
 from mip.heads import CheckedLoss, Criterion, check_metric_inputs, scores, training_loss
 from mip.metrics import NO_METRICS, MetricSet, check_metric_names, compute_metrics, metrics_by_name
 from mip.model.columns import check_columns, fingerprint, table_of, target_columns
+from mip.model.spec_files import root_at
+from mip.nn import file_digest
 from mip.spec import KINDS, Kinds, Spec, from_dict, to_dict
-from mip.tree import Tree, leaves, map_tree
+from mip.tree import Tree, get_in, leaves, map_tree
 
 
 class Batch(NamedTuple):
@@ -123,9 +125,15 @@ class Plan:
         return sum(leaf.nbytes for _, leaf in leaves(self.example()))
 
 
-def adapt(spec: Spec, train: AnyRows, digests: Mapping[str, str] | None = None) -> Plan:
+def adapt(
+    spec: Spec,
+    train: AnyRows,
+    digests: Mapping[str, str] | None = None,
+    base: str | Path = ".",
+) -> Plan:
     """Learn from the training rows everything that the data decides; no other rows are used.
-    `digests` are those of their columns (`train.digest()`), if they are known.
+    `digests` are those of their columns (`train.digest()`), if they are known. Files of pretrained
+    weights are relative to the folder `base`.
 
     Raises SpecError or DataError for columns that are missing or do not suit their kind.
     """
@@ -134,7 +142,7 @@ def adapt(spec: Spec, train: AnyRows, digests: Mapping[str, str] | None = None) 
     if not len(train):
         raise DataError(f"{train.name}: there are no training rows")
     facts = {
-        "branch": _adapt_branches(spec, train),
+        "branch": _adapt_branches(root_at(spec, base), train),
         "head": spec.head.adapt(train),
         "rows": fingerprint(spec, train, digests),
     }
@@ -147,11 +155,11 @@ def adapt(spec: Spec, train: AnyRows, digests: Mapping[str, str] | None = None) 
     return Plan(spec, facts, shapes)
 
 
-def _adapt_branches(spec: Spec, train: Rows) -> Facts:
+def _adapt_branches(root: Fuse, train: Rows) -> Facts:
     try:
-        return spec.root.adapt(train)
+        return root.adapt(train)
     except DataError:
-        for path, branch in leaf_branches(spec.root):  # again, to name the one that fails
+        for path, branch in leaf_branches(root):  # again, to name the one that fails
             try:
                 branch.adapt(train)
             except DataError as error:
@@ -168,6 +176,17 @@ def _zeros(shapes: Any, n_rows: int) -> Tree:
         return {name: _zeros(child, n_rows) for name, child in shapes.items()}
     dtype, shape = shapes
     return torch.zeros(n_rows, *shape, dtype=getattr(torch, dtype))
+
+
+def has_same_files(plan: Plan, base: str | Path = ".") -> bool:
+    """Tell whether the files that the branches read, relative to `base`, are those that the plan
+    was adapted to.
+    """
+    for path, branch in leaf_branches(root_at(plan.spec, base)):
+        digest = get_in(plan.facts["branch"], path.split(".")).get("sha256")
+        if any(file_digest(file) != digest for file in files_of(branch)):
+            return False
+    return True
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:

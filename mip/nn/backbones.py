@@ -6,8 +6,10 @@ for the names that it knows.
 
 from __future__ import annotations
 
+import socket
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -20,6 +22,14 @@ from mip.rng import seeded
 
 BUILT_IN = ("conv", "small")
 """The backbones of this library itself."""
+
+
+IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+"""Mean and standard deviation of the pixels of ImageNet, from 0 to 1."""
+
+
+TIMEOUT = 10.0
+"""Seconds after which a server that does not answer counts as out of reach."""
 
 
 TIMM = "timm/"
@@ -48,8 +58,9 @@ class Source(Protocol):
         """List the names of the library's backbones, to check a name and to suggest one."""
         ...
 
-    def normalization(self, weights: str) -> tuple[list[float], list[float]]:
-        """Return mean and standard deviation, by channel, of the pixels that weights expect.
+    def normalization(self, weights: str | None) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation, by channel, of the pixels that weights expect;
+        without weights, of those that the model's usual weights expect.
 
         Raises DataError for unknown weights.
         """
@@ -61,6 +72,10 @@ class Source(Protocol):
 
     def state_dict(self, weights: str, size: int) -> dict[str, Tensor]:
         """Return pretrained weights of the whole model, from the library's cache or download."""
+        ...
+
+    def fitted(self, tensors: Mapping[str, Tensor], size: int) -> Mapping[str, Tensor]:
+        """Fit the tensors of a file of weights to images of a size, where these depend on it."""
         ...
 
 
@@ -87,8 +102,12 @@ class Torchvision:
 
         return [*BUILT_IN, *torchvision.models.list_models(module=torchvision.models)]
 
-    def normalization(self, weights: str) -> tuple[list[float], list[float]]:
-        """Return mean and standard deviation of the transforms that belong to the weights."""
+    def normalization(self, weights: str | None) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of the transforms that belong to the weights, or
+        ImageNet's.
+        """
+        if weights is None:
+            return IMAGENET
         preset = self._weights(weights).transforms()
         return list(preset.mean), list(preset.std)
 
@@ -103,8 +122,13 @@ class Torchvision:
         return model if classifier else without_classifier(model)
 
     def state_dict(self, weights: str, size: int) -> dict[str, Tensor]:
-        """Return the weights, from torchvision's own cache or download."""
-        return self._weights(weights).get_state_dict(check_hash=True)
+        """Return the weights, from torchvision's own cache (below $TORCH_HOME) or download."""
+        with _socket_timeout(TIMEOUT):
+            return self._weights(weights).get_state_dict(check_hash=True)
+
+    def fitted(self, tensors: Mapping[str, Tensor], size: int) -> Mapping[str, Tensor]:
+        """Return the tensors as they are."""
+        return tensors
 
     def _weights(self, name: str) -> Any:
         import torchvision
@@ -131,14 +155,20 @@ class Timm:
 
         return [TIMM + name for name in timm.list_models()]
 
-    def normalization(self, weights: str) -> tuple[list[float], list[float]]:
-        """Return mean and standard deviation of the configuration of the weights."""
+    def normalization(self, weights: str | None) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of the configuration of the weights, or of the
+        model.
+        """
         import timm
 
+        preset: Any
+        if weights is None:
+            preset = timm.get_pretrained_cfg(self._tagged(None))
+            return (list(preset.mean), list(preset.std)) if preset else IMAGENET
         known = self._tags()
         if weights not in known:
             raise DataError(f"{self.name} has no weights '{weights}'{hint(weights, known)}")
-        preset: Any = timm.get_pretrained_cfg(self._tagged(weights))
+        preset = timm.get_pretrained_cfg(self._tagged(weights))
         return list(preset.mean), list(preset.std)
 
     def build(self, weights: str | None, size: int, classifier: bool) -> nn.Module:
@@ -152,8 +182,21 @@ class Timm:
         """
         self._ask_hub(weights)
         # timm loads strictly into a model with as many classes as the weights have.
-        with seeded(0):  # whatever is drawn here is overwritten
+        with seeded(0), _socket_timeout(TIMEOUT):  # whatever is drawn here is overwritten
             return self._create(weights, size, {"pretrained": True}).state_dict()
+
+    def fitted(self, tensors: Mapping[str, Tensor], size: int) -> Mapping[str, Tensor]:
+        """Fit the tensors of a file to images of a size, as timm does it: those of transformers
+        that belong to positions.
+        """
+        model = self._create(None, size, {})
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        fits = all(shapes.get(name, each.shape) == each.shape for name, each in tensors.items())
+        fit = getattr(import_module(type(model).__module__), "checkpoint_filter_fn", None)
+        if fit and not fits:
+            with suppress(Exception):  # of a file of another model, whose mistakes are named later
+                return fit(dict(tensors), model)
+        return tensors
 
     def _ask_hub(self, weights: str | None) -> None:
         # The hub's library repeats a download that fails for 25 s, and timm has it do so for two
@@ -188,6 +231,17 @@ class Timm:
         name = self.name.removeprefix(TIMM)
         tags = [tagged.partition(".")[2] for tagged in timm.list_pretrained(name)]
         return ["DEFAULT", *filter(None, tags)] if tags else []
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    # The libraries set no timeout of their own, and a network that drops packets never answers.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def without_classifier(model: nn.Module) -> nn.Module:

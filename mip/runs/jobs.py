@@ -66,8 +66,8 @@ def prepare_job(
     """
     train, device = spec.train, context.resolved_device()
     sources = load_sources(spec, context) if sources is None else sources
-    plan = adopt_facts(adapt(spec, parts.train, origin.get("train rows")), sources)
-    net = build_warm(plan, sources, train.seed, parts.train).to(device)
+    plan = adopt_facts(adapt(spec, parts.train, origin.get("train rows"), context.base), sources)
+    net = build_warm(plan, sources, train.seed, parts.train, context.base).to(device)
     check_batch_norm(plan, net, len(parts.train))
     check_targets(plan, parts)
     batches = train_pipe(plan, parts.train, context)
@@ -100,8 +100,9 @@ def lr_range_test(
     """
     train = spec.train
     sources = load_sources(spec, context)
-    plan = adopt_facts(adapt(spec, parts.train), sources)
-    net = build_warm(plan, sources, train.seed, parts.train).to(context.resolved_device())
+    plan = adopt_facts(adapt(spec, parts.train, base=context.base), sources)
+    net = build_warm(plan, sources, train.seed, parts.train, context.base)
+    net = net.to(context.resolved_device())
     check_batch_norm(plan, net, len(parts.train))
     batches = train_pipe(plan, parts.train, context)
     n_batches = train.epochs * len(batches)

@@ -62,8 +62,8 @@ def replay(
     if not checkpoints:
         raise FileError(f"{out}: there is no intact checkpoint of a run in checkpoints/")
     file = next((path for taken, path in reversed(checkpoints) if taken < step), None)
-    sources = sources_of_run(spec, file, context.kinds) if file else None
-    made_of = origin(spec, parts)
+    sources = sources_of_run(spec, file, context) if file else None
+    made_of = origin(spec, parts, context.base)
     job = prepare_job(spec, parts, context, sources=sources, origin=made_of, measure=norms)
     if not 1 <= step <= job.steps:
         raise MipError(f"{out}: there is no step {step}; its steps are 1 to {job.steps}")

@@ -13,6 +13,8 @@ from mip.data import Shards
 from mip.errors import FileError, SpecError
 from mip.files import Checkpoint, intact_checkpoints, load_checkpoint, load_model, read_file
 from mip.model import Parts
+from mip.nn import file_digest
+from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.warm_starts import Sources
 from mip.spec import KINDS, Spec, from_dict, to_dict
 
@@ -28,13 +30,22 @@ MAX_DIFFERENCES = 3
 """The number of settings that an error about another run names."""
 
 
-def origin(spec: Spec, parts: Parts) -> dict[str, Any]:
-    """Describe what a run is made of: its spec, digests of its rows and, of shards, their window,
+def origin(spec: Spec, parts: Parts, base: Path = Path()) -> dict[str, Any]:
+    """Describe what a run is made of: its spec, in which files of pretrained weights (relative to
+    the folder `base`) are named by their digests; digests of its rows and, of shards, their window,
     on which the order of an epoch depends.
     """
     rows = {name: part.digest() for name, part in zip(ROWS_OF_PARTS, parts, strict=True)}
     window = parts.train.window if isinstance(parts.train, Shards) else None
-    return {"spec": to_dict(spec), **rows, WINDOW: window}
+    return {"spec": _described(spec, base), **rows, WINDOW: window}
+
+
+def _described(spec: Spec, base: Path) -> dict[str, Any]:
+    def digest(path: str) -> str:
+        return f"sha256-{file_digest(base / path)}{Path(path).suffix}"
+
+    root = spec.root.map_files(digest)
+    return to_dict(evolve(spec, branch=root.branch))
 
 
 def load_run_checkpoint(
@@ -57,15 +68,15 @@ def epochs_before(path: Path, kinds: Mapping[str, type] = KINDS) -> int:
     return int(_origin_in(path, kinds)["spec"]["train"]["epochs"])
 
 
-def sources_of_run(spec: Spec, path: Path, kinds: Mapping[str, type] = KINDS) -> Sources:
+def sources_of_run(spec: Spec, path: Path, context: Context = DEFAULT_CONTEXT) -> Sources:
     """Load a checkpoint of the run as the source of every warm start: it holds their weights and
     facts, so the original model files are not needed.
     """
     if not spec.warm_start:
         return {}
-    before = _origin_in(path, kinds).get("spec", {})
-    _check_same_run(path, {"spec": before}, {"spec": to_dict(spec)})
-    return dict.fromkeys(spec.warm_start, load_model(path, kinds))
+    before = _origin_in(path, context.kinds).get("spec", {})
+    _check_same_run(path, {"spec": before}, {"spec": _described(spec, context.base)})
+    return dict.fromkeys(spec.warm_start, load_model(path, context.kinds))
 
 
 def _origin_in(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:

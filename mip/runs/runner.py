@@ -43,6 +43,7 @@ from mip.model import (
     parts,
     table_of,
     target_columns,
+    with_files,
 )
 from mip.optim import REPORTED
 from mip.prediction import Predictor, predictor
@@ -148,8 +149,9 @@ def run(
         check_run_folder(out, resume, overwrite, input_files(spec, context.base))
         rows = _usable_parts(spec, train, valid, test, context.base)
         last = last_checkpoint(out) if resume else None
-        sources = sources_of_run(spec, last, context.kinds) if last else None
-        job = prepare_job(spec, rows, context, sources=sources, origin=origin(spec, rows))
+        sources = sources_of_run(spec, last, context) if last else None
+        made_of = origin(spec, rows, context.base)
+        job = prepare_job(spec, rows, context, sources=sources, origin=made_of)
         if last:
             job = evolve(job, start=load_run_checkpoint(last, job.start, context.kinds))
             _check_length(job, out, epochs_before(last, context.kinds))
@@ -217,11 +219,7 @@ def _relocated(spec: Spec, base: Path, out: Path) -> Spec:
     def path(name: str) -> str:
         return Path(os.path.relpath(base / name, out)).as_posix()
 
-    table, folds = spec.data.table, spec.data.split.folds
-    split = evolve(spec.data.split, folds=folds and path(folds))
-    data = evolve(spec.data, table=table and path(table), split=split)
-    sources = {name: path(file) for name, file in spec.warm_start.items()}
-    return evolve(spec, data=data, warm_start=sources)
+    return with_files(spec, path)
 
 
 def _fit(job: Job, out: Path, hooks: Sequence[Hook]) -> None:

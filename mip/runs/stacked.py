@@ -67,7 +67,7 @@ def run_stacked(
     device = context.resolved_device()
     plans = [evolve(job.plan, spec=trial.spec) for trial in trials]
     nets = [
-        build_warm(plan, sources, plan.spec.train.seed, first.parts.train).to(device)
+        build_warm(plan, sources, plan.spec.train.seed, first.parts.train, context.base).to(device)
         for plan in plans
     ]
     state, history = _fit(job, plans, nets)

@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from mip.data import mean_and_std, read, stream
 from mip.errors import FileError, MipError, SpecError
 from mip.files import is_run
-from mip.model import clean, fingerprint, parts
+from mip.model import clean, fingerprint, has_same_files, parts
 from mip.prediction import Ensemble, Predictor, load
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.trials import Outcome, Trial, held_out_scores, on_cpu, outcome_or_error, run_trial
@@ -161,7 +161,7 @@ def _run_once(trial: Trial, *, overwrite: bool, context: Context) -> Outcome:
     model = trial.out / "model.safetensors"
     if model.is_file():
         predict = load(model, context.kinds)
-        if _is_of(predict, trial):
+        if _is_of(predict, trial, context.base):
             return Outcome(trial.name, held_out_scores(predict, trial.parts))
         if not overwrite:
             cure = "choose another --out, or replace it with --force (overwrite=True in Python)"
@@ -171,6 +171,6 @@ def _run_once(trial: Trial, *, overwrite: bool, context: Context) -> Outcome:
     return evolve(run_trial(trial, overwrite=overwrite, context=context), run=None)
 
 
-def _is_of(predict: Predictor | Ensemble, trial: Trial) -> bool:
-    rows = fingerprint(trial.spec, trial.parts.train)
-    return predict.plan.spec == trial.spec and predict.plan.facts["rows"] == rows
+def _is_of(predict: Predictor | Ensemble, trial: Trial, base: Path) -> bool:
+    plan, rows = predict.plan, fingerprint(trial.spec, trial.parts.train)
+    return plan.spec == trial.spec and plan.facts["rows"] == rows and has_same_files(plan, base)

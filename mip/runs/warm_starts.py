@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,16 +98,23 @@ def _mismatch(plan: Plan, path: str) -> FileError:
     return FileError(f"warm_start.{path}: {file} does not hold the branch that its spec describes")
 
 
-def build_warm(plan: Plan, sources: Sources, seed: int = 0, rows: Rows | None = None) -> Net:
+def build_warm(
+    plan: Plan,
+    sources: Sources,
+    seed: int = 0,
+    rows: Rows | None = None,
+    base: str | Path = ".",
+) -> Net:
     """Build the module of a plan from `adopt_facts`, with the weights and buffers of its sources.
 
     All other parameters are initialized as `build` does, as a function of the seed, or by "lsuv"
-    from training rows: up to `LSUV_ROWS` of the first chunk, drawn by the seed. Warns (MipWarning)
+    from training rows: up to `LSUV_ROWS` of the first chunk, drawn by the seed. Files of pretrained
+    weights are relative to the folder `base`. Warns (MipWarning)
     of a rule of `[[init]]` that matches only parameters of warm-started branches, which it leaves
     as they are.
     """
     net = build(plan, seed, pretrain=False)
-    initialize(net, plan, seed)
+    initialize(net, plan, seed, base)
     ours, warm = saved_tensors(net) if plan.spec.warm_start else {}, set[str]()
     for path in plan.spec.warm_start:
         state = sources[path][1]

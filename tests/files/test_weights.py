@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 import mip
 from mip.errors import FileError, MipError
 from mip.files import LoadReport, load_weights, read_weights, save_checkpoint, save_weights
-from mip.files.weights import NESTED
+from mip.nn.pretrained import NESTED
 from mip.optim import chain, ema, sgd
 
 
