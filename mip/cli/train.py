@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import mip
@@ -79,6 +80,13 @@ def fit(
         bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier run.")] = False,
+    folds: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="K|FILE", help="A model for each fold, joined to one that predicts their mean."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Folds at once.")] = 1,
     cache: Cache = None,
     device: Device = None,
     board: Annotated[
@@ -106,6 +114,12 @@ def fit(
         read_spec, rows = open_spec(spec, set_)
         check_holds_no_photo(out, read_spec, rows)
         parts = split_rows(read_spec, rows, spec)
+        context = mip.Context(base=spec.parent, cache=cache, device=device)
+        if folds:
+            if resume or board:
+                raise MipError("--folds excludes --resume and --tensorboard: its runs are not kept")
+            _fit_folds(read_spec, rows, parts, folds, out, workers, force, context)
+            return
         ended = mip.run(
             read_spec,
             parts,
@@ -113,9 +127,49 @@ def fit(
             resume=resume,
             overwrite=force,
             make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
-            context=mip.Context(base=spec.parent, cache=cache, device=device),
+            context=context,
         )
         _report(ended, parts, out)
+
+
+def _fit_folds(
+    spec: mip.spec.Spec,
+    rows: mip.Table | mip.data.Shards,
+    parts: mip.model.Parts,
+    folds: Path,
+    out: Path,
+    workers: int,
+    force: bool,
+    context: mip.Context,
+) -> None:
+    """Train a model for each fold of the rows of train and valid, and score their mean on test."""
+    if isinstance(rows, mip.data.Shards):
+        raise SpecError(f"{rows.name}: folds need all rows in memory: --set data.stream=false")
+    in_test = np.isin(rows.row_ids, parts.test.row_ids)
+    learned = rows.take(np.flatnonzero(~in_test))
+    file = _read_folds(folds, spec, learned)
+    column, *others = _fold_columns(file)
+    if others:
+        raise MipError(f"{folds}: has {len(others) + 1} columns of folds, and one model needs one")
+    bagged = mip.runs.run_folds(
+        spec,
+        mip.data.with_folds(learned, file, column),
+        column,
+        out=out,
+        overwrite=force,
+        workers=workers,
+        make_hooks=progress_bar(out.name) if workers == 1 else mip.runs.no_hooks,
+        context=context,
+    )
+    done, n_folds = bagged.folds, len(bagged.folds.folds)
+    by_part: dict[str, Mapping[str, Any]] = {"out_of_fold": mip.runs.fold_averages(done.scores)}
+    title = f"{out} after {done.seconds:.0f} s, out of fold"
+    echo(mip.runs.folds_table(title, dict(zip(done.folds, done.scores, strict=True))))
+    if len(parts.test):
+        by_part["test"] = mip.evaluate(bagged.predict, parts.test)
+        echo(mip.runs.scores_table(f"the mean of {n_folds} models", {"test": by_part["test"]}))
+    mip.runs.write_json(out / "metrics.json", by_part, overwrite=True)
+    echo(f"wrote metrics.json, model.safetensors, out_of_fold.csv, spec.toml in {out}")
 
 
 def _modified(path: Path) -> int:

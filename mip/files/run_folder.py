@@ -16,7 +16,7 @@ from mip.output import check_output, write
 from mip.spec import Spec, dump
 
 _SPEC, _LAST, _MODEL = "spec.toml", "checkpoints/last.safetensors", "model.safetensors"
-_FILES = (_SPEC, "history.jsonl", "history.png", "metrics.json", _MODEL)
+_FILES = (_SPEC, "history.jsonl", "history.png", "metrics.json", "out_of_fold.csv", _MODEL)
 
 
 MARK = "# The spec of this run, written by mip.\n"

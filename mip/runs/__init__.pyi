@@ -1,3 +1,5 @@
+from .bagging import Bagged as Bagged
+from .bagging import run_folds as run_folds
 from .checks import UNTRAINED as UNTRAINED
 from .context import Context as Context
 from .crossvalidation import CrossValidation as CrossValidation

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,13 +15,13 @@ from attrs import field, frozen
 from mip.data import AnyRows, Shards, Table, split
 from mip.errors import DataError, MipError, MipWarning, SpecError
 from mip.heads import column_heads
-from mip.model import Parts, table_of
+from mip.model import Parts, Plan, table_of
 from mip.prediction import evaluate
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job
 from mip.runs.runner import Run, no_hooks, run
 from mip.spec import Spec
-from mip.train import Hook
+from mip.train import Hook, State
 from mip.workers import parallel_map
 
 if TYPE_CHECKING:
@@ -38,11 +39,14 @@ class CrossValidation:
     seconds: float
     folds: tuple[str, ...] = ()
     errors: Mapping[str, MipError] = field(factory=dict)
+    models: tuple[tuple[Plan, State], ...] = field(default=(), repr=False)
+    """The trained models, if they were to be kept, each without the state of its optimizer."""
 
 
 class _Fold(NamedTuple):
     predictions: pd.DataFrame
     scores: dict[str, float]
+    models: tuple[tuple[Plan, State], ...]
 
 
 def crossval(
@@ -52,6 +56,7 @@ def crossval(
     *,
     make_hooks: Callable[[Job], Sequence[Hook]] = no_hooks,
     workers: int = 1,
+    keep_models: bool = False,
     context: Context = DEFAULT_CONTEXT,
 ) -> CrossValidation:
     """For each value of `column`, train on the other rows and predict those with the value.
@@ -59,7 +64,7 @@ def crossval(
     If the spec chooses by valid loss (`restore_best` or `patience`), 15% of each training part is
     set aside for it. The models of `[warm_start]` should not have seen the rows either, which
     cannot be checked here. The folds are shared among `workers` processes of one torch thread
-    each.
+    each. `keep_models` returns the models too; `run_folds` joins them.
 
     A fold that fails does not lose the others: it is warned of (MipWarning), and its error is in
     `errors`. If every fold fails, the error of the first is raised.
@@ -79,7 +84,8 @@ def crossval(
     if len(names) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(names)} fold; 2 are needed")
     training = partial(run, spec, make_hooks=make_hooks, context=context)
-    outcomes = _run_folds(partial(_run_fold, training, spec, table, column), names, workers)
+    run_fold = partial(_run_fold, training, spec, table, column, keep_models)
+    outcomes = _run_folds(run_fold, names, workers)
     folds = {name: fold for name, fold in outcomes.items() if isinstance(fold, _Fold)}
     errors = {name: error for name, error in outcomes.items() if isinstance(error, MipError)}
     if not folds:
@@ -90,7 +96,9 @@ def crossval(
     joined = pd.concat([fold.predictions for fold in folds.values()], ignore_index=True)
     in_order = joined.iloc[np.argsort(indices)].set_axis(table.index[np.sort(indices)])
     scores = tuple(fold.scores for fold in folds.values())
-    return CrossValidation(in_order, scores, time.monotonic() - began, tuple(folds), errors)
+    models = tuple(chain.from_iterable(fold.models for fold in folds.values()))
+    seconds = time.monotonic() - began
+    return CrossValidation(in_order, scores, seconds, tuple(folds), errors, models)
 
 
 def join_repeats(repeats: Mapping[str, CrossValidation]) -> CrossValidation:
@@ -144,15 +152,23 @@ def _naming(name: str, error: Exception) -> MipError:
 
 
 def _run_fold(
-    training: Callable[[Parts], Run], spec: Spec, table: Table, column: str, name: str
+    training: Callable[[Parts], Run],
+    spec: Spec,
+    table: Table,
+    column: str,
+    keep_model: bool,
+    name: str,
 ) -> _Fold:
     in_fold = table.texts(column) == name
     rest, test = table.take(np.flatnonzero(~in_fold)), table.take(np.flatnonzero(in_fold))
     needs_valid = spec.train.restore_best or spec.train.patience
     fractions = (0.85, 0.15) if needs_valid else (1.0, 0.0)
-    train, valid = split(rest, fractions, spec.train.seed, spec.data.split.stratify)
+    by = spec.data.split
+    train, valid = split(rest, fractions, spec.train.seed, by.stratify, by.group)
     ended = training(Parts(train, valid, test))
     heads = ((path.split(".")[2::2], head.column) for path, head in column_heads(spec.head))
     truth = {".".join(["target", *names]): test[column].array for names, column in heads}
     predictions = ended.predict(test).assign(fold=name, **truth)
-    return _Fold(predictions, evaluate(ended.predict, test))
+    weights = {name: value.cpu() for name, value in ended.predict.net.state_dict().items()}
+    models = ((ended.plan, State(weights, {}, optimizer=())),) if keep_model else ()
+    return _Fold(predictions, evaluate(ended.predict, test), models)

@@ -159,7 +159,7 @@ def run(
         hooks = _all_hooks(hooks, make_hooks, job)
         if not resume:
             clear_run(out)
-        write_spec(out, _relocated(spec, context.base, out))
+        write_spec(out, relocate(spec, context.base, out))
         _fit(job, out, hooks)
         ended = _checkpoint(out, "last", job.start) if job.steps else job.start
         best = _checkpoint(out, "best", ended) if spec.train.restore_best else ended
@@ -215,7 +215,9 @@ def _check_best_checkpoint(job: Job, out: Path) -> None:
         raise FileError(f"{error}; {cure}") from error
 
 
-def _relocated(spec: Spec, base: Path, out: Path) -> Spec:
+def relocate(spec: Spec, base: Path, out: Path) -> Spec:
+    """Return a spec whose paths, relative to `base`, are relative to the folder `out`."""
+
     def path(name: str) -> str:
         return Path(os.path.relpath(base / name, out)).as_posix()
 
