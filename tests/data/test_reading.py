@@ -94,7 +94,8 @@ def test_a_mark_of_byte_order_is_no_part_of_the_first_name(tmp_path):
         (
             "houses.csv",
             "area,town,area\n1,Ulm,2\n",
-            "houses.csv: not a readable CSV table: duplicate column 'area' in the header",
+            "houses.csv: not a readable CSV table: duplicate column 'area' in the header; "
+            "rename one of them",
         ),
         (
             "houses.csv",
@@ -220,7 +221,10 @@ def test_a_line_end_within_a_json_text_is_no_line_end(tmp_path):
         (b"{", " line 3: not JSON: Expecting property name enclosed in double quotes: line"),
         (b"[1, 2]", " line 3: not an object: [1, 2]"),
         (b'"x"', ' line 3: not an object: "x"'),
-        (b'{"a": 1, "a": 2}', " line 3: not JSON: duplicate column 'a' in one object"),
+        (
+            b'{"a": 1, "a": 2}',
+            " line 3: not JSON: duplicate column 'a' in one object; rename one of them",
+        ),
         (b'{"a": "\xff"}', " line 3: not JSON: 'utf-8' codec can't decode"),
         (b'{"a": ' + b"[" * 100_000, " line 3: not JSON: "),
         (b'{"a": {"b": 1}}', " row 1, column 'a': objects inside a cell are not supported"),
