@@ -269,7 +269,8 @@ def describe_folder(photos: Sequence[PhotoName], table: str, column: str) -> str
         cure = f"which are not followed; download them: {_download(table, column)}"
         return f"the cells are addresses, such as {quote(first.text, 80)}, {cure}"
     found = list(list_images(first.root))
-    has = f"{len(found)} images, such as {printable(found[0])}" if found else "no images"
+    count = f"{len(found)} images, such as" if found[1:] else "one image,"
+    has = f"{count} {printable(found[0])}" if found else "no images"
     return f"{_reason(first)}, and the table's folder has {has}"
 
 

@@ -131,7 +131,8 @@ def is_writable(text: str) -> bool:
 
 def _counts(words: Mapping[str, int], cells: DistinctCells) -> str:
     missing = len(cells.table) - sum(words.values())
-    return f"{len(words)} different values" + (f", {missing} missing" if missing else "")
+    count = f"{len(words)} different value{'s' * (len(words) != 1)}"
+    return count + (f", {missing} missing" if missing else "")
 
 
 def _match(pattern: re.Pattern[str], words: Mapping[str, int], share: float = 1.0) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openpyxl import Workbook
 from PIL import Image
 
 import mip
@@ -277,7 +280,7 @@ def test_a_title_that_is_read_as_the_names_says_the_cure(tmp_path):
     path.write_text("Sales\n" + ROWS.format(",") + "Total\n")
     with pytest.raises(DataError, match=r"has 1; if it is a title: .* mip new --skip-rows"):
         mip.read(path)
-    with pytest.raises(DataError, match=r"row 2 has 1 cells, but the header has 3$"):
+    with pytest.raises(DataError, match=r"row 2 has 1 cell, but the header has 3$"):
         mip.read(path, sniff_csv(path, skip_rows=1))
 
 
@@ -343,3 +346,49 @@ def test_western_texts_are_read_as_such(tmp_path, text):
 def test_codecs_that_are_no_encodings_of_files_are_refused(name):
     with pytest.raises(FieldError, match="encoding"):
         CsvFormat(encoding=name)
+
+
+def workbook(path, rows, merged=()):
+    book = Workbook()
+    for row in rows:
+        book.active.append(row)
+    for area in merged:
+        book.active.merge_cells(area)
+    book.save(path)
+    return path
+
+
+SHEET = [["town", "year", "price"], ["Ulm", 2023, 1.5], [None, 2024, 2.5], ["Bonn", 2024, None]]
+
+
+def test_titles_of_a_workbook_are_left_out(tmp_path):
+    path = workbook(tmp_path / "t.xlsx", [["Sales", 2024], [], *SHEET], ["A1:C1"])
+    with pytest.warns(MipWarning, match=r"t.xlsx: left out what is above .*: 'Sales"):
+        table = mip.read(path)
+    assert table.frame.equals(mip.read(workbook(tmp_path / "u.xlsx", SHEET)).frame)
+
+
+def test_blanks_of_merged_cells_are_counted(tmp_path):
+    path = workbook(tmp_path / "t.xlsx", SHEET, ["A2:A3"])
+    want = (
+        r"t.xlsx, column 'town': 1 blank cell is merged with one above \(A2:A3\); unmerge them "
+        r"and fill down, or frame\['town'\] = frame\['town'\].ffill\(\)"
+    )
+    with pytest.warns(MipWarning, match=want):
+        table = mip.read(path)
+    assert table.cells("town") == ["Ulm", None, "Bonn"]
+
+
+def test_formulas_that_nothing_has_computed_are_refused(tmp_path):
+    path = workbook(tmp_path / "t.xlsx", [*SHEET, ["Kiel", 2025, "=2*C2"]])
+    want = r"t.xlsx: C5 has no value, as no program .*: open the file in a spreadsheet program"
+    with pytest.raises(DataError, match=want):
+        mip.read(path)
+    with zipfile.ZipFile(path) as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    files[sheet] = re.sub(rb"</f><v ?/>|</f><v></v>", b"</f><v>3</v>", files[sheet])
+    with zipfile.ZipFile(path, "w") as new:
+        for name, data in files.items():
+            new.writestr(name, data)
+    assert mip.read(path).numbers("price")[3] == 3

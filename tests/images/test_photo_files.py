@@ -228,7 +228,7 @@ def test_photos_that_are_nearly_all_lost_are_refused(missing, tmp_path):
     rows = from_columns({"photo": [f"img/{k}.jpg" for k in range(N)], "y": range(N)}, tmp_path)
     branch = f'branch.p = {{ kind = "image", columns = ["photo"], missing = "{missing}" }}\n'
     spec = mip.parse(branch + 'head = { kind = "regression", column = "y" }')
-    text = r"12 of 12 photos .*: img/0\.jpg is missing, and .* has 1 images, such as pics/0\.jpg$"
+    text = r"12 of 12 photos .*: img/0\.jpg is missing, and .* has one image, pics/0\.jpg$"
     with pytest.raises(DataError, match=text):
         mip.clean(spec, rows)
 

@@ -214,7 +214,7 @@ def test_rows_without_a_target_are_not_looked_at():
     table.frame.loc[11, "y"] = ""
     text = draft(table, "y", "t.csv")
     assert text.startswith("# table: 12 rows, 11 of them with a target\n")
-    assert "# left out: z (constant: 1 different values: nothing to learn)" in text
+    assert "# left out: z (constant: 1 different value: nothing to learn)" in text
     check(table, text)
 
 

@@ -8,6 +8,7 @@ refuses is left to Python.
 from __future__ import annotations
 
 import codecs
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -106,7 +107,7 @@ def _explain(path: Path, form: CsvFormat, error: ValueError) -> str:
         return str(error) + _encoding_cure(path, form)
     found, why = sniff_csv(path, form.names, encoding=form.encoding), str(error)
     cure = _layout_cure(path, form, found)
-    is_title = why.endswith("the header has 1") and not cure
+    is_title = not cure and re.fullmatch(r"row 0 .* the header has 1", why)
     return why + cure + (f"; {_SKIP}" if is_title else "")
 
 
@@ -195,5 +196,6 @@ def _first_undecodable_line(path: Path, encoding: str) -> int:
 def _check_widths(lines: Iterator[list[str]], width: int) -> Iterator[list[str]]:
     for row, cells in enumerate(lines):
         if len(cells) != width:
-            raise ValueError(f"row {row} has {len(cells)} cells, but the header has {width}")
+            count = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
+            raise ValueError(f"row {row} has {count}, but the header has {width}")
         yield cells
