@@ -118,6 +118,15 @@ def sniff_csv(
     if path.suffix.lower() not in {".csv", ".tsv"} or not path.is_file():
         return given
     encoding = encoding or known_encoding(path)
+    try:
+        return _recognise(path, names, sep, encoding, skip_rows)
+    except UnicodeError as error:  # no mark of UTF-16
+        raise DataError(f"{path.name}: is not in {encoding}: {error}") from error
+
+
+def _recognise(
+    path: Path, names: Sequence[str], sep: str, encoding: str, skip_rows: int | None
+) -> CsvFormat:
     default = PLAIN.separator(path)
     known = sep or declared_separator(path, encoding)
     likely = [known] if known else sorted(SEPARATORS, key=lambda each: each != default)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from contextlib import suppress
 
 import pandas as pd
 import pytest
@@ -392,3 +393,13 @@ def test_formulas_that_nothing_has_computed_are_refused(tmp_path):
         for name, data in files.items():
             new.writestr(name, data)
     assert mip.read(path).numbers("price")[3] == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8", "shift_jis", "cp932"])
+@given(data=st.binary(max_size=40))
+def test_whatever_a_file_holds_is_recognised_or_a_named_error(tmp_path_factory, data, encoding):
+    path = tmp_path_factory.mktemp("bytes") / "t.csv"
+    path.write_bytes(data)
+    for given_encoding in ("", encoding):
+        with suppress(DataError):
+            mip.read(path, sniff_csv(path, encoding=given_encoding))

@@ -54,9 +54,9 @@ def read_csv(files: Sequence[Path], name: str, form: CsvFormat = PLAIN) -> pd.Da
 
 
 def _read_file(path: Path, form: CsvFormat) -> pd.DataFrame:
-    form = _form_of(path, form)
-    encoding = "utf-8-sig" if form.encoding == "utf-8" else form.encoding
     try:
+        form = _form_of(path, form)
+        encoding = "utf-8-sig" if form.encoding == "utf-8" else form.encoding
         with path.open(newline="", encoding=encoding) as file:
             lines = parse_lines(islice(file, form.skip_rows, None), form.separator(path))
             header = list(form.names) if form.names else next(lines, None)
