@@ -126,7 +126,7 @@ def open_table_for(plan: mip.model.Plan, path: Path) -> Rows:
     # A model of shards splits and reads them as they are; other formats are read whole.
     files = mip.data.table_files(path) if plan.spec.data.stream else []
     is_parquet = {file.suffix.lower() for file in files} == {".parquet"}
-    return _open_table(path, plan.spec, is_parquet)
+    return mip.model.table_of(plan.spec, _open_table(path, plan.spec, is_parquet))
 
 
 def open_rows(plans: Sequence[mip.model.Plan], paths: Sequence[Path]) -> Rows:

@@ -13,7 +13,7 @@ import mip
 from mip.cli.inputs import check_no_photo, check_outputs, open_spec, split_rows
 from mip.cli.options import Changes, Device, Force, SpecFile, TableFile
 from mip.cli.terminal import echo, progress_bar, write_stdout
-from mip.errors import FileError, MipError, hint
+from mip.errors import FieldError, FileError, MipError, hint
 from mip.output import write
 
 
@@ -31,6 +31,19 @@ def new(
         str | None,
         typer.Option(metavar="A,B,C", help="The names of the columns of a CSV without a header."),
     ] = None,
+    sep: Annotated[
+        str,
+        typer.Option(
+            metavar="CHARACTER", help="What divides the cells of a CSV; also tab or whitespace."
+        ),
+    ] = "",
+    encoding: Annotated[
+        str, typer.Option(metavar="NAME", help="The encoding of a CSV, e.g. shift_jis or koi8-r.")
+    ] = "",
+    skip_rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="How many lines of a CSV are above its table."),
+    ] = None,
     day_first: Annotated[
         bool | None,
         typer.Option(
@@ -45,8 +58,7 @@ def new(
     """Write a commented spec inferred from a table."""
     out = out or _spec_beside(table)
     check_outputs([out], force, table=table)
-    files = mip.data.table_files(table) if table.is_dir() else [table]
-    csv = mip.data.sniff_csv(files[0] if files else table, names.split(",") if names else ())
+    csv = _csv_format(table, names, sep, encoding, skip_rows)
     rows = mip.read(table, csv)
     check_no_photo([out], rows, {})
     if not names:
@@ -61,6 +73,21 @@ def new(
     for note in made.notes:
         echo(note)
     echo(f"wrote {out}; next: mip check {out}")
+
+
+def _csv_format(
+    table: Path, names: str | None, sep: str, encoding: str, skip_rows: int | None
+) -> mip.data.CsvFormat:
+    """Recognise how the first file of a table is written, but for what the options say."""
+    files = mip.data.table_files(table)
+    separator = {"tab": "\t", "\\t": "\t"}.get(sep, sep)
+    columns = names.split(",") if names else ()
+    try:
+        return mip.data.sniff_csv(
+            files[0] if files else table, columns, separator, encoding, skip_rows
+        )
+    except FieldError as error:
+        raise MipError(f"--{error.field.replace('_', '-')} {error.message}") from error
 
 
 def _spec_beside(table: Path) -> Path:

@@ -30,11 +30,14 @@ VERBS: Mapping[str, str] = {
 
 
 OPTIONS: Mapping[str, str] = {
+    "--encoding": "--charset --codec",
     "--force": "--overwrite --exist-ok --yes -f -y",
     "--help": "-h -?",
     "--id": "--id-column --id-col --index --index-col --key",
     "--json": "--metrics",
     "--out": "--output --output-dir --out-dir --output-file --save --save-dir --run-dir -o",
+    "--sep": "--delimiter --delim --separator -d",
+    "--skip-rows": "--skiprows --skip --header-row",
     "--split": "--part --subset",
     "--target": "--label --target-column --y -t",
     "--tta": "--views --augmentations --test-time-augmentation",

@@ -100,7 +100,8 @@ def predict(
     print_remarks(predictor.plans, rows.without(failed) if failed else rows)
     if errors is not None:
         reason = errors.iloc[failed[0]]
-        note(f"{len(failed)} of {len(predictions)} rows have no prediction: {reason}")
+        where = f", looked for in {rows.root.resolve()}" if _is_lost(reason) and rows.root else ""
+        note(f"{len(failed)} of {len(predictions)} rows have no prediction: {reason}{where}")
     if ids is not None:
         predictions = with_ids(predictions, ids)
     if out is None:
@@ -110,6 +111,11 @@ def predict(
         echo(f"wrote {len(predictions) - len(failed)} predictions to {out}")
     if failed:
         raise typer.Exit(SOME_ROWS_FAILED)
+
+
+def _is_lost(reason: str) -> bool:
+    """Whether the reason why a row has no prediction is a photo that is not there."""
+    return reason.endswith(" is missing")
 
 
 def row_ids(rows: mip.Table | mip.data.Shards, column: str) -> pd.Index:

@@ -16,10 +16,12 @@ from mip.errors import DataError, MipWarning
 
 
 def check_unique(columns: Sequence[str], where: str) -> None:
-    """Raise ValueError for a duplicate column name."""
+    """Raise ValueError for a duplicate column name, and for several columns without a name."""
     for column, count in Counter(columns).items():
+        if count > 1 and not column:
+            raise ValueError(f"{count} columns have no name {where}; name them")
         if count > 1:
-            raise ValueError(f"duplicate column '{column}' {where}")
+            raise ValueError(f"duplicate column '{column}' {where}; rename one of them")
 
 
 def fill_schemas(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 
 from mip.data.formats import FORMATS
@@ -48,6 +49,7 @@ def _folder_tables(folder: Path) -> list[Path]:
         if (file := sub / f"{METADATA}{suffix}").is_file()
     ]
     if beside_images:
+        _check_one_each(folder, beside_images)
         return beside_images
     if shards := matching_files(folder, "*.parquet"):
         return shards
@@ -56,6 +58,14 @@ def _folder_tables(folder: Path) -> list[Path]:
         return shards
     by_format = (matching_files(folder, f"*{suffix}") for suffix in FORMATS)
     return next((files for files in by_format if parts_of_files(files, folder)), [])
+
+
+def _check_one_each(folder: Path, tables: Sequence[Path]) -> None:
+    """Raise DataError for two tables beside the same images, of which every row would be double."""
+    for first, second in pairwise(tables):
+        if first.parent == second.parent:
+            both = " and ".join(table.relative_to(folder).as_posix() for table in (first, second))
+            raise DataError(f"{folder}: {both} are beside the same images: remove one of them")
 
 
 def includes_file(path: Path, file: Path) -> bool:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
+from urllib.parse import unquote
 
 from toolz import groupby
 
@@ -56,8 +57,9 @@ def resolve_path(root: Path | None, cell: str, template: str = "{}") -> Path:
     `template` says which path a cell means (`mip.data.photo_name`). A `*` in it stands for any
     folder, after a point for the ending of any image, and elsewhere in the name of the file for
     anything. A path is tried as it is written, then without quotes and blanks around it and with
-    slashes for backslashes (`mip.data.tidy`), then in other case and with accents written otherwise
-    (`mip.data.normalize_name`). An absolute path must lie in the folder too.
+    slashes for backslashes (`mip.data.tidy`), without percent encoding, then in other case and with
+    accents written otherwise (`mip.data.normalize_name`). An absolute path must lie in the folder
+    too.
 
     Raises DataError if the path leaves the folder ('..', a link), contains a NUL, is an address, or
     means several files, and MissingImageError if it means none.
@@ -172,6 +174,8 @@ def _spellings(cell: str, template: str) -> Iterator[str]:
     yield cell
     if (text := tidy(cell)) != cell:
         yield text
+    if (plain := unquote(text)) != text and "\0" not in plain:  # my%20photo.jpg
+        yield plain
     if template != "{}" and (number := as_text(text)) != text:  # 7.0, of a column with gaps
         yield number
 
@@ -269,7 +273,8 @@ def describe_folder(photos: Sequence[PhotoName], table: str, column: str) -> str
         cure = f"which are not followed; download them: {_download(table, column)}"
         return f"the cells are addresses, such as {quote(first.text, 80)}, {cure}"
     found = list(list_images(first.root))
-    has = f"{len(found)} images, such as {printable(found[0])}" if found else "no images"
+    count = f"{len(found)} images, such as" if found[1:] else "one image,"
+    has = f"{count} {printable(found[0])}" if found else "no images"
     return f"{_reason(first)}, and the table's folder has {has}"
 
 

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attrs import evolve
+
 from mip.branches import Image, leaf_branches, path_in_spec
-from mip.data import AnyTable, Rows, TableLike, as_table, digest_texts
+from mip.data import AnyTable, Rows, Table, TableLike, as_table, digest_texts
 from mip.errors import SpecError, hint
 from mip.heads import column_heads
 from mip.spec import Spec
 
+IMAGE_COLUMNS = ("image", "file_name")
+"""The names of the column of photos of a folder of images, without metadata and with it."""
+
 
 def table_of(spec: Spec, rows: AnyTable | TableLike, name: str = "table") -> AnyTable:
     """Convert rows to a table whose file and cells are read as the spec says (`data.format` and
-    `data.columns`).
+    `data.columns`). The photos of a folder of images are those that the spec reads, whether the
+    folder has metadata or not (`IMAGE_COLUMNS`).
     """
-    return as_table(rows, name, spec.data.columns, spec.data.format)
+    table = _with_image_column(spec, as_table(rows, name, {}, spec.data.format))
+    return table.with_formats(spec.data.columns) if spec.data.columns else table
+
+
+def _with_image_column(spec: Spec, table: AnyTable) -> AnyTable:
+    for ours, other in (IMAGE_COLUMNS, IMAGE_COLUMNS[::-1]):
+        is_same = ours in image_columns(spec) and other not in columns_of(spec)
+        has_other = other in table.columns and ours not in table.columns
+        if is_same and has_other and isinstance(table, Table):
+            return evolve(table, frame=table.frame.rename(columns={other: ours}))
+    return table
 
 
 def target_columns(spec: Spec) -> list[str]:

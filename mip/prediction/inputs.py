@@ -124,7 +124,8 @@ def find_photos(rows: Any) -> list[tuple[str, Path]]:
 def _photos_in(folder: Path) -> list[tuple[str, Path]]:
     images, ignored = find_images(folder)
     if ignored:
-        warnings.warn(f"{folder}: {len(images)} images{ignored}", MipWarning, stacklevel=4)
+        count = f"{len(images)} image{'s' * (len(images) > 1)}"
+        warnings.warn(f"{folder}: {count}{ignored}", MipWarning, stacklevel=4)
     return [(name.as_posix(), folder / name) for name in images]
 
 

@@ -820,3 +820,21 @@ def test_check_says_that_nothing_is_trained(folder, run, schedule):
     assert "nothing is trained" not in run("check", "houses.toml", *changes)[1]
     out = run("fit", "houses.toml", "--out", "run", "--set", "train.epochs=0", *changes)[1]
     assert "nothing is trained" in out
+
+
+def test_new_reads_a_file_as_its_options_say_and_the_verbs_after_it(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    town = "\u041c\u043e\u0441\u043a\u0432\u0430"
+    rows = "".join(f"{town}|{k % 7}|{k % 5}.5\n" for k in range(40))
+    text = f"Prices | of | towns\ntown|rooms|price\n{rows}"
+    Path("t.csv").write_text(text, encoding="koi8-r")
+    options = ["--target", "price", "--sep", "|", "--encoding", "koi8-r"]
+    code, out, _ = run("new", "t.csv", *options, "--skip-rows", "1")
+    assert code == 0
+    assert "sep = '|', encoding = 'koi8-r', skip_rows = 1 (above the names of" in out
+    assert run("fit", "t.toml", "--set", "train.epochs=0", "--out", "run")[0] == 0
+    code, out, _ = run("predict", "run", "t.csv")
+    assert (code, out.count("\n")) == (0, 41)
+    for option, value in [("--sep", ";;"), ("--encoding", "rot13")]:
+        code, _, err = run("new", "t.csv", "--target", "price", "--force", option, value)
+        assert (code, err.startswith(f"mip: error: {option} ")) == (2, True)

@@ -195,3 +195,10 @@ def test_a_device_changes_no_prediction(verb, device, folder, run):
 def test_a_device_that_is_not_there_is_one_line_before_any_work(verb, folder, run):
     text = refused(run(verb, *COMPUTING[verb].split(), "--device", "cuda"))
     assert text == "there is no device 'cuda' here; this machine has cpu (or say auto)"
+
+
+def test_a_photo_that_is_not_there_says_where_it_was_looked_for(folder, run, tmp_path):
+    frame_of().assign(front="gone.png").to_csv(tmp_path / "houses.csv", index=False)
+    code, _, err = run("predict", "photo.safetensors", tmp_path / "houses.csv")
+    assert code == 3
+    assert f"column 'front': gone.png is missing, looked for in {tmp_path.resolve()}\n" in err

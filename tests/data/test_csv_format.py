@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
+from contextlib import suppress
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openpyxl import Workbook
 from PIL import Image
 
 import mip
-from mip.data import CsvFormat, check_header, sniff_csv
+from mip.data import CsvFormat, check_header, csv_remarks, sniff_csv
 from mip.errors import DataError, FieldError, MipWarning
 
 words = st.text(st.characters(codec="cp1252", exclude_categories=["Cc", "Zl", "Zp"]), min_size=1)
@@ -192,3 +196,210 @@ def test_a_file_that_is_surely_in_another_encoding_is_read_in_it(tmp_path, encod
     assert table.texts("Marke").tolist() == ["\u0160koda"]
     path.write_bytes(b"Marke\n\x8akoda\n")
     assert mip.read(path, CsvFormat(encoding="cp1252")).texts("Marke")[0] == "\u0160koda"
+
+
+ROWS = "town{0}year{0}price\nUlm{0}2023{0}1.5\nBonn{0}2024{0}2.5\n"
+
+
+@pytest.mark.parametrize(
+    ("above", "skip_rows"),
+    [
+        ("Sales report 2024\n", 1),
+        ("Sales report 2024\n\n", 2),
+        ("Sales report 2024{0}{0}\n{0}{0}\n", 2),
+        ("# made by Ann\n# of 2024, in euros\n", 2),
+        ('"Sales, in ""euros"""\n', 1),
+    ],
+)
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lines_above_the_table_are_skipped_and_said(tmp_path, above, skip_rows, sep, encoding):
+    path = tmp_path / "t.csv"
+    path.write_bytes((above + ROWS).format(sep).encode(encoding))
+    form = sniff_csv(path)
+    assert form.skip_rows == skip_rows
+    assert mip.read(path, form)[1] == {"town": "Bonn", "year": "2024", "price": "2.5"}
+    assert f"skip_rows = {skip_rows} (above the names of the columns:" in csv_remarks(form, path)[0]
+
+
+def test_a_spec_has_how_its_table_is_written(tmp_path):
+    path, form = tmp_path / "t.csv", CsvFormat("whitespace", "koi8-r", skip_rows=2)
+    rows = "".join(f"{k % 7} {k} {k * 1.5}\n" for k in range(40))
+    path.write_text(f"\u0426\u0435\u043d\u044b\n\nage area price\n{rows}", encoding="koi8-r")
+    made = mip.spec.make_draft(mip.read(path, form), "price", "t.csv", form)
+    (tmp_path / "t.toml").write_text(made.text, encoding="utf-8")
+    assert mip.load_spec(tmp_path / "t.toml").data.format == form
+    assert mip.parse(mip.spec.dump(mip.parse(made.text))).data.format == form
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b,c\n1,,\n,,3\n",
+        ",a,b\n0,1,2\n1,3,4\n",
+        "mpg\nMazda,21\nFiat,32\n",
+        "#id,x\n1,2\n3,4\n",
+        "a\n1\n2\n",
+        "a,b,c\n,,\n1,2,3\n",
+    ],
+)
+def test_no_row_and_no_name_is_taken_for_a_title(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    assert sniff_csv(tmp_path / "t.csv").skip_rows == 0
+
+
+@given(
+    rows=st.lists(st.tuples(cells, cells, cells), min_size=2, max_size=5),
+    names=st.lists(cells, min_size=3, max_size=3, unique_by=str.strip),
+    missing=st.sets(st.tuples(st.integers(0, 4), st.integers(0, 2))),
+)
+def test_the_rows_of_a_table_with_names_are_all_read(tmp_path_factory, rows, names, missing):
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    frame = pd.DataFrame(rows, columns=[f"n{name}" for name in names])
+    for row, column in missing:
+        if row < len(frame):
+            frame.iat[row, column] = ""
+    frame.to_csv(path, index=False, quoting=1)
+    assert sniff_csv(path).skip_rows == 0
+
+
+@pytest.mark.parametrize("form", [CsvFormat(), CsvFormat(sep=";"), None])
+def test_a_separator_that_a_file_declares_is_its_own(tmp_path, form):
+    path = tmp_path / "t.csv"
+    path.write_text("sep=;\n" + ROWS.format(";"))
+    assert mip.read(path, form or sniff_csv(path)).columns == ["town", "year", "price"]
+    path.write_text("sep=;\nReport\n" + ROWS.format(";"))
+    assert sniff_csv(path) == CsvFormat(sep=";", skip_rows=2)
+    assert len(mip.read(path, sniff_csv(path))) == 2
+
+
+def test_a_title_that_is_read_as_the_names_says_the_cure(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Sales\n" + ROWS.format(","))
+    with pytest.raises(DataError, match=r"begin below line 1: data.format.skip_rows = 1$"):
+        mip.read(path)
+    path.write_text("Sales\n" + ROWS.format(",") + "Total\n")
+    with pytest.raises(DataError, match=r"has 1; if it is a title: .* mip new --skip-rows"):
+        mip.read(path)
+    with pytest.raises(DataError, match=r"row 2 has 1 cell, but the header has 3$"):
+        mip.read(path, sniff_csv(path, skip_rows=1))
+
+
+def test_columns_that_blanks_divide(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("town    year  price\n'Ulm'   2023    1.5\nBonn\t2024\t 22.5\n")
+    form = sniff_csv(path)
+    assert form.sep == "whitespace"
+    assert mip.read(path, form)[1] == {"town": "Bonn", "year": "2024", "price": "22.5"}
+    path.write_text("town         price\nNew York   1.5\nBonn   22.5\n")
+    assert sniff_csv(path) == CsvFormat()
+    with pytest.raises(DataError, match=r"the names 'town', 'price'; .*: save it as CSV"):
+        check_header(mip.read(path))
+
+
+def test_columns_of_one_name_or_none_say_the_cure(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,a\n1,2\n")
+    with pytest.raises(DataError, match=r"duplicate column 'a' in the header; rename one of them"):
+        mip.read(path)
+    path.write_text("a,,\n1,2,3\n")
+    with pytest.raises(DataError, match=r"2 columns have no name in the header; name them"):
+        mip.read(path)
+
+
+FOREIGN = {
+    "iso8859-2": "miasto\nBia\u0142ystok\n\u017c\u00f3\u0142ty\nW\u0105chock\nPi\u0142a\n",
+    "cp1251": "\u0433\u043e\u0440\u043e\u0434\n\u041c\u043e\u0441\u043a\u0432\u0430\n",
+    "koi8-r": "\u0433\u043e\u0440\u043e\u0434\n\u041c\u043e\u0441\u043a\u0432\u0430\n",
+    "cp1253": "\u03c0\u03cc\u03bb\u03b7\n\u0391\u03b8\u03ae\u03bd\u03b1\n",
+    "shift_jis": "\u90fd\u5e02\n\u6771\u4eac\n\u3055\u3044\u305f\u307e\u5e02\n",
+    "gb18030": "\u57ce\u5e02\n\u5317\u4eac\n\u4e0a\u6d77\n\u6df1\u5733\n",
+}
+
+
+@pytest.mark.parametrize("encoding", FOREIGN)
+def test_a_file_of_another_script_names_likely_encodings(tmp_path, encoding):
+    path = tmp_path / "t.csv"
+    path.write_bytes(FOREIGN[encoding].encode(encoding))
+    with pytest.raises(DataError, match=rf"perhaps in .*{encoding} \('.*--encoding "):
+        sniff_csv(path)
+    with pytest.raises(DataError, match=rf"not utf-8; it is neither .*{encoding} \('"):
+        mip.read(path)
+    column = FOREIGN[encoding].split("\n")[0]
+    form = sniff_csv(path, encoding=encoding)
+    assert mip.read(path, form).texts(column).tolist() == FOREIGN[encoding].split("\n")[1:-1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ville\nOrl\u00e9ans\nl\u2019\u00e9t\u00e9\n\u00c0 \u2013 B\n",
+        "Gr\u00f6\u00dfe\n5 m\u00b2\n30 \u00b0C\n\u20ac 5\n\u00bfQu\u00e9?\n\u00ab\u00e9\u00bb\n",
+        "cost_\u00a3m\n\u00a35\n\u00a7 5\n5 \u00b5m\n3\u00bd\n",
+    ],
+)
+def test_western_texts_are_read_as_such(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text, encoding="cp1252")
+    assert sniff_csv(tmp_path / "t.csv").encoding == "cp1252"
+
+
+@pytest.mark.parametrize("name", ["rot13", "base64", "undefined", "idna", "unicode_escape", "x\0"])
+def test_codecs_that_are_no_encodings_of_files_are_refused(name):
+    with pytest.raises(FieldError, match="encoding"):
+        CsvFormat(encoding=name)
+
+
+def workbook(path, rows, merged=()):
+    book = Workbook()
+    for row in rows:
+        book.active.append(row)
+    for area in merged:
+        book.active.merge_cells(area)
+    book.save(path)
+    return path
+
+
+SHEET = [["town", "year", "price"], ["Ulm", 2023, 1.5], [None, 2024, 2.5], ["Bonn", 2024, None]]
+
+
+def test_titles_of_a_workbook_are_left_out(tmp_path):
+    path = workbook(tmp_path / "t.xlsx", [["Sales", 2024], [], *SHEET], ["A1:C1"])
+    with pytest.warns(MipWarning, match=r"t.xlsx: left out what is above .*: 'Sales"):
+        table = mip.read(path)
+    assert table.frame.equals(mip.read(workbook(tmp_path / "u.xlsx", SHEET)).frame)
+
+
+def test_blanks_of_merged_cells_are_counted(tmp_path):
+    path = workbook(tmp_path / "t.xlsx", SHEET, ["A2:A3"])
+    want = (
+        r"t.xlsx, column 'town': 1 blank cell is merged with one above \(A2:A3\); unmerge them "
+        r"and fill down, or frame\['town'\] = frame\['town'\].ffill\(\)"
+    )
+    with pytest.warns(MipWarning, match=want):
+        table = mip.read(path)
+    assert table.cells("town") == ["Ulm", None, "Bonn"]
+
+
+def test_formulas_that_nothing_has_computed_are_refused(tmp_path):
+    path = workbook(tmp_path / "t.xlsx", [*SHEET, ["Kiel", 2025, "=2*C2"]])
+    want = r"t.xlsx: C5 has no value, as no program .*: open the file in a spreadsheet program"
+    with pytest.raises(DataError, match=want):
+        mip.read(path)
+    with zipfile.ZipFile(path) as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    files[sheet] = re.sub(rb"</f><v ?/>|</f><v></v>", b"</f><v>3</v>", files[sheet])
+    with zipfile.ZipFile(path, "w") as new:
+        for name, data in files.items():
+            new.writestr(name, data)
+    assert mip.read(path).numbers("price")[3] == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8", "shift_jis", "cp932"])
+@given(data=st.binary(max_size=40))
+def test_whatever_a_file_holds_is_recognised_or_a_named_error(tmp_path_factory, data, encoding):
+    path = tmp_path_factory.mktemp("bytes") / "t.csv"
+    path.write_bytes(data)
+    for given_encoding in ("", encoding):
+        with suppress(DataError):
+            mip.read(path, sniff_csv(path, encoding=given_encoding))

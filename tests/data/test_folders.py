@@ -232,3 +232,31 @@ def test_a_target_is_asked_for_where_images_have_no_label(run, tmp_path, monkeyp
     code, _, err = run("new", "pets")
     want = "say which column to predict: --target COLUMN (known: image); or give a table that is"
     assert (code, err) == (2, f"mip: error: pets: {want} beside the images: pets/labels.csv\n")
+
+
+def test_two_tables_beside_the_same_images_are_named(tmp_path):
+    folder = written(tmp_path / "pets" / "train", "1.png", "2.png")
+    rows = pd.DataFrame({"file_name": ["1.png", "2.png"], "size": [1, 2]})
+    rows.to_csv(folder / "metadata.csv", index=False)
+    assert len(mip.read(tmp_path / "pets")) == 2
+    rows.to_json(folder / "metadata.jsonl", orient="records", lines=True)
+    want = "train/metadata.csv and train/metadata.jsonl are beside the same images: remove one"
+    with pytest.raises(DataError, match=want):
+        mip.read(tmp_path / "pets")
+
+
+@pytest.mark.parametrize(("ours", "other"), [("image", "file_name"), ("file_name", "image")])
+def test_photos_of_folders_with_and_without_metadata_are_the_same(tmp_path, ours, other):
+    folder = written(tmp_path / "pets", "1.png", "2.png")
+    spec = mip.parse(f"""
+        branch.photo = {{ kind = "image", columns = ["{ours}"], size = 8, base_channels = 2 }}
+        head = {{ kind = "binary", column = "label" }}
+    """)
+    rows = pd.DataFrame({ours: ["1.png", "2.png"], "label": ["a", "b"]})
+    plan = mip.adapt(spec, mip.from_frame(rows, folder))
+    predict = mip.predictor(plan, mip.init(mip.build(plan), mip.sgd(0.1)))
+    named = mip.from_frame(rows.rename(columns={ours: other}), folder)
+    pd.testing.assert_frame_equal(predict(named), predict(mip.from_frame(rows, folder)))
+    assert mip.evaluate(predict, named) == mip.evaluate(predict, mip.from_frame(rows, folder))
+    with pytest.raises(DataError, match=f"no column '{ours}'"):
+        predict(mip.from_frame(rows.rename(columns={ours: "photo"}), folder))

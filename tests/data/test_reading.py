@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import os
 import random
 import re
@@ -94,12 +95,13 @@ def test_a_mark_of_byte_order_is_no_part_of_the_first_name(tmp_path):
         (
             "houses.csv",
             "area,town,area\n1,Ulm,2\n",
-            "houses.csv: not a readable CSV table: duplicate column 'area' in the header",
+            "houses.csv: not a readable CSV table: duplicate column 'area' in the header; "
+            "rename one of them",
         ),
         (
             "houses.csv",
             "area,town\n1,Ulm\n2\n",
-            "houses.csv: not a readable CSV table: row 1 has 1 cells, but the header has 2",
+            "houses.csv: not a readable CSV table: row 1 has 1 cell, but the header has 2",
         ),
         (
             "houses.csv",
@@ -209,6 +211,41 @@ def test_json_cells_keep_their_types(tmp_path):
     assert table.cells("b") == [None, True, None]
 
 
+json_values = st.recursive(
+    st.integers() | st.text("ab", min_size=1), lambda each: st.lists(each, max_size=2), max_leaves=3
+)
+json_objects = st.recursive(
+    st.dictionaries(st.sampled_from("abc"), json_values, min_size=1),
+    lambda each: st.dictionaries(st.sampled_from("abc"), each | json_values, min_size=1),
+    max_leaves=6,
+)
+
+
+@given(rows=st.lists(json_objects, min_size=1, max_size=4))
+def test_objects_in_json_are_columns_as_in_pandas(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("json") / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    table, flat = mip.read(path), pd.json_normalize(rows)
+    assert {*table.columns} == {*flat.columns}
+    for column in table.columns:
+        want = [None if isinstance(x, float) else x for x in flat[column].astype(object)]
+        assert table.cells(column) == want or flat[column].dtype == float
+
+
+def test_photos_in_json_are_cells_and_null_objects_are_missing(tmp_path):
+    rows = [
+        {"photo": {"src": "a.jpg", "alt": "front"}, "hf": {"bytes": None, "path": "a"}},
+        {"photos": [{"src": "a.jpg"}], "size": {"w": 3}},
+        {"size": None},
+    ]
+    table = mip.read(written(tmp_path, "\n".join(map(json.dumps, rows)), "rows.jsonl"))
+    assert table.columns == ["photo", "hf", "photos", "size.w"]
+    assert table[0]["photo"] == rows[0]["photo"]
+    assert table[0]["hf"] == rows[0]["hf"]
+    assert table[1]["photos"] == rows[1]["photos"]
+    assert table.cells("size.w") == [None, 3, None]
+
+
 def test_a_line_end_within_a_json_text_is_no_line_end(tmp_path):
     path = written(tmp_path, '{"a": "one\u2028two\x85"}\r\n{"a": "three"}', "rows.jsonl")
     assert mip.read(path).cells("a") == ["one\u2028two\x85", "three"]
@@ -220,11 +257,13 @@ def test_a_line_end_within_a_json_text_is_no_line_end(tmp_path):
         (b"{", " line 3: not JSON: Expecting property name enclosed in double quotes: line"),
         (b"[1, 2]", " line 3: not an object: [1, 2]"),
         (b'"x"', ' line 3: not an object: "x"'),
-        (b'{"a": 1, "a": 2}', " line 3: not JSON: duplicate column 'a' in one object"),
+        (
+            b'{"a": 1, "a": 2}',
+            " line 3: not JSON: duplicate column 'a' in one object; rename one of them",
+        ),
         (b'{"a": "\xff"}', " line 3: not JSON: 'utf-8' codec can't decode"),
         (b'{"a": ' + b"[" * 100_000, " line 3: not JSON: "),
-        (b'{"a": {"b": 1}}', " row 1, column 'a': objects inside a cell are not supported"),
-        (b'{"a": [1, [{}]]}', " row 1, column 'a': objects inside a cell are not supported"),
+        (b'{"a": {"b": 1}, "a.b": 2}', " line 3: duplicate column 'a.b' in one object; rename"),
         (b'{"\\ud800": 1}', ": not a readable table: 'utf-8' codec can't encode"),
     ],
 )
@@ -420,7 +459,7 @@ def test_what_may_be_a_photo_and_is_not_read_is_named(tmp_path):
     for name in ("cat/2.xyz", "cat/3.XYZ", "cat/4", "cat/.5.xyz", "cat/notes.txt"):
         (tmp_path / "a" / name).touch()
     (tmp_path / "a" / "dog").symlink_to(tmp_path / "b" / "dog")
-    text = "1 images; files that are not read: 2 .xyz, 1 no suffix; links to folders are not"
+    text = "1 image; files that are not read: 2 .xyz, 1 no suffix; links to folders are not"
     with pytest.warns(MipWarning, match=f"{re.escape(text)} followed: dog$"):
         assert len(mip.read(tmp_path / "a")) == 1
     (tmp_path / "a/cat/1.png").unlink()

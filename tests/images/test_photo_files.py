@@ -58,6 +58,8 @@ FOUND = {
     ("https://a.org/x/3.jpg?size=9", "img/{name}"): "img/3.jpg",
     ("secret", "../{}.png"): "../secret.png",
     ("C:\\x\\3.jpg - Copy.jpg", "img/{name}"): "img/3.jpg - Copy.jpg",
+    ("img/3.jpg%20-%20Copy.jpg", "{}"): "img/3.jpg - Copy.jpg",
+    ("https://a.org/3.jpg%20-%20Copy.jpg?w=9", "img/{name}"): "img/3.jpg - Copy.jpg",
 }
 
 
@@ -76,6 +78,9 @@ def test_a_cell_finds_its_file(cell, template, base):
         ("OUT/secret.png", "{}"),
         ("link", "img/{}.png"),
         ("4", "out/base/*/{}.jpg"),
+        ("%2e%2e/secret.png", "img/{}"),
+        ("%2e%2e/secret.png", "{}"),
+        ("%00", "y*/{}.png"),
     ],
 )
 def test_a_cell_has_no_wildcards_and_does_not_leave(cell, template, base):
@@ -212,6 +217,14 @@ def test_photos_in_base64_are_read(head, tmp_path):
     assert decode(None, photo, 8)[:, 0, 0].tolist() == [255, 0, 0]
 
 
+def test_percent_encoding_is_said(tmp_path):
+    for k in range(N):
+        save(tmp_path / f"my photo {k}.jpg", k)
+    cells = {"photo": [f"my%20photo%20{k}.jpg" for k in range(N)], "y": range(N)}
+    made = make_draft(from_columns(cells, tmp_path, "t.csv"), "y", "t.csv")
+    assert "photo: 'my%20photo%200.jpg' is my photo 0.jpg (path = \"{}\")" in made.notes
+
+
 def test_missing_words_are_no_names():
     assert from_columns({"photo": ["NaN", "-", "", "none"]}).photos("photo") == [[None]] * 4
 
@@ -228,7 +241,7 @@ def test_photos_that_are_nearly_all_lost_are_refused(missing, tmp_path):
     rows = from_columns({"photo": [f"img/{k}.jpg" for k in range(N)], "y": range(N)}, tmp_path)
     branch = f'branch.p = {{ kind = "image", columns = ["photo"], missing = "{missing}" }}\n'
     spec = mip.parse(branch + 'head = { kind = "regression", column = "y" }')
-    text = r"12 of 12 photos .*: img/0\.jpg is missing, and .* has 1 images, such as pics/0\.jpg$"
+    text = r"12 of 12 photos .*: img/0\.jpg is missing, and .* has one image, pics/0\.jpg$"
     with pytest.raises(DataError, match=text):
         mip.clean(spec, rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 
 import numpy as np
@@ -125,6 +126,15 @@ def test_small_numbers_that_photos_have_as_names_are_numbers(folder):
     spec, _, notes = drafted({**numbers, "photos": [k % 3 for k in range(N)]}, folder)
     assert image_columns(spec) == []
     assert any(note.startswith(f"{N} images, such as 'img/0.jpg', are named by") for note in notes)
+
+
+def test_further_photos_of_a_row_are_said(folder, tmp_path):
+    for k in range(N):
+        shutil.copy(folder / f"img/{k}.jpg", tmp_path)
+        shutil.copy(folder / f"img/{k}.jpg", tmp_path / (f"{k}_2.jpg" if k % 2 else f"x{k}.jpg"))
+    _, _, notes = drafted({"id": range(N)}, tmp_path)
+    want = f"{N // 2} images are named by no column, such as '1"
+    assert any(note.startswith(want) and "_2.jpg' beside '1" in note for note in notes)
 
 
 @pytest.mark.parametrize("name", ["Bild", "foto", "image", "Hauptfoto", "写真"])

@@ -8,9 +8,11 @@ refuses is left to Python.
 from __future__ import annotations
 
 import codecs
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +21,14 @@ from toolz import partition_all
 
 from mip.data.checks import check_same_columns, check_unique
 from mip.data.csv_format import (
-    BLOCK_BYTES,
     MAX_CELL,
     PLAIN,
     CsvFormat,
-    certain_encoding,
+    declared_separator,
     parse_lines,
     sniff_csv,
 )
+from mip.data.encodings import BLOCK_BYTES, certain_encoding, find_encoding, unknown_encoding
 from mip.errors import DataError, MipWarning, quote
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 2_000
 """Rows held as Python strings at a time: these take ten times the memory of a frame."""
+
+
+_SKIP = "if it is a title: data.format.skip_rows, or mip new --skip-rows, skips the lines above"
 
 
 def read_csv(files: Sequence[Path], name: str, form: CsvFormat = PLAIN) -> pd.DataFrame:
@@ -49,23 +54,34 @@ def read_csv(files: Sequence[Path], name: str, form: CsvFormat = PLAIN) -> pd.Da
 
 
 def _read_file(path: Path, form: CsvFormat) -> pd.DataFrame:
-    form = evolve(form, encoding=_encoding_of(path, form))
-    encoding = "utf-8-sig" if form.encoding == "utf-8" else form.encoding
     try:
+        form = _form_of(path, form)
+        encoding = "utf-8-sig" if form.encoding == "utf-8" else form.encoding
         with path.open(newline="", encoding=encoding) as file:
-            lines = parse_lines(file, form.separator(path))
+            lines = parse_lines(islice(file, form.skip_rows, None), form.separator(path))
             header = list(form.names) if form.names else next(lines, None)
             if header is None:
                 raise ValueError("the file is empty")
             header = [name.strip() for name in header]
             check_unique(header, "in the header")
-            if len(header) == 1 and not form.sep and sniff_csv(path).sep:
+            if len(header) == 1 and not form.sep and sniff_csv(path, encoding=form.encoding).sep:
                 raise ValueError(f"the header has one name, {quote(header[0])}")
             frame = _read_unquoted(path, form, header)
             return _read_lines(lines, header) if frame is None else frame
     except ValueError as error:
         why = _explain(path, form, error)
         raise DataError(f"{path.name}: not a readable CSV table: {why}") from error
+
+
+def _form_of(path: Path, form: CsvFormat) -> CsvFormat:
+    """Return the format of a file, with what it surely says itself: its encoding, and a first line
+    such as `sep=;`, which is no row.
+    """
+    form = evolve(form, encoding=_encoding_of(path, form))
+    declared = declared_separator(path, form.encoding)
+    if not declared:
+        return form
+    return evolve(form, sep=form.sep or declared, skip_rows=max(form.skip_rows, 1))
 
 
 def _encoding_of(path: Path, form: CsvFormat) -> str:
@@ -83,30 +99,48 @@ def _explain(path: Path, form: CsvFormat, error: ValueError) -> str:
     """Say what is wrong with a file, and how it seems to be written, if otherwise than it is read:
     that is only looked at now.
     """
-    found, why = sniff_csv(path), str(error)
     if isinstance(error, UnicodeDecodeError):
         line, byte = _first_undecodable_line(path, form.encoding), error.object[error.start]
         why = f"line {line} has a byte 0x{byte:02x}, which is not {form.encoding}"
+        return why + _encoding_cure(path, form)
     if isinstance(error, UnicodeError):
-        cure = f"; it seems to be {found.encoding}: data.format.encoding = '{found.encoding}'"
-        return why + (cure if found.encoding != form.encoding else "")
+        return str(error) + _encoding_cure(path, form)
+    found, why = sniff_csv(path, form.names, encoding=form.encoding), str(error)
+    cure = _layout_cure(path, form, found)
+    is_title = not cure and re.fullmatch(r"row 0 .* the header has 1", why)
+    return why + cure + (f"; {_SKIP}" if is_title else "")
+
+
+def _encoding_cure(path: Path, form: CsvFormat) -> str:
+    found = find_encoding(path)
+    if found is None:
+        return f"; it {unknown_encoding(path)}"
+    cure = f"; it seems to be {found}: data.format.encoding = '{found}'"
+    return cure if found != form.encoding else ""
+
+
+def _layout_cure(path: Path, form: CsvFormat, found: CsvFormat) -> str:
     separator = found.separator(path)
-    if separator == form.separator(path):
-        return why
-    return f"{why}; it seems to be separated by {separator!r}: data.format.sep = {separator!r}"
+    if separator != form.separator(path):
+        return f"; it seems to be separated by {separator!r}: data.format.sep = {separator!r}"
+    if found.skip_rows != form.skip_rows and found.skip_rows:
+        cure = f"data.format.skip_rows = {found.skip_rows}"
+        return f"; its table seems to begin below line {found.skip_rows}: {cure}"
+    return ""
 
 
 def _read_unquoted(path: Path, form: CsvFormat, header: Sequence[str]) -> pd.DataFrame | None:
     """Read a file in UTF-8 that has no quote; None for another, or if Arrow cannot."""
     sep = form.separator(path)
-    if form.encoding != PLAIN.encoding or not sep.isascii() or _has_quote(path):
+    is_plain = form.encoding == PLAIN.encoding and len(sep) == 1 and sep.isascii()
+    if not is_plain or _has_quote(path):
         return None
     try:
         import pandas as pd
         import pyarrow as pa
     except ImportError:
         return None
-    columns = _divide(path, sep, len(header), 0 if form.names else 1)
+    columns = _divide(path, form, len(header))
     if columns is None:
         return None
     # Pieces would be joined whenever rows are taken. Only one column at a time is there twice.
@@ -120,7 +154,7 @@ def _has_quote(path: Path) -> bool:
         return any(b'"' in block for block in iter(partial(file.read, BLOCK_BYTES), b""))
 
 
-def _divide(path: Path, sep: str, width: int, first_row: int) -> list[pa.ChunkedArray] | None:
+def _divide(path: Path, form: CsvFormat, width: int) -> list[pa.ChunkedArray] | None:
     """Divide a file without quotes into columns of texts; None if Arrow cannot."""
     import pyarrow as pa
     from pyarrow import compute
@@ -130,14 +164,16 @@ def _divide(path: Path, sep: str, width: int, first_row: int) -> list[pa.Chunked
     try:
         table = arrow_csv.read_csv(
             path,
-            arrow_csv.ReadOptions(use_threads=False, column_names=[*types]),
-            arrow_csv.ParseOptions(delimiter=sep, quote_char=False),
+            arrow_csv.ReadOptions(
+                use_threads=False, column_names=[*types], skip_rows=form.skip_rows
+            ),
+            arrow_csv.ParseOptions(delimiter=form.separator(path), quote_char=False),
             arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False),
         )
     except pa.ArrowInvalid:
         return None
     lengths = [compute.max(compute.binary_length(cells)).as_py() or 0 for cells in table.columns]
-    return table.slice(first_row).columns if max(lengths) <= MAX_CELL else None
+    return table.slice(0 if form.names else 1).columns if max(lengths) <= MAX_CELL else None
 
 
 def _read_lines(lines: Iterator[list[str]], header: list[str]) -> pd.DataFrame:
@@ -160,5 +196,6 @@ def _first_undecodable_line(path: Path, encoding: str) -> int:
 def _check_widths(lines: Iterator[list[str]], width: int) -> Iterator[list[str]]:
     for row, cells in enumerate(lines):
         if len(cells) != width:
-            raise ValueError(f"row {row} has {len(cells)} cells, but the header has {width}")
+            count = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
+            raise ValueError(f"row {row} has {count}, but the header has {width}")
         yield cells

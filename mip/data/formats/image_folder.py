@@ -43,7 +43,11 @@ def read_image_folder(folder: str | Path) -> Table:
     folder = Path(folder)
     images, ignored = find_images(folder)
     if notes := ignored + _deeper(images, folder):
-        warnings.warn(f"{folder}: {len(images)} images{notes}", MipWarning, stacklevel=2)
+        warnings.warn(
+            f"{folder}: {len(images)} image{'s' * (len(images) > 1)}{notes}",
+            MipWarning,
+            stacklevel=2,
+        )
     names = [path.as_posix() for path in images]
     columns: dict[str, list[str | None]] = {"image": [*names]}
     has_parts = _has_parts({path.parts[0] for path in images if len(path.parts) > 1}, folder)

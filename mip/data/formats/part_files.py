@@ -89,6 +89,11 @@ def _warn_of_images_without_metadata(folder: Path, files: Sequence[Path]) -> Non
         if sub.is_dir() and part_name(sub.name) and sub not in known:
             n_images = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in walk_files(sub))
             why = "there is no metadata beside them"
-            text = f"{folder}: the {n_images} images in {sub.name} are left out: {why}"
+            are = (
+                f"{n_images} images in {sub.name} are"
+                if n_images > 1
+                else f"image in {sub.name} is"
+            )
+            text = f"{folder}: the {are} left out: {why}"
             if n_images:
                 warnings.warn(text, MipWarning, stacklevel=4)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mip.data import FORMATS, PhotoName, Table, photo_name
 from mip.errors import quote
@@ -48,10 +49,31 @@ def describe_unnamed(table: Table, columns: Iterable[str], folder: Folder) -> st
     many -= {place for place in many if place and _has_table(table.root / place)}
     shown = [image for image in unnamed if _place(image) in many]
     if not shown:
-        return ""
+        return _describe_further(named, unnamed, needed)
     rule = 'a path such as "images/{}_*.jpg" in [data.columns.COLUMN] says which belong to a row'
     n_images = f"{len(shown)} images, such as {quote(shown[0], 60)}"
     return f"{n_images}, are named by no column; {rule}"
+
+
+def _describe_further(named: set[str], unnamed: Sequence[str], needed: float) -> str:
+    """Say that images are numbered like further ones of those that are named, if many are."""
+    stems = {PurePosixPath(image).with_suffix(""): image for image in sorted(named)}
+    further = [(image, stems[stem]) for image in unnamed if (stem := _first_of(image)) in stems]
+    if len(further) < needed:
+        return ""
+    image, first = (quote(name, 60) for name in further[0])
+    cure = f'to read all of a row, rename {first} to end in "_1", and set path = "{{}}_*.jpg"'
+    return f"{len(further)} images are named by no column, such as {image} beside {first}; {cure}"
+
+
+def _first_of(image: str) -> PurePosixPath:
+    """Write an image's path without its ending and the number behind its name.
+
+    >>> _first_of("img/17_2.jpg"), _first_of("img/17 (2).jpg")
+    (PurePosixPath('img/17'), PurePosixPath('img/17'))
+    """
+    path = PurePosixPath(image)
+    return path.with_name(re.sub(r"(?<=.)(?:[_ -]\d+| ?\(\d+\))$", "", path.stem))
 
 
 def _place(image: str) -> str:
