@@ -48,6 +48,7 @@ from mip.images import (
 )
 from mip.nn import (
     BUILT_IN,
+    WEIGHTS_SUFFIXES,
     Activation,
     BatchNorm,
     FeatureExtractor,
@@ -61,7 +62,6 @@ from mip.nn import (
     read_tensors,
     source_of,
 )
-from mip.nn.pretrained import SUFFIXES
 
 LOOKED_AT = 10
 """Photos of which the greys are looked at before training."""
@@ -172,7 +172,9 @@ class Image:
         for name in self._unused():
             if getattr(self, name) != fields_dict(Image)[name].default:
                 none = f"the {self.backbone_name} backbone has none"
-                files = f" but files ({', '.join(SUFFIXES)})" if name == "pretrained" else ""
+                files = (
+                    f" but files ({', '.join(WEIGHTS_SUFFIXES)})" if name == "pretrained" else ""
+                )
                 raise FieldError(name, f"must be left out: {none}{files}")
         if self.of_library and self.global_pool != "avg" and self.feature_layer is None:
             cure = "needs 'feature_layer', the module that makes the map"

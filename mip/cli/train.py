@@ -1,7 +1,8 @@
-"""Verbs that train: lr, fit, crossval, sweep."""
+"""Verbs that train: lr, fit, sweep, tune, crossval."""
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -86,7 +87,7 @@ def fit(
             metavar="K|FILE", help="A model for each fold, joined to one that predicts their mean."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Folds at once.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Folds at once. Default: one.")] = None,
     cache: Cache = None,
     device: Device = None,
     board: Annotated[
@@ -98,6 +99,8 @@ def fit(
     if mip.files.is_run(spec):
         out, spec = out or spec, spec / "spec.toml"
     out = out or Path("runs") / spec.stem
+    if workers and not folds:
+        raise MipError("--workers shares out --folds; those that load rows are train.workers")
     table = table_path(spec, set_)
     last = out / "checkpoints" / "last.safetensors"
     # A new run cannot continue from the checkpoint of an earlier one.
@@ -118,7 +121,7 @@ def fit(
         if folds:
             if resume or board:
                 raise MipError("--folds excludes --resume and --tensorboard: its runs are not kept")
-            _fit_folds(read_spec, rows, parts, folds, out, workers, force, context)
+            _fit_folds(read_spec, rows, parts, folds, out, workers or 1, force, context)
             return
         ended = mip.run(
             read_spec,
@@ -266,6 +269,67 @@ def _print_outcome(outcome: mip.runs.Outcome) -> None:
         note(f"error: {outcome.error}")
     else:
         echo(f"{outcome.name}: valid loss {outcome.scores['valid']['loss']:.4g}")
+
+
+def tune(
+    spec: SpecFile,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space", metavar="PATH=VALUES", help="e.g. train.optimizer.lr=1e-4..1e-2, or =16,32."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=2, help="How many, that of the spec included.")] = 40,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin no trial after so many minutes.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(metavar="K", min=2, help="Judge by K folds instead of valid.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What to improve.")] = "loss",
+    workers: Annotated[int, typer.Option(min=1, help="Trials at once, on the CPU.")] = 1,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: tuned/NAME.")] = None,
+    cache: Cache = None,
+    device: Device = None,
+    force: Force = False,
+) -> None:
+    """Search for better options of a spec, never looking at test."""
+    out = out or Path("tuned") / spec.stem
+    pairs = [text.partition("=") for text in space or ()]
+    if bad := next((name for name, sign, values in pairs if not (name and sign and values)), None):
+        raise MipError(f"--space {bad}: write it as PATH=VALUES")
+
+    def print_trial(trial: mip.runs.Tried) -> None:
+        changes = ", ".join(f"{name}={value}" for name, value in trial.changes.items())
+        what = changes or "the spec as it is"
+        if trial.error:
+            note(f"trial {trial.number}: error: {trial.error} ({what})")
+            return
+        value = mip.metrics.format_metric(metric, trial.score)
+        echo(f"trial {trial.number}: {metric} {value}: {what}")
+
+    with on_stop(lambda: f"trials are kept in {out}: the same command continues"):
+        tuned = mip.runs.tune(
+            spec,
+            out,
+            {name: values for name, _, values in pairs},
+            trials=trials,
+            minutes=math.inf if minutes is None else minutes,
+            k=folds or 0,
+            metric=metric,
+            workers=workers,
+            overwrite=force,
+            on_trial=print_trial,
+            context=mip.Context(cache=cache, device=device),
+        )
+    best, n_trials = tuned.best, len(tuned.trials)
+    value = mip.metrics.format_metric(metric, best.score)
+    by = f"{folds} folds" if folds else "valid"
+    caution = "where the best of many looks better than it is"
+    echo(f"best of {n_trials}: trial {best.number}, {metric} {value} on {by}, {caution}")
+    if tuned.test:
+        echo(mip.runs.scores_table(f"{spec.name}: test, which no trial has seen", tuned.test))
+    echo(f"wrote best.toml, best, trials.json in {out}; next: mip fit {out / 'best.toml'}")
 
 
 def crossval(

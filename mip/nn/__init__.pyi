@@ -28,6 +28,7 @@ from .layers import check_num_heads as check_num_heads
 from .members import Members as Members
 from .members import member_layers as member_layers
 from .members import run_members as run_members
+from .pretrained import WEIGHTS_SUFFIXES as WEIGHTS_SUFFIXES
 from .pretrained import file_digest as file_digest
 from .pretrained import is_weights_file as is_weights_file
 from .pretrained import load_pretrained as load_pretrained

@@ -13,6 +13,7 @@ from .replays import replay as replay
 from .runner import Run as Run
 from .runner import no_hooks as no_hooks
 from .runner import run as run
+from .search_space import default_space as default_space
 from .stacked import run_stacked as run_stacked
 from .sweeps import best_combination as best_combination
 from .sweeps import sweep as sweep
@@ -31,6 +32,9 @@ from .tables import write_table as write_table
 from .trials import Outcome as Outcome
 from .trials import Trial as Trial
 from .trials import run_trials as run_trials
+from .tuning import Tried as Tried
+from .tuning import Tuned as Tuned
+from .tuning import tune as tune
 from .warm_starts import adopt_facts as adopt_facts
 from .warm_starts import build_warm as build_warm
 from .warm_starts import load_sources as load_sources
