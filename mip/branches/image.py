@@ -17,6 +17,7 @@ from attrs.converters import optional
 from attrs.validators import ge, gt, in_, instance_of, le
 from torch import Tensor, nn
 
+from mip.branches.photo_features import PhotoFeatures, ViewFeatures, photo_features
 from mip.branches.photo_net import PhotoNet, sized_backbone
 from mip.branches.protocol import (
     Facts,
@@ -291,18 +292,33 @@ class Image:
                 "present": (torch.int8, (k,)),
                 "pixels": (torch.uint8, (k, 3, self.size, self.size)),
             },
-            key=(
-                self.columns,
-                facts["most"],
-                self.size,
-                self.decoding,
-                self.missing,
-                decoder_version(),
-                *(self.value_range or ()),
-            ),
+            key=self.cache_key(facts),
             folder=folder,
         )
         return cached or LazyRows(table, encode)
+
+    def cache_key(self, facts: Facts) -> tuple[Any, ...]:
+        """Return all that decides about the pixels of a photo."""
+        return (
+            self.columns,
+            facts["most"],
+            self.size,
+            self.decoding,
+            self.missing,
+            decoder_version(),
+            *(self.value_range or ()),
+        )
+
+    def with_features(
+        self, module: nn.Module, augmented: bool, folder: Path | None
+    ) -> Image | PhotoFeatures | ViewFeatures:
+        """Return a branch that encodes rows to the features of their photos, if the backbone of the
+        module is frozen.
+        """
+        if not (isinstance(module, PhotoNet) and module.has_frozen_backbone):
+            return self
+        augmented = augmented and self.augmentation != Augment()
+        return photo_features(self, module, augmented, folder)
 
     def module(self, facts: Facts) -> PhotoNet:
         """Build a module to float32 [n, features], or [n, k * features] for pool "concat"; to

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ from mip.cli.inputs import (
 )
 from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
 from mip.cli.signals import NOTHING_KEPT, on_stop
-from mip.cli.terminal import echo, note, progress_bar
+from mip.cli.terminal import echo, note, progress_bar, show_features
 from mip.errors import DataError, MipError, SpecError, hint
 
 
@@ -44,7 +44,7 @@ def lr(
     if out:
         mip.plots.format_of(out)
     parts = split_rows(read_spec, table, spec)
-    context = mip.Context(base=spec.parent, cache=cache, device=device)
+    context = mip.Context(base=spec.parent, cache=cache, device=device, on_features=show_features)
     curve = mip.runs.lr_range_test(read_spec, parts, steps, context=context)
     if out:
         mip.plots.lr_range(curve, path=out, overwrite=force)
@@ -117,22 +117,25 @@ def fit(
         read_spec, rows = open_spec(spec, set_)
         check_holds_no_photo(out, read_spec, rows)
         parts = split_rows(read_spec, rows, spec)
-        context = mip.Context(base=spec.parent, cache=cache, device=device)
+        context = mip.Context(
+            base=spec.parent, cache=cache, device=device, on_features=show_features
+        )
         if folds:
             if resume or board:
                 raise MipError("--folds excludes --resume and --tensorboard: its runs are not kept")
             _fit_folds(read_spec, rows, parts, folds, out, workers or 1, force, context)
             return
-        ended = mip.run(
-            read_spec,
-            parts,
-            out=out,
-            resume=resume,
-            overwrite=force,
-            make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
-            context=context,
-        )
-        _report(ended, parts, out)
+        with mip.runs.sharing_features(context) as sharing:
+            ended = mip.run(
+                read_spec,
+                parts,
+                out=out,
+                resume=resume,
+                overwrite=force,
+                make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
+                context=sharing,
+            )
+            _report(ended, parts, out, sharing)
 
 
 def _fit_folds(
@@ -204,12 +207,13 @@ def _fit_hooks(
     return tuple(hooks)
 
 
-def _report(ended: mip.runs.Run, parts: mip.model.Parts, out: Path) -> None:
+def _report(ended: mip.runs.Run, parts: mip.model.Parts, out: Path, context: mip.Context) -> None:
     scores: dict[str, Mapping[str, float]] = {}
     try:
         for name, rows in parts._asdict().items():
             if len(rows):
-                scores[name] = mip.evaluate(ended.predict, rows)
+                predict = mip.runs.scoring_predictor(ended.predict, rows, context)
+                scores[name] = mip.evaluate(predict, rows)
     except MipError as error:
         why = f"the model is saved in {out}, but could not be scored: {error}"
         raise type(error)(why) from error
@@ -251,7 +255,7 @@ def sweep(
             workers=workers,
             overwrite=force,
             on_outcome=_print_outcome,
-            context=mip.Context(cache=cache, device=device),
+            context=mip.Context(cache=cache, device=device, on_features=_features_shown(workers)),
         )
     mip.runs.write_json(as_json, mip.runs.sweep_json(combinations), overwrite=force)
     mip.runs.write_table(as_csv, mip.runs.sweep_frame(combinations), overwrite=force)
@@ -262,6 +266,10 @@ def sweep(
     if failed:
         n_failed = f"{len(failed)} of {len(outcomes)} runs failed"
         raise MipError(f"{n_failed}: {'; '.join(failed)}; the others are kept")
+
+
+def _features_shown(workers: int) -> Callable[[int, int], object]:
+    return show_features if workers == 1 else mip.runs.do_nothing
 
 
 def _print_outcome(outcome: mip.runs.Outcome) -> None:
@@ -358,18 +366,22 @@ def crossval(
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
     file = _read_folds(folds, read_spec, table)
     columns = [column] if column else _fold_columns(file)
-    repeats = {
-        name: mip.crossval(
-            read_spec,
-            mip.data.with_folds(table, file, name),
-            name,
-            # Bars of several processes would overwrite each other.
-            make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
-            workers=workers,
-            context=mip.Context(base=spec.parent, cache=cache, device=device),
-        )
-        for name in columns
-    }
+    context = mip.Context(
+        base=spec.parent, cache=cache, device=device, on_features=_features_shown(workers)
+    )
+    with mip.runs.sharing_features(context) as sharing:
+        repeats = {
+            name: mip.crossval(
+                read_spec,
+                mip.data.with_folds(table, file, name),
+                name,
+                # Bars of several processes would overwrite each other.
+                make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
+                workers=workers,
+                context=sharing,
+            )
+            for name in columns
+        }
     done = mip.runs.join_repeats(repeats)
     errors = {fold: str(error) for fold, error in done.errors.items()}
     scores = dict(zip(done.folds, done.scores, strict=True))

@@ -2,9 +2,12 @@ from .bagging import Bagged as Bagged
 from .bagging import run_folds as run_folds
 from .checks import UNTRAINED as UNTRAINED
 from .context import Context as Context
+from .context import do_nothing as do_nothing
+from .context import sharing_features as sharing_features
 from .crossvalidation import CrossValidation as CrossValidation
 from .crossvalidation import crossval as crossval
 from .crossvalidation import join_repeats as join_repeats
+from .feeding import scoring_predictor as scoring_predictor
 from .jobs import Job as Job
 from .jobs import lr_range_test as lr_range_test
 from .jobs import prepare_job as prepare_job

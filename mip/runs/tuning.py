@@ -26,7 +26,7 @@ from mip.metrics import mode_of
 from mip.model import Parts, clean, fingerprint, parts
 from mip.output import write
 from mip.prediction import evaluate
-from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.runs.context import DEFAULT_CONTEXT, Context, sharing_features
 from mip.runs.crossvalidation import crossval
 from mip.runs.runner import relocate, run
 from mip.runs.search_space import Space, default_space, read_space
@@ -108,22 +108,23 @@ def tune(
     split = parts(spec, rows, path.parent)
     if not k and not len(split.valid):
         raise SpecError(f"{path}: a search chooses by valid rows or by folds, and has neither")
-    score_one = partial(_score, path, split, _deal(spec, rows, split, k), metric, context)
+    dealt = _deal(spec, rows, split, k)
     spec = evolve(spec, tune=None)
     meaning = [dump(spec), named, metric, k, fingerprint(spec, split.train)]
-    with locked(out):
+    with locked(out), sharing_features(context) as sharing:
         journal = _Journal(out / JOURNAL, _digest(meaning))
         tried = [] if overwrite else journal.read()
+        score_one = partial(_score, path, split, dealt, metric, sharing)
         search = partial(_search, tried, journal, score_one, ranges, fixed, mode)
         search(trials, minutes, workers, on_trial)
         best = _best(tried, mode, path)
         chosen = evolve(load_spec(path, context.kinds, best.changes), tune=None)
         text = dump(relocate(chosen, path.parent, out))
         write(out / "best.toml", text.encode(), overwrite=True)
-        ended = run(chosen, split, out=out / "best", overwrite=True, context=context)
+        ended = run(chosen, split, out=out / "best", overwrite=True, context=sharing)
         test = {"best": ended}
         if best.changes:
-            test["before"] = run(spec, split, context=context)
+            test["before"] = run(spec, split, context=sharing)
         scores = {name: evaluate(each.predict, split.test) for name, each in test.items()}
     return Tuned(tuple(tried), best, chosen, scores if len(split.test) else {})
 
