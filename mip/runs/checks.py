@@ -90,12 +90,12 @@ def _batch_norm_of_one(plan: Plan, net: Net) -> str | None:
     return names[0] if names else None
 
 
-def check_frozen_parts(plan: Plan, net: Net, state: State, label: str | Path) -> None:
+def check_frozen_parts(plan: Plan, net: nn.Module | None, state: State, label: str | Path) -> None:
     """Raise SpecError if features of frozen parts of the net are computed once, and the state of a
     run that is resumed has other weights there: those of a library have changed since.
     """
     root = plan.spec.root
-    if root.with_features(net.body, augmented=False, folder=None) is root:
+    if not isinstance(net, Net) or root.with_features(net.body, False, None) is root:
         return
     frozen = {path_of(name): p for name, p in net.named_parameters() if not p.requires_grad}
     for path in frozen.keys() & state.buffers.keys():

@@ -154,8 +154,7 @@ def run(
         job = prepare_job(spec, rows, context, sources=sources, origin=made_of)
         if last:
             job = evolve(job, start=load_run_checkpoint(last, job.start, context.kinds))
-            if job.step.net is not None:
-                check_frozen_parts(job.plan, job.step.net, job.start.state, last)
+            check_frozen_parts(job.plan, job.step.net, job.start.state, last)
             _check_length(job, out, epochs_before(last, context.kinds))
             _check_best_checkpoint(job, out)
         hooks = _all_hooks(hooks, make_hooks, job)
