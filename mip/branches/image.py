@@ -52,12 +52,12 @@ from mip.nn import (
     WEIGHTS_SUFFIXES,
     Activation,
     BatchNorm,
-    FeatureExtractor,
     Function,
     GlobalPool,
     backbone_error,
     file_digest,
     freeze_until,
+    inner_model,
     is_weights_file,
     load_pretrained,
     read_tensors,
@@ -109,7 +109,9 @@ class Image:
     given, otherwise as the library says. `freeze` freezes "all" of the backbone, or everything up
     to the named module; frozen batch norms use their running statistics.
 
-    The features are those before the classifier, or those of the module `feature_layer`. A feature
+    The features are those before the classifier, or those of the module `feature_layer`; with
+    `features = "levels"` they are the means and maxima of the backbone's maps at its last four
+    resolutions. A feature
     map is averaged over the image (`global_pool` "avg"), its maximum is taken ("max"), or it is
     handed on ("none"). `layers` follow as in a fusion; the net "conv" has the same `activation`
     and `batch_norm`.
@@ -149,6 +151,7 @@ class Image:
     dropout: float = dropout_field()
     mean: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
     std: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
+    features: Literal["last", "levels"] = choice("last", kw_only=True)
 
     @mean.validator
     @std.validator
@@ -177,6 +180,9 @@ class Image:
                     f" but files ({', '.join(WEIGHTS_SUFFIXES)})" if name == "pretrained" else ""
                 )
                 raise FieldError(name, f"must be left out: {none}{files}")
+        if self.features == "levels" and (self.feature_layer or self.global_pool != "avg"):
+            name = "feature_layer" if self.feature_layer else "global_pool"
+            raise FieldError(name, "must be left out: features = 'levels' has maps of its own")
         if self.of_library and self.global_pool != "avg" and self.feature_layer is None:
             cure = "needs 'feature_layer', the module that makes the map"
             raise FieldError("global_pool", f"= '{self.global_pool}' {cure}")
@@ -325,7 +331,7 @@ class Image:
         [n, channels, h, w] if the feature map is handed on; with `layers` to [n, the last of them].
         """
         backbone, shape = sized_backbone(self)
-        inner = backbone.cut if isinstance(backbone, FeatureExtractor) else backbone
+        inner = inner_model(backbone)
         return PhotoNet(
             backbone,
             shape,

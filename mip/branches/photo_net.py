@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from mip.errors import SpecError
-from mip.nn import ConvStack, FeatureExtractor, GlobalPool, SmallResNet, pool_map, source_of
+from mip.nn import (
+    ConvStack,
+    FeatureExtractor,
+    GlobalPool,
+    LevelFeatures,
+    SmallResNet,
+    inner_model,
+    pool_map,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from mip.branches.image import Image
@@ -43,6 +52,11 @@ def sized_backbone(image: Image) -> tuple[nn.Module, torch.Size]:
 
 
 def _backbone(image: Image) -> nn.Module:
+    model = _whole_backbone(image)
+    return LevelFeatures(model, image.size) if image.features == "levels" else model
+
+
+def _whole_backbone(image: Image) -> nn.Module:
     if image.backbone == "small":
         net = SmallResNet(image.base_channels, image.global_pool)
         return net.to(memory_format=torch.channels_last)
@@ -141,8 +155,7 @@ class PhotoNet(nn.Module):
     @property
     def has_frozen_backbone(self) -> bool:
         """Whether no part of the backbone is trained, so that a photo's features never change."""
-        backbone = self.backbone
-        inner = backbone.cut if isinstance(backbone, FeatureExtractor) else backbone
+        inner = inner_model(self.backbone)
         return any(module is inner for module in self.frozen)
 
     def train(self, mode: bool = True) -> PhotoNet:

@@ -1,7 +1,9 @@
 from .backbones import BUILT_IN as BUILT_IN
 from .backbones import FeatureExtractor as FeatureExtractor
+from .backbones import LevelFeatures as LevelFeatures
 from .backbones import backbone_error as backbone_error
 from .backbones import freeze_until as freeze_until
+from .backbones import inner_model as inner_model
 from .backbones import source_of as source_of
 from .convnets import ConvStack as ConvStack
 from .convnets import GlobalPool as GlobalPool
