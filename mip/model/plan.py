@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from toolz import dissoc
 from torch import Tensor
 
@@ -87,6 +87,19 @@ class Plan:
         if not len(batch.row):
             return batch
         return batch._replace(inputs=self.spec.root.augment(batch.inputs, key, batch.row))
+
+    @property
+    def fused(self) -> Plan:
+        """The plan of the branches that training needs: all but the residual ones. It encodes
+        batches for the module of the whole plan.
+        """
+        names = self.spec.root.fused
+        if len(names) == len(self.spec.branch):
+            return self
+        fusion = evolve(self.spec.fusion, residual=())
+        spec = evolve(self.spec, branch=names, fusion=fusion, warm_start={})
+        facts = {**self.facts, "branch": _only(names, self.facts["branch"])}
+        return evolve(self, spec=spec, facts=facts, shapes=_only(names, self.shapes))
 
     @property
     def loss(self) -> Criterion:
@@ -187,6 +200,10 @@ def has_same_files(plan: Plan, base: str | Path = ".") -> bool:
         if any(file_digest(file) != digest for file in files_of(branch)):
             return False
     return True
+
+
+def _only(names: Collection[str], parts: Facts) -> Facts:
+    return {name: part for name, part in parts.items() if name in names}
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
