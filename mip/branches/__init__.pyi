@@ -5,6 +5,7 @@ from .datetime import Datetime as Datetime
 from .ft_transformer import FtTransformer as FtTransformer
 from .fuse import Fuse as Fuse
 from .fuse import Fusion as Fusion
+from .fuse import FusionNet as FusionNet
 from .image import Absence as Absence
 from .image import Image as Image
 from .mlp import Mlp as Mlp
@@ -24,6 +25,7 @@ from .protocol import missing_policy as missing_policy
 from .protocol import path_in_spec as path_in_spec
 from .protocol import problems as problems
 from .protocol import sorted_by_name as sorted_by_name
+from .residual import Residual as Residual
 from .resnet_mlp import ResnetMlp as ResnetMlp
 from .stub import Stub as Stub
 from .tabm import TabM as TabM

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from attrs import evolve, field, frozen
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mip.branches import protocol
 from mip.branches.protocol import Branch, Facts, layers_field, lazy_layers, sorted_by_name
+from mip.branches.residual import Residual
 from mip.data import Rows, Table
 from mip.errors import FieldError, SpecError
 from mip.fields import MinLength, choice
@@ -26,6 +27,22 @@ METHODS = ("concat", "gated", "attention", "bilinear")
 
 EMBEDDING_DIM, DEPTH, NUM_HEADS = 64, 2, 4
 """The defaults of the methods that have these options."""
+
+
+def residual_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Convert a list of names of branches to a tuple.
+
+    >>> residual_names("photos")
+    Traceback (most recent call last):
+    mip.errors.FieldError: 'residual' must be a list of branches, not 'photos'
+    """
+    if isinstance(names, str):
+        raise FieldError("residual", f"must be a list of branches, not '{names}'")
+    names = tuple(names)
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            raise FieldError("residual", f"names '{name}' twice")
+    return names
 
 
 @frozen
@@ -44,6 +61,12 @@ class Fusion:
     category seen in training. (An image branch needs `missing = "learn"` for that; a kind of your
     own implements `absent`.)
 
+    `residual` names branches that are not joined: after training, a penalized linear model of each
+    is fitted to what the others leave over, in their order, and added to the logits (see
+    `mip.runs.fit_residual`). Only the fusion of the whole model has logits to add to, so that only
+    it may have `residual`. `residual_folds` are those that choose the penalty: the other branches
+    are trained that many times more.
+
     >>> Fusion(method="attention", embedding_dim=30, num_heads=4)
     Traceback (most recent call last):
     mip.errors.FieldError: 'num_heads' must divide 30: 4
@@ -58,6 +81,8 @@ class Fusion:
     depth: int | None = field(default=None, validator=optional([gt(0), le(64)]))
     num_heads: int | None = field(default=None, validator=optional([gt(0), le(1024)]))
     modality_dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
+    residual: tuple[str, ...] = field(default=(), converter=residual_names, kw_only=True)
+    residual_folds: int = field(default=5, validator=[ge(2), le(100)], kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         unused = ["depth", "num_heads"] if self.method != "attention" else []
@@ -91,6 +116,11 @@ class Fuse:
     branch: Mapping[str, Branch] = field(converter=sorted_by_name, validator=MinLength(1))
     fusion: Fusion = field(default=Fusion(), metadata={"flat": True})
 
+    @property
+    def fused(self) -> dict[str, Branch]:
+        """The branches that are joined: all but the residual ones."""
+        return {k: part for k, part in self.branch.items() if k not in self.fusion.residual}
+
     def adapt(self, table: Rows) -> Facts:
         """Return the facts of each branch by name."""
         return {name: branch.adapt(table) for name, branch in self.branch.items()}
@@ -101,14 +131,28 @@ class Fuse:
 
     def module(self, facts: Facts) -> FusionNet:
         """Build a module to float32 [n, last of the layers]; without layers to [n, embedding_dim],
-        or for "concat" to [n, sum of the branches].
+        or for "concat" to [n, sum of the branches]. Residual branches are not part of it yet.
         """
-        modules = {name: _module(name, part, facts[name]) for name, part in self.branch.items()}
+        modules = {name: _module(name, part, facts[name]) for name, part in self.fused.items()}
         fusion, dropout = self.fusion.module(modules), None
         if self.fusion.modality_dropout:
-            absent = {name: partial(protocol.absent, part) for name, part in self.branch.items()}
+            absent = {name: partial(protocol.absent, part) for name, part in self.fused.items()}
             dropout = ModalityDropout(absent, self.fusion.modality_dropout)
         return FusionNet(modules, fusion, lazy_layers(self.fusion), dropout)
+
+    def residual_modules(self, facts: Facts) -> dict[str, nn.Module]:
+        """Build the modules of the residual branches by name, in the order of their fits. They keep
+        their initial values: they are fixed features.
+        """
+        return {
+            name: _module(name, self.branch[name], facts[name]).requires_grad_(False)
+            for name in self.fusion.residual
+        }
+
+    def residual(self, widths: Mapping[str, int], outputs: Any) -> Residual:
+        """Build what the residual branches, vectors of these widths, add to logits."""
+        absent = {name: partial(protocol.absent, self.branch[name]) for name in widths}
+        return Residual(widths, outputs, absent)
 
     def absent(self, inputs: Mapping[str, Tree]) -> Tensor:
         """Mark the rows for which no branch has inputs: bool [n]."""
@@ -164,7 +208,8 @@ class FusionNet(nn.Module):
     """Run each branch on its own inputs, flatten feature maps, join the vectors, then layers.
 
     Takes a dict of inputs, name to tree of tensors with n rows; returns float32 [n, last of the
-    layers], or the output of the fusion if there are no layers.
+    layers], or the output of the fusion if there are no layers. Branches that are put into `branch`
+    later are residual ones, which the fusion does not read.
     """
 
     def __init__(
@@ -176,15 +221,21 @@ class FusionNet(nn.Module):
     ) -> None:
         super().__init__()
         self.branch = nn.ModuleDict(dict(branches))
+        self.fused = tuple(branches)
         self.hide = modality_dropout  # `hide` is part of the names of parameters in files
         self.fusion = fusion
         self.layers = layers
 
     def forward(self, inputs: Mapping[str, Tree]) -> Tensor:
-        vectors = {name: module(inputs[name]).flatten(1) for name, module in self.branch.items()}
+        vectors = {name: self.vector(name, inputs) for name in self.fused}
         if self.hide is not None:
             vectors = self.hide(vectors, inputs)
         return self.layers(self.fusion(vectors))
+
+    def vector(self, name: str, inputs: Mapping[str, Tree]) -> Tensor:
+        """Run one branch on its inputs: float32 [n, d]."""
+        vector: Tensor = self.branch[name](inputs[name]).flatten(1)
+        return vector
 
 
 class Concat(nn.Module):

@@ -7,10 +7,12 @@ from .multiclass import Multiclass as Multiclass
 from .multilabel import Multilabel as Multilabel
 from .ordinal import Ordinal as Ordinal
 from .protocol import Head as Head
+from .protocol import HoldsHeads as HoldsHeads
 from .protocol import check_metric_inputs as check_metric_inputs
 from .protocol import column_heads as column_heads
 from .protocol import predictions_to_logits as predictions_to_logits
 from .protocol import scores as scores
+from .protocol import smooth_loss as smooth_loss
 from .protocol import tower as tower
 from .protocol import training_loss as training_loss
 from .quantile import Quantile as Quantile

@@ -87,15 +87,20 @@ def log_cosh(pred: Tensor, target: Tensor) -> Tensor:
     return (error + F.softplus(-2 * error) - math.log(2)).mean()
 
 
-def pinball_loss(pred: Tensor, target: Tensor, quantiles: tuple[float, ...]) -> Tensor:
+def pinball_loss(
+    pred: Tensor, target: Tensor, quantiles: tuple[float, ...], rounding: float = 0.0
+) -> Tensor:
     """Compute the mean pinball loss (Koenker and Bassett 1978) of quantiles [n, k] against a
     target [n]: an error costs q times its size if the target lies above, 1 - q times if below.
+    `rounding` rounds off its kink, for errors of about that size.
 
     >>> pinball_loss(torch.tensor([[0.0, 3.0]]), torch.tensor([2.0]), (0.5, 0.9)).item()
     0.550000011920929
     """
     error = target[:, None] - pred
     q = error.new_tensor(quantiles)
+    if rounding:
+        return ((q - 0.5) * error + (error.square() + rounding**2).sqrt() / 2).mean()
     return torch.maximum(q * error, (q - 1) * error).mean()
 
 

@@ -130,6 +130,15 @@ class HasMetricInputs(Protocol):
         ...
 
 
+@runtime_checkable
+class HasSmoothLoss(Protocol):
+    """A head whose loss has kinks, and which has another one for solvers that need a slope."""
+
+    def smooth_criterion(self, facts: Facts) -> Criterion:
+        """Return a loss that is smooth in the logits and has its minimum nearby."""
+        ...
+
+
 def column_heads(head: Head, path: str = "head") -> Iterator[tuple[str, ColumnHead]]:
     """Walk the heads over one column with their paths in the spec.
 
@@ -176,6 +185,13 @@ def training_loss(head: Head, facts: Facts) -> Criterion:
         return loss(logits, target)
 
     return member_loss
+
+
+def smooth_loss(head: Head, facts: Facts) -> Criterion:
+    """Return a loss of single logits for solvers that need a slope; by default the head's own."""
+    if isinstance(head, HasSmoothLoss):
+        return head.smooth_criterion(facts)
+    return head.criterion(facts)
 
 
 def _members(head: object) -> int:

@@ -70,6 +70,11 @@ class Quantile:
         loss = partial(pinball_loss, quantiles=self.quantiles)
         return check_width(loss, len(self.quantiles), soft=False)
 
+    def smooth_criterion(self, facts: Facts) -> Criterion:
+        """Return the pinball loss, rounded off within a tenth of a standard deviation."""
+        loss = partial(pinball_loss, quantiles=self.quantiles, rounding=0.1)
+        return check_width(loss, len(self.quantiles), soft=False)
+
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Return `q<quantile>` for each quantile, float64 in the target's unit, and `value`, the
         one nearest to the median.

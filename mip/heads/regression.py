@@ -74,6 +74,10 @@ class Regression:
         """Return the mean squared, absolute, Huber or log-cosh error of scaled numbers."""
         return check_shapes(LOSSES[self.loss])
 
+    def smooth_criterion(self, facts: Facts) -> Criterion:
+        """Return the loss, or the mean squared error for the mean absolute one."""
+        return check_shapes(LOSSES["mse" if self.loss == "mae" else self.loss])
+
     def decode(self, facts: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Return the column `value`, float64 in the target's unit."""
         return {"value": number.unscale(facts, logits.double().numpy(), self.scale)}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mip.branches import Branch, Fuse
+from mip.branches import Branch, Fuse, FusionNet, Residual
 from mip.errors import MipError, SpecError, hint
 from mip.heads import tower
 from mip.model.limits import MAX_BYTES, LimitBytes, TooLargeError
@@ -23,15 +23,20 @@ from mip.tree import Tree, leaves
 
 class Net(nn.Module):
     """A tree of branches and a head: encoded inputs of n rows to logits [n] or [n, k], or with
-    several heads to a dict of these. In training, each member of a head has logits of its own.
+    several heads to a dict of these. In training, each member of a head has logits of its own, and
+    residual branches neither run nor need inputs: they are fitted to what training leaves over.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Module) -> None:
+    def __init__(self, body: FusionNet, head: nn.Module, residual: Residual | None = None) -> None:
         super().__init__()
-        self.body, self.head = body, head
+        self.body, self.head, self.residual = body, head, residual
 
     def forward(self, inputs: Tree) -> Tree:
-        return self.head(self.body(inputs))
+        logits = self.head(self.body(inputs))
+        if self.residual is None or self.training:
+            return logits
+        vectors = {name: self.body.vector(name, inputs) for name in self.residual.branch}
+        return self.residual(logits, vectors, inputs)
 
 
 def build(plan: Plan, seed: int = 0, pretrain: bool = True, base: str | Path = ".") -> Net:
@@ -52,7 +57,12 @@ def build(plan: Plan, seed: int = 0, pretrain: bool = True, base: str | Path = "
         vector = _try_branch(body, root, plan.example(), "fusion")
         logits = tower(head, facts["head"], vector.shape[1])
         _try(logits, vector, "head")
-    net = Net(body, logits).train()
+        # Residual branches come last, so that the others begin as they do without them.
+        residual = _add_residual(body, plan) if root.fusion.residual else None
+    net = Net(body, logits, residual).train()
+    if residual is not None:
+        _try(net, plan.example(), "fusion.residual")
+        net.train()
     if pretrain:
         initialize(net, plan, seed, base)
     return net
@@ -73,10 +83,18 @@ def _check_needs_nothing(plan: Plan) -> None:
             )
 
 
+def _add_residual(body: FusionNet, plan: Plan) -> Residual:
+    root, inputs, widths = plan.spec.root, plan.example(), dict[str, int]()
+    for name, module in root.residual_modules(plan.facts["branch"]).items():
+        vector = _try_branch(module, root.branch[name], inputs[name], f"branch.{name}")
+        body.branch[name], widths[name] = module, vector.flatten(1).shape[1]
+    return root.residual(widths, plan.spec.head.outputs(plan.facts["head"]))
+
+
 def _try_branch(module: Any, branch: Branch, inputs: Tree, path: str) -> Tensor:
     if isinstance(branch, Fuse):  # first the branches that it holds, to name the one that fails
         around = "branch" if path == "fusion" else f"{path}.branch"
-        for name, child in branch.branch.items():
+        for name, child in branch.fused.items():
             _try_branch(module.branch[name], child, inputs[name], f"{around}.{name}")
     vector = _try(module, inputs, path)
     is_vector, is_map = vector.dim() == 2, vector.dim() == 4 and path != "fusion"

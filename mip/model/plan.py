@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +94,23 @@ class Plan:
         if not len(batch.row):
             return batch
         return batch._replace(inputs=self.root.augment(batch.inputs, key, batch.row))
+
+    @property
+    def fused(self) -> Plan:
+        """The plan of the branches that training needs: all but the residual ones. It encodes
+        batches for the module of the whole plan.
+        """
+        names = self.spec.root.fused
+        if len(names) == len(self.spec.branch):
+            return self
+        fusion = evolve(self.spec.fusion, residual=())
+        spec = evolve(self.spec, branch=names, fusion=fusion, warm_start={})
+        facts = {**self.facts, "branch": _only(names, self.facts["branch"])}
+        encoder = self.encoder and evolve(
+            self.encoder, branch=_only(names, {**self.encoder.branch}), fusion=fusion
+        )
+        shapes = _only(names, self.shapes)
+        return evolve(self, spec=spec, facts=facts, shapes=shapes, encoder=encoder)
 
     @property
     def loss(self) -> Criterion:
@@ -217,6 +234,10 @@ def has_same_files(plan: Plan, base: str | Path = ".") -> bool:
         if any(file_digest(file) != digest for file in files_of(branch)):
             return False
     return True
+
+
+def _only(names: Collection[str], parts: Facts) -> Facts:
+    return {name: part for name, part in parts.items() if name in names}
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from .jobs import lr_range_test as lr_range_test
 from .jobs import prepare_job as prepare_job
 from .optimizers import lr_schedule as lr_schedule
 from .replays import replay as replay
+from .residuals import fit_residual as fit_residual
 from .runner import Run as Run
 from .runner import no_hooks as no_hooks
 from .runner import run as run

@@ -5,16 +5,26 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mip.data import Shards, Table, folds
 from mip.errors import DataError, SpecError, hint
-from mip.model import Net, Parts, Plan, matches_pattern, short_path, target_columns
+from mip.model import (
+    Net,
+    Parts,
+    Plan,
+    matches_pattern,
+    short_path,
+    target_columns,
+)
 from mip.rng import seeded
-from mip.spec import Train
+from mip.spec import Spec, Train
 from mip.train import State, path_of
 from mip.tree import map_tree
 
@@ -44,6 +54,37 @@ def check_groups(train: Train, net: Net, batches: int) -> None:
         if 0 < train.epochs <= group.start_epoch:
             start = f"{name}.start_epoch = {group.start_epoch}"
             raise SpecError(f"{start} is never reached in {train.epochs} epochs")
+
+
+def check_residual(plan: Plan, rows: Table | Shards) -> None:
+    """Raise SpecError for training rows to which residual branches cannot be fitted: those of
+    shards, and fewer rows, or groups, than there are folds.
+    """
+    if not plan.spec.fusion.residual:
+        return
+    if isinstance(rows, Shards):
+        raise SpecError("fusion.residual needs a table in memory; leave out data.stream")
+    inner_folds(plan.spec, rows)
+
+
+def inner_folds(spec: Spec, rows: Table) -> np.ndarray:
+    """Deal training rows to `fusion.residual_folds` folds: int64 [n], a function of the seed. Rows
+    that the split keeps together stay together.
+
+    Raises SpecError if there are fewer rows, or groups, than folds.
+    """
+    config, k = spec.data.split, spec.fusion.residual_folds
+    column = config.group or config.key
+    columns: dict[str, Any] = {"row": np.arange(len(rows))}
+    if column and column in rows.columns:
+        columns["group"] = rows.texts(column)
+    group = "group" if "group" in columns else None
+    try:
+        dealt = folds(columns, k, seed=spec.train.seed, group=group)
+    except DataError as error:
+        cure = "give the training part more rows, or choose fewer folds"
+        raise SpecError(f"fusion.residual_folds = {k}: {error}; {cure}") from error
+    return dealt.numbers("fold_0").astype(np.int64)
 
 
 def check_batch_norm(plan: Plan, net: Net, n_rows: int) -> None:

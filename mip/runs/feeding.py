@@ -71,10 +71,11 @@ def scoring_predictor(
 
 def train_pipe(plan: Plan, table: Table | Shards, context: Context = DEFAULT_CONTEXT) -> Pipe:
     """Build the training pipe: shuffled, augmented, mixed; encoded once if the rows fit in memory.
+    Residual branches are left out, for training does not read them.
 
     Raises SpecError for cutmix or mixup if no branch reads what they mix.
     """
-    train = plan.spec.train
+    plan, train = plan.fused, plan.spec.train
     rows = _encoded_rows(plan, table, train.batch_size, context)
     # Batch norm has no variance over one row, so a last batch of one is left to another epoch.
     drop_last = len(table) >= train.batch_size and len(table) % train.batch_size == 1

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from mip.files import Checkpoint
 from mip.hooks import validate
 from mip.model import Parts, Plan, adapt, build
 from mip.optim import Optimizer, Params, Schedule
 from mip.pipe import Pipe
-from mip.runs.checks import check_batch_norm, check_groups, check_targets
+from mip.runs.checks import check_batch_norm, check_groups, check_residual, check_targets
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.feeding import feature_plan, rows_pipe, train_pipe
 from mip.runs.optimizers import make_optimizer, make_optimizer_at
@@ -25,10 +26,13 @@ from mip.train import (
     Hook,
     LRCurve,
     Metrics,
+    State,
     Step,
     find_lr,
     init,
     measure_nothing,
+    update_bn,
+    with_averaged_params,
 )
 
 
@@ -64,13 +68,27 @@ def prepare_job(
     describes a run for its checkpoints, and has the digests of its rows; `measure` is that of
     `train_step`. Raises SpecError or DataError for what would fail later.
     """
-    train, device = spec.train, context.resolved_device()
     sources = load_sources(spec, context) if sources is None else sources
     plan = adopt_facts(adapt(spec, parts.train, origin.get("train rows"), context.base), sources)
+    check_residual(plan, parts.train)
+    return job_of_plan(plan, parts, sources, context, origin=origin, measure=measure)
+
+
+def job_of_plan(
+    plan: Plan,
+    parts: Parts,
+    sources: Sources,
+    context: Context = DEFAULT_CONTEXT,
+    *,
+    origin: Mapping[str, Any] = MappingProxyType({}),
+    measure: Callable[[Params, Params], Metrics] = measure_nothing,
+) -> Job:
+    """Build the net, pipe, optimizer, step and hooks of a plan; see `prepare_job`."""
+    train, device = plan.spec.train, context.resolved_device()
     net = build_warm(plan, sources, train.seed, parts.train, context.base).to(device)
     check_batch_norm(plan, net, len(parts.train))
     check_targets(plan, parts)
-    encoding = feature_plan(plan, net, parts.train, context, augmented=True)
+    encoding = feature_plan(plan.fused, net, parts.train, context, augmented=True)
     batches = train_pipe(encoding, parts.train, context)
     steps = train.epochs * len(batches)
     check_groups(train, net, steps)
@@ -91,6 +109,20 @@ def prepare_job(
         steps=steps,
         metric="valid/loss" if len(parts.valid) else None,
     )
+
+
+def with_updated_bn(job: Job, state: State) -> State:
+    """Recompute the statistics of batch norms for averaged parameters, by an epoch of the job; see
+    `mip.train.update_bn`. Those of residual branches stay as they are: training does not run them.
+    """
+    if with_averaged_params(state) is state:
+        return state
+    device = next((param.device for param in state.params.values()), None)
+    net = build(job.plan, pretrain=False).to(device)
+    updated = update_bn(net, state, islice(job.batches.iter_from(0), len(job.batches)))
+    names = tuple(f"body.branch.{name}." for name in job.plan.spec.fusion.residual)
+    kept = {path: leaf for path, leaf in state.buffers.items() if path.startswith(names)}
+    return evolve(updated, buffers={**updated.buffers, **kept})
 
 
 def lr_range_test(

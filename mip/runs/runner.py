@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,7 +37,6 @@ from mip.model import (
     Plan,
     are_parts,
     as_parts,
-    build,
     clean,
     parts,
     table_of,
@@ -49,11 +47,12 @@ from mip.optim import REPORTED
 from mip.prediction import Predictor, predictor
 from mip.runs.checks import check_finite, check_frozen_parts
 from mip.runs.context import DEFAULT_CONTEXT, Context
-from mip.runs.jobs import Job, prepare_job
+from mip.runs.jobs import Job, prepare_job, with_updated_bn
 from mip.runs.optimizers import lr_schedule
+from mip.runs.residuals import fit_residual
 from mip.runs.resuming import epochs_before, load_run_checkpoint, origin, sources_of_run
 from mip.spec import Spec, load_spec
-from mip.train import History, Hook, State, fit, update_bn, with_averaged_params
+from mip.train import History, Hook, State, fit
 
 
 @frozen(repr=False)
@@ -164,7 +163,8 @@ def run(
         _fit(job, out, hooks)
         ended = _checkpoint(out, "last", job.start) if job.steps else job.start
         best = _checkpoint(out, "best", ended) if spec.train.restore_best else ended
-        state = _with_updated_bn(job, best.state)
+        state = with_updated_bn(job, best.state)
+        state = fit_residual(job.plan, state, rows.train, sources=sources, context=context)
         check_finite(state, out)
         save(out / "model.safetensors", job.plan, state, overwrite=True)
     seconds = time.monotonic() - began
@@ -250,11 +250,3 @@ def _fit(job: Job, out: Path, hooks: Sequence[Hook]) -> None:
 def _checkpoint(out: Path, name: str, default: Checkpoint) -> Checkpoint:
     path = out / "checkpoints" / f"{name}.safetensors"
     return load_checkpoint(path, default.state) if path.exists() else default
-
-
-def _with_updated_bn(job: Job, state: State) -> State:
-    if with_averaged_params(state) is state:
-        return state
-    device = next((param.device for param in state.params.values()), None)
-    net = build(job.plan, pretrain=False).to(device)
-    return update_bn(net, state, islice(job.batches.iter_from(0), len(job.batches)))

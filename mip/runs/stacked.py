@@ -91,6 +91,8 @@ def _check_stackable(trials: Sequence[Trial]) -> None:
     train = trials[0].spec.train
     asked = [name for name in UNSUPPORTED_FIELDS if getattr(train, name)]
     asked += ["precision = 'float16'"] if train.precision == "float16" else []
+    if trials[0].spec.fusion.residual:
+        raise SpecError("fusion.residual needs a model that is trained alone")
     if asked:
         raise SpecError(f"train.{asked[0]} needs a model that is trained alone")
 

@@ -231,7 +231,7 @@ def _at_field(error: ValueError, kind: type, path: str) -> str:
         name, text = error.field, str(error)
     else:  # of attrs' validators, which begin with the name in quotes, or of a user's own
         name, text = _validated(error, kind), str(*error.args[:1]) or "this value is not allowed"
-    if name not in attrs.fields_dict(kind):
+    if name.partition(".")[0] not in attrs.fields_dict(kind):
         return f"{path}: {text}"
     where, quoted = _join(path, name), f"'{name}'"
     return where + text.removeprefix(quoted) if text.startswith(quoted) else f"{where}: {text}"

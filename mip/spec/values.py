@@ -13,7 +13,7 @@ from attrs import field, frozen
 from attrs.converters import optional as optional_of
 from attrs.validators import ge, gt, in_, le, lt, optional
 
-from mip.branches import Branch, Fuse, Fusion, branches, sorted_by_name
+from mip.branches import Branch, Fuse, Fusion, branches, path_in_spec, sorted_by_name
 from mip.data import ColumnFormat, CsvFormat
 from mip.errors import FieldError, hint
 from mip.fields import MinLength, choice
@@ -201,11 +201,24 @@ class Spec:
     head: Head
     data: Data = Data()
     train: Train = Train()
-    fusion: Fusion = Fusion()
+    fusion: Fusion = field(default=Fusion())
     init: tuple[Init, ...] = field(default=(), converter=tuple)
     warm_start: Mapping[str, str] = field(factory=dict, converter=sorted_by_name)
     version: int = field(default=VERSION, validator=[ge(1), le(VERSION)])
     tune: Mapping[str, str] | None = field(default=None, converter=optional_of(sorted_by_name))
+
+    @fusion.validator
+    def _residual_of_others(self, _: Any, fusion: Fusion) -> None:
+        for name in fusion.residual:
+            if name not in self.branch:
+                text = f"names '{name}', which is not a branch{hint(name, self.branch)}"
+                raise FieldError("fusion.residual", text)
+        if len(fusion.residual) == len(self.branch):
+            raise FieldError("fusion.residual", "must leave at least one other branch")
+        for path, branch in branches(self.branch):
+            if isinstance(branch, Fuse) and branch.fusion.residual:
+                where = f"{path_in_spec(path)}.residual"
+                raise FieldError(where, "must be left out: only [fusion] has logits to add to")
 
     @warm_start.validator
     def _branches_once(self, _: Any, files: Mapping[str, str]) -> None:

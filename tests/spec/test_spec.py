@@ -527,7 +527,7 @@ ERRORS = {
     + HEAD: (
         "branch.all.methd is not a field; did you mean 'method'? (known: activation, "
         "batch_norm, branch, depth, dropout, embedding_dim, layers, method, modality_dropout, "
-        "num_heads)"
+        "num_heads, residual, residual_folds)"
     ),
     '[branch.all]\nkind = "tabular"\n' + HEAD: (
         "branch.all.continuous or 'categorical' must name a column"

@@ -1,0 +1,166 @@
+"""Residual branches: fixed features, fitted to what the trained model leaves over.
+
+A branch that knows little, among few rows, drowns one that knows much if both are joined and
+trained at once. So the branches of `fusion.residual` take no part in training; the model of the
+others is exactly what it would be without them. What they can add is found afterwards, by a
+penalized linear model of their features in addition to the logits (stagewise additive modeling;
+Hastie, Tibshirani and Friedman 2009, 10.3). Logits of rows that the model was trained on show too
+little of what it leaves over, so that the logits here are those of models trained without the fold
+of a row, as in stacking (Wolpert 1992). Everything is a function of the seed and the training rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from mip.branches import FusionNet
+from mip.data import Table
+from mip.errors import MipWarning
+from mip.heads import Head, HoldsHeads, smooth_loss
+from mip.model import Batch, Net, Parts, Plan, build
+from mip.runs.checks import inner_folds
+from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.runs.feeding import feature_plan, rows_pipe, train_pipe
+from mip.runs.jobs import job_of_plan, with_updated_bn
+from mip.runs.shrinkage import fit_correction, principal_components
+from mip.runs.warm_starts import Sources, load_sources
+from mip.train import State, fit, load_state
+from mip.tree import Tree, concat, leaves, map_tree, take
+
+BATCH_ROWS = 256
+"""The rows of a batch, where no gradient is computed."""
+
+
+def fit_residual(
+    plan: Plan,
+    state: State,
+    rows: Table,
+    *,
+    sources: Sources | None = None,
+    context: Context = DEFAULT_CONTEXT,
+) -> State:
+    """Fit the residual branches of a plan to what the model of a state leaves over of the training
+    rows; a state without residual branches is returned as it is. `mip.run` does this after the last
+    step.
+
+    The other branches are trained again without each of `fusion.residual_folds` folds, as long as
+    the state was. Each residual branch in turn then gets a linear model of its leading principal
+    components, which adds to the logits of the head (of each head, in a joint one) by the head's
+    loss, smooth where that has kinks. Its penalty is the best on held-out folds, and it adds
+    nothing, with a MipWarning, if it does not help there by more than the standard error.
+    """
+    if not plan.spec.fusion.residual:
+        return state
+    sources = load_sources(plan.spec, context) if sources is None else sources
+    fold = inner_folds(plan.spec, rows)
+    net = _trained(plan, state, context)
+    assert net.residual is not None
+    encoding = feature_plan(plan, net, rows, context)
+    batches = [*rows_pipe(encoding, rows, BATCH_ROWS, context)]
+    target = concat([map_tree(Tensor.cpu, batch.target) for batch in batches])
+    logits = _held_out_logits(plan, state, rows, fold, sources, context)
+    buffers = dict(state.buffers)
+    for name in plan.spec.fusion.residual:
+        vectors, known = _features(net.body, net.residual.absent[name], name, batches)
+        if len(np.unique(fold[known.numpy()])) < 2:
+            _warn_of_nothing(name)
+            continue
+        components = principal_components(vectors)
+        fit_head = partial(_fit_head, components.scores(vectors), known, fold[known.numpy()])
+        weights, logits = fit_head(plan.spec.head, plan.facts["head"], logits, target)
+        if not any(weight.any() for _, weight in leaves(weights)):
+            _warn_of_nothing(name)
+        start = f"residual.branch.{name}."
+        buffers[f"{start}center"] = _like(buffers[f"{start}center"], components.center)
+        for path, weight in leaves(weights):
+            key = ".".join([f"{start}linear", *path.split("/"), "weight"]).replace("..", ".")
+            buffers[key] = _like(buffers[key], (components.directions @ weight.double()).T)
+    return evolve(state, buffers=buffers)
+
+
+def _trained(plan: Plan, state: State, context: Context) -> Net:
+    net = build(plan, pretrain=False)
+    load_state(net, state)
+    return net.eval().to(context.resolved_device())
+
+
+def _warn_of_nothing(name: str) -> None:
+    text = "adds nothing to the other branches on held-out rows, and is left out"
+    warnings.warn(f"fusion.residual: '{name}' {text}", MipWarning, stacklevel=3)
+
+
+def _like(buffer: Tensor, values: Tensor) -> Tensor:
+    return values.to(buffer.dtype).contiguous().to(buffer.device)
+
+
+@torch.no_grad()
+def _features(
+    body: FusionNet, absent: Callable[[Tree], Tensor], name: str, batches: Sequence[Batch]
+) -> tuple[Tensor, Tensor]:
+    """Return the vectors of a branch, float32 [known, d], and which rows have one, bool [n]."""
+    vectors = torch.cat([body.vector(name, batch.inputs).cpu() for batch in batches])
+    known = ~torch.cat([absent(batch.inputs[name]).cpu() for batch in batches])
+    return vectors[known], known
+
+
+def _fit_head(
+    scores: Tensor,
+    known: Tensor,
+    fold: np.ndarray,
+    head: Head,
+    facts: Any,
+    logits: Any,
+    target: Any,
+) -> tuple[Tree, Tree]:
+    """Fit what scores add to the logits of a head, or of each of several by name; return the
+    weights, and the logits with what is added to them on held-out rows.
+    """
+    if isinstance(head, HoldsHeads):
+        fits = {
+            name: _fit_head(scores, known, fold, child, facts[name], logits[name], target[name])
+            for name, child in head.head.items()
+        }
+        weights = {name: weight for name, (weight, _) in fits.items()}
+        return weights, {name: corrected for name, (_, corrected) in fits.items()}
+    loss = smooth_loss(head, facts)
+    weight, held_out = fit_correction(scores, logits[known], target[known], loss, fold)
+    corrected = logits.clone()
+    corrected[known] += held_out.view_as(logits[known])
+    return weight, corrected
+
+
+def _held_out_logits(
+    plan: Plan, state: State, rows: Table, fold: np.ndarray, sources: Sources, context: Context
+) -> Tree:
+    """Return the logits of the branches that are joined, of models trained without a row's fold,
+    for as many epochs as the state was: as the head makes them, of all rows, on the CPU.
+    """
+    epochs = state.step / len(train_pipe(plan, rows, context))
+    train = evolve(plan.spec.train, patience=None, restore_best=False, plateau=None)
+    plan = evolve(plan, spec=evolve(plan.spec, train=train))
+    held_out, indices = [], []
+    for name in np.unique(fold):
+        held, rest = np.flatnonzero(fold == name), np.flatnonzero(fold != name)
+        parts = Parts(rows.take(rest), rows.take([]), rows.take([]))
+        job = job_of_plan(plan, parts, sources, context)
+        steps = round(epochs * len(job.batches))
+        trained = fit(job.step, job.batches, job.start.state, steps=steps, hooks=job.hooks)
+        net = _trained(plan, with_updated_bn(job, trained), context)
+        held_out.append(_fused_logits(net, plan, rows.take(held), context))
+        indices.append(held)
+    order = torch.from_numpy(np.concatenate(indices).argsort())
+    return take(concat(held_out), order)
+
+
+@torch.no_grad()
+def _fused_logits(net: Net, plan: Plan, rows: Table, context: Context) -> Tree:
+    batches = rows_pipe(plan.fused, rows, BATCH_ROWS, context)
+    return concat([map_tree(Tensor.cpu, net.head(net.body(batch.inputs))) for batch in batches])
