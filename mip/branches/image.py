@@ -49,6 +49,7 @@ from mip.images import (
 )
 from mip.nn import (
     BUILT_IN,
+    LEVELS,
     WEIGHTS_SUFFIXES,
     Activation,
     BatchNorm,
@@ -109,9 +110,9 @@ class Image:
     given, otherwise as the library says. `freeze` freezes "all" of the backbone, or everything up
     to the named module; frozen batch norms use their running statistics.
 
-    The features are those before the classifier, or those of the module `feature_layer`; with
-    `features = "levels"` they are the means and maxima of the backbone's maps at its last four
-    resolutions. A feature
+    The features are those before the classifier, or those of the module `feature_layer`, which may
+    also be "levels": the means and maxima of the backbone's maps at its last four resolutions. A
+    feature
     map is averaged over the image (`global_pool` "avg"), its maximum is taken ("max"), or it is
     handed on ("none"). `layers` follow as in a fusion; the net "conv" has the same `activation`
     and `batch_norm`.
@@ -151,7 +152,6 @@ class Image:
     dropout: float = dropout_field()
     mean: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
     std: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
-    features: Literal["last", "levels"] = choice("last", kw_only=True)
 
     @mean.validator
     @std.validator
@@ -180,9 +180,8 @@ class Image:
                     f" but files ({', '.join(WEIGHTS_SUFFIXES)})" if name == "pretrained" else ""
                 )
                 raise FieldError(name, f"must be left out: {none}{files}")
-        if self.features == "levels" and (self.feature_layer or self.global_pool != "avg"):
-            name = "feature_layer" if self.feature_layer else "global_pool"
-            raise FieldError(name, "must be left out: features = 'levels' has maps of its own")
+        if self.feature_layer == LEVELS and self.global_pool != "avg":
+            raise FieldError("global_pool", f"must be left out: '{LEVELS}' have two pools")
         if self.of_library and self.global_pool != "avg" and self.feature_layer is None:
             cure = "needs 'feature_layer', the module that makes the map"
             raise FieldError("global_pool", f"= '{self.global_pool}' {cure}")
@@ -190,7 +189,7 @@ class Image:
     def _unused(self) -> Iterator[str]:
         if self.backbone != "conv":
             yield from ("depth", "stride", "separable", "max_pool")
-        if self.backbone in BUILT_IN:
+        if self.backbone in BUILT_IN and self.feature_layer != LEVELS:
             yield "feature_layer"
         if not self.of_library and not is_weights_file(self.pretrained):
             yield "pretrained"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mip.errors import SpecError
 from mip.nn import (
+    LEVELS,
     ConvStack,
     FeatureExtractor,
     GlobalPool,
@@ -52,20 +53,20 @@ def sized_backbone(image: Image) -> tuple[nn.Module, torch.Size]:
 
 
 def _backbone(image: Image) -> nn.Module:
-    model = _whole_backbone(image)
-    return LevelFeatures(model, image.size) if image.features == "levels" else model
+    if image.feature_layer == LEVELS:
+        return LevelFeatures(_whole_model(image), image.size)
+    if image.feature_layer is not None:
+        return FeatureExtractor(_whole_model(image), image.feature_layer, image.global_pool)
+    return _whole_model(image)
 
 
-def _whole_backbone(image: Image) -> nn.Module:
+def _whole_model(image: Image) -> nn.Module:
     if image.backbone == "small":
         net = SmallResNet(image.base_channels, image.global_pool)
         return net.to(memory_format=torch.channels_last)
     if image.backbone == "conv":
         return _conv_stack(image).to(memory_format=torch.channels_last)
-    model = _model(image)
-    if image.feature_layer is None:
-        return model
-    return FeatureExtractor(model, image.feature_layer, image.global_pool)
+    return _model(image)
 
 
 def _conv_stack(image: Image) -> ConvStack:

@@ -1,4 +1,5 @@
 from .backbones import BUILT_IN as BUILT_IN
+from .backbones import LEVELS as LEVELS
 from .backbones import FeatureExtractor as FeatureExtractor
 from .backbones import LevelFeatures as LevelFeatures
 from .backbones import backbone_error as backbone_error

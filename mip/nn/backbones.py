@@ -308,6 +308,10 @@ class FeatureExtractor(nn.Module):
         return first == second
 
 
+LEVELS = "levels"
+"""The `feature_layer` of an image branch that stands for maps at several depths."""
+
+
 NUM_LEVELS = 4
 """The number of depths at which `LevelFeatures` reads a model's maps."""
 
@@ -329,14 +333,17 @@ class LevelFeatures(nn.Module):
         super().__init__()
         layers = _last_of_resolutions(model, size)[-NUM_LEVELS:]
         if len(layers) < 2:
-            text = "features = 'levels' needs a backbone with maps of two resolutions and more"
+            text = (
+                f"feature_layer = '{LEVELS}' needs a backbone with maps of two resolutions or more"
+            )
             raise SpecError(f"{text}, and at size {size} it has {len(layers)}")
         try:
             # `cut` is part of the names of parameters in files.
             self.cut = _extractor(model, *layers)
         except Exception as error:  # tracing runs the model's code, which may raise anything
             why = f"{type(error).__name__}: {str(error).partition('. ')[0]}"
-            raise SpecError(f"features = 'levels': the backbone cannot be traced: {why}") from error
+            text = f"feature_layer = '{LEVELS}': the backbone cannot be traced: {why}"
+            raise SpecError(text) from error
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.cut(images).values()

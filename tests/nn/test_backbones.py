@@ -157,7 +157,7 @@ LEVELS = {
 
 @pytest.mark.parametrize(("name", "size"), LEVELS)
 def test_levels_are_mean_and_maximum_of_maps_at_several_depths(name, size):
-    branch = Image(["photo"], size=size, backbone=name, features="levels")
+    branch = Image(["photo"], size=size, backbone=name, feature_layer="levels")
     module = branch.module({"mean": [0.5] * 3, "std": [0.5] * 3, "most": [1]}).eval()
     backbone, photos = module.backbone, torch.rand(2, 3, size, size)
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_levels_are_mean_and_maximum_of_maps_at_several_depths(name, size):
 
 
 def test_levels_take_pretrained_weights_and_can_be_frozen(photos, cached):
-    levels = {"features": "levels", "freeze": "all", "size": 32}
+    levels = {"feature_layer": "levels", "freeze": "all", "size": 32}
     plan = mip.adapt(spec("resnet18", pretrained="DEFAULT", **levels), photos)
     net = mip.build(plan)
     loaded = net.body.branch["photo"].backbone.state_dict()
@@ -210,8 +210,8 @@ class ChannelsFirstToLast(nn.Module):
 def test_levels_need_maps_of_several_resolutions(photos):
     with pytest.raises(mip.MipError, match="needs a backbone with maps of two resolutions"):
         LevelFeatures(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5)), 8)
-    with pytest.raises(mip.MipError, match=r"photo\.global_pool must be left out: features = 'lev"):
-        spec("small", features="levels", global_pool="max")
+    with pytest.raises(mip.MipError, match=r"photo\.global_pool must be left out: 'levels'"):
+        spec("small", feature_layer="levels", global_pool="max")
 
 
 GRADIENTS = """
