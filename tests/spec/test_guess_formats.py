@@ -323,3 +323,10 @@ def test_rows_that_repeat_the_header_are_left_out():
 def test_a_row_of_sums_is_pointed_out():
     table = from_columns({"town": ["Ulm", "Bonn"] * 9 + ["Total"], "y": np.arange(19) / 2})
     assert "row 18 has 'Total' in column 'town'" in make_draft(table, "y", "t.csv").notes[-1]
+
+
+@pytest.mark.parametrize(("code", "is_pointed_out"), [("-999", True), ("9999", True), ("9", False)])
+def test_a_code_beside_few_numbers_is_pointed_out_if_it_is_all_nines(code, is_pointed_out):
+    rows = mip.from_columns({"beds": ["1", "2", "3", code] * 10, "y": range(40)})
+    notes = "\n".join(make_draft(rows, "y", "t.csv").notes)
+    assert (f'set na_values = ["{code}"]' in notes) is is_pointed_out

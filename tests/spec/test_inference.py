@@ -179,7 +179,7 @@ def test_photos_that_are_not_there_are_counted_and_the_first_is_named(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     frame = pd.DataFrame({"photo": cells, "price": np.arange(20.0)})
     text = draft(from_frame(frame, root=tmp_path), "price", "t.csv")
-    assert "# 10 of 20 photos are missing or broken\n" in text
+    assert "# 5 cells name no photo, and 5 of 15 photos are missing or broken\n" in text
     assert "(the first: row 1: b.png is missing); their rows are left out" in text
     assert mip.parse(text).branch["photos"].missing == "drop"
     more = from_frame(frame.assign(area=np.arange(20) % 7 + 0.5), root=tmp_path)

@@ -444,7 +444,7 @@ ERRORS = {
     ),
     PLACE + HEAD + "[trian]\nepochs = 3\n": (
         "trian is not a field; did you mean 'train'? "
-        "(known: branch, data, fusion, head, init, train, version, warm_start)"
+        "(known: branch, data, fusion, head, init, train, tune, version, warm_start)"
     ),
     PLACE + 'buckets = "64"\n' + HEAD: (
         "branch.place.buckets = '64' must be a whole number, not text"

@@ -323,3 +323,45 @@ def test_a_split_by_groups_that_leaves_a_class_out_is_not_made():
     assert "patient: 25 different values in 100 rows; no split by them has each class in train" in [
         *made.notes
     ]
+
+
+def test_cells_without_a_photo_are_not_the_same_photo(tmp_path):
+    from PIL import Image
+
+    for k in range(30):
+        Image.new("RGB", (4, 4), (8 * k, 0, 0)).save(tmp_path / f"{k}.png")
+    lines = [f"{'' if k % 6 == 5 else f'{k}.png'},{k % 7},{k * 1.5}" for k in range(30)]
+    (tmp_path / "t.csv").write_text("\n".join(["photo,x,y", *lines]))
+    made = make_draft(mip.read(tmp_path / "t.csv"), "y", "t.csv")
+    assert mip.parse(made.text).data.split.group is None
+    assert any(note.startswith("5 cells name no photo") for note in made.notes)
+    assert "missing or broken" not in "".join(made.notes)
+
+
+def test_rows_that_are_copies_are_pointed_out():
+    rows = {
+        "x": [*range(50)],
+        "name": [f"n{k}" for k in range(50)],
+        "y": [k % 9 for k in range(50)],
+    }
+    once = from_columns({name: [str(cell) for cell in cells] for name, cells in rows.items()})
+    assert "copies" not in "".join(make_draft(once, "y", "t.csv").notes)
+    twice = mip.from_frame(once.take([*range(50), 3, 4]).frame.reset_index(drop=True))
+    notes = "\n".join(make_draft(twice, "y", "t.csv").notes)
+    assert "2 rows are copies of another, as is row 50: what is in training is known" in notes
+
+
+def test_numbers_of_rows_that_come_twice_are_no_feature():
+    index = [str(k) for k in [*range(60), 3, 4]]
+    rows = from_columns({"": index, "x": [k * 7 % 9 / 2 for k in range(62)], "y": range(62)})
+    made = make_draft(rows, "y", "t.csv")
+    assert "" not in mip.model.columns_of(mip.parse(made.text))
+    assert any(note.startswith("left out: '' (row name") for note in made.notes)
+
+
+def test_words_for_missing_numbers_in_many_columns_are_one_line():
+    cells = ["1.5", "2", "NA", "3", "7", "8"] * 4
+    columns = {f"x{k}": cells for k in range(30)}
+    made = make_draft(from_columns({**columns, "y": range(24)}), "y", "t.csv")
+    lines = [note for note in made.notes if "'NA'" in note]
+    assert lines == ["x0: 'NA' in 4 rows: missing, and so in 29 other columns"]

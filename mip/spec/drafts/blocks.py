@@ -222,6 +222,7 @@ def comment(text: str) -> str:
 
 def shorten(column: str) -> str:
     """Cut the name of a column that would fill a comment."""
+    column = column or "''"
     return column if len(column) <= WIDTH // 3 else f"{column[: WIDTH // 3]}…"
 
 

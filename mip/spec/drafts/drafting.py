@@ -28,7 +28,7 @@ from mip.spec.drafts.blocks import (
 )
 from mip.spec.drafts.distinct_cells import DistinctCells, distinct_cells
 from mip.spec.drafts.formats.columns import FormatGuess
-from mip.spec.drafts.odd_rows import find_totals
+from mip.spec.drafts.odd_rows import find_copies, find_totals
 from mip.spec.drafts.photos.absent import find_absent
 from mip.spec.drafts.photos.columns import guess_photos, has_name_of_photos
 from mip.spec.drafts.photos.greys import guess_greys
@@ -133,8 +133,10 @@ def make_draft(
         *filter(None, [absent.summary, describe_unnamed(table, images, folder), greys.note]),
         *chain.from_iterable(map(_target_notes, targets)),
         *_rows_without_target(table, rows, names),
+        *find_copies(source, columns.values()),
         *_group_notes(group, split, columns),
         *chain.from_iterable(map(_format_notes, formats.values())),
+        *_blank_notes([*photos.values(), *formats.values()]),
         *_doubts(guesses, formats),
         *_shorten_list(left_out),
         *totals,
@@ -177,11 +179,12 @@ def _rows_without_target(table: Table, rows: Table, targets: Sequence[str]) -> l
 
 
 def _group_notes(
-    group: str, split: Mapping[str, Any], columns: Mapping[str, DistinctCells]
+    group: str | None, split: Mapping[str, Any], columns: Mapping[str, DistinctCells]
 ) -> list[str]:
-    if not group or "column" in split:
+    if group is None or "column" in split:
         return []
-    count = f"{len(columns[group].counts)} different values in {len(columns[group].table)} rows"
+    n_values = len(columns[group].count(columns[group].texts()))
+    count = f"{n_values} different values in {len(columns[group].table)} rows"
     if "group" not in split:
         return [f"{shorten(group)}: {count}; no split by them has each class in train"]
     why = "rows with the same one stay in one part, so that scores are those of new ones"
@@ -189,8 +192,16 @@ def _group_notes(
 
 
 def _format_notes(found: FormatGuess) -> list[str]:
-    notes = filter(None, [*found.notes, found.blanks])
-    return [f"{shorten(found.column)}: {note}" for note in notes]
+    return [f"{shorten(found.column)}: {note}" for note in found.notes]
+
+
+def _blank_notes(formats: Sequence[FormatGuess]) -> list[str]:
+    """Say which words count as missing numbers, in one line for many columns."""
+    with_blanks = [found for found in formats if found.blanks]
+    notes = [f"{shorten(found.column)}: {found.blanks}" for found in with_blanks]
+    if len(notes) <= MAX_LINES:
+        return notes
+    return [f"{notes[0]}, and so in {len(notes) - 1} other columns"]
 
 
 def _guess(

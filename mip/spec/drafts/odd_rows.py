@@ -36,6 +36,29 @@ def leave_out_headers(
     return {**formats, target: found.leave_out([target], note)}
 
 
+def find_copies(table: Table, columns: Iterable[DistinctCells]) -> list[str]:
+    """Find rows that are copies of others: their likes in test are known from training.
+
+    >>> from mip.data import from_columns
+    >>> from mip.spec.drafts.distinct_cells import distinct_cells
+    >>> rows = from_columns({"town": ["Ulm", "Bonn", "Ulm"], "sales": ["1", "2", "1"]})
+    >>> [note] = find_copies(rows, distinct_cells(rows).values())
+    >>> note[:39]
+    '1 row is a copy of another, as is row 2'
+    """
+    are_texts = all(table[name].dtype != object for name in table.columns)
+    if not are_texts or any(len(cells.counts) == len(table) for cells in columns):
+        return []
+    copies = np.flatnonzero(table.frame.duplicated())
+    if not len(copies):
+        return []
+    count = "1 row is a copy" if len(copies) == 1 else f"{len(copies)} rows are copies"
+    row = format_row_label(table.index[copies[:1]].tolist()[0])
+    cure = "remove them, unless they are different things that look the same"
+    why = "what is in training is known in test"
+    return [f"{count} of another, as is row {row}: {why}; {cure}"]
+
+
 def find_totals(columns: Iterable[DistinctCells]) -> list[str]:
     """Find rows that look like sums of the others: one or two with the word, or else the last one
     whose numbers are those sums in at least two columns.

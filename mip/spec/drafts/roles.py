@@ -29,6 +29,7 @@ _IMAGE_NAME = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})", re.
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 _OTHER_DATE = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
 NAME_OF_IDS = re.compile(r"(^|_)(id|index|row|number|no)$|^(unnamed(: ?\d+)?)?$", re.IGNORECASE)
+_UNNAMED = re.compile(r"^(unnamed(: ?\d+)?)?$", re.IGNORECASE)
 _NAME_OF_CODES = re.compile(r"zip|post.?code|(^|_)id$|code$", re.IGNORECASE)
 _LONG_NUMBER = re.compile("[0-9]{16,}")
 _VECTOR = re.compile(r"[\[(] *[-+\d.e]+([,; ]+[-+\d.e]+)+ *[\])]", re.IGNORECASE)
@@ -261,6 +262,8 @@ def guess_number(cells: DistinctCells, known: Mapping[str, int], values: np.ndar
     is_whole, n_known = bool((values == np.round(values)).all()), sum(known.values())
     are_unique = n_values == n_known >= NEARLY_ALL * len(cells.table)
     names_ids = high - low == n_values - 1 or re.search(NAME_OF_IDS, column)
+    if is_whole and _UNNAMED.search(column) and high - low < 2 * n_values > len(cells.table):
+        return Guess(column, "row name", counts, "it names the rows, some of them twice")
     is_code = is_whole and (_match(_LONG_NUMBER, known) or has_leading_zeros(known))
     if is_whole and are_unique and (names_ids or is_code):
         return Guess(column, "row name", counts, "it names the rows")

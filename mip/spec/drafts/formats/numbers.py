@@ -348,8 +348,10 @@ def find_sentinels(values: np.ndarray, counts: np.ndarray) -> list[Sentinel]:
     found: list[Sentinel] = []
     distinct, inverse = np.unique(values, return_inverse=True)
     counts = np.bincount(inverse, weights=counts).astype(np.int64)
-    while len(distinct) > 5:
+    while len(distinct) > 2:
         apart = [k for k in (0, len(distinct) - 1) if _stands_apart(distinct, counts, k)]
+        if len(distinct) <= 5:  # as few may be codes
+            apart = [k for k in apart if _is_nines(distinct[k]) and abs(distinct[k]) >= 99]
         if not apart:
             break
         k = apart[0]
@@ -360,6 +362,10 @@ def find_sentinels(values: np.ndarray, counts: np.ndarray) -> list[Sentinel]:
     return [evolve(sentinel, low=float(low), high=float(high)) for sentinel in found]
 
 
+def _is_nines(value: float) -> bool:
+    return set(f"{abs(value):.15g}") == {"9"}
+
+
 def _stands_apart(distinct: np.ndarray, counts: np.ndarray, k: int) -> bool:
     if counts[k] < max(2, 0.02 * counts.sum()):
         return False
@@ -367,7 +373,7 @@ def _stands_apart(distinct: np.ndarray, counts: np.ndarray, k: int) -> bool:
     spread, gap = others[-1] - others[0], np.abs(others - value).min()
     if not np.isfinite(spread):
         return False
-    is_nines = set(f"{abs(value):.15g}") == {"9"}
+    is_nines = _is_nines(value)
     if value < 0 <= others[0] and (is_nines or value == -1):
         return True
     needed = 0.25 if is_nines else 0.5 if value == 0 else 1.0

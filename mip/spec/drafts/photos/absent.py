@@ -32,5 +32,10 @@ def find_absent(columns: Sequence[str], table: Table, alone: bool) -> Absent:
     what = "their rows are left out" if drop else "a learned vector replaces them"
     row = f"row {table.row_ids[problems[0].row]}: {problems[0].reason}"
     n_photos = sum(map(len, chain.from_iterable(photos_of(table, column) for column in columns)))
-    count = f"{len(problems)} of {n_photos} photos are missing or broken"
+    n_blank = sum(problem.summary == branches.Absence.UNNAMED.value for problem in problems)
+    n_lost = len(problems) - n_blank
+    blank = "1 cell names no photo" if n_blank == 1 else f"{n_blank} cells name no photo"
+    counts = [blank] * bool(n_blank)
+    counts += [f"{n_lost} of {n_photos - n_blank} photos are missing or broken"] * bool(n_lost)
+    count = ", and ".join(counts)
     return Absent(count, f"(the first: {row:.99}); {what}", "drop" if drop else "learn")

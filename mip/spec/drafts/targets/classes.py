@@ -117,15 +117,15 @@ def label_rows(rows: Table, target: TargetGuess) -> dict[str, list[int]]:
 
 
 def choose_split(
-    rows: Table, targets: Sequence[TargetGuess], group: str = ""
+    rows: Table, targets: Sequence[TargetGuess], group: str | None = None
 ) -> dict[str, Any] | None:
     """Choose a split in which train has each class and each label: the options of `data.split`.
     Rows are kept together by the column `group`, or else stratified by the first target of classes.
     None if there is no such split.
     """
-    stratified, drawn = ([], targets) if group else _stratify(targets)
+    stratified, drawn = _stratify(targets) if group is None else ([], targets)
     options: dict[str, Any] = {"fractions": FRACTIONS, "seed": 0}
-    if group:
+    if group is not None:
         options["group"] = group
     if stratified:
         options["stratify"] = stratified[0].column

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
+import numpy as np
+
 from mip.data import is_image, is_list
 from mip.spec.drafts.distinct_cells import DistinctCells
 
@@ -32,10 +34,10 @@ _NAME_OF_GROUPS = re.compile(
 )
 
 
-def find_group(columns: Iterable[DistinctCells], photos: Collection[str]) -> str:
+def find_group(columns: Iterable[DistinctCells], photos: Collection[str]) -> str | None:
     """Find the column whose rows must stay in one part, since whoever knows the others of a group
     knows something of each: ids that come again, of patients, or the same photos. Of several it is
-    the one with the fewest groups. Return "" if there is none.
+    the one with the fewest groups. Return None if there is none.
 
     >>> from mip.data import from_columns
     >>> from mip.spec.drafts.distinct_cells import distinct_cells
@@ -49,7 +51,7 @@ def find_group(columns: Iterable[DistinctCells], photos: Collection[str]) -> str
         for cells in columns
         if (cells.column in photos or _has_name_of_groups(cells.column)) and _are_groups(cells)
     ]
-    return min(groups, key=lambda cells: len(cells.counts)).column if groups else ""
+    return min(groups, key=lambda cells: len(cells.counts)).column if groups else None
 
 
 def _has_name_of_groups(column: str) -> bool:
@@ -63,13 +65,13 @@ def _has_name_of_groups(column: str) -> bool:
 
 
 def _are_groups(cells: DistinctCells) -> bool:
-    n_rows, n_groups = len(cells.table), len(cells.counts)
+    counts = np.array([*cells.count(cells.texts()).values()])
+    n_rows, n_groups = len(cells.table), len(counts)
     if n_groups < MIN_GROUPS or any(is_image(cell) or is_list(cell) for cell in cells.objects()):
         return False
     if cells.numbers is not None and (cells.numbers % 1 != 0).any():
         return False
-    missing = n_rows - cells.counts.sum()
-    largest = max(cells.counts.max(), missing)
-    n_shared = cells.counts[cells.counts > 1].sum()
+    largest = max(counts.max(), n_rows - counts.sum())  # those without an id are one group
+    n_shared = counts[counts > 1].sum()
     is_small = n_rows <= MAX_ROWS * n_groups and largest <= MAX_SHARE * n_rows
     return bool(is_small and n_shared >= MIN_SHARED * n_rows)

@@ -51,7 +51,7 @@ def read_targets(
     names: Sequence[str],
     photos: Formats,
     day_first: bool | None = None,
-    group: str = "",
+    group: str | None = None,
 ) -> tuple[Reading, dict[str, Any]]:
     """Read a table for its targets, and choose its split, by a column of groups if there is one:
     the options of `data.split`. Labels that are too rare for every split are left out.
@@ -72,7 +72,7 @@ def read_targets(
         for target in reading.targets:
             _check_parts(reading.rows, target)
         return reading, {"column": "part"}
-    if group and (split := choose_split(reading.rows, reading.targets, group)):
+    if group is not None and (split := choose_split(reading.rows, reading.targets, group)):
         return reading, split
     while (split := choose_split(reading.rows, reading.targets)) is None:
         formats = leave_out_rare(reading.formats, reading.rows, reading.targets)
