@@ -178,6 +178,17 @@ class Fuse:
         branch = {name: protocol.map_files(part, function) for name, part in self.branch.items()}
         return evolve(self, branch=branch)
 
+    def with_features(self, module: nn.Module, augmented: bool, folder: Path | None) -> Fuse:
+        """Run the frozen parts of the branches' modules when rows are encoded."""
+        branch = {
+            name: protocol.with_features(
+                part, module.get_submodule(f"branch.{name}"), augmented, folder
+            )
+            for name, part in self.branch.items()
+        }
+        is_same = all(branch[name] is part for name, part in self.branch.items())
+        return self if is_same else evolve(self, branch=branch)
+
     def pretrain(self, module: nn.Module) -> None:
         """Load the pretrained weights of each branch that has some."""
         for name, branch in self.branch.items():

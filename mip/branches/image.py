@@ -17,6 +17,7 @@ from attrs.converters import optional
 from attrs.validators import ge, gt, in_, instance_of, le
 from torch import Tensor, nn
 
+from mip.branches.photo_features import PhotoFeatures, ViewFeatures, photo_features
 from mip.branches.photo_net import PhotoNet, sized_backbone
 from mip.branches.protocol import (
     Facts,
@@ -48,20 +49,20 @@ from mip.images import (
 )
 from mip.nn import (
     BUILT_IN,
+    WEIGHTS_SUFFIXES,
     Activation,
     BatchNorm,
-    FeatureExtractor,
     Function,
     GlobalPool,
     backbone_error,
     file_digest,
     freeze_until,
+    inner_model,
     is_weights_file,
     load_pretrained,
     read_tensors,
     source_of,
 )
-from mip.nn.pretrained import SUFFIXES
 
 LOOKED_AT = 10
 """Photos of which the greys are looked at before training."""
@@ -108,7 +109,9 @@ class Image:
     given, otherwise as the library says. `freeze` freezes "all" of the backbone, or everything up
     to the named module; frozen batch norms use their running statistics.
 
-    The features are those before the classifier, or those of the module `feature_layer`. A feature
+    The features are those before the classifier, or those of the module `feature_layer`; with
+    `features = "levels"` they are the means and maxima of the backbone's maps at its last four
+    resolutions. A feature
     map is averaged over the image (`global_pool` "avg"), its maximum is taken ("max"), or it is
     handed on ("none"). `layers` follow as in a fusion; the net "conv" has the same `activation`
     and `batch_norm`.
@@ -148,6 +151,7 @@ class Image:
     dropout: float = dropout_field()
     mean: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
     std: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
+    features: Literal["last", "levels"] = choice("last", kw_only=True)
 
     @mean.validator
     @std.validator
@@ -172,8 +176,13 @@ class Image:
         for name in self._unused():
             if getattr(self, name) != fields_dict(Image)[name].default:
                 none = f"the {self.backbone_name} backbone has none"
-                files = f" but files ({', '.join(SUFFIXES)})" if name == "pretrained" else ""
+                files = (
+                    f" but files ({', '.join(WEIGHTS_SUFFIXES)})" if name == "pretrained" else ""
+                )
                 raise FieldError(name, f"must be left out: {none}{files}")
+        if self.features == "levels" and (self.feature_layer or self.global_pool != "avg"):
+            name = "feature_layer" if self.feature_layer else "global_pool"
+            raise FieldError(name, "must be left out: features = 'levels' has maps of its own")
         if self.of_library and self.global_pool != "avg" and self.feature_layer is None:
             cure = "needs 'feature_layer', the module that makes the map"
             raise FieldError("global_pool", f"= '{self.global_pool}' {cure}")
@@ -289,25 +298,40 @@ class Image:
                 "present": (torch.int8, (k,)),
                 "pixels": (torch.uint8, (k, 3, self.size, self.size)),
             },
-            key=(
-                self.columns,
-                facts["most"],
-                self.size,
-                self.decoding,
-                self.missing,
-                decoder_version(),
-                *(self.value_range or ()),
-            ),
+            key=self.cache_key(facts),
             folder=folder,
         )
         return cached or LazyRows(table, encode)
+
+    def cache_key(self, facts: Facts) -> tuple[Any, ...]:
+        """Return all that decides about the pixels of a photo."""
+        return (
+            self.columns,
+            facts["most"],
+            self.size,
+            self.decoding,
+            self.missing,
+            decoder_version(),
+            *(self.value_range or ()),
+        )
+
+    def with_features(
+        self, module: nn.Module, augmented: bool, folder: Path | None
+    ) -> Image | PhotoFeatures | ViewFeatures:
+        """Return a branch that encodes rows to the features of their photos, if the backbone of the
+        module is frozen.
+        """
+        if not (isinstance(module, PhotoNet) and module.has_frozen_backbone):
+            return self
+        augmented = augmented and self.augmentation != Augment()
+        return photo_features(self, module, augmented, folder)
 
     def module(self, facts: Facts) -> PhotoNet:
         """Build a module to float32 [n, features], or [n, k * features] for pool "concat"; to
         [n, channels, h, w] if the feature map is handed on; with `layers` to [n, the last of them].
         """
         backbone, shape = sized_backbone(self)
-        inner = backbone.cut if isinstance(backbone, FeatureExtractor) else backbone
+        inner = inner_model(backbone)
         return PhotoNet(
             backbone,
             shape,

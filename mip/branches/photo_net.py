@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from mip.errors import SpecError
-from mip.images import Photos
-from mip.nn import ConvStack, FeatureExtractor, GlobalPool, SmallResNet, pool_map, source_of
+from mip.nn import (
+    ConvStack,
+    FeatureExtractor,
+    GlobalPool,
+    LevelFeatures,
+    SmallResNet,
+    inner_model,
+    pool_map,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from mip.branches.image import Image
@@ -44,6 +52,11 @@ def sized_backbone(image: Image) -> tuple[nn.Module, torch.Size]:
 
 
 def _backbone(image: Image) -> nn.Module:
+    model = _whole_backbone(image)
+    return LevelFeatures(model, image.size) if image.features == "levels" else model
+
+
+def _whole_backbone(image: Image) -> nn.Module:
     if image.backbone == "small":
         net = SmallResNet(image.base_channels, image.global_pool)
         return net.to(memory_format=torch.channels_last)
@@ -82,7 +95,8 @@ def _model(image: Image) -> nn.Module:
 class PhotoNet(nn.Module):
     """Run every photo of a row through one backbone, pool the features, and run layers.
 
-    Features have a `shape`: (d,), or for a feature map (channels, h, w). Takes `Photos`; returns
+    Features have a `shape`: (d,), or for a feature map (channels, h, w). Takes `Photos`, or what
+    `features` has computed of them in their place, float32 [n, k, d]; returns
     float32 [n, *shape], with k times as many channels for pool "concat", or what the layers return
     for that. A missing photo (present 0) counts as a learned vector if `learn_missing`; past the
     end of a list (present -1) nothing counts. The modules `frozen` stay in evaluation mode. Memory
@@ -106,7 +120,7 @@ class PhotoNet(nn.Module):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        features = prod(shape)
+        features = self.num_features = prod(shape)
         self.backbone, self.pool, self.global_pool = backbone, pool, global_pool
         self.image_shape = tuple(shape[1:])
         self.frozen, self.channels_last = frozen, channels_last
@@ -116,21 +130,33 @@ class PhotoNet(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
-    def forward(self, photos: Photos) -> Tensor:
-        pixels, present = photos["pixels"], photos["present"]
-        last = self.channels_last or pixels.is_cuda
-        layout = torch.channels_last if last else torch.contiguous_format
-        # In place, in a copy of our own: fresh memory costs more than the arithmetic.
-        images = pixels.flatten(0, 1).to(torch.float32, copy=True, memory_format=layout)
-        features = self.backbone(images.sub_(self.mean).div_(self.std))
-        features = pool_map(features, self.global_pool).flatten(1)
-        vectors = features.unflatten(0, present.shape)
+    def forward(self, photos: Mapping[str, Tensor]) -> Tensor:
+        present = photos["present"]
+        if "features" in photos:
+            vectors = photos["features"]
+        else:
+            vectors = self.features(photos["pixels"].flatten(0, 1)).unflatten(0, present.shape)
         if self.missing is not None:
             vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
         vector = self.pooled(vectors, (present < 0).unsqueeze(-1))
         if self.image_shape:
             vector = vector.unflatten(1, (-1, *self.image_shape))
         return self.layers(vector)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Run photos through the backbone: uint8 [m, 3, size, size] to float32 [m, d]."""
+        last = self.channels_last or pixels.is_cuda
+        layout = torch.channels_last if last else torch.contiguous_format
+        # In place, in a copy of our own: fresh memory costs more than the arithmetic.
+        images = pixels.to(torch.float32, copy=True, memory_format=layout)
+        features = self.backbone(images.sub_(self.mean).div_(self.std))
+        return pool_map(features, self.global_pool).flatten(1)
+
+    @property
+    def has_frozen_backbone(self) -> bool:
+        """Whether no part of the backbone is trained, so that a photo's features never change."""
+        inner = inner_model(self.backbone)
+        return any(module is inner for module in self.frozen)
 
     def train(self, mode: bool = True) -> PhotoNet:
         """Set the mode, but leave frozen modules in evaluation mode."""

@@ -90,6 +90,22 @@ class Caches(Protocol):
 
 
 @runtime_checkable
+class HasFeatures(Protocol):
+    """A branch whose module may begin with a frozen part, which computes the same of a row in every
+    epoch.
+    """
+
+    def with_features(self, module: nn.Module, augmented: bool, folder: Path | None) -> Branch:
+        """Return a branch whose `encode` runs the frozen part of the module too; the module takes
+        the result in the place of its inputs. If nothing is frozen return the branch itself.
+
+        If `augmented` the result has what `augment` needs, and otherwise what prediction needs.
+        Results are kept in the folder, if there is one.
+        """
+        ...
+
+
+@runtime_checkable
 class FindsAbsent(Protocol):
     """A branch that knows which rows have no inputs; used for modality dropout."""
 
@@ -183,6 +199,15 @@ def encode_cached(branch: Branch, facts: Facts, table: Table, folder: Path) -> T
     if has(branch, Caches):
         return branch.cache(facts, table, folder)
     return branch.encode(facts, table)
+
+
+def with_features(
+    branch: Branch, module: nn.Module, augmented: bool, folder: Path | None
+) -> Branch:
+    """Run the frozen part of a branch's module when rows are encoded; by default there is none."""
+    if has(branch, HasFeatures):
+        return branch.with_features(module, augmented, folder)
+    return branch
 
 
 def absent(branch: Branch, inputs: Tree) -> Tensor:

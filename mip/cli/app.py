@@ -21,7 +21,7 @@ from mip.errors import MipError
 
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (start.new, start.check, start.schema, start.demo_data, start.demo),
-    "Train": (train.lr, train.fit, train.crossval, train.sweep),
+    "Train": (train.lr, train.fit, train.crossval, train.sweep, train.tune),
     "Use": (use.predict, use.evaluate, use.ensemble),
     "Look": (look.show, look.baseline, look.replay),
     "Keep": (keep.cache,),

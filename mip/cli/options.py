@@ -42,7 +42,8 @@ Changes = Annotated[
 
 
 Cache = Annotated[
-    Path | None, typer.Option("--cache", metavar="DIR", help="Cache decoded photos in DIR.")
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="Cache decoded photos and their features in DIR."),
 ]
 
 

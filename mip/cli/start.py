@@ -115,7 +115,7 @@ def check(spec: SpecFile, set_: Changes = None) -> None:
     """Check a spec against its data without training."""
     read_spec, table = open_spec(spec, set_)
     parts = split_rows(read_spec, table, spec)
-    context = mip.Context(base=spec.parent, device="cpu")
+    context = mip.Context(base=spec.parent, device="cpu", use_features=False)
     job = mip.runs.prepare_job(read_spec, parts, context)
     for chunk in parts.test.chunks():
         job.plan.encode(chunk)

@@ -24,7 +24,8 @@ VERBS: Mapping[str, str] = {
     "replay": "reproduce repeat debug",
     "schema": "json-schema",
     "show": "summary inspect describe info plot",
-    "sweep": "tune search hpo grid optimize",
+    "sweep": "grid grid-search",
+    "tune": "search hpo hyperopt optimize optuna",
 }
 """Our verbs, and the words that others use for them."""
 

@@ -88,6 +88,14 @@ def print_warning(printed: list[str], text: str) -> None:
             note(f"warning: {text}")
 
 
+def show_features(done: int, total: int) -> None:
+    """Show of how many rows the features are computed, if standard error is a terminal."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        sys.stderr.write(f"\rfeatures: {done} of {total} rows{end}")
+        sys.stderr.flush()
+
+
 def progress_bar(label: str) -> Callable[[mip.runs.Job], tuple[mip.train.Hook, ...]]:
     """Return a function that makes a job's progress bar, if standard error is a terminal."""
     return lambda job: (mip.progress(job.steps, label),) if sys.stderr.isatty() else ()

@@ -1,10 +1,11 @@
-"""Verbs that train: lr, fit, crossval, sweep."""
+"""Verbs that train: lr, fit, sweep, tune, crossval."""
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from mip.cli.inputs import (
 )
 from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
 from mip.cli.signals import NOTHING_KEPT, on_stop
-from mip.cli.terminal import echo, note, progress_bar
+from mip.cli.terminal import echo, note, progress_bar, show_features
 from mip.errors import DataError, MipError, SpecError, hint
 
 
@@ -43,7 +44,7 @@ def lr(
     if out:
         mip.plots.format_of(out)
     parts = split_rows(read_spec, table, spec)
-    context = mip.Context(base=spec.parent, cache=cache, device=device)
+    context = mip.Context(base=spec.parent, cache=cache, device=device, on_features=show_features)
     curve = mip.runs.lr_range_test(read_spec, parts, steps, context=context)
     if out:
         mip.plots.lr_range(curve, path=out, overwrite=force)
@@ -86,7 +87,7 @@ def fit(
             metavar="K|FILE", help="A model for each fold, joined to one that predicts their mean."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Folds at once.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Folds at once. Default: one.")] = None,
     cache: Cache = None,
     device: Device = None,
     board: Annotated[
@@ -98,6 +99,8 @@ def fit(
     if mip.files.is_run(spec):
         out, spec = out or spec, spec / "spec.toml"
     out = out or Path("runs") / spec.stem
+    if workers and not folds:
+        raise MipError("--workers shares out --folds; those that load rows are train.workers")
     table = table_path(spec, set_)
     last = out / "checkpoints" / "last.safetensors"
     # A new run cannot continue from the checkpoint of an earlier one.
@@ -114,22 +117,25 @@ def fit(
         read_spec, rows = open_spec(spec, set_)
         check_holds_no_photo(out, read_spec, rows)
         parts = split_rows(read_spec, rows, spec)
-        context = mip.Context(base=spec.parent, cache=cache, device=device)
+        context = mip.Context(
+            base=spec.parent, cache=cache, device=device, on_features=show_features
+        )
         if folds:
             if resume or board:
                 raise MipError("--folds excludes --resume and --tensorboard: its runs are not kept")
-            _fit_folds(read_spec, rows, parts, folds, out, workers, force, context)
+            _fit_folds(read_spec, rows, parts, folds, out, workers or 1, force, context)
             return
-        ended = mip.run(
-            read_spec,
-            parts,
-            out=out,
-            resume=resume,
-            overwrite=force,
-            make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
-            context=context,
-        )
-        _report(ended, parts, out)
+        with mip.runs.sharing_features(context) as sharing:
+            ended = mip.run(
+                read_spec,
+                parts,
+                out=out,
+                resume=resume,
+                overwrite=force,
+                make_hooks=partial(_fit_hooks, out=out, resume=resume, board=board),
+                context=sharing,
+            )
+            _report(ended, parts, out, sharing)
 
 
 def _fit_folds(
@@ -201,12 +207,13 @@ def _fit_hooks(
     return tuple(hooks)
 
 
-def _report(ended: mip.runs.Run, parts: mip.model.Parts, out: Path) -> None:
+def _report(ended: mip.runs.Run, parts: mip.model.Parts, out: Path, context: mip.Context) -> None:
     scores: dict[str, Mapping[str, float]] = {}
     try:
         for name, rows in parts._asdict().items():
             if len(rows):
-                scores[name] = mip.evaluate(ended.predict, rows)
+                predict = mip.runs.scoring_predictor(ended.predict, rows, context)
+                scores[name] = mip.evaluate(predict, rows)
     except MipError as error:
         why = f"the model is saved in {out}, but could not be scored: {error}"
         raise type(error)(why) from error
@@ -248,7 +255,7 @@ def sweep(
             workers=workers,
             overwrite=force,
             on_outcome=_print_outcome,
-            context=mip.Context(cache=cache, device=device),
+            context=mip.Context(cache=cache, device=device, on_features=_features_shown(workers)),
         )
     mip.runs.write_json(as_json, mip.runs.sweep_json(combinations), overwrite=force)
     mip.runs.write_table(as_csv, mip.runs.sweep_frame(combinations), overwrite=force)
@@ -261,11 +268,76 @@ def sweep(
         raise MipError(f"{n_failed}: {'; '.join(failed)}; the others are kept")
 
 
+def _features_shown(workers: int) -> Callable[[int, int], object]:
+    return show_features if workers == 1 else mip.runs.do_nothing
+
+
 def _print_outcome(outcome: mip.runs.Outcome) -> None:
     if outcome.error:
         note(f"error: {outcome.error}")
     else:
         echo(f"{outcome.name}: valid loss {outcome.scores['valid']['loss']:.4g}")
+
+
+def tune(
+    spec: SpecFile,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space", metavar="PATH=VALUES", help="e.g. train.optimizer.lr=1e-4..1e-2, or =16,32."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=2, help="How many, that of the spec included.")] = 40,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin no trial after so many minutes.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(metavar="K", min=2, help="Judge by K folds instead of valid.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What to improve.")] = "loss",
+    workers: Annotated[int, typer.Option(min=1, help="Trials at once, on the CPU.")] = 1,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: tuned/NAME.")] = None,
+    cache: Cache = None,
+    device: Device = None,
+    force: Force = False,
+) -> None:
+    """Search for better options of a spec, never looking at test."""
+    out = out or Path("tuned") / spec.stem
+    pairs = [text.partition("=") for text in space or ()]
+    if bad := next((name for name, sign, values in pairs if not (name and sign and values)), None):
+        raise MipError(f"--space {bad}: write it as PATH=VALUES")
+
+    def print_trial(trial: mip.runs.Tried) -> None:
+        changes = ", ".join(f"{name}={value}" for name, value in trial.changes.items())
+        what = changes or "the spec as it is"
+        if trial.error:
+            note(f"trial {trial.number}: error: {trial.error} ({what})")
+            return
+        value = mip.metrics.format_metric(metric, trial.score)
+        echo(f"trial {trial.number}: {metric} {value}: {what}")
+
+    with on_stop(lambda: f"trials are kept in {out}: the same command continues"):
+        tuned = mip.runs.tune(
+            spec,
+            out,
+            {name: values for name, _, values in pairs},
+            trials=trials,
+            minutes=math.inf if minutes is None else minutes,
+            k=folds or 0,
+            metric=metric,
+            workers=workers,
+            overwrite=force,
+            on_trial=print_trial,
+            context=mip.Context(cache=cache, device=device),
+        )
+    best, n_trials = tuned.best, len(tuned.trials)
+    value = mip.metrics.format_metric(metric, best.score)
+    by = f"{folds} folds" if folds else "valid"
+    caution = "where the best of many looks better than it is"
+    echo(f"best of {n_trials}: trial {best.number}, {metric} {value} on {by}, {caution}")
+    if tuned.test:
+        echo(mip.runs.scores_table(f"{spec.name}: test, which no trial has seen", tuned.test))
+    echo(f"wrote best.toml, best, trials.json in {out}; next: mip fit {out / 'best.toml'}")
 
 
 def crossval(
@@ -294,18 +366,22 @@ def crossval(
         raise SpecError(f"{spec}: crossval needs all rows in memory: --set data.stream=false")
     file = _read_folds(folds, read_spec, table)
     columns = [column] if column else _fold_columns(file)
-    repeats = {
-        name: mip.crossval(
-            read_spec,
-            mip.data.with_folds(table, file, name),
-            name,
-            # Bars of several processes would overwrite each other.
-            make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
-            workers=workers,
-            context=mip.Context(base=spec.parent, cache=cache, device=device),
-        )
-        for name in columns
-    }
+    context = mip.Context(
+        base=spec.parent, cache=cache, device=device, on_features=_features_shown(workers)
+    )
+    with mip.runs.sharing_features(context) as sharing:
+        repeats = {
+            name: mip.crossval(
+                read_spec,
+                mip.data.with_folds(table, file, name),
+                name,
+                # Bars of several processes would overwrite each other.
+                make_hooks=progress_bar(spec.stem) if workers == 1 else mip.runs.no_hooks,
+                workers=workers,
+                context=sharing,
+            )
+            for name in columns
+        }
     done = mip.runs.join_repeats(repeats)
     errors = {fold: str(error) for fold, error in done.errors.items()}
     scores = dict(zip(done.folds, done.scores, strict=True))

@@ -40,7 +40,7 @@ Encode = Callable[[Table], Mapping[str, Any]]
 
 
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
-"""The dtype and shape of one row of each tensor, by name; every dtype takes one byte."""
+"""The dtype and shape of one row of each tensor, by name; those of larger dtypes come first."""
 
 
 def default_cache_folder() -> Path:
@@ -97,8 +97,9 @@ class CachedRows:
     def _split(self, records: Tensor) -> Tree:
         tensors, begin = {}, 8
         for name, (dtype, shape) in self.shapes.items():
-            part = records[:, begin : begin + prod(shape)]
-            tensors[name], begin = part.view(dtype).unflatten(1, shape), begin + prod(shape)
+            end = begin + prod(shape) * dtype.itemsize
+            tensors[name] = records[:, begin:end].view(dtype).unflatten(1, shape)
+            begin = end
         return tensors
 
 
@@ -142,7 +143,8 @@ def open_cache(
     the budget (`$MIP_CACHE_BYTES`, 20 GiB) or the disk is too small; the files that have not been
     used for longest make room.
     """
-    length = 1 + -(-sum(prod(shape) for _, shape in shapes.values()) // 8)
+    n_bytes = sum(prod(shape) * dtype.itemsize for dtype, shape in shapes.values())
+    length = 1 + -(-n_bytes // 8)
     count = 1 + max(table.row_ids.tolist(), default=0)
     parts = (FORMAT, os.path.realpath(table.root or "."), *key, 8 * length)
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()

@@ -26,6 +26,7 @@ from .plan import adapt as adapt
 from .plan import has_same_files as has_same_files
 from .plan import plan_from_dict as plan_from_dict
 from .plan import plan_to_dict as plan_to_dict
+from .plan import with_features as with_features
 from .size import Node as Node
 from .size import count_layers as count_layers
 from .size import format_bytes as format_bytes

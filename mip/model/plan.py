@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from toolz import dissoc
-from torch import Tensor
+from torch import Tensor, nn
 
 from mip.branches import Facts, Fuse, files_of, leaf_branches, path_in_spec
 from mip.data import AnyRows, Rows, Table
@@ -40,12 +40,19 @@ class Plan:
     """A spec with the facts of its training rows; encodes, decodes and scores.
 
     `facts` holds what branches and head have learned from the rows and, as `rows`, the rows'
-    fingerprint; `shapes` holds dtype and shape of one encoded row, by branch.
+    fingerprint; `shapes` holds dtype and shape of one encoded row, by branch. `encoder` is the tree
+    of branches that encodes rows, by default the spec's: see `with_features`.
     """
 
     spec: Spec
     facts: Facts
     shapes: Facts
+    encoder: Fuse | None = field(default=None, eq=False, repr=False)
+
+    @property
+    def root(self) -> Fuse:
+        """The tree of branches that encodes rows."""
+        return self.encoder or self.spec.root
 
     def _repr_html_(self) -> str:
         return self.spec._repr_html_()
@@ -60,7 +67,7 @@ class Plan:
         table = table.with_formats(self.spec.data.columns)
         has_target = set(target_columns(self.spec)) <= set(table.columns)
         target = self._target(table) if has_target else None
-        inputs = self.spec.root.encode(self.facts["branch"], table)
+        inputs = self.root.encode(self.facts["branch"], table)
         return Batch(inputs, target, torch.tensor(table.row_ids))
 
     def _target(self, table: Table) -> Tree:
@@ -79,14 +86,14 @@ class Plan:
         decoded when it is first read: a source for a pipe over more photos than fit in memory.
         """
         target = self._target(table)
-        inputs = self.spec.root.cache(self.facts["branch"], table, Path(folder))
+        inputs = self.root.cache(self.facts["branch"], table, Path(folder))
         return Batch(inputs, target, torch.tensor(table.row_ids))
 
     def augment(self, batch: Batch, key: int) -> Batch:
         """Augment a training batch as its branches do; draws depend on key and row id alone."""
         if not len(batch.row):
             return batch
-        return batch._replace(inputs=self.spec.root.augment(batch.inputs, key, batch.row))
+        return batch._replace(inputs=self.root.augment(batch.inputs, key, batch.row))
 
     @property
     def fused(self) -> Plan:
@@ -99,7 +106,11 @@ class Plan:
         fusion = evolve(self.spec.fusion, residual=())
         spec = evolve(self.spec, branch=names, fusion=fusion, warm_start={})
         facts = {**self.facts, "branch": _only(names, self.facts["branch"])}
-        return evolve(self, spec=spec, facts=facts, shapes=_only(names, self.shapes))
+        encoder = self.encoder and evolve(
+            self.encoder, branch=_only(names, {**self.encoder.branch}), fusion=fusion
+        )
+        shapes = _only(names, self.shapes)
+        return evolve(self, spec=spec, facts=facts, shapes=shapes, encoder=encoder)
 
     @property
     def loss(self) -> Criterion:
@@ -163,9 +174,7 @@ def adapt(
         facts = json.loads(json.dumps(facts, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise SpecError(f"adapt must return JSON: {error}") from error
-    no_rows = next(train.chunks()).take([])
-    shapes = map_tree(_shape, spec.root.encode(facts["branch"], no_rows))
-    return Plan(spec, facts, shapes)
+    return Plan(spec, facts, _shapes_of(spec.root, facts, train))
 
 
 def _adapt_branches(root: Fuse, train: Rows) -> Facts:
@@ -189,6 +198,31 @@ def _zeros(shapes: Any, n_rows: int) -> Tree:
         return {name: _zeros(child, n_rows) for name, child in shapes.items()}
     dtype, shape = shapes
     return torch.zeros(n_rows, *shape, dtype=getattr(torch, dtype))
+
+
+def with_features(
+    plan: Plan,
+    body: nn.Module,
+    rows: Rows,
+    *,
+    augmented: bool = False,
+    folder: Path | None = None,
+) -> Plan:
+    """Return a plan that runs the frozen parts of a net's `body` when it encodes rows such as
+    these: the net takes what it encodes and computes the rest. Without such parts that is the plan.
+
+    The plan is for training and scoring, and is not saved. If `augmented` rows are encoded for
+    training, which augments them. What is computed is kept in the folder, if there is one.
+    """
+    root = plan.spec.root.with_features(body, augmented, folder)
+    if root is plan.spec.root:
+        return plan
+    return evolve(plan, encoder=root, shapes=_shapes_of(root, plan.facts, rows))
+
+
+def _shapes_of(root: Fuse, facts: Facts, rows: Rows) -> Facts:
+    no_rows = next(rows.chunks()).take([])
+    return map_tree(_shape, root.encode(facts["branch"], no_rows))
 
 
 def has_same_files(plan: Plan, base: str | Path = ".") -> bool:

@@ -1,7 +1,9 @@
 from .backbones import BUILT_IN as BUILT_IN
 from .backbones import FeatureExtractor as FeatureExtractor
+from .backbones import LevelFeatures as LevelFeatures
 from .backbones import backbone_error as backbone_error
 from .backbones import freeze_until as freeze_until
+from .backbones import inner_model as inner_model
 from .backbones import source_of as source_of
 from .convnets import ConvStack as ConvStack
 from .convnets import GlobalPool as GlobalPool
@@ -28,6 +30,7 @@ from .layers import check_num_heads as check_num_heads
 from .members import Members as Members
 from .members import member_layers as member_layers
 from .members import run_members as run_members
+from .pretrained import WEIGHTS_SUFFIXES as WEIGHTS_SUFFIXES
 from .pretrained import file_digest as file_digest
 from .pretrained import is_weights_file as is_weights_file
 from .pretrained import load_pretrained as load_pretrained

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import socket
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
+import torch
 from attrs import frozen
 from torch import Tensor, nn
 
@@ -289,7 +291,7 @@ class FeatureExtractor(nn.Module):
             raise SpecError(text) from error
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.cut(images)["features"]
+        features = self.cut(images)["0"]
         if features.dim() == 4 and self._has_channels_last(features):
             features = pool_map(features, self.global_pool, (1, 2))
             return features.permute(0, 3, 1, 2) if features.dim() == 4 else features
@@ -306,7 +308,90 @@ class FeatureExtractor(nn.Module):
         return first == second
 
 
-def _extractor(model: nn.Module, layer: str) -> nn.Module:
+NUM_LEVELS = 4
+"""The number of depths at which `LevelFeatures` reads a model's maps."""
+
+
+class LevelFeatures(nn.Module):
+    """The means and maxima of a model's feature maps at the last `NUM_LEVELS` of its resolutions,
+    of 2 x 2 and finer, side by side: float32 [n, 3, h, w] to [n, 2 * channels of all of them].
+
+    Early maps hold textures and edges that the last one has lost. Raises SpecError for a model with
+    maps of fewer than two resolutions, such as a plain vision transformer, and for one that cannot
+    be traced.
+
+    >>> import torch, torchvision
+    >>> LevelFeatures(torchvision.models.resnet18(), 64)(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 1920])
+    """
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        super().__init__()
+        layers = _last_of_resolutions(model, size)[-NUM_LEVELS:]
+        if len(layers) < 2:
+            text = "features = 'levels' needs a backbone with maps of two resolutions and more"
+            raise SpecError(f"{text}, and at size {size} it has {len(layers)}")
+        try:
+            # `cut` is part of the names of parameters in files.
+            self.cut = _extractor(model, *layers)
+        except Exception as error:  # tracing runs the model's code, which may raise anything
+            why = f"{type(error).__name__}: {str(error).partition('. ')[0]}"
+            raise SpecError(f"features = 'levels': the backbone cannot be traced: {why}") from error
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.cut(images).values()
+        pooled = [each for level in maps for each in _mean_and_max(level)]
+        return torch.cat(pooled, dim=1)
+
+
+def _mean_and_max(level: Tensor) -> tuple[Tensor, Tensor]:
+    dims = (2, 3) if _resolution(level.shape, 2) else (1, 2)
+    return level.mean(dims), level.amax(dims)
+
+
+def _resolution(shape: Sequence[int], first: int) -> int:
+    """Return the length of a square map whose sides are the dimensions `first` and the next; 0 for
+    any other.
+    """
+    is_square = len(shape) == 4 and shape[first] == shape[first + 1]
+    return shape[first] if is_square else 0
+
+
+@torch.no_grad()
+def _last_of_resolutions(model: nn.Module, size: int) -> list[str]:
+    """Return the paths of the modules that compute the last map of each resolution, in order: of
+    whole stages and blocks, not of what is inside them.
+    """
+    last = dict[int, str]()
+
+    def note(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            side = _resolution(output.shape, 2) or _resolution(output.shape, 1)
+            if 1 < side < size:
+                last[side] = path
+
+    blocks = [
+        (path, module)
+        for path, module in model.named_modules()
+        if path and path.count(".") < 2 and not isinstance(module, nn.AdaptiveAvgPool2d)
+    ]
+    hooks = [module.register_forward_hook(partial(note, path)) for path, module in blocks]
+    training = model.training
+    try:
+        model.eval()(torch.zeros(1, 3, size, size))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return [last[side] for side in sorted(last, reverse=True)]
+
+
+def inner_model(backbone: nn.Module) -> nn.Module:
+    """Return the model that a backbone computes features with: itself, or what it was cut from."""
+    return backbone.cut if isinstance(backbone, (FeatureExtractor, LevelFeatures)) else backbone
+
+
+def _extractor(model: nn.Module, *layers: str) -> nn.Module:
     # timm's own function knows which of its modules cannot be traced.
     is_timm = type(model).__module__.startswith("timm.")
     library = "timm.models" if is_timm else "torchvision.models.feature_extraction"
@@ -314,7 +399,7 @@ def _extractor(model: nn.Module, layer: str) -> nn.Module:
     with warnings.catch_warnings():
         # It warns if other parts of the graph differ between training and evaluation.
         warnings.filterwarnings("ignore", "NOTE: The nodes obtained by tracing")
-        return extract(model, {layer: "features"})
+        return extract(model, {layer: str(k) for k, layer in enumerate(layers)})
 
 
 def freeze_until(backbone: nn.Module, until: str | None) -> tuple[nn.Module, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mip.errors import DataError, FileError, hint
 from mip.output import reason
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 """The endings of files of weights. No library has weights with such a name."""
 
 
@@ -39,7 +39,7 @@ def is_weights_file(pretrained: str | None) -> bool:
     >>> is_weights_file("weights/tiny.safetensors"), is_weights_file("DEFAULT")
     (True, False)
     """
-    return pretrained is not None and pretrained.lower().endswith(SUFFIXES)
+    return pretrained is not None and pretrained.lower().endswith(WEIGHTS_SUFFIXES)
 
 
 def file_digest(path: str | Path) -> str:

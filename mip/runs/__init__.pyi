@@ -2,9 +2,12 @@ from .bagging import Bagged as Bagged
 from .bagging import run_folds as run_folds
 from .checks import UNTRAINED as UNTRAINED
 from .context import Context as Context
+from .context import do_nothing as do_nothing
+from .context import sharing_features as sharing_features
 from .crossvalidation import CrossValidation as CrossValidation
 from .crossvalidation import crossval as crossval
 from .crossvalidation import join_repeats as join_repeats
+from .feeding import scoring_predictor as scoring_predictor
 from .jobs import Job as Job
 from .jobs import lr_range_test as lr_range_test
 from .jobs import prepare_job as prepare_job
@@ -14,6 +17,7 @@ from .residuals import fit_residual as fit_residual
 from .runner import Run as Run
 from .runner import no_hooks as no_hooks
 from .runner import run as run
+from .search_space import default_space as default_space
 from .stacked import run_stacked as run_stacked
 from .sweeps import best_combination as best_combination
 from .sweeps import sweep as sweep
@@ -32,6 +36,9 @@ from .tables import write_table as write_table
 from .trials import Outcome as Outcome
 from .trials import Trial as Trial
 from .trials import run_trials as run_trials
+from .tuning import Tried as Tried
+from .tuning import Tuned as Tuned
+from .tuning import tune as tune
 from .warm_starts import adopt_facts as adopt_facts
 from .warm_starts import build_warm as build_warm
 from .warm_starts import load_sources as load_sources

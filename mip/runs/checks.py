@@ -25,7 +25,7 @@ from mip.model import (
 )
 from mip.rng import seeded
 from mip.spec import Spec, Train
-from mip.train import State
+from mip.train import State, path_of
 from mip.tree import map_tree
 
 UNTRAINED = "train.epochs = 0: nothing is trained, and the model is saved as it is initialized"
@@ -129,6 +129,20 @@ def _batch_norm_of_one(plan: Plan, net: Net) -> str | None:
         for hook in hooks:
             hook.remove()
     return names[0] if names else None
+
+
+def check_frozen_parts(plan: Plan, net: nn.Module | None, state: State, label: str | Path) -> None:
+    """Raise SpecError if features of frozen parts of the net are computed once, and the state of a
+    run that is resumed has other weights there: those of a library have changed since.
+    """
+    root = plan.spec.root
+    if not isinstance(net, Net) or root.with_features(net.body, False, None) is root:
+        return
+    frozen = {path_of(name): p for name, p in net.named_parameters() if not p.requires_grad}
+    for path in frozen.keys() & state.buffers.keys():
+        if not torch.equal(frozen[path].cpu(), state.buffers[path].cpu()):
+            why = f"{short_path(path)} is frozen, and has other weights than when the run began"
+            raise SpecError(f"{label}: {why}; start again without resume")
 
 
 def check_finite(state: State, label: str | Path) -> None:

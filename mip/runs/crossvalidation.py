@@ -17,9 +17,10 @@ from mip.errors import DataError, MipError, MipWarning, SpecError
 from mip.heads import column_heads
 from mip.model import Parts, Plan, table_of
 from mip.prediction import evaluate
-from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.runs.context import DEFAULT_CONTEXT, Context, sharing_features
+from mip.runs.feeding import scoring_predictor
 from mip.runs.jobs import Job
-from mip.runs.runner import Run, no_hooks, run
+from mip.runs.runner import no_hooks, run
 from mip.spec import Spec
 from mip.train import Hook, State
 from mip.workers import parallel_map
@@ -83,9 +84,9 @@ def crossval(
     names = sorted(set(fold_of_row))
     if len(names) < 2:
         raise SpecError(f"{table.name}: column '{column}' has {len(names)} fold; 2 are needed")
-    training = partial(run, spec, make_hooks=make_hooks, context=context)
-    run_fold = partial(_run_fold, training, spec, table, column, keep_models)
-    outcomes = _run_folds(run_fold, names, workers)
+    with sharing_features(context) as sharing:
+        run_fold = partial(_run_fold, spec, table, column, make_hooks, sharing, keep_models)
+        outcomes = _run_folds(run_fold, names, workers)
     folds = {name: fold for name, fold in outcomes.items() if isinstance(fold, _Fold)}
     errors = {name: error for name, error in outcomes.items() if isinstance(error, MipError)}
     if not folds:
@@ -152,10 +153,11 @@ def _naming(name: str, error: Exception) -> MipError:
 
 
 def _run_fold(
-    training: Callable[[Parts], Run],
     spec: Spec,
     table: Table,
     column: str,
+    make_hooks: Callable[[Job], Sequence[Hook]],
+    context: Context,
     keep_model: bool,
     name: str,
 ) -> _Fold:
@@ -165,10 +167,12 @@ def _run_fold(
     fractions = (0.85, 0.15) if needs_valid else (1.0, 0.0)
     by = spec.data.split
     train, valid = split(rest, fractions, spec.train.seed, by.stratify, by.group)
-    ended = training(Parts(train, valid, test))
+    parts = Parts(train, valid, test)
+    ended = run(spec, parts, make_hooks=make_hooks, context=context)
+    predict = scoring_predictor(ended.predict, test, context)
     heads = ((path.split(".")[2::2], head.column) for path, head in column_heads(spec.head))
     truth = {".".join(["target", *names]): test[column].array for names, column in heads}
-    predictions = ended.predict(test).assign(fold=name, **truth)
+    predictions = predict(test).assign(fold=name, **truth)
     weights = {name: value.cpu() for name, value in ended.predict.net.state_dict().items()}
     models = ((ended.plan, State(weights, {}, optimizer=())),) if keep_model else ()
-    return _Fold(predictions, evaluate(ended.predict, test), models)
+    return _Fold(predictions, evaluate(predict, test), models)

@@ -1,9 +1,11 @@
-"""The pipes of a run: in memory if the rows fit, cached or streamed otherwise."""
+"""The pipes of a run: in memory if the rows fit, cached or streamed otherwise.
+
+Frozen parts of the net run while rows are encoded, once for all epochs (`feature_plan`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from attrs import evolve
@@ -13,9 +15,21 @@ from mip.branches import Augments, Fuse, having
 from mip.data import Shards, Table
 from mip.errors import SpecError
 from mip.images import default_cache_folder
-from mip.model import Plan, can_mix, columns_of, cutmix, has_photos, mixup, random_choice
+from mip.model import (
+    Net,
+    Plan,
+    can_mix,
+    columns_of,
+    cutmix,
+    has_photos,
+    mixup,
+    random_choice,
+    with_features,
+)
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
+from mip.prediction import Ensemble, Predictor
 from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.tree import Tree, concat, count_rows
 
 MEMORY_BYTES = 2 << 30
 """Encoded rows of up to this size are kept in memory; more are read again in each epoch."""
@@ -25,6 +39,36 @@ ENCODE_CHUNK_BYTES = 1 << 20
 """Rows are encoded in chunks of about this size, but of at least 64 rows."""
 
 
+FEATURE_CHUNK_ROWS = 16
+"""Rows of which features are computed in one piece, which is a step of the progress shown."""
+
+
+def feature_plan(
+    plan: Plan, net: Net, table: Table | Shards, context: Context, *, augmented: bool = False
+) -> Plan:
+    """Return the plan that encodes the rows of a table for a net: with the frozen parts of the net
+    run, if that is the same in every epoch. It is not for shards, which are encoded anew in each,
+    nor if training mixes pixels. For training rows the plan is `augmented`.
+    """
+    mixes = augmented and (plan.spec.train.mixup or plan.spec.train.cutmix)
+    if mixes or not context.use_features or isinstance(table, Shards):
+        return plan
+    folder = context.feature_folder
+    return with_features(plan, net.body, table, augmented=augmented, folder=folder)
+
+
+def scoring_predictor(
+    predict: Predictor | Ensemble, rows: Table | Shards, context: Context
+) -> Predictor | Ensemble:
+    """Return a predictor that scores rows by the features that the context keeps, if it does, and
+    keeps those that it computes; otherwise the predictor itself. The numbers are the same up to
+    rounding.
+    """
+    if context.feature_folder is None or not isinstance(predict, Predictor) or not len(rows):
+        return predict
+    return evolve(predict, plan=feature_plan(predict.plan, predict.net, rows, context))
+
+
 def train_pipe(plan: Plan, table: Table | Shards, context: Context = DEFAULT_CONTEXT) -> Pipe:
     """Build the training pipe: shuffled, augmented, mixed; encoded once if the rows fit in memory.
     Residual branches are left out, for training does not read them.
@@ -32,7 +76,7 @@ def train_pipe(plan: Plan, table: Table | Shards, context: Context = DEFAULT_CON
     Raises SpecError for cutmix or mixup if no branch reads what they mix.
     """
     plan, train = plan.fused, plan.spec.train
-    rows = _encoded_rows(plan, table, train.batch_size, context.cache)
+    rows = _encoded_rows(plan, table, train.batch_size, context)
     # Batch norm has no variance over one row, so a last batch of one is left to another epoch.
     drop_last = len(table) >= train.batch_size and len(table) % train.batch_size == 1
     shuffled = evolve(sample(shuffle=True, seed=train.seed)(rows), drop_last=drop_last)
@@ -41,7 +85,7 @@ def train_pipe(plan: Plan, table: Table | Shards, context: Context = DEFAULT_CON
 
 def _augmenting(plan: Plan) -> list[Callable[[Pipe], Pipe]]:
     # A stage that changes nothing takes several times as long as gathering a small batch.
-    augmenting = having(plan.spec.root, Augments)
+    augmenting = having(plan.root, Augments)
     # A fusion has the verb only to ask the branches inside it.
     changes = any(not isinstance(branch, Fuse) for _, branch in augmenting)
     return [augment(plan.augment, plan.spec.train.seed)] if changes else []
@@ -78,23 +122,33 @@ def rows_pipe(
     They are kept in memory if they fit; otherwise their photos are cached on disk, and with a
     cache folder in the context they always are. Shards are encoded as they are read.
     """
-    return pipe(_encoded_rows(plan, table, batch_size, context.cache), *_moving(context))
+    return pipe(_encoded_rows(plan, table, batch_size, context), *_moving(context))
 
 
-def _encoded_rows(plan: Plan, table: Table | Shards, batch_size: int, cache: Path | None) -> Pipe:
+def _encoded_rows(plan: Plan, table: Table | Shards, batch_size: int, context: Context) -> Pipe:
     workers, row_bytes = plan.spec.train.workers, plan.row_bytes
     if isinstance(table, Shards):
         return pipe(_encoded_shards(plan, table), batch(batch_size))
     fits = len(table) * row_bytes <= MEMORY_BYTES
-    chunks = batch(max(64, ENCODE_CHUNK_BYTES // row_bytes))
-    if fits and not cache:
-        encoded = pipe(table, chunks, transform(plan.encode, workers))
+    chunk_rows = FEATURE_CHUNK_ROWS if plan.encoder else max(64, ENCODE_CHUNK_BYTES // row_bytes)
+    if fits and not context.cache:
+        encoded = pipe(table, batch(chunk_rows), transform(plan.encode, workers))
     else:
-        cached = plan.cache(table, cache or default_cache_folder())
-        encoded = pipe(cached, chunks, transform(identity, workers))
+        cached = plan.cache(table, context.cache or default_cache_folder())
+        encoded = pipe(cached, batch(chunk_rows), transform(identity, workers))
     if fits:
-        return pipe(collect(encoded), batch(batch_size))
+        rows = _collect_features(encoded, context) if plan.encoder else collect(encoded)
+        return pipe(rows, batch(batch_size))
     return pipe(evolve(encoded, batch_size=batch_size), prefetch(2))
+
+
+def _collect_features(encoded: Pipe, context: Context) -> Tree:
+    chunks, done = [], 0
+    for rows in encoded:
+        chunks.append(rows)
+        done += len(rows.row)
+        context.on_features(done, count_rows(encoded.source))
+    return concat(chunks)
 
 
 def _encoded_shards(plan: Plan, shards: Shards) -> Pipe:

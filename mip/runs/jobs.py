@@ -16,7 +16,7 @@ from mip.optim import Optimizer, Params, Schedule
 from mip.pipe import Pipe
 from mip.runs.checks import check_batch_norm, check_groups, check_residual, check_targets
 from mip.runs.context import DEFAULT_CONTEXT, Context
-from mip.runs.feeding import rows_pipe, train_pipe
+from mip.runs.feeding import feature_plan, rows_pipe, train_pipe
 from mip.runs.optimizers import make_optimizer, make_optimizer_at
 from mip.runs.training import make_step, training_hooks
 from mip.runs.warm_starts import Sources, adopt_facts, build_warm, load_sources
@@ -88,14 +88,17 @@ def job_of_plan(
     net = build_warm(plan, sources, train.seed, parts.train, context.base).to(device)
     check_batch_norm(plan, net, len(parts.train))
     check_targets(plan, parts)
-    batches = train_pipe(plan, parts.train, context)
+    encoding = feature_plan(plan.fused, net, parts.train, context, augmented=True)
+    batches = train_pipe(encoding, parts.train, context)
     steps = train.epochs * len(batches)
     check_groups(train, net, steps)
     optimizer = make_optimizer(train, steps)
     hooks = training_hooks(train, has_valid=len(parts.valid) > 0)
     if len(parts.valid):
         valid_net = build(plan, pretrain=False).to(device)
-        hooks.insert(0, validate(plan, rows_pipe(plan, parts.valid, 256, context), net=valid_net))
+        encoding = feature_plan(plan, net, parts.valid, context)
+        valid = rows_pipe(encoding, parts.valid, 256, context)
+        hooks.insert(0, validate(plan, valid, net=valid_net))
     start = init(net, optimizer, train.seed, precision=train.precision)
     return Job(
         plan=plan,
@@ -136,7 +139,8 @@ def lr_range_test(
     net = build_warm(plan, sources, train.seed, parts.train, context.base)
     net = net.to(context.resolved_device())
     check_batch_norm(plan, net, len(parts.train))
-    batches = train_pipe(plan, parts.train, context)
+    encoding = feature_plan(plan, net, parts.train, context, augmented=True)
+    batches = train_pipe(encoding, parts.train, context)
     n_batches = train.epochs * len(batches)
     check_groups(train, net, n_batches)
 

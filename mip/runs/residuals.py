@@ -27,7 +27,7 @@ from mip.heads import Head, HoldsHeads, smooth_loss
 from mip.model import Net, Parts, Plan, build
 from mip.runs.checks import inner_folds
 from mip.runs.context import DEFAULT_CONTEXT, Context
-from mip.runs.feeding import rows_pipe, train_pipe
+from mip.runs.feeding import feature_plan, rows_pipe
 from mip.runs.jobs import job_of_plan, with_updated_bn
 from mip.runs.shrinkage import Components, fit_correction, principal_components
 from mip.runs.warm_starts import Sources, load_sources
@@ -106,7 +106,8 @@ class _Features(NamedTuple):
 def _features(plan: Plan, state: State, rows: Table, context: Context) -> _Features:
     net, parts = _trained(plan, state, context), []
     assert net.residual is not None
-    for batch in rows_pipe(plan, rows, BATCH_ROWS, context):
+    encoding = feature_plan(plan, net, rows, context)
+    for batch in rows_pipe(encoding, rows, BATCH_ROWS, context):
         vectors = {name: net.body.vector(name, batch.inputs) for name in net.residual.branch}
         known = {name: ~absent(batch.inputs[name]) for name, absent in net.residual.absent.items()}
         parts.append(map_tree(Tensor.cpu, (vectors, known, batch.target)))
@@ -151,7 +152,8 @@ def _held_out_logits(
     """Return the logits of the branches that are joined, of models trained without a row's fold,
     for as many epochs as the state was: as the head makes them, of all rows, on the CPU.
     """
-    epochs = state.step / len(train_pipe(plan, rows, context))
+    size = plan.spec.train.batch_size
+    epochs = state.step / (len(rows) // size + (len(rows) % size > 1) or 1)
     train = evolve(plan.spec.train, patience=None, restore_best=False, plateau=None)
     plan = evolve(plan, spec=evolve(plan.spec, train=train))
     held_out, indices = [], []

@@ -45,7 +45,7 @@ from mip.model import (
 )
 from mip.optim import REPORTED
 from mip.prediction import Predictor, predictor
-from mip.runs.checks import check_finite
+from mip.runs.checks import check_finite, check_frozen_parts
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job, prepare_job, with_updated_bn
 from mip.runs.optimizers import lr_schedule
@@ -153,6 +153,7 @@ def run(
         job = prepare_job(spec, rows, context, sources=sources, origin=made_of)
         if last:
             job = evolve(job, start=load_run_checkpoint(last, job.start, context.kinds))
+            check_frozen_parts(job.plan, job.step.net, job.start.state, last)
             _check_length(job, out, epochs_before(last, context.kinds))
             _check_best_checkpoint(job, out)
         hooks = _all_hooks(hooks, make_hooks, job)

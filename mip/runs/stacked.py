@@ -63,6 +63,8 @@ def run_stacked(
             check_output(trial.out / "model.safetensors", overwrite)
     began, first = time.monotonic(), trials[0]
     sources = load_sources(first.spec, context)
+    # Backbones that are frozen as they were drawn differ between seeds.
+    context = evolve(context, use_features=False)
     job = prepare_job(first.spec, first.parts, context, sources=sources)
     device = context.resolved_device()
     plans = [evolve(job.plan, spec=trial.spec) for trial in trials]

@@ -19,7 +19,7 @@ from mip.errors import FileError, MipError, SpecError
 from mip.files import is_run
 from mip.model import clean, fingerprint, has_same_files, parts
 from mip.prediction import Ensemble, Predictor, load
-from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.runs.context import DEFAULT_CONTEXT, Context, sharing_features
 from mip.runs.trials import Outcome, Trial, held_out_scores, on_cpu, outcome_or_error, run_trial
 from mip.spec import Spec, load_spec
 from mip.workers import parallel_map
@@ -95,12 +95,14 @@ def sweep(
     specs = {name_of(each): load_spec(path, context.kinds, each) for each in seeded}
     if len(specs) < len(seeded):
         raise SpecError("a sweep has a combination of values twice")
-    run_one = partial(outcome_or_error, partial(_run_once, overwrite=overwrite, context=context))
     outcomes = []
-    with closing(parallel_map(run_one, _trials(path, specs, out), workers)) as results:
-        for outcome in results:
-            on_outcome(outcome)
-            outcomes.append(outcome)
+    with sharing_features(context) as sharing:
+        run_one = partial(_run_once, overwrite=overwrite, context=sharing)
+        trials = _trials(path, specs, out)
+        with closing(parallel_map(partial(outcome_or_error, run_one), trials, workers)) as results:
+            for outcome in results:
+                on_outcome(outcome)
+                outcomes.append(outcome)
     n_seeds = len(outcomes) // len(changes)
     combinations = []
     for k, change in enumerate(changes):
@@ -162,7 +164,7 @@ def _run_once(trial: Trial, *, overwrite: bool, context: Context) -> Outcome:
     if model.is_file():
         predict = load(model, context.kinds)
         if _is_of(predict, trial, context.base):
-            return Outcome(trial.name, held_out_scores(predict, trial.parts))
+            return Outcome(trial.name, held_out_scores(predict, trial.parts, context))
         if not overwrite:
             cure = "choose another --out, or replace it with --force (overwrite=True in Python)"
             raise FileError(f"{trial.out}: holds a run of another spec or other rows; {cure}")

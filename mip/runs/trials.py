@@ -11,7 +11,8 @@ from attrs import evolve, field, frozen
 from mip.errors import MipError
 from mip.model import Parts
 from mip.prediction import Ensemble, Predictor, evaluate
-from mip.runs.context import DEFAULT_CONTEXT, Context
+from mip.runs.context import DEFAULT_CONTEXT, Context, sharing_features
+from mip.runs.feeding import scoring_predictor
 from mip.runs.runner import Run, run
 from mip.spec import Spec
 from mip.workers import parallel_map
@@ -58,8 +59,9 @@ def run_trials(
     has its error in its outcome, and the others continue. A folder that already holds a run is
     such an error, unless `overwrite` is set.
     """
-    run_one = partial(run_trial, overwrite=overwrite, context=on_cpu(context))
-    return parallel_map(partial(outcome_or_error, run_one), trials, workers)
+    with sharing_features(on_cpu(context)) as context:
+        run_one = partial(run_trial, overwrite=overwrite, context=context)
+        yield from parallel_map(partial(outcome_or_error, run_one), trials, workers)
 
 
 def on_cpu(context: Context) -> Context:
@@ -70,13 +72,18 @@ def on_cpu(context: Context) -> Context:
 def run_trial(trial: Trial, *, overwrite: bool, context: Context) -> Outcome:
     """Run a trial and score its model."""
     ended = run(trial.spec, trial.parts, out=trial.out, overwrite=overwrite, context=context)
-    return Outcome(trial.name, held_out_scores(ended.predict, trial.parts), ended)
+    return Outcome(trial.name, held_out_scores(ended.predict, trial.parts, context), ended)
 
 
-def held_out_scores(predict: Predictor | Ensemble, parts: Parts) -> ScoresByPart:
+def held_out_scores(
+    predict: Predictor | Ensemble, parts: Parts, context: Context = DEFAULT_CONTEXT
+) -> ScoresByPart:
     """Score a model on the valid and the test rows, if there are any."""
-    held_out = {"valid": parts.valid, "test": parts.test}
-    return {name: evaluate(predict, rows) for name, rows in held_out.items() if len(rows)}
+    scores = {}
+    for name, rows in (("valid", parts.valid), ("test", parts.test)):
+        if len(rows):
+            scores[name] = evaluate(scoring_predictor(predict, rows, context), rows)
+    return scores
 
 
 def outcome_or_error(run_one: Callable[[Trial], Outcome], trial: Trial) -> Outcome:

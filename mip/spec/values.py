@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import attrs
 from attrs import field, frozen
+from attrs.converters import optional as optional_of
 from attrs.validators import ge, gt, in_, le, lt, optional
 
 from mip.branches import Branch, Fuse, Fusion, branches, path_in_spec, sorted_by_name
@@ -192,7 +193,8 @@ class Spec:
     """A whole spec file: data, branches by name (kept sorted), their fusion, a head and the
     training. `init` are rules for initial values; `warm_start` maps the dotted path of a branch to
     the model file (relative to the spec file, as the table is) whose branch of that path it starts
-    from.
+    from. `tune` is what `mip tune` tries, by the path of each field: a range "1e-4..1e-2", or
+    choices "16,32".
     """
 
     branch: Mapping[str, Branch] = field(converter=sorted_by_name, validator=MinLength(1))
@@ -203,6 +205,7 @@ class Spec:
     init: tuple[Init, ...] = field(default=(), converter=tuple)
     warm_start: Mapping[str, str] = field(factory=dict, converter=sorted_by_name)
     version: int = field(default=VERSION, validator=[ge(1), le(VERSION)])
+    tune: Mapping[str, str] | None = field(default=None, converter=optional_of(sorted_by_name))
 
     @fusion.validator
     def _residual_of_others(self, _: Any, fusion: Fusion) -> None:

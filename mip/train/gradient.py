@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mip.errors import DataError, MipError
 from mip.optim import Params
@@ -185,11 +186,13 @@ def bound_tensors(slots: Slots, tensors: Params) -> Iterator[None]:
 
 def eager(net: nn.Module, objective: Objective) -> Backward:
     """Compute gradients operation by operation, with the tensors bound to the module's slots."""
-    slots, copy_buffers = tensor_slots(net), _buffer_copier(net)
+    slots, written_buffers = tensor_slots(net), _written_buffers(net)
 
     def backward(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Grads:
         leaves = {path: param.detach().requires_grad_() for path, param in params.items()}
-        buffers = copy_buffers(buffers)
+        # A step that fails must not change the buffers of the state.
+        written = written_buffers()
+        buffers = {k: t.clone() if k in written else t for k, t in buffers.items()}
         with bound_tensors(slots, leaves | buffers):
             loss, predictions = objective(net, batch)
             if not loss.requires_grad:
@@ -206,6 +209,19 @@ def eager(net: nn.Module, objective: Objective) -> Backward:
         return Grads(loss.detach(), grads, after, map_tree(Tensor.detach, predictions), unused)
 
     return backward
+
+
+def _written_buffers(net: nn.Module) -> Callable[[], set[str]]:
+    """Return a function that tells which buffers a forward pass may write to, by path: those of
+    batch norms in evaluation mode, of which a frozen backbone has hundreds, are only read.
+    """
+    buffers = [
+        (path_of(f"{name}.{local}".lstrip(".")), part)
+        for name, part in net.named_modules()
+        for local, _ in part.named_buffers(recurse=False)
+    ]
+    is_read = lambda part: isinstance(part, _BatchNorm) and not part.training  # noqa: E731
+    return lambda: {path for path, part in buffers if not is_read(part)}
 
 
 def _buffer_copier(net: nn.Module) -> Callable[[Params], Params]:

@@ -15,7 +15,7 @@ NAMES = [command_name(verb) for verbs in VERBS.values() for verb in verbs]
 MISTAKES = {
     "train a.toml": "there is no command 'mip train'; use 'mip fit'",
     "cv a.toml": "there is no command 'mip cv'; use 'mip crossval'",
-    "tune a.toml": "there is no command 'mip tune'; use 'mip sweep'",
+    "hpo a.toml": "there is no command 'mip hpo'; use 'mip tune'",
     "init a.csv": "there is no command 'mip init'; use 'mip new'",
     "inference m.st a.csv": "there is no command 'mip inference'; use 'mip predict'",
     "score m.st a.csv": "there is no command 'mip score'; use 'mip evaluate'",
@@ -38,7 +38,7 @@ MISTAKES = {
     "fit a.toml --gpu": (
         "'mip fit' has no option '--gpu'; verbs that compute have --device: cpu, cuda, mps or auto"
     ),
-    "fit a.toml --jobs 2": "'mip fit' has no option '--jobs'; use '--set train.workers=2'",
+    "fit a.toml --jobs 2": "'mip fit' has no option '--jobs'; use '--workers 2'",
     "sweep a.toml --jobs 2": "'mip sweep' has no option '--jobs'; use '--workers 2'",
     "predict m.st a.csv --views 3": "'mip predict' has no option '--views'; use '--tta 3'",
     "predict m.st a.csv --epochs 3": "'mip predict' has no option '--epochs' (known: --device,",

@@ -11,10 +11,12 @@ import pytest
 import torch
 import torchvision
 from PIL import Image as Pillow
+from torch import nn
 
 import mip
 from mip.branches import Image
 from mip.data import from_frame
+from mip.nn import LevelFeatures
 
 
 @pytest.fixture
@@ -144,6 +146,72 @@ def test_modules_before_a_feature_layer_are_frozen_by_their_names(photos):
     wrong = spec("mobilenet_v3_small", feature_layer="features.4", freeze="feature.1", size=32)
     with pytest.raises(mip.errors.SpecError, match=r"freeze = 'feature\.1' .* 'features\.1'\?"):
         mip.build(mip.adapt(wrong, photos))
+
+
+LEVELS = {
+    ("small", 48): [16, 32, 64],
+    ("resnet18", 64): [64, 128, 256, 512],
+    ("mobilenet_v3_small", 64): [16, 24, 48, 576],
+}
+
+
+@pytest.mark.parametrize(("name", "size"), LEVELS)
+def test_levels_are_mean_and_maximum_of_maps_at_several_depths(name, size):
+    branch = Image(["photo"], size=size, backbone=name, features="levels")
+    module = branch.module({"mean": [0.5] * 3, "std": [0.5] * 3, "most": [1]}).eval()
+    backbone, photos = module.backbone, torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        maps = [*backbone.cut(photos).values()]
+        features = backbone(photos)
+    assert [m.shape[1] for m in maps] == LEVELS[name, size]
+    sides = [m.shape[2] for m in maps]
+    assert sides == sorted(sides, reverse=True)
+    expected = [pooled for m in maps for pooled in (m.mean((2, 3)), m.amax((2, 3)))]
+    assert torch.equal(features, torch.cat(expected, dim=1))
+
+
+def test_levels_take_pretrained_weights_and_can_be_frozen(photos, cached):
+    levels = {"features": "levels", "freeze": "all", "size": 32}
+    plan = mip.adapt(spec("resnet18", pretrained="DEFAULT", **levels), photos)
+    net = mip.build(plan)
+    loaded = net.body.branch["photo"].backbone.state_dict()
+    assert all(torch.equal(loaded[name], cached[name.removeprefix("cut.")]) for name in loaded)
+    encoding = mip.model.with_features(plan, net.body, photos)
+    net.eval()
+    with torch.no_grad():
+        ours, theirs = (net(each.encode(photos).inputs) for each in (encoding, plan))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+class ChannelsLast(nn.Module):
+    """Halve a map whose channels are last."""
+
+    def forward(self, x):
+        return torch.nn.functional.avg_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+
+
+def test_levels_may_have_their_channels_last():
+    first = nn.Conv2d(3, 5, 2, 2)
+    levels = LevelFeatures(nn.Sequential(first, ChannelsFirstToLast(), ChannelsLast()), 16)
+    photos = torch.rand(2, 3, 16, 16)
+    whole = first(photos)
+    half = torch.nn.functional.avg_pool2d(whole, 2)
+    expected = [pool(m, (2, 3)) for m in (whole, half) for pool in (torch.mean, torch.amax)]
+    torch.testing.assert_close(levels(photos), torch.cat(expected, dim=1))
+
+
+class ChannelsFirstToLast(nn.Module):
+    """Put the channels of a map last."""
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1)
+
+
+def test_levels_need_maps_of_several_resolutions(photos):
+    with pytest.raises(mip.MipError, match="needs a backbone with maps of two resolutions"):
+        LevelFeatures(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5)), 8)
+    with pytest.raises(mip.MipError, match=r"photo\.global_pool must be left out: features = 'lev"):
+        spec("small", features="levels", global_pool="max")
 
 
 GRADIENTS = """
