@@ -12,25 +12,24 @@ of a row, as in stacking (Wolpert 1992). Everything is a function of the seed an
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from attrs import evolve
 from torch import Tensor
 
-from mip.branches import FusionNet
 from mip.data import Table
 from mip.errors import MipWarning
 from mip.heads import Head, HoldsHeads, smooth_loss
-from mip.model import Batch, Net, Parts, Plan, build
+from mip.model import Net, Parts, Plan, build
 from mip.runs.checks import inner_folds
 from mip.runs.context import DEFAULT_CONTEXT, Context
-from mip.runs.feeding import feature_plan, rows_pipe, train_pipe
+from mip.runs.feeding import feature_plan, rows_pipe
 from mip.runs.jobs import job_of_plan, with_updated_bn
-from mip.runs.shrinkage import fit_correction, principal_components
+from mip.runs.shrinkage import Components, fit_correction, principal_components
 from mip.runs.warm_starts import Sources, load_sources
 from mip.train import State, fit, load_state
 from mip.tree import Tree, concat, leaves, map_tree, take
@@ -61,35 +60,23 @@ def fit_residual(
         return state
     sources = load_sources(plan.spec, context) if sources is None else sources
     fold = inner_folds(plan.spec, rows)
-    net = _trained(plan, state, context)
-    assert net.residual is not None
-    encoding = feature_plan(plan, net, rows, context)
-    batches = [*rows_pipe(encoding, rows, BATCH_ROWS, context)]
-    target = concat([map_tree(Tensor.cpu, batch.target) for batch in batches])
+    features = _features(plan, state, rows, context)
     logits = _held_out_logits(plan, state, rows, fold, sources, context)
     buffers = dict(state.buffers)
     for name in plan.spec.fusion.residual:
-        vectors, known = _features(net.body, net.residual.absent[name], name, batches)
+        known, vectors = features.known[name], features.vectors[name]
         if len(np.unique(fold[known.numpy()])) < 2:
             _warn_of_nothing(name)
             continue
-        components = principal_components(vectors)
-        fit_head = partial(_fit_head, components.scores(vectors), known, fold[known.numpy()])
-        weights, logits = fit_head(plan.spec.head, plan.facts["head"], logits, target)
+        components = principal_components(vectors[known])
+        fit_head = partial(_fit_head, components.scores(vectors[known]), known, fold[known.numpy()])
+        weights, logits = fit_head(plan.spec.head, plan.facts["head"], logits, features.target)
         if not any(weight.any() for _, weight in leaves(weights)):
             _warn_of_nothing(name)
-        start = f"residual.branch.{name}."
-        buffers[f"{start}center"] = _like(buffers[f"{start}center"], components.center)
-        for path, weight in leaves(weights):
-            key = ".".join([f"{start}linear", *path.split("/"), "weight"]).replace("..", ".")
-            buffers[key] = _like(buffers[key], (components.directions @ weight.double()).T)
+        for path, values in _tensors(components, weights):
+            path = f"residual.branch.{name}.{path}"
+            buffers[path] = values.to(buffers[path]).contiguous()
     return evolve(state, buffers=buffers)
-
-
-def _trained(plan: Plan, state: State, context: Context) -> Net:
-    net = build(plan, pretrain=False)
-    load_state(net, state)
-    return net.eval().to(context.resolved_device())
 
 
 def _warn_of_nothing(name: str) -> None:
@@ -97,18 +84,40 @@ def _warn_of_nothing(name: str) -> None:
     warnings.warn(f"fusion.residual: '{name}' {text}", MipWarning, stacklevel=3)
 
 
-def _like(buffer: Tensor, values: Tensor) -> Tensor:
-    return values.to(buffer.dtype).contiguous().to(buffer.device)
+def _tensors(components: Components, weights: Tree) -> Iterator[tuple[str, Tensor]]:
+    """Yield the buffers of a branch by their paths, for vectors as they are: float64."""
+    yield "center", components.center
+    for head, weight in leaves(weights):
+        path = ".".join(filter(None, ["linear", *head.split("/"), "weight"]))
+        yield path, (components.directions @ weight.double()).T
+
+
+class _Features(NamedTuple):
+    """The vectors of residual branches by name, float32 [n, d], which rows have one, bool [n], and
+    the target of all rows.
+    """
+
+    vectors: dict[str, Tensor]
+    known: dict[str, Tensor]
+    target: Tree
 
 
 @torch.no_grad()
-def _features(
-    body: FusionNet, absent: Callable[[Tree], Tensor], name: str, batches: Sequence[Batch]
-) -> tuple[Tensor, Tensor]:
-    """Return the vectors of a branch, float32 [known, d], and which rows have one, bool [n]."""
-    vectors = torch.cat([body.vector(name, batch.inputs).cpu() for batch in batches])
-    known = ~torch.cat([absent(batch.inputs[name]).cpu() for batch in batches])
-    return vectors[known], known
+def _features(plan: Plan, state: State, rows: Table, context: Context) -> _Features:
+    net, parts = _trained(plan, state, context), []
+    assert net.residual is not None
+    encoding = feature_plan(plan, net, rows, context)
+    for batch in rows_pipe(encoding, rows, BATCH_ROWS, context):
+        vectors = {name: net.body.vector(name, batch.inputs) for name in net.residual.branch}
+        known = {name: ~absent(batch.inputs[name]) for name, absent in net.residual.absent.items()}
+        parts.append(map_tree(Tensor.cpu, (vectors, known, batch.target)))
+    return _Features(*concat(parts))
+
+
+def _trained(plan: Plan, state: State, context: Context) -> Net:
+    net = build(plan, pretrain=False)
+    load_state(net, state)
+    return net.eval().to(context.resolved_device())
 
 
 def _fit_head(
@@ -143,7 +152,8 @@ def _held_out_logits(
     """Return the logits of the branches that are joined, of models trained without a row's fold,
     for as many epochs as the state was: as the head makes them, of all rows, on the CPU.
     """
-    epochs = state.step / len(train_pipe(plan, rows, context))
+    size = plan.spec.train.batch_size
+    epochs = state.step / (len(rows) // size + (len(rows) % size > 1) or 1)
     train = evolve(plan.spec.train, patience=None, restore_best=False, plateau=None)
     plan = evolve(plan, spec=evolve(plan.spec, train=train))
     held_out, indices = [], []

@@ -111,7 +111,7 @@ def test_what_is_interrupted_ends_with_the_same_model(tmp_path):
 
 
 def test_a_branch_of_noise_is_left_out_with_a_warning():
-    spec = spec_of(fusion='[fusion]\nresidual = ["looks"]\n', branches=TABLE + LOOKS)
+    spec = spec_of()
     rows = frame_of().assign(looks=frame_of()["noise"])
     with pytest.warns(MipWarning, match=r"fusion\.residual: 'looks' adds nothing"):
         ended = mip.run(spec, (mip.from_frame(rows),))
@@ -122,7 +122,7 @@ def test_a_branch_of_noise_is_left_out_with_a_warning():
 
 def test_noise_beside_a_branch_that_knows_something_takes_nothing_away():
     noise = LOOKS.replace("looks", "noise")
-    fusion = '[fusion]\nresidual = ["noise", "looks"]\n'
+    fusion = RESIDUAL.replace('["looks', '["noise", "looks')
     test, losses = mip.from_frame(frame_of(200, seed=1)), []
     for spec in (spec_of(fusion=fusion, branches=TABLE + LOOKS + noise), spec_of()):
         with pytest.warns(MipWarning, match="'noise'") if "noise" in spec.branch else nullcontext():
@@ -131,7 +131,7 @@ def test_noise_beside_a_branch_that_knows_something_takes_nothing_away():
     assert losses[0] < 1.05 * losses[1]
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(st.integers(0, 10_000))
 def test_a_correction_by_noise_does_no_harm(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -148,7 +148,7 @@ def test_a_correction_by_noise_does_no_harm(seed):
     assert not fitted.weight.any() or fitted.held_out.any()
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(st.integers(0, 10_000))
 def test_a_correction_finds_what_is_there(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -236,6 +236,14 @@ def test_a_state_is_completed_by_hand_as_by_a_run():
     assert bits(again.buffers) == bits(ended.state.buffers)
     alone = mip.run(spec_of(fusion="", branches=TABLE), (rows,))
     assert fit_residual(alone.plan, alone.state, rows) is alone.state
+
+
+@pytest.mark.filterwarnings("ignore:fusion.residual", "ignore:train.epochs")
+def test_a_run_without_epochs_is_completed_too():
+    spec = evolve(spec_of(), train=evolve(spec_of().train, epochs=0))
+    ended = mip.run(spec, (mip.from_frame(frame_of()),))
+    assert ended.state.step == 0
+    assert ended.state.buffers["residual.branch.looks.linear.weight"].any()
 
 
 def test_a_spec_with_residual_branches_round_trips():
