@@ -7,6 +7,8 @@ training and scoring; its module takes the features in the place of pixels.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -116,9 +118,25 @@ class PhotoFeatures:
         features = torch.zeros(n * k, self.net.num_features)
         device = self.net.mean.device
         there = (photos["present"] == 1).flatten().nonzero().flatten()
-        for index in there.split(AT_ONCE.get(device.type, 32)):
-            features[index] = self.net.features(pixels[index].to(device)).cpu()
+        with _one_thread():
+            for index in there.split(AT_ONCE.get(device.type, 32)):
+                features[index] = self.net.features(pixels[index].to(device)).cpu()
         return features.view(n, k, self.net.num_features)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # The last bits of a convolution depend on the number of threads, on which a run must not. Rows
+    # are encoded in several threads, each of which has one anyway.
+    n_threads = torch.get_num_threads()
+    if n_threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 @frozen(eq=False)

@@ -6,6 +6,7 @@ Frozen parts of the net run while rows are encoded, once for all epochs (`featur
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from attrs import evolve
@@ -13,7 +14,7 @@ from toolz import identity, pipe
 
 from mip.branches import Augments, Fuse, having
 from mip.data import Shards, Table
-from mip.errors import SpecError
+from mip.errors import DataError, SpecError
 from mip.images import default_cache_folder
 from mip.model import (
     Net,
@@ -66,7 +67,11 @@ def scoring_predictor(
     """
     if context.feature_folder is None or not isinstance(predict, Predictor) or not len(rows):
         return predict
-    return evolve(predict, plan=feature_plan(predict.plan, predict.net, rows, context))
+    plan = feature_plan(predict.plan, predict.net, rows, context)
+    if plan.encoder:
+        with suppress(DataError):  # of a row that cannot be encoded, which the predictor names
+            rows_pipe(plan, rows, predict.batch_size, context)
+    return evolve(predict, plan=plan)
 
 
 def train_pipe(plan: Plan, table: Table | Shards, context: Context = DEFAULT_CONTEXT) -> Pipe:
@@ -130,6 +135,8 @@ def _encoded_rows(plan: Plan, table: Table | Shards, batch_size: int, context: C
     if isinstance(table, Shards):
         return pipe(_encoded_shards(plan, table), batch(batch_size))
     fits = len(table) * row_bytes <= MEMORY_BYTES
+    if plan.encoder:  # which keeps a core busy for each worker
+        workers = max(workers, torch.get_num_threads())
     chunk_rows = FEATURE_CHUNK_ROWS if plan.encoder else max(64, ENCODE_CHUNK_BYTES // row_bytes)
     if fits and not context.cache:
         encoded = pipe(table, batch(chunk_rows), transform(plan.encode, workers))

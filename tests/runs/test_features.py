@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import mip
 from mip.branches import Image
 from mip.branches.photo_features import VIEWS, PhotoFeatures
+from mip.branches.photo_net import PhotoNet
 from mip.errors import SpecError
 from mip.model import with_features
 from mip.rng import derive
@@ -179,6 +180,39 @@ def test_trials_share_features(monkeypatch):
     outcomes = list(run_trials(trials, context=FEATURES))
     assert not any(outcome.error for outcome in outcomes)
     assert sum(counts) == 13
+
+
+def test_features_do_not_depend_on_the_number_of_threads(monkeypatch):
+    plan = mip.adapt(spec_of(), TABLE)
+    encoding = with_features(plan, mip.build(plan).body, TABLE)
+    used, features, before = [], PhotoNet.features, torch.get_num_threads()
+
+    def noting(net, pixels):
+        used.append(torch.get_num_threads())
+        return features(net, pixels)
+
+    monkeypatch.setattr(PhotoNet, "features", noting)
+    torch.set_num_threads(2)
+    try:
+        encoding.encode(TABLE)
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {1}
+    assert after == 2
+
+
+def test_scores_of_rows_with_a_broken_photo_name_it(tmp_path):
+    rows = mip.from_frame(TABLE.frame.iloc[[0, 3, 5]])
+    ended = mip.run(spec_of(missing="error"), (rows,), context=FEATURES)
+    cells = [*rows["photo"][:2], [b"GIF89a"]]
+    broken = mip.from_frame(rows.frame.assign(photo=cells))
+    context = evolve(FEATURES, features=tmp_path)
+    scoring = scoring_predictor(ended.predict, broken, context)
+    ours, theirs = scoring(broken), ended.predict(broken)
+    assert ours["error"].isna().tolist() == [True, True, False]
+    assert ours["error"].tolist()[2] == theirs["error"].tolist()[2]
+    np.testing.assert_allclose(ours["value"], theirs["value"], rtol=1e-4)
 
 
 # Views.
