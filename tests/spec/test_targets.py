@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import mip
@@ -339,14 +340,10 @@ def test_cells_without_a_photo_are_not_the_same_photo(tmp_path):
 
 
 def test_rows_that_are_copies_are_pointed_out():
-    rows = {
-        "x": [*range(50)],
-        "name": [f"n{k}" for k in range(50)],
-        "y": [k % 9 for k in range(50)],
-    }
-    once = from_columns({name: [str(cell) for cell in cells] for name, cells in rows.items()})
-    assert "copies" not in "".join(make_draft(once, "y", "t.csv").notes)
-    twice = mip.from_frame(once.take([*range(50), 3, 4]).frame.reset_index(drop=True))
+    cells = [(str(k % 7 / 2), f"n{k}", str(k % 9)) for k in range(50)]
+    once = pd.DataFrame(cells, columns=["x", "name", "y"], dtype="str")
+    assert "copies" not in "".join(make_draft(mip.from_frame(once), "y", "t.csv").notes)
+    twice = mip.from_frame(pd.concat([once, once.iloc[3:5]], ignore_index=True))
     notes = "\n".join(make_draft(twice, "y", "t.csv").notes)
     assert "2 rows are copies of another, as is row 50: what is in training is known" in notes
 
