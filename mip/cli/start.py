@@ -29,20 +29,16 @@ def new(
     out: Annotated[Path | None, typer.Option(metavar="SPEC", help="Default: TABLE's name.")] = None,
     names: Annotated[
         str | None,
-        typer.Option(metavar="A,B,C", help="The names of the columns of a CSV without a header."),
+        typer.Option(metavar="A,B,C", help="Columns of a CSV without a header."),
     ] = None,
     sep: Annotated[
         str,
-        typer.Option(
-            metavar="CHARACTER", help="What divides the cells of a CSV; also tab or whitespace."
-        ),
+        typer.Option(metavar="CHARACTER", help="What divides cells; tab, whitespace."),
     ] = "",
-    encoding: Annotated[
-        str, typer.Option(metavar="NAME", help="The encoding of a CSV, e.g. shift_jis or koi8-r.")
-    ] = "",
+    encoding: Annotated[str, typer.Option(metavar="NAME", help="Of a CSV, e.g. shift_jis.")] = "",
     skip_rows: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="How many lines of a CSV are above its table."),
+        typer.Option(metavar="N", min=0, help="Lines above the table."),
     ] = None,
     day_first: Annotated[
         bool | None,

@@ -15,7 +15,9 @@ def with_files(spec: Spec, function: Callable[[str], str]) -> Spec:
     """Return a spec in which the path of every file is what the function returns: table, folds,
     models to start from, pretrained weights.
 
-    >>> from mip.branches import Stub; from mip.heads import Regression; from mip.spec import Data
+    >>> from mip.branches import Stub
+    >>> from mip.heads import Regression
+    >>> from mip.spec.values import Data
     >>> spec = Spec({"later": Stub(1)}, Regression("price"), Data("houses.csv"))
     >>> with_files(spec, lambda path: f"../{path}").data.table
     '../houses.csv'

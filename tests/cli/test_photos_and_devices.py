@@ -20,6 +20,7 @@ COMPUTING = {
     "fit": "houses.toml",
     "crossval": "houses.toml --folds folds.csv",
     "sweep": "houses.toml --set train.epochs=1",
+    "tune": "houses.toml --trials 2",
     "predict": "photo.safetensors houses.csv",
     "evaluate": "photo.safetensors houses.csv",
     "baseline": "houses.toml --model photo.safetensors",
