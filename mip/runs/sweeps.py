@@ -147,11 +147,12 @@ def name_of(changes: Mapping[str, Any]) -> str:
 
 
 def _trials(path: Path, specs: Mapping[str, Spec], out: Path) -> Iterator[Trial]:
-    rows_of = cache(lambda table, streamed: (stream if streamed else read)(table))
+    rows_of = cache(lambda table, form, streamed: stream(table) if streamed else read(table, form))
     for name, spec in specs.items():
         if not spec.data.table:
             raise SpecError(f"{path}: data.table is missing")
-        rows: Any = rows_of(path.parent / spec.data.table, spec.data.stream)
+        data = spec.data
+        rows: Any = rows_of(path.parent / data.table, data.format, data.stream)
         split = parts(spec, clean(spec, rows)[0], path.parent)
         if not len(split.valid):
             raise SpecError(f"{path}: a sweep chooses by valid loss and needs a valid part")

@@ -326,3 +326,14 @@ def test_the_command_line_names_runs_that_fail(folder, tmp_path, run):
     assert (code, err.count("\n")) == (2, 1)
     assert "sweep.json: exists already" in err
     assert (tmp_path / "sweep.json").read_bytes() == before
+
+
+def test_a_sweep_reads_the_table_as_the_spec_says(folder, tmp_path):
+    frame_of(60).to_csv(tmp_path / "houses.csv", index=False, sep=";")
+    text = TEXT.replace('table = "houses.csv"\n', 'table = "houses.csv"\nformat = { sep = ";" }\n')
+    (tmp_path / "houses.toml").write_text(text)
+    losses = []
+    for place in (folder, tmp_path):
+        [done] = sweep(place / "houses.toml", {"train.epochs": [1]}, tmp_path / f"of {place.name}")
+        losses.append(done.valid_loss)
+    assert losses[0] == losses[1]
