@@ -36,9 +36,7 @@ def residual_names(names: Iterable[str]) -> tuple[str, ...]:
     Traceback (most recent call last):
     mip.errors.FieldError: 'residual' must be a list of branches, not 'photos'
     """
-    if isinstance(names, str):
-        raise FieldError("residual", f"must be a list of branches, not '{names}'")
-    names = tuple(names)
+    names = protocol.as_list(names, "residual", "branches")
     for k, name in enumerate(names):
         if name in names[:k]:
             raise FieldError("residual", f"names '{name}' twice")

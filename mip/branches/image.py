@@ -112,10 +112,9 @@ class Image:
 
     The features are those before the classifier, or those of the module `feature_layer`, which may
     also be "levels": the means and maxima of the backbone's maps at its last four resolutions. A
-    feature
-    map is averaged over the image (`global_pool` "avg"), its maximum is taken ("max"), or it is
-    handed on ("none"). `layers` follow as in a fusion; the net "conv" has the same `activation`
-    and `batch_norm`.
+    feature map is averaged over the image (`global_pool` "avg"), its maximum is taken ("max"), or
+    it is handed on ("none"). `layers` follow as in a fusion; the net "conv" has the same
+    `activation` and `batch_norm`.
 
     `missing` says what to do with rows whose photo is missing or broken: "error" raises, "drop"
     leaves the row out, "learn" replaces the photo by a learned vector, with a MipWarning if the
@@ -191,7 +190,7 @@ class Image:
             yield from ("depth", "stride", "separable", "max_pool")
         if self.backbone in BUILT_IN and self.feature_layer != LEVELS:
             yield "feature_layer"
-        if not self.of_library and not is_weights_file(self.pretrained):
+        if not self.of_library and self.weights_file is None:
             yield "pretrained"
 
     @property
@@ -205,15 +204,18 @@ class Image:
         return isinstance(self.backbone, str) and self.backbone not in BUILT_IN
 
     @property
+    def weights_file(self) -> str | None:
+        """The path of the file of weights, if they are in a file."""
+        return self.pretrained if is_weights_file(self.pretrained) else None
+
+    @property
     def tag(self) -> str | None:
         """The name of the library's weights, unless the backbone has none or those of a file."""
-        return None if is_weights_file(self.pretrained) else self.pretrained
+        return None if self.weights_file else self.pretrained
 
     def map_files(self, function: Callable[[str], str]) -> Image:
         """Return this branch with the path of its weights, if they are in a file, replaced."""
-        if self.pretrained is None or not is_weights_file(self.pretrained):
-            return self
-        return evolve(self, pretrained=function(self.pretrained))
+        return evolve(self, pretrained=function(self.weights_file)) if self.weights_file else self
 
     def adapt(self, table: Rows) -> Facts:
         """Return the mean and standard deviation by channel that the backbone expects, the largest
@@ -228,10 +230,10 @@ class Image:
                 "pool 'concat' needs the same photos in every row, and no lists of them"
             )
         mean, std = self._normalization()
-        facts = {"mean": [*(self.mean or mean)], "std": [*(self.std or std)], "most": most}
-        if self.pretrained is None or not is_weights_file(self.pretrained):
-            return facts
-        return {**facts, "sha256": file_digest(self.pretrained)}
+        facts: Facts = {"mean": [*(self.mean or mean)], "std": [*(self.std or std)], "most": most}
+        if self.weights_file:
+            facts["sha256"] = file_digest(self.weights_file)
+        return facts
 
     def _normalization(self) -> tuple[list[float], list[float]]:
         if self.pretrained is None or not self.of_library:
@@ -357,23 +359,20 @@ class Image:
         a part of the backbone, and FileError for a file that cannot be read.
         """
         backbone = module.get_submodule("backbone")
-        if self.pretrained is None:
-            return
-        if is_weights_file(self.pretrained):
-            tensors: Mapping[str, Tensor] = read_tensors(self.pretrained)
+        if self.weights_file:
+            tensors: Mapping[str, Tensor] = read_tensors(self.weights_file)
             if self.of_library:
                 tensors = source_of(self.backbone_name).fitted(tensors, self.size)
-            load_pretrained(backbone, tensors, self.pretrained)
-        else:
-            load_pretrained(backbone, self._library_weights(), self.backbone_name)
+            load_pretrained(backbone, tensors, self.weights_file)
+        elif self.tag is not None:
+            load_pretrained(backbone, self._library_weights(self.tag), self.backbone_name)
 
-    def _library_weights(self) -> Mapping[str, Tensor]:
-        assert self.tag is not None
+    def _library_weights(self, tag: str) -> Mapping[str, Tensor]:
         try:
-            return source_of(self.backbone_name).state_dict(self.tag, self.size)
+            return source_of(self.backbone_name).state_dict(tag, self.size)
         except Exception as error:  # a network, a cache or a file may raise anything
             why = f"cannot be had: {' '.join(str(error).split())}"
-            raise DataError(f"{self.backbone_name}: the weights '{self.tag}' {why}") from error
+            raise DataError(f"{self.backbone_name}: the weights '{tag}' {why}") from error
 
     def problems(self, table: Table) -> Iterator[Problem]:
         """Yield every photo that is missing, is no image or ends too early (`check_photo`), and

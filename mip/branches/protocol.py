@@ -348,9 +348,14 @@ def column_names(columns: Iterable[str]) -> tuple[str, ...]:
     Traceback (most recent call last):
     mip.errors.FieldError: 'columns' must be a list of names, not 'area'
     """
-    if isinstance(columns, str):
-        raise FieldError("columns", f"must be a list of names, not '{columns}'")
-    return tuple(columns)
+    return as_list(columns, "columns", "names")
+
+
+def as_list(names: Iterable[str], field: str, what: str) -> tuple[str, ...]:
+    """Convert a list to a tuple; raises FieldError for a single string."""
+    if isinstance(names, str):
+        raise FieldError(field, f"must be a list of {what}, not '{names}'")
+    return tuple(names)
 
 
 def layer_sizes_field(default: tuple[int, ...] = (), min_layers: int = 0) -> Any:

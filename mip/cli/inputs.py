@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, combinations
@@ -31,7 +30,7 @@ def parse_changes(texts: Sequence[str] | None) -> dict[str, Any]:
         if not sign or not path:
             raise SpecError(f"--set {text}: write it as PATH=VALUE")
         is_file = _is_file(path, value)
-        changes[path] = str(Path(value).absolute()) if is_file else _parse_value(value)
+        changes[path] = str(Path(value).absolute()) if is_file else mip.spec.parse_value(value)
     return changes
 
 
@@ -52,18 +51,11 @@ def parse_choices(texts: Sequence[str] | None) -> dict[str, list[Any]]:
     choices: dict[str, list[Any]] = {}
     for path, text in zip(parse_changes(texts), texts or (), strict=True):
         value = text.partition("=")[2]
-        values = _parse_value(f"[{value}]")
+        values = mip.spec.parse_value(f"[{value}]")
         if not isinstance(values, list) or not values:
             values = [parse_changes([f"{path}={word}"])[path] for word in value.split(",")]
         choices[path] = values
     return choices
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def open_spec(

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import mip
@@ -151,8 +150,7 @@ def _fit_folds(
     """Train a model for each fold of the rows of train and valid, and score their mean on test."""
     if isinstance(rows, mip.data.Shards):
         raise SpecError(f"{rows.name}: folds need all rows in memory: --set data.stream=false")
-    in_test = np.isin(rows.row_ids, parts.test.row_ids)
-    learned = rows.take(np.flatnonzero(~in_test))
+    learned = mip.model.outside_test(rows, parts)
     file = _read_folds(folds, spec, learned)
     column, *others = _fold_columns(file)
     if others:
@@ -403,8 +401,7 @@ def _read_folds(folds: Path, spec: mip.spec.Spec, table: mip.Table) -> mip.Table
     """Read a file of folds, or make as many as a number says, grouped as the spec splits."""
     if folds.exists() or not str(folds).isdigit():
         return mip.read(folds)
-    split = spec.data.split
-    made = mip.folds(table, int(str(folds)), 1, split.seed, split.stratify, split.group)
+    made = mip.model.deal_folds(spec, table, int(str(folds)))
     return mip.from_columns({"row": made.index.tolist(), "fold": made.texts("fold_0").tolist()})
 
 

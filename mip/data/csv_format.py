@@ -170,9 +170,10 @@ def _layout(
     cells = [next(parse_lines([line], sep, strict=False), []) for line in top]
     whole = _sample(path, encoding, sep, int(is_declared))
     n_titles = count_titles(cells, len(whole[-1]) if whole else 1, has_header)
-    rows = _sample(path, encoding, sep, n_titles + is_declared)
-    if n_titles and len(rows) > 1 and _width(rows) > 1:
-        return _width(rows), n_titles + is_declared
+    if n_titles:
+        rows = _sample(path, encoding, sep, n_titles + is_declared)
+        if len(rows) > 1 and _width(rows) > 1:
+            return _width(rows), n_titles + is_declared
     return _width(whole), 0
 
 

@@ -39,6 +39,8 @@ from .spec_files import with_files as with_files
 from .splitting import Parts as Parts
 from .splitting import are_parts as are_parts
 from .splitting import as_parts as as_parts
+from .splitting import deal_folds as deal_folds
+from .splitting import outside_test as outside_test
 from .splitting import parts as parts
 from .summaries import Summary as Summary
 from .summaries import summary as summary

@@ -15,6 +15,7 @@ from mip.data import (
     Table,
     TableLike,
     as_table,
+    folds,
     has_parts,
     read,
     split,
@@ -103,6 +104,19 @@ def parts(spec: Spec, rows: AnyTable | TableLike, base: str | Path = ".") -> Par
         column=config.column,
     )
     return Parts(*divided)
+
+
+def outside_test(rows: Table, split: Parts) -> Table:
+    """Return the rows of a table, split into parts, that are not those of test, in their order."""
+    return rows.take(np.flatnonzero(~np.isin(rows.row_ids, split.test.row_ids)))
+
+
+def deal_folds(spec: Spec, rows: Table, k: int) -> Table:
+    """Add the column `fold_0` of k folds, stratified or grouped as the spec splits (see
+    `mip.folds`).
+    """
+    config = spec.data.split
+    return folds(rows, k, 1, config.seed, config.stratify, config.group)
 
 
 def _by_fold(spec: Spec, table: Table, folds: Table) -> Parts[Table]:

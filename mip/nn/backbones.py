@@ -282,13 +282,9 @@ class FeatureExtractor(nn.Module):
         # Swin transformers have channels last, as have some models of timm, which declare it.
         declared = getattr(model, "output_fmt", "") == "NHWC"
         self.channels_last = declared or type(model).__name__.startswith("Swin")
-        try:
-            # `cut` is part of the names of parameters in files.
-            self.cut = _extractor(model, layer)
-        except Exception as error:  # tracing runs the model's code, which may raise anything
-            why = f"{type(error).__name__}: {str(error).partition('. ')[0]}"
-            text = f"feature_layer = '{layer}': the backbone cannot be cut there: {why}"
-            raise SpecError(text) from error
+        text = f"feature_layer = '{layer}': the backbone cannot be cut there"
+        # `cut` is part of the names of parameters in files.
+        self.cut = _extractor(model, [layer], text)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.cut(images)["0"]
@@ -337,13 +333,9 @@ class LevelFeatures(nn.Module):
                 f"feature_layer = '{LEVELS}' needs a backbone with maps of two resolutions or more"
             )
             raise SpecError(f"{text}, and at size {size} it has {len(layers)}")
-        try:
-            # `cut` is part of the names of parameters in files.
-            self.cut = _extractor(model, *layers)
-        except Exception as error:  # tracing runs the model's code, which may raise anything
-            why = f"{type(error).__name__}: {str(error).partition('. ')[0]}"
-            text = f"feature_layer = '{LEVELS}': the backbone cannot be traced: {why}"
-            raise SpecError(text) from error
+        text = f"feature_layer = '{LEVELS}': the backbone cannot be traced"
+        # `cut` is part of the names of parameters in files.
+        self.cut = _extractor(model, layers, text)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.cut(images).values()
@@ -398,7 +390,10 @@ def inner_model(backbone: nn.Module) -> nn.Module:
     return backbone.cut if isinstance(backbone, (FeatureExtractor, LevelFeatures)) else backbone
 
 
-def _extractor(model: nn.Module, *layers: str) -> nn.Module:
+def _extractor(model: nn.Module, layers: Sequence[str], cannot: str) -> nn.Module:
+    """Cut a model to what it computes in some of its modules, as a dict from "0" on. Raises
+    SpecError, whose text begins with `cannot`, for a model that cannot be traced.
+    """
     # timm's own function knows which of its modules cannot be traced.
     is_timm = type(model).__module__.startswith("timm.")
     library = "timm.models" if is_timm else "torchvision.models.feature_extraction"
@@ -406,7 +401,11 @@ def _extractor(model: nn.Module, *layers: str) -> nn.Module:
     with warnings.catch_warnings():
         # It warns if other parts of the graph differ between training and evaluation.
         warnings.filterwarnings("ignore", "NOTE: The nodes obtained by tracing")
-        return extract(model, {layer: str(k) for k, layer in enumerate(layers)})
+        try:
+            return extract(model, {layer: str(k) for k, layer in enumerate(layers)})
+        except Exception as error:  # tracing runs the model's code, which may raise anything
+            why = f"{type(error).__name__}: {str(error).partition('. ')[0]}"
+            raise SpecError(f"{cannot}: {why}") from error
 
 
 def freeze_until(backbone: nn.Module, until: str | None) -> tuple[nn.Module, ...]:

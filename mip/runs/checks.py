@@ -15,14 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mip.data import Shards, Table, folds
 from mip.errors import DataError, SpecError, hint
-from mip.model import (
-    Net,
-    Parts,
-    Plan,
-    matches_pattern,
-    short_path,
-    target_columns,
-)
+from mip.model import Net, Parts, Plan, matches_pattern, short_path, target_columns
 from mip.rng import seeded
 from mip.spec import Spec, Train
 from mip.train import State, path_of

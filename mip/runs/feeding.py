@@ -28,7 +28,7 @@ from mip.model import (
     with_features,
 )
 from mip.pipe import Pipe, augment, batch, collect, prefetch, sample, to, transform
-from mip.prediction import Ensemble, Predictor
+from mip.prediction import Ensemble, Predictor, evaluate
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.tree import Tree, concat, count_rows
 
@@ -74,6 +74,13 @@ def scoring_predictor(
     return evolve(predict, plan=plan)
 
 
+def score_rows(
+    predict: Predictor | Ensemble, rows: Table | Shards, context: Context
+) -> dict[str, float]:
+    """Score a model on rows, as `mip.evaluate` does, by a `scoring_predictor`."""
+    return evaluate(scoring_predictor(predict, rows, context), rows)
+
+
 def train_pipe(plan: Plan, table: Table | Shards, context: Context = DEFAULT_CONTEXT) -> Pipe:
     """Build the training pipe: shuffled, augmented, mixed; encoded once if the rows fit in memory.
     Residual branches are left out, for training does not read them.
@@ -82,10 +89,20 @@ def train_pipe(plan: Plan, table: Table | Shards, context: Context = DEFAULT_CON
     """
     plan, train = plan.fused, plan.spec.train
     rows = _encoded_rows(plan, table, train.batch_size, context)
-    # Batch norm has no variance over one row, so a last batch of one is left to another epoch.
-    drop_last = len(table) >= train.batch_size and len(table) % train.batch_size == 1
+    drop_last = count_batches(len(table), train.batch_size) * train.batch_size < len(table)
     shuffled = evolve(sample(shuffle=True, seed=train.seed)(rows), drop_last=drop_last)
     return pipe(shuffled, *_augmenting(plan), *_mixing(plan), *_moving(context))
+
+
+def count_batches(n_rows: int, batch_size: int) -> int:
+    """Count the batches of an epoch of training: batch norm has no variance over one row, so that a
+    last batch of one is left to another epoch.
+
+    >>> [count_batches(n_rows, 4) for n_rows in (1, 4, 5, 6)]
+    [1, 1, 1, 2]
+    """
+    n_full, rest = divmod(n_rows, batch_size)
+    return n_full + (rest > 0 and not (n_full and rest == 1))
 
 
 def _augmenting(plan: Plan) -> list[Callable[[Pipe], Pipe]]:

@@ -27,7 +27,7 @@ from mip.heads import Head, HoldsHeads, smooth_loss
 from mip.model import Net, Parts, Plan, build
 from mip.runs.checks import inner_folds
 from mip.runs.context import DEFAULT_CONTEXT, Context
-from mip.runs.feeding import feature_plan, rows_pipe
+from mip.runs.feeding import count_batches, feature_plan, rows_pipe
 from mip.runs.jobs import job_of_plan, with_updated_bn
 from mip.runs.shrinkage import Components, fit_correction, principal_components
 from mip.runs.warm_starts import Sources, load_sources
@@ -152,8 +152,7 @@ def _held_out_logits(
     """Return the logits of the branches that are joined, of models trained without a row's fold,
     for as many epochs as the state was: as the head makes them, of all rows, on the CPU.
     """
-    size = plan.spec.train.batch_size
-    epochs = state.step / (len(rows) // size + (len(rows) % size > 1) or 1)
+    epochs = state.step / count_batches(len(rows), plan.spec.train.batch_size)
     train = evolve(plan.spec.train, patience=None, restore_best=False, plateau=None)
     plan = evolve(plan, spec=evolve(plan.spec, train=train))
     held_out, indices = [], []

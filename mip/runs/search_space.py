@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,10 +10,10 @@ from attrs import frozen
 
 from mip.errors import SpecError
 from mip.heads import column_heads
-from mip.spec import Spec
+from mip.spec import Spec, parse_value
 
 if TYPE_CHECKING:
-    import optuna
+    from optuna.distributions import BaseDistribution
 
 _RANGE = re.compile(r"\s*([-+\d.eE_]+?)\s*\.\.\s*([-+\d.eE_]+)\s*")
 
@@ -28,29 +27,20 @@ class Range:
     low: float
     high: float
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether only whole numbers are tried."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-    @property
-    def is_log(self) -> bool:
-        """Whether numbers are tried on a log scale."""
-        return 0 < 10 * self.low <= self.high
-
-    def suggest(self, trial: optuna.Trial, name: str) -> Any:
-        """Let a trial choose a number."""
-        if self.is_whole:
-            return trial.suggest_int(name, int(self.low), int(self.high), log=self.is_log)
-        value = trial.suggest_float(name, self.low, self.high, log=self.is_log)
-        return min(max(float(f"{value:.3g}"), self.low), self.high)  # to be read, and written
-
-    def distribution(self) -> Any:
-        """Return what Optuna knows of the range."""
+    def distribution(self) -> BaseDistribution:
+        """Return what Optuna draws from."""
         from optuna.distributions import FloatDistribution, IntDistribution
 
-        kind: Any = IntDistribution if self.is_whole else FloatDistribution
-        return kind(self.low, self.high, log=self.is_log)
+        is_log = 0 < 10 * self.low <= self.high
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return IntDistribution(self.low, self.high, log=is_log)
+        return FloatDistribution(self.low, self.high, log=is_log)
+
+    def value(self, drawn: float) -> float:
+        """Return the value of a field: a fraction has three digits, to be read and written."""
+        if isinstance(drawn, int):
+            return drawn
+        return min(max(float(f"{drawn:.3g}"), self.low), self.high)
 
     def ends(self) -> tuple[Any, ...]:
         """The lowest and the highest."""
@@ -63,15 +53,15 @@ class Choices:
 
     texts: tuple[str, ...]
 
-    def suggest(self, trial: optuna.Trial, name: str) -> Any:
-        """Let a trial choose a value."""
-        return parse_value(trial.suggest_categorical(name, self.texts))
-
-    def distribution(self) -> Any:
-        """Return what Optuna knows of the choices."""
+    def distribution(self) -> BaseDistribution:
+        """Return what Optuna draws from."""
         from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(self.texts)
+
+    def value(self, drawn: str) -> Any:
+        """Return the value of a field."""
+        return parse_value(drawn)
 
     def ends(self) -> tuple[Any, ...]:
         """All values."""
@@ -106,14 +96,6 @@ def _read(name: str, text: str) -> Range | Choices:
         cure = "write a range, 1e-4..1e-2, or choices, 16,32"
         raise SpecError(f"tune: {name} = '{text}': one value leaves nothing to search; {cure}")
     return Choices(tuple(texts))
-
-
-def parse_value(text: str) -> Any:
-    """Read a value: TOML if possible, otherwise text."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def default_space(spec: Spec) -> dict[str, str]:

@@ -10,9 +10,9 @@ from attrs import evolve, field, frozen
 
 from mip.errors import MipError
 from mip.model import Parts
-from mip.prediction import Ensemble, Predictor, evaluate
+from mip.prediction import Ensemble, Predictor
 from mip.runs.context import DEFAULT_CONTEXT, Context, sharing_features
-from mip.runs.feeding import scoring_predictor
+from mip.runs.feeding import score_rows
 from mip.runs.runner import Run, run
 from mip.spec import Spec
 from mip.workers import parallel_map
@@ -79,11 +79,10 @@ def held_out_scores(
     predict: Predictor | Ensemble, parts: Parts, context: Context = DEFAULT_CONTEXT
 ) -> ScoresByPart:
     """Score a model on the valid and the test rows, if there are any."""
-    scores = {}
-    for name, rows in (("valid", parts.valid), ("test", parts.test)):
-        if len(rows):
-            scores[name] = evaluate(scoring_predictor(predict, rows, context), rows)
-    return scores
+    held_out = {"valid": parts.valid, "test": parts.test}
+    return {
+        name: score_rows(predict, rows, context) for name, rows in held_out.items() if len(rows)
+    }
 
 
 def outcome_or_error(run_one: Callable[[Trial], Outcome], trial: Trial) -> Outcome:

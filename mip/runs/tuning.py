@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import asdict, evolve, frozen
 
-from mip.data import Table, folds, read
+from mip.data import Table, read
 from mip.errors import FileError, MipError, SpecError, hint
 from mip.files import locked
 from mip.metrics import mode_of
-from mip.model import Parts, clean, fingerprint, parts
+from mip.model import Parts, clean, deal_folds, fingerprint, outside_test, parts
 from mip.output import write
-from mip.prediction import evaluate
 from mip.runs.context import DEFAULT_CONTEXT, Context, sharing_features
 from mip.runs.crossvalidation import crossval
+from mip.runs.feeding import score_rows
 from mip.runs.runner import relocate, run
 from mip.runs.search_space import Space, default_space, read_space
 from mip.runs.tables import write_json
@@ -108,7 +108,7 @@ def tune(
     split = parts(spec, rows, path.parent)
     if not k and not len(split.valid):
         raise SpecError(f"{path}: a search chooses by valid rows or by folds, and has neither")
-    dealt = _deal(spec, rows, split, k)
+    dealt = deal_folds(spec, outside_test(rows, split), k) if k else None
     spec = evolve(spec, tune=None)
     meaning = [dump(spec), named, metric, k, fingerprint(spec, split.train)]
     with locked(out), sharing_features(context) as sharing:
@@ -125,8 +125,12 @@ def tune(
         test = {"best": ended}
         if best.changes:
             test["before"] = run(spec, split, context=sharing)
-        scores = {name: evaluate(each.predict, split.test) for name, each in test.items()}
-    return Tuned(tuple(tried), best, chosen, scores if len(split.test) else {})
+        scores = {
+            name: score_rows(each.predict, split.test, sharing)
+            for name, each in test.items()
+            if len(split.test)
+        }
+    return Tuned(tuple(tried), best, chosen, scores)
 
 
 def _fixed_fields(path: Path, spec: Spec, ranges: Space, context: Context) -> dict[str, str]:
@@ -153,15 +157,6 @@ def _read_rows(spec: Spec, path: Path) -> Table:
     return clean(spec, read(path.parent / spec.data.table, spec.data.format))[0]
 
 
-def _deal(spec: Spec, rows: Table, split: Parts, k: int) -> Table | None:
-    """Deal the rows of train and valid into k folds, as the spec splits."""
-    if not k:
-        return None
-    learned = rows.take(np.flatnonzero(~np.isin(rows.row_ids, split.test.row_ids)))
-    by = spec.data.split
-    return folds(learned, k, 1, by.seed, by.stratify, by.group)
-
-
 def _score(
     path: Path, split: Parts, dealt: Table | None, metric: str, context: Context, trial: Tried
 ) -> Tried:
@@ -170,7 +165,8 @@ def _score(
     try:
         spec = load_spec(path, context.kinds, trial.changes)
         if dealt is None:
-            scores = [evaluate(run(spec, split, context=context).predict, split.valid)]
+            ended = run(spec, split, context=context)
+            scores = [score_rows(ended.predict, split.valid, context)]
         else:
             done = crossval(spec, dealt, "fold_0", context=context)
             scores = [dict(each) for each in done.scores]
@@ -197,6 +193,7 @@ def _search(
 ) -> None:
     """Run trials, besides those that were tried before, and write each into the journal."""
     began, study = time.monotonic(), _study(tried, ranges, mode)
+    distributions = _distributions(ranges)
     asked: dict[int, optuna.Trial] = {}
 
     def ask() -> Iterator[Tried]:
@@ -205,8 +202,8 @@ def _search(
         for number in range(max(len(tried), 1), n_trials):
             if time.monotonic() - began > 60 * minutes:
                 return
-            trial = asked[number] = study.ask()
-            changes = {name: values.suggest(trial, name) for name, values in ranges.items()}
+            trial = asked[number] = study.ask(distributions)
+            changes = {name: ranges[name].value(drawn) for name, drawn in trial.params.items()}
             yield Tried(number, {**fixed, **changes}, trial.params)
 
     with closing(parallel_map(score_one, ask(), workers)) as results:
@@ -238,7 +235,7 @@ def _study(tried: list[Tried], ranges: Space, mode: str) -> optuna.Study:
     sampler = optuna.samplers.TPESampler(seed=len(tried), constant_liar=True)
     direction: Any = f"{mode}imize"
     study = optuna.create_study(direction=direction, sampler=sampler)
-    distributions = {name: values.distribution() for name, values in ranges.items()}
+    distributions = _distributions(ranges)
     for done in tried:
         if done.chosen and not math.isnan(done.score):
             study.add_trial(
@@ -247,6 +244,10 @@ def _study(tried: list[Tried], ranges: Space, mode: str) -> optuna.Study:
                 )
             )
     return study
+
+
+def _distributions(ranges: Space) -> dict[str, Any]:
+    return {name: values.distribution() for name, values in ranges.items()}
 
 
 def _best(tried: list[Tried], mode: str, path: Path) -> Tried:

@@ -8,6 +8,7 @@ from .reading import from_dict as from_dict
 from .reading import load_spec as load_spec
 from .reading import parse as parse
 from .synonyms import fields_meant as fields_meant
+from .toml_text import parse_value as parse_value
 from .values import ParamGroup as ParamGroup
 from .values import Spec as Spec
 from .values import Split as Split

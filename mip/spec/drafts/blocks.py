@@ -16,7 +16,7 @@ from mip.spec.drafts.photos.absent import Absent
 from mip.spec.drafts.photos.greys import Greys
 from mip.spec.drafts.roles import Guess
 from mip.spec.drafts.targets.kinds import TargetGuess
-from mip.spec.drafts.toml_text import inline, key
+from mip.spec.toml_text import inline, key
 
 WIDTH = 200
 """The length of the longest comment."""

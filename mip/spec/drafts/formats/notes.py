@@ -20,7 +20,7 @@ from mip.spec.drafts.formats.numbers import (
     has_digit,
 )
 from mip.spec.drafts.formats.parts import has_several
-from mip.spec.drafts.toml_text import inline
+from mip.spec.toml_text import inline
 
 
 def explain_numbers(known: Mapping[str, int], writing: Writing, column: str) -> list[str]:

@@ -13,7 +13,7 @@ from attrs import evolve, fields, frozen
 
 from mip.data import ColumnFormat, with_ascii_digits
 from mip.spec.drafts.distinct_cells import without_blanks
-from mip.spec.drafts.toml_text import inline
+from mip.spec.toml_text import inline
 
 _CURRENCIES = "AUD BRL CAD CHF CNY CZK DKK EUR GBP HKD HUF INR JPY MXN NOK NZD PLN RUB SEK SGD USD"
 _CURRENCY = rf"[A-Z]{{0,3}}[$€£¥₹₽₩₺₪₫₱฿₦]|{_CURRENCIES.replace(' ', '|')}"

@@ -21,7 +21,7 @@ from mip.spec.drafts.targets.kinds import (
     find_scale,
     may_be_missing,
 )
-from mip.spec.drafts.toml_text import inline
+from mip.spec.toml_text import inline
 
 FRACTIONS = (0.7, 0.15, 0.15)
 """The shares of the rows that train, choose and test."""

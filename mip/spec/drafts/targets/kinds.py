@@ -16,7 +16,7 @@ from mip.errors import DataError, quote
 from mip.spec.drafts.distinct_cells import DistinctCells
 from mip.spec.drafts.formats.numbers import MISSING_WORDS
 from mip.spec.drafts.roles import MAX_CATEGORIES, guess_number, known_numbers
-from mip.spec.drafts.toml_text import inline
+from mip.spec.toml_text import inline
 
 SCALES = (
     "none|very low|low|minor|mild|medium|moderate|normal|high|major|severe|very high|extreme"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,18 @@ def inline(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value % 1 == 0:
         return f"{value:_.0f}"
     return tomli_w.dumps({"x": value}).strip().removeprefix("x = ")
+
+
+def parse_value(text: str) -> Any:
+    """Read a value: TOML if possible, otherwise text.
+
+    >>> parse_value("1e-3"), parse_value("[8, 4]"), parse_value("resnet18")
+    (0.001, [8, 4], 'resnet18')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def key(name: str) -> str:
