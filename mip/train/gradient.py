@@ -186,13 +186,13 @@ def bound_tensors(slots: Slots, tensors: Params) -> Iterator[None]:
 
 def eager(net: nn.Module, objective: Objective) -> Backward:
     """Compute gradients operation by operation, with the tensors bound to the module's slots."""
-    slots, written_buffers = tensor_slots(net), _written_buffers(net)
+    slots, written = tensor_slots(net), written_buffers(net)
 
     def backward(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Grads:
         leaves = {path: param.detach().requires_grad_() for path, param in params.items()}
         # A step that fails must not change the buffers of the state.
-        written = written_buffers()
-        buffers = {k: t.clone() if k in written else t for k, t in buffers.items()}
+        writable = written()
+        buffers = {k: t.clone() if k in writable else t for k, t in buffers.items()}
         with bound_tensors(slots, leaves | buffers):
             loss, predictions = objective(net, batch)
             if not loss.requires_grad:
@@ -211,7 +211,7 @@ def eager(net: nn.Module, objective: Objective) -> Backward:
     return backward
 
 
-def _written_buffers(net: nn.Module) -> Callable[[], set[str]]:
+def written_buffers(net: nn.Module) -> Callable[[], set[str]]:
     """Return a function that tells which buffers a forward pass may write to, by path: those of
     batch norms in evaluation mode, of which a frozen backbone has hundreds, are only read.
     """

@@ -118,6 +118,18 @@ def test_training_on_features_is_training_on_pixels(more):
     assert runs[0].plan == runs[1].plan
 
 
+@pytest.mark.parametrize("average", [{"ema": 0.5}, {"swa": 0.5}])
+@pytest.mark.parametrize("context", [FEATURES, PIXELS])
+def test_averages_keep_the_statistics_of_a_frozen_backbone(monkeypatch, average, context):
+    def pretrain(image, module):
+        module.backbone[1].running_var.fill_(7.0)
+
+    monkeypatch.setattr(Image, "pretrain", pretrain)
+    state = mip.run(spec_of(train=average), (TABLE,), context=context).state
+    statistics = state.buffers["body.branch.photo.backbone.1.running_var"]
+    assert statistics.tolist() == [7.0, 7.0]
+
+
 def test_the_model_of_a_run_reads_photos(tmp_path):
     ended = mip.run(spec_of(), (TABLE,), out=tmp_path / "run", context=FEATURES)
     predict = mip.load(tmp_path / "run/model.safetensors")
