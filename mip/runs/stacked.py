@@ -12,13 +12,13 @@ from attrs import asdict, evolve
 from mip.compare import differences
 from mip.errors import SpecError
 from mip.files import save
-from mip.model import Net, Plan
+from mip.model import Net, Plan, param_groups
 from mip.optim import stack_optimizers
 from mip.output import check_output
 from mip.runs.checks import check_finite
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job, prepare_job
-from mip.runs.optimizers import make_optimizer
+from mip.runs.optimizers import first_batches, make_optimizer
 from mip.runs.runner import Run
 from mip.runs.trials import Outcome, Trial, held_out_scores, outcome_or_error
 from mip.runs.warm_starts import build_warm, load_sources
@@ -105,17 +105,28 @@ def _shared(trial: Trial) -> dict[str, Any]:
 
 
 def _fit(job: Job, plans: Sequence[Plan], nets: Sequence[Net]) -> tuple[State, History]:
-    optimizers = [make_optimizer(plan.spec.train, job.steps) for plan in plans]
+    trains = [plan.spec.train for plan in plans]
+    groups = [param_groups(plan, net) for plan, net in zip(plans, nets, strict=True)]
+    optimizers = [
+        make_optimizer(train, job.steps, each) for train, each in zip(trains, groups, strict=True)
+    ]
     states = [
         init(net, optimizer, plan.spec.train.seed)
         for net, optimizer, plan in zip(nets, optimizers, plans, strict=True)
     ]
+    starts = [
+        first_batches(train, job.steps, each) for train, each in zip(trains, groups, strict=True)
+    ]
+    if any(each != starts[0] for each in starts):
+        cure = "which train.accumulate and train.group decide too"
+        raise SpecError(f"finetune.after: all models must begin with the same batch, {cure}")
     step = train_step(
         nets[0],
         job.plan.loss,
         stack_optimizers(optimizers),
         gradient_engine=vmapped,
         precision=job.plan.spec.train.precision,
+        starts=starts[0],
     )
     histories = [History()]
 

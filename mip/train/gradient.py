@@ -8,12 +8,13 @@ autograd's backward pass gained nothing on the CPU.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
+from toolz import dissoc
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -317,6 +318,29 @@ def vmapped(net: nn.Module, objective: Objective) -> Backward:
             return torch.func.vmap(of_model, randomness="different")(params, buffers)
 
     return backward
+
+
+def holding(backward: Backward, held: Collection[str]) -> Backward:
+    """Hold the parameters with the paths `held` fixed, as buffers are: their gradients are 0, and
+    cost nothing.
+
+    >>> net = nn.Linear(1, 1)
+    >>> backward = eager(net, lambda forward, batch: (forward(batch).mean(), ()))
+    >>> params = trainable_params(net)
+    >>> holding(backward, {"weight"})(params, {}, torch.ones(1, 1), None).grads
+    {'weight': tensor([[0.]]), 'bias': tensor([1.])}
+    """
+    if not held:
+        return backward
+
+    def partial(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Grads:
+        fixed = {path: params[path] for path in held}
+        made = backward(dissoc(params, *held), buffers | fixed, batch, scale)
+        grads = {path: torch.zeros_like(param) for path, param in params.items() if path in held}
+        grads = {path: (grads | made.grads)[path] for path in params}
+        return made._replace(grads=grads, buffers=dissoc(made.buffers, *held))
+
+    return partial
 
 
 def match_strides(grads: Params, params: Params) -> Params:
