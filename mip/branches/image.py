@@ -58,6 +58,7 @@ from mip.nn import (
     Function,
     GlobalPool,
     backbone_error,
+    checkpoint_blocks,
     file_digest,
     freeze_until,
     inner_model,
@@ -111,7 +112,8 @@ class Image:
     normalized as the weights expect: by `mean` and `std` of each channel, from 0 to 1, if these are
     given, otherwise as the library says. `freeze` freezes "all" of the backbone, or everything up
     to the named module; frozen batch norms use their running statistics. `finetune` says how the
-    rest of a pretrained backbone is trained (`Finetune`).
+    rest of a pretrained backbone is trained (`Finetune`). With `gradient_checkpointing` training
+    needs less memory and more time (`mip.nn.checkpoint_blocks`).
 
     The features are those before the classifier, or those of the module `feature_layer`, which may
     also be "levels": the means and maxima of the backbone's maps at its last four resolutions. A
@@ -144,6 +146,7 @@ class Image:
     )
     freeze: str | None = None
     finetune: Finetune | None = field(default=None, kw_only=True)
+    gradient_checkpointing: bool = field(default=False, kw_only=True)
     depth: int = field(default=1, kw_only=True, validator=[gt(0), le(64)])
     stride: int = field(default=2, kw_only=True, validator=in_((1, 2)))
     separable: bool = field(default=False, kw_only=True)
@@ -186,6 +189,9 @@ class Image:
         if self.finetune and self.freeze == "all":
             none = "freeze = 'all' trains none of the backbone"
             raise FieldError("finetune", f"must be left out: {none}")
+        if self.gradient_checkpointing and self.feature_layer is not None:
+            whole = "with 'feature_layer' the backbone's blocks are taken apart"
+            raise FieldError("gradient_checkpointing", f"must be left out: {whole}")
         if self.feature_layer == LEVELS and self.global_pool != "avg":
             raise FieldError("global_pool", f"must be left out: '{LEVELS}' have two pools")
         if self.of_library and self.global_pool != "avg" and self.feature_layer is None:
@@ -340,6 +346,9 @@ class Image:
         """
         backbone, shape = sized_backbone(self)
         inner = inner_model(backbone)
+        if self.gradient_checkpointing and not checkpoint_blocks(backbone):
+            none = f"the {self.backbone_name} backbone has no blocks"
+            raise SpecError(f"gradient_checkpointing must be left out: {none}")
         frozen = freeze_until(inner.train(), self.freeze)
         if self.finetune:
             if all(not param.requires_grad for param in inner.parameters()):

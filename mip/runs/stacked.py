@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import asdict, evolve
 
+from mip.branches import leaf_branches, path_in_spec
 from mip.compare import differences
 from mip.errors import SpecError
 from mip.files import save
@@ -89,12 +90,16 @@ def _check_stackable(trials: Sequence[Trial]) -> None:
             only = f"only {', '.join(PER_MODEL_FIELDS)} may"
             raise SpecError(f"{trial.name}: {name} differs; {only}")
     train = trials[0].spec.train
-    asked = [name for name in UNSUPPORTED_FIELDS if getattr(train, name)]
-    asked += ["precision = 'float16'"] if train.precision == "float16" else []
-    if trials[0].spec.fusion.residual:
-        raise SpecError("fusion.residual needs a model that is trained alone")
+    asked = [f"train.{name}" for name in UNSUPPORTED_FIELDS if getattr(train, name)]
+    asked += ["train.precision = 'float16'"] if train.precision == "float16" else []
+    asked += ["fusion.residual"] if trials[0].spec.fusion.residual else []
+    asked += [
+        f"{path_in_spec(path)}.gradient_checkpointing"
+        for path, branch in leaf_branches(trials[0].spec.root)
+        if getattr(branch, "gradient_checkpointing", False)
+    ]
     if asked:
-        raise SpecError(f"train.{asked[0]} needs a model that is trained alone")
+        raise SpecError(f"{asked[0]} needs a model that is trained alone")
 
 
 def _shared(trial: Trial) -> dict[str, Any]:

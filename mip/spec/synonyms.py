@@ -89,6 +89,7 @@ FIELDS: Mapping[str, Words] = {
         "feature_layer": "layer output_layer hook",
         "finetune": "fine_tune fine_tuning finetuning unfreeze discriminative_lr",
         "freeze": "frozen trainable freeze_backbone",
+        "gradient_checkpointing": "grad_checkpointing activation_checkpointing recompute",
         "global_pool": "global_pooling global_pool_type include_top",
         "layers": "hidden hidden_layers hidden_dims hidden_sizes hidden_units n_layers units",
         "max_length": "max_len max_tokens sequence_length seq_len truncate",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from copy import deepcopy
 from functools import partial
 from itertools import pairwise
 
@@ -14,7 +16,7 @@ from conftest import bits
 import mip
 from mip.errors import SpecError
 from mip.model import as_parts, param_groups
-from mip.nn import layer_groups
+from mip.nn import checkpoint_blocks, layer_groups
 from mip.rng import derive, seeded
 from mip.runs import Trial, prepare_job, run_stacked, run_trials
 from mip.train import compiled, eager
@@ -58,6 +60,17 @@ def states_of(job):
 
 def backbone_of(state):
     return {path: leaf for path, leaf in state.params.items() if path.startswith(BACKBONE)}
+
+
+class Block(torch.nn.Module):
+    """Whatever it holds, as one block."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
 
 
 # When the backbone is trained.
@@ -229,7 +242,53 @@ def test_a_range_test_of_learning_rates_has_the_groups():
     assert len(curve.lrs) > 1
 
 
+# With less memory.
+
+
+@pytest.mark.parametrize(
+    ("train", "more"),
+    [
+        ({}, {}),
+        ({"sam": 0.05, "precision": "bfloat16"}, {}),
+        ({}, {"backbone": "timm/test_vit", "size": 32}),
+        ({}, {"backbone": "timm/test_efficientnet", "size": 32, "finetune": {"after": 0.5}}),
+    ],
+)
+def test_checkpointing_changes_nothing(train, more):
+    if "backbone" in more:
+        pytest.importorskip("timm")
+    plain, checkpointed = (
+        states_of(job_of(train=train, gradient_checkpointing=on, **more))[-1]
+        for on in (False, True)
+    )
+    assert bits(checkpointed.params) == bits(plain.params)
+    assert bits(checkpointed.buffers) == bits(plain.buffers)
+
+
+def test_checkpointing_keeps_dropout_and_statistics_with_less_memory():
+    def run(net):
+        kept = {}
+        pack = lambda leaf: kept.update({leaf.data_ptr(): leaf.nbytes}) or leaf  # noqa: E731
+        with seeded(1), torch.autograd.graph.saved_tensors_hooks(pack, lambda leaf: leaf):
+            loss = net(torch.ones(4, 6)).square().mean()
+        with seeded(2):
+            loss.backward()
+        return sum(kept.values()), [leaf.grad for leaf in net.parameters()], [*net.buffers()]
+
+    layers = [torch.nn.Linear(6, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.5)]
+    net = torch.nn.Sequential(torch.nn.Sequential(*layers, torch.nn.Linear(6, 6))).train()
+    block = torch.nn.Sequential(OrderedDict(block1=Block(net)))
+    plain, copied = deepcopy(block), deepcopy(block)
+    assert checkpoint_blocks(copied) == 1
+    copied = deepcopy(copied)  # whose blocks are its own
+    ours, theirs = run(copied), run(plain)
+    assert ours[0] < theirs[0] / 2
+    assert bits(ours[1:]) == bits(theirs[1:])
+
+
 # What cannot be.
+
+NO_BLOCKS = r"photo\.gradient_checkpointing must be left out: the conv backbone has no blocks"
 
 
 @pytest.mark.parametrize(
@@ -237,6 +296,15 @@ def test_a_range_test_of_learning_rates_has_the_groups():
     [
         ({"freeze": "all"}, "branch.photo.finetune must be left out: freeze = 'all' trains none"),
         ({"freeze": "5"}, r"branch\.photo\.finetune trains nothing: freeze = '5' is all of the"),
+        ({"gradient_checkpointing": True, "backbone": "conv", "base_channels": 16}, NO_BLOCKS),
+        (
+            {"gradient_checkpointing": True, "backbone": "resnet18", "feature_layer": "layer2"},
+            "checkpointing must be left out: with 'feature_layer' the backbone's blocks are taken",
+        ),
+        (
+            {"gradient_checkpointing": True, "train": {"compile": True}},
+            r"train\.compile must be left out: branch\.photo\.gradient_checkpointing cannot be",
+        ),
         ({"finetune": {"after": 1.0}}, r"branch\.photo\.finetune\.after must be < 1"),
         ({"finetune": {"decay": 0.7}}, "finetune.decay is not a field; did you mean 'layer_decay'"),
         ({"finetune": {"lr": 0.7}}, "finetune.lr is not a field; did you mean 'lr_scale'"),
