@@ -66,6 +66,7 @@ from mip.nn import (
     load_pretrained,
     read_tensors,
     source_of,
+    split_after,
 )
 
 LOOKED_AT = 10
@@ -332,10 +333,10 @@ class Image:
     def with_features(
         self, module: nn.Module, augmented: bool, folder: Path | None
     ) -> Image | PhotoFeatures | ViewFeatures:
-        """Return a branch that encodes rows to the features of their photos, if the backbone of the
-        module is frozen.
+        """Return a branch that encodes rows to what the frozen part of the module's backbone makes
+        of their photos, if there is one.
         """
-        if not (isinstance(module, PhotoNet) and module.has_frozen_backbone):
+        if not (isinstance(module, PhotoNet) and (module.has_frozen_backbone or module.split)):
             return self
         augmented = augmented and self.augmentation != Augment()
         return photo_features(self, module, augmented, folder)
@@ -366,7 +367,15 @@ class Image:
             learn_missing=self.missing == "learn",
             frozen=frozen,
             channels_last=self.backbone in BUILT_IN,
+            split=self._split(backbone),
         )
+
+    def _split(self, backbone: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+        if self.freeze in {None, "all"} or inner_model(backbone) is not backbone:
+            return None
+        first, rest = split_after(backbone, str(self.freeze))
+        trained = [any(p.requires_grad for p in part.parameters()) for part in (first, rest)]
+        return (first, rest) if trained == [False, True] else None
 
     def param_groups(self, module: nn.Module) -> Sequence[LayerGroup]:
         """Return the layer groups of the backbone, if it is fine-tuned."""

@@ -1,4 +1,4 @@
-"""Fine-tuning a large backbone: its layer groups, and its memory.
+"""Fine-tuning a large backbone: its layer groups, its frozen part, and its memory.
 
 A layer group is what has one learning rate. A block is what a backward pass computes again, if it
 is to keep less of the forward pass.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -47,6 +49,41 @@ def layer_groups(model: nn.Module) -> dict[str, list[str]]:
 def _group_name(path: str) -> str:
     numbered = re.match(r"(?:[^.\d]+\.)*[^.]*\d[^.]*(?=\.)", path)
     return numbered[0] if numbered else path.rpartition(".")[0] or "stem"
+
+
+def split_after(model: nn.Module, path: str) -> tuple[nn.Module, nn.Module]:
+    """Split a model behind one of its modules: all modules up to that one, one after another, and
+    the model without them. Both share their parameters with the model.
+
+    The second computes of the result of the first what the model computes, if the model begins by
+    running its modules in their order, as convolutional nets do. That must be tried.
+
+    >>> import torchvision
+    >>> model, x = torchvision.models.resnet18().eval(), torch.zeros(1, 3, 32, 32)
+    >>> first, rest = split_after(model, "layer3.0")
+    >>> torch.equal(rest(first(x)), model(x)), first(x).shape
+    (True, torch.Size([1, 256, 2, 2]))
+    """
+    rest = inner = _with_own_modules(model)
+    *outer, last = path.split(".")
+    first = list[nn.Module]()
+    for name in (*outer, last):
+        for before in takewhile(lambda other: other != name, list(inner._modules)):  # noqa: B023
+            first += _taken(inner, before)
+        if name is not last:
+            inner._modules[name] = inner = _with_own_modules(inner.get_submodule(name))
+    return nn.Sequential(*first, *_taken(inner, last)), rest
+
+
+def _with_own_modules(module: nn.Module) -> nn.Module:
+    copied = copy(module)
+    copied._modules = dict(module._modules)
+    return copied
+
+
+def _taken(module: nn.Module, name: str) -> list[nn.Module]:
+    child, module._modules[name] = module._modules[name], nn.Identity()
+    return [] if child is None else [child]
 
 
 def checkpoint_blocks(model: nn.Module) -> int:
