@@ -28,8 +28,12 @@ class Finetune:
     after: float = field(default=0.0, validator=[ge(0), lt(1)])
 
     def param_groups(self, backbone: nn.Module) -> Sequence[LayerGroup]:
-        """Return the layer groups of a backbone that are trained, from the input on."""
+        """Return the layer groups of a backbone that are trained, from the input on; one of all its
+        parameters if they have one learning rate.
+        """
         groups = layer_groups(backbone)
+        if self.layer_decay == 1:
+            groups = {"backbone": [path for paths in groups.values() for path in paths]}
         factors = [self.layer_decay**k for k in reversed(range(len(groups)))]
         return [
             LayerGroup(name, tuple(paths), self.lr_scale * factor, self.after)
