@@ -2,6 +2,7 @@ from .boolean import Boolean as Boolean
 from .categorical import Categorical as Categorical
 from .continuous import Continuous as Continuous
 from .datetime import Datetime as Datetime
+from .finetune import Finetune as Finetune
 from .ft_transformer import FtTransformer as FtTransformer
 from .fuse import Fuse as Fuse
 from .fuse import Fusion as Fusion
@@ -15,6 +16,8 @@ from .protocol import Facts as Facts
 from .protocol import FindsConversions as FindsConversions
 from .protocol import FindsProblems as FindsProblems
 from .protocol import FindsUnseen as FindsUnseen
+from .protocol import GroupsParams as GroupsParams
+from .protocol import LayerGroup as LayerGroup
 from .protocol import Problem as Problem
 from .protocol import branches as branches
 from .protocol import files_of as files_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -17,10 +17,12 @@ from attrs.converters import optional
 from attrs.validators import ge, gt, in_, instance_of, le
 from torch import Tensor, nn
 
+from mip.branches.finetune import Finetune, batch_norms
 from mip.branches.photo_features import PhotoFeatures, ViewFeatures, photo_features
 from mip.branches.photo_net import PhotoNet, sized_backbone
 from mip.branches.protocol import (
     Facts,
+    LayerGroup,
     Problem,
     column_names,
     dropout_field,
@@ -29,7 +31,7 @@ from mip.branches.protocol import (
     lazy_layers,
 )
 from mip.data import Rows, Table
-from mip.errors import DataError, FieldError, MipWarning
+from mip.errors import DataError, FieldError, MipWarning, SpecError
 from mip.fields import MinLength, choice
 from mip.images import (
     Augment,
@@ -56,6 +58,7 @@ from mip.nn import (
     Function,
     GlobalPool,
     backbone_error,
+    checkpoint_blocks,
     file_digest,
     freeze_until,
     inner_model,
@@ -63,6 +66,7 @@ from mip.nn import (
     load_pretrained,
     read_tensors,
     source_of,
+    split_after,
 )
 
 LOOKED_AT = 10
@@ -108,7 +112,9 @@ class Image:
     them, which may hold more: safetensors, or a checkpoint of torch (.pt, .pth, .bin). Pixels are
     normalized as the weights expect: by `mean` and `std` of each channel, from 0 to 1, if these are
     given, otherwise as the library says. `freeze` freezes "all" of the backbone, or everything up
-    to the named module; frozen batch norms use their running statistics.
+    to the named module; frozen batch norms use their running statistics. `finetune` says how the
+    rest of a pretrained backbone is trained (`Finetune`). With `gradient_checkpointing` training
+    needs less memory and more time (`mip.nn.checkpoint_blocks`).
 
     The features are those before the classifier, or those of the module `feature_layer`, which may
     also be "levels": the means and maxima of the backbone's maps at its last four resolutions. A
@@ -140,6 +146,8 @@ class Image:
         default=None, converter=optional(tuple), kw_only=True
     )
     freeze: str | None = None
+    finetune: Finetune | None = field(default=None, kw_only=True)
+    gradient_checkpointing: bool = field(default=False, kw_only=True)
     depth: int = field(default=1, kw_only=True, validator=[gt(0), le(64)])
     stride: int = field(default=2, kw_only=True, validator=in_((1, 2)))
     separable: bool = field(default=False, kw_only=True)
@@ -179,6 +187,12 @@ class Image:
                     f" but files ({', '.join(WEIGHTS_SUFFIXES)})" if name == "pretrained" else ""
                 )
                 raise FieldError(name, f"must be left out: {none}{files}")
+        if self.finetune and self.freeze == "all":
+            none = "freeze = 'all' trains none of the backbone"
+            raise FieldError("finetune", f"must be left out: {none}")
+        if self.gradient_checkpointing and self.feature_layer is not None:
+            whole = "with 'feature_layer' the backbone's blocks are taken apart"
+            raise FieldError("gradient_checkpointing", f"must be left out: {whole}")
         if self.feature_layer == LEVELS and self.global_pool != "avg":
             raise FieldError("global_pool", f"must be left out: '{LEVELS}' have two pools")
         if self.of_library and self.global_pool != "avg" and self.feature_layer is None:
@@ -319,10 +333,10 @@ class Image:
     def with_features(
         self, module: nn.Module, augmented: bool, folder: Path | None
     ) -> Image | PhotoFeatures | ViewFeatures:
-        """Return a branch that encodes rows to the features of their photos, if the backbone of the
-        module is frozen.
+        """Return a branch that encodes rows to what the frozen part of the module's backbone makes
+        of their photos, if there is one.
         """
-        if not (isinstance(module, PhotoNet) and module.has_frozen_backbone):
+        if not (isinstance(module, PhotoNet) and (module.has_frozen_backbone or module.split)):
             return self
         augmented = augmented and self.augmentation != Augment()
         return photo_features(self, module, augmented, folder)
@@ -333,6 +347,15 @@ class Image:
         """
         backbone, shape = sized_backbone(self)
         inner = inner_model(backbone)
+        if self.gradient_checkpointing and not checkpoint_blocks(backbone):
+            none = f"the {self.backbone_name} backbone has no blocks"
+            raise SpecError(f"gradient_checkpointing must be left out: {none}")
+        frozen = freeze_until(inner.train(), self.freeze)
+        if self.finetune:
+            if all(not param.requires_grad for param in inner.parameters()):
+                text = f"trains nothing: freeze = '{self.freeze}' is all of the backbone"
+                raise SpecError(f"finetune {text}")
+            frozen += batch_norms(inner)
         return PhotoNet(
             backbone,
             shape,
@@ -342,9 +365,28 @@ class Image:
             mean=facts["mean"],
             std=facts["std"],
             learn_missing=self.missing == "learn",
-            frozen=freeze_until(inner.train(), self.freeze),
+            frozen=frozen,
             channels_last=self.backbone in BUILT_IN,
+            split=self._split(backbone),
         )
+
+    def _split(self, backbone: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+        if self.freeze in {None, "all"} or inner_model(backbone) is not backbone:
+            return None
+        first, rest = split_after(backbone, str(self.freeze))
+        trained = [any(p.requires_grad for p in part.parameters()) for part in (first, rest)]
+        return (first, rest) if trained == [False, True] else None
+
+    def param_groups(self, module: nn.Module) -> Sequence[LayerGroup]:
+        """Return the layer groups of the backbone, if it is fine-tuned."""
+        if self.finetune is None:
+            return []
+        inner = inner_model(module.get_submodule("backbone"))
+        prefix = next(path for path, part in module.named_modules() if part is inner)
+        return [
+            group._replace(params=tuple(f"{prefix}.{path}" for path in group.params))
+            for group in self.finetune.param_groups(inner)
+        ]
 
     def augment(self, inputs: Photos, key: int, row_ids: Tensor) -> Photos:
         """Change the pixels of a training batch; random draws depend only on key and row id."""

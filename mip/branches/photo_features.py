@@ -1,7 +1,8 @@
-"""Features of photos: what a frozen backbone computes of them, which is the same in every epoch.
+"""Features of photos: what the frozen part of a backbone computes of them, which is the same in
+every epoch: the vectors behind all of it, or maps in its midst.
 
-An image branch with a frozen backbone is replaced by one of these while rows are encoded for
-training and scoring; its module takes the features in the place of pixels.
+An image branch with a frozen part is replaced by one of these while rows are encoded for training
+and scoring; its module takes the features in the place of pixels.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ AT_ONCE = {"cpu": 8, "cuda": 256}
 
 
 class Features(TypedDict):
-    """Features of the photos of n rows, float32 [n, k, d], or of their views [n, views, k, d]; and
+    """Features of the photos of n rows, float32 [n, k, …], or of their views [n, views, k, …]; and
     `present` as in `Photos`.
     """
 
@@ -50,12 +51,14 @@ class PhotoFeatures:
     they are, or of a view of them for each key of `views`.
 
     They are kept in `folder`, if there is one, and computed once. `net` is the branch's module, a
-    copy that nobody trains; `digest` is that of its backbone.
+    copy that nobody trains; `shape` is that of a photo's features, and `digest` that of what
+    computes them.
     """
 
     kind = "photo_features"
     image: Image
     net: PhotoNet
+    shape: torch.Size
     digest: str
     views: tuple[int, ...] = ()
     folder: Path | None = None
@@ -92,7 +95,7 @@ class PhotoFeatures:
             encode=compute,
             shapes={
                 # First, because numbers of four bytes begin at multiples of four.
-                "features": (torch.float32, (*views, k, self.net.num_features)),
+                "features": (torch.float32, (*views, k, *self.shape)),
                 "present": (torch.int8, (k,)),
             },
             key=(*self.image.cache_key(facts), self.digest, self.views, self._augmentation()),
@@ -115,13 +118,17 @@ class PhotoFeatures:
     @torch.no_grad()
     def _run(self, photos: Photos) -> Tensor:
         pixels, (n, k) = photos["pixels"].flatten(0, 1), photos["present"].shape
-        features = torch.zeros(n * k, self.net.num_features)
+        features = torch.zeros(n * k, *self.shape)
         device = self.net.mean.device
-        there = (photos["present"] == 1).flatten().nonzero().flatten()
+        is_there = (photos["present"] == 1).flatten()
         with _one_thread():
-            for index in there.split(AT_ONCE.get(device.type, 32)):
-                features[index] = self.net.features(pixels[index].to(device)).cpu()
-        return features.view(n, k, self.net.num_features)
+            for index in is_there.nonzero().flatten().split(AT_ONCE.get(device.type, 32)):
+                features[index] = self.net.frozen_features(pixels[index].to(device)).cpu()
+            if self.net.split and not is_there.all():
+                # Black photos take part in the statistics of the batch norms that are trained.
+                black = torch.zeros_like(pixels[:1], device=device)
+                features[~is_there] = self.net.frozen_features(black).cpu()
+        return features.view(n, k, *self.shape)
 
 
 @contextmanager
@@ -159,7 +166,7 @@ class ViewFeatures:
         return self.views.absent(inputs)
 
     def encode(self, facts: Facts, table: Table) -> Features:
-        """Return the features of all views: float32 [n, views, k, d]."""
+        """Return the features of all views: float32 [n, views, k, …]."""
         return self.views.encode(facts, table)
 
     def cache(self, facts: Facts, table: Table, folder: Path) -> CachedRows | LazyRows:
@@ -167,7 +174,7 @@ class ViewFeatures:
         return self.views.cache(facts, table, folder)
 
     def augment(self, inputs: Features, key: int, row_ids: Tensor) -> Features:
-        """Draw a view for each row: features [n, k, d]. Draws depend only on key and row id."""
+        """Draw a view for each row: features [n, k, …]. Draws depend only on key and row id."""
         features, n_views = inputs["features"], len(self.views.views)
         draws = uniform(derive("view", key), row_ids, 1).flatten()
         chosen = (draws * n_views).long().clamp(max=n_views - 1)
@@ -176,30 +183,36 @@ class ViewFeatures:
 
 def photo_features(
     image: Image, net: PhotoNet, augmented: bool, folder: Path | None
-) -> PhotoFeatures | ViewFeatures:
-    """Make the branch that runs the frozen backbone of `net` when it encodes rows, of `VIEWS` views
-    of each photo if they are `augmented`.
+) -> Image | PhotoFeatures | ViewFeatures:
+    """Make the branch that runs the frozen part of the backbone of `net` when it encodes rows, of
+    `VIEWS` views of each photo if they are `augmented`; the branch itself if there is no such part,
+    or the rest cannot be run without it.
     """
+    photo = (torch.arange(3 * image.size**2) % 251).to(torch.uint8).view(1, 3, image.size, -1)
+    photo = photo.to(net.mean.device)
     net = deepcopy(net).eval().requires_grad_(False)
+    if not (net.has_frozen_backbone or net.can_split(photo)):
+        return image
     net.channels_last = True  # without gradients that is as fast for all nets, and faster for most
     # The same views for every seed, so that runs with other seeds share them.
     views = [derive("view", number) for number in range(VIEWS if augmented else 0)]
-    features = PhotoFeatures(image, net, backbone_digest(net, image.size), tuple(views), folder)
+    shape, digest = net.frozen_features(photo).shape[1:], backbone_digest(net, photo)
+    features = PhotoFeatures(image, net, shape, digest, tuple(views), folder)
     return ViewFeatures(features) if augmented else features
 
 
 @torch.no_grad()
-def backbone_digest(net: PhotoNet, size: int) -> str:
-    """Return a digest of all that decides about a photo's features: the tensors of the backbone,
-    and what it makes of them, as three digits for one photo.
+def backbone_digest(net: PhotoNet, photo: Tensor) -> str:
+    """Return a digest of all that decides about a photo's features: the tensors of the frozen part
+    of the backbone, and what it makes of them, as three digits for one photo.
     """
     digest = hashlib.sha256()
-    named = {**net.backbone.state_dict(), "mean": net.mean, "std": net.std}
+    frozen = net.split[0] if net.split else net.backbone
+    named = {**frozen.state_dict(), "mean": net.mean, "std": net.std}
     for name, tensor in sorted(named.items()):
         digest.update(f"{name} {tensor.dtype} {[*tensor.shape]} ".encode())
         digest.update(_bytes_of(tensor))
-    photo = (torch.arange(3 * size * size) % 251).to(torch.uint8).view(1, 3, size, size)
-    features = net.features(photo.to(net.mean.device))
+    features = net.frozen_features(photo)
     digest.update(f"{[*features.shape]} {features.double().mean():.3g}".encode())
     return digest.hexdigest()
 

@@ -97,11 +97,12 @@ class PhotoNet(nn.Module):
     """Run every photo of a row through one backbone, pool the features, and run layers.
 
     Features have a `shape`: (d,), or for a feature map (channels, h, w). Takes `Photos`, or what
-    `features` has computed of them in their place, float32 [n, k, d]; returns
+    `frozen_features` has computed of them in their place, float32 [n, k, …]; returns
     float32 [n, *shape], with k times as many channels for pool "concat", or what the layers return
     for that. A missing photo (present 0) counts as a learned vector if `learn_missing`; past the
-    end of a list (present -1) nothing counts. The modules `frozen` stay in evaluation mode. Memory
-    is `channels_last` where that is faster: in small nets, and on a GPU.
+    end of a list (present -1) nothing counts. The modules `frozen` stay in evaluation mode. `split`
+    are the frozen part of the backbone and the rest, if there is a part. Memory is `channels_last`
+    where that is faster: in small nets, and on a GPU.
     """
 
     mean: Tensor
@@ -119,12 +120,14 @@ class PhotoNet(nn.Module):
         learn_missing: bool = True,
         frozen: tuple[nn.Module, ...] = (),
         channels_last: bool = False,
+        split: tuple[nn.Module, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         features = self.num_features = prod(shape)
         self.backbone, self.pool, self.global_pool = backbone, pool, global_pool
         self.image_shape = tuple(shape[1:])
-        self.frozen, self.channels_last = frozen, channels_last
+        # Tuples, since these are modules of the backbone.
+        self.frozen, self.split, self.channels_last = frozen, split, channels_last
         self.missing = nn.Parameter(torch.zeros(features)) if learn_missing else None
         self.score = nn.Linear(features, 1) if pool == "attention" else None
         self.layers = layers
@@ -134,9 +137,10 @@ class PhotoNet(nn.Module):
     def forward(self, photos: Mapping[str, Tensor]) -> Tensor:
         present = photos["present"]
         if "features" in photos:
-            vectors = photos["features"]
+            vectors = self.after_frozen(photos["features"].flatten(0, 1))
         else:
-            vectors = self.features(photos["pixels"].flatten(0, 1)).unflatten(0, present.shape)
+            vectors = self.features(photos["pixels"].flatten(0, 1))
+        vectors = vectors.unflatten(0, present.shape)
         if self.missing is not None:
             vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
         vector = self.pooled(vectors, (present < 0).unsqueeze(-1))
@@ -146,11 +150,33 @@ class PhotoNet(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Run photos through the backbone: uint8 [m, 3, size, size] to float32 [m, d]."""
-        last = self.channels_last or pixels.is_cuda
-        layout = torch.channels_last if last else torch.contiguous_format
+        return self._pooled_map(self.backbone(self._images(pixels)))
+
+    def frozen_features(self, pixels: Tensor) -> Tensor:
+        """Run photos through the frozen part of the backbone: uint8 [m, 3, size, size] to
+        float32 [m, …], or if that is all of the backbone to float32 [m, d].
+        """
+        return self.split[0](self._images(pixels)) if self.split else self.features(pixels)
+
+    def after_frozen(self, features: Tensor) -> Tensor:
+        """Run what `frozen_features` returns through the rest of the net: to float32 [m, d]."""
+        if self.split is None:
+            return features
+        if features.dim() == 4:
+            features = features.contiguous(memory_format=self._layout(features))
+        return self._pooled_map(self.split[1](features))
+
+    def _images(self, pixels: Tensor) -> Tensor:
         # In place, in a copy of our own: fresh memory costs more than the arithmetic.
+        layout = self._layout(pixels)
         images = pixels.to(torch.float32, copy=True, memory_format=layout)
-        features = self.backbone(images.sub_(self.mean).div_(self.std))
+        return images.sub_(self.mean).div_(self.std)
+
+    def _layout(self, photos: Tensor) -> torch.memory_format:
+        last = self.channels_last or photos.is_cuda
+        return torch.channels_last if last else torch.contiguous_format
+
+    def _pooled_map(self, features: Tensor) -> Tensor:
         return pool_map(features, self.global_pool).flatten(1)
 
     @property
@@ -159,9 +185,24 @@ class PhotoNet(nn.Module):
         inner = inner_model(self.backbone)
         return any(module is inner for module in self.frozen)
 
+    @torch.no_grad()
+    def can_split(self, pixels: Tensor) -> bool:
+        """Tell whether the frozen part and the rest compute of photos what the backbone does:
+        uint8 [m, 3, size, size], in evaluation mode.
+        """
+        if self.split is None:
+            return False
+        try:
+            split = self.after_frozen(self.frozen_features(pixels))
+        except Exception:  # a model that does not run its modules in their order may raise anything
+            return False
+        return torch.equal(split, self.features(pixels))
+
     def train(self, mode: bool = True) -> PhotoNet:
         """Set the mode, but leave frozen modules in evaluation mode."""
         super().train(mode)
+        if self.split is not None:
+            self.split[1].train(mode)  # whose containers are its own
         for module in self.frozen:
             module.eval()
         return self

@@ -105,6 +105,26 @@ class HasFeatures(Protocol):
         ...
 
 
+class LayerGroup(NamedTuple):
+    """Parameters of a module, by path, that learn otherwise than the rest: at `lr_scale` times the
+    learning rate, and from the fraction `start` of the run on. Until then they are frozen.
+    """
+
+    name: str
+    params: tuple[str, ...]
+    lr_scale: float = 1.0
+    start: float = 0.0
+
+
+@runtime_checkable
+class GroupsParams(Protocol):
+    """A branch with parameters that have learning rates of their own."""
+
+    def param_groups(self, module: nn.Module) -> Sequence[LayerGroup]:
+        """Return the groups of the module's parameters; those in none learn as all others."""
+        ...
+
+
 @runtime_checkable
 class FindsAbsent(Protocol):
     """A branch that knows which rows have no inputs; used for modality dropout."""

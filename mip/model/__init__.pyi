@@ -19,6 +19,7 @@ from .net import apply_lsuv as apply_lsuv
 from .net import build as build
 from .net import initialize as initialize
 from .net import matches_pattern as matches_pattern
+from .net import param_groups as param_groups
 from .net import short_path as short_path
 from .plan import Batch as Batch
 from .plan import Plan as Plan

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mip.branches import Branch, Fuse, FusionNet, Residual
+from mip.branches import (
+    Branch,
+    Fuse,
+    FusionNet,
+    GroupsParams,
+    LayerGroup,
+    Residual,
+    having,
+    path_in_spec,
+)
 from mip.errors import MipError, SpecError, hint
 from mip.heads import tower
 from mip.model.limits import MAX_BYTES, LimitBytes, TooLargeError
@@ -139,6 +148,20 @@ def initialize(net: Net, plan: Plan, seed: int = 0, base: str | Path = ".") -> N
         if init.initializer != LSUV:
             rules.append(InitRule(matches, init.initializer, init.options, f"init[{k}]"))
     _copy(reinit(params, rules, seed), params)
+
+
+def param_groups(plan: Plan, net: Net) -> list[LayerGroup]:
+    """Return the groups of a net's parameters that branches give learning rates of their own, with
+    the path of the branch before each name. What a group of `[train]` matches is in none.
+    """
+    patterns, groups = [group.match for group in plan.spec.train.group], []
+    for path, branch in having(plan.fused.spec.root, GroupsParams):
+        place = f"body.{path_in_spec(path)}"
+        for group in branch.param_groups(net.get_submodule(place)):
+            params = (f"{place}.{param}" for param in group.params)
+            free = [k for k in params if not any(matches_pattern(k, each) for each in patterns)]
+            groups.append(group._replace(name=f"{path}.{group.name}", params=tuple(free)))
+    return [group for group in groups if group.params]
 
 
 def _copy(values: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> None:

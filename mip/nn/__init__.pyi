@@ -10,6 +10,9 @@ from .convnets import ConvStack as ConvStack
 from .convnets import GlobalPool as GlobalPool
 from .convnets import SmallResNet as SmallResNet
 from .convnets import pool_map as pool_map
+from .finetuning import checkpoint_blocks as checkpoint_blocks
+from .finetuning import layer_groups as layer_groups
+from .finetuning import split_after as split_after
 from .init import INITIALIZERS as INITIALIZERS
 from .init import LSUV as LSUV
 from .init import InitRule as InitRule

@@ -64,6 +64,7 @@ from .schedules import with_warmup as with_warmup
 from .transforms import accumulate as accumulate
 from .transforms import clip_norm as clip_norm
 from .transforms import clip_value as clip_value
+from .transforms import delayed as delayed
 from .transforms import ema as ema
 from .transforms import find_averages as find_averages
 from .transforms import inject_lr_factor as inject_lr_factor

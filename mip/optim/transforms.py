@@ -84,6 +84,30 @@ def accumulate(optimizer: Optimizer, every: int) -> Optimizer:
     return Optimizer(init, update_, rates)
 
 
+def delayed(optimizer: Optimizer, start: int) -> Optimizer:
+    """Leave the parameters as they are before the step `start`, counted from 0; the optimizer takes
+    its first step there, with what its schedules say of that step. Its rate is 0 until then.
+
+    >>> from mip.optim.optimizers.sgd import sgd; opt = delayed(sgd(1.0), start=1)
+    >>> params, state = {"w": torch.zeros(1)}, opt.init({"w": torch.zeros(1)})
+    >>> for step in range(3):
+    ...     _, state, params = opt.update({"w": torch.ones(1)}, state, params, step)
+    >>> params, opt.rates(state, 0)
+    ({'w': tensor([-2.])}, {'lr': 0.0})
+    """
+
+    def update_(grads: Params, state: Tree, params: Params, step: int) -> Update:
+        if step < start:
+            return grads, state, params
+        return optimizer.update_(grads, state, params, step)
+
+    def rates(state: Tree, step: int) -> dict[str, float]:
+        rates = optimizer.rates(state, step)
+        return {**rates, "lr": 0.0} if step < start else rates
+
+    return Optimizer(optimizer.init, update_, rates)
+
+
 def lookahead(optimizer: Optimizer, every: int = 6, slow_step_size: float = 0.5) -> Optimizer:
     """Every `every` steps of `optimizer`, move slow weights by the fraction `slow_step_size` of
     the way to its weights, and let it continue from there (Zhang et al. 2019).

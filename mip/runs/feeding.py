@@ -49,13 +49,16 @@ def feature_plan(
 ) -> Plan:
     """Return the plan that encodes the rows of a table for a net: with the frozen parts of the net
     run, if that is the same in every epoch. It is not for shards, which are encoded anew in each,
-    nor if training mixes pixels. For training rows the plan is `augmented`.
+    nor if training mixes pixels; nor are maps kept that fit less well in memory than the pixels do.
+    For training rows the plan is `augmented`.
     """
     mixes = augmented and (plan.spec.train.mixup or plan.spec.train.cutmix)
     if mixes or not context.use_features or isinstance(table, Shards):
         return plan
     folder = context.feature_folder
-    return with_features(plan, net.body, table, augmented=augmented, folder=folder)
+    encoding = with_features(plan, net.body, table, augmented=augmented, folder=folder)
+    fits = len(table) * encoding.row_bytes <= MEMORY_BYTES
+    return encoding if fits or encoding.row_bytes <= plan.row_bytes else plan
 
 
 def scoring_predictor(

@@ -11,13 +11,13 @@ from attrs import evolve, frozen
 
 from mip.files import Checkpoint
 from mip.hooks import validate
-from mip.model import Parts, Plan, adapt, build
+from mip.model import Parts, Plan, adapt, build, param_groups
 from mip.optim import Optimizer, Params, Schedule
 from mip.pipe import Pipe
 from mip.runs.checks import check_batch_norm, check_groups, check_residual, check_targets
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.feeding import feature_plan, rows_pipe, train_pipe
-from mip.runs.optimizers import make_optimizer, make_optimizer_at
+from mip.runs.optimizers import first_batches, make_optimizer, make_optimizer_at
 from mip.runs.training import make_step, training_hooks
 from mip.runs.warm_starts import Sources, adopt_facts, build_warm, load_sources
 from mip.spec import Spec
@@ -92,7 +92,8 @@ def job_of_plan(
     batches = train_pipe(encoding, parts.train, context)
     steps = train.epochs * len(batches)
     check_groups(train, net, steps)
-    optimizer = make_optimizer(train, steps)
+    groups = param_groups(plan, net)
+    optimizer = make_optimizer(train, steps, groups)
     hooks = training_hooks(train, has_valid=len(parts.valid) > 0)
     if len(parts.valid):
         valid_net = build(plan, pretrain=False).to(device)
@@ -102,7 +103,7 @@ def job_of_plan(
     start = init(net, optimizer, train.seed, precision=train.precision)
     return Job(
         plan=plan,
-        step=make_step(plan, net, optimizer, measure),
+        step=make_step(plan, net, optimizer, measure, first_batches(train, steps, groups)),
         batches=batches,
         start=Checkpoint(start, History(), origin),
         hooks=tuple(hooks),
@@ -143,10 +144,13 @@ def lr_range_test(
     batches = train_pipe(encoding, parts.train, context)
     n_batches = train.epochs * len(batches)
     check_groups(train, net, n_batches)
+    groups = param_groups(plan, net)
+    starts = first_batches(train, n_batches, groups)
 
     def optimizer(lr: Schedule) -> Optimizer:
-        return make_optimizer_at(train, n_batches, lambda scale: lambda step: scale * lr(step))
+        scaled = lambda scale: lambda step: scale * lr(step)  # noqa: E731
+        return make_optimizer_at(train, n_batches, scaled, groups)
 
     state = init(net, optimizer(lambda step: 0.0), train.seed, precision=train.precision)
-    step_at = lambda lr: make_step(plan, net, optimizer(lr))  # noqa: E731
+    step_at = lambda lr: make_step(plan, net, optimizer(lr), starts=starts)  # noqa: E731
     return find_lr(step_at, batches, state, steps=steps, accumulate=train.accumulate)

@@ -82,7 +82,7 @@ class Run:
         epochs = self.history.epochs
         best = best_epoch(epochs, "valid/loss") if self.plan.spec.train.restore_best else -1
         row = next((row for row in epochs if row["epoch"] == best), epochs[-1]) if epochs else {}
-        return {name: value for name, value in row.items() if name not in _NO_SCORES}
+        return {k: value for k, value in row.items() if k.split(".")[0] not in _NO_SCORES}
 
     def __repr__(self) -> str:
         spec, count = self.plan.spec, len(self.history.epochs)

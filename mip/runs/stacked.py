@@ -9,16 +9,17 @@ from typing import Any
 
 from attrs import asdict, evolve
 
+from mip.branches import leaf_branches, path_in_spec
 from mip.compare import differences
 from mip.errors import SpecError
 from mip.files import save
-from mip.model import Net, Plan
+from mip.model import Net, Plan, param_groups
 from mip.optim import stack_optimizers
 from mip.output import check_output
 from mip.runs.checks import check_finite
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.jobs import Job, prepare_job
-from mip.runs.optimizers import make_optimizer
+from mip.runs.optimizers import first_batches, make_optimizer
 from mip.runs.runner import Run
 from mip.runs.trials import Outcome, Trial, held_out_scores, outcome_or_error
 from mip.runs.warm_starts import build_warm, load_sources
@@ -89,12 +90,16 @@ def _check_stackable(trials: Sequence[Trial]) -> None:
             only = f"only {', '.join(PER_MODEL_FIELDS)} may"
             raise SpecError(f"{trial.name}: {name} differs; {only}")
     train = trials[0].spec.train
-    asked = [name for name in UNSUPPORTED_FIELDS if getattr(train, name)]
-    asked += ["precision = 'float16'"] if train.precision == "float16" else []
-    if trials[0].spec.fusion.residual:
-        raise SpecError("fusion.residual needs a model that is trained alone")
+    asked = [f"train.{name}" for name in UNSUPPORTED_FIELDS if getattr(train, name)]
+    asked += ["train.precision = 'float16'"] if train.precision == "float16" else []
+    asked += ["fusion.residual"] if trials[0].spec.fusion.residual else []
+    asked += [
+        f"{path_in_spec(path)}.gradient_checkpointing"
+        for path, branch in leaf_branches(trials[0].spec.root)
+        if getattr(branch, "gradient_checkpointing", False)
+    ]
     if asked:
-        raise SpecError(f"train.{asked[0]} needs a model that is trained alone")
+        raise SpecError(f"{asked[0]} needs a model that is trained alone")
 
 
 def _shared(trial: Trial) -> dict[str, Any]:
@@ -105,17 +110,28 @@ def _shared(trial: Trial) -> dict[str, Any]:
 
 
 def _fit(job: Job, plans: Sequence[Plan], nets: Sequence[Net]) -> tuple[State, History]:
-    optimizers = [make_optimizer(plan.spec.train, job.steps) for plan in plans]
+    trains = [plan.spec.train for plan in plans]
+    groups = [param_groups(plan, net) for plan, net in zip(plans, nets, strict=True)]
+    optimizers = [
+        make_optimizer(train, job.steps, each) for train, each in zip(trains, groups, strict=True)
+    ]
     states = [
         init(net, optimizer, plan.spec.train.seed)
         for net, optimizer, plan in zip(nets, optimizers, plans, strict=True)
     ]
+    starts = [
+        first_batches(train, job.steps, each) for train, each in zip(trains, groups, strict=True)
+    ]
+    if any(each != starts[0] for each in starts):
+        cure = "which train.accumulate and train.group decide too"
+        raise SpecError(f"finetune.after: all models must begin with the same batch, {cure}")
     step = train_step(
         nets[0],
         job.plan.loss,
         stack_optimizers(optimizers),
         gradient_engine=vmapped,
         precision=job.plan.spec.train.precision,
+        starts=starts[0],
     )
     histories = [History()]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from mip.errors import DataError, SpecError
 from mip.hooks import early_stop, nan_guard, reduce_lr_on_plateau
@@ -30,8 +31,11 @@ def make_step(
     net: Net,
     optimizer: Optimizer,
     measure: Callable[[Params, Params], Metrics] = measure_nothing,
+    starts: Mapping[str, int] = MappingProxyType({}),
 ) -> Step:
-    """Make the step that a plan's `[train]` describes; `measure` is that of `train_step`."""
+    """Make the step that a plan's `[train]` describes; `measure` and `starts` are those of
+    `train_step`.
+    """
     train = plan.spec.train
     return train_step(
         net,
@@ -42,6 +46,7 @@ def make_step(
         gradient_engine=compiled if train.compile else eager,
         precision=train.precision,
         skip_nonfinite=True,
+        starts=starts,
     )
 
 

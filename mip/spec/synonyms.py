@@ -87,7 +87,9 @@ FIELDS: Mapping[str, Words] = {
         "dropout": "drop_rate dropout_rate drop p",
         "embedding_dim": "dim embed_dim embedding_size emb_dim d_model",
         "feature_layer": "layer output_layer hook",
+        "finetune": "fine_tune fine_tuning finetuning unfreeze discriminative_lr",
         "freeze": "frozen trainable freeze_backbone",
+        "gradient_checkpointing": "grad_checkpointing activation_checkpointing recompute",
         "global_pool": "global_pooling global_pool_type include_top",
         "layers": "hidden hidden_layers hidden_dims hidden_sizes hidden_units n_layers units",
         "max_length": "max_len max_tokens sequence_length seq_len truncate",
@@ -118,6 +120,11 @@ FIELDS: Mapping[str, Words] = {
         "sep": "separator delimiter",
         "thousands": "thousands_separator",
         "unit": "units currency suffix",
+    },
+    "Finetune": {
+        "after": "start freeze_epochs freeze_share frozen_steps unfreeze_at unfreeze_after",
+        "layer_decay": "decay lr_decay layerwise_decay layer_wise_decay llrd gamma",
+        "lr_scale": "lr learning_rate lr_mult lr_multiplier lr_factor backbone_lr",
     },
     "Fusion": {
         "activation": "act nonlinearity activation_fn act_layer activations",

@@ -200,7 +200,7 @@ class Spec:
     branch: Mapping[str, Branch] = field(converter=sorted_by_name, validator=MinLength(1))
     head: Head
     data: Data = Data()
-    train: Train = Train()
+    train: Train = field(default=Train())
     fusion: Fusion = field(default=Fusion())
     init: tuple[Init, ...] = field(default=(), converter=tuple)
     warm_start: Mapping[str, str] = field(factory=dict, converter=sorted_by_name)
@@ -219,6 +219,13 @@ class Spec:
             if isinstance(branch, Fuse) and branch.fusion.residual:
                 where = f"{path_in_spec(path)}.residual"
                 raise FieldError(where, "must be left out: only [fusion] has logits to add to")
+
+    @train.validator
+    def _compiles(self, _: Any, train: Train) -> None:
+        for path, branch in branches(self.branch):
+            if train.compile and getattr(branch, "gradient_checkpointing", False):
+                why = f"{path_in_spec(path)}.gradient_checkpointing cannot be compiled"
+                raise FieldError("train.compile", f"must be left out: {why}")
 
     @warm_start.validator
     def _branches_once(self, _: Any, files: Mapping[str, str]) -> None:

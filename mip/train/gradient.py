@@ -8,12 +8,13 @@ autograd's backward pass gained nothing on the CPU.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
+from toolz import dissoc
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -186,13 +187,13 @@ def bound_tensors(slots: Slots, tensors: Params) -> Iterator[None]:
 
 def eager(net: nn.Module, objective: Objective) -> Backward:
     """Compute gradients operation by operation, with the tensors bound to the module's slots."""
-    slots, written_buffers = tensor_slots(net), _written_buffers(net)
+    slots, written = tensor_slots(net), written_buffers(net)
 
     def backward(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Grads:
         leaves = {path: param.detach().requires_grad_() for path, param in params.items()}
         # A step that fails must not change the buffers of the state.
-        written = written_buffers()
-        buffers = {k: t.clone() if k in written else t for k, t in buffers.items()}
+        writable = written()
+        buffers = {k: t.clone() if k in writable else t for k, t in buffers.items()}
         with bound_tensors(slots, leaves | buffers):
             loss, predictions = objective(net, batch)
             if not loss.requires_grad:
@@ -211,7 +212,7 @@ def eager(net: nn.Module, objective: Objective) -> Backward:
     return backward
 
 
-def _written_buffers(net: nn.Module) -> Callable[[], set[str]]:
+def written_buffers(net: nn.Module) -> Callable[[], set[str]]:
     """Return a function that tells which buffers a forward pass may write to, by path: those of
     batch norms in evaluation mode, of which a frozen backbone has hundreds, are only read.
     """
@@ -317,6 +318,29 @@ def vmapped(net: nn.Module, objective: Objective) -> Backward:
             return torch.func.vmap(of_model, randomness="different")(params, buffers)
 
     return backward
+
+
+def holding(backward: Backward, held: Collection[str]) -> Backward:
+    """Hold the parameters with the paths `held` fixed, as buffers are: their gradients are 0, and
+    cost nothing.
+
+    >>> net = nn.Linear(1, 1)
+    >>> backward = eager(net, lambda forward, batch: (forward(batch).mean(), ()))
+    >>> params = trainable_params(net)
+    >>> holding(backward, {"weight"})(params, {}, torch.ones(1, 1), None).grads
+    {'weight': tensor([[0.]]), 'bias': tensor([1.])}
+    """
+    if not held:
+        return backward
+
+    def partial(params: Params, buffers: Params, batch: Any, scale: Tensor | None) -> Grads:
+        fixed = {path: params[path] for path in held}
+        made = backward(dissoc(params, *held), buffers | fixed, batch, scale)
+        grads = {path: torch.zeros_like(param) for path, param in params.items() if path in held}
+        grads = {path: (grads | made.grads)[path] for path in params}
+        return made._replace(grads=grads, buffers=dissoc(made.buffers, *held))
+
+    return partial
 
 
 def match_strides(grads: Params, params: Params) -> Params:

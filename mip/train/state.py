@@ -22,6 +22,7 @@ from mip.train.gradient import (
     saved_buffers,
     tensor_slots,
     trainable_params,
+    written_buffers,
 )
 from mip.train.precision import Float16, Precision, float16_of, with_loss_scale
 from mip.tree import Tree, clone, map_tree, stack_trees
@@ -154,7 +155,8 @@ def update_bn(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
     """Recompute the statistics of batch norms for the averaged parameters of a state, by a pass
     over batches (`torch.optim.swa_utils.update_bn`): those in the state belong to the parameters
     that were trained. A state without averages is returned as it is, and buffers do not change in a
-    module without batch norms. Raises DataError if there are no batches.
+    module without batch norms. Batch norms that stay in evaluation mode when the net trains, as in
+    a frozen backbone, keep their statistics. Raises DataError if there are no batches.
 
     >>> from mip.optim import chain, sgd, swa
     >>> net, optimizer = nn.BatchNorm1d(1, affine=False), chain(sgd(0.1), swa())
@@ -167,10 +169,13 @@ def update_bn(net: nn.Module, state: State, batches: Iterable[Any]) -> State:
         return state
     buffers, seed = clone(state.buffers), derive("settled", state.seed)
     device = next((buffer.device for buffer in buffers.values()), None)
-    tensors = state.params | means | buffers
+    tensors, was_training = state.params | means | buffers, net.training
+    # torch would also reset the statistics of frozen batch norms, which no pass brings back.
+    written = written_buffers(net.train())() & buffers.keys()
     with bound_tensors(tensor_slots(net), tensors), seeded(seed, generators(device)):
         torch.optim.swa_utils.update_bn(_at_least_one(batches), net)
-    return evolve(state, buffers=buffers)
+    net.train(was_training)
+    return evolve(state, buffers=state.buffers | {path: buffers[path] for path in written})
 
 
 def _at_least_one(batches: Iterable[Any]) -> Iterator[Any]:

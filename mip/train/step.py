@@ -45,6 +45,7 @@ from mip.train.gradient import (
     bound_tensors,
     check_not_distributed,
     eager,
+    holding,
     match_strides,
     standard_gradient,
     tensor_slots,
@@ -150,6 +151,7 @@ def train_step(
     gradient_engine: GradientEngine = eager,
     precision: Precision | Float16 = "float32",
     skip_nonfinite: bool = False,
+    starts: Mapping[str, int] = MappingProxyType({}),
 ) -> Step:
     """Make a training step of a module, a loss and an optimizer.
 
@@ -194,6 +196,8 @@ def train_step(
             scales the loss (see `Float16`) and implies `skip_nonfinite`.
         skip_nonfinite: If the loss or a gradient is not finite, keep parameters, buffers and
             optimizer as they were, and report 1 in the metric `skipped`.
+        starts: The steps before which parameters are frozen, by path, counted from 0. Until then
+            their gradients are 0 and are not computed; see `mip.optim.delayed`.
 
     >>> from mip.optim import sgd
     >>> net = nn.Linear(1, 1, bias=False)
@@ -227,10 +231,12 @@ def train_step(
         scale = loss_scale(state.optimizer)
         check_loss_scale(scale, float16)
         seed = derive("step", state.seed, state.step)
+        frozen = [path for path, start in starts.items() if state.step < start]
+        computing = holding(backward, frozen)
 
         def gradient(params: Params) -> Grads:
             with seeded(seed, rngs):
-                made = backward(params, state.buffers, batch, scale)
+                made = computing(params, state.buffers, batch, scale)
             return made._replace(grads=map_grads(_unscale(made.grads, scale)))
 
         made = gradient_rule(gradient, state.params)

@@ -17,11 +17,13 @@ from mip.branches.photo_features import VIEWS, PhotoFeatures
 from mip.branches.photo_net import PhotoNet
 from mip.errors import SpecError
 from mip.model import with_features
+from mip.nn import split_after
 from mip.rng import derive
 from mip.runs import prepare_job, run_trials, scoring_predictor, sharing_features
 from mip.runs.feeding import feature_plan, train_pipe
 from mip.tree import leaves
 
+VIT = "timm/test_vit"
 PIXELS = mip.Context(device="cpu", use_features=False)
 FEATURES = mip.Context(device="cpu")
 
@@ -83,12 +85,14 @@ BACKBONES = {"small": {"base_channels": 2}, "conv": {"channels": [2, 3], "base_c
     backbone=st.sampled_from([*BACKBONES]),
     global_pool=st.sampled_from(["avg", "max", "none"]),
     nested=st.booleans(),
+    partly=st.booleans(),
 )
 def test_a_net_computes_the_same_of_features_as_of_pixels(
-    lists, pool, backbone, global_pool, nested
+    lists, pool, backbone, global_pool, nested, partly
 ):
     table = table_of(lists)
-    fields = {"backbone": backbone, **BACKBONES[backbone]}
+    freeze = {"small": "3", "conv": "0"}[backbone] if partly else "all"
+    fields = {"backbone": backbone, "freeze": freeze, **BACKBONES[backbone]}
     plan = mip.adapt(spec_of(nested, pool=pool, global_pool=global_pool, **fields), table)
     net = mip.build(plan).eval()
     encoding = with_features(plan, net.body, table)
@@ -100,7 +104,19 @@ def test_a_net_computes_the_same_of_features_as_of_pixels(
     assert torch.equal(features.target, rows.target)
 
 
-@pytest.mark.parametrize("more", [{}, {"pool": "attention"}, {"nested": True}])
+PARTLY = {"freeze": "3", "train": {"epochs": 2, "optimizer": {"kind": "sgd", "lr": 0.01}}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"pool": "attention"},
+        {"nested": True},
+        PARTLY,
+        {**PARTLY, "finetune": {"after": 0.5}, "gradient_checkpointing": True},
+    ],
+)
 def test_training_on_features_is_training_on_pixels(more):
     runs = [
         mip.run(spec_of(**more), (TABLE, TABLE.take([0, 3])), context=context)
@@ -116,6 +132,18 @@ def test_training_on_features_is_training_on_pixels(more):
     assert frozen[0].keys() == frozen[1].keys()
     assert all(torch.equal(frozen[0][name], frozen[1][name]) for name in frozen[0])
     assert runs[0].plan == runs[1].plan
+
+
+@pytest.mark.parametrize("average", [{"ema": 0.5}, {"swa": 0.5}])
+@pytest.mark.parametrize("context", [FEATURES, PIXELS])
+def test_averages_keep_the_statistics_of_a_frozen_backbone(monkeypatch, average, context):
+    def pretrain(image, module):
+        module.backbone[1].running_var.fill_(7.0)
+
+    monkeypatch.setattr(Image, "pretrain", pretrain)
+    state = mip.run(spec_of(train=average), (TABLE,), context=context).state
+    statistics = state.buffers["body.branch.photo.backbone.1.running_var"]
+    assert statistics.tolist() == [7.0, 7.0]
 
 
 def test_the_model_of_a_run_reads_photos(tmp_path):
@@ -246,6 +274,60 @@ def test_training_draws_one_of_a_few_views_of_each_row():
     torch.testing.assert_close(again[[4]], part, rtol=1e-4, atol=1e-5)
 
 
+# Of a part of a backbone.
+
+
+CUTS = {
+    "resnet18": ["bn1", "layer1", "layer2.0", "layer4"],
+    "efficientnet_b0": ["features.0", "features.4", "features.5.0"],
+    "swin_t": ["features.2"],
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_models_are_split_where_they_run_their_modules_in_order(name):
+    import torchvision
+
+    model = torchvision.models.get_model(name, weights=None).eval()
+    photos = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        for path in CUTS[name]:
+            first, rest = split_after(model, path)
+            assert torch.equal(rest(first(photos)), model(photos))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "freeze"), [("resnet18", "layer1.0.conv1"), (VIT, "blocks.1")]
+)
+def test_other_models_are_not_split(backbone, freeze):
+    if backbone == VIT:
+        pytest.importorskip("timm")
+    plan = mip.adapt(spec_of(backbone=backbone, base_channels="", size=32, freeze=freeze), TABLE)
+    assert with_features(plan, mip.build(plan).body, TABLE) is plan
+
+
+def test_a_split_net_holds_its_own_parameters_once_and_trains_as_one():
+    plan = mip.adapt(spec_of(freeze="3"), TABLE)
+    net = mip.build(plan)
+    names = [*net.state_dict()]
+    assert len(names) == len(set(names)) == len([*mip.build(evolve(plan)).state_dict()])
+    photos = net.body.branch["photo"]
+    first, rest = photos.split
+    assert not any(part.training for part in first if [*part.parameters()])
+    assert rest.training
+    assert not net.eval().body.branch["photo"].split[1].training
+
+
+def test_maps_are_kept_where_they_fit(monkeypatch):
+    plan = mip.adapt(spec_of(freeze="3", base_channels=16), TABLE)
+    net = mip.build(plan)
+    assert feature_plan(plan, net, TABLE, FEATURES).row_bytes > plan.row_bytes
+    monkeypatch.setattr("mip.runs.feeding.MEMORY_BYTES", 10)
+    assert feature_plan(plan, net, TABLE, FEATURES) is plan
+    plan = mip.adapt(spec_of(), TABLE)
+    assert feature_plan(plan, mip.build(plan), TABLE, FEATURES) is not plan
+
+
 # Where pixels are needed, they are used.
 
 
@@ -253,7 +335,13 @@ def test_training_draws_one_of_a_few_views_of_each_row():
     "fields",
     [
         {"freeze": ""},
-        {"freeze": "3"},
+        {
+            "backbone": "resnet18",
+            "base_channels": "",
+            "feature_layer": "layer2",
+            "freeze": "layer1",
+        },
+        {"freeze": "3.first"},
         {"train": {"mixup": 0.2}},
         {"train": {"cutmix": 1.0}},
     ],

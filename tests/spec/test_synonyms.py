@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 import mip
+from mip.branches import Finetune
 from mip.data import ColumnFormat
 from mip.errors import SpecError
 from mip.fields import type_hints
@@ -20,10 +21,8 @@ from mip.spec.values import Data, Fusion, Init, ParamGroup, Plateau, Spec, Split
 PLAYERS = {
     role.__name__: [kind for kind in mip.KINDS.values() if plays(kind, role)] for role in ROLES
 }
-CLASSES = PLAYERS | {
-    kind.__name__: [kind]
-    for kind in (Augment, ColumnFormat, Data, Fusion, ParamGroup, Init, Plateau, Split, Train)
-}
+RECORDS = (Augment, ColumnFormat, Data, Finetune, Fusion, ParamGroup, Init, Plateau, Split, Train)
+CLASSES = PLAYERS | {kind.__name__: [kind] for kind in RECORDS}
 SPEC = """
 [branch.photos]
 kind = "image"

@@ -465,6 +465,25 @@ def test_statistics_of_batch_norms_are_measured_anew_for_averages():
     assert bits(after.params) == bits(state.params)
 
 
+class Frozen(nn.BatchNorm1d):
+    """A batch norm that stays in evaluation mode."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def test_statistics_of_frozen_batch_norms_are_kept_for_averages():
+    frozen = Frozen(3, affine=False)
+    frozen.running_var.fill_(7.0)
+    net, opt = nn.Sequential(frozen, plain()).eval(), mip.chain(mip.sgd(0.5), mip.optim.swa())
+    step, state = mip.train_step(net, F.mse_loss, opt), mip.init(net, opt)
+    state = mip.fit(step, [data()], state, epochs=1)
+    after = update_bn(net.eval(), state, [data()])
+    assert after.buffers["0.running_var"].tolist() == [7.0] * 3
+    assert not torch.equal(after.buffers["1.1.running_var"], state.buffers["1.1.running_var"])
+    assert not net.training
+
+
 def test_a_state_without_averages_is_settled():
     net, opt = plain(), mip.sgd(0.5)
     state = mip.init(net, opt)
