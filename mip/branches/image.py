@@ -56,6 +56,7 @@ from mip.nn import (
     Function,
     GlobalPool,
     backbone_error,
+    check_online,
     file_digest,
     freeze_until,
     inner_model,
@@ -229,13 +230,16 @@ class Image:
             raise DataError(
                 "pool 'concat' needs the same photos in every row, and no lists of them"
             )
-        mean, std = self._normalization()
+        mean, std = self.normalization()
         facts: Facts = {"mean": [*(self.mean or mean)], "std": [*(self.std or std)], "most": most}
         if self.weights_file:
             facts["sha256"] = file_digest(self.weights_file)
         return facts
 
-    def _normalization(self) -> tuple[list[float], list[float]]:
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation by channel, of pixels from 0 to 1, that the backbone
+        expects unless the fields `mean` and `std` say otherwise.
+        """
         if self.pretrained is None or not self.of_library:
             return [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
         return source_of(self.backbone_name).normalization(self.tag)
@@ -368,11 +372,20 @@ class Image:
             load_pretrained(backbone, self._library_weights(self.tag), self.backbone_name)
 
     def _library_weights(self, tag: str) -> Mapping[str, Tensor]:
+        source = source_of(self.backbone_name)
+        path = source.cache_path(tag)
+        is_cached = path.is_file()
         try:
-            return source_of(self.backbone_name).state_dict(tag, self.size)
+            if not is_cached:
+                check_online()
+            return source.state_dict(tag, self.size)
         except Exception as error:  # a network, a cache or a file may raise anything
-            why = f"cannot be had: {' '.join(str(error).split())}"
-            raise DataError(f"{self.backbone_name}: the weights '{tag}' {why}") from error
+            what, why = f"{self.backbone_name}: the weights '{tag}'", " ".join(str(error).split())
+            if is_cached:
+                raise DataError(f"{what} in {path} cannot be read: {why}") from error
+            cure = 'pretrained = "FILE" takes them from a file'
+            text = f"are not in {path}, and cannot be downloaded: {why}; {cure}"
+            raise DataError(f"{what} {text}") from error
 
     def problems(self, table: Table) -> Iterator[Problem]:
         """Yield every photo that is missing, is no image or ends too early (`check_photo`), and
