@@ -114,7 +114,9 @@ class Image:
     The features are those before the classifier, or those of the module `feature_layer`, which may
     also be "levels": the means and maxima of the backbone's maps at its last four resolutions. A
     feature map is averaged over the image (`global_pool` "avg"), its maximum is taken ("max"), or
-    it is handed on ("none"). `layers` follow as in a fusion; the net "conv" has the same
+    it is handed on ("none"). With `feature_norm` "batch" the features of a row are normalized
+    by a batch norm without weights, as a frozen backbone's need it: their scales differ
+    (He et al. 2022, A.1). `layers` follow as in a fusion; the net "conv" has the same
     `activation` and `batch_norm`.
 
     `missing` says what to do with rows whose photo is missing or broken: "error" raises, "drop"
@@ -150,6 +152,7 @@ class Image:
     activation: Activation = choice("relu", kw_only=True)
     batch_norm: BatchNorm = choice("none", kw_only=True)
     dropout: float = dropout_field()
+    feature_norm: Literal["none", "batch"] = choice("none", kw_only=True)
     mean: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
     std: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
 
@@ -346,6 +349,7 @@ class Image:
             mean=facts["mean"],
             std=facts["std"],
             learn_missing=self.missing == "learn",
+            norm=nn.LazyBatchNorm1d(affine=False) if self.feature_norm == "batch" else None,
             frozen=freeze_until(inner.train(), self.freeze),
             channels_last=self.backbone in BUILT_IN,
         )

@@ -152,7 +152,7 @@ def test_many_photos_beside_a_table_are_joined_to_it():
 def test_photos_alone_are_read_at_several_depths():
     made = draft_of(30, True, NET)
     photos = mip.parse(made.text).branch["photos"]
-    assert (photos.feature_layer, photos.freeze) == ("levels", "all")
+    assert (photos.feature_layer, photos.feature_norm, photos.freeze) == ("levels", "batch", "all")
     assert made.photo_columns == ("photo",)
     assert "photos: drawn, and is frozen; --backbone small trains a small one" in made.notes[0]
 
@@ -175,21 +175,18 @@ def test_a_draft_does_not_depend_on_what_is_cached(table, tmp_path, monkeypatch)
 # On the command line.
 
 
-@pytest.mark.filterwarnings("ignore:.*adds nothing to the other branches")
-def test_weights_in_a_file_train_from_the_first_spec(here, drawn, run):
+def test_weights_in_a_file_are_named_by_their_place(here, drawn, run):
     (here / "weights").mkdir()
     shutil.copy(drawn, here / "weights")
     weights = f"weights/{drawn.name}"
     code, out, err = run("new", "houses.csv", "--target", "price", "--pretrained", weights)
     assert code == 0, err
     assert f"photos: {LIGHT}, pretrained: {drawn.name} holds its tensors" in out
-    spec = mip.load_spec("houses.toml")
-    assert spec.branch["photos"].pretrained == weights
-    quick = [("branch.photos.size", 32), ("train.epochs", 1), ("fusion.residual_folds", 2)]
-    sets = [word for name, value in quick for word in ("--set", f"{name}={value}")]
-    code, out, err = run("fit", "houses.toml", "--offline", *sets)
-    assert code == 0, err
-    assert (here / "runs/houses/model.safetensors").is_file()
+    assert mip.load_spec("houses.toml").branch["photos"].pretrained == weights
+    moved = here.parent / "other.toml"
+    words = ["--pretrained", weights, "--out", moved]
+    assert run("new", "houses.csv", "--target", "price", *words)[0] == 0
+    assert mip.load_spec(moved).branch["photos"].pretrained == f"here/{weights}"
 
 
 def test_an_option_may_stand_alone(here, run):

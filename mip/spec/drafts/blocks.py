@@ -145,6 +145,8 @@ def photo_blocks(
         if alone and net.has_levels():
             lines += ["# textures and edges, too: the maps at four depths, not the last alone"]
             lines += [f'feature_layer = "{LEVELS}"']
+        if alone or not few:
+            lines += ['feature_norm = "batch"  # features have very different size']
         if not few:
             lines += ["# some thousand photos can fine-tune it: docs/photos.md"]
         if not few and not alone:
@@ -198,10 +200,12 @@ def _pretrained_lines(net: PretrainedNet) -> list[str]:
     return lines
 
 
-def head_blocks(table: Table, targets: Sequence[TargetGuess]) -> list[str]:
-    """Write the head of a target, or a joint one of several."""
+def head_blocks(table: Table, targets: Sequence[TargetGuess], of_photos: bool = False) -> list[str]:
+    """Write the head of a target, or a joint one of several; `of_photos` if it reads nothing but
+    the features of a frozen net.
+    """
     if len(targets) == 1:
-        return [_head_block("head", table, targets[0])]
+        return [_head_block("head", table, targets[0], of_photos)]
     names = _head_names([target.column for target in targets])
     joint = [
         comment(f"{len(targets)} targets: the loss is the sum of theirs, with these weights"),
@@ -212,7 +216,7 @@ def head_blocks(table: Table, targets: Sequence[TargetGuess]) -> list[str]:
     parts = zip(names, targets, strict=True)
     return [
         join_lines(joint),
-        *(_head_block(f"head.head.{key(name)}", table, part) for name, part in parts),
+        *(_head_block(f"head.head.{key(name)}", table, part, of_photos) for name, part in parts),
     ]
 
 
@@ -233,7 +237,7 @@ def _head_names(columns: Sequence[str]) -> list[str]:
     return names
 
 
-def _head_block(path: str, table: Table, target: TargetGuess) -> str:
+def _head_block(path: str, table: Table, target: TargetGuess, of_photos: bool) -> str:
     lines = [
         comment(target.reason),
         *map(comment, target.remarks),
@@ -241,18 +245,25 @@ def _head_block(path: str, table: Table, target: TargetGuess) -> str:
         f'kind = "{target.kind}"',
         f"column = {inline(target.column)}",
         *target.options,
-        "layers = [128, 128]     # between the branches and the prediction",
+    ]
+    layers = "[128]" if of_photos else "[128, 128]"
+    lines += [
+        f"layers = {layers}     # between the branches and the prediction",
         "members = 8             # networks that share most weights, and predict their mean",
     ]
-    if len(table) < MANY_ROWS:
+    if of_photos:
+        lines.append("dropout = 0.5           # the features of the net are many")
+    elif len(table) < MANY_ROWS:
         lines.append(f"dropout = 0.1           # {len(table)} rows could be learned by heart")
     return join_lines(lines)
 
 
-def train_block(n_train: int, n_valid: int, n_test: int) -> str:
-    """Write `[train]`, for the number of rows that train, choose and test."""
-    n_rows = n_train + n_valid + n_test
-    batch_size, epochs = 32, 40
+def train_block(sizes: Sequence[int], of_photos: bool = False) -> str:
+    """Write `[train]`, for the number of rows that train, choose and test; `of_photos` if their
+    features alone are read, from which little has to be learned.
+    """
+    (n_train, n_valid, _), n_rows = sizes, sum(sizes)
+    batch_size, epochs = 32, 20 if of_photos else 40
     if n_rows >= MANY_ROWS:
         batch_size = 128 if n_rows < 50_000 else 256
         epochs = int(np.clip(1_200_000 / n_rows, 5, 60))

@@ -127,6 +127,7 @@ def make_draft(
     alone, images = len(roles) == 1, [found.column for found in by_role["image"]]
     absent, greys = find_absent(images, rows, alone), guess_greys(rows, images)
     net = find_net() if images else None
+    of_photos = alone and net is not None
     blocks = [branch_block(role, by_role[role], len(rows)) for role in roles if role != "image"]
     if images:
         blocks += photo_blocks(by_role["image"], len(rows), absent, greys, net, alone)
@@ -137,8 +138,8 @@ def make_draft(
         *format_blocks(formats),
         *blocks,
         join_lines([*map(comment, left_out)]),
-        *head_blocks(rows, targets),
-        train_block(*_part_sizes(rows, split)),
+        *head_blocks(rows, targets, of_photos),
+        train_block(_part_sizes(rows, split), of_photos),
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
