@@ -95,7 +95,7 @@ def _net_to_find(
         return partial(mip.spec.file_net, file, _path_for_spec(file, spec), backbone)
     if pretrained is None and backbone is None:
         return mip.spec.cached_net
-    if pretrained is None and backbone in mip.nn.BUILT_IN:
+    if pretrained is None and backbone == "small":
         return mip.spec.no_net
     return partial(mip.spec.library_net, backbone, pretrained or "DEFAULT")
 
