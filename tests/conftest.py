@@ -29,6 +29,9 @@ from mip.tree import leaves
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)
 
+# Weights that the machine has cached would be used by `mip new`.
+os.environ["TORCH_HOME"] = str(Path(__file__).with_name("no-weights"))
+
 # A suite that is started in the background ignores Ctrl-C, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

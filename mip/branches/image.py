@@ -58,6 +58,7 @@ from mip.nn import (
     Function,
     GlobalPool,
     backbone_error,
+    check_online,
     checkpoint_blocks,
     file_digest,
     freeze_until,
@@ -119,7 +120,9 @@ class Image:
     The features are those before the classifier, or those of the module `feature_layer`, which may
     also be "levels": the means and maxima of the backbone's maps at its last four resolutions. A
     feature map is averaged over the image (`global_pool` "avg"), its maximum is taken ("max"), or
-    it is handed on ("none"). `layers` follow as in a fusion; the net "conv" has the same
+    it is handed on ("none"). With `feature_norm` "batch" the features of a row are normalized
+    by a batch norm without weights, as a frozen backbone's need it: their scales differ
+    (He et al. 2022, A.1). `layers` follow as in a fusion; the net "conv" has the same
     `activation` and `batch_norm`.
 
     `missing` says what to do with rows whose photo is missing or broken: "error" raises, "drop"
@@ -157,6 +160,7 @@ class Image:
     activation: Activation = choice("relu", kw_only=True)
     batch_norm: BatchNorm = choice("none", kw_only=True)
     dropout: float = dropout_field()
+    feature_norm: Literal["none", "batch"] = choice("none", kw_only=True)
     mean: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
     std: tuple[float, ...] | None = field(default=None, converter=optional(tuple), kw_only=True)
 
@@ -243,13 +247,16 @@ class Image:
             raise DataError(
                 "pool 'concat' needs the same photos in every row, and no lists of them"
             )
-        mean, std = self._normalization()
+        mean, std = self.normalization()
         facts: Facts = {"mean": [*(self.mean or mean)], "std": [*(self.std or std)], "most": most}
         if self.weights_file:
             facts["sha256"] = file_digest(self.weights_file)
         return facts
 
-    def _normalization(self) -> tuple[list[float], list[float]]:
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation by channel, of pixels from 0 to 1, that the backbone
+        expects unless the fields `mean` and `std` say otherwise.
+        """
         if self.pretrained is None or not self.of_library:
             return [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
         return source_of(self.backbone_name).normalization(self.tag)
@@ -365,6 +372,7 @@ class Image:
             mean=facts["mean"],
             std=facts["std"],
             learn_missing=self.missing == "learn",
+            norm=nn.LazyBatchNorm1d(affine=False) if self.feature_norm == "batch" else None,
             frozen=frozen,
             channels_last=self.backbone in BUILT_IN,
             split=self._split(backbone),
@@ -410,11 +418,20 @@ class Image:
             load_pretrained(backbone, self._library_weights(self.tag), self.backbone_name)
 
     def _library_weights(self, tag: str) -> Mapping[str, Tensor]:
+        source = source_of(self.backbone_name)
+        path = source.cache_path(tag)
+        is_cached = path.is_file()
         try:
-            return source_of(self.backbone_name).state_dict(tag, self.size)
+            if not is_cached:
+                check_online()
+            return source.state_dict(tag, self.size)
         except Exception as error:  # a network, a cache or a file may raise anything
-            why = f"cannot be had: {' '.join(str(error).split())}"
-            raise DataError(f"{self.backbone_name}: the weights '{tag}' {why}") from error
+            what, why = f"{self.backbone_name}: the weights '{tag}'", " ".join(str(error).split())
+            if is_cached:
+                raise DataError(f"{what} in {path} cannot be read: {why}") from error
+            cure = 'pretrained = "FILE" takes them from a file'
+            text = f"are not in {path}, and cannot be downloaded: {why}; {cure}"
+            raise DataError(f"{what} {text}") from error
 
     def problems(self, table: Table) -> Iterator[Problem]:
         """Yield every photo that is missing, is no image or ends too early (`check_photo`), and

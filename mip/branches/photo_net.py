@@ -100,9 +100,9 @@ class PhotoNet(nn.Module):
     `frozen_features` has computed of them in their place, float32 [n, k, …]; returns
     float32 [n, *shape], with k times as many channels for pool "concat", or what the layers return
     for that. A missing photo (present 0) counts as a learned vector if `learn_missing`; past the
-    end of a list (present -1) nothing counts. The modules `frozen` stay in evaluation mode. `split`
-    are the frozen part of the backbone and the rest, if there is a part. Memory is `channels_last`
-    where that is faster: in small nets, and on a GPU.
+    end of a list (present -1) nothing counts. A `norm` follows the pooling. The modules `frozen`
+    stay in evaluation mode. `split` are the frozen part of the backbone and the rest, if there is a
+    part. Memory is `channels_last` where that is faster: in small nets, and on a GPU.
     """
 
     mean: Tensor
@@ -121,6 +121,7 @@ class PhotoNet(nn.Module):
         frozen: tuple[nn.Module, ...] = (),
         channels_last: bool = False,
         split: tuple[nn.Module, nn.Module] | None = None,
+        norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
         features = self.num_features = prod(shape)
@@ -130,7 +131,7 @@ class PhotoNet(nn.Module):
         self.frozen, self.split, self.channels_last = frozen, split, channels_last
         self.missing = nn.Parameter(torch.zeros(features)) if learn_missing else None
         self.score = nn.Linear(features, 1) if pool == "attention" else None
-        self.layers = layers
+        self.norm, self.layers = norm, layers
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
@@ -144,6 +145,8 @@ class PhotoNet(nn.Module):
         if self.missing is not None:
             vectors = torch.where((present == 1).unsqueeze(-1), vectors, self.missing)
         vector = self.pooled(vectors, (present < 0).unsqueeze(-1))
+        if self.norm is not None:
+            vector = self.norm(vector)
         if self.image_shape:
             vector = vector.unflatten(1, (-1, *self.image_shape))
         return self.layers(vector)

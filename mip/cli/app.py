@@ -6,7 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -38,11 +38,29 @@ def command_name(verb: Callable[..., None]) -> str:
     return verb.__name__.replace("_", "-")
 
 
+VALUES_LEFT_OUT = {"--pretrained": "DEFAULT"}
+"""Options that may stand alone, and what they mean then."""
+
+
+def with_values(words: Sequence[str]) -> list[str]:
+    """Put a value behind each option that stands alone (`VALUES_LEFT_OUT`).
+
+    >>> with_values(["--pretrained", "--force"]), with_values(["--pretrained", "net.pt"])
+    (['--pretrained', 'DEFAULT', '--force'], ['--pretrained', 'net.pt'])
+    """
+    completed = []
+    for word, after in zip_longest(words, words[1:], fillvalue="-"):
+        left_out = [VALUES_LEFT_OUT[word]] if word in VALUES_LEFT_OUT and after[:1] == "-" else []
+        completed += [word, *left_out]
+    return completed
+
+
 class Verb(TyperCommand):
     """A command that suggests the intended option for an unknown one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words behind the verb."""
+        args = with_values(args)
         params = [*self.params, self.get_help_option(ctx)]
         takes_value = {
             option: not getattr(param, "is_flag", False)

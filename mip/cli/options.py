@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,18 @@ Device = Annotated[
         help="Where the network computes: cpu, cuda, mps or auto (the GPU, if any).",
         callback=_check_device,
     ),
+]
+
+
+def _stay_offline(asked: bool) -> bool:
+    if asked:  # workers inherit it, and the libraries read it when they are imported
+        os.environ[mip.nn.OFFLINE] = "1"
+    return asked
+
+
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Do not download pretrained weights.", callback=_stay_offline),
 ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +13,7 @@ import typer
 
 import mip
 from mip.cli.inputs import check_no_photo, check_outputs, open_spec, split_rows
-from mip.cli.options import Changes, Device, Force, SpecFile, TableFile
+from mip.cli.options import Changes, Device, Force, Offline, SpecFile, TableFile
 from mip.cli.terminal import echo, progress_bar, write_stdout
 from mip.errors import FieldError, FileError, MipError, hint
 from mip.output import write
@@ -42,18 +44,24 @@ def new(
     ] = None,
     day_first: Annotated[
         bool | None,
-        typer.Option(
-            "--day-first/--month-first", help="How dates are read that can be read in both ways."
-        ),
+        typer.Option("--day-first/--month-first", help="What 1/2/2024 begins with."),
     ] = None,
     without: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="A column to leave out.")
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(metavar="[FILE]", help="A net for photos: DEFAULT, or weights in FILE."),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which net, e.g. resnet18 or small.")
     ] = None,
     force: Force = False,
 ) -> None:
     """Write a commented spec inferred from a table."""
     out = out or _spec_beside(table)
     check_outputs([out], force, table=table)
+    find_net = _net_to_find(pretrained, backbone, out)
     csv = _csv_format(table, names, sep, encoding, skip_rows)
     rows = mip.read(table, csv)
     check_no_photo([out], rows, {})
@@ -62,13 +70,34 @@ def new(
     for remark in mip.data.csv_remarks(csv, table):
         echo(remark)
     targets = target or [_label_of_images(rows, table)]
-    path, folder = table.absolute(), out.parent.absolute()
-    path = path.relative_to(folder) if path.is_relative_to(folder) else path
-    made = mip.spec.make_draft(rows, targets, path.as_posix(), csv, day_first, without or ())
+    path = _path_for_spec(table, out)
+    made = mip.spec.make_draft(rows, targets, path, csv, day_first, without or (), find_net)
+    if (pretrained or backbone) and not made.photo_columns:
+        raise MipError(f"{rows.name}: has no photos, which --pretrained and --backbone are for")
     write(out, made.text.encode(), overwrite=force)
     for note in made.notes:
         echo(note)
     echo(f"wrote {out}; next: mip check {out}")
+
+
+def _path_for_spec(path: Path, spec: Path) -> str:
+    """Return a path as a spec names it: relative to its folder if it is below that."""
+    full, folder = path.absolute(), spec.parent.absolute()
+    return (full.relative_to(folder) if full.is_relative_to(folder) else full).as_posix()
+
+
+def _net_to_find(
+    pretrained: str | None, backbone: str | None, spec: Path
+) -> Callable[[], mip.spec.PretrainedNet | None]:
+    """Return what finds the net that the options ask for; without them, cached weights are used."""
+    if mip.nn.is_weights_file(pretrained):
+        file = Path(str(pretrained))
+        return partial(mip.spec.file_net, file, _path_for_spec(file, spec), backbone)
+    if pretrained is None and backbone is None:
+        return mip.spec.cached_net
+    if pretrained is None and backbone == "small":
+        return mip.spec.no_net
+    return partial(mip.spec.library_net, backbone, pretrained or "DEFAULT")
 
 
 def _csv_format(
@@ -107,7 +136,7 @@ def _label_of_images(rows: mip.Table, path: Path) -> str:
     raise MipError(f"{rows.name}: say which column to predict: --target COLUMN{cure}")
 
 
-def check(spec: SpecFile, set_: Changes = None) -> None:
+def check(spec: SpecFile, set_: Changes = None, offline: Offline = False) -> None:
     """Check a spec against its data without training."""
     read_spec, table = open_spec(spec, set_)
     parts = split_rows(read_spec, table, spec)

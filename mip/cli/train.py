@@ -23,7 +23,7 @@ from mip.cli.inputs import (
     split_rows,
     table_path,
 )
-from mip.cli.options import Cache, Changes, Device, Force, Json, SpecFile
+from mip.cli.options import Cache, Changes, Device, Force, Json, Offline, SpecFile
 from mip.cli.signals import NOTHING_KEPT, on_stop
 from mip.cli.terminal import echo, note, progress_bar, show_features
 from mip.errors import DataError, MipError, SpecError, hint
@@ -36,6 +36,7 @@ def lr(
     steps: Annotated[int, typer.Option(min=3, help="How many rates to try.")] = 100,
     cache: Cache = None,
     device: Device = None,
+    offline: Offline = False,
     force: Force = False,
 ) -> None:
     """Run a learning-rate range test; nothing is saved."""
@@ -89,6 +90,7 @@ def fit(
     workers: Annotated[int | None, typer.Option(min=1, help="Folds at once. Default: one.")] = None,
     cache: Cache = None,
     device: Device = None,
+    offline: Offline = False,
     board: Annotated[
         Path | None,
         typer.Option("--tensorboard", metavar="DIR", help="Write TensorBoard logs too."),
@@ -238,6 +240,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: sweeps/NAME.")] = None,
     cache: Cache = None,
     device: Device = None,
+    offline: Offline = False,
     force: Force = False,
 ) -> None:
     """Train every combination of values and compare them."""
@@ -297,6 +300,7 @@ def tune(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: tuned/NAME.")] = None,
     cache: Cache = None,
     device: Device = None,
+    offline: Offline = False,
     force: Force = False,
 ) -> None:
     """Search for better options of a spec, never looking at test."""
@@ -355,6 +359,7 @@ def crossval(
     json: Json = None,
     cache: Cache = None,
     device: Device = None,
+    offline: Offline = False,
     workers: Annotated[int, typer.Option(min=1, help="Folds at once.")] = 1,
     force: Force = False,
 ) -> None:

@@ -1,8 +1,11 @@
 from .backbones import BUILT_IN as BUILT_IN
 from .backbones import LEVELS as LEVELS
+from .backbones import OFFLINE as OFFLINE
+from .backbones import TIMM as TIMM
 from .backbones import FeatureExtractor as FeatureExtractor
 from .backbones import LevelFeatures as LevelFeatures
 from .backbones import backbone_error as backbone_error
+from .backbones import check_online as check_online
 from .backbones import freeze_until as freeze_until
 from .backbones import inner_model as inner_model
 from .backbones import source_of as source_of

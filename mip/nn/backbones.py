@@ -6,12 +6,14 @@ for the names that it knows.
 
 from __future__ import annotations
 
+import os
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -30,8 +32,14 @@ IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Mean and standard deviation of the pixels of ImageNet, from 0 to 1."""
 
 
-TIMEOUT = 10.0
+TIMEOUT = 5.0
 """Seconds after which a server that does not answer counts as out of reach."""
+
+
+OFFLINE = "HF_HUB_OFFLINE"
+"""The environment variable by which the Hugging Face hub's library, and this one, leave the network
+alone.
+"""
 
 
 TIMM = "timm/"
@@ -68,6 +76,16 @@ class Source(Protocol):
         """
         ...
 
+    def photo_size(self, weights: str | None) -> int:
+        """Return the side in pixels of the images that weights were trained for, or without
+        weights, the model's usual ones.
+        """
+        ...
+
+    def cache_path(self, weights: str) -> Path:
+        """Return the file in which the library keeps weights, whether it is there or not."""
+        ...
+
     def build(self, weights: str | None, size: int, classifier: bool) -> nn.Module:
         """Build the model that takes these weights, untrained, with or without its classifier."""
         ...
@@ -79,6 +97,12 @@ class Source(Protocol):
     def fitted(self, tensors: Mapping[str, Tensor], size: int) -> Mapping[str, Tensor]:
         """Fit the tensors of a file of weights to images of a size, where these depend on it."""
         ...
+
+
+def check_online() -> None:
+    """Raise DataError if `OFFLINE` forbids the network."""
+    if os.environ.get(OFFLINE, "").upper() in {"1", "ON", "TRUE", "YES"}:
+        raise DataError(f"--offline or {OFFLINE} forbids it")
 
 
 def source_of(name: str) -> Source:
@@ -113,6 +137,14 @@ class Torchvision:
         preset = self._weights(weights).transforms()
         return list(preset.mean), list(preset.std)
 
+    def photo_size(self, weights: str | None) -> int:
+        """Return the size to which the transforms of the weights crop images."""
+        return self._weights(weights or "DEFAULT").transforms().crop_size[0]
+
+    def cache_path(self, weights: str) -> Path:
+        """Return the file below $TORCH_HOME that torch keeps the weights in."""
+        return _torch_cache(self._weights(weights).url)
+
     def build(self, weights: str | None, size: int, classifier: bool) -> nn.Module:
         """Build the model; without `classifier` its last linear layer is removed."""
         import torchvision
@@ -124,7 +156,7 @@ class Torchvision:
         return model if classifier else without_classifier(model)
 
     def state_dict(self, weights: str, size: int) -> dict[str, Tensor]:
-        """Return the weights, from torchvision's own cache (below $TORCH_HOME) or download."""
+        """Return the weights, from torchvision's own cache or download."""
         with _socket_timeout(TIMEOUT):
             return self._weights(weights).get_state_dict(check_hash=True)
 
@@ -139,6 +171,10 @@ class Torchvision:
         if name not in {*known.__members__, "DEFAULT"}:
             raise DataError(f"{self.name} has no weights '{name}'{hint(name, known.__members__)}")
         return known[name] if name != "DEFAULT" else known.DEFAULT
+
+
+def _torch_cache(url: str) -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -163,29 +199,51 @@ class Timm:
         """
         import timm
 
-        preset: Any
-        if weights is None:
-            preset = timm.get_pretrained_cfg(self._tagged(None))
-            return (list(preset.mean), list(preset.std)) if preset else IMAGENET
-        known = self._tags()
-        if weights not in known:
+        known = self._tags() if weights else []
+        if weights and weights not in known:
             raise DataError(f"{self.name} has no weights '{weights}'{hint(weights, known)}")
-        preset = timm.get_pretrained_cfg(self._tagged(weights))
-        return list(preset.mean), list(preset.std)
+        preset: Any = timm.get_pretrained_cfg(self._tagged(weights))
+        return (list(preset.mean), list(preset.std)) if preset else IMAGENET
+
+    def photo_size(self, weights: str | None) -> int:
+        """Return the size of the configuration of the weights, or of the model."""
+        import timm
+
+        preset: Any = timm.get_pretrained_cfg(self._tagged(weights))
+        return preset.input_size[-1]
+
+    def cache_path(self, weights: str) -> Path:
+        """Return the file in the cache of the Hugging Face hub, or for the few models that are not
+        there in torch's; if the hub has none yet, the folder in which it will be.
+        """
+        import timm
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        preset: Any = timm.get_pretrained_cfg(self._tagged(weights))
+        if not preset.hf_hub_id:
+            return _torch_cache(preset.url or f"{self._tagged(weights)}.pth")
+        found = (try_to_load_from_cache(preset.hf_hub_id, name) for name in HUB_FILES)
+        there = [Path(path) for path in found if isinstance(path, str)]
+        folder = f"models--{preset.hf_hub_id.replace('/', '--')}"
+        return there[0] if there else Path(constants.HF_HUB_CACHE, folder)
 
     def build(self, weights: str | None, size: int, classifier: bool) -> nn.Module:
         """Build the model; timm loads nothing here."""
         return self._create(weights, size, {} if classifier else {"num_classes": 0})
 
     def state_dict(self, weights: str, size: int) -> dict[str, Tensor]:
-        """Return the weights, from the cache or download of the Hugging Face hub. Those that belong
-        to positions in the image are fitted to its size, as timm does it. If the cache has none
-        and the hub does not answer, the error comes at once.
+        """Return the weights, from the cache of the Hugging Face hub, which then is not asked, or
+        by download. Those that belong to positions in the image are fitted to its size, as timm
+        does it. If the cache has none and the hub does not answer, the error comes at once.
         """
-        self._ask_hub(weights)
+        path, options = self.cache_path(weights), dict[str, Any](pretrained=True)
+        if path.is_file():
+            options["pretrained_cfg_overlay"] = {"file": str(path), "custom_load": False}
+        else:
+            self._ask_hub(weights)
         # timm loads strictly into a model with as many classes as the weights have.
         with seeded(0), _socket_timeout(TIMEOUT):  # whatever is drawn here is overwritten
-            return self._create(weights, size, {"pretrained": True}).state_dict()
+            return self._create(weights, size, options).state_dict()
 
     def fitted(self, tensors: Mapping[str, Tensor], size: int) -> Mapping[str, Tensor]:
         """Fit the tensors of a file to images of a size, as timm does it: those of transformers
@@ -204,15 +262,14 @@ class Timm:
         # The hub's library repeats a download that fails for 25 s, and timm has it do so for two
         # files; a request without a download fails after one attempt.
         import timm
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.errors import HfHubHTTPError
 
         preset: Any = timm.get_pretrained_cfg(self._tagged(weights))
-        source = preset and preset.hf_hub_id
-        cached = (try_to_load_from_cache(source, name) for name in HUB_FILES) if source else ()
-        if source and not any(isinstance(path, str) for path in cached):
+        if preset.hf_hub_id:
             with suppress(HfHubHTTPError):  # an answer
-                get_hf_file_metadata(hf_hub_url(source, "config.json"))
+                url = hf_hub_url(preset.hf_hub_id, "config.json")
+                get_hf_file_metadata(url, timeout=TIMEOUT)
 
     def _create(self, weights: str | None, size: int, options: dict[str, Any]) -> nn.Module:
         import timm

@@ -130,27 +130,29 @@ def load_pretrained(backbone: nn.Module, tensors: Mapping[str, Tensor], label: s
     # Those of a feature extractor are the model's own, below `cut`.
     ours = {name.removeprefix("cut."): each for name, each in backbone.state_dict().items()}
     theirs = _without_prefix(tensors, ours, label)
-    spare = sorted(theirs.keys() - ours)
-    wrong = [text for name, each in ours.items() if (text := _mistake(name, each, theirs, spare))]
+    wrong = [name for name, each in ours.items() if not _fits(name, each, theirs)]
     if wrong:
+        spare = sorted(theirs.keys() - ours)
+        mistakes = [_mistake(name, ours[name], theirs, spare) for name in wrong[:LISTED]]
         rest = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
-        text = f"does not hold the backbone: {'; '.join(wrong[:LISTED])}{rest}"
-        raise DataError(f"{label}: {text}")
+        raise DataError(f"{label}: does not hold the backbone: {'; '.join(mistakes)}{rest}")
     with torch.no_grad():
         for name, tensor in ours.items():
             if name in theirs:
                 tensor.copy_(theirs[name])
 
 
+def _fits(name: str, tensor: Tensor, theirs: Mapping[str, Tensor]) -> bool:
+    if name in theirs:
+        return theirs[name].shape == tensor.shape
+    return name.endswith("num_batches_tracked")  # which old checkpoints lack, and nothing needs
+
+
 def _mistake(name: str, tensor: Tensor, theirs: Mapping[str, Tensor], spare: Sequence[str]) -> str:
-    if name not in theirs:
-        if name.endswith("num_batches_tracked"):  # which old checkpoints lack, and nothing needs
-            return ""
-        near = get_close_matches(name, spare, n=1, cutoff=0.5)
-        return f"there is no {name}" + (f" (nearest: {near[0]})" if near else "")
-    if theirs[name].shape != tensor.shape:
+    if name in theirs:
         return f"{name} is {list(theirs[name].shape)}, and must be {list(tensor.shape)}"
-    return ""
+    near = get_close_matches(name, spare, n=1, cutoff=0.5)
+    return f"there is no {name}" + (f" (nearest: {near[0]})" if near else "")
 
 
 def _without_prefix(

@@ -1,6 +1,11 @@
 from .drafts.drafting import Draft as Draft
 from .drafts.drafting import draft as draft
 from .drafts.drafting import make_draft as make_draft
+from .drafts.drafting import no_net as no_net
+from .drafts.photos.nets import PretrainedNet as PretrainedNet
+from .drafts.photos.nets import cached_net as cached_net
+from .drafts.photos.nets import file_net as file_net
+from .drafts.photos.nets import library_net as library_net
 from .json_schema import schema as schema
 from .kinds import KINDS as KINDS
 from .kinds import Kinds as Kinds

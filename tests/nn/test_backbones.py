@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -95,8 +96,36 @@ def test_weights_that_cannot_be_downloaded_are_named(photos, tmp_path, monkeypat
     monkeypatch.setattr(torch.hub, "download_url_to_file", none)
     with pytest.raises(mip.errors.DataError) as caught:
         mip.build(mip.adapt(spec("resnet18", pretrained="DEFAULT", size=32), photos))
-    why = "cannot be had: no way to the network"
-    assert str(caught.value) == f"resnet18: the weights 'DEFAULT' {why}"
+    path = tmp_path / "nothing-here/hub/checkpoints/resnet18-f37072fd.pth"
+    why = "cannot be downloaded: no way to the network"
+    cure = 'pretrained = "FILE" takes them from a file'
+    text = f"resnet18: the weights 'DEFAULT' are not in {path}, and {why}; {cure}"
+    assert str(caught.value) == text
+
+
+def test_weights_in_the_cache_that_are_damaged_are_named(photos, cached, tmp_path):
+    path = tmp_path / "torch/hub/checkpoints/resnet18-f37072fd.pth"
+    path.write_bytes(b"nothing")
+    with pytest.raises(mip.errors.DataError) as caught:
+        mip.build(mip.adapt(spec("resnet18", pretrained="DEFAULT", size=32), photos))
+    assert str(caught.value).startswith(
+        f"resnet18: the weights 'DEFAULT' in {path} cannot be read: "
+    )
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/resnet18"])
+def test_offline_the_network_is_not_asked(name, photos, tmp_path, monkeypatch):
+    if name.startswith("timm/"):
+        pytest.importorskip("timm", reason="timm is an extra")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def refused(*_):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    with pytest.raises(mip.errors.DataError, match="--offline or HF_HUB_OFFLINE forbids it"):
+        mip.build(mip.adapt(spec(name, pretrained="DEFAULT", size=32), photos))
 
 
 def test_the_small_backbone_has_no_weights():

@@ -208,7 +208,7 @@ WRONG = {
         "backbone": "timm/hiera_tiny_224",
         "size": 40,
     },
-    "timm/mobilenetv3_small_050: the weights 'DEFAULT' cannot be had: ": {
+    "timm/mobilenetv3_small_050: the weights 'DEFAULT' are not in ": {
         "backbone": SMALL,
         "pretrained": "DEFAULT",
     },

@@ -243,6 +243,22 @@ def test_scores_of_rows_with_a_broken_photo_name_it(tmp_path):
     np.testing.assert_allclose(ours["value"], theirs["value"], rtol=1e-4)
 
 
+def test_features_may_be_brought_to_one_size(tmp_path):
+    spec = spec_of(feature_norm="batch", layers=[])
+    plan = mip.adapt(spec, TABLE)
+    net = mip.build(plan)
+    rows = with_features(plan, net.body, TABLE).encode(TABLE).inputs["photo"]
+    photos = net.body.branch["photo"]
+    raw = mip.build(mip.adapt(spec_of(layers=[]), TABLE)).body.branch["photo"].eval()(rows)
+    variance, mean = torch.var_mean(raw, dim=0, correction=0)
+    norm = photos.train().norm
+    torch.testing.assert_close(photos(rows), (raw - mean) / (variance + norm.eps).sqrt())
+    expected = (raw - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+    torch.testing.assert_close(photos.eval()(rows), expected)
+    ended = mip.run(spec, (TABLE,), out=tmp_path, context=FEATURES)
+    assert mip.load(tmp_path / "model.safetensors")(TABLE).equals(ended.predict(TABLE))
+
+
 # Views.
 
 

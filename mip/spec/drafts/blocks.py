@@ -11,9 +11,11 @@ from attrs import asdict, fields
 
 from mip.data import PLAIN, ColumnFormat, CsvFormat, Table
 from mip.errors import one_line
+from mip.nn import LEVELS
 from mip.spec.drafts.formats.columns import FormatGuess
 from mip.spec.drafts.photos.absent import Absent
 from mip.spec.drafts.photos.greys import Greys
+from mip.spec.drafts.photos.nets import PretrainedNet
 from mip.spec.drafts.roles import Guess
 from mip.spec.drafts.targets.kinds import TargetGuess
 from mip.spec.toml_text import inline, key
@@ -97,27 +99,10 @@ def _block(found: FormatGuess) -> str:
     return "\n".join([*notes, f"[data.columns.{key(found.column)}]", *values, ""])
 
 
-def branch_block(
-    role: str, guesses: Sequence[Guess], n_rows: int, photo_options: Sequence[str], alone: bool
-) -> str:
-    """Write the branch that reads the columns of a role."""
+def branch_block(role: str, guesses: Sequence[Guess], n_rows: int) -> str:
+    """Write the branch that reads the columns of a role other than photos."""
     name, kind = BRANCHES[role]
-    columns = [found.column for found in guesses]
-    lines = [f"[branch.{name}]"]
-    if role == "image" and n_rows < MANY_ROWS and not alone:
-        # Few photos beside a table would drown it in numbers.
-        lines = [
-            "[branch.looks]",
-            'kind = "fuse"',
-            f"layers = [8]            # few, because there are {n_rows} rows",
-            "dropout = 0.5",
-            "",
-            f"[branch.looks.branch.{name}]",
-        ]
-    lines += [f'kind = "{kind}"', f"columns = {_list(columns)}"]
-    lines += [comment(f"{shorten(found.column)}: {found.reason}") for found in guesses]
-    if role == "image":
-        lines += photo_options
+    lines = [f"[branch.{name}]", *_columns(kind, guesses)]
     if role == "log number":
         lines += ['scale = "log"']
     if role == "number" and n_rows >= MANY_ROWS:
@@ -130,22 +115,97 @@ def branch_block(
     return join_lines(lines)
 
 
-def image_options(absent: Absent, greys: Greys) -> list[str]:
-    """Write the options of a branch of photos."""
-    return [
-        "size = 64",
-        'backbone = "small"      # or a torchvision model such as "resnet18"',
+def _columns(kind: str, guesses: Sequence[Guess]) -> list[str]:
+    columns = _list([found.column for found in guesses])
+    reasons = [comment(f"{shorten(found.column)}: {found.reason}") for found in guesses]
+    return [f'kind = "{kind}"', f"columns = {columns}", *reasons]
+
+
+def photo_blocks(
+    guesses: Sequence[Guess],
+    n_rows: int,
+    absent: Absent,
+    greys: Greys,
+    net: PretrainedNet | None,
+    alone: bool,
+) -> list[str]:
+    """Write the branch of photos, which are all that rows have if they are `alone`, and what it
+    needs of the fusion; `net` reads them, or a small one that is trained with the rest.
+    """
+    common = [
+        *_columns("image", guesses),
         *([comment(greys.seen), f"value_range = {greys.value_range}"] if greys.seen else []),
         *map(comment, filter(None, [absent.summary, absent.first])),
         f'missing = "{absent.policy}"',
-        "augmentation = { shift = 0.05 }",
     ]
+    few = n_rows < MANY_ROWS
+    if net is not None:
+        fusion = join_lines(_RESIDUAL) if few and not alone else ""
+        lines = ["[branch.photos]", *common, *_pretrained_lines(net)]
+        if alone and net.has_levels():
+            lines += ["# textures and edges, too: the maps at four depths, not the last alone"]
+            lines += [f'feature_layer = "{LEVELS}"']
+        if alone or not few:
+            lines += ['feature_norm = "batch"  # features have very different size']
+        if not few:
+            lines += ["# some thousand photos can fine-tune it: docs/photos.md"]
+        if not few and not alone:
+            lines += ["layers = [64]           # its many features, as few beside the table"]
+        return [*filter(None, [fusion]), join_lines(lines)]
+    inside = [] if alone or not few else _FEW_NUMBERS
+    path = "branch.looks.branch.photos" if inside else "branch.photos"
+    # Few photos beside a table would drown it in numbers.
+    lines = [*(line.format(n_rows) for line in inside), f"[{path}]", *common, *_SMALL]
+    return [join_lines(lines)]
 
 
-def head_blocks(table: Table, targets: Sequence[TargetGuess]) -> list[str]:
-    """Write the head of a target, or a joint one of several."""
+_RESIDUAL = (
+    "# The table is trained alone; then photos add what they explain of what it leaves over, and",
+    "# nothing if that does not help on held-out rows. A fit trains residual_folds + 1 times.",
+    "[fusion]",
+    'residual = ["photos"]',
+    "residual_folds = 5",
+)
+
+_FEW_NUMBERS = (
+    "[branch.looks]",
+    'kind = "fuse"',
+    "layers = [8]            # few, because there are {} rows",
+    "dropout = 0.5",
+    "",
+)
+
+_SMALL = (
+    "size = 64",
+    "# trained from scratch; mip new --pretrained writes a net that knows photos (docs/photos.md)",
+    'backbone = "small"',
+    "augmentation = { shift = 0.05 }",
+)
+
+
+def _pretrained_lines(net: PretrainedNet) -> list[str]:
+    lines = [
+        comment(net.why),
+        f"backbone = {inline(net.backbone)}",
+        f"pretrained = {inline(net.pretrained)}",
+        f"size = {net.size}              # pixels a side, as it was trained",
+        'freeze = "all"          # so that the features of a photo are computed once',
+    ]
+    if net.mean:
+        lines += [
+            "# of its pixels from 0 to 1, as its library says; other weights may need others",
+            f"mean = {inline(net.mean)}",
+            f"std = {inline(net.std)}",
+        ]
+    return lines
+
+
+def head_blocks(table: Table, targets: Sequence[TargetGuess], of_photos: bool = False) -> list[str]:
+    """Write the head of a target, or a joint one of several; `of_photos` if it reads nothing but
+    the features of a frozen net.
+    """
     if len(targets) == 1:
-        return [_head_block("head", table, targets[0])]
+        return [_head_block("head", table, targets[0], of_photos)]
     names = _head_names([target.column for target in targets])
     joint = [
         comment(f"{len(targets)} targets: the loss is the sum of theirs, with these weights"),
@@ -156,7 +216,7 @@ def head_blocks(table: Table, targets: Sequence[TargetGuess]) -> list[str]:
     parts = zip(names, targets, strict=True)
     return [
         join_lines(joint),
-        *(_head_block(f"head.head.{key(name)}", table, part) for name, part in parts),
+        *(_head_block(f"head.head.{key(name)}", table, part, of_photos) for name, part in parts),
     ]
 
 
@@ -177,7 +237,7 @@ def _head_names(columns: Sequence[str]) -> list[str]:
     return names
 
 
-def _head_block(path: str, table: Table, target: TargetGuess) -> str:
+def _head_block(path: str, table: Table, target: TargetGuess, of_photos: bool) -> str:
     lines = [
         comment(target.reason),
         *map(comment, target.remarks),
@@ -185,18 +245,25 @@ def _head_block(path: str, table: Table, target: TargetGuess) -> str:
         f'kind = "{target.kind}"',
         f"column = {inline(target.column)}",
         *target.options,
-        "layers = [128, 128]     # between the branches and the prediction",
+    ]
+    layers = "[128]" if of_photos else "[128, 128]"
+    lines += [
+        f"layers = {layers}     # between the branches and the prediction",
         "members = 8             # networks that share most weights, and predict their mean",
     ]
-    if len(table) < MANY_ROWS:
+    if of_photos:
+        lines.append("dropout = 0.5           # the features of the net are many")
+    elif len(table) < MANY_ROWS:
         lines.append(f"dropout = 0.1           # {len(table)} rows could be learned by heart")
     return join_lines(lines)
 
 
-def train_block(n_train: int, n_valid: int, n_test: int) -> str:
-    """Write `[train]`, for the number of rows that train, choose and test."""
-    n_rows = n_train + n_valid + n_test
-    batch_size, epochs = 32, 40
+def train_block(sizes: Sequence[int], of_photos: bool = False) -> str:
+    """Write `[train]`, for the number of rows that train, choose and test; `of_photos` if their
+    features alone are read, from which little has to be learned.
+    """
+    (n_train, n_valid, _), n_rows = sizes, sum(sizes)
+    batch_size, epochs = 32, 20 if of_photos else 40
     if n_rows >= MANY_ROWS:
         batch_size = 128 if n_rows < 50_000 else 256
         epochs = int(np.clip(1_200_000 / n_rows, 5, 60))

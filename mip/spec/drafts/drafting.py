@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from mip.spec.drafts.blocks import (
     data_block,
     format_blocks,
     head_blocks,
-    image_options,
     join_lines,
+    photo_blocks,
     shorten,
     train_block,
 )
@@ -32,6 +32,7 @@ from mip.spec.drafts.odd_rows import find_copies, find_totals
 from mip.spec.drafts.photos.absent import find_absent
 from mip.spec.drafts.photos.columns import guess_photos, has_name_of_photos
 from mip.spec.drafts.photos.greys import guess_greys
+from mip.spec.drafts.photos.nets import PretrainedNet
 from mip.spec.drafts.photos.templates import Folder
 from mip.spec.drafts.photos.unnamed import describe_unnamed
 from mip.spec.drafts.roles import Guess, guess, is_writable
@@ -54,10 +55,17 @@ _CURES = {
 
 @frozen
 class Draft:
-    """A first spec, as TOML with comments, and what the user should know of it, in lines."""
+    """A first spec, as TOML with comments, what the user should know of it, in lines, and the
+    columns of photos that it reads.
+    """
 
     text: str
     notes: tuple[str, ...]
+    photo_columns: tuple[str, ...] = ()
+
+
+def no_net() -> None:
+    """Find no pretrained net, so that photos are read by a small one that is trained with them."""
 
 
 def draft(
@@ -78,11 +86,13 @@ def make_draft(
     csv: CsvFormat = PLAIN,
     day_first: bool | None = None,
     without: Sequence[str] = (),
+    find_net: Callable[[], PretrainedNet | None] = no_net,
 ) -> Draft:
     """Write a commented spec for a table, one that `mip check` accepts; `path` is that of the
     table's file, relative to the spec, and `csv` says how that is written. Several targets are
     predicted by one model, with a joint head. `day_first` says which of the two numbers of a date
     is its day, where both may be. The columns `without` are left out.
+    If there are photos, `find_net` says which pretrained net reads them.
 
     Raises DataError if there is no column `target`, naming the nearest, if it is given twice or
     cannot be predicted, if no other column can be read, for dates that can be read in two ways, for
@@ -116,8 +126,11 @@ def make_draft(
         raise DataError(f"{table.name}: no column besides {besides} can be read")
     alone, images = len(roles) == 1, [found.column for found in by_role["image"]]
     absent, greys = find_absent(images, rows, alone), guess_greys(rows, images)
-    photo_options = image_options(absent, greys)
-    blocks = [branch_block(role, by_role[role], len(rows), photo_options, alone) for role in roles]
+    net = find_net() if images else None
+    of_photos = alone and net is not None
+    blocks = [branch_block(role, by_role[role], len(rows)) for role in roles if role != "image"]
+    if images:
+        blocks += photo_blocks(by_role["image"], len(rows), absent, greys, net, alone)
     left_out = _left_out(guesses, without)
     texts = [
         data_block(table, rows, path, csv, names, split),
@@ -125,12 +138,13 @@ def make_draft(
         *format_blocks(formats),
         *blocks,
         join_lines([*map(comment, left_out)]),
-        *head_blocks(rows, targets),
-        train_block(*_part_sizes(rows, split)),
+        *head_blocks(rows, targets, of_photos),
+        train_block(_part_sizes(rows, split), of_photos),
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
         *filter(None, [absent.summary, describe_unnamed(table, images, folder), greys.note]),
+        *_net_notes(images, net),
         *chain.from_iterable(map(_target_notes, targets)),
         *_rows_without_target(table, rows, names),
         *find_copies(source, columns.values()),
@@ -141,7 +155,7 @@ def make_draft(
         *_shorten_list(left_out),
         *totals,
     ]
-    return Draft("\n".join(filter(None, texts)), tuple(map(one_line, notes)))
+    return Draft("\n".join(filter(None, texts)), tuple(map(one_line, notes)), tuple(images))
 
 
 def _check_names(table: Table, targets: Sequence[str], without: Sequence[str], path: str) -> None:
@@ -159,6 +173,14 @@ def _check_names(table: Table, targets: Sequence[str], without: Sequence[str], p
     ):
         if not is_writable(name):
             raise DataError(f"{table.name}: the {what} cannot be written in a spec: rename it")
+
+
+def _net_notes(photos: Sequence[str], net: PretrainedNet | None) -> list[str]:
+    if not photos:
+        return []
+    if net is None:
+        return ["photos: a small net, from scratch; --pretrained takes one that knows photos"]
+    return [f"photos: {net.why}, and is frozen; --backbone small trains a small one instead"]
 
 
 def _target_notes(target: TargetGuess) -> list[str]:
