@@ -119,6 +119,10 @@ def _csv(rows: Sequence[Mapping[str, float]], header: bool = True) -> str:
     return text.getvalue()
 
 
+FIRST_DRAWING = 2.0
+"""The seconds after which a fit is drawn for the first time: a shorter one is drawn at its end."""
+
+
 def plot_history(
     path: str | Path | None = None,
     schedule: Schedule | None = None,
@@ -129,11 +133,11 @@ def plot_history(
     """Draw the history (`mip.plots.history`) into a file, in the format of its suffix, and in a
     notebook below the cell, where the drawing is updated as the fit continues.
 
-    It is drawn after the first epoch, at the end, and in between only as often as keeps
-    drawing below 5% of the time. `schedule` is the learning rate by step, for histories that do not
-    have it; `scale` is that of the loss. Needs the extra `plot`: raises MipError without it,
-    without a path outside of a notebook, and for an unknown suffix.
-    For a file that exists already and `overwrite` see `log`.
+    It is drawn at the end, and before that after an epoch, once the fit has taken some seconds, as
+    often as keeps drawing below 5% of the time. `schedule` is the learning rate by step, for
+    histories that do not have it; `scale` is that of the loss. Needs the extra `plot`: raises
+    MipError without it, without a path outside of a notebook, and for an unknown suffix. For a file
+    that exists already and `overwrite` see `log`.
     """
     if path is None and not in_notebook():
         raise MipError("outside of a notebook plot_history needs a file: plot_history('a.png')")
@@ -161,11 +165,13 @@ def plot_history(
 class _Timer:
     """Decides when to draw, so that drawing takes a twentieth of the time at most."""
 
-    due: float = -math.inf
+    due: float = math.inf
 
     @contextmanager
     def when_due(self, event: Event) -> Iterator[bool]:
         began = time.monotonic()
+        if event.name == "before_fit":
+            self.due = began + FIRST_DRAWING
         is_due = event.name == "after_fit" or (event.name == "after_epoch" and began >= self.due)
         yield is_due and bool(event.history.steps)
         if is_due:

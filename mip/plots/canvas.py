@@ -16,6 +16,11 @@ class Canvas(Figure):
 
 def render(fig: Figure, suffix: str = "png") -> bytes:
     """Render a figure in the format of a file's suffix."""
-    data = io.BytesIO()
+    data, engine = io.BytesIO(), fig.get_layout_engine()
+    if engine is not None and fig.axes:
+        # savefig would draw everything twice, once for the layout alone.
+        engine.execute(fig)
+        fig.set_layout_engine("none")
     fig.savefig(data, dpi=120, format=suffix)
+    fig.set_layout_engine(engine)
     return data.getvalue()

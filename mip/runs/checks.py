@@ -24,6 +24,9 @@ from mip.tree import map_tree
 UNTRAINED = "train.epochs = 0: nothing is trained, and the model is saved as it is initialized"
 """What to say of a spec without epochs, which is allowed: a fit is then a fold of no steps."""
 
+REPEATED_ROWS, MOST_REPEATS = 2000, 4
+"""Few rows are dealt to folds several times, since what one deal says of them is mostly noise."""
+
 
 def check_targets(plan: Plan, parts: Parts) -> None:
     """Raise DataError for a valid or test row that cannot be scored: its class is not in train."""
@@ -61,8 +64,8 @@ def check_residual(plan: Plan, rows: Table | Shards) -> None:
 
 
 def inner_folds(spec: Spec, rows: Table) -> np.ndarray:
-    """Deal training rows to `fusion.residual_folds` folds: int64 [n], a function of the seed. Rows
-    that the split keeps together stay together.
+    """Deal training rows to `fusion.residual_folds` folds, repeatedly if they are few: int64
+    [repeats, n], a function of the seed. Rows that the split keeps together stay together.
 
     Raises SpecError if there are fewer rows, or groups, than folds.
     """
@@ -72,12 +75,13 @@ def inner_folds(spec: Spec, rows: Table) -> np.ndarray:
     if column and column in rows.columns:
         columns["group"] = rows.texts(column)
     group = "group" if "group" in columns else None
+    repeats = min(max(1, REPEATED_ROWS // max(1, len(rows))), MOST_REPEATS)
     try:
-        dealt = folds(columns, k, seed=spec.train.seed, group=group)
+        dealt = folds(columns, k, repeats, seed=spec.train.seed, group=group)
     except DataError as error:
         cure = "give the training part more rows, or choose fewer folds"
         raise SpecError(f"fusion.residual_folds = {k}: {error}; {cure}") from error
-    return dealt.numbers("fold_0").astype(np.int64)
+    return np.stack([dealt.numbers(f"fold_{k}") for k in range(repeats)]).astype(np.int64)
 
 
 def check_batch_norm(plan: Plan, net: Net, n_rows: int) -> None:

@@ -253,6 +253,7 @@ def test_a_fusion_of_custom_kinds_asks_these():
     assert absent(kind, inputs).tolist() == [False, True]
 
 
+@pytest.mark.slow
 def test_a_compiled_step_marks_absent_rows_too():
     rows = mip.from_columns({"a": [0, 0, 3, 4], "b": [1.0, np.nan, 2.0, 3.0], "y": [1, 2, 3, 4]})
     parts = {"raw": RawWithAbsent(("a",)), "fuse": Fuse({"b": Continuous(["b"])})}

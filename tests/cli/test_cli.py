@@ -305,6 +305,7 @@ def test_crossval_gives_spread_and_predictions(folder, run):
     assert set(frame["fold"]) == {0, 1}
 
 
+@pytest.mark.slow
 def test_crossval_runs_every_repeat_of_a_file_of_folds(folder, run):
     folds = mip.folds(mip.read("houses.csv"), k=2, repeats=2).frame[["fold_0", "fold_1"]]
     folds.to_csv("f.csv", index_label="row")
@@ -669,6 +670,7 @@ def test_resume_says_what_it_goes_on_from(folder, run):
     assert f"run: resuming after step 3 of 6, in epoch 2 of 2; {same}\n" in out
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_trained_on_with_more_epochs(folder, run):
     flat = ("--set", 'train.schedule.kind="constant"')
     assert run("fit", "houses.toml", *flat, "--out", "run")[0] == 0

@@ -155,6 +155,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_the_demo_on_a_full_disk_is_one_line_and_leaves_no_half_a_file(tmp_path):
     command = [sys.executable, "-c", LIMITED, str(tmp_path / "d")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

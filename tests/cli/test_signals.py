@@ -85,6 +85,7 @@ def slow(seconds):
     return seconds
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_iterator():
     before = set(multiprocessing.active_children())
     actual = parallel_map(slow, [0.0, 1000.0], workers=2)
@@ -138,6 +139,7 @@ def test_an_error_that_cannot_be_sent_keeps_its_text():
         list(parallel_map(odd, [1, 2], workers=2))
 
 
+@pytest.mark.slow
 def test_a_sweep_hears_ctrl_c_alone_and_goes_on(folder):
     until = "sweep/train.seed=[12]/checkpoints/last.safetensors"
     code, err = stopped(folder, signal.SIGINT, PARENT, until, *SWEEP, "--workers", "2")

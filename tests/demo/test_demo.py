@@ -29,6 +29,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_drawing_twice_gives_equal_bytes_and_another_seed_does_not(drawn, tmp_path):
     mip.demo.draw(tmp_path / "again", n_rows=60)
     assert contents(tmp_path / "again") == contents(drawn)

@@ -178,6 +178,7 @@ def test_one_head_alone_is_that_head_to_the_bit():
     )
 
 
+@pytest.mark.slow
 def test_learned_weights_follow_the_noise():
     # One target is exact and the other noise: training trusts the first more.
     generator = torch.Generator().manual_seed(0)

@@ -381,6 +381,7 @@ print(torch.get_num_threads())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has one thread")
 def test_threads_of_a_pipe_leave_the_number_of_torchs_threads_alone():
     # In processes of their own, where torch has not fixed the number before.

@@ -145,7 +145,7 @@ def test_a_run_has_one_picture_that_is_whole(tmp_path, monkeypatch):
     watched = mip.fit(step, batches, state, epochs=2, hooks=hooks)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert len(calls[0][0].epochs) == 1
+    assert len(calls) == 1
     assert [row["valid/loss"] for row in calls[-1][0].epochs] == [2.0, 1.0]
     assert bits(watched) == bits(mip.fit(step, batches, state, epochs=2))
 
@@ -164,7 +164,7 @@ def test_drawing_takes_a_twentieth_of_the_time(monkeypatch, tmp_path):
     step, batches, state = line()
     second = lambda event: now.append(now.pop() + 1) if event.name == "before_epoch" else None  # noqa: E731
     mip.fit(step, batches, state, epochs=25, hooks=[second, plot_history(tmp_path / "a.png")])
-    assert when == [1, 11, 21, 25]
+    assert when == [2, 12, 22, 25]
 
 
 def test_a_fit_that_fails_at_once_has_no_picture(tmp_path):

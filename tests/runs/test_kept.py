@@ -168,6 +168,7 @@ def test_a_fold_of_one_class_is_no_end_of_a_crossval(run):
     assert len(pd.read_csv("o.csv")) == 24
 
 
+@pytest.mark.slow
 def test_each_row_may_be_a_fold(run):
     words = ["--folds", "each.csv", "--out", "o.csv", "--json", "o.json"]
     code, out, err = run("crossval", "regression.toml", *words)
@@ -277,6 +278,7 @@ def called(*words, **environment):
     return subprocess.Popen(command, env={**os.environ, **environment}, **piped)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_stop_the_training(folder):
     process = called("fit", "regression.toml", "--out", "a", "--set", "train.workers=0")
     process.stdout.close()

@@ -69,6 +69,12 @@ def spec_of(head: str = HEADS["regression"], fusion: str = RESIDUAL, branches: s
     return mip.parse(f"{branches}{fusion}[head]\n{head}\n{TRAIN}")
 
 
+def deal(rows: int, repeats: int = 2) -> np.ndarray:
+    """Five folds of the rows for each repeat."""
+    generator = np.random.default_rng(0)
+    return np.stack([generator.permutation(rows) % 5 for _ in range(repeats)])
+
+
 def without(state):
     """The state of the other branches alone."""
     zeroed = {
@@ -110,14 +116,15 @@ def test_what_is_interrupted_ends_with_the_same_model(tmp_path):
     assert cut.read_bytes() == whole.read_bytes()
 
 
-def test_a_branch_of_noise_is_left_out_with_a_warning():
+def test_a_branch_of_noise_changes_little_and_a_warning_says_so():
     spec = spec_of()
     rows = frame_of().assign(looks=frame_of()["noise"])
-    with pytest.warns(MipWarning, match=r"fusion\.residual: 'looks' adds nothing"):
+    with pytest.warns(MipWarning, match=r"fusion\.residual: 'looks' adds next to nothing"):
         ended = mip.run(spec, (mip.from_frame(rows),))
     test = mip.from_frame(frame_of(50, seed=1))
     alone = predictor(ended.plan, without(ended.state))(test)
-    pd.testing.assert_frame_equal(ended.predict(test), alone)
+    # The target's standard deviation is about 1.4.
+    assert (ended.predict(test)["value"] - alone["value"]).abs().max() < 0.2
 
 
 def test_noise_beside_a_branch_that_knows_something_takes_nothing_away():
@@ -140,12 +147,11 @@ def test_a_correction_by_noise_does_no_harm(seed):
         torch.randn(100, generator=generator),
     )
     fitted = fit_correction(
-        scores / 10**0.5, torch.zeros(100), target, torch.nn.functional.mse_loss, np.arange(100) % 5
+        scores / 10**0.5, torch.zeros(100), target, torch.nn.functional.mse_loss, deal(100)
     )
     # The excess risk over new rows, whose scores have the same distribution; that of the target
     # is 1.
     assert fitted.weight.square().sum() / 10 < 0.15
-    assert not fitted.weight.any() or fitted.held_out.any()
 
 
 @settings(max_examples=3)
@@ -155,7 +161,7 @@ def test_a_correction_finds_what_is_there(seed):
     scores, noise = (torch.randn(100, k, generator=generator) for k in (10, 1))
     target = 2 * scores[:, 0] + 0.1 * noise[:, 0]
     mse = torch.nn.functional.mse_loss
-    fitted = fit_correction(scores, torch.zeros(100), target, mse, np.arange(100) % 5)
+    fitted = fit_correction(scores, torch.zeros(100), target, mse, deal(100))
     truth = torch.zeros(10, 1).index_fill(0, torch.tensor(0), 2.0)
     torch.testing.assert_close(fitted.weight, truth, atol=0.1, rtol=0)
 
@@ -167,7 +173,7 @@ def test_components_are_those_of_the_standardized_vectors(seed, rows, length):
     scores = components.scores(torch.cat([vectors, torch.full((rows, 1), 5.0)], dim=1)).double()
     standardized = (vectors - vectors.mean(0)) / vectors.std(0, correction=0)
     singular = torch.linalg.svdvals(standardized.double())[: scores.shape[1]]
-    assert scores.shape[1] == min(rows // 10, length)
+    assert scores.shape[1] == min(rows // 3, length)
     torch.testing.assert_close(
         torch.linalg.svdvals(scores), singular / singular.norm() * rows**0.5, rtol=1e-4, atol=1e-4
     )
@@ -201,9 +207,9 @@ def test_rows_of_a_group_are_in_one_fold():
     split = '[data]\nsplit = { fractions = [1, 0, 0], group = "place" }\n'
     spec = mip.parse(split + TABLE + LOOKS + RESIDUAL + f"[head]\n{HEADS['count']}\n")
     places = np.arange(ROWS) // 7
-    fold = inner_folds(spec, mip.from_frame(frame_of().assign(place=places)))
-    assert all(len(set(fold[places == place])) == 1 for place in set(places))
-    assert set(fold) == {0, 1, 2}
+    folds = inner_folds(spec, mip.from_frame(frame_of().assign(place=places)))
+    assert all(np.ptp(folds[:, places == place], axis=1).max() == 0 for place in set(places))
+    assert [set(fold) for fold in folds] == [{0, 1, 2}] * 4
 
 
 def test_as_many_groups_as_folds_are_enough():

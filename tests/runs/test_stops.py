@@ -249,6 +249,7 @@ resumed(Path({table!r}), Path({folder!r}))
 """
 
 
+@pytest.mark.slow
 def test_every_step_of_three_epochs_is_one_to_go_on_from_in_a_fresh_process(
     folder, table, tmp_path
 ):

@@ -59,6 +59,7 @@ def slow(seconds):
 # Workers.
 
 
+@pytest.mark.slow
 def test_items_are_taken_as_needed_and_results_come_in_their_order():
     seconds, taken = [0.3, 0.0, 0.1, *[0.0] * 47], []
     items = (taken.append(each) or each for each in seconds)
@@ -97,6 +98,7 @@ def killed(_):
     os._exit(3)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_said():
     with pytest.raises(MipError) as caught:
         list(parallel_map(killed, [1], workers=2))

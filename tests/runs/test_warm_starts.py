@@ -275,6 +275,7 @@ def test_folds_start_warm_too(alone, others):
     assert seen == [part_of(load_model(alone / "alone.safetensors")[1])] * 2
 
 
+@pytest.mark.slow
 def test_the_commands_read_a_source_beside_the_spec(alone, table, tmp_path, monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr("sys.argv", ["mip", *map(str, words)])

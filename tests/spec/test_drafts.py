@@ -344,6 +344,7 @@ def test_names_that_no_spec_can_hold_are_left_out_or_named():
         draft(table, "y", "t\udcff.csv")
 
 
+@pytest.mark.slow
 def test_many_names_with_dots_stand_a_line_each():
     columns = {f"{'very.' * 20}{k}": [1.5, 2.5, k] for k in range(400)}
     table = mip.from_columns({**columns, "y": [1.5, 2.5, 4.0]})

@@ -111,6 +111,7 @@ batch_size = 16
 """
 
 
+@pytest.mark.slow
 def test_the_command_says_a_rate_that_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)

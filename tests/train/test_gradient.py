@@ -101,6 +101,7 @@ def test_another_way_of_taking_gradients_is_as_pure(backward):
     assert after == before
 
 
+@pytest.mark.slow
 def test_the_net_of_a_spec_can_be_compiled(table):
     setup = set_up(spec_of(), table)
     opt = optimizer()
@@ -117,6 +118,7 @@ def test_the_code_that_is_generated_takes_the_same_steps():
     near(stepped(tied()), stepped(tied(), gradient_engine=compiled))
 
 
+@pytest.mark.slow
 def test_many_steps_can_be_compiled_in_one_process():
     for width in range(1, 11):
         net = nn.Sequential(nn.Linear(3, width), nn.Linear(width, 1), nn.Flatten(0))

@@ -258,6 +258,7 @@ def test_a_frozen_parameter_stays():
     assert bits(after.params)["used.bias"] != before["used.bias"]
 
 
+@pytest.mark.slow
 def test_a_recurrent_net_learns():
     torch.manual_seed(0)
     net, opt = Recurrent(), mip.adam(0.02)
