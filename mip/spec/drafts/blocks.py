@@ -263,10 +263,10 @@ def train_block(sizes: Sequence[int], of_photos: bool = False) -> str:
     features alone are read, from which little has to be learned.
     """
     (n_train, n_valid, _), n_rows = sizes, sum(sizes)
-    batch_size, epochs = 32, 20 if of_photos else 40
+    batch_size, epochs, most = 32, 20 if of_photos else 40, 20 if of_photos else 60
     if n_rows >= MANY_ROWS:
         batch_size = 128 if n_rows < 50_000 else 256
-        epochs = int(np.clip(1_200_000 / n_rows, 5, 60))
+        epochs = int(np.clip(1_200_000 / n_rows, 5, most))
     model, restore_best = "is that of the epoch with the best valid loss", "true"
     if n_rows < MANY_ROWS or not n_valid:
         few = f"{n_rows} rows are too few" if n_valid else "there are no valid rows"
