@@ -237,13 +237,13 @@ def test_weights_that_are_nowhere_are_an_error_after_one_request(weights, photos
 
     tries = []
 
-    def unreachable(url):
+    def unreachable(url, timeout=None):
         tries.append(url)
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
-    text = f"the weights '{weights}' cannot be had: no route to the hub"
+    text = f"the weights '{weights}' are not in .*, and cannot be downloaded: no route to the hub"
     with pytest.raises(DataError, match=text):
         mip.build(mip.adapt(spec(SMALL, pretrained=weights), photos))
     assert len(tries) == 1
