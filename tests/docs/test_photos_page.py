@@ -26,7 +26,7 @@ def test_there_are_no_blocks_that_no_test_runs():
     assert {language for language, _ in BLOCKS} == {"sh", "toml"}
 
 
-@pytest.mark.filterwarnings("ignore:.*adds next to nothing to the other branches")
+@pytest.mark.filterwarnings("ignore:.*adds next to nothing to the other")
 def test_the_commands_run_one_after_another(tmp_path, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("weights").mkdir()

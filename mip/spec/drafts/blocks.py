@@ -160,8 +160,8 @@ def photo_blocks(
 
 
 _RESIDUAL = (
-    "# The table is trained alone; then photos add what they explain of what it leaves over, and",
-    "# nothing if that does not help on held-out rows. A fit trains residual_folds + 1 times.",
+    "# The table is trained alone; then photos add what they explain of what it leaves over, next",
+    "# to nothing if that does not help on held-out rows. A fit trains residual_folds + 1 times.",
     "[fusion]",
     'residual = ["photos"]',
     "residual_folds = 5",
