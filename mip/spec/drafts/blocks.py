@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,10 @@ WIDTH = 200
 
 MANY_ROWS = 2000
 """Rows enough to learn a curve for each column of numbers, and to choose an epoch by."""
+
+
+LARGE_TABLE = 10_000
+"""Rows of a table that is trained in large steps."""
 
 
 # The name of the branch that reads the columns of a role, and its kind.
@@ -142,10 +146,19 @@ def image_options(absent: Absent, greys: Greys) -> list[str]:
     ]
 
 
-def head_blocks(table: Table, targets: Sequence[TargetGuess]) -> list[str]:
+def is_large_table(n_rows: int, roles: Collection[str]) -> bool:
+    """Whether there are many rows of nothing but columns: no photos, and no texts.
+
+    Such a table is trained by fewer members in fewer and larger steps at a higher rate: on two data
+    sets that was as good in a quarter of the time. With photos and texts nobody has tried it.
+    """
+    return n_rows >= LARGE_TABLE and not {"image", "free text"} & set(roles)
+
+
+def head_blocks(table: Table, targets: Sequence[TargetGuess], is_large: bool) -> list[str]:
     """Write the head of a target, or a joint one of several."""
     if len(targets) == 1:
-        return [_head_block("head", table, targets[0])]
+        return [_head_block("head", table, targets[0], is_large)]
     names = _head_names([target.column for target in targets])
     joint = [
         comment(f"{len(targets)} targets: the loss is the sum of theirs, with these weights"),
@@ -156,7 +169,7 @@ def head_blocks(table: Table, targets: Sequence[TargetGuess]) -> list[str]:
     parts = zip(names, targets, strict=True)
     return [
         join_lines(joint),
-        *(_head_block(f"head.head.{key(name)}", table, part) for name, part in parts),
+        *(_head_block(f"head.head.{key(name)}", table, part, is_large) for name, part in parts),
     ]
 
 
@@ -177,7 +190,7 @@ def _head_names(columns: Sequence[str]) -> list[str]:
     return names
 
 
-def _head_block(path: str, table: Table, target: TargetGuess) -> str:
+def _head_block(path: str, table: Table, target: TargetGuess, is_large: bool) -> str:
     lines = [
         comment(target.reason),
         *map(comment, target.remarks),
@@ -186,18 +199,25 @@ def _head_block(path: str, table: Table, target: TargetGuess) -> str:
         f"column = {inline(target.column)}",
         *target.options,
         "layers = [128, 128]     # between the branches and the prediction",
-        "members = 8             # networks that share most weights, and predict their mean",
+        f"members = {4 if is_large else 8}             # networks that share most weights, and "
+        "predict their mean",
     ]
     if len(table) < MANY_ROWS:
         lines.append(f"dropout = 0.1           # {len(table)} rows could be learned by heart")
     return join_lines(lines)
 
 
-def train_block(n_train: int, n_valid: int, n_test: int) -> str:
+def train_block(part_sizes: Sequence[int], is_large: bool) -> str:
     """Write `[train]`, for the number of rows that train, choose and test."""
-    n_rows = n_train + n_valid + n_test
+    n_train, n_valid, _ = part_sizes
+    n_rows = sum(part_sizes)
     batch_size, epochs = 32, 40
-    if n_rows >= MANY_ROWS:
+    options, schedule = "lr = 3e-3", 'kind = "one_cycle"'
+    if is_large:
+        batch_size, epochs = 256, int(np.clip(700_000 / n_rows, 5, 60))
+        # A short run has no time for an average of squares over a thousand steps.
+        options, schedule = "lr = 1e-2, betas = [0.9, 0.99]", 'kind = "cosine", warmup = 0.1'
+    elif n_rows >= MANY_ROWS:
         batch_size = 128 if n_rows < 50_000 else 256
         epochs = int(np.clip(1_200_000 / n_rows, 5, 60))
     model, restore_best = "is that of the epoch with the best valid loss", "true"
@@ -209,8 +229,8 @@ def train_block(n_train: int, n_valid: int, n_test: int) -> str:
 epochs = {epochs}
 batch_size = {batch_size}
 restore_best = {restore_best}
-optimizer = {{ kind = "adamw", lr = 3e-3 }}     # the highest learning rate of the schedule
-schedule = {{ kind = "one_cycle" }}
+optimizer = {{ kind = "adamw", {options} }}     # the highest learning rate of the schedule
+schedule = {{ {schedule} }}
 """
 
 

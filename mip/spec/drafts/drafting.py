@@ -22,6 +22,7 @@ from mip.spec.drafts.blocks import (
     format_blocks,
     head_blocks,
     image_options,
+    is_large_table,
     join_lines,
     shorten,
     train_block,
@@ -118,15 +119,15 @@ def make_draft(
     absent, greys = find_absent(images, rows, alone), guess_greys(rows, images)
     photo_options = image_options(absent, greys)
     blocks = [branch_block(role, by_role[role], len(rows), photo_options, alone) for role in roles]
-    left_out = _left_out(guesses, without)
+    left_out, is_large = _left_out(guesses, without), is_large_table(len(rows), roles)
     texts = [
         data_block(table, rows, path, csv, names, split),
         *format_blocks(photos),
         *format_blocks(formats),
         *blocks,
         join_lines([*map(comment, left_out)]),
-        *head_blocks(rows, targets),
-        train_block(*_part_sizes(rows, split)),
+        *head_blocks(rows, targets, is_large),
+        train_block(_part_sizes(rows, split), is_large),
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
