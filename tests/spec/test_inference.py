@@ -118,6 +118,14 @@ def test_a_large_table_is_trained_in_few_large_steps(rows, has_text, members, ba
     assert actual == (members, batch_size, epochs)
 
 
+def test_classes_of_a_large_table_are_seen_less_often_than_numbers():
+    x = np.arange(20_000) / 7 % 5
+    table = from_columns({"x": x, "number": x * 3.3, "kind": np.where(x > 2, "tall", "low")})
+    targets = {"kind": 20, "number": 35, ("kind", "number"): 35}
+    for target, epochs in targets.items():
+        assert mip.parse(draft(table, target, "t.csv")).train.epochs == epochs
+
+
 def test_photos_beside_few_rows_of_a_table_get_few_words():
     photos = [np.full((4, 4, 3), k, dtype="uint8") for k in range(20)]
     rows = {"x": np.linspace(0, 1, 20), "photo": photos, "y": np.linspace(5, 6, 20)}

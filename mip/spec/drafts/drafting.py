@@ -127,7 +127,7 @@ def make_draft(
         *blocks,
         join_lines([*map(comment, left_out)]),
         *head_blocks(rows, targets, is_large),
-        train_block(_part_sizes(rows, split), is_large),
+        train_block(_part_sizes(rows, split), targets, is_large),
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
