@@ -353,6 +353,7 @@ repeats. `mape` is a fraction; `mae` and `rmse` are in the target's unit.
 
 Times are CPU times of a training with its scores. LightGBM and scikit-learn's gradient boosting,
 both with their defaults, learn from the columns of the spec on the same folds, and from no photos.
+Rows of tables without their figures are of an earlier measurement, with times by the clock.
 
 {_photo_gain(results, before)}
 Measured on 2 cores or fewer of {platform.machine()} with torch {torch.__version__.split("+")[0]};
