@@ -3,19 +3,21 @@
     python -m benchmarks.accuracy [NAME ...] --data DATA --json FILE [--page PAGE]
 
 Results are kept in FILE. The given names are measured again; without names, only those that FILE
-does not have yet are. DATA is a folder with `tabular/`, `houses/`, `covid_cxr/`, `mnist/` and
-`splits/`.
+does not have yet are, so that the same command goes on where it was interrupted. Cases that FILE
+does not have keep their rows of PAGE. DATA is a folder with `tabular/`, `houses/`, `covid_cxr/`,
+`mnist/` and `splits/`. Needs LightGBM and scikit-learn.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +27,17 @@ import torch
 from attrs import evolve, frozen
 
 import mip
+from benchmarks.boosting import LIBRARIES, Library, crossval_trees
 from mip.data import Table, read_idx, with_folds
-from mip.errors import hint
+from mip.errors import MipError, hint
 from mip.model import Parts, target_columns
 from mip.output import write
 from mip.runs import CrossValidation
 from mip.spec import Spec
 
 Result = dict[str, Any]
-"""What FILE keeps of a case: `scores` [repeats][folds], `seconds` per training and, for MAPE,
-`errors` [repeats][rows].
+"""What FILE keeps of a case: `scores` [repeats][folds], `seconds` of CPU time per training, for
+MAPE `errors` [repeats][rows], and in `trees` the scores and seconds of other libraries by name.
 """
 
 
@@ -44,7 +47,7 @@ class Case:
 
     Each column in `folds` of the folds file is a repeat of the cross-validation; without a file the
     folds are drawn, stratified by the target. `baselines` were published with the data and are not
-    run here. `digits` is the number of decimals of a score.
+    run here, while `trees` of the columns are. `digits` is the number of decimals of a score.
     """
 
     spec: str
@@ -55,6 +58,7 @@ class Case:
     folds_file: str = ""
     folds: tuple[str, ...] = ("fold",)
     digits: int = 3
+    trees: bool = True
 
 
 HOUSES = Case(
@@ -74,6 +78,7 @@ MNIST = Case(
     baselines="random forest .9705",
     aim=0.992,
     digits=4,
+    trees=False,
 )
 
 CASES: dict[str, Case] = {
@@ -148,27 +153,57 @@ HIGHER_IS_BETTER = {"accuracy", "auc"}
 def measure_case(name: str, case: Case, data: Path) -> Result:
     """Train and score a case."""
     spec = mip.load_spec(f"specs/{case.spec}.toml")
+    tables = list(fold_tables(spec, case, data))
+    trees = {
+        library: measure_trees(train, spec, case, tables)
+        for library, train in (LIBRARIES if case.trees else {}).items()
+    }
+    began = cpu_seconds()
     if case.table == "mnist":
         runs = [score_test_digits(spec, data / case.table)]
     else:
-        runs = cross_validate(spec, case, data)
+        runs = [mip.crossval(spec, table, column) for column, table in tables]
+    spent = cpu_seconds() - began
     scores = [[fold[case.metric] for fold in run.scores] for run in runs]
-    seconds = sum(run.seconds for run in runs) / sum(map(len, scores))
+    seconds = spent / sum(map(len, scores))
     print(f"{name}: {case.metric} {np.mean(scores):.4f}, {seconds:.0f} s per training", flush=True)
     errors = []
     if case.metric == "mape":
         errors = [absolute_percentage_errors(run).tolist() for run in runs]
-    return {"scores": scores, "seconds": seconds, "errors": errors}
+    return {"scores": scores, "seconds": seconds, "errors": errors, "trees": trees}
 
 
-def cross_validate(spec: Spec, case: Case, data: Path) -> list[CrossValidation]:
-    """Cross-validate once for each column of folds."""
+def cpu_seconds() -> float:
+    """Return the CPU time that this process, its threads and its children have taken, in seconds:
+    unlike the time on the wall, it hardly depends on what else the machine does.
+    """
+    return sum(os.times()[:4])
+
+
+def fold_tables(spec: Spec, case: Case, data: Path) -> Iterator[tuple[str, Table]]:
+    """Yield the rows of a case with a column of folds for each repeat, and the name of the column;
+    nothing for the digits, which have a test set.
+    """
+    if case.table == "mnist":
+        return
     table, _ = mip.clean(spec, mip.read(data / case.table))
     if not case.folds_file:
-        table = mip.folds(table, 5, seed=0, stratify=target_columns(spec)[0])
-        return [mip.crossval(spec, table, "fold_0")]
+        yield "fold_0", mip.folds(table, 5, seed=0, stratify=target_columns(spec)[0])
+        return
     folds = mip.read(data / "splits" / f"{case.folds_file}_folds.csv")
-    return [mip.crossval(spec, with_folds(table, folds, column), column) for column in case.folds]
+    for column in case.folds:
+        yield column, with_folds(table, folds, column)
+
+
+def measure_trees(
+    train: Library, spec: Spec, case: Case, tables: Sequence[tuple[str, Table]]
+) -> Result:
+    """Train and score the trees of a library on the same folds."""
+    began = cpu_seconds()
+    runs = [crossval_trees(train, spec, table, column) for column, table in tables]
+    spent = cpu_seconds() - began
+    scores = [[fold[case.metric] for fold in run] for run in runs]
+    return {"scores": scores, "seconds": spent / sum(map(len, scores))}
 
 
 def score_test_digits(spec: Spec, folder: Path) -> CrossValidation:
@@ -210,26 +245,70 @@ def paired(
     return float(differences.mean()), float(standard_error)
 
 
-def format_row(case: Case, result: Result) -> str:
-    """Format a case's row of the page.
+HEADER = (
+    "spec",
+    "metric",
+    "score",
+    "time per training",
+    *LIBRARIES,
+    "published baselines, not run here",
+    "aim",
+)
+"""The columns of the page."""
 
-    ± is the standard deviation over the repeats or, with a single one, over its folds.
+
+def format_row(case: Case, result: Result) -> dict[str, str]:
+    """Format a case's row of the page, a cell for each column of HEADER."""
+    bound = "≥" if case.metric in HIGHER_IS_BETTER else "≤"
+    trees = result.get("trees", {})
+    return {
+        "spec": spec_cell(case),
+        "metric": case.metric,
+        "score": f"**{format_scores(case, result)}**",
+        "time per training": format_seconds(result["seconds"]),
+        **{name: format_rival(case, trees[name]) for name in trees},
+        "published baselines, not run here": case.baselines,
+        "aim": f"{bound} {figure(case.aim, case)}",
+    }
+
+
+def spec_cell(case: Case) -> str:
+    """Link the spec of a case, by which its row of a page is known."""
+    return f"[{case.spec}](../specs/{case.spec}.toml)"
+
+
+def format_scores(case: Case, result: Result) -> str:
+    """Format the mean of scores. ± is the standard deviation over the repeats or, with a single
+    one, over its folds.
     """
     scores = np.array(result["scores"])
     samples = scores.mean(axis=1) if len(scores) > 1 else scores[0]
-    score = figure(scores.mean(), case)
-    if len(samples) > 1:
-        score += f" ± {figure(samples.std(ddof=1), case)}"
-    bound = "≥" if case.metric in HIGHER_IS_BETTER else "≤"
-    cells = [
-        f"[{case.spec}](../specs/{case.spec}.toml)",
-        case.metric,
-        f"**{score}**",
-        case.baselines,
-        f"{bound} {figure(case.aim, case)}",
-        f"{result['seconds']:.0f} s",
-    ]
-    return f"| {' | '.join(cells)} |"
+    spread = f" ± {figure(samples.std(ddof=1), case)}" if len(samples) > 1 else ""
+    return figure(scores.mean(), case) + spread
+
+
+def format_rival(case: Case, result: Result) -> str:
+    """Format the scores of trees and the time of a training."""
+    return f"{format_scores(case, result)}, {format_seconds(result['seconds'])}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a time, of less than ten seconds with a decimal.
+
+    >>> format_seconds(0.62), format_seconds(17.7)
+    ('.6 s', '18 s')
+    """
+    return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s".removeprefix("0")
+
+
+def read_rows(text: str) -> dict[str, dict[str, str]]:
+    """Read the rows of an earlier page, by the cell of their spec: a dict by column each.
+
+    >>> read_rows(chr(10).join(["| spec | aim |", "|---|---|", "| [wine] | ≥ 1 |"]))
+    {'[wine]': {'spec': '[wine]', 'aim': '≥ 1'}}
+    """
+    lines = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {cells[0]: dict(zip(lines[0], cells, strict=True)) for cells in lines[1:]}
 
 
 def figure(value: float, case: Case) -> str:
@@ -241,9 +320,17 @@ def figure(value: float, case: Case) -> str:
     return re.sub(r"^(-?)0(?=[.])", r"\1", f"{value:,.{case.digits}f}")
 
 
-def page(results: Mapping[str, Result]) -> str:
-    """Format the results as a page of Markdown."""
-    rows = [format_row(case, results[name]) for name, case in CASES.items() if name in results]
+def page(results: Mapping[str, Result], before: str = "") -> str:
+    """Format the results as a page of Markdown. Cases without results keep their rows of the page
+    as it was `before`.
+    """
+    kept = read_rows(before)
+    rows = [
+        format_row(case, results[name]) if name in results else kept.get(spec_cell(case))
+        for name, case in CASES.items()
+    ]
+    cells = [[row.get(column, "") for column in HEADER] for row in rows if row]
+    lines = [f"| {' | '.join(line)} |" for line in (HEADER, *cells)]
     return f"""# Results on real data
 
 How well the specs of this project predict data that is not part of it, each trained from scratch
@@ -255,24 +342,30 @@ so it may do somewhat worse on others. With the data in a folder DATA, run
 
 or, for a single spec, `python -m benchmarks.accuracy NAME --data DATA --json FILE`.
 
-| spec | metric | score | published baselines, not run here | aim | time per training |
-|---|---|---|---|---|---|
-{chr(10).join(rows)}
+{lines[0]}
+|{"---|" * len(HEADER)}
+{chr(10).join(lines[1:])}
 
 Scores are means over five folds: those that come with the data (for the X-rays grouped by patient),
 or for `adult` five stratified folds of seed 0. The digits are scored on the official test set. ± is
 the standard deviation over the folds, or for the houses, which have five times five folds, over the
 repeats. `mape` is a fraction; `mae` and `rmse` are in the target's unit.
 
-{_photo_gain(results)}
+Times are CPU times of a training with its scores. LightGBM and scikit-learn's gradient boosting,
+both with their defaults, learn from the columns of the spec on the same folds, and from no photos.
+Rows of tables without their figures are of an earlier measurement, with times by the clock.
+
+{_photo_gain(results, before)}
 Measured on 2 cores or fewer of {platform.machine()} with torch {torch.__version__.split("+")[0]};
 times are those of that machine.
 """
 
 
-def _photo_gain(results: Mapping[str, Result]) -> str:
+def _photo_gain(results: Mapping[str, Result], before: str) -> str:
+    opening = "Houses with photos compared with the table alone"
     if not {"houses", "houses-table"} <= results.keys():
-        return ""
+        kept = re.search(rf"^{opening}.*?\n(?=\n)", before, re.MULTILINE | re.DOTALL)
+        return kept[0] if kept else ""
     difference, standard_error = paired(
         results["houses-table"]["errors"], results["houses"]["errors"]
     )
@@ -280,7 +373,7 @@ def _photo_gain(results: Mapping[str, Result]) -> str:
         verdict = "The difference is within the noise: the photos neither help nor harm."
     else:
         verdict = "The photos help." if difference < 0 else "The photos harm."
-    return f"""Houses with photos compared with the table alone, paired row by row over the repeats:
+    return f"""{opening}, paired row by row over the repeats:
 {difference:+.1%} ± {standard_error:.1%} in MAPE (standard error over the rows). {verdict}
 """
 
@@ -303,10 +396,15 @@ def main(
             return 2
     results = json.loads(options.json.read_text()) if options.json.is_file() else {}
     for name in options.names or [name for name in cases if name not in results]:
-        results[name] = measure(name, cases[name], options.data)
+        try:
+            results[name] = measure(name, cases[name], options.data)
+        except MipError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 2
         write(options.json, json.dumps(results).encode(), overwrite=True)
     if options.page:
-        write(options.page, page(results).encode(), overwrite=True)
+        before = options.page.read_text() if options.page.is_file() else ""
+        write(options.page, page(results, before).encode(), overwrite=True)
     return 0
 
 

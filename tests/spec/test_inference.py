@@ -99,6 +99,33 @@ def test_many_rows_teach_curves_and_words(table):
     assert "# 2000 rows are enough for a curve for each column" in more
 
 
+@pytest.mark.parametrize(
+    ("rows", "has_text", "members", "batch_size", "epochs"),
+    [
+        (1_999, False, 8, 32, 40),
+        (9_999, False, 8, 128, 60),
+        (12_000, False, 4, 256, 58),
+        (12_000, True, 8, 128, 60),
+        (70_000, False, 4, 256, 10),
+    ],
+)
+def test_a_large_table_is_trained_in_few_large_steps(rows, has_text, members, batch_size, epochs):
+    columns = {"x": np.arange(rows) / 7 % 5, "y": np.arange(rows) / 3 % 4}
+    if has_text:
+        columns["note"] = [f"house number {k} in Ulm" for k in range(rows)]
+    spec = mip.parse(draft(from_columns(columns), "y", "t.csv"))
+    actual = spec.head.members, spec.train.batch_size, spec.train.epochs
+    assert actual == (members, batch_size, epochs)
+
+
+def test_classes_of_a_large_table_are_seen_less_often_than_numbers():
+    x = np.arange(20_000) / 7 % 5
+    table = from_columns({"x": x, "number": x * 3.3, "kind": np.where(x > 2, "tall", "low")})
+    targets = {"kind": 25, "number": 35, ("kind", "number"): 35}
+    for target, epochs in targets.items():
+        assert mip.parse(draft(table, target, "t.csv")).train.epochs == epochs
+
+
 def test_photos_beside_few_rows_of_a_table_get_few_words():
     photos = [np.full((4, 4, 3), k, dtype="uint8") for k in range(20)]
     rows = {"x": np.linspace(0, 1, 20), "photo": photos, "y": np.linspace(5, 6, 20)}

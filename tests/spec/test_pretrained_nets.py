@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 import mip
 from mip.errors import DataError, SpecError
 from mip.spec import PretrainedNet, cached_net, draft, file_net, library_net, make_draft
-from mip.spec.drafts.blocks import MANY_ROWS
 from mip.spec.drafts.photos.nets import DEFAULT_BACKBONE, backbones_named
+from mip.spec.drafts.training import MANY_ROWS
 
 LIGHT = "mobilenet_v3_small"
 

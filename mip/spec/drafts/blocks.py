@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from attrs import asdict, fields
 
 from mip.data import PLAIN, ColumnFormat, CsvFormat, Table
@@ -18,14 +17,11 @@ from mip.spec.drafts.photos.greys import Greys
 from mip.spec.drafts.photos.nets import PretrainedNet
 from mip.spec.drafts.roles import Guess
 from mip.spec.drafts.targets.kinds import TargetGuess
+from mip.spec.drafts.training import MANY_ROWS, Training
 from mip.spec.toml_text import inline, key
 
 WIDTH = 200
 """The length of the longest comment."""
-
-
-MANY_ROWS = 2000
-"""Rows enough to learn a curve for each column of numbers, and to choose an epoch by."""
 
 
 # The name of the branch that reads the columns of a role, and its kind.
@@ -200,12 +196,10 @@ def _pretrained_lines(net: PretrainedNet) -> list[str]:
     return lines
 
 
-def head_blocks(table: Table, targets: Sequence[TargetGuess], of_photos: bool = False) -> list[str]:
-    """Write the head of a target, or a joint one of several; `of_photos` if it reads nothing but
-    the features of a frozen net.
-    """
+def head_blocks(targets: Sequence[TargetGuess], training: Training) -> list[str]:
+    """Write the head of a target, or a joint one of several."""
     if len(targets) == 1:
-        return [_head_block("head", table, targets[0], of_photos)]
+        return [_head_block("head", targets[0], training)]
     names = _head_names([target.column for target in targets])
     joint = [
         comment(f"{len(targets)} targets: the loss is the sum of theirs, with these weights"),
@@ -216,7 +210,7 @@ def head_blocks(table: Table, targets: Sequence[TargetGuess], of_photos: bool = 
     parts = zip(names, targets, strict=True)
     return [
         join_lines(joint),
-        *(_head_block(f"head.head.{key(name)}", table, part, of_photos) for name, part in parts),
+        *(_head_block(f"head.head.{key(name)}", part, training) for name, part in parts),
     ]
 
 
@@ -237,7 +231,8 @@ def _head_names(columns: Sequence[str]) -> list[str]:
     return names
 
 
-def _head_block(path: str, table: Table, target: TargetGuess, of_photos: bool) -> str:
+def _head_block(path: str, target: TargetGuess, training: Training) -> str:
+    members = f"members = {training.members}"
     lines = [
         comment(target.reason),
         *map(comment, target.remarks),
@@ -245,38 +240,29 @@ def _head_block(path: str, table: Table, target: TargetGuess, of_photos: bool) -
         f'kind = "{target.kind}"',
         f"column = {inline(target.column)}",
         *target.options,
+        f"layers = {[*training.layers]}     # between the branches and the prediction",
+        f"{members:<23} # networks that share most weights, and predict their mean",
     ]
-    layers = "[128]" if of_photos else "[128, 128]"
-    lines += [
-        f"layers = {layers}     # between the branches and the prediction",
-        "members = 8             # networks that share most weights, and predict their mean",
-    ]
-    if of_photos:
-        lines.append("dropout = 0.5           # the features of the net are many")
-    elif len(table) < MANY_ROWS:
-        lines.append(f"dropout = 0.1           # {len(table)} rows could be learned by heart")
+    if training.dropout:
+        lines.append(f"{f'dropout = {training.dropout:g}':<23} # {training.reason}")
     return join_lines(lines)
 
 
-def train_block(sizes: Sequence[int], of_photos: bool = False) -> str:
-    """Write `[train]`, for the number of rows that train, choose and test; `of_photos` if their
-    features alone are read, from which little has to be learned.
-    """
-    (n_train, n_valid, _), n_rows = sizes, sum(sizes)
-    batch_size, epochs, most = 32, 20 if of_photos else 40, 20 if of_photos else 60
-    if n_rows >= MANY_ROWS:
-        batch_size = 128 if n_rows < 50_000 else 256
-        epochs = int(np.clip(1_200_000 / n_rows, 5, most))
+def train_block(part_sizes: Sequence[int], training: Training) -> str:
+    """Write `[train]`, for the number of rows that train, choose and test."""
+    (n_train, n_valid, _), n_rows = part_sizes, sum(part_sizes)
     model, restore_best = "is that of the epoch with the best valid loss", "true"
     if n_rows < MANY_ROWS or not n_valid:
         few = f"{n_rows} rows are too few" if n_valid else "there are no valid rows"
         model, restore_best = f"is that of the last epoch: {few} to choose by", "false"
-    return f"""# {epochs} epochs of {-(-n_train // batch_size)} steps; the model {model}
+    n_steps = -(-n_train // training.batch_size)
+    optimizer = f'{{ kind = "adamw", {training.optimizer} }}'
+    return f"""# {training.epochs} epochs of {n_steps} steps; the model {model}
 [train]
-epochs = {epochs}
-batch_size = {batch_size}
+epochs = {training.epochs}
+batch_size = {training.batch_size}
 restore_best = {restore_best}
-optimizer = {{ kind = "adamw", lr = 3e-3 }}     # the highest learning rate of the schedule
+optimizer = {optimizer}     # the highest learning rate of the schedule
 schedule = {{ kind = "one_cycle" }}
 """
 

@@ -15,7 +15,6 @@ from mip.errors import DataError, hint, one_line, quote
 from mip.images import photos_of
 from mip.spec.drafts.blocks import (
     BRANCHES,
-    MANY_ROWS,
     branch_block,
     comment,
     data_block,
@@ -40,6 +39,7 @@ from mip.spec.drafts.targets.classes import propose_for_classes
 from mip.spec.drafts.targets.groups import find_group
 from mip.spec.drafts.targets.kinds import TargetGuess
 from mip.spec.drafts.targets.reading import read_targets
+from mip.spec.drafts.training import MANY_ROWS, choose_training
 
 MAX_LINES = 10
 """The number of columns left out that are printed."""
@@ -128,6 +128,7 @@ def make_draft(
     absent, greys = find_absent(images, rows, alone), guess_greys(rows, images)
     net = find_net() if images else None
     of_photos = alone and net is not None
+    training = choose_training(len(rows), roles, [target.kind for target in targets], of_photos)
     blocks = [branch_block(role, by_role[role], len(rows)) for role in roles if role != "image"]
     if images:
         blocks += photo_blocks(by_role["image"], len(rows), absent, greys, net, alone)
@@ -138,8 +139,8 @@ def make_draft(
         *format_blocks(formats),
         *blocks,
         join_lines([*map(comment, left_out)]),
-        *head_blocks(rows, targets, of_photos),
-        train_block(_part_sizes(rows, split), of_photos),
+        *head_blocks(targets, training),
+        train_block(_part_sizes(rows, split), training),
     ]
     notes = [
         *chain.from_iterable(map(_format_notes, photos.values())),
