@@ -138,7 +138,7 @@ def test_few_photos_beside_a_table_are_a_residual_branch():
     spec = mip.parse(draft_of(30, False, NET).text)
     assert spec.fusion.residual == ("photos",)
     photos = spec.branch["photos"]
-    assert (photos.freeze, photos.feature_layer, photos.layers) == ("all", None, ())
+    assert (photos.freeze, photos.feature_layer, photos.layers) == ("all", "levels", ())
     assert (photos.backbone, photos.pretrained, photos.size) == (LIGHT, "w.pt", 224)
 
 

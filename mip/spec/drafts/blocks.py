@@ -138,7 +138,7 @@ def photo_blocks(
     if net is not None:
         fusion = join_lines(_RESIDUAL) if few and not alone else ""
         lines = ["[branch.photos]", *common, *_pretrained_lines(net)]
-        if alone and net.has_levels():
+        if (alone or few) and net.has_levels():
             lines += ["# textures and edges, too: the maps at four depths, not the last alone"]
             lines += [f'feature_layer = "{LEVELS}"']
         if alone or not few:
