@@ -203,7 +203,8 @@ def test_C11_chances_beside_an_image(tmp_path):
     np.testing.assert_allclose(widths, chances[0].sort(descending=True).values[:3])
 
 
-def test_T10_a_file_for_each_metric_and_none_when_off(tmp_path):
+def test_T10_a_file_for_each_metric_and_none_when_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(mip.hooks.history, "FIRST_DRAWING", 0.0)
     net, _ = classified()
     classified([validation(net)])
     assert not list(tmp_path.rglob("*"))

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, fields
 
 from mip.data import PLAIN, ColumnFormat, CsvFormat, Table
 from mip.errors import one_line
-from mip.nn import LEVELS
 from mip.spec.drafts.formats.columns import FormatGuess
 from mip.spec.drafts.photos.absent import Absent
 from mip.spec.drafts.photos.greys import Greys
-from mip.spec.drafts.photos.nets import PretrainedNet
 from mip.spec.drafts.roles import Guess
 from mip.spec.drafts.targets.kinds import TargetGuess
 from mip.spec.drafts.training import MANY_ROWS, Training
 from mip.spec.toml_text import inline, key
+
+if TYPE_CHECKING:  # which takes torch
+    from mip.spec.drafts.photos.nets import PretrainedNet
 
 WIDTH = 200
 """The length of the longest comment."""
@@ -140,7 +141,7 @@ def photo_blocks(
         lines = ["[branch.photos]", *common, *_pretrained_lines(net)]
         if (alone or few) and net.has_levels():
             lines += ["# textures and edges, too: the maps at four depths, not the last alone"]
-            lines += [f'feature_layer = "{LEVELS}"']
+            lines += ['feature_layer = "levels"']
         if alone or not few:
             lines += ['feature_norm = "batch"  # features have very different size']
         if not few:

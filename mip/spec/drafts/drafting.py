@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
@@ -31,7 +31,6 @@ from mip.spec.drafts.odd_rows import find_copies, find_totals
 from mip.spec.drafts.photos.absent import find_absent
 from mip.spec.drafts.photos.columns import guess_photos, has_name_of_photos
 from mip.spec.drafts.photos.greys import guess_greys
-from mip.spec.drafts.photos.nets import PretrainedNet
 from mip.spec.drafts.photos.templates import Folder
 from mip.spec.drafts.photos.unnamed import describe_unnamed
 from mip.spec.drafts.roles import Guess, guess, is_writable
@@ -40,6 +39,9 @@ from mip.spec.drafts.targets.groups import find_group
 from mip.spec.drafts.targets.kinds import TargetGuess
 from mip.spec.drafts.targets.reading import read_targets
 from mip.spec.drafts.training import MANY_ROWS, choose_training
+
+if TYPE_CHECKING:  # which takes torch
+    from mip.spec.drafts.photos.nets import PretrainedNet
 
 MAX_LINES = 10
 """The number of columns left out that are printed."""
