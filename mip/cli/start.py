@@ -93,6 +93,9 @@ def _net_to_find(
     if mip.nn.is_weights_file(pretrained):
         file = Path(str(pretrained))
         return partial(mip.spec.file_net, file, _path_for_spec(file, spec), backbone)
+    if pretrained is not None and Path(pretrained).exists():
+        endings = ", ".join(mip.nn.WEIGHTS_SUFFIXES)
+        raise MipError(f"--pretrained {pretrained}: is no file of weights ({endings})")
     if pretrained is None and backbone is None:
         return mip.spec.cached_net
     if pretrained is None and backbone == "small":

@@ -334,7 +334,7 @@ class FeatureExtractor(nn.Module):
         self.global_pool = global_pool
         known = [path for path, _ in model.named_modules() if path]
         if layer not in known:
-            why = f"is not a module of the backbone{hint(layer, known)}"
+            why = f"is not a module of the backbone{hint(layer, [LEVELS, *known])}"
             raise SpecError(f"feature_layer = '{layer}' {why}")
         # Swin transformers have channels last, as have some models of timm, which declare it.
         declared = getattr(model, "output_fmt", "") == "NHWC"

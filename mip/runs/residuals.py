@@ -34,6 +34,11 @@ from mip.runs.warm_starts import Sources, load_sources
 from mip.train import State, fit, load_state
 from mip.tree import Tree, concat, leaves, map_tree, take
 
+EVIDENCE = 3.0
+"""The logarithm of a likelihood ratio from which evidence is strong (Kass and Raftery 1995): what
+noise is chosen from reaches 1 or 2.
+"""
+
 BATCH_ROWS = 256
 """The rows of a batch, where no gradient is computed."""
 
@@ -73,7 +78,7 @@ def fit_residual(
         fit_head = partial(_fit_head, components.scores(vectors[known]), known, rest)
         fitted = fit_head(plan.spec.head, plan.facts["head"], logits, features.target)
         weights, logits, evidence = fitted
-        if evidence < 1:
+        if evidence < EVIDENCE:
             _warn_of_nothing(name)
         for path, values in _tensors(components, weights):
             path = f"residual.branch.{name}.{path}"
@@ -82,7 +87,7 @@ def fit_residual(
 
 
 def _warn_of_nothing(name: str) -> None:
-    text = "adds next to nothing to the other branches on held-out rows"
+    text = "adds next to nothing to the other branches on held-out rows, or nothing that is certain"
     warnings.warn(f"fusion.residual: '{name}' {text}", MipWarning, stacklevel=3)
 
 

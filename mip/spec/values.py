@@ -213,6 +213,10 @@ class Spec:
             if name not in self.branch:
                 text = f"names '{name}', which is not a branch{hint(name, self.branch)}"
                 raise FieldError("fusion.residual", text)
+            for path, branch in branches({name: self.branch[name]}):
+                if getattr(branch, "finetune", None):
+                    where = f"{path_in_spec(path)}.finetune"
+                    raise FieldError(where, "must be left out: residual branches are not trained")
         if len(fusion.residual) == len(self.branch):
             raise FieldError("fusion.residual", "must leave at least one other branch")
         for path, branch in branches(self.branch):

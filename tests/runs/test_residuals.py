@@ -296,3 +296,9 @@ def test_a_stack_is_refused():
     trial = Trial("one", spec_of(), Parts(rows, rows.take([]), rows.take([])))
     with pytest.raises(SpecError, match=r"fusion\.residual needs a model that is trained alone"):
         run_stacked([trial])
+
+
+def test_a_residual_branch_is_not_fine_tuned():
+    photo = '[branch.looks]\nkind = "image"\ncolumns = ["a"]\nfinetune = { lr_scale = 0.1 }\n'
+    with pytest.raises(SpecError, match=r"branch\.looks\.finetune must be left out: residual"):
+        spec_of(branches=TABLE + photo)

@@ -9,8 +9,8 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from mip import branches
-from mip.errors import DataError, SpecError, hint
-from mip.nn import BUILT_IN, LEVELS, TIMM, backbone_error, source_of
+from mip.errors import DataError, FileError, SpecError, hint
+from mip.nn import BUILT_IN, LEVELS, TIMM, backbone_error, is_weights_file, source_of
 
 DEFAULT_BACKBONE = "efficientnet_b0"
 """The net that is proposed: of those of torchvision that take less than 50 ms a photo on one core
@@ -76,9 +76,12 @@ def file_net(path: Path, written: str, backbone: str | None = None) -> Pretraine
     """Return the net that a file of weights holds; `written` is its path for the spec. Which net it
     is, is said by `backbone`, or else by the file's name.
 
-    Raises FileError for a file that cannot be read, SpecError for a name that is no backbone, and
-    DataError if the file does not hold it.
+    Raises FileError for a file that is not there or cannot be read, SpecError for a name that is
+    no backbone, and DataError if the file does not hold it.
     """
+    if not path.is_file():
+        near = [each.name for each in path.parent.glob("*") if is_weights_file(each.name)]
+        raise FileError(f"{path}: there is no such file{hint(path.name, near)}")
     if backbone is not None:
         _check_backbone(backbone)
     names = [backbone] if backbone else backbones_named(path)
