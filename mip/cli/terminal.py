@@ -96,6 +96,12 @@ def show_features(done: int, total: int) -> None:
         sys.stderr.flush()
 
 
+def show_residual(name: str, before: float, after: float) -> None:
+    """Say what a residual branch adds to the others."""
+    losses = f"{before:.4g} without it, {after:.4g} with it"
+    echo(f"residual branch {name}: loss of held-out rows {losses}")
+
+
 def progress_bar(label: str) -> Callable[[mip.runs.Job], tuple[mip.train.Hook, ...]]:
     """Return a function that makes a job's progress bar, if standard error is a terminal."""
     return lambda job: (mip.progress(job.steps, label),) if sys.stderr.isatty() else ()

@@ -25,7 +25,7 @@ from mip.cli.inputs import (
 )
 from mip.cli.options import Cache, Changes, Device, Force, Json, Offline, SpecFile
 from mip.cli.signals import NOTHING_KEPT, on_stop
-from mip.cli.terminal import echo, note, progress_bar, show_features
+from mip.cli.terminal import echo, note, progress_bar, show_features, show_residual
 from mip.errors import DataError, MipError, SpecError, hint
 
 
@@ -119,7 +119,11 @@ def fit(
         check_holds_no_photo(out, read_spec, rows)
         parts = split_rows(read_spec, rows, spec)
         context = mip.Context(
-            base=spec.parent, cache=cache, device=device, on_features=show_features
+            base=spec.parent,
+            cache=cache,
+            device=device,
+            on_features=show_features,
+            on_residual=show_residual,
         )
         if folds:
             if resume or board:

@@ -15,7 +15,7 @@ from mip.devices import find_device
 from mip.spec import KINDS
 
 
-def do_nothing(done: int, total: int) -> None:
+def do_nothing(*args: object) -> None:
     """Do nothing. Unlike a lambda, this can be sent to a worker process."""
 
 
@@ -27,7 +27,9 @@ class Context:
     those whose backbone is frozen, are cached in the folder `cache`; without one they are cached in
     the user's cache folder, and only if the encoded rows do not fit in memory. Features are kept in
     the folder `features` instead, if it is given; `on_features` is called, as they are computed for
-    training, with the number of rows that have them and that of all. With `use_features=False`
+    training, with the number of rows that have them and that of all. `on_residual` is called with
+    the name of each residual branch that is fitted, and the loss of held-out rows without it and
+    with it. With `use_features=False`
     frozen backbones run on pixels, in every epoch. `device` is a torch device or "auto" (see
     `mip.devices.find_device`), by default the GPU if there is one. `kinds` are the kinds that a
     spec or a file may name.
@@ -38,6 +40,7 @@ class Context:
     features: Path | None = field(default=None, converter=optional(Path))
     use_features: bool = True
     on_features: Callable[[int, int], object] = do_nothing
+    on_residual: Callable[[str, float, float], object] = do_nothing
     device: str | None = field(default=None, converter=optional(find_device))
     # A copy, because the mapping proxy KINDS cannot be sent to a worker process.
     kinds: Mapping[str, type] = field(default=KINDS, converter=dict)

@@ -29,7 +29,7 @@ from mip.runs.checks import inner_folds
 from mip.runs.context import DEFAULT_CONTEXT, Context
 from mip.runs.feeding import count_batches, feature_plan, rows_pipe
 from mip.runs.jobs import job_of_plan, with_updated_bn
-from mip.runs.shrinkage import Components, fit_correction, principal_components
+from mip.runs.shrinkage import Components, Correction, fit_correction, principal_components
 from mip.runs.warm_starts import Sources, load_sources
 from mip.train import State, fit, load_state
 from mip.tree import Tree, concat, leaves, map_tree, take
@@ -77,8 +77,9 @@ def fit_residual(
         components = principal_components(vectors[known])
         fit_head = partial(_fit_head, components.scores(vectors[known]), known, rest)
         fitted = fit_head(plan.spec.head, plan.facts["head"], logits, features.target)
-        weights, logits, evidence = fitted
-        if evidence < EVIDENCE:
+        weights, logits, found = fitted
+        context.on_residual(name, sum(one.before for one in found), sum(one.after for one in found))
+        if max(one.evidence for one in found) < EVIDENCE:
             _warn_of_nothing(name)
         for path, values in _tensors(components, weights):
             path = f"residual.branch.{name}.{path}"
@@ -135,9 +136,9 @@ def _fit_head(
     facts: Any,
     logits: Any,
     target: Any,
-) -> tuple[Tree, Tree, float]:
+) -> tuple[Tree, Tree, list[Correction]]:
     """Fit what scores add to the logits of a head, or of each of several by name; return the
-    weights, the logits with what is added to them on held-out rows, and the evidence for it.
+    weights, the logits with what is added to them on held-out rows, and what was found for each.
     """
     if isinstance(head, HoldsHeads):
         fits = {
@@ -146,12 +147,12 @@ def _fit_head(
         }
         weights = {name: weight for name, (weight, _, _) in fits.items()}
         corrected = {name: added for name, (_, added, _) in fits.items()}
-        return weights, corrected, max(evidence for _, _, evidence in fits.values())
+        return weights, corrected, [one for _, _, found in fits.values() for one in found]
     loss = smooth_loss(head, facts)
     fitted = fit_correction(scores, logits[known], target[known], loss, folds)
     corrected = logits.clone()
     corrected[known] += fitted.held_out.view_as(logits[known])
-    return fitted.weight, corrected, fitted.evidence
+    return fitted.weight, corrected, [fitted]
 
 
 def _held_out_logits(

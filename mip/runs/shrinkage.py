@@ -26,6 +26,10 @@ at all down to 0.001.
 """
 
 
+TINY = torch.finfo(torch.float32).tiny
+"""A divisor in the place of a loss of 0."""
+
+
 class Components(NamedTuple):
     """The leading principal components of standardized vectors: their mean, float64 [d], and the
     map [d, components] from what differs from it to scores of total variance 1.
@@ -68,13 +72,18 @@ def principal_components(vectors: Tensor) -> Components:
 
 class Correction(NamedTuple):
     """A model of scores: its weight, float32 [components, k]; what it adds to the logits of rows
-    that it has not seen, [n, k]; and the `evidence` for it: n/2 times the share by which the loss
-    of these falls, which is about the logarithm of a likelihood ratio.
+    that it has not seen, [n, k]; and the loss of these without and with it.
     """
 
     weight: Tensor
     held_out: Tensor
-    evidence: float
+    before: float
+    after: float
+
+    @property
+    def evidence(self) -> float:
+        """About a log-likelihood ratio: n/2 times the share by which the loss falls."""
+        return len(self.held_out) / 2 * (self.before - self.after) / max(abs(self.before), TINY)
 
 
 def fit_correction(
@@ -99,13 +108,13 @@ def fit_correction(
     added = torch.stack([_held_out(scores, logits, target, loss, fold) for fold in folds])
     losses = torch.tensor([[loss(logits + x.view_as(logits), target) for x in xs] for xs in added])
     means = losses.double().mean(dim=0).nan_to_num(math.inf)
-    per_loss = len(logits) / 2 / means[0].abs().clamp(min=torch.finfo(torch.float32).tiny)
-    shares = torch.softmax(-per_loss * means, dim=0).float()
+    scale = len(logits) / 2 / means[0].abs().clamp(min=TINY)
+    shares = torch.softmax(-scale * means, dim=0).float()
     weights = torch.stack([*_weights(scores, logits, target, loss)])
     weight = torch.einsum("p,pck->ck", shares, weights)
     held_out = torch.einsum("p,rpnk->nk", shares, added) / len(folds)
-    gain = means[0] - loss(logits + held_out.view_as(logits), target)
-    return Correction(weight, held_out, (per_loss * gain).item())
+    after = float(loss(logits + held_out.view_as(logits), target))
+    return Correction(weight, held_out, float(means[0]), after)
 
 
 def _held_out(

@@ -86,8 +86,11 @@ def without(state):
 
 @pytest.mark.parametrize("head", [*HEADS.values(), JOINT], ids=[*HEADS, "joint"])
 def test_every_head_gains_and_its_file_predicts_the_same(head, tmp_path):
-    ended = mip.run(spec_of(head), (mip.from_frame(frame_of()),), out=tmp_path)
+    losses = []
+    context = mip.Context(on_residual=lambda *found: losses.append(found))
+    ended = mip.run(spec_of(head), (mip.from_frame(frame_of()),), out=tmp_path, context=context)
     rows = mip.from_frame(frame_of(200, seed=1))
+    assert [(name, after < before) for name, before, after in losses] == [("looks", True)]
     before = mip.evaluate(predictor(ended.plan, without(ended.state)), rows)["loss"]
     assert mip.evaluate(ended.predict, rows)["loss"] < before
     loaded = mip.load(tmp_path / "model.safetensors")
