@@ -75,6 +75,15 @@ HOUSES = Case(
     folds=tuple(f"fold_seed{k}" for k in range(5)),
 )
 
+COVID = Case(
+    spec="covid-cxr",
+    table="covid_cxr/covid_cxr.csv",
+    metric="auc",
+    baselines="LightGBM on sex, age and view .732",
+    aim=0.732,
+    folds_file="covid_cxr",
+)
+
 MNIST = Case(
     spec="mnist",
     table="mnist",
@@ -89,24 +98,8 @@ CASES: dict[str, Case] = {
     "houses-table": HOUSES,
     "houses": evolve(HOUSES, spec="houses", trees=False),
     "houses-photos": evolve(HOUSES, spec="houses-photos", aim=0.252, trees=False, weights=LITE0),
-    "covid-cxr": Case(
-        spec="covid-cxr",
-        table="covid_cxr/covid_cxr.csv",
-        metric="auc",
-        baselines="LightGBM on sex, age and view .732",
-        aim=0.732,
-        folds_file="covid_cxr",
-    ),
-    "covid-photos": Case(
-        spec="covid-photos",
-        table="covid_cxr/covid_cxr.csv",
-        metric="auc",
-        baselines="LightGBM on sex, age and view .732",
-        aim=0.8,
-        folds_file="covid_cxr",
-        trees=False,
-        weights=LITE0,
-    ),
+    "covid-cxr": COVID,
+    "covid-photos": evolve(COVID, spec="covid-photos", aim=0.8, trees=False, weights=LITE0),
     "california": Case(
         spec="california",
         table="tabular/california_housing.csv",
@@ -167,8 +160,9 @@ HIGHER_IS_BETTER = {"accuracy", "auc"}
 
 def measure_case(name: str, case: Case, data: Path) -> Result:
     """Train and score a case."""
-    weights = {"branch.photos.pretrained": str((data / case.weights).resolve())}
-    spec = mip.load_spec(f"specs/{case.spec}.toml", changes=weights if case.weights else None)
+    weights = str((data / case.weights).resolve())
+    changes = {"branch.photos.pretrained": weights} if case.weights else None
+    spec = mip.load_spec(f"specs/{case.spec}.toml", changes=changes)
     tables = list(fold_tables(spec, case, data))
     trees = {
         library: measure_trees(train, spec, case, tables)

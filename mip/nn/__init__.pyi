@@ -41,6 +41,7 @@ from .pretrained import WEIGHTS_SUFFIXES as WEIGHTS_SUFFIXES
 from .pretrained import file_digest as file_digest
 from .pretrained import is_weights_file as is_weights_file
 from .pretrained import load_pretrained as load_pretrained
+from .pretrained import open_weights as open_weights
 from .pretrained import read_tensors as read_tensors
 from .timing import Timing as Timing
 from .timing import time_forward as time_forward

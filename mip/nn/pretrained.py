@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,10 +46,16 @@ def is_weights_file(pretrained: str | None) -> bool:
 
 def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file. Raises FileError if it cannot be read."""
-    path = Path(path)
+    with open_weights(Path(path)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[BufferedReader]:
+    """Open a file of weights. Raises FileError, with the nearest, if it cannot be read."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            yield file
     except OSError as error:
         near = [file.name for file in path.parent.glob("*") if is_weights_file(file.name)]
         why = f"cannot be read ({reason(error)}){hint(path.name, near)}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from mip import branches
-from mip.errors import DataError, FileError, SpecError, hint
-from mip.nn import BUILT_IN, LEVELS, TIMM, backbone_error, is_weights_file, source_of
+from mip.errors import DataError, SpecError, hint
+from mip.nn import BUILT_IN, LEVELS, TIMM, backbone_error, open_weights, source_of
 
 DEFAULT_BACKBONE = "efficientnet_b0"
 """The net that is proposed: of those of torchvision that take less than 50 ms a photo on one core
@@ -79,9 +79,8 @@ def file_net(path: Path, written: str, backbone: str | None = None) -> Pretraine
     Raises FileError for a file that is not there or cannot be read, SpecError for a name that is
     no backbone, and DataError if the file does not hold it.
     """
-    if not path.is_file():
-        near = [each.name for each in path.parent.glob("*") if is_weights_file(each.name)]
-        raise FileError(f"{path}: there is no such file{hint(path.name, near)}")
+    with open_weights(path):  # before its name is asked which net it holds
+        pass
     if backbone is not None:
         _check_backbone(backbone)
     names = [backbone] if backbone else backbones_named(path)
