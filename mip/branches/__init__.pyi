@@ -19,6 +19,8 @@ from .protocol import FindsUnseen as FindsUnseen
 from .protocol import GroupsParams as GroupsParams
 from .protocol import LayerGroup as LayerGroup
 from .protocol import Problem as Problem
+from .protocol import blank as blank
+from .protocol import branch_columns as branch_columns
 from .protocol import branches as branches
 from .protocol import files_of as files_of
 from .protocol import having as having

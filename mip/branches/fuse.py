@@ -157,6 +157,10 @@ class Fuse:
         parts = self.branch.items()
         return torch.stack([protocol.absent(part, inputs[name]) for name, part in parts]).all(dim=0)
 
+    def blank(self, facts: Facts, n: int) -> dict[str, Tree]:
+        """Make rows in which no branch has anything."""
+        return {name: protocol.blank(part, facts[name], n) for name, part in self.branch.items()}
+
     def cache(self, facts: Facts, table: Table, folder: Path) -> dict[str, Tree]:
         """Encode, with the rows of branches that can be cached left on disk."""
         return {
@@ -225,10 +229,19 @@ class FusionNet(nn.Module):
         self.layers = layers
 
     def forward(self, inputs: Mapping[str, Tree]) -> Tensor:
-        vectors = {name: self.vector(name, inputs) for name in self.fused}
-        if self.hide is not None:
-            vectors = self.hide(vectors, inputs)
-        return self.layers(self.fusion(vectors))
+        return self.join(self.vectors(inputs))
+
+    def vectors(self, inputs: Mapping[str, Tree]) -> dict[str, Tensor]:
+        """Run the branches that are joined, of those that have inputs: float32 [n, d] by name, with
+        learned vectors where `modality_dropout` puts them.
+        """
+        vectors = {name: self.vector(name, inputs) for name in self.fused if name in inputs}
+        return self.hide(vectors, inputs) if self.hide is not None and vectors else vectors
+
+    def join(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """Join what `vectors` returns: float32 [n, out_features]."""
+        joined: Tensor = self.layers(self.fusion({name: vectors[name] for name in self.fused}))
+        return joined
 
     def vector(self, name: str, inputs: Mapping[str, Tree]) -> Tensor:
         """Run one branch on its inputs: float32 [n, d]."""
@@ -321,9 +334,9 @@ class ModalityDropout(nn.Module):
     def forward(
         self, vectors: Mapping[str, Tensor], inputs: Mapping[str, Tree]
     ) -> dict[str, Tensor]:
-        absent = torch.stack([self.absent[name](inputs[name]) for name in self.stand])
-        pairs = zip(self.stand.items(), self.draw(absent), strict=True)
-        return {name: replace(vectors[name], hidden) for (name, replace), hidden in pairs}
+        absent = torch.stack([self.absent[name](inputs[name]) for name in vectors])
+        pairs = zip(vectors.items(), self.draw(absent), strict=True)
+        return {name: self.stand[name](vector, hidden) for (name, vector), hidden in pairs}
 
     def draw(self, absent: Tensor) -> Tensor:
         """Choose which branches to hide, all absent ones among them: bool [branches, n]."""

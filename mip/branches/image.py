@@ -306,6 +306,14 @@ class Image:
         """Mark the rows without any photo: bool [n]."""
         return (inputs["present"] != 1).all(dim=1)
 
+    def blank(self, facts: Facts, n: int) -> Photos:
+        """Make rows without photos. A net that has not learned what stands for a missing photo sees
+        one of the mean color instead.
+        """
+        k, color = sum(facts["most"]), (torch.tensor(facts["mean"]) * 255).round().to(torch.uint8)
+        pixels = color.view(3, 1, 1).expand(n, k, 3, self.size, self.size)
+        return {"pixels": pixels, "present": torch.zeros(n, k, dtype=torch.int8)}
+
     def cache(self, facts: Facts, table: Table, folder: Path) -> CachedRows | LazyRows:
         """Return the encoded rows as rows of a file in the folder, each decoded when first taken;
         if there is no space for the file, as rows that are decoded whenever they are taken.

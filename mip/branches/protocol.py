@@ -12,7 +12,7 @@ from attrs import Attribute, field
 from attrs.validators import ge, lt
 from torch import Tensor, nn
 
-from mip.data import Rows, Table
+from mip.data import Rows, Table, from_columns
 from mip.errors import FieldError
 from mip.fields import MinLength
 from mip.nn import Activation, BatchNorm, Function, LazyMLP
@@ -135,6 +135,15 @@ class FindsAbsent(Protocol):
 
 
 @runtime_checkable
+class Blanks(Protocol):
+    """A branch whose rows without anything are not those of missing cells."""
+
+    def blank(self, facts: Facts, n: int) -> Tree:
+        """Make n encoded rows in which the branch has nothing."""
+        ...
+
+
+@runtime_checkable
 class FindsProblems(Protocol):
     """A branch that screens rows. `missing_policy` decides what happens to a row with a problem."""
 
@@ -244,6 +253,25 @@ def absent(branch: Branch, inputs: Tree) -> Tensor:
         return branch.absent(inputs)
     leaf = next(leaf for _, leaf in leaves(inputs))
     return torch.zeros(len(leaf), dtype=torch.bool, device=leaf.device)
+
+
+def blank(branch: Branch, facts: Facts, n: int) -> Tree:
+    """Make n encoded rows in which a branch has nothing; by default those of missing cells.
+
+    >>> from mip.branches.boolean import Boolean
+    >>> blank(Boolean(["sold", "new"]), {"missing": [0, 1]}, 1)
+    tensor([[nan, nan]])
+    """
+    if has(branch, Blanks):
+        return branch.blank(facts, n)
+    cells = {column: [None] * n for column in branch_columns(branch)}
+    return branch.encode(facts, from_columns(cells))
+
+
+def branch_columns(branch: object) -> tuple[str, ...]:
+    """Return the columns that a branch reads: its field `columns`, or `column`."""
+    column = getattr(branch, "column", None)
+    return getattr(branch, "columns", (column,) if column else ())
 
 
 def problems(branch: Branch | FindsProblems, table: Table) -> Iterator[Problem]:

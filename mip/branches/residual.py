@@ -18,12 +18,15 @@ class Residual(nn.Module):
     `widths` are the lengths of the vectors by branch, `outputs` is the number of logits of a head,
     None for logits [n], or those of several heads by name. `absent` marks, by name, the rows of a
     branch's inputs that have none, bool [n]: to them nothing is added. Takes logits, float32 [n] or
-    [n, k] or a dict of these, vectors by name, float32 [n, d], and the branches' inputs; returns
-    logits. The weights are buffers, because no gradient trains them.
+    [n, k] or a dict of these, and what `centered` returns by name; returns logits. The weights are
+    buffers, because no gradient trains them.
 
     >>> residual = Residual({"photos": 3}, None, {"photos": lambda x: x.isnan().any(1)})
-    >>> inputs = {"photos": torch.ones(2, 3)}
-    >>> residual(torch.tensor([1.0, 2.0]), inputs, inputs)
+    >>> inputs = {"photos": torch.tensor([[1.0, 1, 1], [torch.nan, 1, 1]])}
+    >>> centered = residual.centered("photos", inputs["photos"], inputs); centered
+    tensor([[1., 1., 1.],
+            [0., 0., 0.]])
+    >>> residual(torch.tensor([1.0, 2.0]), {"photos": centered})
     tensor([1., 2.])
     """
 
@@ -37,17 +40,23 @@ class Residual(nn.Module):
         self.absent = dict(absent)
         self.branch = nn.ModuleDict({name: Centered(d, outputs) for name, d in widths.items()})
 
-    def forward(
-        self, logits: Tree, vectors: Mapping[str, Tensor], inputs: Mapping[str, Tree]
-    ) -> Tree:
+    def centered(self, name: str, vector: Tensor, inputs: Mapping[str, Tree]) -> Tensor:
+        """Return the distance of a branch's vectors from their center, float32 [n, d]; 0 for rows
+        that have no inputs.
+        """
+        absent = self.absent[name](inputs[name]).unsqueeze(1)
+        center = self.branch[name].get_buffer("center")
+        return (vector - center).masked_fill(absent, 0)
+
+    def forward(self, logits: Tree, centered: Mapping[str, Tensor]) -> Tree:
         for name, added in self.branch.items():
-            logits = added(logits, vectors[name], self.absent[name](inputs[name]))
+            logits = added(logits, centered[name])
         return logits
 
 
 class Centered(nn.Module):
     """Add a linear function of a vector's distance from `center` to logits: float32 [n] or [n, k]
-    or a dict of these, a vector [n, d] and the rows without one, bool [n], to logits.
+    or a dict of these, and the distance [n, d], to logits.
     """
 
     center: Tensor
@@ -57,8 +66,7 @@ class Centered(nn.Module):
         self.register_buffer("center", torch.zeros(width))
         self.linear = _linear(width, outputs)
 
-    def forward(self, logits: Tree, vector: Tensor, absent: Tensor) -> Tree:
-        centered = (vector - self.center).masked_fill(absent.unsqueeze(1), 0)
+    def forward(self, logits: Tree, centered: Tensor) -> Tree:
         return _add(logits, self.linear, centered)
 
 

@@ -32,6 +32,10 @@ class Stub:
         """Return float32 [n, out_features] from -1 to 1, drawn from the row's id."""
         return uniform(derive("stub"), torch.from_numpy(table.row_ids), self.out_features) * 2 - 1
 
+    def blank(self, facts: Facts, n: int) -> Tensor:
+        """Return zeros: float32 [n, out_features]."""
+        return torch.zeros(n, self.out_features)
+
     def module(self, facts: Facts) -> nn.Module:
         """Pass the numbers on: float32 [n, out_features]."""
         return nn.Identity()

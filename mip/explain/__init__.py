@@ -1,4 +1,4 @@
-"""What a model has learned: the outputs of its layers while it runs."""
+"""What a model has learned: what its predictions rest on, and the outputs of its layers."""
 
 from mip.lazy import attach_stub
 

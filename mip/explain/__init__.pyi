@@ -1,6 +1,17 @@
+from .ablation import ablation as ablation
+from .dependence import dependence as dependence
+from .importance import importance as importance
 from .recording import Record as Record
 from .recording import histograms as histograms
 from .recording import layers as layers
 from .recording import record_activations as record_activations
 from .recording import statistics_of as statistics_of
 from .recording import to_frame as to_frame
+from .shapley import shapley_rows as shapley_rows
+from .shapley import shapley_scores as shapley_scores
+from .shapley import shapley_values as shapley_values
+from .similar import embed as embed
+from .similar import similar_rows as similar_rows
+from .vectors import Halves as Halves
+from .vectors import Scale as Scale
+from .vectors import halve as halve

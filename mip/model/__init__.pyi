@@ -2,7 +2,6 @@ from .cleaning import clean as clean
 from .cleaning import conversions as conversions
 from .cleaning import filled_rows as filled_rows
 from .cleaning import summarize_rows as summarize_rows
-from .columns import branch_columns as branch_columns
 from .columns import check_columns as check_columns
 from .columns import columns_of as columns_of
 from .columns import fingerprint as fingerprint

@@ -16,6 +16,7 @@ from toolz import groupby
 from mip.branches import (
     FindsConversions,
     FindsProblems,
+    branch_columns,
     having,
     missing_policy,
     path_in_spec,
@@ -24,7 +25,7 @@ from mip.branches import (
 from mip.data import AnyTable, Rows, Table, TableLike, format_row_label
 from mip.errors import DataError, MipWarning, list_first
 from mip.heads import column_heads
-from mip.model.columns import branch_columns, check_columns, columns_of, table_of, target_columns
+from mip.model.columns import check_columns, columns_of, table_of, target_columns
 from mip.model.lost_photos import check_most_found
 from mip.spec import Spec
 

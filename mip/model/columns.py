@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from attrs import evolve
 
-from mip.branches import Image, leaf_branches, path_in_spec
+from mip.branches import Image, branch_columns, leaf_branches, path_in_spec
 from mip.data import AnyTable, Rows, Table, TableLike, as_table, digest_texts
 from mip.errors import SpecError, hint
 from mip.heads import column_heads
@@ -37,12 +37,6 @@ def _with_image_column(spec: Spec, table: AnyTable) -> AnyTable:
 def target_columns(spec: Spec) -> list[str]:
     """Return the columns that a spec predicts, in the order of its heads."""
     return [head.column for _, head in column_heads(spec.head)]
-
-
-def branch_columns(branch: object) -> tuple[str, ...]:
-    """Return the columns that a branch reads: its field `columns`, or `column`."""
-    column = getattr(branch, "column", None)
-    return getattr(branch, "columns", (column,) if column else ())
 
 
 def image_columns(spec: Spec) -> list[str]:

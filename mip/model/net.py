@@ -42,10 +42,29 @@ class Net(nn.Module):
 
     def forward(self, inputs: Tree) -> Tree:
         logits = self.head(self.body(inputs))
-        if self.residual is None or self.training:
-            return logits
-        vectors = {name: self.body.vector(name, inputs) for name in self.residual.branch}
-        return self.residual(logits, vectors, inputs)
+        return logits if self.training else self._corrected(logits, self._centered(inputs))
+
+    def vectors(self, inputs: Tree) -> dict[str, Tensor]:
+        """Run the branches that have inputs: float32 [n, d] by name; of residual ones that is the
+        distance from their center. Where a row has no inputs it is what stands for these.
+        """
+        return {**self.body.vectors(inputs), **self._centered(inputs)}
+
+    def from_vectors(self, vectors: Mapping[str, Tensor]) -> Tree:
+        """Turn what `vectors` returns into logits in evaluation mode; each row by itself."""
+        return self._corrected(self.head(self.body.join(vectors)), vectors)
+
+    def _centered(self, inputs: Tree) -> dict[str, Tensor]:
+        if self.residual is None:
+            return {}
+        return {
+            name: self.residual.centered(name, self.body.vector(name, inputs), inputs)
+            for name in self.residual.branch
+            if name in inputs
+        }
+
+    def _corrected(self, logits: Tree, vectors: Mapping[str, Tensor]) -> Tree:
+        return logits if self.residual is None else self.residual(logits, vectors)
 
 
 def build(plan: Plan, seed: int = 0, pretrain: bool = True, base: str | Path = ".") -> Net:

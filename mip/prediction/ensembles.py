@@ -81,7 +81,7 @@ class Ensemble:
         table = rows_to_predict(rows, self.plans)
         frames = [member(table, errors=errors) for member in self.members]
         reasons = [frame.pop("error").tolist() for frame in frames if "error" in frame]
-        columns = _mean_columns([{str(name): frame[name] for name in frame} for frame in frames])
+        columns = mean_columns([{str(name): frame[name] for name in frame} for frame in frames])
         decoded = {**self.plan.decode(self._logits(columns)), **columns}
         first_reasons = [next(filter(None, row), None) for row in zip(*reasons, strict=True)]
         frame = prediction_frame(decoded, frames[0].index, first_reasons)
@@ -97,7 +97,7 @@ class Ensemble:
         """
         batches = [plan.encode(table) for plan in self.plans]
         pairs = zip(self.members, batches, strict=True)
-        columns = _mean_columns(
+        columns = mean_columns(
             [member.plan.decode(member.forward(batch)) for member, batch in pairs]
         )
         return map_tree(torch.Tensor.float, self._logits(columns)), batches[0].target
@@ -128,8 +128,8 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _mean_columns(decoded: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    # Only columns of numbers have a mean; labels are derived from it.
+def mean_columns(decoded: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Average columns of predictions: those of numbers, for labels are derived from the means."""
     names = [name for name, column in decoded[0].items() if column.dtype == np.float64]
     return {
         name: np.mean([np.asarray(columns[name]) for columns in decoded], axis=0) for name in names

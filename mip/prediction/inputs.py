@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from mip.branches import (
     Absence,
     FindsProblems,
+    branch_columns,
     having,
     leaf_branches,
     missing_policy,
@@ -32,7 +33,7 @@ from mip.data import (
 )
 from mip.errors import DataError, MipWarning, hint, list_first, quote
 from mip.images import is_photos
-from mip.model import Plan, branch_columns, columns_of, table_of, target_columns
+from mip.model import Plan, columns_of, table_of, target_columns
 from mip.tree import get_in
 
 PhotosOrRows: TypeAlias = "AnyRows | Sequence[str] | Sequence[Path]"

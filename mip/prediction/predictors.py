@@ -70,7 +70,7 @@ class Predictor:
         inputs = select_inputs(self.plan, rows_to_predict(rows, self.plans))
         logits, reasons = list[Tree](), list[str | None]()
         for table in divided(inputs, self.rows_at_once):
-            batch, of_batch = _encode(self.plan, table)
+            batch, of_batch = encode_rows(self.plan, table)
             if errors == "raise":
                 raise_first(of_batch)
             logits.append(self.forward(batch))
@@ -119,7 +119,10 @@ class Predictor:
         return map_tree(torch.Tensor.cpu, logits)
 
 
-def _encode(plan: Plan, table: Table) -> tuple[Batch, list[str | None]]:
+def encode_rows(plan: Plan, table: Table) -> tuple[Batch, list[str | None]]:
+    """Encode rows, and return for each the reason why it cannot be predicted, or None; what stands
+    for such a row means nothing.
+    """
     try:
         return plan.encode(table), [None] * len(table)
     except DataError as error:
@@ -128,7 +131,7 @@ def _encode(plan: Plan, table: Table) -> tuple[Batch, list[str | None]]:
             return Batch(plan.example(), None, torch.tensor(table.row_ids)), [str(error)]
     middle = len(table) // 2
     halves = [table.take(range(middle)), table.take(range(middle, len(table)))]
-    batches, errors = zip(*(_encode(plan, half) for half in halves), strict=True)
+    batches, errors = zip(*(encode_rows(plan, half) for half in halves), strict=True)
     return concat(list(batches)), [*errors[0], *errors[1]]
 
 
