@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import mip
-from mip.cli import keep, look, start, train, use
+from mip.cli import explain, keep, look, start, train, use
 from mip.cli.signals import Stopped, signals
 from mip.cli.synonyms import check_options, check_verb
 from mip.cli.terminal import MAX_WARNINGS, drop_unwritten, note, print_warning, write_stdout
@@ -22,8 +22,8 @@ from mip.errors import MipError
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (start.new, start.check, start.schema, start.demo_data, start.demo),
     "Train": (train.lr, train.fit, train.crossval, train.sweep, train.tune),
-    "Use": (use.predict, use.evaluate, use.ensemble),
-    "Look": (look.show, look.baseline, look.replay),
+    "Use": (use.predict, use.evaluate, use.ensemble, explain.embed),
+    "Look": (look.show, look.baseline, explain.explain, look.replay),
     "Keep": (keep.cache,),
 }
 """The verbs as `mip --help` groups them."""

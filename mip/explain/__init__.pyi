@@ -1,12 +1,14 @@
-from .ablation import ablation as ablation
-from .dependence import dependence as dependence
-from .importance import importance as importance
+from .leaving_out import ablation as ablation
+from .partial_dependence import dependence as dependence
+from .permutation import importance as importance
 from .recording import Record as Record
 from .recording import histograms as histograms
 from .recording import layers as layers
 from .recording import record_activations as record_activations
 from .recording import statistics_of as statistics_of
 from .recording import to_frame as to_frame
+from .shapley import branches as branches
+from .shapley import shapley_columns as shapley_columns
 from .shapley import shapley_rows as shapley_rows
 from .shapley import shapley_scores as shapley_scores
 from .shapley import shapley_values as shapley_values

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
+from mip.errors import MipError
+from mip.explain.leaving_out import ablation
 from mip.explain.vectors import (
     Columns,
     Halves,
@@ -169,6 +171,15 @@ def _draw_order(columns: Mapping[str, Sequence[str]], rng: np.random.Generator) 
     branches = rng.permutation([*columns]).tolist()
     drawn = [column for name in branches for column in rng.permutation(columns[name]).tolist()]
     return list(dict.fromkeys(drawn))
+
+
+def branches(model: Any, rows: Any, background: Any = None, *, seed: int = 0) -> pd.DataFrame:
+    """Return all that is known of each branch and metric: the columns of `shapley_scores` beside
+    those of `ablation`.
+    """
+    halves = halve(model, rows)
+    shares = shapley_scores(model, halves, background, seed=seed)
+    return shares.merge(ablation(model, halves), on=["branch", "metric", "score"])
 
 
 def shapley_values(

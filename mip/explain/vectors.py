@@ -115,11 +115,14 @@ Columns: TypeAlias = Mapping[str, np.ndarray]
 def halve(model: Any, rows: Any, *, targets: bool = True) -> Halves:
     """Run the branches of a model, of its file, or of a finished run on rows: a table, or whatever
     `mip.evaluate` takes. Rows that the model cannot use are left out, with `targets` as in
-    training, and otherwise those for which it has no prediction.
+    training, and otherwise those for which it has no prediction. Rows that have been through this
+    are returned as they are.
 
     Raises MipError for a plain module and for rows that are not in memory, and DataError for
     columns that are missing.
     """
+    if isinstance(rows, Halves):
+        return rows
     predict = load(model) if isinstance(model, (str, Path)) else as_model(model)
     if not isinstance(predict, (Predictor, Ensemble)):
         raise MipError(f"explain: the model must have branches: {type(predict).__name__} has none")

@@ -1,6 +1,9 @@
 from .classes import confusion_matrix as confusion_matrix
 from .classes import top_classes as top_classes
 from .diagrams import diagram as diagram
+from .explanations import dependence as dependence
+from .explanations import effects as effects
+from .explanations import importance as importance
 from .features import decision_boundary as decision_boundary
 from .features import fitted_line as fitted_line
 from .features import predictions as predictions

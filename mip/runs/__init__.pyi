@@ -21,10 +21,12 @@ from .search_space import default_space as default_space
 from .stacked import run_stacked as run_stacked
 from .sweeps import best_combination as best_combination
 from .sweeps import sweep as sweep
+from .tables import branches_table as branches_table
 from .tables import comparison_table as comparison_table
 from .tables import files_table as files_table
 from .tables import fold_averages as fold_averages
 from .tables import folds_table as folds_table
+from .tables import importance_table as importance_table
 from .tables import model_table as model_table
 from .tables import scores_table as scores_table
 from .tables import sweep_frame as sweep_frame

@@ -100,6 +100,38 @@ def comparison_table(title: str, by_model: Mapping[str, Mapping[str, Scores]]) -
     return text_table(title, ["model", *metrics], rows, undefined_note(scores))
 
 
+def importance_table(title: str, importance: pd.DataFrame) -> Table:
+    """Lay out what `mip.explain.importance` returns: for each metric what it gets worse by, with
+    two standard errors, the most important of each kind first.
+    """
+    metrics = importance["metric"].unique().tolist()
+    order = importance[importance["metric"] == metrics[0]].sort_values(
+        ["kind", "importance"], ascending=[True, False]
+    )
+    rows = []
+    for kind, name in zip(order["kind"], order["name"], strict=True):
+        found = importance[(importance["kind"] == kind) & (importance["name"] == name)]
+        texts = [
+            f"{format_metric(each['metric'], each['importance'])} ± "
+            f"{format_metric(each['metric'], each['high'] - each['importance'])}"
+            for each in found.to_dict("records")
+        ]
+        rows.append([f"{kind} {name}", *texts])
+    note = "by how much each metric gets worse if the cells are those of other rows"
+    return text_table(title, ["", *metrics], rows, note)
+
+
+def branches_table(title: str, branches: pd.DataFrame) -> Table:
+    """Lay out what `mip.explain.branches` returns."""
+    names = ["effect", "without", "alone"]
+    rows = [
+        [each["branch"], each["metric"], *(format_metric(each["metric"], each[k]) for k in names)]
+        for each in branches.to_dict("records")
+    ]
+    note = "effects add up; in the others, branches are blank"
+    return text_table(title, ["branch", "metric", *names], rows, note)
+
+
 def folds_table(title: str, folds: Mapping[str, Scores]) -> Table:
     """Lay out a row for each metric: its mean over folds, standard deviation, and each value."""
     rows = []

@@ -24,6 +24,8 @@ COMPUTING = {
     "predict": "photo.safetensors houses.csv",
     "evaluate": "photo.safetensors houses.csv",
     "baseline": "houses.toml --model photo.safetensors",
+    "explain": "photo.safetensors houses.csv",
+    "embed": "photo.safetensors houses.csv --out vectors.csv",
     "replay": "runs/houses 1",
     "demo": "demo",
 }

@@ -46,12 +46,13 @@ def dependence(
 
     names = [columns] if isinstance(columns, str) else list(columns)
     halves = halve(model, rows, targets=False)
+    grids = [_grid(halves, name, points) for name in names]
     if len(halves) > max_rows:
         rng = np.random.default_rng(derive("dependence", seed))
         halves = halves.take(np.sort(rng.permutation(len(halves))[:max_rows]))
     reading = {name for name, read in halves.columns.items() if {*read} & {*names}}
     frames = list[pd.DataFrame]()
-    for cells in product(*(_grid(halves, name, points) for name in names)):
+    for cells in product(*grids):
         fixed = dict(zip(names, cells, strict=True))
         same = {name: pd.array([cell] * len(halves), dtype=object) for name, cell in fixed.items()}
         table = evolve(halves.table, frame=halves.table.frame.assign(**same))
