@@ -9,7 +9,14 @@ import numpy as np
 import typer
 
 import mip
-from mip.cli.inputs import check_outputs, load_model, model_files, open_table_for, select_parts
+from mip.cli.inputs import (
+    Rows,
+    check_outputs,
+    load_model,
+    model_files,
+    open_table_for,
+    select_parts,
+)
 from mip.cli.options import Device, Force, ModelFile, TableFile
 from mip.cli.terminal import echo
 from mip.cli.use import row_ids
@@ -27,9 +34,12 @@ def explain(
     split: Annotated[
         str, typer.Option("--split", help="The rows to explain: train, valid, test, or all.")
     ] = "all",
+    row: Annotated[
+        str | None, typer.Option("--row", metavar="LABEL", help="Also say why this row is so.")
+    ] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option("--column", metavar="COLUMN", help="Also change this column alone."),
+        typer.Option("--column", metavar="COLUMN", help="Also change this column, all else equal."),
     ] = None,
     rows: Annotated[
         int, typer.Option("--rows", metavar="N", min=2, help="Of more rows, draw N.")
@@ -42,21 +52,29 @@ def explain(
     force: Force = False,
 ) -> None:
     """Show what a model's predictions rest on, and how much."""
-    names = ["importance", "branches", "rows", *(f"dependence-{name}" for name in columns or ())]
-    files = [out / f"{name}.csv" for name in names] if out else []
-    files += [file.with_suffix(".png") for file in files if file.stem not in {"branches", "rows"}]
+    tables = ["importance", "branches", "rows", *(f"dependence-{name}" for name in columns or ())]
+    tables += [f"row-{row}"] if row is not None else []
+    drawn = [name for name in tables if name not in {"branches", "rows"}]
+    names = [*(f"{name}.csv" for name in tables), *(f"{name}.png" for name in drawn)]
+    files = [out / name for name in names] if out else []
     check_outputs(files, force, model_files(model), table)
     predict = load_model(model, 0, device)
-    halves = mip.explain.halve(predict, _draw_rows(predict, table, split, rows))
+    table_rows = open_table_for(predict.plan, table)
+    one = None if row is None else _find_row(table_rows, row)
+    chosen = _draw_rows(_select_part(predict, table_rows, split), rows)
+    halves = mip.explain.halve(predict, chosen)
     frames = {
         "importance": mip.explain.importance(predict, halves),
         "branches": mip.explain.branches(predict, halves),
         "rows": mip.explain.shapley_rows(predict, halves),
     }
-    for name in columns or ():
-        frames[f"dependence-{name}"] = mip.explain.dependence(predict, halves, name)
     echo(mip.runs.importance_table(f"{model.name} on {len(halves)} rows", frames["importance"]))
     echo(mip.runs.branches_table("branches", frames["branches"]))
+    if one is not None:
+        frames[f"row-{row}"] = mip.explain.shapley_columns(predict, one, halves, draws=64)
+        echo(mip.runs.effects_table(f"row {row}", frames[f"row-{row}"]))
+    for name in columns or ():
+        frames[f"dependence-{name}"] = mip.explain.dependence(predict, halves, name)
     for file in files:
         frame = frames[file.stem]
         if file.suffix == ".csv":
@@ -67,25 +85,42 @@ def explain(
         echo(f"wrote {len(files)} files to {out}")
 
 
-def _draw_rows(
-    predict: mip.prediction.Predictor | mip.prediction.Ensemble, table: Path, split: str, n: int
+def _select_part(
+    predict: mip.prediction.Predictor | mip.prediction.Ensemble, rows: Rows, split: str
 ) -> mip.Table:
-    rows = open_table_for(predict.plan, table)
     parts = select_parts(predict.plans, rows, split)
     if len(parts) > 1:
         raise MipError(f"--split {split}: one part is explained at a time")
     [part] = parts.values()
-    if not isinstance(part, mip.Table):
-        raise DataError(f"{table}: rows that are streamed are not explained; give a part of them")
     if not len(part):
-        raise DataError(f"{table}: there are no rows in the part '{split}'")
+        raise DataError(f"{rows.name}: there are no rows in the part '{split}'")
+    return _in_memory(part)
+
+
+def _in_memory(rows: Rows) -> mip.Table:
+    if not isinstance(rows, mip.Table):
+        raise DataError(f"{rows.name}: streamed rows are not explained; give a part of them")
+    return rows
+
+
+def _draw_rows(part: mip.Table, n: int) -> mip.Table:
     order = np.random.default_rng(derive("explain")).permutation(len(part))
     return part.take(np.sort(order[:n]))
+
+
+def _find_row(rows: Rows, label: str) -> mip.Table:
+    table = _in_memory(rows)
+    labels = [str(each) for each in table.index]
+    if label not in labels:
+        raise DataError(f"--row {label}: {table.name} has no such row, but {labels[0]}, …")
+    return table.take([labels.index(label)])
 
 
 def _figure(name: str, frame: pd.DataFrame) -> Figure:
     if name == "importance":
         return mip.plots.importance(frame)
+    if "effect" in frame:
+        return mip.plots.effects(frame, frame["row"].iloc[0])
     return mip.plots.dependence(frame)
 
 

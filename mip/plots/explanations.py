@@ -82,7 +82,8 @@ def effects(
     fig, axes = _bars(rows[player].tolist(), rows["effect"].to_numpy())
     axes.set_xlabel(f"effect on {output}", fontsize=SMALL + 1)
     base, prediction = (float(rows[name].iloc[0]) for name in ("base", "prediction"))
-    text = f"row {row}: {output} {prediction:,.4g}, from {base:,.4g} for the mean row"
+    ends = format_metric("", prediction), format_metric("", base)
+    text = f"row {row}: {output} {ends[0]}, from {ends[1]} for the mean row"
     return finish(fig, title or text, path, overwrite)
 
 

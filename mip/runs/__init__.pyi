@@ -23,6 +23,7 @@ from .sweeps import best_combination as best_combination
 from .sweeps import sweep as sweep
 from .tables import branches_table as branches_table
 from .tables import comparison_table as comparison_table
+from .tables import effects_table as effects_table
 from .tables import files_table as files_table
 from .tables import fold_averages as fold_averages
 from .tables import folds_table as folds_table

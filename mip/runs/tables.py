@@ -132,6 +132,21 @@ def branches_table(title: str, branches: pd.DataFrame) -> Table:
     return text_table(title, ["branch", "metric", *names], rows, note)
 
 
+def effects_table(title: str, effects: pd.DataFrame) -> Table:
+    """Lay out what `mip.explain.shapley_columns` returns of one row: for each output, how the
+    columns lead from the mean prediction to that of the row.
+    """
+    outputs = effects["output"].unique().tolist()
+    ends = effects.drop_duplicates("output").set_index("output")
+    rows = [["mean row", *(format_metric("", ends.loc[name, "base"]) for name in outputs)]]
+    for column in effects["column"].unique():
+        found = effects[effects["column"] == column]["effect"].tolist()
+        rows.append([column, *("+" * (x > 0) + format_metric("", x) for x in found)])
+    last = (format_metric("", ends.loc[name, "prediction"]) for name in outputs)
+    rows.append(["prediction", *last])
+    return text_table(title, ["", *outputs], rows)
+
+
 def folds_table(title: str, folds: Mapping[str, Scores]) -> Table:
     """Lay out a row for each metric: its mean over folds, standard deviation, and each value."""
     rows = []
