@@ -22,7 +22,7 @@ from mip.errors import MipError
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (start.new, start.check, start.schema, start.demo_data, start.demo),
     "Train": (train.lr, train.fit, train.crossval, train.sweep, train.tune),
-    "Use": (use.predict, use.evaluate, use.ensemble, explain.embed),
+    "Use": (use.predict, use.evaluate, use.ensemble, use.calibrate, explain.embed),
     "Look": (look.show, look.baseline, explain.explain, look.replay),
     "Keep": (keep.cache,),
 }

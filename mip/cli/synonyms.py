@@ -10,6 +10,7 @@ from mip.spec import fields_meant
 
 VERBS: Mapping[str, str] = {
     "baseline": "baselines dummy",
+    "calibrate": "conformal uncertainty intervals temperature",
     "check": "validate lint verify doctor",
     "crossval": "cv cross-val cross-validate crossvalidate kfold",
     "demo": "example examples",

@@ -21,7 +21,7 @@ from mip.cli.inputs import (
 )
 from mip.cli.options import Device, Force, Json, ModelFile, TableFile, Tta
 from mip.cli.terminal import echo, note, write_stdout
-from mip.errors import DataError, FileError
+from mip.errors import DataError, FileError, MipError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,6 +131,35 @@ def with_ids(predictions: pd.DataFrame, ids: pd.Index) -> pd.DataFrame:
     if ids.name in predictions.columns:
         raise DataError(f"--id {ids.name}: the predictions have a column of this name")
     return predictions.set_axis(ids)
+
+
+def calibrate(
+    model: ModelFile,
+    table: TableFile,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file of the calibrated model.")],
+    split: Annotated[
+        str, typer.Option("--split", help="The rows to learn from: valid, test, or all.")
+    ] = "all",
+    coverage: Annotated[
+        float, typer.Option(metavar="SHARE", help="The share of rows whose truth is within.")
+    ] = 0.9,
+    device: Device = None,
+    force: Force = False,
+) -> None:
+    """Add intervals, or sets of classes, that hold the truth."""
+    check_outputs([out], force, model_files(model), table)
+    models = mip.files.load_models(model)
+    if len(models) > 1:
+        raise MipError(f"{model}: an ensemble cannot be calibrated, a single model can")
+    predict = load_model(model, 0, device)
+    parts = select_parts(predict.plans, open_table_for(predict.plan, table), split)
+    if len(parts) > 1 or split == "train":
+        raise MipError(f"--split {split}: calibrate on rows that the model was not trained on")
+    [rows] = parts.values()
+    made = mip.prediction.calibrate(predict, rows, coverage)
+    mip.save(out, made.plan, models[0][1], overwrite=force)
+    text = f"bounds that hold the truth of {coverage:.0%} of new rows, learned from {len(rows)}"
+    echo(f"wrote {out}: {text}")
 
 
 def ensemble(

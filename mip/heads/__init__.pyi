@@ -1,4 +1,8 @@
 from .binary import Binary as Binary
+from .calibration import Calibrates as Calibrates
+from .calibration import bounds as bounds
+from .calibration import calibrate as calibrate
+from .calibration import calibrated_logits as calibrated_logits
 from .count import Count as Count
 from .joint import Joint as Joint
 from .losses import CheckedLoss as CheckedLoss

@@ -104,6 +104,16 @@ class Binary:
         positive = classes.stack_probabilities(facts["classes"], columns)[:, 1]
         return positive.logit(eps=classes.MIN_PROB)
 
+    def calibrate(self, facts: Facts, logits: Tensor, target: Tensor, coverage: float) -> Facts:
+        """Return the `temperature`, and the `threshold` of probability, before it, for sets."""
+        both = torch.stack([torch.zeros_like(logits), logits], dim=1)
+        return classes.calibrate(both, target.long(), coverage)
+
+    def bounds(self, facts: Facts, calibration: Facts, logits: Tensor) -> dict[str, np.ndarray]:
+        """Return the `set` of classes that can be true: "no | yes"."""
+        both = torch.stack([torch.zeros_like(logits), logits], dim=1)
+        return classes.bounds(facts, calibration, both)
+
     def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and target as they are."""
         return logits, target

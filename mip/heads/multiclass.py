@@ -92,6 +92,14 @@ class Multiclass:
         probabilities = classes.stack_probabilities(facts["classes"], columns)
         return probabilities.clamp_min(classes.MIN_PROB).log()
 
+    def calibrate(self, facts: Facts, logits: Tensor, target: Tensor, coverage: float) -> Facts:
+        """Return the `temperature`, and the `threshold` of probability, before it, for sets."""
+        return classes.calibrate(logits, target, coverage)
+
+    def bounds(self, facts: Facts, calibration: Facts, logits: Tensor) -> dict[str, np.ndarray]:
+        """Return the `set` of classes that can be true: "flat | loft"."""
+        return classes.bounds(facts, calibration, logits)
+
     def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and target as they are."""
         return logits, target

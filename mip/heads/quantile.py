@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mip.branches import Facts, layer_sizes_field
 from mip.errors import FieldError
+from mip.heads.conformal import margin
 from mip.heads.fields import (
     Missing,
     Scale,
@@ -94,6 +95,19 @@ class Quantile:
         """Return the logits, float64 [n, k], that decode to these columns."""
         values = np.stack([columns[f"q{q}"] for q in self.quantiles], axis=1)
         return torch.from_numpy(number.rescale(facts, values, self.scale))
+
+    def calibrate(self, facts: Facts, logits: Tensor, target: Tensor, coverage: float) -> Facts:
+        """Return the `margin` by which the outer quantiles are moved, on the scale that is learned
+        (Romano, Patterson and Candès 2019): the intervals of rows differ in length.
+        """
+        ranked = logits.sort(dim=1).values
+        errors = torch.maximum(ranked[:, 0] - target, target - ranked[:, -1])
+        return {"coverage": coverage, "margin": margin(errors, coverage)}
+
+    def bounds(self, facts: Facts, calibration: Facts, logits: Tensor) -> dict[str, np.ndarray]:
+        """Return `low` and `high`, float64 in the target's unit."""
+        ranked = logits.double().sort(dim=1).values.numpy()
+        return number.interval(self, facts, ranked[:, 0], ranked[:, -1], calibration["margin"])
 
     def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the `value` that is predicted and the truth, float64 in the target's unit."""

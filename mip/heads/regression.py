@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mip.branches import Facts, layer_sizes_field
 from mip.fields import choice
+from mip.heads.conformal import margin
 from mip.heads.fields import (
     Missing,
     Scale,
@@ -85,6 +86,15 @@ class Regression:
     def logits(self, facts: Facts, columns: Mapping[str, np.ndarray]) -> Tensor:
         """Return the logits, float64 [n], that decode to these columns."""
         return torch.from_numpy(number.rescale(facts, columns["value"], self.scale))
+
+    def calibrate(self, facts: Facts, logits: Tensor, target: Tensor, coverage: float) -> Facts:
+        """Return the `margin` on the scale that is learned, the same for all rows."""
+        return {"coverage": coverage, "margin": margin((target - logits).abs(), coverage)}
+
+    def bounds(self, facts: Facts, calibration: Facts, logits: Tensor) -> dict[str, np.ndarray]:
+        """Return `low` and `high`, float64 in the target's unit."""
+        middle = logits.double().numpy()
+        return number.interval(self, facts, middle, middle, calibration["margin"])
 
     def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions and truth, float64 in the target's unit."""

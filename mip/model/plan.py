@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from mip.branches import Facts, Fuse, files_of, leaf_branches, path_in_spec
 from mip.data import AnyRows, Rows, Table
 from mip.errors import DataError, SpecError
-from mip.heads import CheckedLoss, Criterion, check_metric_inputs, scores, training_loss
+from mip.heads import (
+    CheckedLoss,
+    Criterion,
+    bounds,
+    calibrated_logits,
+    check_metric_inputs,
+    scores,
+    training_loss,
+)
 from mip.metrics import NO_METRICS, MetricSet, check_metric_names, compute_metrics, metrics_by_name
 from mip.model.columns import check_columns, fingerprint, table_of, target_columns
 from mip.model.spec_files import root_at
@@ -39,9 +47,10 @@ class Batch(NamedTuple):
 class Plan:
     """A spec with the facts of its training rows; encodes, decodes and scores.
 
-    `facts` holds what branches and head have learned from the rows and, as `rows`, the rows'
-    fingerprint; `shapes` holds dtype and shape of one encoded row, by branch. `encoder` is the tree
-    of branches that encodes rows, by default the spec's: see `with_features`.
+    `facts` holds what branches and head have learned from the rows, as `rows` the rows'
+    fingerprint, and of a calibrated plan `calibration`; `shapes` holds dtype and shape of one
+    encoded row, by branch. `encoder` is the tree of branches that encodes rows, by default the
+    spec's: see `with_features`.
     """
 
     spec: Spec
@@ -118,8 +127,13 @@ class Plan:
         return CheckedLoss(training_loss(self.spec.head, self.facts["head"]))
 
     def decode(self, logits: Tree) -> dict[str, np.ndarray]:
-        """Turn logits into columns of predictions."""
-        return self.spec.head.decode(self.facts["head"], logits)
+        """Turn logits into columns of predictions; those of a calibrated plan have bounds too."""
+        head, facts = self.spec.head, self.facts["head"]
+        if "calibration" not in self.facts:
+            return head.decode(facts, logits)
+        learned = self.facts["calibration"]
+        decoded = head.decode(facts, calibrated_logits(head, learned, logits))
+        return {**decoded, **bounds(head, facts, learned, logits)}
 
     def score(
         self, logits: Tree, target: Tree, metrics: MetricSet = NO_METRICS
@@ -131,6 +145,8 @@ class Plan:
         Raises MipError for an unknown name, and for a head that has no metrics by name.
         """
         head, facts = self.spec.head, self.facts["head"]
+        if "calibration" in self.facts:
+            logits = calibrated_logits(head, self.facts["calibration"], logits)
         measured = scores(head, facts, logits, target)
         check_metric_names(metrics, {"loss"})
         if isinstance(metrics, Mapping):

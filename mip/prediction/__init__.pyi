@@ -1,3 +1,4 @@
+from .calibrating import calibrate as calibrate
 from .ensembles import Ensemble as Ensemble
 from .ensembles import HasModel as HasModel
 from .ensembles import as_model as as_model

@@ -57,6 +57,8 @@ class Ensemble:
             raise SpecError(f"an ensemble needs at least two models, got {len(members)}")
         if any(member.augmentations for member in members):
             raise SpecError("an ensemble averages models without test-time augmentation")
+        if any("calibration" in member.plan.facts for member in members):
+            raise SpecError("calibrated models cannot be averaged, only those before that")
         _check_heads([member.plan for member in members])
 
     @property

@@ -25,6 +25,7 @@ COMPUTING = {
     "evaluate": "photo.safetensors houses.csv",
     "baseline": "houses.toml --model photo.safetensors",
     "explain": "photo.safetensors houses.csv",
+    "calibrate": "photo.safetensors houses.csv --out sure.safetensors",
     "embed": "photo.safetensors houses.csv --out vectors.csv",
     "replay": "runs/houses 1",
     "demo": "demo",

@@ -45,3 +45,4 @@ def test_its_blocks_run_one_after_another(tmp_path, run, monkeypatch):
     assert {"importance.png", "branches.csv", "row-26.csv", "dependence-area.png"} <= explained
     assert {*names["one"]["column"]} == {"area", "age", "rooms", "district", "front", "garden"}
     assert len(names["nearest"]) == 6
+    assert 0 < names["share"] <= 1

@@ -14,6 +14,7 @@ from torch import Tensor
 from mip.branches import Facts
 from mip.data import Rows, Table, category_codes, format_row_label, value_counts
 from mip.errors import DataError, hint, quote
+from mip.heads.conformal import class_sets, margin, temperature
 from mip.heads.fields import ClassWeight
 
 _WHOLE_NUMBER = re.compile("-?[0-9]{1,18}")  # int64 holds all of these
@@ -138,3 +139,24 @@ def probability_columns(classes: list[str], probabilities: np.ndarray) -> dict[s
 def stack_probabilities(classes: list[str], columns: Mapping[str, np.ndarray]) -> Tensor:
     """Stack the columns `p_<class>` to float64 [n, k]: the inverse of `probability_columns`."""
     return torch.from_numpy(np.stack([columns[f"p_{word}"] for word in classes], axis=1))
+
+
+def calibrate(logits: Tensor, target: Tensor, coverage: float) -> Facts:
+    """Return the temperature of logits [n, k], and the probability that a class needs, before the
+    temperature, to be in a set that holds the true one with this coverage (Sadinle, Lei and
+    Wasserman 2019). Classes are int64 [n]. The threshold does not depend on the temperature, which
+    is learned from the same rows.
+    """
+    truth = logits.double().softmax(dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
+    threshold = -margin(-truth, coverage)
+    return {
+        "coverage": coverage,
+        "temperature": temperature(logits, target),
+        "threshold": threshold,
+    }
+
+
+def bounds(facts: Facts, calibration: Facts, logits: Tensor) -> dict[str, np.ndarray]:
+    """Return the column `set`, object [n]."""
+    probabilities = logits.double().softmax(dim=1)
+    return {"set": class_sets(facts["classes"], probabilities, calibration["threshold"])}

@@ -89,6 +89,17 @@ def unscale(facts: Facts, values: np.ndarray, scale: Scale) -> np.ndarray:
     return np.where(values == np.float32(-facts["mean"] / facts["std"]), 0.0, numbers)
 
 
+def interval(
+    head: ScaledHead, facts: Facts, low: np.ndarray, high: np.ndarray, margin: float
+) -> dict[str, np.ndarray]:
+    """Widen intervals on the scale by a margin, which may be below 0, and return them in the
+    target's unit: `low` and `high`.
+    """
+    middle = (low + high) / 2
+    ends = {"low": np.minimum(low - margin, middle), "high": np.maximum(high + margin, middle)}
+    return {name: unscale(facts, values, head.scale) for name, values in ends.items()}
+
+
 def rescale(facts: Facts, values: np.ndarray, scale: Scale) -> np.ndarray:
     """Return values in the target's unit on its scale, float64: the inverse of `unscale`.
 
