@@ -19,6 +19,7 @@ from torch import Tensor
 from mip.branches import branch_columns, leaf_branches
 from mip.data import Table
 from mip.errors import MipError
+from mip.explain.photo_columns import exchange_columns, photo_features
 from mip.heads import predictions_to_logits
 from mip.model import Batch, clean, columns_of
 from mip.prediction import (
@@ -55,13 +56,15 @@ ROWS_AT_ONCE = 8192
 @frozen(eq=False)
 class Halves:
     """Rows half way through a model: the `table` of those that it can use, the `vectors` of their
-    branches, and their `target`, or None.
+    branches, their `target`, or None, and for each member the `photos` that are kept to exchange
+    columns (see `mip.explain.photo_columns`).
     """
 
     model: Model
     table: Table
     vectors: Vectors
-    target: Tree = None
+    target: Tree
+    photos: tuple[dict[str, Tree], ...]
 
     def __len__(self) -> int:
         return len(self.table)
@@ -82,15 +85,15 @@ class Halves:
 
     def take(self, positions: Sequence[int] | np.ndarray) -> Halves:
         """Take rows by position."""
-        index = torch.as_tensor(np.asarray(positions), dtype=torch.int64)
-        table, vectors, target = take((self.table, self.vectors, self.target), index)
-        return Halves(self.model, table, vectors, target)
+        index = torch.from_numpy(np.array(positions, dtype=np.int64))
+        parts = (self.table, self.vectors, self.target, self.photos)
+        return Halves(self.model, *take(parts, index))
 
     def concat(self, others: Sequence[Halves]) -> Halves:
         """Append rows."""
-        parts = [(each.table, each.vectors, each.target) for each in (self, *others)]
-        tables, vectors, targets = zip(*parts, strict=True)
-        return Halves(self.model, concat(tables), concat(vectors), concat(targets))
+        halves = (self, *others)
+        parts = zip(*((h.table, h.vectors, h.target, h.photos) for h in halves), strict=True)
+        return Halves(self.model, *map(concat, parts))
 
     def predict(self, vectors: Vectors | None = None, scale: Scale = "prediction") -> Columns:
         """Return the numbers that the model predicts from these vectors, by default the rows' own,
@@ -144,9 +147,11 @@ def _usable_rows(model: Model, rows: Any, targets: bool) -> Table:
 def _halve_pieces(model: Model, table: Table, targets: bool) -> Iterator[Halves]:
     for piece in divided(table, model.rows_at_once):
         rows, batches = _encode(model, piece, targets)
-        pairs = zip(members_of(model), batches, strict=True)
-        vectors = tuple(run_branches(member, batch.inputs) for member, batch in pairs)
-        yield Halves(model, rows, vectors, batches[0].target)
+        members, inputs = members_of(model), [batch.inputs for batch in batches]
+        photos = tuple(photo_features(*pair) for pair in zip(members, inputs, strict=True))
+        inputs = [{**each, **kept} for each, kept in zip(inputs, photos, strict=True)]
+        vectors = tuple(run_branches(*pair) for pair in zip(members, inputs, strict=True))
+        yield Halves(model, rows, vectors, batches[0].target, photos)
 
 
 def _encode(model: Model, table: Table, targets: bool) -> tuple[Table, list[Batch]]:
@@ -171,7 +176,14 @@ def with_columns(halves: Halves, other: Halves, columns: Collection[str]) -> Vec
     reading = {name: {*read} for name, read in halves.columns.items() if {*read} & {*columns}}
     whole = {name for name, read in reading.items() if read <= {*columns}}
     vectors = replace_vectors(halves.vectors, select_branches(other.vectors, whole))
-    part = reading.keys() - whole
+    members = members_of(halves.model)
+    exchanged = [
+        exchange_columns(member, mine, theirs, columns)
+        for member, mine, theirs in zip(members, halves.photos, other.photos, strict=True)
+    ]
+    photos = tuple(run_branches(*pair) for pair in zip(members, exchanged, strict=True))
+    vectors = replace_vectors(vectors, photos)
+    part = reading.keys() - whole - {*chain.from_iterable(exchanged)}
     if not part:
         return vectors
     names = [name for name in halves.table.columns if name in columns]

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 from conftest import BRANCHES, NUMBERS, set_up, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from mip.explain import (
     shapley_values,
     similar_rows,
 )
+from mip.explain.vectors import with_columns
 from mip.prediction import ensemble
 from mip.tree import leaves
 
@@ -213,3 +215,15 @@ MISTAKES = {
 def test_a_mistake_is_named(text, model, table):
     with pytest.raises((MipError, SpecError), match=re.escape(text)):
         MISTAKES[text](model, table)
+
+
+@pytest.mark.parametrize("tree", [BRANCHES, HIDING])
+def test_columns_of_photos_are_exchanged_as_cells_are(tree, table):
+    halves = halve(model_of(table, tree=tree), table)
+    other = halves.take(np.arange(len(halves))[::-1])
+    found = with_columns(halves, other, ["back", "area"])
+    cells = {name: other.table.frame[name].array for name in ("back", "area")}
+    rows = evolve(halves.table, frame=halves.table.frame.assign(**cells))
+    for name, vector in halve(halves.model, rows).vectors[0].items():
+        close(found[0][name], vector)
+    assert any("photos" in kept for kept in halves.photos)
