@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise, zip_longest
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,7 @@ from mip.cli import explain, keep, look, start, train, use
 from mip.cli.signals import Stopped, signals
 from mip.cli.synonyms import check_options, check_verb
 from mip.cli.terminal import MAX_WARNINGS, drop_unwritten, note, print_warning, write_stdout
-from mip.errors import MipError
+from mip.errors import MipError, one_line
 
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (start.new, start.check, start.schema, start.demo_data, start.demo),
@@ -38,19 +39,27 @@ def command_name(verb: Callable[..., None]) -> str:
     return verb.__name__.replace("_", "-")
 
 
+UsageError: Any = typer.BadParameter.__base__
+"""What an argument that is missing or has a wrong value raises. Which package defines it depends on
+the version of Typer.
+"""
+
+
 VALUES_LEFT_OUT = {"--pretrained": "DEFAULT"}
 """Options that may stand alone, and what they mean then."""
 
 
 def with_values(words: Sequence[str]) -> list[str]:
-    """Put a value behind each option that stands alone (`VALUES_LEFT_OUT`).
+    """Put a value behind each option that stands alone (`VALUES_LEFT_OUT`): before another option,
+    or before a table.
 
     >>> with_values(["--pretrained", "--force"]), with_values(["--pretrained", "net.pt"])
     (['--pretrained', 'DEFAULT', '--force'], ['--pretrained', 'net.pt'])
     """
     completed = []
     for word, after in zip_longest(words, words[1:], fillvalue="-"):
-        left_out = [VALUES_LEFT_OUT[word]] if word in VALUES_LEFT_OUT and after[:1] == "-" else []
+        is_alone = after[:1] == "-" or (Path(after).exists() and not mip.nn.is_weights_file(after))
+        left_out = [VALUES_LEFT_OUT[word]] if word in VALUES_LEFT_OUT and is_alone else []
         completed += [word, *left_out]
     return completed
 
@@ -128,10 +137,14 @@ def main() -> None:
     warnings.showwarning = lambda message, *_, **__: print_warning(printed, str(message))
     try:
         with signals():
-            _check_no_value_is_empty(sys.argv[1:])
-            make_app()(prog_name="mip")
+            words = sys.argv[1:] or ["--help"]
+            _check_no_value_is_empty(words)
+            sys.exit(make_app()(words, prog_name="mip", standalone_mode=False))
     except MipError as error:
         note(f"error: {error}")
+        sys.exit(2)
+    except UsageError as error:  # a value out of range, an argument that is missing
+        note(f"error: {one_line(error.format_message())}")
         sys.exit(2)
     except OSError as error:
         if error.errno is None:

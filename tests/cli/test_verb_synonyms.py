@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from mip.cli.app import VERBS, command_name, make_app
+from mip.cli.app import VERBS, command_name, make_app, with_values
 from mip.cli.synonyms import ADVICE, OPTIONS
 from mip.cli.synonyms import VERBS as OTHER_VERBS
 
@@ -101,3 +101,23 @@ def test_options_proposed_are_options_of_a_verb(run):
 def test_every_verb_is_in_a_group():
     app = make_app()
     assert len(app.registered_commands) == len(NAMES) == len(set(NAMES))
+
+
+WRONG = {
+    "tune a.toml --trials 0": "Invalid value for '--trials'",
+    "predict": "Missing argument 'MODEL'",
+    "new a.csv --day-first=3": "'--day-first' does not take a value",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_value_is_one_line(words, run):
+    code, out, err = run(*words.split())
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert WRONG[words] in err
+
+
+def test_an_option_that_may_stand_alone_takes_no_table(tmp_path):
+    (tmp_path / "houses.csv").write_text("a\n1\n")
+    words = ["--pretrained", str(tmp_path / "houses.csv")]
+    assert with_values(words) == ["--pretrained", "DEFAULT", words[1]]
