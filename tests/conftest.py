@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -50,6 +51,16 @@ settings.register_profile(
     "thorough", settings.get_profile("quick"), max_examples=400, derandomize=False
 )
 settings.load_profile("quick")
+
+# While tests are collected, nothing becomes garbage but much is made.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected to itself: it stays until the end."""
+    gc.freeze()
+    gc.enable()
+
 
 ROWS = 11
 """Rows of the small table: with batches of 4, an epoch of two whole batches and a shorter one."""
