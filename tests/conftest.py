@@ -191,7 +191,18 @@ def head(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are written as the numbers of their lines: to render one takes half a second."""
+
+    def sketch(fig: Any, suffix: str = "png") -> bytes:
+        lines = [line.get_xydata().tolist() for axes in fig.axes for line in axes.get_lines()]
+        return b"\x89PNG" + repr(lines).encode()
+
+    monkeypatch.setattr("mip.plots.canvas.render", sketch)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sketched: None):
     """The command line as a function of its words: exit code, standard output and error."""
     from mip.cli.app import main
 
