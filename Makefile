@@ -8,11 +8,14 @@ LOOPS := train-mlp train-mlp-2-threads train-mlp-default train-mlp-watched train
 	train-stacked train-many checkpoint-25m fit-once fit-once-hooked fit-fingerprint \
 	checkpoint-blocked compile-mlp compile-mixed
 BIN := .venv/bin
-# A process for each core. The tests of a file stay together, because they share trained models.
-PARALLEL := -n auto --dist loadfile
+# A process for each core. The tests of a file stay together, because they share trained models. In
+# the order of the folders, the smallest files come last, so that the processes end together.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 READY := .venv/ready
 # Threads sleep while they wait: on a busy machine, spinning costs several times the work.
 export OMP_WAIT_POLICY := PASSIVE
+# What Python has compiled is kept: every process would compile the package and the tests anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 # The tests that compare numbers to the bit or to a bound, and the settings under which they must pass
 # on any x86-64 CPU: the instructions that torch, oneDNN and MKL may use, and OpenMP's threads.

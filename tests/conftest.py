@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -50,6 +52,16 @@ settings.register_profile(
     "thorough", settings.get_profile("quick"), max_examples=400, derandomize=False
 )
 settings.load_profile("quick")
+
+# While tests are collected, nothing becomes garbage but much is made.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected to itself: it stays until the end."""
+    gc.freeze()
+    gc.enable()
+
 
 ROWS = 11
 """Rows of the small table: with batches of 4, an epoch of two whole batches and a shorter one."""
@@ -180,7 +192,18 @@ def head(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are written as the numbers of their lines: to render one takes half a second."""
+
+    def sketch(fig: Any, suffix: str = "png") -> bytes:
+        lines = [line.get_xydata().tolist() for axes in fig.axes for line in axes.get_lines()]
+        return b"\x89PNG" + repr(lines).encode()
+
+    monkeypatch.setattr("mip.plots.canvas.render", sketch)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sketched: None):
     """The command line as a function of its words: exit code, standard output and error."""
     from mip.cli.app import main
 
@@ -255,6 +278,24 @@ def bits(tree: Any) -> dict[str, tuple]:
         path: (leaf.dtype, leaf.shape, leaf.detach().cpu().contiguous().numpy().tobytes())
         for path, leaf in leaves(tree)
     }
+
+
+def in_a_copy(function: Callable[[], Any]) -> tuple[int, Any]:
+    """Call a function in a forked copy of this process, without a start and imports: the exit code
+    and what the function gave, None where the process ended before. It must not compute with torch,
+    whose threads a copy lacks.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: theirs.send(function()))
+    process.start()
+    theirs.close()
+    try:
+        given = ours.recv()
+    except EOFError:
+        given = None
+    process.join()
+    return process.exitcode or 0, given
 
 
 def within(seconds: float, function: Callable[[], Any]) -> Any:

@@ -53,8 +53,11 @@ HEADS = {
 }
 
 
+TABLE = mip.from_columns(COLUMNS)
+
+
 def rows_of(indices=range(ROWS)) -> mip.Table:
-    return mip.from_columns(COLUMNS).take(list(indices))
+    return TABLE.take(list(indices))
 
 
 def missing_of(head) -> list[int]:

@@ -208,8 +208,9 @@ def _estimators(plan: Plan, trees: int) -> dict[str, BaseEstimator]:
 def _fit(model: Pipeline | BaseEstimator, inputs: np.ndarray, target: np.ndarray) -> None:
     from joblib import parallel_config
 
-    # Only fitting uses all cores: predictions of several threads would be summed in any order.
-    with parallel_config(n_jobs=-1):
+    # Only fitting uses all cores: predictions of several threads would be summed in any order. It
+    # uses threads: processes, which the transformers of columns start by default, take seconds.
+    with parallel_config("threading", n_jobs=-1):
         model.fit(inputs, target)
 
 

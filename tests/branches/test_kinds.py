@@ -123,8 +123,11 @@ if find_spec("timm"):  # an extra
     )
 
 
+TABLE = mip.from_columns(COLUMNS)
+
+
 def rows_of(places=range(12)) -> mip.Table:
-    return mip.from_columns(COLUMNS).take(list(places))
+    return TABLE.take(list(places))
 
 
 def built(kind, facts):
@@ -156,11 +159,11 @@ def test_facts_are_json(kind):
 @every
 @given(st.lists(st.integers(0, 11), max_size=14))
 def test_encoding_treats_each_row_by_itself(kind, places):
-    facts, rows = kind.adapt(rows_of()), rows_of()
+    facts = kind.adapt(TABLE)
     taken = map_tree(
-        lambda leaf: leaf[torch.tensor(places, dtype=torch.int64)], kind.encode(facts, rows)
+        lambda leaf: leaf[torch.tensor(places, dtype=torch.int64)], kind.encode(facts, TABLE)
     )
-    assert same(taken, kind.encode(facts, rows.take(places)))
+    assert same(taken, kind.encode(facts, TABLE.take(places)))
 
 
 @every

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -530,16 +528,6 @@ def test_a_head_without_metrics_by_name_says_so_before_the_first_step():
     spec = mip.parse(SPEC.format(head='kind = "ordinal", column = "stars"'))
     with pytest.raises(MipError, match=r"head\.kind = 'ordinal' has no metrics by name"):
         mip.validate(mip.adapt(spec, rows), [], metrics=["f1"])
-
-
-def test_metrics_are_light():
-    assert "torchmetrics" not in _imported_by("import mip.metrics; mip.metrics.auc")
-
-
-def _imported_by(code):
-    code = f"import sys; {code}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.split()
 
 
 @pytest.mark.parametrize(

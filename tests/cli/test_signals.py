@@ -109,6 +109,7 @@ def refused(item):
     raise LookupError(f"there is no {item}")
 
 
+@pytest.mark.slow
 def test_what_a_process_raises_is_raised_and_ends_the_others():
     before = set(multiprocessing.active_children())
     works = parallel_map(raised_or_slow, [None, 1000.0], workers=2)

@@ -24,7 +24,7 @@ _ = mip.fit(step, batches, mip.init(net, one), epochs=3, hooks=hooks)
 """
 
 
-SMALLER = {"n_rows=400": "n_rows=100", "epochs = 15": "epochs = 2"}
+SMALLER = {"n_rows=400": "n_rows=40", "epochs = 15": "epochs = 1"}
 """What makes the notebook quick to run."""
 
 

@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 SPECS = [text for language, text in BLOCKS if language == "toml"]
 WEIGHTS = "weights/mobilenet_v3_small-047dcff4.pth"
 QUICK = {
-    "mip demo-data": "--rows 40",
+    "mip demo-data": "--rows 24",
     "mip fit": "--set branch.photos.size=32 --set train.epochs=1 --set fusion.residual_folds=2",
 }
 

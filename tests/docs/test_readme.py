@@ -15,7 +15,7 @@ from mip.demo import draw
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-QUICK = {"mip demo-data": "--rows 60", "mip fit": "--set train.epochs=2"}
+QUICK = {"mip demo-data": "--rows 60", "mip fit": "--set train.epochs=1"}
 
 
 def blocks(language: str) -> list[str]:

@@ -104,6 +104,8 @@ def test_an_input_is_known_by_any_name(tmp_path):
 
 # Functions that write.
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

@@ -114,7 +114,7 @@ def two_fits(monkeypatch, folder, make, reused, fault):
 @pytest.mark.parametrize("fault", FIRST.values(), ids=FIRST)
 @pytest.mark.parametrize("name", HOOKS)
 def test_a_second_fit_with_the_same_hook_is_that_with_a_fresh_one(
-    name, fault, tmp_path, monkeypatch
+    name, fault, tmp_path, monkeypatch, sketched
 ):
     fresh = two_fits(monkeypatch, tmp_path / "fresh", HOOKS[name], False, fault)
     again = two_fits(monkeypatch, tmp_path / "again", HOOKS[name], True, fault)

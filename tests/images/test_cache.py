@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import bits, spec_of
+from conftest import bits, in_a_copy, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,7 +22,7 @@ from toolz import pipe
 import mip
 from mip.cli.app import main
 from mip.errors import DataError, MipWarning
-from mip.images import LazyRows, clear_caches, list_caches
+from mip.images import LazyRows, cache, clear_caches, list_caches
 from mip.images.cache import CachedRows
 
 LINES = '[branch.photo]\nkind = "image"\ncolumns = ["a", "b"]\nsize = 8\nbase_channels = 2\n'
@@ -224,35 +223,26 @@ def test_threads_fill_it_together(plan, table, folder):
     assert all(same(each, plan.encode(table)) for each in batches.values())
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import pandas, torch, mip
-from mip.images import cache
-table = mip.from_frame(pandas.read_csv(sys.argv[1]), sys.argv[2], "houses.csv")
-plan = mip.adapt(mip.load_spec(sys.argv[3]), table)
-sync, left = cache._sync, [int(sys.argv[5])]
-def die(path):
-    left[0] -= 1
-    if left[0] < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    sync(path)
-cache._sync = die
-cached = plan.cache(table, Path(sys.argv[4]))
-for k in range(6):
-    mip.tree.take(cached, torch.tensor([k]))
-"""
+@pytest.mark.parametrize("writes", [0, 1, 2, 5])
+def test_a_process_killed_while_filling_leaves_no_wrong_rows(
+    writes, plan, table, folder, monkeypatch
+):
+    sync, left = cache._sync, [writes]
 
+    def die(path):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(path)
 
-@pytest.mark.parametrize(
-    "writes", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (0, 1, 5))]
-)
-def test_a_process_killed_while_filling_leaves_no_wrong_rows(writes, plan, table, folder, tmp_path):
-    table.frame.to_csv(tmp_path / "t.csv", index=False)
-    (tmp_path / "s.toml").write_text(mip.dump(plan.spec))
-    arguments = [tmp_path / "t.csv", table.root, tmp_path / "s.toml", folder, writes]
-    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
-    assert done.returncode == -signal.SIGKILL
+    def fill():
+        cached = plan.cache(table, folder)
+        for k in range(6):
+            taken(cached, k)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(cache, "_sync", die)
+        assert in_a_copy(fill) == (-signal.SIGKILL, None)
     assert same(taken(plan.cache(table, folder), *range(6)), plan.encode(table))
 
 

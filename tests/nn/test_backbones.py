@@ -257,6 +257,7 @@ for width in (2, 4, 6):
 """
 
 
+@pytest.mark.slow
 def test_a_narrow_net_has_the_right_gradients_without_avx512():
     # Where oneDNN writes out of bounds the process may die, so it is a separate one.
     env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}

@@ -149,7 +149,6 @@ CUTS = {
     ("timm/efficientnet_b0", "blocks.2"): 40,
     ("timm/vit_tiny_patch16_224", "blocks.3"): 192,
     ("timm/swin_tiny_patch4_window7_224", "layers.1"): 192,
-    ("timm/swin_tiny_patch4_window7_224", "patch_embed.proj"): 96,
 }
 
 

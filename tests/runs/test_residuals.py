@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,6 +67,19 @@ def spec_of(head: str = HEADS["regression"], fusion: str = RESIDUAL, branches: s
     return mip.parse(f"{branches}{fusion}[head]\n{head}\n{TRAIN}")
 
 
+@pytest.fixture(scope="module")
+def both():
+    """A run with a residual branch, and its rows."""
+    rows = mip.from_frame(frame_of())
+    return mip.run(spec_of(), (rows,)), rows
+
+
+@pytest.fixture(scope="module")
+def alone(both):
+    """The run without the branch."""
+    return mip.run(spec_of(fusion="", branches=TABLE), (both[1],))
+
+
 def deal(rows: int, repeats: int = 2) -> np.ndarray:
     """Five folds of the rows for each repeat."""
     generator = np.random.default_rng(0)
@@ -97,26 +108,25 @@ def test_every_head_gains_and_its_file_predicts_the_same(head, tmp_path):
     pd.testing.assert_frame_equal(loaded(rows), ended.predict(rows), check_exact=True)
 
 
-def test_the_other_branches_train_as_they_do_alone():
-    rows = (mip.from_frame(frame_of()),)
-    both, alone = mip.run(spec_of(), rows), mip.run(spec_of(fusion="", branches=TABLE), rows)
-    assert bits(both.state.params) == bits(alone.state.params)
-    assert both.history.epochs[-1]["loss"] == alone.history.epochs[-1]["loss"]
+def test_the_other_branches_train_as_they_do_alone(both, alone):
+    ended, _ = both
+    assert bits(ended.state.params) == bits(alone.state.params)
+    assert ended.history.epochs[-1]["loss"] == alone.history.epochs[-1]["loss"]
 
 
-def test_what_is_interrupted_ends_with_the_same_model(tmp_path):
-    rows = (mip.from_frame(frame_of()),)
+def test_what_is_interrupted_ends_with_the_same_model(both, tmp_path):
+    whole, rows = both
 
     def stop(event):
         if event.name == "after_epoch" and event.epoch == 0:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mip.run(spec_of(), rows, out=tmp_path / "cut", hooks=[stop])
-    mip.run(spec_of(), rows, out=tmp_path / "cut", resume=True)
-    mip.run(spec_of(), rows, out=tmp_path / "whole")
-    cut, whole = (tmp_path / name / "model.safetensors" for name in ("cut", "whole"))
-    assert cut.read_bytes() == whole.read_bytes()
+        mip.run(spec_of(), (rows,), out=tmp_path, hooks=[stop])
+    mip.run(spec_of(), (rows,), out=tmp_path, resume=True)
+    mip.save(tmp_path / "whole.safetensors", whole.plan, whole.state)
+    cut = tmp_path / "model.safetensors"
+    assert cut.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_a_branch_of_noise_changes_little_and_a_warning_says_so():
@@ -130,14 +140,14 @@ def test_a_branch_of_noise_changes_little_and_a_warning_says_so():
     assert (ended.predict(test)["value"] - alone["value"]).abs().max() < 0.2
 
 
-def test_noise_beside_a_branch_that_knows_something_takes_nothing_away():
+def test_noise_beside_a_branch_that_knows_something_takes_nothing_away(both):
     noise = LOOKS.replace("looks", "noise")
     fusion = RESIDUAL.replace('["looks', '["noise", "looks')
-    test, losses = mip.from_frame(frame_of(200, seed=1)), []
-    for spec in (spec_of(fusion=fusion, branches=TABLE + LOOKS + noise), spec_of()):
-        with pytest.warns(MipWarning, match="'noise'") if "noise" in spec.branch else nullcontext():
-            ended = mip.run(spec, (mip.from_frame(frame_of()),))
-        losses.append(mip.evaluate(ended.predict, test)["loss"])
+    without_noise, rows = both
+    with pytest.warns(MipWarning, match="'noise'"):
+        ended = mip.run(spec_of(fusion=fusion, branches=TABLE + LOOKS + noise), (rows,))
+    test = mip.from_frame(frame_of(200, seed=1))
+    losses = [mip.evaluate(run.predict, test)["loss"] for run in (ended, without_noise)]
     assert losses[0] < 1.05 * losses[1]
 
 
@@ -238,12 +248,10 @@ def test_photos_keep_their_features_and_batch_norms(table):
     assert bits([before[k] for k in photos]) == bits([after[k] for k in photos])
 
 
-def test_a_state_is_completed_by_hand_as_by_a_run():
-    rows = mip.from_frame(frame_of())
-    ended = mip.run(spec_of(), (rows,))
+def test_a_state_is_completed_by_hand_as_by_a_run(both, alone):
+    ended, rows = both
     again = fit_residual(ended.plan, without(ended.state), rows)
     assert bits(again.buffers) == bits(ended.state.buffers)
-    alone = mip.run(spec_of(fusion="", branches=TABLE), (rows,))
     assert fit_residual(alone.plan, alone.state, rows) is alone.state
 
 

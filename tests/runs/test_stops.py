@@ -113,8 +113,8 @@ def assert_it_ends_like_a_whole_one(spec: Path) -> None:
     assert not list(out.rglob("*.part")), "litter"
 
 
-def test_a_run_that_is_killed_ends_with_the_same_bytes(folder, tmp_path):
-    spec = spec_file(folder, tmp_path / "0", epochs=25, seed=0)
+def test_a_run_that_is_killed_ends_with_the_same_bytes(folder, tmp_path, sketched):
+    spec = spec_file(folder, tmp_path / "0", epochs=12, seed=0)
     killed(spec, workers=1, writes=4, pause=0.01)
     assert_it_ends_like_a_whole_one(spec)
 

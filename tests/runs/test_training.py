@@ -66,7 +66,7 @@ def spec(**train):
     return mip.parse(mip.dump(spec_of("regression", NUMBERS, TRAIN)), changes=changes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cut(table):
     return Parts(table.take(range(7)), table.take(range(7, 9)), table.take(range(9, 11)))
 
@@ -87,9 +87,14 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(changes, cut, tmp_path)
         assert (whole / name).read_bytes() == (halves / name).read_bytes(), name
 
 
+@pytest.fixture(scope="module")
+def plain(cut):
+    return mip.run(spec(), cut)
+
+
 @pytest.mark.parametrize("name", [name for name in FIELDS if name != "on_nan"])
-def test_every_field_changes_what_is_learned(name, cut):
-    one, other = mip.run(spec(), cut), mip.run(spec(**FIELDS[name]), cut)
+def test_every_field_changes_what_is_learned(name, cut, plain):
+    one, other = plain, mip.run(spec(**FIELDS[name]), cut)
     assert bits(one.predict.net.state_dict()) != bits(other.predict.net.state_dict())
 
 
