@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 import mip
@@ -21,7 +20,6 @@ from mip.cli.options import Device, Force, ModelFile, TableFile
 from mip.cli.terminal import echo
 from mip.cli.use import row_ids
 from mip.errors import DataError, FileError, MipError
-from mip.rng import derive
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,8 +59,8 @@ def explain(
     predict = load_model(model, 0, device)
     table_rows = open_table_for(predict.plan, table)
     one = None if row is None else _find_row(table_rows, row)
-    chosen = _draw_rows(_select_part(predict, table_rows, split), rows)
-    halves = mip.explain.halve(predict, chosen)
+    part = _select_part(predict, table_rows, split)
+    halves = mip.explain.halve(predict, mip.explain.draw_rows(part, rows, "explain"))
     frames = {
         "importance": mip.explain.importance(predict, halves),
         "branches": mip.explain.branches(predict, halves),
@@ -101,11 +99,6 @@ def _in_memory(rows: Rows) -> mip.Table:
     if not isinstance(rows, mip.Table):
         raise DataError(f"{rows.name}: streamed rows are not explained; give a part of them")
     return rows
-
-
-def _draw_rows(part: mip.Table, n: int) -> mip.Table:
-    order = np.random.default_rng(derive("explain")).permutation(len(part))
-    return part.take(np.sort(order[:n]))
 
 
 def _find_row(rows: Rows, label: str) -> mip.Table:

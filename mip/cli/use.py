@@ -151,13 +151,14 @@ def calibrate(
     models = mip.files.load_models(model)
     if len(models) > 1:
         raise MipError(f"{model}: an ensemble cannot be calibrated, a single model can")
-    predict = load_model(model, 0, device)
-    parts = select_parts(predict.plans, open_table_for(predict.plan, table), split)
+    [(plan, state)] = models
+    parts = select_parts([plan], open_table_for(plan, table), split)
     if len(parts) > 1 or split == "train":
         raise MipError(f"--split {split}: calibrate on rows that the model was not trained on")
     [rows] = parts.values()
+    predict = mip.predictor(plan, state, device or "cpu")
     made = mip.prediction.calibrate(predict, rows, coverage)
-    mip.save(out, made.plan, models[0][1], overwrite=force)
+    mip.save(out, made.plan, state, overwrite=force)
     text = f"bounds that hold the truth of {coverage:.0%} of new rows, learned from {len(rows)}"
     echo(f"wrote {out}: {text}")
 

@@ -16,4 +16,5 @@ from .similar import embed as embed
 from .similar import similar_rows as similar_rows
 from .vectors import Halves as Halves
 from .vectors import Scale as Scale
+from .vectors import draw_rows as draw_rows
 from .vectors import halve as halve

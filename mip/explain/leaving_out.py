@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from mip.branches import blank
 from mip.explain.vectors import (
@@ -27,7 +28,7 @@ def ablation(model: Any, rows: Any) -> pd.DataFrame:
     others are blank, as if all of their cells and photos were missing.
 
     The model was trained with all of its branches and makes what it can of the others; one that is
-    trained anew without a branch can be better (`mip explain --retrain`). The DataFrame has a row
+    trained anew without a branch can be better. The DataFrame has a row
     for each branch and metric: `branch`, `metric`, `score` (with all), `without` and `alone`. A
     branch that has not learned what stands for a missing photo sees one of the mean color.
     """
@@ -58,8 +59,9 @@ def ablation(model: Any, rows: Any) -> pd.DataFrame:
 def blank_vectors(halves: Halves) -> Vectors:
     """Return vectors of as many rows in which no branch has anything."""
     same = torch.zeros(len(halves), dtype=torch.int64)
-    return tuple(
-        take(run_branches(member, blank(plan.spec.root, plan.facts["branch"], 1)), same)
-        for member in members_of(halves.model)
-        for plan in [member.plan]
-    )
+    found = list[dict[str, Tensor]]()
+    for member in members_of(halves.model):
+        plan = member.plan
+        row = blank(plan.spec.root, plan.facts["branch"], 1)
+        found.append(take(run_branches(member, row), same))
+    return tuple(found)

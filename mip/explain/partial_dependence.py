@@ -13,8 +13,7 @@ from attrs import evolve
 from mip.branches import FindsUnseen, Image, branch_columns, leaf_branches
 from mip.data import Table
 from mip.errors import DataError, MipError, hint
-from mip.explain.vectors import Halves, Scale, encode_branches, halve, replace_vectors
-from mip.rng import derive
+from mip.explain.vectors import Halves, Scale, draw_rows, encode_branches, halve, replace_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +46,7 @@ def dependence(
     names = [columns] if isinstance(columns, str) else list(columns)
     halves = halve(model, rows, targets=False)
     grids = [_grid(halves, name, points) for name in names]
-    if len(halves) > max_rows:
-        rng = np.random.default_rng(derive("dependence", seed))
-        halves = halves.take(np.sort(rng.permutation(len(halves))[:max_rows]))
+    halves = draw_rows(halves, max_rows, "dependence", seed)
     reading = {name for name, read in halves.columns.items() if {*read} & {*names}}
     frames = list[pd.DataFrame]()
     for cells in product(*grids):
@@ -75,7 +72,7 @@ def _grid(halves: Halves, column: str, points: int) -> list[Any]:
         read = [name for names in halves.columns.values() for name in names]
         raise MipError(f"explain: the model does not read '{column}'{hint(column, read)}")
     if any(issubclass(kind, Image) for kind in kinds):
-        raise MipError(f"explain: '{column}' holds photos, which have no order: see heatmaps")
+        raise MipError(f"explain: '{column}' holds photos, which have no order")
     table = halves.table.with_formats(halves.model.plan.spec.data.columns)
     known = [row for row, cell in enumerate(table.cells(column)) if cell is not None]
     cells, keys = table[column].iloc[known], _sort_keys(table.take(known), column)

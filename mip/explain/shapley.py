@@ -22,6 +22,7 @@ from mip.explain.vectors import (
     Columns,
     Halves,
     Scale,
+    draw_rows,
     halve,
     replace_vectors,
     select_branches,
@@ -185,7 +186,8 @@ def branches(model: Any, rows: Any, background: Any = None, *, seed: int = 0) ->
 def shapley_values(
     names: Sequence[str], values: Mapping[Coalition, np.ndarray], seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return the Shapley value of each player, given those of the coalitions of `weights`.
+    """Return the Shapley value of each player, given the value of each coalition; of more than ten
+    players, of those coalitions that the orders drawn by the seed pass through.
 
     >>> glove = {frozenset(c): np.array(float("a" in c and len(c) > 1)) for c in
     ...          ["", "a", "b", "c", "ab", "ac", "bc", "abc"]}
@@ -222,9 +224,7 @@ def _others(halves: Halves, rows: Any) -> Halves:
 
 
 def _background(halves: Halves, rows: Any, seed: int) -> Halves:
-    whole = _others(halves, rows)
-    order = np.random.default_rng(derive("background", seed)).permutation(len(whole))
-    return whole.take(np.sort(order[:BACKGROUND]))
+    return draw_rows(_others(halves, rows), BACKGROUND, "background", seed)
 
 
 def _play(halves: Halves, background: Halves, scale: Scale, seed: int) -> dict[Coalition, Columns]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -21,19 +20,20 @@ from mip.data import Table
 from mip.errors import MipError
 from mip.explain.photo_columns import exchange_columns, photo_features
 from mip.heads import predictions_to_logits
-from mip.model import Batch, clean, columns_of
+from mip.model import Batch
 from mip.prediction import (
     Ensemble,
     Predictor,
-    as_model,
     check_inputs,
     divided,
     encode_rows,
     input_columns,
-    load,
     mean_columns,
+    open_model,
     rows_to_predict,
+    rows_with_targets,
 )
+from mip.rng import derive
 from mip.tree import Tree, concat, count_rows, leaves, map_tree, slice_rows, take
 
 Model: TypeAlias = Predictor | Ensemble
@@ -111,6 +111,9 @@ class Halves:
         return plan.score(map_tree(Tensor.float, logits), self.target)
 
 
+R = TypeVar("R", Table, Halves)
+"""Rows of either form."""
+
 Columns: TypeAlias = Mapping[str, np.ndarray]
 """Numbers by column, float64 [n]."""
 
@@ -126,7 +129,7 @@ def halve(model: Any, rows: Any, *, targets: bool = True) -> Halves:
     """
     if isinstance(rows, Halves):
         return rows
-    predict = load(model) if isinstance(model, (str, Path)) else as_model(model)
+    predict = open_model(model)
     if not isinstance(predict, (Predictor, Ensemble)):
         raise MipError(f"explain: the model must have branches: {type(predict).__name__} has none")
     return concat(list(_halve_pieces(predict, _usable_rows(predict, rows, targets), targets)))
@@ -136,12 +139,11 @@ def _usable_rows(model: Model, rows: Any, targets: bool) -> Table:
     table = rows_to_predict(rows, model.plans)
     if not isinstance(table, Table):
         raise MipError(f"explain: the rows of {table.name} are streamed; give a table in memory")
-    names = set[str]()
+    if targets:
+        return rows_with_targets(model.plans, table)
     for plan in model.plans:
         check_inputs(plan, table)
-        table = clean(plan.spec, table)[0] if targets else table
-        names |= {*(columns_of(plan.spec) if targets else input_columns(plan))}
-    return table.select(names)
+    return table.select({name for plan in model.plans for name in input_columns(plan)})
 
 
 def _halve_pieces(model: Model, table: Table, targets: bool) -> Iterator[Halves]:
@@ -162,6 +164,12 @@ def _encode(model: Model, table: Table, targets: bool) -> tuple[Table, list[Batc
     pairs = enumerate(zip(*reasons, strict=True))
     kept = torch.tensor([row for row, each in pairs if not any(each)], dtype=torch.int64)
     return table.take(kept), [take(batch, kept) for batch in batches]
+
+
+def draw_rows(rows: R, n: int, *key: int | str) -> R:
+    """Draw n of more rows, of a table or halved, and keep their order; the key decides which."""
+    order = np.random.default_rng(derive(*key)).permutation(len(rows))
+    return rows.take(np.sort(order[:n]))
 
 
 def members_of(model: Model) -> tuple[Predictor, ...]:

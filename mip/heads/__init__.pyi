@@ -1,8 +1,7 @@
 from .binary import Binary as Binary
 from .calibration import Calibrates as Calibrates
-from .calibration import bounds as bounds
-from .calibration import calibrate as calibrate
 from .calibration import calibrated_logits as calibrated_logits
+from .calibration import check_calibrates as check_calibrates
 from .count import Count as Count
 from .joint import Joint as Joint
 from .losses import CheckedLoss as CheckedLoss

@@ -106,13 +106,11 @@ class Binary:
 
     def calibrate(self, facts: Facts, logits: Tensor, target: Tensor, coverage: float) -> Facts:
         """Return the `temperature`, and the `threshold` of probability, before it, for sets."""
-        both = torch.stack([torch.zeros_like(logits), logits], dim=1)
-        return classes.calibrate(both, target.long(), coverage)
+        return classes.calibrate(_both_logits(logits), target.long(), coverage)
 
     def bounds(self, facts: Facts, calibration: Facts, logits: Tensor) -> dict[str, np.ndarray]:
         """Return the `set` of classes that can be true: "no | yes"."""
-        both = torch.stack([torch.zeros_like(logits), logits], dim=1)
-        return classes.bounds(facts, calibration, both)
+        return classes.bounds(facts, calibration, _both_logits(logits))
 
     def metric_inputs(self, facts: Facts, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and target as they are."""
@@ -127,6 +125,10 @@ class Binary:
             "auc": auc(logits, target),
             **({"log_loss": log_loss(logits, target)} if custom_cross_entropy(self, facts) else {}),
         }
+
+
+def _both_logits(logits: Tensor) -> Tensor:
+    return torch.stack([torch.zeros_like(logits), logits], dim=1)
 
 
 def _two_class_loss(logits: Tensor, target: Tensor, loss: Criterion) -> Tensor:

@@ -61,4 +61,4 @@ def class_sets(classes: list[str], probabilities: Tensor, threshold: float) -> n
     chosen = probabilities >= threshold
     chosen[torch.arange(len(chosen)), probabilities.argmax(dim=1)] = True
     names = np.array(classes, dtype=object)
-    return np.array([" | ".join(names[row]) for row in chosen.numpy()] or [], dtype=object)
+    return np.array([" | ".join(names[row]) for row in chosen.numpy()], dtype=object)

@@ -15,6 +15,7 @@ from mip.branches import Facts, sorted_by_name
 from mip.data import Rows, Table
 from mip.errors import FieldError, hint
 from mip.fields import MinLength, choice
+from mip.heads.calibration import check_calibrates
 from mip.heads.losses import Criterion
 from mip.heads.protocol import Head, Outputs, predictions_to_logits, scores, tower, training_loss
 
@@ -112,6 +113,29 @@ class Joint:
         return {
             name: predictions_to_logits(head, facts[name], _columns_of(name, columns))
             for name, head in self.head.items()
+        }
+
+    def calibrate(
+        self, facts: Facts, logits: dict[str, Any], target: dict[str, Any], coverage: float
+    ) -> Facts:
+        """Calibrate each head: by name. Raises SpecError for a kind that cannot be."""
+        return {
+            name: check_calibrates(head).calibrate(
+                facts[name], logits[name], target[name], coverage
+            )
+            for name, head in self.head.items()
+        }
+
+    def bounds(
+        self, facts: Facts, calibration: Facts, logits: dict[str, Any]
+    ) -> dict[str, np.ndarray]:
+        """Return the bounds of each head, `<head>.<column>`."""
+        return {
+            f"{name}.{column}": values
+            for name, head in self.head.items()
+            for column, values in check_calibrates(head)
+            .bounds(facts[name], calibration[name], logits[name])
+            .items()
         }
 
     def metrics(

@@ -19,8 +19,8 @@ from mip.errors import DataError, SpecError
 from mip.heads import (
     CheckedLoss,
     Criterion,
-    bounds,
     calibrated_logits,
+    check_calibrates,
     check_metric_inputs,
     scores,
     training_loss,
@@ -133,7 +133,7 @@ class Plan:
             return head.decode(facts, logits)
         learned = self.facts["calibration"]
         decoded = head.decode(facts, calibrated_logits(head, learned, logits))
-        return {**decoded, **bounds(head, facts, learned, logits)}
+        return {**decoded, **check_calibrates(head).bounds(facts, learned, logits)}
 
     def score(
         self, logits: Tree, target: Tree, metrics: MetricSet = NO_METRICS

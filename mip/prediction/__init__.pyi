@@ -5,9 +5,11 @@ from .ensembles import as_model as as_model
 from .ensembles import ensemble as ensemble
 from .ensembles import load as load
 from .ensembles import mean_columns as mean_columns
+from .ensembles import open_model as open_model
 from .ensembles import save_ensemble as save_ensemble
 from .evaluation import evaluate as evaluate
 from .evaluation import prediction_warnings as prediction_warnings
+from .evaluation import rows_with_targets as rows_with_targets
 from .inputs import check_inputs as check_inputs
 from .inputs import divided as divided
 from .inputs import find_photos as find_photos

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 
 from mip.errors import MipError
-from mip.heads import calibrate as calibrate_head
-from mip.model import clean, columns_of, table_of
-from mip.prediction.ensembles import Ensemble, as_model, load
-from mip.prediction.inputs import check_inputs, divided
+from mip.heads import check_calibrates
+from mip.prediction.ensembles import Ensemble, open_model
+from mip.prediction.evaluation import logits_and_target
 from mip.prediction.predictors import Predictor
-from mip.tree import concat
 
 
 def calibrate(model: Any, rows: Any, coverage: float = 0.9) -> Predictor:
@@ -29,17 +26,14 @@ def calibrate(model: Any, rows: Any, coverage: float = 0.9) -> Predictor:
     Raises MipError for an ensemble and for a coverage that is not between 0 and 1, SpecError for a
     head that cannot be calibrated, and DataError for fewer rows than coverage / (1 - coverage).
     """
-    predict = load(model) if isinstance(model, (str, Path)) else as_model(model)
+    predict = open_model(model)
     if not isinstance(predict, Predictor):
         kind = "an ensemble" if isinstance(predict, Ensemble) else type(predict).__name__
         raise MipError(f"calibrate: {kind} cannot be calibrated, a single model of a spec can")
     if not 0 < coverage < 1:
         raise MipError(f"coverage must be between 0 and 1, as 0.9: {coverage}")
     plan = predict.plan
-    table = table_of(plan.spec, rows)
-    check_inputs(plan, table)
-    table = clean(plan.spec, table)[0].select(columns_of(plan.spec))
-    pieces = divided(table, predict.rows_at_once)
-    logits, target = concat([*map(predict.logits_and_target, pieces)])
-    learned = calibrate_head(plan.spec.head, plan.facts["head"], logits, target, coverage)
+    logits, target = logits_and_target(predict, rows)
+    head = check_calibrates(plan.spec.head)
+    learned = head.calibrate(plan.facts["head"], logits, target, coverage)
     return evolve(predict, plan=evolve(plan, facts={**plan.facts, "calibration": learned}))

@@ -171,6 +171,13 @@ def as_model(model: Any) -> Any:
     return predict if isinstance(predict, Predictor) else model
 
 
+def open_model(model: Any) -> Any:
+    """Load the file of a model, or return the Predictor of a finished run; any other model as it
+    is.
+    """
+    return load(model) if isinstance(model, (str, Path)) else as_model(model)
+
+
 def load(
     path: str | Path, kinds: Mapping[str, type] = KINDS, device: str = "cpu"
 ) -> Predictor | Ensemble:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from mip.data import Rows, category_codes
 from mip.errors import MipError, list_first, quote
 from mip.metrics import NO_METRICS, MetricSet, metrics_by_name
 from mip.model import Plan, clean, columns_of, conversions, filled_rows, summarize_rows, table_of
-from mip.prediction.ensembles import Ensemble, HasModel, as_model, load
+from mip.prediction.ensembles import Ensemble, HasModel, open_model
 from mip.prediction.inputs import check_inputs, divided
 from mip.prediction.nets import batches_in, check_model, copy_to, evaluating, on_device
 from mip.prediction.predictors import Predictor
 from mip.train import check_logits, score
-from mip.tree import concat, get_in
+from mip.tree import Tree, concat, get_in
 
 
 def evaluate(
@@ -46,25 +46,35 @@ def evaluate(
     >>> evaluate(torch.nn.Identity(), batches, ["mae", "percent_close"])
     {'mae': 2.0, 'percent_close': 0.0}
     """
-    model = load(model) if isinstance(model, (str, Path)) else as_model(model)
-    check_model(model, "evaluate")
+    opened: Any = open_model(model)
+    check_model(opened, "evaluate")
     functions = metrics_by_name(metrics)
-    if isinstance(model, nn.Module):
-        net = copy_to(model, device) if device else model
+    if isinstance(opened, nn.Module):
+        net = copy_to(opened, device) if device else opened
         check_logits(functions, net, loss)
         with evaluating(net):
             return score(on_device(net), batches_in(rows), loss, functions)
     if loss is not None:
         raise MipError("evaluate: the model has a loss; `loss` is for a plain module")
-    predict = model.to(device) if device else model
-    table = table_of(predict.plan.spec, rows)
-    for plan in predict.plans:
+    predict = opened.to(device) if device else opened
+    logits, target = logits_and_target(predict, rows)
+    return predict.plan.score(logits, target, metrics)
+
+
+def logits_and_target(model: Predictor | Ensemble, rows: Any) -> tuple[Tree, Tree]:
+    """Return the logits and the target of the rows that a model can use."""
+    table = rows_with_targets(model.plans, table_of(model.plan.spec, rows))
+    return concat([*map(model.logits_and_target, divided(table, model.rows_at_once))])
+
+
+def rows_with_targets(plans: Sequence[Plan], table: Any) -> Any:
+    """Leave out the rows that a model of these plans cannot use, as in training, and the columns
+    that it does not read.
+    """
+    for plan in plans:
         check_inputs(plan, table)
         table = clean(plan.spec, table)[0]
-    table = table.select({name for plan in predict.plans for name in columns_of(plan.spec)})
-    pieces = divided(table, predict.rows_at_once)
-    logits, target = concat([*map(predict.logits_and_target, pieces)])
-    return predict.plan.score(logits, target, metrics)
+    return table.select({name for plan in plans for name in columns_of(plan.spec)})
 
 
 def prediction_warnings(plan: Plan, table: Rows) -> list[str]:

@@ -144,6 +144,12 @@ def test_import_is_light():
     assert done.stdout.strip() == "[]"
 
 
+def test_the_command_line_needs_no_torch_to_answer():
+    code = "import sys, mip.cli.app as app; app.make_app(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_a_first_spec_needs_no_torch():
     code = """import sys, mip
 rows = mip.from_columns({"x": ["1.5", "2", "4"], "sold": ["2024-12-31"] * 3, "y": ["a", "b", "a"]})

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 import mip
 from mip.errors import DataError, MipError, SpecError
-from mip.heads import Binary, Count, Joint, Multiclass, Quantile, Regression, bounds
-from mip.heads import calibrate as calibrate_head
+from mip.heads import Binary, Count, Joint, Multiclass, Quantile, Regression, check_calibrates
 from mip.prediction import calibrate, ensemble
 
 CLASSES = ["flat", "house", "loft"]
@@ -58,10 +57,8 @@ def test_the_truth_is_within_as_often_as_it_says(name, seed, coverage):
     head, facts = HEADS[name]
     n, new = 400, 2000
     logits, target = drawn(name, n + new, seed)
-    learned = calibrate_head(head, facts, logits[:n], target[:n], coverage)
-    share = is_within(
-        name, head, facts, bounds(head, facts, learned, logits[n:]), target[n:]
-    ).mean()
+    learned = head.calibrate(facts, logits[:n], target[:n], coverage)
+    share = is_within(name, head, facts, head.bounds(facts, learned, logits[n:]), target[n:]).mean()
     noise = (coverage * (1 - coverage) * (1 / n + 1 / new)) ** 0.5
     assert share >= coverage - 5 * noise
     if "threshold" not in learned:  # sets are never empty, and so may hold the truth more often
@@ -72,7 +69,7 @@ def test_the_truth_is_within_as_often_as_it_says(name, seed, coverage):
 def test_a_temperature_lowers_the_loss_and_changes_no_label(name):
     head, facts = HEADS[name]
     logits, target = drawn(name, 2000, 1)
-    learned = calibrate_head(head, facts, logits, target, 0.9)
+    learned = head.calibrate(facts, logits, target, 0.9)
     assert 2 < learned["temperature"] < 6  # the logits are three or four times too large
     loss = head.criterion(facts)
     assert loss(logits / learned["temperature"], target) < loss(logits, target)
@@ -84,8 +81,8 @@ def test_several_heads_are_calibrated_one_by_one():
     (one, two), (x, y) = zip(
         *(drawn(name, 40, 3) for name in ("regression", "binary")), strict=True
     )
-    learned = calibrate_head(joint, facts, {"a": one, "b": two}, {"a": x, "b": y}, 0.9)
-    columns = bounds(joint, facts, learned, {"a": one, "b": two})
+    learned = joint.calibrate(facts, {"a": one, "b": two}, {"a": x, "b": y}, 0.9)
+    columns = joint.bounds(facts, learned, {"a": one, "b": two})
     assert [*columns] == ["a.low", "a.high", "b.set"]
 
 
@@ -125,4 +122,4 @@ def test_mistakes_are_named(trained, table):
     with pytest.raises(SpecError, match="calibrated models cannot be averaged"):
         ensemble([calibrate(predict, table, 0.5), predict])
     with pytest.raises(SpecError, match=r"head\.kind = 'count' cannot be calibrated"):
-        calibrate_head(Count("visits"), {}, None, None, 0.9)
+        check_calibrates(Count("visits"))
