@@ -139,7 +139,7 @@ def main() -> None:
         with signals():
             words = sys.argv[1:] or ["--help"]
             _check_no_value_is_empty(words)
-            sys.exit(make_app()(words, prog_name="mip", standalone_mode=False))
+            sys.exit(make_app()(words, prog_name="mip", standalone_mode=False) or 0)
     except MipError as error:
         note(f"error: {error}")
         sys.exit(2)

@@ -44,6 +44,15 @@ SQUARES = np.zeros((3, 4, 4), np.uint8)
 
 BATCHES = [(torch.tensor([[0.0], [1.0]]), torch.tensor([0.0, 2.0]))]
 
+DEPENDENCE = pd.DataFrame(
+    {"area": [50, 50, 90, 90], "row": [0, 1, 0, 1], "output": "value", "prediction": [1, 2, 3, 5.0]}
+)
+EFFECTS = pd.DataFrame(
+    {"row": 7, "output": "value", "branch": ["facts", "photos"], "effect": [2.0, -1.0]}
+).assign(base=3.0, prediction=4.0)
+IMPORTANCE = pd.DataFrame(
+    {"kind": "column", "name": ["area", "age"], "metric": "loss", "score": 1.0}
+).assign(importance=[2.0, 0.1], low=[1.5, -0.1], high=[2.5, 0.3])
 PLOTS = {
     "activation_histograms": lambda **k: plots.activation_histograms(recorded(), **k),
     "activations": lambda **k: plots.activations(recorded(), **k),
@@ -51,9 +60,12 @@ PLOTS = {
     "decision_boundary": lambda **k: plots.decision_boundary(
         nn.Linear(2, 3), np.eye(2), [0, 2], size=5, **k
     ),
+    "dependence": lambda **k: plots.dependence(DEPENDENCE, **k),
+    "effects": lambda **k: plots.effects(EFFECTS, 7, **k),
     "fitted_line": lambda **k: plots.fitted_line(nn.Linear(1, 1), [0.0, 1.0], [0.0, 1.0], **k),
     "history": lambda **k: plots.history(ROWS, **k),
     "images": lambda **k: plots.images(SQUARES, **k),
+    "importance": lambda **k: plots.importance(IMPORTANCE, **k),
     "loss_surface": lambda **k: plots.loss_surface(nn.Linear(1, 1), BATCHES, mse_loss, size=3, **k),
     "lr_range": lambda **k: plots.lr_range(LRCurve((0.1, 1.0), (2.0, 1.0)), **k),
     "predictions": lambda **k: plots.predictions([1.0, 2.0], [1.0, 3.0], **k),

@@ -149,7 +149,8 @@ def test_many_photos_beside_a_table_are_joined_to_it():
     assert spec.branch["photos"].freeze == "all"
 
 
-def test_photos_alone_are_read_at_several_depths():
+def test_photos_alone_are_read_at_several_depths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a folder without images, of which the notes would speak first
     made = draft_of(30, True, NET)
     photos = mip.parse(made.text).branch["photos"]
     assert (photos.feature_layer, photos.feature_norm, photos.freeze) == ("levels", "batch", "all")
